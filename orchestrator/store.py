@@ -1,0 +1,190 @@
+"""The storage layout: trial folders, warm-up snapshots, sweep folders.
+
+    <storage>/storage.json                                  version of this layout
+    <storage>/trials/<key>/                                 the record of one trial (trainables/checkpoint.py names its files)
+    <storage>/warmups/<warm-up key>/epoch-0004.<fingerprint>.safetensors
+    <storage>/sweeps/<name>/                                sweep file, trials, state, stop requests
+    <storage>/data/<signature>.json                         content digest of a data set, made once
+
+Every file is written as a whole, so a reader never meets half of one. Read by: everything above; the folders are handed to
+`trainables/` as the protocols of trainables/checkpoint.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import SetupError, UserError
+
+LAYOUT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Whole files below one folder, addressed by relative path. Small and picklable: workers get a copy."""
+
+    root: str
+
+    def path(self, name: str) -> Path:
+        return Path(self.root, name)
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return self.path(name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes, before_publish: Callable[[], None] = lambda: None) -> None:
+        """Replaces the file at once: temporary name, fsync, rename. `before_publish` may raise to leave it as it is."""
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+        try:
+            with open(partial, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            before_publish()
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+    def remove(self, name: str) -> None:
+        self.path(name).unlink(missing_ok=True)
+
+    def exists(self, name: str) -> bool:
+        return self.path(name).exists()
+
+    def names(self, folder: str) -> list[str]:
+        """Names in a folder, sorted; those of files that are being written are left out."""
+        try:
+            return sorted(name for name in os.listdir(self.path(folder)) if not name.startswith("."))
+        except FileNotFoundError:
+            return []
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file, or None if there is none or it is not whole."""
+        content = self.read(name)
+        try:
+            return None if content is None else json.loads(content)
+        except ValueError:
+            return None
+
+    def write_json(self, name: str, content: Any) -> None:
+        self.write(name, json.dumps(content, indent=1).encode())
+
+
+def open_storage(uri: str, create: bool = False) -> Storage:
+    """The storage at a folder.
+
+    Raises:
+        UserError: the URI is not a folder's.
+        SetupError: the folder cannot be written, or has the layout of a newer version.
+    """
+    if "://" in uri and not uri.startswith("file://"):
+        raise UserError(f"storage: {uri!r} is not a folder; object stores are not supported in this version")
+    root = Path(uri.removeprefix("file://")).expanduser().absolute()
+    storage = Storage(str(root))
+    layout = storage.read_json("storage.json")
+    if layout is not None and layout["layout"] > LAYOUT:
+        raise SetupError(f"storage {root} has layout {layout['layout']}, this version knows {LAYOUT}; update drive-sweep")
+    if create and layout is None:
+        try:
+            storage.write_json("storage.json", {"layout": LAYOUT})
+        except OSError as error:
+            raise SetupError(
+                f"storage {root} cannot be written: {error.strerror}; give another folder with --storage"
+            ) from error
+    return storage
+
+
+def trial_file(key: str, name: str) -> str:
+    return f"trials/{key}/{name}"
+
+
+@dataclass(slots=True)
+class TrialFolder:
+    """One trial's folder as one attempt sees it (TrialFiles).
+
+    `attempt.json` holds the newest attempt. It is compared right before each publication, so that a worker that was
+    cut off and comes back changes nothing.
+    """
+
+    storage: Storage
+    key: str
+    attempt: int
+    sweep: str | None = None
+
+    def begin(self) -> None:
+        """Makes this the newest attempt. Raises SupersededError if a newer one has begun."""
+        self._raise_if_superseded()
+        self.storage.write(trial_file(self.key, "attempt.json"), json.dumps({"attempt": self.attempt}).encode())
+
+    def read(self, name: str) -> bytes | None:
+        return self.storage.read(trial_file(self.key, name))
+
+    def publish(self, name: str, content: bytes) -> None:
+        self.storage.write(trial_file(self.key, name), content, before_publish=self._raise_if_superseded)
+
+    def remove(self, name: str) -> None:
+        self._raise_if_superseded()
+        self.storage.remove(trial_file(self.key, name))
+
+    def stop_requested(self) -> bool:
+        if self.sweep is None:
+            return False
+        return any(self.storage.exists(name) for name in stop_files(self.sweep, self.key))
+
+    def _raise_if_superseded(self) -> None:
+        from trainables.failures import SupersededError
+
+        newest = newest_attempt(self.storage, self.key)
+        if newest > self.attempt:
+            raise SupersededError(f"trial {self.key}: attempt {newest} has begun, attempt {self.attempt} gives up")
+
+
+def newest_attempt(storage: Storage, key: str) -> int:
+    """Number of the newest attempt at a trial that has begun; 0 before the first."""
+    record = storage.read_json(trial_file(key, "attempt.json"))
+    return int(record["attempt"]) if record else 0
+
+
+def stop_files(sweep: str, key: str) -> tuple[str, str]:
+    """Paths whose existence asks the whole sweep, or one trial of it, to stop."""
+    return f"sweeps/{sweep}/stop", f"sweeps/{sweep}/stop-{key}"
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupFolder:
+    """Snapshots of one dense trunk under one fingerprint (SnapshotFiles).
+
+    `folder` is warmups/<warm-up key>, or a private folder where warm-ups are not shared.
+    """
+
+    storage: Storage
+    folder: str
+    fingerprint_id: str
+
+    def epochs(self) -> list[int]:
+        suffix = f".{self.fingerprint_id}.safetensors"
+        names = [name for name in self.storage.names(self.folder) if name.startswith("epoch-") and name.endswith(suffix)]
+        return sorted(int(name.removeprefix("epoch-").split(".")[0]) for name in names)
+
+    def read(self, epoch: int) -> bytes | None:
+        return self.storage.read(self._name(epoch))
+
+    def publish(self, epoch: int, content: bytes) -> None:
+        self.storage.write(self._name(epoch), content)
+
+    def remove(self, epoch: int) -> None:
+        self.storage.remove(self._name(epoch))
+
+    def _name(self, epoch: int) -> str:
+        return f"{self.folder}/epoch-{epoch:04d}.{self.fingerprint_id}.safetensors"

@@ -1,0 +1,141 @@
+"""Trial state <-> one file, exact and self-checking; and what a trial needs of the storage.
+
+A file is safetensors: weights, BN buffers, momentum and masks, with the position, seconds and all metric points up to it
+as metadata, and a SHA-256 of the tensors. Warm-up snapshots are the same format. No pickle is read or written.
+Read by: warmup.py, phases.py. The protocols are implemented by orchestrator/store.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from trainables.config import TrainingConfig
+from trainables.masks import Masks
+from trainables.metrics import MetricLog, points_from_json
+from trainables.training import make_optimizer, momentum_of
+
+# Files of a trial's folder, in the order in which they appear.
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+CHECKPOINT = "checkpoint"
+MODEL = "model.safetensors.zst"
+RESULT = "result.json"
+ERROR = "error.json"
+
+
+class TrialFiles(Protocol):
+    """One trial's folder, as one attempt at the trial sees it."""
+
+    attempt: int
+
+    def read(self, name: str) -> bytes | None:
+        """The whole file, or None if there is none."""
+
+    def publish(self, name: str, content: bytes) -> None:
+        """Puts the whole file in place at once. Raises SupersededError if a newer attempt has begun."""
+
+    def remove(self, name: str) -> None:
+        """Removes the file if it is there. Raises SupersededError if a newer attempt has begun."""
+
+    def stop_requested(self) -> bool:
+        """Whether the trial should leave a checkpoint and end."""
+
+
+class SnapshotFiles(Protocol):
+    """The snapshots of one dense trunk under one fingerprint."""
+
+    def epochs(self) -> list[int]:
+        """Epochs at which there is a snapshot, ascending."""
+
+    def read(self, epoch: int) -> bytes | None:
+        """The whole file, or None if there is none."""
+
+    def publish(self, epoch: int, content: bytes) -> None:
+        """Puts the whole file in place at once; several writers publish equal bits, so the last one may win."""
+
+    def remove(self, epoch: int) -> None:
+        """Removes the file if it is there."""
+
+
+class DamagedCheckpointError(Exception):
+    """The file is truncated, altered or of another format; there is nothing to continue from."""
+
+
+@dataclass(kw_only=True)
+class TrialState:
+    """Where a trial stands: `position` epochs or rounds of `phase` ("warmup", "prune" or "train") are done."""
+
+    model: nn.Module
+    optimizer: torch.optim.SGD
+    masks: Masks = field(default_factory=dict)
+    phase: str = "warmup"
+    position: int = 0
+    metrics: MetricLog = field(default_factory=MetricLog)
+    seconds: dict[str, float] = field(default_factory=lambda: {"warmup": 0.0, "prune": 0.0, "train": 0.0})
+    fingerprints: list[dict[str, Any]] = field(default_factory=list)
+
+
+def to_bytes(state: TrialState) -> bytes:
+    """The checkpoint file of a state."""
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    tensors |= {f"momentum.{name}": tensor for name, tensor in momentum_of(state.optimizer, state.model).items()}
+    tensors |= {f"mask.{name}": mask for name, mask in state.masks.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {
+        "phase": state.phase,
+        "position": state.position,
+        "seconds": state.seconds,
+        "fingerprints": state.fingerprints,
+        "metrics": [point.to_json() for point in state.metrics.points()],
+    }
+    return save(tensors, {"state": json.dumps(metadata), "sha256": tensors_sha256(tensors)})
+
+
+def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig) -> TrialState:
+    """The state of a checkpoint file, its weights loaded into `model`.
+
+    Raises:
+        DamagedCheckpointError: the file is not whole, or does not fit the network.
+    """
+    try:
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        metadata = json.loads(header["state"])
+        if tensors_sha256(tensors) != header["sha256"]:
+            raise DamagedCheckpointError("the tensors do not match their SHA-256")
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "mask": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        model.load_state_dict(parts["model"])
+        device = next(model.parameters()).device
+        return TrialState(
+            model=model,
+            optimizer=make_optimizer(model, training, parts["momentum"]),
+            masks={name: mask.to(device) for name, mask in parts["mask"].items()},
+            phase=metadata["phase"],
+            position=metadata["position"],
+            metrics=MetricLog(points_from_json(point) for point in metadata["metrics"]),
+            seconds=metadata["seconds"],
+            fingerprints=metadata["fingerprints"],
+        )
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise DamagedCheckpointError(f"not a whole checkpoint: {error}") from error
+
+
+def tensors_sha256(tensors: dict[str, Tensor]) -> str:
+    """64 hex digits over sorted names, types, shapes and bytes of CPU tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

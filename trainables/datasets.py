@@ -1,0 +1,305 @@
+"""Data sets by name -> uint8 images, decoded once per node and kept in a cache file.
+
+A source is a data set's name, its folder and image size. Its signature (paths, sizes and times of its files) names the
+cache file; its content digest (names, sizes and contents) goes into trial keys, so a moved copy gives the same keys.
+Read by: data.py (images), orchestrator/plan.py (signature and digest). Heavy imports stay inside the readers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables.failures import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DIGITS_DIGEST = "0b7e9c3202d7bcd255d6a19a238d3743"  # tests/test_datasets.py compares it with the images themselves
+FASHION_FILES = tuple(f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+CIFAR_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where the images come from on this node; `root` and `download` decide no number, so they are in no key."""
+
+    name: str
+    image_size: int | None = None
+    root: str | None = None
+    download: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Images:
+    """A decoded data set. Images are uint8 (N, C, H, W), labels int64 (N,) in [0, num_classes)."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    num_classes: int
+
+
+def load(source: Source) -> Images:
+    """The decoded data set, from the cache if its files have not changed since.
+
+    Raises:
+        DataError: the folder or a file of it is missing or cannot be decoded.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
+    ensure_present(source)
+    cache = cache_folder() / f"{source.name}-{signature(source)}.safetensors"
+    with _one_builder_at_a_time(cache):
+        try:
+            tensors = load_file(cache) if cache.exists() else None
+        except (SafetensorError, OSError):
+            tensors = None  # a damaged cache file is built again
+        if tensors is None:
+            tensors = _read(source)
+            partial = cache.with_suffix(".partial")
+            save_file(tensors, partial)
+            os.replace(partial, cache)
+    num_classes = int(tensors.pop("num_classes"))
+    return Images(**tensors, num_classes=num_classes)
+
+
+def ensure_present(source: Source) -> None:
+    """Downloads the data set if it was asked for and is missing.
+
+    Raises:
+        DataError: a file is missing; the message names the folder and the way out.
+    """
+    if source.name == "digits":
+        return
+    if source.root is None:
+        raise DataError(f"dataset.root is not set; data set {source.name!r} needs the folder that holds its files")
+    if source.download and source.name in _DOWNLOADS:
+        _DOWNLOADS[source.name](source.root)
+    files(source)
+
+
+def files(source: Source) -> list[tuple[str, Path]]:
+    """Name within the data set and path of every file that decides its content, sorted by name."""
+    if source.name == "digits":
+        return []
+    root = Path(source.root or "").expanduser()
+    if not root.is_dir():
+        raise DataError(f"dataset.root: no folder {str(root)!r} on this machine; give the folder of {source.name}")
+    if source.name == "image_folder":
+        return _image_files(root)
+    names, folders = {
+        "cifar10": (CIFAR_FILES, (root / "cifar-10-batches-py", root)),
+        "fashion_mnist": (FASHION_FILES, (root / "FashionMNIST" / "raw", root / "raw", root)),
+    }[source.name]
+    found = []
+    for name in names:
+        paths = [folder / (name + suffix) for folder in folders for suffix in ("", ".gz")]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            way_out = "" if source.download else "; or set dataset.download: true"
+            raise DataError(f"dataset.root: {str(root)!r} has no file {name} of {source.name}{way_out}")
+        found.append((name, path))
+    return sorted(found)
+
+
+def _image_files(root: Path) -> list[tuple[str, Path]]:
+    found: list[tuple[str, Path]] = []
+    for split in ("train", "test"):
+        if not (root / split).is_dir():
+            raise DataError(f"dataset.root: {str(root)!r} has no folder {split!r}; the layout is {split}/CLASS/image.png")
+        for folder, _, names in os.walk(root / split):
+            relative = os.path.relpath(folder, root)
+            if len(Path(relative).parts) == 2:
+                images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+                found += [(f"{relative}/{name}", Path(folder, name)) for name in images]
+        if not any(name.startswith(split) for name, _ in found):
+            raise DataError(f"dataset.root: no images in {str(root / split)!r}; the layout is {split}/CLASS/image.png")
+    return sorted(found)
+
+
+def signature(source: Source) -> str:
+    """32 hex digits over name, image size and the paths, sizes and times of the files; cheap, decides about the cache."""
+    digest = hashlib.sha256(f"{source.name}/{source.image_size}".encode())
+    for name, path in files(source):
+        status = path.stat()
+        digest.update(f"{name}\0{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def content_digest(source: Source) -> str:
+    """32 hex digits over the sorted names, sizes and contents of the files; reads every byte once.
+
+    Names are those within the data set, and of a compressed file the content counts, so the same data under another
+    path or packed with gzip has the same digest.
+    """
+    if source.name == "digits":
+        return DIGITS_DIGEST
+
+    def line(named: tuple[str, Path]) -> bytes:
+        name, path = named
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return f"{name}\0{len(content)}\0{hashlib.sha256(content).hexdigest()}\n".encode()
+
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        for part in pool.map(line, files(source), chunksize=64):
+            digest.update(part)
+    return digest.hexdigest()[:32]
+
+
+def cache_folder() -> Path:
+    """The node's folder for decoded data sets: DRIVE_SWEEP_CACHE, else drive-sweep in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "drive-sweep"
+    folder = Path(os.environ.get("DRIVE_SWEEP_CACHE", default))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _one_builder_at_a_time(cache: Path) -> Iterator[None]:
+    with open(cache.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _read(source: Source) -> dict[str, Tensor]:
+    import torch
+
+    parts, num_classes = _READERS[source.name](source)
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    tensors = dict(zip(names, (torch.as_tensor(part).contiguous() for part in parts), strict=True))
+    return tensors | {"num_classes": torch.tensor(num_classes)}
+
+
+def _read_digits(source: Source) -> tuple[list[Any], int]:
+    """scikit-learn's 1,797 digits of 8 x 8 in 0..16, scaled to 0..255; every fifth image of a class is a test image."""
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    labels = digits.target.astype(np.int64)
+    rank_in_class = np.zeros(len(labels), dtype=np.int64)
+    for label in range(10):
+        rank_in_class[labels == label] = np.arange((labels == label).sum())
+    test = rank_in_class % 5 == 4
+    return [images[~test], labels[~test], images[test], labels[test]], 10
+
+
+def _read_cifar10(source: Source) -> tuple[list[Any], int]:
+    import numpy as np
+    from torchvision.datasets import CIFAR10
+
+    folder = files(source)[0][1].parent
+    with _laid_out(files(source), f"{CIFAR10.base_folder}") as root:
+        try:
+            splits = [CIFAR10(root, train=train) for train in (True, False)]
+        except RuntimeError as error:
+            raise DataError(f"CIFAR-10 in {str(folder)!r} is damaged: {error}") from error
+    parts: list[Any] = []
+    for split in splits:
+        parts += [split.data.transpose(0, 3, 1, 2), np.asarray(split.targets, dtype=np.int64)]
+    return parts, 10
+
+
+def _read_fashion_mnist(source: Source) -> tuple[list[Any], int]:
+    from torchvision.datasets import FashionMNIST
+
+    with _laid_out(files(source), "FashionMNIST/raw") as root:
+        splits = [FashionMNIST(root, train=train) for train in (True, False)]
+    parts: list[Any] = []
+    for split in splits:
+        parts += [split.data[:, None], split.targets.long()]
+    return parts, 10
+
+
+@contextmanager
+def _laid_out(named: list[tuple[str, Path]], below: str) -> Iterator[str]:
+    """A temporary folder in torchvision's layout, so that its readers take files from wherever the user has them."""
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root, below)
+        folder.mkdir(parents=True)
+        for name, path in named:
+            if path.suffix == ".gz":
+                with gzip.open(path) as packed, open(folder / name, "wb") as plain:
+                    shutil.copyfileobj(packed, plain)
+            else:
+                (folder / name).symlink_to(path.absolute())
+        yield root
+
+
+def _read_image_folder(source: Source) -> tuple[list[Any], int]:
+    import numpy as np
+
+    named = files(source)
+    size = source.image_size
+    assert size is not None, "orchestrator/spec.py asks for image_size"
+    classes = sorted({name.split("/")[1] for name, _ in named if name.startswith("train/")})
+    unknown = sorted({name.split("/")[1] for name, _ in named} - set(classes))
+    if unknown:
+        raise DataError(f"dataset.root: class {unknown[0]!r} is in test/ but not in train/")
+
+    parts: list[Any] = []
+    for split in ("train", "test"):
+        members = [(name, path) for name, path in named if name.startswith(f"{split}/")]
+        images = np.empty((len(members), 3, size, size), dtype=np.uint8)
+
+        def decode(index: int, members: list[tuple[str, Path]] = members, images: Any = images) -> None:
+            images[index] = _decoded(members[index][1], size)
+
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            list(pool.map(decode, range(len(members)), chunksize=256))
+        labels = np.asarray([classes.index(name.split("/")[1]) for name, _ in members], dtype=np.int64)
+        parts += [images, labels]
+    return parts, len(classes)
+
+
+def _decoded(path: Path, size: int) -> Any:
+    """One RGB image (3, size, size): the shorter side scaled to `size`, the middle cut out."""
+    import numpy as np
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"cannot decode {str(path)!r}: {error}") from error
+    if image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def _download_cifar10(root: str) -> None:
+    from torchvision.datasets import CIFAR10
+
+    CIFAR10(Path(root).expanduser(), download=True)
+
+
+def _download_fashion_mnist(root: str) -> None:
+    from torchvision.datasets import FashionMNIST
+
+    FashionMNIST(Path(root).expanduser(), download=True)
+
+
+_DOWNLOADS: dict[str, Callable[[str], None]] = {"cifar10": _download_cifar10, "fashion_mnist": _download_fashion_mnist}
+_READERS: dict[str, Callable[[Source], tuple[list[Any], int]]] = {
+    "digits": _read_digits,
+    "cifar10": _read_cifar10,
+    "fashion_mnist": _read_fashion_mnist,
+    "image_folder": _read_image_folder,
+}
+DATASETS = tuple(_READERS)

@@ -1,0 +1,41 @@
+"""The ways a trial can fail that we understand; each has a kind, and the kind decides the cure (orchestrator/scheduling.py)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TrialError(Exception):
+    """A failure of one trial. `kind` goes into its record and decides whether it is tried again."""
+
+    kind: ClassVar[str] = "code"
+
+
+class NonFiniteError(TrialError):
+    """A loss or a score became infinite or not a number; trying again would give the same."""
+
+    kind = "nonfinite"
+
+
+class DataError(TrialError):
+    """The data set is missing, damaged or too small for what the configuration asks of it."""
+
+    kind = "data"
+
+
+class SettingError(TrialError):
+    """The configuration asks for something that the network cannot give, such as a layer that it does not have."""
+
+    kind = "setting"
+
+
+class SupersededError(TrialError):
+    """A newer attempt at the same trial has begun; this one must not publish anything more."""
+
+    kind = "superseded"
+
+
+class StopRequestedError(TrialError):
+    """The sweep is being stopped; the trial has left a checkpoint and will continue from it."""
+
+    kind = "stopped"

@@ -1,0 +1,65 @@
+"""A trial's metric points, one value per (key, step), each with the time at which it was first recorded.
+
+A point that exists is never changed: a resumed trial computes the same value again, and the tracking server tells points
+apart by their timestamp. Read by: checkpoint.py (a checkpoint carries all points up to it), orchestrator/tracking.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of one metric; `time_ms` is Unix time in milliseconds."""
+
+    key: str
+    step: int
+    value: float
+    time_ms: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"key": self.key, "step": self.step, "value": self.value, "time": self.time_ms}
+
+
+class MetricLog:
+    """The points of one trial in the order of their recording."""
+
+    def __init__(self, points: Iterable[Point] = ()) -> None:
+        self._points = {(point.key, point.step): point for point in points}
+
+    def record(self, step: int, values: dict[str, float]) -> None:
+        """Adds points; values that are not finite are left out, existing points stay as they are."""
+        now_ms = int(time.time() * 1000)
+        for key, value in values.items():
+            if math.isfinite(value):
+                self._points.setdefault((key, step), Point(key, step, float(value), now_ms))
+
+    def merge(self, points: Iterable[Point]) -> None:
+        """Takes over points that were published before; theirs win, since others may have read them."""
+        self._points |= {(point.key, point.step): point for point in points}
+
+    def points(self) -> list[Point]:
+        return list(self._points.values())
+
+    def last_values(self) -> dict[str, float]:
+        """The value with the highest step of every key."""
+        latest = sorted(self._points.values(), key=lambda point: point.step)
+        return {point.key: point.value for point in latest}
+
+    def to_lines(self) -> bytes:
+        """The content of metrics.jsonl."""
+        return b"".join(json.dumps(point.to_json()).encode() + b"\n" for point in self._points.values())
+
+
+def points_from_lines(content: bytes) -> list[Point]:
+    return [points_from_json(json.loads(line)) for line in content.splitlines()]
+
+
+def points_from_json(point: dict[str, Any]) -> Point:
+    return Point(point["key"], int(point["step"]), float(point["value"]), int(point["time"]))

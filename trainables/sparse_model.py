@@ -1,0 +1,110 @@
+"""Masks + kept values <-> one compact file, and `load_sparse_model()` to use it.
+
+The file is safetensors compressed with zstd: a packed bit mask and the kept values of every prunable weight, everything
+else dense, and what is needed to run the network as metadata. It holds no time, host or revision, so equal trials give
+equal files. Read by: phases.py, served_model.py, users.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from trainables.checkpoint import tensors_sha256
+from trainables.data import EVALUATION_BATCH, Normalization
+from trainables.masks import Masks
+from trainables.models import build_model
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCard:
+    """What one must know to run the weights: network, input, classes, and the trial that they come from."""
+
+    model: str
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    normalization: Normalization
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SparseModel:
+    """A loaded sparse model: the network in eval mode on the CPU, pruned weights zero, and its masks."""
+
+    network: nn.Module
+    masks: Masks
+    card: ModelCard
+    sha256: str
+
+    def predict(self, images_NCHW: Tensor) -> Tensor:
+        """Class scores float32 (N, classes) of float32 images in 0..1, not normalised.
+
+        Works in the batches of the trial's own evaluation, so the scores are the same bits on the same machine.
+        """
+        with torch.inference_mode():
+            normalized = (self.card.normalization.apply(part) for part in images_NCHW.split(EVALUATION_BATCH))
+            return torch.cat([self.network(part).float() for part in normalized])
+
+
+def encode(model: nn.Module, masks: Masks, card: ModelCard) -> tuple[bytes, str]:
+    """The file and its model_sha256, a hash over sorted names, shapes and bytes of what it holds."""
+    import zstandard
+
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        values = tensor.detach().cpu().contiguous()
+        if name in masks:
+            mask = masks[name].cpu()
+            tensors[f"{name}.mask"] = torch.from_numpy(np.packbits(mask.numpy().reshape(-1)))
+            tensors[f"{name}.kept"] = values[mask]
+        else:
+            tensors[name] = values
+    shapes = {name: list(mask.shape) for name, mask in masks.items()}
+    header = {"format": FORMAT, "card": asdict(card), "shapes": shapes}
+    content = save(tensors, {"header": json.dumps(header, sort_keys=True)})
+    return zstandard.ZstdCompressor(level=3).compress(content), tensors_sha256(tensors)
+
+
+def load_sparse_model(file: str | Path | bytes) -> SparseModel:
+    """The model of a file's path or content, ready for `predict`.
+
+    Raises:
+        ValueError: the file is not a sparse model, or of a newer format.
+    """
+    import zstandard
+
+    content = file if isinstance(file, bytes) else Path(file).read_bytes()
+    try:
+        plain = zstandard.ZstdDecompressor().decompress(content)
+        tensors = load(plain)
+        header = json.loads(json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])["__metadata__"]["header"])
+    except Exception as error:
+        raise ValueError(f"{'content' if isinstance(file, bytes) else file} is not a sparse model file: {error}") from error
+    if header["format"] > FORMAT:
+        raise ValueError(f"sparse model format {header['format']} is newer than {FORMAT}; update drive-sweep")
+
+    sha256 = tensors_sha256(tensors)
+    masks: Masks = {}
+    for name, shape in header["shapes"].items():
+        count = int(np.prod(shape))
+        bits = np.unpackbits(tensors.pop(f"{name}.mask").numpy(), count=count).astype(bool)
+        masks[name] = torch.from_numpy(bits).view(shape)
+        kept = tensors.pop(f"{name}.kept")
+        tensors[name] = torch.zeros(shape, dtype=kept.dtype).masked_scatter_(masks[name], kept)
+    fields = header["card"]
+    normalization = Normalization(**{name: tuple(values) for name, values in fields["normalization"].items()})
+    card = ModelCard(
+        **fields | {"normalization": normalization, "image_shape": tuple(fields["image_shape"])},
+    )
+    network = build_model(card.model, card.image_shape, card.num_classes)
+    network.load_state_dict(tensors)
+    return SparseModel(network=network.eval(), masks=masks, card=card, sha256=sha256)

@@ -1,0 +1,109 @@
+"""The dense warm-up, shared: a trunk leaves a snapshot at each length that some trial asks for.
+
+Sharing is exact because the warm-up's rate is constant, its data order depends on (seed, epoch) alone, and a snapshot holds
+momentum. Whoever needs a length and does not find it goes on from the nearest whole snapshot and publishes what it
+trained, so a lost or damaged snapshot heals. Reads: training.py, checkpoint.py. Read by: phases.py, stage.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from trainables.checkpoint import DamagedCheckpointError, SnapshotFiles, TrialState, from_bytes, to_bytes
+from trainables.config import TrialConfig
+from trainables.data import Data
+from trainables.models import build_model, initialize
+from trainables.runtime import Runtime
+from trainables.training import evaluate, make_optimizer, train_epoch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trunk:
+    """One dense trunk: what it trains, and where its snapshots lie.
+
+    Attributes:
+        config: any trial of the trunk's warm-up key; they all begin alike.
+        snapshot_seconds: training time after which an epoch that no trial asked for is kept too, to survive a crash.
+        after_epoch: called with the state after each trained epoch; may raise to stop.
+    """
+
+    config: TrialConfig
+    data: Data
+    runtime: Runtime
+    snapshots: SnapshotFiles
+    snapshot_seconds: float
+    after_epoch: Callable[[TrialState], None]
+
+    def state_at(self, length: int, wanted: Iterable[int] = ()) -> TrialState:
+        """The state after `length` dense epochs, trained from the nearest snapshot where it is missing.
+
+        Snapshots at `length` and at the `wanted` lengths below it are there afterwards. Length 0 is the initialisation.
+
+        Raises:
+            NonFiniteError: the loss diverged.
+        """
+        state = self._nearest(length)
+        keep = {length, *wanted}
+        last_publish = time.monotonic()
+        unasked: int | None = None
+        while state.position < length:
+            self._train_one_epoch(state)
+            due = time.monotonic() - last_publish >= self.snapshot_seconds
+            if state.position in keep or due:
+                self.snapshots.publish(state.position, to_bytes(state))
+                last_publish = time.monotonic()
+                if unasked is not None:
+                    self.snapshots.remove(unasked)
+                unasked = None if state.position in keep else state.position
+            self.after_epoch(state)
+        return state
+
+    def _nearest(self, length: int) -> TrialState:
+        """The state of the longest whole snapshot up to `length`; the initialisation if there is none."""
+        for epoch in reversed([epoch for epoch in self.snapshots.epochs() if epoch <= length]):
+            content = self.snapshots.read(epoch)
+            if content is None:
+                continue
+            try:
+                state = from_bytes(content, self._network(), self.config.training)
+            except DamagedCheckpointError as error:
+                log.warning("warm-up snapshot of epoch %d is damaged and is made again: %s", epoch, error)
+                self.snapshots.remove(epoch)
+                continue
+            if state.phase == "warmup" and state.position == epoch:
+                return state
+        network = self._network()
+        initialize(network, self.config.seed)
+        network = self.runtime.place(network)
+        return TrialState(model=network, optimizer=make_optimizer(network, self.config.training))
+
+    def _network(self) -> nn.Module:
+        return self.runtime.place(build_model(self.config.model, self.data.image_shape, self.data.num_classes))
+
+    def _train_one_epoch(self, state: TrialState) -> None:
+        begun = time.perf_counter()
+        told = train_epoch(
+            state.model,
+            state.optimizer,
+            {},
+            self.data,
+            training=self.config.training,
+            lr=self.config.warmup_lr,
+            seed=self.config.seed,
+            epoch=state.position,
+            runtime=self.runtime,
+        )
+        state.position += 1
+        told |= evaluate(state.model, self.data.validation, self.data.normalization, self.runtime, "val")
+        state.seconds["warmup"] += time.perf_counter() - begun
+        state.metrics.record(state.position, told)
+        fingerprint = self.runtime.fingerprint()
+        if fingerprint not in state.fingerprints:
+            state.fingerprints.append(fingerprint)
