@@ -121,6 +121,7 @@ class TrialFolder:
     key: str
     attempt: int
     sweep: str | None = None
+    stop_asked: bool = False
 
     def begin(self) -> None:
         """Makes this the newest attempt. Raises SupersededError if a newer one has begun."""
@@ -138,8 +139,8 @@ class TrialFolder:
         self.storage.remove(trial_file(self.key, name))
 
     def stop_requested(self) -> bool:
-        if self.sweep is None:
-            return False
+        if self.stop_asked or self.sweep is None:
+            return self.stop_asked
         return any(self.storage.exists(name) for name in stop_files(self.sweep, self.key))
 
     def _raise_if_superseded(self) -> None:
@@ -188,3 +189,27 @@ class WarmupFolder:
 
     def _name(self, epoch: int) -> str:
         return f"{self.folder}/epoch-{epoch:04d}.{self.fingerprint_id}.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class StageFolders:
+    """The folders that a stage of one sweep works in; pickled and handed to every worker."""
+
+    storage: Storage
+    sweep: str | None
+
+    def trial(self, key: str, attempt: int) -> TrialFolder:
+        folder = TrialFolder(self.storage, key, attempt, self.sweep)
+        folder.begin()
+        return folder
+
+    def warmups(self, warmup_key: str, fingerprint_id: str) -> WarmupFolder:
+        return WarmupFolder(self.storage, f"warmups/{warmup_key}", fingerprint_id)
+
+    def private_warmups(self, key: str, fingerprint_id: str) -> WarmupFolder:
+        """Where a trial keeps its own warm-up while warm-ups are not shared."""
+        return WarmupFolder(self.storage, f"trials/{key}/warmup", fingerprint_id)
+
+    def stop_requested(self) -> bool:
+        """Whether the whole sweep was asked to stop."""
+        return self.sweep is not None and self.storage.exists(f"sweeps/{self.sweep}/stop")

@@ -1,7 +1,7 @@
 """Trial state <-> one file, exact and self-checking; and what a trial needs of the storage.
 
 A file is safetensors: weights, BN buffers, momentum and masks, with the position, seconds and all metric points up to it
-as metadata, and a SHA-256 of the tensors. Warm-up snapshots are the same format. No pickle is read or written.
+as metadata, and a SHA-256 of both. Warm-up snapshots are the same format. No pickle is read or written.
 Read by: warmup.py, phases.py. The protocols are implemented by orchestrator/store.py.
 """
 
@@ -20,15 +20,8 @@ from torch import Tensor, nn
 from trainables.config import TrainingConfig
 from trainables.masks import Masks
 from trainables.metrics import MetricLog, points_from_json
+from trainables.tensors import tensors_sha256
 from trainables.training import make_optimizer, momentum_of
-
-# Files of a trial's folder, in the order in which they appear.
-CONFIG = "config.json"
-METRICS = "metrics.jsonl"
-CHECKPOINT = "checkpoint"
-MODEL = "model.safetensors.zst"
-RESULT = "result.json"
-ERROR = "error.json"
 
 
 class TrialFiles(Protocol):
@@ -96,7 +89,8 @@ def to_bytes(state: TrialState) -> bytes:
         "fingerprints": state.fingerprints,
         "metrics": [point.to_json() for point in state.metrics.points()],
     }
-    return save(tensors, {"state": json.dumps(metadata), "sha256": tensors_sha256(tensors)})
+    state_json = json.dumps(metadata)
+    return save(tensors, {"state": state_json, "sha256": _checksum(tensors, state_json)})
 
 
 def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig) -> TrialState:
@@ -108,19 +102,20 @@ def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig) -> Tr
     try:
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        if _checksum(tensors, header["state"]) != header["sha256"]:
+            raise DamagedCheckpointError("the content does not match its SHA-256")
         metadata = json.loads(header["state"])
-        if tensors_sha256(tensors) != header["sha256"]:
-            raise DamagedCheckpointError("the tensors do not match their SHA-256")
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "mask": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
         model.load_state_dict(parts["model"])
         device = next(model.parameters()).device
+        in_order = [name for name, _ in model.named_parameters() if name in parts["mask"]]  # a loaded file has none
         return TrialState(
             model=model,
             optimizer=make_optimizer(model, training, parts["momentum"]),
-            masks={name: mask.to(device) for name, mask in parts["mask"].items()},
+            masks={name: parts["mask"][name].to(device) for name in in_order},
             phase=metadata["phase"],
             position=metadata["position"],
             metrics=MetricLog(points_from_json(point) for point in metadata["metrics"]),
@@ -131,11 +126,5 @@ def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig) -> Tr
         raise DamagedCheckpointError(f"not a whole checkpoint: {error}") from error
 
 
-def tensors_sha256(tensors: dict[str, Tensor]) -> str:
-    """64 hex digits over sorted names, types, shapes and bytes of CPU tensors."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _checksum(tensors: dict[str, Tensor], state_json: str) -> str:
+    return hashlib.sha256(f"{tensors_sha256(tensors)}\0{state_json}".encode()).hexdigest()

@@ -12,13 +12,14 @@ import json
 import re
 import types
 import typing
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from decimal import ROUND_FLOOR, Decimal
 from typing import Any, Literal, TypeVar
 
 # Raised by hand when a change to a component moves any result; tests/test_golden.py fails when numbers move without it.
 NUMERICS: dict[str, int] = {"data": 1, "models": 1, "scores": 1, "training": 1}
 
+Model = Literal["convnet", "resnet20"]
 Method = Literal["drive", "dense"]
 Normalize = Literal["mean", "sum", "rank", "none"]
 DensitySchedule = Literal["exponential", "linear"]
@@ -169,6 +170,11 @@ def canonical(config: Any) -> dict[str, Any]:
     return kept
 
 
+def complete(config: TrialConfig) -> dict[str, Any]:
+    """Every field, nested, defaults included: what `status --json` shows of a trial."""
+    return asdict(config)
+
+
 def from_canonical(cls: type[Config], values: dict[str, Any]) -> Config:
     """The config whose canonical form is `values`. Raises TypeError for an unknown field."""
     hints = typing.get_type_hints(cls)
@@ -205,10 +211,10 @@ def warmup_key(config: TrialConfig, data_digest: str) -> str:
     prefix = {
         "dataset": canonical(config.dataset),
         "model": config.model,
-        "seed": config.seed,
+        "seed": int(config.seed),
         "precision": config.precision,
         "lr": float(config.warmup_lr),
-        "batch_size": training.batch_size,
+        "batch_size": int(training.batch_size),
         "momentum": float(training.momentum),
         "nesterov": training.nesterov,
         "weight_decay": float(training.weight_decay),

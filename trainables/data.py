@@ -17,9 +17,9 @@ from torch import Tensor
 from trainables import datasets
 from trainables.config import DatasetConfig, derived_seed
 from trainables.failures import DataError
+from trainables.tensors import EVALUATION_BATCH, Normalization
 
 PAD = 4  # pixels around an image before the random crop
-EVALUATION_BATCH = 500  # images; part of the numbers, since the order of additions depends on it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,21 +31,6 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Normalization:
-    """Per-channel mean and standard deviation of the training images, in units of 0..1."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def apply(self, images_BCHW: Tensor) -> Tensor:
-        """Float32 images in 0..1 -> normalised images."""
-        shape = (1, -1, 1, 1)
-        mean = torch.tensor(self.mean, dtype=torch.float32, device=images_BCHW.device).view(shape)
-        std = torch.tensor(self.std, dtype=torch.float32, device=images_BCHW.device).view(shape)
-        return (images_BCHW - mean) / std
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,9 +26,10 @@ from trainables.failures import DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-DIGITS_DIGEST = "0b7e9c3202d7bcd255d6a19a238d3743"  # tests/test_datasets.py compares it with the images themselves
+DIGITS_DIGEST = "0b7e9c3202d7bcd255d6a19a238d3743"  # tests/test_data.py compares it with the images themselves
 FASHION_FILES = tuple(f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 CIFAR_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 
 
@@ -145,13 +147,19 @@ def content_digest(source: Source) -> str:
 
     Names are those within the data set, and of a compressed file the content counts, so the same data under another
     path or packed with gzip has the same digest.
+
+    Raises:
+        DataError: a file is missing, or its compression is damaged.
     """
     if source.name == "digits":
         return DIGITS_DIGEST
 
     def line(named: tuple[str, Path]) -> bytes:
         name, path = named
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        try:
+            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        except BROKEN_GZIP as error:
+            raise DataError(f"{str(path)!r} is damaged: {error}") from error
         return f"{name}\0{len(content)}\0{hashlib.sha256(content).hexdigest()}\n".encode()
 
     digest = hashlib.sha256()
@@ -219,8 +227,12 @@ def _read_cifar10(source: Source) -> tuple[list[Any], int]:
 def _read_fashion_mnist(source: Source) -> tuple[list[Any], int]:
     from torchvision.datasets import FashionMNIST
 
-    with _laid_out(files(source), "FashionMNIST/raw") as root:
-        splits = [FashionMNIST(root, train=train) for train in (True, False)]
+    folder = files(source)[0][1].parent
+    try:
+        with _laid_out(files(source), "FashionMNIST/raw") as root:
+            splits = [FashionMNIST(root, train=train) for train in (True, False)]
+    except (*BROKEN_GZIP, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:  # of its IDX parser
+        raise DataError(f"Fashion-MNIST in {str(folder)!r} is damaged: {type(error).__name__} {error}") from error
     parts: list[Any] = []
     for split in splits:
         parts += [split.data[:, None], split.targets.long()]

@@ -30,15 +30,15 @@ def keep_highest(scores: dict[str, Tensor], masks: Masks, count: int) -> Masks:
     Raises:
         NonFiniteError: the score of a surviving weight is infinite or not a number.
     """
-    alive = torch.cat([mask.flatten() for mask in masks.values()])
+    alive = torch.cat([masks[name].flatten() for name in scores])
     candidates = torch.cat([score.flatten() for score in scores.values()])[alive]
     assert 0 <= count <= len(candidates), f"{count} of {len(candidates)} surviving weights"
     if not bool(torch.isfinite(candidates).all()):
         raise NonFiniteError(f"{int((~torch.isfinite(candidates)).sum())} scores of surviving weights are not finite")
     kept = torch.zeros_like(alive)
     kept[alive] = _highest(candidates, count)
-    parts = kept.split([mask.numel() for mask in masks.values()])
-    return {name: part.view(mask.shape) for (name, mask), part in zip(masks.items(), parts, strict=True)}
+    parts = kept.split([score.numel() for score in scores.values()])
+    return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
 
 
 def _highest(values: Tensor, count: int) -> Tensor:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from trainables.config import derived_seed
+from trainables.config import Model, derived_seed
 from trainables.failures import SettingError
 
 
 class ConvNet(nn.Module):
-    """Four small conv layers and a linear one, for images of 8 x 8 and up: 15,248 prunable weights for digits."""
+    """Three small conv layers and a linear one, for images of 8 x 8 and up: 15,248 prunable weights for digits."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -85,7 +86,7 @@ _BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {
     "convnet": ConvNet,
     "resnet20": lambda channels, num_classes: CifarResNet(channels, num_classes, depth=20),
 }
-MODELS = ("convnet", "resnet20")
+MODELS: tuple[str, ...] = get_args(Model)
 
 
 def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

@@ -14,12 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainables.checkpoint import (
-    CHECKPOINT,
-    CONFIG,
-    ERROR,
-    METRICS,
-    MODEL,
-    RESULT,
     DamagedCheckpointError,
     SnapshotFiles,
     TrialFiles,
@@ -35,6 +29,7 @@ from trainables.masks import apply_masks, emptied_layers, full_masks, num_kept
 from trainables.metrics import points_from_lines
 from trainables.models import build_model, prunable_weights
 from trainables.pruning import prune_round
+from trainables.records import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, RESULT
 from trainables.runtime import Runtime
 from trainables.schedules import learning_rate
 from trainables.sparse_model import ModelCard, encode

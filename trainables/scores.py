@@ -67,7 +67,7 @@ def normalized(term: dict[str, Tensor], masks: dict[str, Tensor], how: Normalize
             ranked[name] = torch.zeros_like(value)
             ranked[name][masks[name]] = part.to(value.dtype)
         return ranked
-    sums = torch.stack([(value * masks[name]).sum() for name, value in term.items()])
+    sums = torch.stack([value.masked_fill(~masks[name], 0.0).sum() for name, value in term.items()])
     scale = sums.sum()
     if how == "mean":
         scale = scale / torch.stack([mask.sum() for mask in masks.values()]).sum().clamp(min=1)

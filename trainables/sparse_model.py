@@ -17,10 +17,9 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from trainables.checkpoint import tensors_sha256
-from trainables.data import EVALUATION_BATCH, Normalization
 from trainables.masks import Masks
 from trainables.models import build_model
+from trainables.tensors import EVALUATION_BATCH, Normalization, tensors_sha256
 
 FORMAT = 1
 
@@ -71,14 +70,14 @@ def encode(model: nn.Module, masks: Masks, card: ModelCard) -> tuple[bytes, str]
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
     header = {"format": FORMAT, "card": asdict(card), "shapes": shapes}
     content = save(tensors, {"header": json.dumps(header, sort_keys=True)})
-    return zstandard.ZstdCompressor(level=3).compress(content), tensors_sha256(tensors)
+    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(content), tensors_sha256(tensors)
 
 
 def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     """The model of a file's path or content, ready for `predict`.
 
     Raises:
-        ValueError: the file is not a sparse model, or of a newer format.
+        ValueError: the file is not a sparse model, is damaged, or is of a newer format.
     """
     import zstandard
 

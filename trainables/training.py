@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from trainables.config import TrainingConfig, derived_seed
-from trainables.data import Data, Normalization, Split, evaluation_batches, training_batches
+from trainables.data import Data, Split, evaluation_batches, training_batches
 from trainables.failures import NonFiniteError
 from trainables.masks import Masks
 from trainables.runtime import Runtime
+from trainables.tensors import Normalization
 
 
 def make_optimizer(model: nn.Module, training: TrainingConfig, momentum: dict[str, Tensor] | None = None) -> torch.optim.SGD:
@@ -95,7 +96,11 @@ def train_epoch(
 
 
 def evaluate(model: nn.Module, split: Split, normalization: Normalization, runtime: Runtime, prefix: str) -> dict[str, float]:
-    """{prefix}/loss and {prefix}/accuracy over the whole split, each image counted once; empty for an empty split."""
+    """{prefix}/loss and {prefix}/accuracy over the whole split, each image counted once; empty for an empty split.
+
+    Raises:
+        NonFiniteError: the loss is infinite or not a number: the last step before has diverged.
+    """
     if not len(split):
         return {}
     model.eval()
@@ -107,4 +112,7 @@ def evaluate(model: nn.Module, split: Split, normalization: Normalization, runti
                 logits_BK = model(runtime.arranged(images_BCHW))
             loss_sum += cross_entropy(logits_BK.float(), labels_B, reduction="sum")
             hits += (logits_BK.argmax(1) == labels_B).sum()
-    return {f"{prefix}/loss": float(loss_sum) / len(split), f"{prefix}/accuracy": int(hits) / len(split)}
+    loss = float(loss_sum) / len(split)
+    if not math.isfinite(loss):
+        raise NonFiniteError(f"the {prefix} loss became {loss}")
+    return {f"{prefix}/loss": loss, f"{prefix}/accuracy": int(hits) / len(split)}

@@ -1,0 +1,109 @@
+"""The command line: what each command takes. What it does is in commands.py, imported when a command needs it.
+
+A --json answer goes to stdout alone; progress and errors go to stderr. Exit codes are in errors.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from orchestrator.errors import EXIT_SIGINT, SweepError
+
+FILE_HELP = "sweep file, or the name of a ready sweep (digits, fashion-mnist, cifar10-resnet20)"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; errors that a user can cause are a message, not a traceback."""
+    options = _parser().parse_args(arguments)
+    try:
+        from orchestrator import commands
+
+        return int(getattr(commands, options.command.replace("-", "_"))(options))
+    except SweepError as error:
+        print(f"drive-sweep: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_SIGINT
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="drive-sweep", description="Search warm-up length and iteration count of DRIVE pruning."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(
+        name: str, help_: str, *, file: bool = False, sweep: bool = False, json: bool = False
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help_, description=help_)
+        if file:
+            added.add_argument("file", metavar="FILE", help=FILE_HELP)
+            added.add_argument(
+                "--set", metavar="KEY=VALUE", action="append", default=[], help="any key of the sweep file, dotted"
+            )
+            added.add_argument("--name", help="name of the sweep, instead of the file's")
+            added.add_argument("--tracking-uri", metavar="URI", help="MLflow tracking server, instead of the file's")
+        if sweep:
+            added.add_argument("name", metavar="NAME", help="name of the sweep")
+        if file or sweep:
+            added.add_argument("--storage", metavar="FOLDER", help="where results are kept (default: ./runs)")
+        if json:
+            added.add_argument("--json", action="store_true", help="answer in JSON on stdout")
+        return added
+
+    init = command("init", "write a commented sweep file to start from")
+    init.add_argument("path", nargs="?", default="sweep.yaml", help="file to write (default: sweep.yaml)")
+
+    plan = command("plan", "show what would run: trials, shared warm-ups, reused results, cost", file=True, json=True)
+    plan.add_argument("--hash", action="store_true", help="read the data to make their digest, so that reuse can be shown")
+
+    command("schema", "print the JSON Schema of the sweep file, for editors")
+
+    trial = command("trial", "run one trial in the foreground, without Ray; FILE may be a trial's key", file=True, json=True)
+    trial.add_argument("--index", type=int, help="which trial of the file, counted from 0 as in `plan`")
+
+    run = command("run", "run a sweep here; doing it again continues", file=True, json=True)
+    run.add_argument("--recompute", action="store_true", help="set results of earlier runs aside and compute them again")
+    _cluster_options(run)
+
+    resume = command("resume", "run what failed or did not finish", sweep=True, json=True)
+    resume.add_argument("--only", choices=["failed", "unfinished"], help="only trials that failed, or only those that did not")
+    resume.add_argument("--trial", metavar="KEY", action="append", help="only this trial; may be repeated")
+    resume.add_argument("--from-scratch", action="store_true", help="do not continue from checkpoints")
+    resume.add_argument("--dry-run", action="store_true", help="only show what would run")
+    _cluster_options(resume)
+
+    command("status", "show how a sweep stands", sweep=True, json=True)
+
+    logs = command("logs", "show what happened in a sweep", sweep=True)
+    logs.add_argument("--trial", metavar="KEY", help="one trial: its lines, and its error with the traceback")
+    logs.add_argument("--follow", "-f", action="store_true", help="go on until the sweep ends")
+
+    stop = command("stop", "end a running sweep; `resume` continues it", sweep=True)
+    stop.add_argument("--trial", metavar="KEY", help="end one trial only")
+
+    sync = command("sync", "bring MLflow up to date from the trial folders", sweep=True, json=True)
+    sync.add_argument("--tracking-uri", metavar="URI", help="MLflow tracking server, instead of the sweep's")
+
+    report = command("report", "show the results: a table, heat maps, the best trials", sweep=True, json=True)
+    report.add_argument("--html", metavar="FILE", help="write the report as one HTML file")
+
+    ui = command("ui", "open the MLflow UI on a sweep; prints the link to the comparison of all its trials")
+    ui.add_argument("name", metavar="NAME", nargs="?", help="name of the sweep (default: the newest)")
+    ui.add_argument("--storage", metavar="FOLDER", help="where results are kept (default: ./runs)")
+    ui.add_argument("--port", type=int, default=5000, help="port of the server on loopback (default: 5000)")
+    return parser
+
+
+def _cluster_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--address", help="Ray cluster to run on (default: RAY_ADDRESS, else a local Ray)")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""What the driver does with news from the stages: state.json, sweep.log, MLflow and the screen.
+
+Knows no Ray. Read by: sweep.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.plan import Plan, PlannedWarmup
+from orchestrator.progress import Screen
+from orchestrator.stages import ACTIVE_STATES, Entry, StageQueue
+from orchestrator.state import StateWriter, SweepFolder, SweepState, TrialStatus, WarmupStatus
+from orchestrator.store import Storage, newest_attempt
+from orchestrator.tracking import Item, TrackingThread
+from trainables.config import canonical, complete
+from trainables.metrics import points_from_json
+
+STOP_CHECK_S = 0.5
+
+
+@dataclass(kw_only=True)
+class Driver:
+    """Bookkeeping of one sweep while it runs.
+
+    Attributes:
+        stop_grace_s: how long stages have to leave a checkpoint after a request to stop.
+    """
+
+    folder: SweepFolder
+    state: SweepState
+    writer: StateWriter
+    tracking: TrackingThread
+    items: dict[str, Item]
+    screen: Screen
+    queue: StageQueue
+    stop_grace_s: float = 15.0
+    signal: int | None = None
+    stop_deadline: float | None = None
+    last_stop_check: float = 0.0
+
+    def on_change(self, entry: Entry) -> None:
+        """An entry's state changed: it began, ended, or waits for another try."""
+        status = self._status(entry)
+        status.state = entry.state
+        status.error = entry.message or None
+        item = self.items[entry.key]
+        if entry.state == "running":
+            self.tracking.start_item(item)
+        elif entry.state == "finished":
+            self.tracking.finish(item)
+            self._log(f"{entry.name} finished")
+        elif entry.state == "failed":
+            self.tracking.fail(item, entry.message)
+            self._log(f"{entry.name} failed ({entry.failure}): {entry.message}")
+        elif entry.state == "stopped":
+            self.tracking.stop(item)
+            self._log(f"{entry.name} stopped: {entry.message}")
+        else:
+            self._log(f"{entry.name} will be tried again: {entry.message}")
+        self.writer.changed()
+
+    def on_report(self, entry: Entry, report: dict[str, Any]) -> None:
+        """A stage told something: points, where it stands, warnings."""
+        status = self._status(entry)
+        for line in report.get("log", ()):
+            self._log(f"{entry.name}: {line}")
+        points = [points_from_json(point) for point in report.get("points", ())]
+        if points:
+            self.tracking.points(self.items[entry.key], points)
+        with self.writer.lock:
+            if "position" in report:
+                status.position = int(report["position"])
+            if isinstance(status, WarmupStatus):
+                status.trained_epochs += int(report.get("trained_epochs", 0))
+            else:
+                status.phase = report.get("phase", status.phase)
+                status.metrics |= {point.key: point.value for point in points}
+                if "model_sha256" in report:
+                    status.metrics, status.model_sha256 = dict(report["metrics"]), report["model_sha256"]
+        self.writer.changed()
+
+    def on_tick(self) -> None:
+        """Looks for requests to stop, and draws."""
+        now = time.monotonic()
+        if now - self.last_stop_check >= STOP_CHECK_S:
+            self.last_stop_check = now
+            asked = self.signal is not None or self.folder.storage.exists(self.folder.file("stop"))
+            if asked and self.stop_deadline is None:
+                self._log("stopping: waiting for checkpoints")
+                self.folder.request_stop()
+                self.queue.stopping = True
+                self.stop_deadline = now + self.stop_grace_s
+            self.take_tracking_news()
+        self.screen.draw(self.state)
+
+    def take_tracking_news(self) -> None:
+        """Copies what the tracking thread knows into the state."""
+        with self.writer.lock:
+            self.state.tracking_pending = self.tracking.pending
+            self.state.tracking_error = self.tracking.last_error
+            self.state.parent_run_id = self.tracking.parent_run_id or self.state.parent_run_id
+            self.state.experiment_id = self.tracking.experiment_id or self.state.experiment_id
+            for key, run_id in list(self.tracking.run_ids.items()):
+                if key in self.state.trials:
+                    self.state.trials[key].mlflow_run_id = run_id
+                elif key in self.state.warmups:
+                    self.state.warmups[key].mlflow_run_id = run_id
+
+    @property
+    def out_of_time(self) -> bool:
+        return self.stop_deadline is not None and time.monotonic() > self.stop_deadline
+
+    def interrupt_running(self) -> None:
+        """Entries that still run when the sweep ends were cut off; they continue from their checkpoints."""
+        for entry in [*self.queue.trunks.values(), *self.queue.trials.values()]:
+            if entry.state in ACTIVE_STATES:
+                entry.state, entry.message = "stopped", "interrupted; continues from its last checkpoint"
+                self.on_change(entry)
+
+    def _status(self, entry: Entry) -> TrialStatus | WarmupStatus:
+        return self.state.warmups[entry.key] if entry.kind == "trunk" else self.state.trials[entry.key]
+
+    def _log(self, line: str) -> None:
+        self.folder.log(line)
+        self.screen.note(line)
+
+
+def initial_state(plan: Plan) -> SweepState:
+    """Every trial of the plan, finished ones with their results, the others waiting."""
+    state = SweepState(sweep=plan.spec.name)
+    for trial in plan.trials:
+        status = TrialStatus(key=trial.key, name=trial.name, state="waiting", config=complete(trial.config))
+        if trial.result is not None:
+            status.state = "finished"
+            status.metrics, status.model_sha256 = trial.result["metrics"], trial.result["model_sha256"]
+        state.trials[trial.key] = status
+    for warmup in plan.warmups() if plan.spec.share_warmups else ():
+        done = all(trial.result is not None for trial in plan.trials if trial.shares and trial.warmup_key == warmup.key)
+        state.warmups[warmup.key] = WarmupStatus(
+            key=warmup.key, name=warmup.name, state="finished" if done else "waiting", epochs=warmup.lengths[-1]
+        )
+    return state
+
+
+def make_queue(plan: Plan, storage: Storage, chosen: Callable[[str], bool]) -> StageQueue:
+    """The stages of the unfinished trials that were chosen, and the trunks that they need."""
+    trials: dict[str, Entry] = {}
+    share = plan.spec.share_warmups
+    for trial in plan.unfinished:
+        if not chosen(trial.key):
+            continue
+        trials[trial.key] = Entry(
+            kind="trial",
+            key=trial.key,
+            name=trial.name,
+            config=canonical(trial.config),
+            work=trial.config.rounds + 10 * trial.config.sparse_epochs,
+            warmup_key=trial.warmup_key if share and trial.shares else None,
+            lengths=trial.config.warmup_lengths,
+            attempt=newest_attempt(storage, trial.key),
+        )
+    needed = Counter(entry.warmup_key for entry in trials.values())
+    trunks = {warmup.key: _trunk(warmup, trials) for warmup in plan.warmups() if needed[warmup.key]}
+    return StageQueue(trunks=trunks, trials=trials, most_losses=plan.spec.retries.lost)
+
+
+def _trunk(warmup: PlannedWarmup, trials: dict[str, Entry]) -> Entry:
+    lengths = {length for trial in trials.values() if trial.warmup_key == warmup.key for length in trial.lengths}
+    return Entry(
+        kind="trunk",
+        key=warmup.key,
+        name=warmup.name,
+        config=canonical(warmup.config),
+        work=10 * max(lengths),
+        lengths=tuple(sorted(lengths)),
+    )

@@ -1,0 +1,174 @@
+"""`drive-sweep trial`: one trial in this process, without Ray: to debug, or to reproduce a record.
+
+Works in the sweep's own storage, so a trial run here is a trial that `run` need not run again. A key whose record is
+finished is computed once more in a temporary storage and compared. Read by: commands.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, UserError
+from orchestrator.plan import Plan, PlannedTrial, make_plan
+from orchestrator.revision import source_revision
+from orchestrator.spec import SweepSpec, spec_from_resolved
+from orchestrator.state import SweepFolder
+from orchestrator.store import StageFolders, Storage, TrialFolder, newest_attempt, open_storage
+from trainables.config import canonical
+
+KEY = re.compile(r"[0-9a-f]{16}")
+
+
+def run_one(options: Namespace, load: Callable[[Namespace], SweepSpec]) -> int:
+    """Runs the trial that FILE and its options single out, or the one with that key; prints its result."""
+    if KEY.fullmatch(options.file):
+        plan, storage, chosen = _by_key(options)
+    else:
+        spec = load(options)
+        storage = open_storage(spec.storage, create=True)
+        plan = make_plan(spec, storage, hash_data=True)
+        chosen = _by_index(plan, options.index)
+    if chosen.result is not None:
+        return _reproduce(plan, chosen, options)
+    return _run_here(plan, chosen, storage, options)
+
+
+def _by_key(options: Namespace) -> tuple[Plan, Storage, PlannedTrial]:
+    storage = open_storage(options.storage or "./runs")
+    for name in storage.names("sweeps"):
+        folder = SweepFolder(storage, name)
+        record = storage.read_json(folder.file("trials.json"))
+        if record and any(one["key"] == options.file for one in record["trials"]):
+            spec = spec_from_resolved(storage.read_json(folder.file("spec.json")))
+            plan = make_plan(spec, storage, hash_data=True)
+            for trial in plan.trials:
+                if trial.key == options.file:
+                    return plan, storage, trial
+    raise UserError(f"no sweep in storage {storage.root} has a trial {options.file}; another storage: --storage")
+
+
+def _by_index(plan: Plan, index: int | None) -> PlannedTrial:
+    if index is None and len(plan.trials) > 1:
+        first = "\n".join(f"  --index {i}: {trial.name}" for i, trial in enumerate(plan.trials[:10]))
+        more = f"\n  and {len(plan.trials) - 10} more" if len(plan.trials) > 10 else ""
+        raise UserError(
+            f"the sweep has {len(plan.trials)} trials; choose one with --index, or narrow it with --set:\n{first}{more}"
+        )
+    try:
+        return plan.trials[index or 0]
+    except IndexError:
+        raise UserError(f"--index must be in 0..{len(plan.trials) - 1}, got {index}") from None
+
+
+def _run_here(plan: Plan, chosen: PlannedTrial, storage: Storage, options: Namespace) -> int:
+    from trainables.failures import StopRequestedError, TrialError
+
+    files = TrialFolder(storage, chosen.key, newest_attempt(storage, chosen.key) + 1)
+    files.begin()
+    signals: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        files.stop_asked = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        result = _compute(plan, chosen, files, storage)
+    except StopRequestedError as error:
+        print(f"{chosen.name}: {error}", file=sys.stderr)
+        return 128 + signals[-1]
+    except TrialError as error:
+        print(f"{chosen.key} {chosen.name} failed ({error.kind}): {error}", file=sys.stderr)
+        return EXIT_TRIALS_FAILED
+    return _tell(result, chosen, options)
+
+
+def _reproduce(plan: Plan, chosen: PlannedTrial, options: Namespace) -> int:
+    """Computes a finished record again, elsewhere, and compares the digests."""
+    assert chosen.result is not None
+    with tempfile.TemporaryDirectory() as folder:
+        storage = open_storage(folder, create=True)
+        files = TrialFolder(storage, chosen.key, 1)
+        files.begin()
+        result = _compute(plan, chosen, files, storage)
+    same = result["model_sha256"] == chosen.result["model_sha256"]
+    then, now = chosen.result["fingerprints"], result["fingerprints"]
+    print(f"{chosen.name} computed again: the record {'is reproduced' if same else 'differs'}", file=sys.stderr)
+    if not same and then != now:
+        print(f"the record was made under {json.dumps(then)}, this is {json.dumps(now)}", file=sys.stderr)
+    _tell(result, chosen, options)
+    return EXIT_DONE if same else EXIT_TRIALS_FAILED
+
+
+def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Storage) -> dict[str, Any]:
+    import torch
+
+    from trainables.checkpoint import TrialState
+    from trainables.config import Precision
+    from trainables.phases import TrialContext, run_trial
+    from trainables.runtime import Runtime, resolve_precision
+
+    resources = plan.spec.resources
+    device = resources.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision: Precision = resolve_precision(chosen.config.precision, device)
+    deterministic = device == "cpu" if resources.deterministic is None else resources.deterministic
+    runtime = Runtime(
+        device=device, threads=max(1, int(resources.cpus_per_trial)), precision=precision, deterministic=deterministic
+    )
+    told: list[str] = []
+
+    def show(state: TrialState) -> None:
+        line = f"{chosen.name}: {state.phase} {state.position}"
+        values = state.metrics.last_values()
+        line += "".join(
+            f"  {key} {values[key]:.4f}" for key in ("train/loss", "val/accuracy", "prune/sparsity") if key in values
+        )
+        if line not in told:
+            told.append(line)
+            print(line, file=sys.stderr)
+
+    folders = StageFolders(storage, None)
+    return run_trial(
+        chosen.config,
+        TrialContext(
+            source=plan.spec.source(),
+            runtime=runtime,
+            files=files,
+            snapshots=folders.warmups(chosen.warmup_key, runtime.fingerprint_id()),
+            checkpoint_seconds=plan.spec.checkpoint_seconds,
+            metrics_seconds=0.0,
+            on_progress=show,
+            provenance={
+                "key": chosen.key,
+                "warmup_key": chosen.warmup_key if chosen.shares else None,
+                "data_digest": plan.data_digest,
+                "revision": source_revision(),
+                "sweep": plan.spec.name,
+            },
+        ),
+    )
+
+
+def _tell(result: dict[str, Any], chosen: PlannedTrial, options: Namespace) -> int:
+    if options.json:
+        print(json.dumps(result, indent=1))
+        return EXIT_DONE
+    metrics = result["metrics"]
+    print(f"{chosen.key} {chosen.name}: test/accuracy {metrics['test/accuracy']:.4f}, {metrics['cost/total_seconds']:.1f} s")
+    print(f"kept {result['kept_weights']} of {result['prunable_weights']} weights, model {result['model_bytes']} bytes")
+    print(f"model_sha256 {result['model_sha256']}")
+    if result["emptied_layers"]:
+        print(f"emptied layers: {', '.join(result['emptied_layers'])}")
+    print(f"config {json.dumps(canonical(chosen.config))}")
+    return EXIT_DONE

@@ -1,0 +1,177 @@
+"""SweepSpec -> Plan: which trials there are, which warm-ups they share, what is already done and what it will cost.
+
+Keys need the digest of the data; where it is not known yet the plan says so and shows no reuse. Reads: spec.py, store.py.
+Read by: sweep.py, cli.py. Never imports torch or ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.axes import expand, trial_names
+from orchestrator.errors import UserError
+from orchestrator.spec import SweepSpec
+from orchestrator.store import Storage, trial_file
+from trainables import datasets
+from trainables.config import TrialConfig, canonical, from_canonical, trial_key, warmup_key
+from trainables.failures import DataError
+from trainables.records import RESULT
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedTrial:
+    """A trial of the sweep; key and warmup_key are empty while the data digest is not known."""
+
+    name: str
+    config: TrialConfig
+    key: str
+    warmup_key: str
+    result: dict[str, Any] | None
+
+    @property
+    def shares(self) -> bool:
+        return bool(self.config.warmup_lengths)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedWarmup:
+    """A dense trunk: the lengths at which its trials read it, and any of their configurations."""
+
+    key: str
+    name: str
+    config: TrialConfig
+    lengths: tuple[int, ...]
+    trials: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What `run` would do. `signature` names the state of the data files, `data_digest` their content."""
+
+    spec: SweepSpec
+    trials: tuple[PlannedTrial, ...]
+    signature: str
+    data_digest: str | None
+    data_problem: str
+
+    @property
+    def unfinished(self) -> list[PlannedTrial]:
+        return [trial for trial in self.trials if trial.result is None]
+
+    def warmups(self, unfinished_only: bool = False) -> list[PlannedWarmup]:
+        """The trunks by their warm-up key, longest first."""
+        members: dict[str, list[PlannedTrial]] = {}
+        for trial in self.unfinished if unfinished_only else self.trials:
+            if trial.shares:
+                members.setdefault(trial.warmup_key or _prefix_without_data(trial.config), []).append(trial)
+        found = []
+        for key, trials in members.items():
+            lengths = sorted({length for trial in trials for length in trial.config.warmup_lengths})
+            name = f"warmup-r{trials[0].config.seed}-{key[:6]}"
+            planned = PlannedWarmup(key=key, name=name, config=trials[0].config, lengths=tuple(lengths), trials=len(trials))
+            found.append(planned)
+        return sorted(found, key=lambda warmup: -warmup.lengths[-1])
+
+    def epochs(self) -> dict[str, int]:
+        """Epochs that are left to train, with every warm-up trained anew by each trial and with shared ones."""
+        sparse = sum(trial.config.sparse_epochs for trial in self.unfinished)
+        own = sum(max(trial.config.warmup_lengths, default=0) for trial in self.unfinished)
+        shared = sum(warmup.lengths[-1] for warmup in self.warmups(unfinished_only=True))
+        return {"unshared": sparse + own, "shared": sparse + (shared if self.spec.share_warmups else own)}
+
+    def reused_by_revision(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for trial in self.trials:
+            if trial.result is not None:
+                revision = str(trial.result.get("revision") or "unknown")
+                counts[revision] = counts.get(revision, 0) + 1
+        return counts
+
+    def estimate(self, storage: Storage) -> dict[str, Any]:
+        """Hours of one slot and bytes of models that are left, judged by finished trials of the same network and data.
+
+        None where no such trial is in the storage yet.
+        """
+        rates, sizes = [], []
+        for result in _results_like(storage, self.trials[0].config):
+            epochs = from_canonical(TrialConfig, result["config"]).total_epochs
+            rates.append(result["metrics"]["cost/total_seconds"] / epochs)
+            sizes.append(result["model_bytes"])
+        hours = sum(rates) / len(rates) * self.epochs()["shared"] / 3600 if rates else None
+        return {"hours": hours, "bytes": round(sum(sizes) / len(sizes) * len(self.unfinished)) if sizes else None}
+
+
+def make_plan(spec: SweepSpec, storage: Storage, hash_data: bool = False) -> Plan:
+    """The plan of a sweep.
+
+    Args:
+        hash_data: read the data to make their digest if it is not known; without it the plan may show no reuse.
+
+    Raises:
+        UserError: `hash_data` is set and the data are not where the sweep file says.
+    """
+    source = spec.source()
+    signature, digest, problem = "", None, ""
+    try:
+        if hash_data:
+            datasets.ensure_present(source)
+        signature = datasets.signature(source)
+        digest = known_digest(storage, source, signature)
+        if digest is None and hash_data:
+            digest = datasets.content_digest(source)
+            storage.write_json(f"data/{signature}.json", {"digest": digest, "name": source.name, "root": source.root})
+    except DataError as error:
+        if hash_data:
+            raise UserError(str(error)) from error
+        problem = str(error)
+
+    configs = expand(spec)
+    trials = []
+    for name, config in zip(trial_names(configs), configs, strict=True):
+        key = trial_key(config, digest) if digest else ""
+        trials.append(
+            PlannedTrial(
+                name=name,
+                config=config,
+                key=key,
+                warmup_key=warmup_key(config, digest) if digest else "",
+                result=storage.read_json(trial_file(key, RESULT)) if key else None,
+            )
+        )
+    return Plan(spec=spec, trials=tuple(trials), signature=signature, data_digest=digest, data_problem=problem)
+
+
+def known_digest(storage: Storage, source: datasets.Source, signature: str) -> str | None:
+    """The content digest of the data if it was made before and no file has changed since."""
+    if source.name == "digits":
+        return datasets.DIGITS_DIGEST
+    record = storage.read_json(f"data/{signature}.json")
+    return None if record is None else str(record["digest"])
+
+
+def _prefix_without_data(config: TrialConfig) -> str:
+    """Groups trials by warm-up while the digest of the data is not known."""
+    return warmup_key(config, "?")
+
+
+def _results_like(storage: Storage, config: TrialConfig) -> Iterator[dict[str, Any]]:
+    """Up to 20 results of trials with the same network and data set."""
+    wanted = (config.model, canonical(config.dataset))
+    found = 0
+    for key in storage.names("trials"):
+        result = storage.read_json(trial_file(key, RESULT))
+        if result and (result["config"]["model"], result["config"]["dataset"]) == wanted:
+            yield result
+            found += 1
+        if found == 20:
+            return
+
+
+def plan_digest(plan: Plan) -> str:
+    """Hash of the keys and names of a plan: two plans with the same digest ask for the same trials."""
+    content = json.dumps([(trial.key, trial.name) for trial in plan.trials])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -1,0 +1,67 @@
+"""A plan as facts (`plan --json`) and on the terminal. Read by: commands.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.plan import Plan
+from orchestrator.progress import duration
+from orchestrator.state import SweepFolder
+from orchestrator.store import Storage
+
+
+def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:
+    """The answer of `plan --json`; keys are null while the digest of the data is not known."""
+    estimate = plan.estimate(storage)
+    before = SweepFolder(storage, plan.spec.name)
+    known = before.storage.read_json(before.file("trials.json"))
+    old = {one["key"] for one in known["trials"]} if known else set()
+    new = {trial.key for trial in plan.trials}
+    return {
+        "sweep": plan.spec.name,
+        "trials": len(plan.trials),
+        "reused": len(plan.trials) - len(plan.unfinished),
+        "reused_by_revision": plan.reused_by_revision(),
+        "warmups": [
+            {"key": warmup.key if plan.data_digest else None, "epochs": warmup.lengths[-1], "trials": warmup.trials}
+            for warmup in plan.warmups()
+        ],
+        "epochs": plan.epochs(),
+        "slot_hours": estimate["hours"],
+        "model_bytes": estimate["bytes"],
+        "data_digest": plan.data_digest,
+        "data_problem": plan.data_problem or None,
+        "added": len(new - old) if known else None,
+        "removed": len(old - new) if known else None,
+        "keys": [{"key": trial.key or None, "name": trial.name, "done": trial.result is not None} for trial in plan.trials],
+    }
+
+
+def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    console.print(f"[bold]{facts['sweep']}[/bold]: {facts['trials']} trials, {facts['reused']} of them done")
+    for revision, count in facts["reused_by_revision"].items():
+        console.print(f"  {count} reused, made by revision {revision}")
+    if facts["added"] is not None and (facts["added"] or facts["removed"]):
+        console.print(f"  against the last run of this sweep: {facts['added']} trials new, {facts['removed']} gone")
+    if plan.data_digest is None:
+        why = facts["data_problem"] or "the data were not read yet; --hash does it"
+        console.print(f"  keys and reuse are not known: {why}", style="yellow", markup=False)
+    epochs = facts["epochs"]
+    if facts["warmups"]:
+        table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+        for column in ("shared warm-up", "epochs", "trials"):
+            table.add_column(column, justify="left" if column == "shared warm-up" else "right")
+        for warmup, planned in zip(facts["warmups"], plan.warmups(), strict=True):
+            table.add_row(planned.name, str(warmup["epochs"]), str(warmup["trials"]))
+        console.print(table)
+    saved = epochs["unshared"] - epochs["shared"]
+    share = f" ({saved} saved by sharing warm-ups, {saved / epochs['unshared']:.0%})" if saved else ""
+    console.print(f"epochs to train: {epochs['shared']}{share}")
+    hours, size = facts["slot_hours"], facts["model_bytes"]
+    console.print("time of one slot: " + (duration(hours * 3600) if hours is not None else "not known before a first trial"))
+    if size is not None:
+        console.print(f"sparse models: about {size / 1e6:.1f} MB")

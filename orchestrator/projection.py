@@ -1,0 +1,114 @@
+"""What of a plan is shown in MLflow: which runs, under which names, params and tags. Read by: sweep.py, commands.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import SetupError
+from orchestrator.plan import Plan
+from orchestrator.results import flat
+from orchestrator.spec import SweepSpec
+from orchestrator.state import SweepFolder, SweepState, driver_alive
+from orchestrator.store import Storage
+from orchestrator.tracking import Item, Mirror, TrackingTarget, TrackingThread
+from trainables.config import TrialConfig, complete
+
+AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")
+
+
+def tracking_target(spec: SweepSpec, storage: Storage) -> TrackingTarget:
+    """Where the runs of a sweep go: the URI that was given, else a SQLite file and a folder in the storage."""
+    uri = spec.tracking.uri
+    if uri is None:
+        root = Path(storage.root)
+        return TrackingTarget(
+            uri=f"sqlite:///{root / 'mlflow.db'}", experiment=spec.tracking.experiment, artifact_root=str(root / "artifacts")
+        )
+    return TrackingTarget(uri=uri, experiment=spec.tracking.experiment, artifact_root=None)
+
+
+def make_items(plan: Plan) -> dict[str, Item]:
+    """Trial key or warm-up key -> its run."""
+    items: dict[str, Item] = {}
+    for trial in plan.trials:
+        params = _params(trial.config, plan.spec)
+        tags = {"drive.warmup_key": trial.warmup_key} if trial.shares else {}
+        items[trial.key] = Item(key=trial.key, name=trial.name, role="trial", params=params, tags=tags)
+    for warmup in plan.warmups() if plan.spec.share_warmups else ():
+        config = warmup.config
+        params = {"seed": str(config.seed), "model": config.model, "dataset": config.dataset.name}
+        params["warmup_epochs"] = str(warmup.lengths[-1])
+        items[warmup.key] = Item(key=warmup.key, name=warmup.name, role="warmup", params=params, tags={})
+    return items
+
+
+def _params(config: TrialConfig, spec: SweepSpec) -> dict[str, str]:
+    """The search axes, method, model, data set and seed; the rest of a configuration is in the record."""
+    values = flat(complete(config))
+    keys = [*AXES, *(key for key in spec.search if key not in AXES), "method", "model"]
+    if config.method == "dense":
+        keys.remove("prune_iterations")
+    return {key: str(values[key]) for key in keys} | {"dataset": config.dataset.name}
+
+
+def make_tracking(plan: Plan, storage: Storage) -> TrackingThread:
+    """The thread that keeps MLflow up to date while the sweep runs; not started yet."""
+    target = tracking_target(plan.spec, storage)
+
+    def opened() -> Mirror:
+        mirror = Mirror(target, storage, plan.spec.name)
+        mirror.open_sweep(*sweep_facts(plan))
+        return mirror
+
+    return TrackingThread(opened)
+
+
+def item_states(plan: Plan, state: SweepState, items: dict[str, Item]) -> list[tuple[Item, str]]:
+    """Every run of the sweep with the state that it must show."""
+    states = {key: status.state for key, status in [*state.trials.items(), *state.warmups.items()]}
+    finished = {trial.key for trial in plan.trials if trial.result is not None}
+    return [(item, "finished" if key in finished else states.get(key, "waiting")) for key, item in items.items()]
+
+
+def sweep_status(state: SweepState) -> str:
+    """The status of the sweep's own run when nothing of it runs."""
+    counts = state.counts()
+    if counts["finished"] == len(state.trials):
+        return "FINISHED"
+    return "FAILED" if counts["failed"] else "KILLED"
+
+
+def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
+    """Brings MLflow up to date from the trial folders, and tells how many runs it shows; again changes nothing.
+
+    Raises:
+        SetupError: the sweep is running (its driver does this itself), or MLflow cannot be reached.
+    """
+    from orchestrator.report import write_report
+
+    state = folder.read_state() or SweepState(sweep=folder.name)
+    if driver_alive(state.driver):
+        raise SetupError(f"sweep {folder.name!r} is running, and its driver keeps MLflow up to date; sync when it has ended")
+    items = make_items(plan)
+    target = tracking_target(plan.spec, folder.storage)
+    mirror = Mirror(target, folder.storage, folder.name)
+    description, params, tags = sweep_facts(plan)
+    mirror.open_sweep(description, params, tags, reopen=False)
+    mirror.reconcile(item_states(plan, state, items))
+    mirror.close_sweep(sweep_status(state), write_report(folder, state))
+    for key, status in [*state.trials.items(), *state.warmups.items()]:
+        status.mlflow_run_id = mirror.run_ids.get(key, status.mlflow_run_id)
+    state.parent_run_id, state.experiment_id = mirror.parent_run_id, mirror.experiment_id
+    state.tracking_pending, state.tracking_error = 0, None
+    folder.write_state(state)
+    return {"uri": target.uri, "runs": len(mirror.run_ids), "parent_run_id": mirror.parent_run_id}
+
+
+def sweep_facts(plan: Plan) -> tuple[str, dict[str, str], dict[str, str]]:
+    """Description, params and tags of the sweep's own run."""
+    spec = plan.spec
+    axes = "\n".join(f"- `{key}`: {', '.join(map(str, values))}" for key, values in spec.search.items())
+    description = f"DRIVE sweep **{spec.name}**: {len(plan.trials)} trials of {spec.model} on {spec.dataset.name}\n\n{axes}"
+    params = {"model": spec.model, "dataset": spec.dataset.name, "trials": str(len(plan.trials))}
+    return description, params, {"drive.data_digest": plan.data_digest or ""}

@@ -1,0 +1,225 @@
+"""Results -> tables and heat maps, in the terminal, as one HTML file and as artifacts of the sweep's run.
+
+Reads: results.py, figures.py. Read by: sweep.py, commands.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.figures import heat_map
+from orchestrator.results import Setting, config_name, fingerprint_counts, panels, settings_of
+from orchestrator.state import SweepFolder, SweepState
+from orchestrator.store import trial_file
+from trainables.config import canonical
+from trainables.records import RESULT
+
+COLUMNS = ("sparsity", "warm-up", "iters", "val accuracy", "test accuracy", "seeds", "epochs", "search s")
+PLAIN_WIDTH = 110  # columns of output that goes to a file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The results of one sweep, ready to be shown."""
+
+    sweep: str
+    settings: list[Setting]
+    counts: dict[str, int]
+    fingerprints: list[str]
+
+    def print(self) -> None:
+        """The table and a heat map per sparsity on stdout, as wide as the terminal allows."""
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = PLAIN_WIDTH
+        console.print(self._table())
+        for title, members in panels(self.settings):
+            if len(members) > 1:
+                console.print(_terminal_map(title, members))
+        for line in self._remarks():
+            console.print(line, style="dim", markup=False)
+
+    def to_json(self) -> dict[str, Any]:
+        def spread(value: Any) -> dict[str, Any] | None:
+            return None if value is None else {"mean": value.mean, "std": value.std, "n": value.n}
+
+        rows = [
+            {
+                "config": canonical(one.config),
+                "method": one.config.method,
+                "sparsity": one.config.sparsity,
+                "warmup_epochs": one.config.warmup_epochs,
+                "prune_iterations": one.config.rounds,
+                "val/accuracy": spread(one.validation),
+                "test/accuracy": spread(one.test),
+                "total_epochs": one.config.total_epochs,
+                "search_seconds": one.search_seconds,
+                "best": one.best,
+                "trials": list(one.keys),
+            }
+            for one in self.settings
+        ]
+        return {"sweep": self.sweep, **self.counts, "settings": rows, "fingerprints": self.fingerprints}
+
+    def to_html(self) -> str:
+        """One page that needs nothing else."""
+        head = "".join(f"<th>{column}</th>" for column in self._columns())
+        rows = "".join(
+            f"<tr class='{'best' if one.best else 'dense' if one.is_dense else ''}'>"
+            + "".join(f"<td>{html.escape(cell)}</td>" for cell in self._cells(one))
+            + "</tr>"
+            for one in self.settings
+        )
+        maps = "".join(
+            f"<img alt='{html.escape(name)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+            for name, png in self.figures().items()
+        )
+        remarks = "".join(f"<p class='remark'>{html.escape(line)}</p>" for line in self._remarks())
+        return _PAGE.format(
+            title=html.escape(self.sweep),
+            summary=html.escape(self._summary()),
+            head=head,
+            rows=rows,
+            maps=maps,
+            remarks=remarks,
+        )
+
+    def figures(self) -> dict[str, bytes]:
+        """File name -> PNG of every heat map with more than one field."""
+        dense = next((one.test.mean for one in self.settings if one.is_dense and one.test), None)
+        made = {}
+        for title, members in panels(self.settings):
+            if len(members) > 1:
+                name = title.replace("sparsity ", "heatmap-s").replace(", ", "-").replace("/", "-")
+                made[f"{name}.png"] = heat_map(title, members, dense)
+        return made
+
+    def _columns(self) -> list[str]:
+        others = ["other"] if any(one.others for one in self.settings) else []
+        return [COLUMNS[0], *others, *COLUMNS[1:]]
+
+    def _cells(self, setting: Setting) -> list[str]:
+        config = setting.config
+        others = [setting.others] if any(one.others for one in self.settings) else []
+        sparsity = "dense" if setting.is_dense else f"{config.sparsity!r}{' *' if setting.best else ''}"
+        seeds = str(setting.test.n if setting.test else 0) + (
+            f" of {setting.test.n + setting.missing}" if setting.missing and setting.test else ""
+        )
+        return [
+            sparsity,
+            *others,
+            "" if setting.is_dense else str(config.warmup_epochs),
+            "" if setting.is_dense else str(config.rounds),
+            str(setting.validation) if setting.validation else "",
+            str(setting.test) + (f"  ({setting.emptied_layers} layers empty)" if setting.emptied_layers else ""),
+            seeds,
+            str(config.total_epochs),
+            "" if setting.is_dense else f"{setting.search_seconds:.2f}",
+        ]
+
+    def _table(self) -> Table:
+        table = Table(title=self._summary(), title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
+        for column in self._columns():
+            table.add_column(column, justify="right", no_wrap=True)
+        previous: Setting | None = None
+        for one in self.settings:
+            if previous is not None and previous.config.sparsity != one.config.sparsity:
+                table.add_row()
+            table.add_row(*self._cells(one), style="bold green" if one.best else "cyan" if one.is_dense else "")
+            previous = one
+        return table
+
+    def _summary(self) -> str:
+        what = config_name(self.settings[0].config) if self.settings else "no finished trials"
+        failed = f", {self.counts['failed']} failed" if self.counts["failed"] else ""
+        return f"{self.sweep}: {what}, {self.counts['finished']} of {sum(self.counts.values())} trials finished{failed}"
+
+    def _remarks(self) -> list[str]:
+        lines = [
+            "* best of its sparsity by mean validation accuracy; test accuracy decides nothing. "
+            "± is the sample standard deviation over seeds.",
+            "epochs: warm-up and sparse training together; search s: warm-up (as if it were not shared) and pruning.",
+        ]
+        if len(self.fingerprints) > 1:
+            lines.append("trials ran under different fingerprints, so bits may differ: " + "; ".join(self.fingerprints))
+        return lines
+
+
+def make_report(folder: SweepFolder, state: SweepState) -> Report:
+    """The report of what has finished so far."""
+    finished = [key for key, status in state.trials.items() if status.state == "finished"]
+    results = [folder.storage.read_json(trial_file(key, RESULT)) for key in finished]
+    counts = fingerprint_counts([result for result in results if result])
+    return Report(
+        sweep=folder.name,
+        settings=settings_of(state),
+        counts=state.counts(),
+        fingerprints=[f"{kind}: {count} trials" for kind, count in counts.most_common()],
+    )
+
+
+def write_report(folder: SweepFolder, state: SweepState) -> dict[str, bytes]:
+    """Artifacts of the sweep's run by file name: the HTML page, the heat maps, the numbers, the sweep file."""
+    report = make_report(folder, state)
+    if not report.settings:
+        return {}
+    artifacts = report.figures()
+    artifacts["report.html"] = report.to_html().encode()
+    artifacts["report.json"] = json.dumps(report.to_json(), indent=1).encode()
+    artifacts["sweep.yaml"] = folder.storage.read(folder.file("sweep.yaml")) or b""
+    return artifacts
+
+
+def _terminal_map(title: str, settings: list[Setting]) -> Table:
+    """Mean test accuracy over warm-up (columns) and iterations (rows), shaded from low to high."""
+    warmups = sorted({setting.config.warmup_epochs for setting in settings})
+    rounds = sorted({setting.config.prune_iterations for setting in settings}, reverse=True)
+    by_place = {(one.config.warmup_epochs, one.config.prune_iterations): one for one in settings}
+    means = [one.test.mean for one in settings if one.test]
+    low, high = min(means), max(means)
+    table = Table(title=f"test accuracy, {title}", title_justify="left", box=None, padding=(0, 0), header_style="dim")
+    table.add_column("iterations \\ warm-up", style="dim", justify="right")
+    for epochs in warmups:
+        table.add_column(str(epochs), justify="center", min_width=9)
+    for count in rounds:
+        cells: list[Text] = []
+        for epochs in warmups:
+            one = by_place.get((epochs, count))
+            if one is None or one.test is None:
+                cells.append(Text(""))
+                continue
+            share = (one.test.mean - low) / (high - low) if high > low else 1.0
+            shade = 236 + round(share * 12)  # grey ramp of 256-colour terminals
+            text = f"{one.test.mean:.4f}{'*' if one.best else ' '}"
+            cells.append(Text(f" {text} ", style=f"{'bold green' if one.best else 'white'} on color({shade})"))
+        table.add_row(f"{count} ", *cells)
+    return table
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1c2733; }}
+h1 {{ font-size: 1.4rem; margin-bottom: 0; }}
+.scroll {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #e3e8ee; white-space: nowrap; }}
+th {{ color: #5b6875; font-weight: 600; }}
+tr.best td {{ background: #e3f6e8; font-weight: 600; }}
+tr.dense td {{ background: #eef4fb; }}
+img {{ max-width: 100%; margin: .5rem 1rem .5rem 0; vertical-align: top; }}
+.remark {{ color: #5b6875; font-size: .85rem; margin: .2rem 0; }}
+</style></head><body>
+<h1>{title}</h1><p>{summary}</p>
+{maps}
+<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>
+{remarks}
+</body></html>
+"""

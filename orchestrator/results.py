@@ -1,0 +1,153 @@
+"""State of a sweep -> results: mean and spread over seeds for every setting, the best setting of each sparsity.
+
+A setting is a configuration without its seed. The best is chosen by mean validation accuracy; test accuracy is shown beside
+it and decides nothing. Read by: report.py, figures.py.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.state import SweepState, TrialStatus
+from trainables.config import TrialConfig, canonical, from_canonical
+
+SPELLED_OUT = ("sparsity", "warmup_epochs", "prune_iterations", "seed")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """Mean and sample standard deviation of n values; the deviation of one value is unknown, not zero."""
+
+    mean: float
+    std: float | None
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f}" if self.std is None else f"{self.mean:.3f} ± {self.std:.3f}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One line of the table: a configuration apart from its seed, over the seeds that have finished.
+
+    Attributes:
+        others: what else varies in the sweep, as `key=value`; empty in a plain sweep.
+        missing: seeds of this setting that have not finished.
+    """
+
+    config: TrialConfig
+    others: str
+    validation: Spread | None
+    test: Spread | None
+    search_seconds: float
+    emptied_layers: int
+    missing: int
+    keys: tuple[str, ...]
+    best: bool = False
+
+    @property
+    def is_dense(self) -> bool:
+        return self.config.method == "dense"
+
+
+def settings_of(state: SweepState) -> list[Setting]:
+    """The settings with at least one finished trial: dense first, then by other axes, sparsity, warm-up, iterations."""
+    varying = _varying_keys(state)
+    groups: dict[str, list[TrialStatus]] = {}
+    for trial in state.trials.values():
+        setting = {key: value for key, value in flat(trial.config).items() if key != "seed"}
+        groups.setdefault(repr(sorted(setting.items(), key=lambda item: item[0])), []).append(trial)
+    made = [_setting(trials, varying) for trials in groups.values()]
+    made = [setting for setting in made if setting.test is not None]
+    made.sort(key=lambda one: (not one.is_dense, one.others, *_place(one)))
+    return [_marked(setting, made) for setting in made]
+
+
+def panels(settings: list[Setting]) -> list[tuple[str, list[Setting]]]:
+    """Title and settings of every heat map: one per sparsity and combination of other axes."""
+    found: dict[str, list[Setting]] = {}
+    for setting in settings:
+        if not setting.is_dense:
+            title = f"sparsity {setting.config.sparsity!r}" + (f", {setting.others}" if setting.others else "")
+            found.setdefault(title, []).append(setting)
+    return list(found.items())
+
+
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested configuration -> dotted keys."""
+    values: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            values |= flat(value, f"{prefix}{key}.")
+        else:
+            values[prefix + key] = value
+    return values
+
+
+def _varying_keys(state: SweepState) -> list[str]:
+    """Dotted keys that differ among the pruned trials, apart from those with a column of their own."""
+    configs = [flat(trial.config) for trial in state.trials.values() if trial.config["method"] != "dense"]
+    keys = configs[0] if configs else {}
+    return [key for key in keys if key not in SPELLED_OUT and len({repr(config[key]) for config in configs}) > 1]
+
+
+def _setting(trials: list[TrialStatus], varying: list[str]) -> Setting:
+    finished = [trial for trial in trials if trial.state == "finished"]
+    values = flat(trials[0].config)
+    is_dense = trials[0].config["method"] == "dense"
+    emptied = [trial.metrics.get("prune/emptied_layers", 0.0) for trial in finished]
+    search = [trial.metrics.get("cost/search_seconds", 0.0) for trial in finished]
+    return Setting(
+        config=from_canonical(TrialConfig, trials[0].config),
+        others="" if is_dense else ", ".join(f"{key}={values[key]}" for key in varying),
+        validation=_spread(finished, "val/accuracy"),
+        test=_spread(finished, "test/accuracy"),
+        search_seconds=statistics.fmean(search) if search else 0.0,
+        emptied_layers=int(max(emptied, default=0)),
+        missing=len(trials) - len(finished),
+        keys=tuple(trial.key for trial in finished),
+    )
+
+
+def _spread(trials: list[TrialStatus], key: str) -> Spread | None:
+    values = [trial.metrics[key] for trial in trials if key in trial.metrics]
+    if not values:
+        return None
+    return Spread(mean=statistics.fmean(values), std=statistics.stdev(values) if len(values) > 1 else None, n=len(values))
+
+
+def _place(setting: Setting) -> tuple[float, int, int]:
+    return setting.config.sparsity, setting.config.warmup_epochs, setting.config.prune_iterations
+
+
+def _marked(setting: Setting, all_settings: list[Setting]) -> Setting:
+    """The setting, marked if it is the best of its panel; of equals the cheapest search wins."""
+    if setting.is_dense:
+        return setting
+    panel = next(members for _, members in panels(all_settings) if setting in members)
+    ranked = [one for one in panel if one.validation is not None]
+    if not ranked:
+        return setting
+    top = max(ranked, key=lambda one: (one.validation.mean if one.validation else 0.0, -one.search_seconds))
+    if top is not setting:
+        return setting
+    return Setting(**{name: getattr(setting, name) for name in Setting.__slots__} | {"best": True})
+
+
+def fingerprint_counts(results: list[dict[str, Any]]) -> Counter[str]:
+    """How many trials ran under which fingerprint; more than one kind means that bits may differ."""
+    counts: Counter[str] = Counter()
+    for result in results:
+        kinds = {
+            f"{one['processor']}, torch {one['torch']}, {one['precision']}, {one['threads']} threads"
+            for one in result["fingerprints"]
+        }
+        counts[" then ".join(sorted(kinds))] += 1
+    return counts
+
+
+def config_name(config: TrialConfig) -> str:
+    return f"{config.model} on {canonical(config.dataset)['name']}"

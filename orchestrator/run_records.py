@@ -1,0 +1,89 @@
+"""What the storage records of one child run: a trial's folder, or the snapshots of a trunk. Read by: mirror.py."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.store import Storage, trial_file
+from trainables.metrics import Point, points_from_json, points_from_lines
+from trainables.records import ERROR, METRICS, MODEL, RESULT
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What is there of a trial or a trunk; result and error are empty where there is none.
+
+    Attributes:
+        digest: changes when anything of the record does.
+        start_ms, end_ms: Unix time in milliseconds as recorded, None where nothing says so.
+    """
+
+    storage: Storage
+    key: str
+    points: list[Point]
+    digest: str
+    result: dict[str, Any] = field(default_factory=dict)
+    error: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def start_ms(self) -> int | None:
+        if self.result:
+            return int(self.result["started_ms"])
+        times = [point.time_ms for point in self.points]
+        return min(times, default=self.end_ms)
+
+    @property
+    def end_ms(self) -> int | None:
+        if self.result:
+            return int(self.result["finished_ms"])
+        times = [point.time_ms for point in self.points]
+        return max([*times, int(self.error.get("time", 0))], default=None) or None
+
+    @property
+    def dataset_name(self) -> str:
+        return str(self.result["config"]["dataset"]["name"])
+
+    @property
+    def dataset_digest(self) -> str:
+        """Content digest of the data of a finished trial; MLflow takes 36 characters."""
+        return str(self.result.get("data_digest") or "unknown")[:36]
+
+    def model_file(self) -> bytes | None:
+        return self.storage.read(trial_file(self.key, MODEL))
+
+
+def read_record(storage: Storage, role: str, key: str) -> RunRecord:
+    """The record of a "trial" or a "warmup"; empty if there is none yet."""
+    return _trial_record(storage, key) if role == "trial" else _trunk_record(storage, key)
+
+
+def _trial_record(storage: Storage, key: str) -> RunRecord:
+    names = (RESULT, ERROR, METRICS)
+    files = {name: storage.read(trial_file(key, name)) or b"" for name in names}
+    if files[RESULT]:
+        files[ERROR] = b""
+    digest = hashlib.sha256(b"\0".join(files[name] for name in names)).hexdigest()
+    return RunRecord(
+        storage=storage,
+        key=key,
+        points=points_from_lines(files[METRICS]),
+        digest=digest,
+        result=json.loads(files[RESULT] or b"{}"),
+        error=json.loads(files[ERROR] or b"{}"),
+    )
+
+
+def _trunk_record(storage: Storage, key: str) -> RunRecord:
+    """The points that the longest snapshot carries; its header alone is looked at, which needs no torch."""
+    folder = f"warmups/{key}"
+    longest = max((name for name in storage.names(folder) if name.startswith("epoch-")), default=None)
+    content = storage.read(f"{folder}/{longest}") if longest else None
+    points: list[Point] = []
+    if content:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        points = [points_from_json(point) for point in json.loads(header["__metadata__"]["state"])["metrics"]]
+    digest = hashlib.sha256(json.dumps([point.to_json() for point in points]).encode()).hexdigest()
+    return RunRecord(storage=storage, key=key, points=points, digest=digest)

@@ -1,0 +1,285 @@
+"""What a sweep file may say: every key with its type, range, default and meaning.
+
+One source for the checks, for the wording of errors (spec_errors.py), for the JSON Schema and for which keys may be searched.
+Defaults of what decides a trial's numbers are those of trainables/config.py. Read by: spec.py, spec_errors.py, axes.py.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, Literal, cast
+
+from annotated_types import Ge
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, Strict, WithJsonSchema
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
+
+from trainables.config import (
+    REWIND,
+    Augment,
+    Budget,
+    DatasetConfig,
+    DensitySchedule,
+    Method,
+    Model,
+    Normalize,
+    Precision,
+    TrialConfig,
+)
+from trainables.datasets import Source
+
+DatasetName = Literal["digits", "cifar10", "fashion_mnist", "image_folder"]
+DEFAULT = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet")
+NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+METHODS = list(typing.get_args(Method))
+
+
+@dataclass(frozen=True, slots=True)
+class Says:
+    """The rule of a field in words, where type and range do not tell it."""
+
+    rule: str
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _ascending(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    if values is not None and list(values) != sorted(set(values)):
+        raise ValueError("not ascending")
+    return values
+
+
+def _no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("repeated")
+    return values
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Positive = Annotated[int, Ge(1), BeforeValidator(_whole)]
+ImageSize = Annotated[int, Ge(8), BeforeValidator(_whole)]
+Limit = Annotated[int, Ge(10), BeforeValidator(_whole)]
+Text = Annotated[str, Field(min_length=1)]
+Methods = Annotated[
+    tuple[Method, ...],
+    Strict(False),
+    Field(min_length=1),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    AfterValidator(_no_repeats),
+    Says(f"one of {', '.join(METHODS)}, or a list of them without repeats"),
+    WithJsonSchema(
+        {"anyOf": [{"enum": METHODS}, {"type": "array", "items": {"enum": METHODS}, "minItems": 1, "uniqueItems": True}]}
+    ),
+]
+Milestones = Annotated[
+    Annotated[tuple[Positive, ...], Strict(False)] | None,
+    AfterValidator(_ascending),
+    Says("a list of ascending whole numbers >= 1"),
+]
+
+
+class Part(BaseModel):
+    """A mapping of the sweep file. Nothing is converted but 1 for a number and 1.0 for a whole number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Dataset(Part):
+    name: DatasetName = Field(description="Which data set; digits comes with the program, image_folder is your own.")
+    root: Text | None = Field(default=None, description="Folder of its files; a relative one begins at the current folder.")
+    download: bool = Field(default=False, description="Fetch cifar10 or fashion_mnist into root where they are missing.")
+    image_size: ImageSize | None = Field(
+        default=DEFAULT.dataset.image_size, description="Side in pixels that the images of an image_folder are scaled to."
+    )
+    limit: Limit | None = Field(
+        default=DEFAULT.dataset.limit,
+        description="Take so many training images, class-balanced, validation included, and a fifth as many test images.",
+    )
+    validation: float = Field(
+        default=DEFAULT.dataset.validation,
+        ge=0,
+        le=0.5,
+        description="Share of the training images held out for model selection.",
+    )
+    split_seed: Whole = Field(
+        default=DEFAULT.dataset.split_seed, ge=0, description="Seed of the limit and of the validation split."
+    )
+    augment: Augment = Field(
+        default=DEFAULT.dataset.augment,
+        description="crop_flip pads by 4, crops and flips; auto is none for digits, crop_flip for all others.",
+    )
+
+
+class Warmup(Part):
+    lr: float | None = Field(
+        default=DEFAULT.warmup.lr, gt=0, description="Constant learning rate of the warm-up; without it training.lr."
+    )
+
+
+class Training(Part):
+    epochs: Whole = Field(
+        default=DEFAULT.training.epochs, ge=1, description="Epochs after pruning; with budget total, warm-up included."
+    )
+    batch_size: Whole = Field(default=DEFAULT.training.batch_size, ge=2, description="Images per step.")
+    lr: float = Field(default=DEFAULT.training.lr, gt=0, description="Learning rate of SGD at the first epoch.")
+    momentum: float = Field(default=DEFAULT.training.momentum, ge=0, lt=1, description="Momentum of SGD.")
+    nesterov: bool = Field(default=DEFAULT.training.nesterov, description="Nesterov's momentum; needs momentum above 0.")
+    weight_decay: float = Field(default=DEFAULT.training.weight_decay, ge=0, description="L2 penalty.")
+    milestones: Milestones = Field(
+        default=DEFAULT.training.milestones,
+        description="Epochs after which lr is multiplied by gamma; without it half and three quarters of epochs.",
+    )
+    gamma: float = Field(default=DEFAULT.training.gamma, gt=0, le=1, description="Factor of the learning rate at a milestone.")
+    budget: Budget = Field(
+        default=DEFAULT.training.budget,
+        description="sparse: epochs begin after pruning. total: the warm-up is part of them, so long warm-ups train no more.",
+    )
+
+
+class Drive(Part):
+    magnitude: float = Field(default=DEFAULT.drive.magnitude, ge=0, description="Factor of |w| in the score.")
+    connection: float = Field(default=DEFAULT.drive.connection, ge=0, description="Factor of |w dL/dw| in the score.")
+    convergence: float = Field(default=DEFAULT.drive.convergence, ge=0, description="Factor of |dL/dw| in the score.")
+    normalize: Normalize = Field(default=DEFAULT.drive.normalize, description="What brings the three terms to one scale.")
+    density_schedule: DensitySchedule = Field(
+        default=DEFAULT.drive.density_schedule, description="How the share of kept weights falls over the iterations."
+    )
+    score_batches: Whole = Field(
+        default=DEFAULT.drive.score_batches, ge=1, description="Batches that the gradient of one score is taken over."
+    )
+
+
+class Prunable(Part):
+    exclude: Annotated[tuple[Text, ...], Strict(False), Says("a list of layer names or shell patterns")] = Field(
+        default=DEFAULT.prunable.exclude,
+        description="Layers that stay dense: names or shell patterns, such as head or blocks.0.*",
+    )
+
+
+class TrialPart(Part):
+    """What decides the numbers of the trials."""
+
+    model_config = ConfigDict(defer_build=True)  # only SweepSpec is used, and `--help` does not even need that
+
+    dataset: Dataset = Field(description="The images.")
+    model: Model = Field(description="The network.")
+    method: Methods = Field(default=(DEFAULT.method,), description="How to prune; dense trains without pruning.")
+    warmup_epochs: Whole = Field(default=DEFAULT.warmup_epochs, ge=0, description="Dense epochs before pruning.")
+    prune_iterations: Whole = Field(
+        default=DEFAULT.prune_iterations, ge=1, description="Rounds of score and mask that reach the sparsity."
+    )
+    sparsity: float = Field(default=DEFAULT.sparsity, ge=0, lt=1, description="Share of prunable weights that end up zero.")
+    rewind: Annotated[str, Says("none, init or epoch K, K a whole number")] = Field(
+        default=DEFAULT.rewind,
+        pattern=f"^({REWIND.pattern})$",
+        description="Weights that sparse training starts from: as pruned (none), initial (init), of warm-up epoch K.",
+    )
+    seed: Whole = Field(default=DEFAULT.seed, ge=0, description="Seed of initialisation, data order and augmentation.")
+    precision: Precision = Field(
+        default=DEFAULT.precision, description="Of the forward pass; auto is bf16 where the hardware multiplies it."
+    )
+    warmup: Warmup = Field(default=Warmup(), description="Dense training before pruning.")
+    training: Training = Field(default=Training(), description="Sparse training after pruning.")
+    drive: Drive = Field(default=Drive(), description="The DRIVE score.")
+    prunable: Prunable = Field(default=Prunable(), description="Which conv and linear weights may be pruned.")
+
+
+class Resources(Part):
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto is a GPU where there is one.")
+    cpus_per_trial: float = Field(default=1.0, gt=0, description="CPU cores that a trial reserves.")
+    gpus_per_trial: float | None = Field(
+        default=None, ge=0, le=1, description="Share of one GPU that a trial reserves; without it chosen once per sweep."
+    )
+    deterministic: bool | None = Field(
+        default=None, description="Refuse kernels whose bits change from run to run; without it true on CPU, false on GPU."
+    )
+
+
+class Retries(Part):
+    lost: Whole = Field(default=10, ge=0, description="How often a trial is tried again after its process was lost.")
+
+
+class Tracking(Part):
+    uri: Text | None = Field(default=None, description="MLflow server; without it a database inside a local storage.")
+    experiment: Text = Field(default="drive-sweep", description="MLflow experiment that holds the runs.")
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every dotted key of a model that holds a value and no mapping, with its field."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def trial_keys(cls: Any = TrialConfig, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a trial's configuration."""
+    hints = typing.get_type_hints(cls)
+    for field in fields(cls):
+        if is_dataclass(hints[field.name]):
+            yield from trial_keys(hints[field.name], f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
+
+
+TRIAL_KEYS = tuple(trial_keys())
+NOT_SEARCHED = ("dataset.name", "dataset.image_size", "method")  # a sweep has one data set; methods are a list by themselves
+SEARCHABLE: dict[str, FieldInfo] = {
+    key: field for key, field in keys(TrialPart) if key in TRIAL_KEYS and key not in NOT_SEARCHED
+}
+
+
+class _Axes:
+    """The schema of `search`: every searchable key -> a list of values that pass the key's own checks, in the file's order."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        axes = {key: handler.generate_schema(_axis(field)) for key, field in SEARCHABLE.items()}
+        mapping = core_schema.typed_dict_schema(
+            {key: core_schema.typed_dict_field(axis, required=False) for key, axis in axes.items()},
+            extra_behavior="forbid",
+            config=core_schema.CoreConfig(strict=True, allow_inf_nan=False),
+        )
+        plain = core_schema.plain_serializer_function_ser_schema(lambda axes: {key: list(axes[key]) for key in axes})
+        return core_schema.no_info_wrap_validator_function(_in_order_of_file, mapping, serialization=plain)
+
+
+def _axis(field: FieldInfo) -> Any:
+    annotated, row = cast(Any, Annotated), cast(Any, tuple)  # built at run time: nothing for a type checker
+    value = annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    told = Field(min_length=1, description=field.description, json_schema_extra={"uniqueItems": True})
+    return annotated[row[value, ...], Strict(False), told, AfterValidator(_no_repeats)]
+
+
+def _in_order_of_file(value: Any, check: Callable[[Any], Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    checked = check(value)
+    return {key: checked[key] for key in value}
+
+
+class SweepSpec(TrialPart):
+    """A whole sweep file, checked."""
+
+    name: Annotated[str, Says("at most 100 letters, digits, '.', '_' and '-', beginning with a letter or digit")] = Field(
+        pattern=f"^{NAME}$", description="Names the sweep, its folder and its MLflow run."
+    )
+    search: Annotated[dict[str, tuple[Any, ...]], _Axes()] = Field(
+        default_factory=dict, description="The axes: any dotted key that decides a trial's numbers, with the values to try."
+    )
+    baseline: Literal["dense", "none"] = Field(default="dense", description="Whether one dense trial per seed is added.")
+    resources: Resources = Field(default=Resources(), description="What one trial reserves.")
+    retries: Retries = Field(default=Retries(), description="How often a trial is tried again, by kind of failure.")
+    storage: Text = Field(default="./runs", description="Folder that holds trials, warm-ups and sweeps.")
+    tracking: Tracking = Field(default=Tracking(), description="Where MLflow runs go.")
+    checkpoint_seconds: float = Field(
+        default=60.0, ge=0, description="A trial writes a checkpoint at the first boundary after so many seconds."
+    )
+    share_warmups: bool = Field(default=True, description="Train equal warm-ups once and start all their trials from it.")
+
+    def source(self) -> Source:
+        """Where the images come from."""
+        dataset = self.dataset
+        return Source(name=dataset.name, image_size=dataset.image_size, root=dataset.root, download=dataset.download)

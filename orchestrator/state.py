@@ -1,0 +1,235 @@
+"""A sweep's own folder: its trials, and how they stand.
+
+    <storage>/sweeps/<name>/sweep.yaml      the sweep file as written
+                            spec.json       the same with every default, and the options of the command line
+                            trials.json     keys, names and configurations; the data's digest and signature
+                            resolved.json   automatic choices, made once: device, threads, precision
+                            state.json      states, last metrics, run ids, the driver and its heartbeat
+                            sweep.log       what happened, a line each
+                            stop, stop-KEY  requests to end
+
+`status` reads these files alone. The driver writes state.json when something changed, at most every 2 s, and at least every
+10 s as a heartbeat. Read by: sweep.py, cli.py, report.py.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import SetupError, UserError
+from orchestrator.store import Storage, stop_files
+
+WRITE_S = 2.0
+HEARTBEAT_S = 10.0
+DEAD_AFTER_S = 30.0  # without a heartbeat, for a driver on another host
+
+
+@dataclass(kw_only=True, slots=True)
+class TrialStatus:
+    """One line of `status --json`; metrics holds the last value by full metric name."""
+
+    key: str
+    name: str
+    state: str
+    config: dict[str, Any]
+    metrics: dict[str, float] = field(default_factory=dict)
+    mlflow_run_id: str | None = None
+    model_sha256: str | None = None
+    error: str | None = None
+    phase: str | None = None
+    position: int = 0
+
+
+@dataclass(kw_only=True, slots=True)
+class WarmupStatus:
+    key: str
+    name: str
+    state: str
+    epochs: int
+    position: int = 0
+    trained_epochs: int = 0
+    mlflow_run_id: str | None = None
+    error: str | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class SweepState:
+    """The content of state.json."""
+
+    sweep: str
+    trials: dict[str, TrialStatus] = field(default_factory=dict)
+    warmups: dict[str, WarmupStatus] = field(default_factory=dict)
+    tracking_pending: int = 0
+    tracking_error: str | None = None
+    parent_run_id: str | None = None
+    experiment_id: str | None = None
+    driver: dict[str, Any] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, int]:
+        states = [trial.state for trial in self.trials.values()]
+        return {state: states.count(state) for state in ("finished", "failed", "stopped", "running", "waiting")}
+
+    def to_status(self) -> dict[str, Any]:
+        """The answer of `status --json`."""
+        return {
+            "sweep": self.sweep,
+            "total": len(self.trials),
+            **self.counts(),
+            "tracking_pending": self.tracking_pending,
+            "tracking_error": self.tracking_error,
+            "driver_alive": driver_alive(self.driver),
+            "warmups": [asdict(warmup) for warmup in self.warmups.values()],
+            "trials": [asdict(trial) for trial in self.trials.values()],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SweepFolder:
+    """The files of one sweep."""
+
+    storage: Storage
+    name: str
+
+    def file(self, name: str) -> str:
+        return f"sweeps/{self.name}/{name}"
+
+    def exists(self) -> bool:
+        return self.storage.exists(self.file("trials.json"))
+
+    def read_state(self) -> SweepState | None:
+        """The last state written; trials that ran under a driver that is gone are waiting again."""
+        content = self.storage.read_json(self.file("state.json"))
+        if content is None:
+            return None
+        trials = {key: TrialStatus(**trial) for key, trial in content.pop("trials").items()}
+        warmups = {key: WarmupStatus(**warmup) for key, warmup in content.pop("warmups").items()}
+        state = SweepState(**content, trials=trials, warmups=warmups)
+        if not driver_alive(state.driver):
+            for entry in [*trials.values(), *warmups.values()]:
+                if entry.state == "running":
+                    entry.state = "waiting"
+        return state
+
+    def write_state(self, state: SweepState) -> None:
+        self.storage.write_json(self.file("state.json"), asdict(state))
+
+    def request_stop(self, key: str | None = None) -> None:
+        whole, one = stop_files(self.name, key or "")
+        self.storage.write(one if key else whole, b"")
+
+    def clear_stop_requests(self) -> None:
+        for name in self.storage.names(f"sweeps/{self.name}"):
+            if name == "stop" or name.startswith("stop-"):
+                self.storage.remove(self.file(name))
+
+    def log(self, line: str) -> None:
+        path = self.storage.path(self.file("sweep.log"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def refuse_second_driver(self) -> None:
+        """Raises SetupError if a live driver works on this sweep."""
+        state = self.read_state()
+        if state is not None and driver_alive(state.driver):
+            where = f"process {state.driver['pid']} on {state.driver['host']}"
+            raise SetupError(f"sweep {self.name!r} is being run by {where}; `drive-sweep stop {self.name}` ends it")
+
+
+def open_sweep(storage: Storage, name: str) -> SweepFolder:
+    """The folder of a sweep that exists. Raises UserError naming the sweeps that there are."""
+    folder = SweepFolder(storage, name)
+    if not folder.exists():
+        known = ", ".join(sorted(storage.names("sweeps"))) or "none"
+        raise UserError(f"no sweep {name!r} in storage {storage.root}; sweeps there: {known} (another storage: --storage)")
+    return folder
+
+
+def this_driver() -> dict[str, Any]:
+    """Identifies this process, so that others can tell whether it still lives."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "pid_started": _pid_started(os.getpid()),
+        "started": time.time(),
+        "heartbeat": time.time(),
+    }
+
+
+def driver_alive(driver: dict[str, Any]) -> bool:
+    """Whether a driver still works: by its process on its own host, by its heartbeat from another."""
+    if not driver:
+        return False
+    if driver["host"] == socket.gethostname():
+        return _pid_started(driver["pid"]) == driver["pid_started"] is not None
+    return time.time() - float(driver["heartbeat"]) < DEAD_AFTER_S
+
+
+def _pid_started(pid: int) -> str | None:
+    """Start time of a process in clock ticks since boot, since process ids come again; None if it is gone or a zombie."""
+    if not Path("/proc").is_dir():
+        return _pid_started_without_proc(pid)
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _pid_started_without_proc(pid: int) -> str | None:
+    answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None
+
+
+class StateWriter:
+    """Keeps state.json up to date from a thread of its own, so that a slow storage never holds the driver up."""
+
+    def __init__(self, folder: SweepFolder, state: SweepState) -> None:
+        self.folder = folder
+        self.state = state
+        self.lock = threading.Lock()
+        self._changed = threading.Event()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="state-writer", daemon=True)
+
+    def start(self) -> None:
+        with self.lock:
+            self.state.driver = this_driver()
+        self._write()
+        self._thread.start()
+
+    def changed(self) -> None:
+        self._changed.set()
+
+    def close(self) -> None:
+        """Writes the last state, without a driver."""
+        self._closed.set()
+        self._changed.set()
+        self._thread.join()
+        with self.lock:
+            self.state.driver = {}
+        self._write()
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            self._changed.wait(timeout=HEARTBEAT_S)
+            self._changed.clear()
+            self._write()
+            self._closed.wait(timeout=WRITE_S)
+
+    def _write(self) -> None:
+        with self.lock:
+            if self.state.driver:
+                self.state.driver["heartbeat"] = time.time()
+            content = asdict(self.state)
+        try:
+            self.folder.storage.write_json(self.folder.file("state.json"), content)
+        except OSError as error:  # the next change tries again; results do not depend on this file
+            self.state.tracking_error = f"state.json cannot be written: {error}"

@@ -1,0 +1,90 @@
+"""The MLflow UI on the store of a sweep, and the link that compares its trials. Read by: cli.py, report.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import IO, Any
+from urllib.error import URLError
+from urllib.parse import quote
+from urllib.request import urlopen
+
+from orchestrator.errors import SetupError
+from orchestrator.mlflow_client import SETTINGS, TrackingTarget, is_server
+
+HOST = "127.0.0.1"
+START_S = 60.0  # a new database is migrated first
+
+
+def compare_url(base: str, experiment_id: str, run_ids: Sequence[str]) -> str:
+    """The page that draws the runs' params against their metrics; it opens with parallel coordinates."""
+    runs = quote(json.dumps(list(run_ids), separators=(",", ":")), safe="")
+    experiments = quote(json.dumps([experiment_id]), safe="")
+    return f"{base.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
+
+
+@contextmanager
+def serve(target: TrackingTarget, port: int = 5000) -> Iterator[str]:
+    """The base URL of the UI: a server's own address, or for a database a server on loopback that ends with the block.
+
+    Args:
+        port: 0 takes a free one.
+
+    Raises:
+        SetupError: the port is taken, or the server does not come up.
+    """
+    if is_server(target.uri):
+        yield target.uri
+        return
+    port = _free_port(port)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", target.uri]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+    if target.artifact_root:
+        command += ["--default-artifact-root", target.artifact_root]
+    environment = SETTINGS | os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+        try:
+            _wait_until_up(server, f"http://{HOST}:{port}", log)
+            yield f"http://{HOST}:{port}"
+        finally:
+            _end(server)
+
+
+def _free_port(port: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise SetupError(f"port {port} is taken: {error.strerror}; give another with --port") from error
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_up(server: subprocess.Popen[bytes], base: str, log: IO[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and server.poll() is None:
+        with suppress(URLError, OSError), urlopen(f"{base}/health", timeout=2):
+            return
+        time.sleep(0.1)
+    log.seek(0)
+    told = log.read().decode(errors="replace").strip().splitlines()
+    reason = f"ended with code {server.returncode}" if server.poll() is not None else f"did not answer in {START_S:.0f} s"
+    raise SetupError(f"the MLflow server {reason}: {told[-1] if told else 'no output'}")
+
+
+def _end(server: subprocess.Popen[Any]) -> None:
+    """Ends the server with its workers, which are in its process group."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(timeout=5)

@@ -1,0 +1,131 @@
+"""Small sweeps on the real command line, for tests and proofs: each runs in a process of its own, as a user's would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TINY = """\
+name: tiny
+dataset: {{name: digits, limit: 300}}
+model: convnet
+search:
+  warmup_epochs: [0, 1, 2]
+  prune_iterations: [1, 5]
+  seed: [0]
+sparsity: 0.9
+training: {{epochs: {epochs}, batch_size: 50, lr: 0.1}}
+precision: fp32
+resources: {{device: cpu, cpus_per_trial: 1}}
+checkpoint_seconds: {checkpoint_seconds}
+"""
+
+
+def tiny_sweep(folder: Path, epochs: int = 2, checkpoint_seconds: float = 0) -> Path:
+    """A sweep file of six trials and a dense baseline on 300 digits."""
+    file = folder / "tiny.yaml"
+    file.write_text(TINY.format(epochs=epochs, checkpoint_seconds=checkpoint_seconds))
+    return file
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "orchestrator.cli", *map(str, arguments)]
+
+
+def drive_sweep(*arguments: str | Path, expect: int | None = 0, timeout_s: float = 300) -> Answer:
+    """Runs one command to its end."""
+    begun = time.monotonic()
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout_s, check=False)
+    answer = Answer(done.returncode, done.stdout, done.stderr, time.monotonic() - begun)
+    if expect is not None and answer.code != expect:
+        raise AssertionError(f"{arguments} ended with {answer.code}:\n{answer.stdout}\n{answer.stderr}")
+    return answer
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """Begins a command in a process group of its own."""
+    return subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def status(name: str, storage: Path) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(drive_sweep("status", name, "--storage", storage, "--json").stdout)
+    return answer
+
+
+def digests(name: str, storage: Path) -> dict[str, str | None]:
+    """Trial name -> model_sha256."""
+    return {trial["name"]: trial["model_sha256"] for trial in status(name, storage)["trials"]}
+
+
+def curves(storage: Path) -> dict[str, set[tuple[str, int, float]]]:
+    """Trial key -> metric points, without costs, which no two runs share."""
+    found = {}
+    for file in storage.glob("trials/*/metrics.jsonl"):
+        points = [json.loads(line) for line in file.read_text().splitlines()]
+        assert len({(point["key"], point["step"]) for point in points}) == len(points), f"a point twice in {file}"
+        kept = {(point["key"], point["step"], point["value"]) for point in points if not point["key"].startswith("cost/")}
+        found[file.parent.name] = kept
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Process ids below a process, nearest first."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            parents.setdefault(parent, []).append(int(entry.name))
+    found, queue = [], [pid]
+    while queue:
+        children = parents.get(queue.pop(0), [])
+        found += children
+        queue += children
+    return found
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to a driver and every Ray process that it started."""
+    for pid in [process.pid, *descendants(process.pid)]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.communicate()
+
+
+def wait_for(condition: Any, timeout_s: float = 120, every_s: float = 0.1) -> Any:
+    """The first true value of `condition()`."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(every_s)
+    raise AssertionError(f"{condition} was not true within {timeout_s} s")

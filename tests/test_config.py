@@ -1,0 +1,270 @@
+"""Keys: which names follow from which configuration, for ever."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import fields, is_dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from trainables import config as config_module
+from trainables.config import (
+    DatasetConfig,
+    DriveConfig,
+    PrunableConfig,
+    TrainingConfig,
+    TrialConfig,
+    WarmupConfig,
+    canonical,
+    derived_seed,
+    final_count,
+    from_canonical,
+    trial_key,
+    warmup_key,
+)
+
+DATA = "0" * 32
+FIRST_NUMERICS = {"data": 1, "models": 1, "scores": 1, "training": 1}
+
+
+def digits(**changes: Any) -> TrialConfig:
+    return replace(TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet"), **changes)
+
+
+# Trials of earlier sweeps are found by these keys. If this fails, the canonical form or a default has changed: change it
+# back and add an option instead. New entries may be added, the keys that are here may not.
+STORED_KEYS: list[tuple[TrialConfig, str, str]] = [
+    (digits(), "6a3f0d263fdf165a", "5edb42cee2465264"),
+    (digits(seed=1), "01f7142ba976b7e9", "113dde22ced4f5f2"),
+    (digits(warmup_epochs=4, prune_iterations=50, sparsity=0.95, seed=2), "eb6c0c4eca77db4f", "be27584f674a8b6d"),
+    (
+        digits(warmup_epochs=4, prune_iterations=50, sparsity=0.95, seed=2, drive=DriveConfig(normalize="rank")),
+        "031f13a8ce8b7083",
+        "be27584f674a8b6d",
+    ),
+    (
+        digits(sparsity=0.98, drive=DriveConfig(magnitude=0, connection=1, convergence=0)),
+        "30def6293b3fb252",
+        "5edb42cee2465264",
+    ),
+    (
+        digits(sparsity=0.9, drive=DriveConfig(density_schedule="linear", score_batches=4)),
+        "fae7c09fe3d7dd95",
+        "5edb42cee2465264",
+    ),
+    (digits(method="dense", training=TrainingConfig(epochs=20)), "c3a11b707b6641ec", "5edb42cee2465264"),
+    (digits(warmup_epochs=2, rewind="epoch 1", sparsity=0.9), "ff88071a30d0e335", "5edb42cee2465264"),
+    (digits(rewind="init", precision="bf16", sparsity=0.5), "92bb05df5a030212", "f657a875e4837f3c"),
+    (digits(dataset=DatasetConfig(name="digits", limit=500, validation=0.2)), "30e20fa7337d7164", "2827cf6f5cc4bb78"),
+    (
+        digits(dataset=DatasetConfig(name="image_folder", image_size=32, split_seed=3, augment="crop"), model="resnet20"),
+        "cca80f2fc3df111e",
+        "1ea1aa56f13f7bbd",
+    ),
+    (
+        digits(training=TrainingConfig(epochs=160, batch_size=64, lr=0.2, milestones=(80, 120), gamma=0.2), warmup_epochs=1),
+        "1f63f3cc71a521bc",
+        "78b4022f626a3d1c",
+    ),
+    (
+        digits(training=TrainingConfig(nesterov=True, momentum=0.8, weight_decay=5e-4, budget="total"), warmup_epochs=10),
+        "af8d4c11303c89de",
+        "e2cda62e7c1003a3",
+    ),
+    (
+        digits(warmup=WarmupConfig(lr=0.01), warmup_epochs=3, prunable=PrunableConfig(exclude=("head", "conv1"))),
+        "76e0734c330f75d6",
+        "f951e58fe242505b",
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "key", "warmup"), STORED_KEYS)
+def test_stored_configs_keep_their_keys(config: TrialConfig, key: str, warmup: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config_module, "NUMERICS", FIRST_NUMERICS)
+    assert (trial_key(config, DATA), warmup_key(config, DATA)) == (key, warmup)
+
+
+def test_stored_keys_name_different_trials() -> None:
+    assert len(STORED_KEYS) >= 12
+    assert len({key for _, key, _ in STORED_KEYS}) == len(STORED_KEYS)
+
+
+# Every field, another value than its default, and whether the dense warm-up depends on it.
+OTHER_VALUES: list[tuple[str, Any, bool]] = [
+    ("dataset.name", "cifar10", True),
+    ("dataset.image_size", 32, True),
+    ("dataset.limit", 100, True),
+    ("dataset.validation", 0.2, True),
+    ("dataset.split_seed", 1, True),
+    ("dataset.augment", "crop", True),
+    ("model", "resnet20", True),
+    ("method", "dense", False),
+    ("warmup_epochs", 3, False),
+    ("prune_iterations", 10, False),
+    ("sparsity", 0.9, False),
+    ("rewind", "init", False),
+    ("seed", 1, True),
+    ("precision", "bf16", True),
+    ("warmup.lr", 0.5, True),
+    ("training.epochs", 3, False),
+    ("training.batch_size", 64, True),
+    ("training.lr", 0.2, True),
+    ("training.momentum", 0.5, True),
+    ("training.nesterov", True, True),
+    ("training.weight_decay", 0.0, True),
+    ("training.milestones", (1, 2), False),
+    ("training.gamma", 0.5, False),
+    ("training.budget", "total", False),
+    ("drive.magnitude", 0.0, False),
+    ("drive.connection", 0.0, False),
+    ("drive.convergence", 0.0, False),
+    ("drive.normalize", "rank", False),
+    ("drive.density_schedule", "linear", False),
+    ("drive.score_batches", 2, False),
+    ("prunable.exclude", ("head",), False),
+]
+
+
+def with_value(config: Any, path: str, value: Any) -> Any:
+    name, _, rest = path.partition(".")
+    return replace(config, **{name: with_value(getattr(config, name), rest, value) if rest else value})
+
+
+def value_at(config: Any, path: str) -> Any:
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def paths_of(config: Any) -> set[str]:
+    found: set[str] = set()
+    for spec in fields(config):
+        value = getattr(config, spec.name)
+        found |= {f"{spec.name}.{path}" for path in paths_of(value)} if is_dataclass(value) else {spec.name}
+    return found
+
+
+def test_every_field_is_among_those_tried() -> None:
+    assert {path for path, _, _ in OTHER_VALUES} == paths_of(digits())
+
+
+@pytest.mark.parametrize(("path", "value", "in_warmup"), OTHER_VALUES)
+def test_another_value_of_a_field_gives_another_trial(path: str, value: Any, in_warmup: bool) -> None:
+    changed = with_value(digits(), path, value)
+    assert trial_key(changed, DATA) != trial_key(digits(), DATA)
+    assert (warmup_key(changed, DATA) != warmup_key(digits(), DATA)) == in_warmup
+
+
+@pytest.mark.parametrize(("path", "value", "_"), OTHER_VALUES)
+def test_a_config_survives_its_canonical_form(path: str, value: Any, _: bool) -> None:
+    config = with_value(digits(), path, value)
+    assert from_canonical(TrialConfig, canonical(config)) == config
+
+
+@pytest.mark.parametrize("path", sorted({path for path, _, _ in OTHER_VALUES} - {"dataset.name", "model"}))
+def test_a_default_that_is_written_out_is_left_out_of_the_form(path: str) -> None:
+    written = with_value(digits(), path, value_at(digits(), path))
+    assert canonical(written) == {"dataset": {"name": "digits"}, "model": "convnet"}
+
+
+def test_other_data_are_another_trial_and_another_warmup() -> None:
+    assert trial_key(digits(), "1" * 32) != trial_key(digits(), DATA)
+    assert warmup_key(digits(), "1" * 32) != warmup_key(digits(), DATA)
+
+
+def test_integers_and_floats_of_one_value_are_one_trial() -> None:
+    as_integers = digits(
+        seed=1,
+        warmup=WarmupConfig(lr=1),
+        training=TrainingConfig(lr=1, momentum=0, epochs=20),
+        drive=DriveConfig(magnitude=2, connection=1),
+    )
+    as_floats = digits(
+        seed=1.0,
+        warmup=WarmupConfig(lr=1.0),
+        training=TrainingConfig(lr=1.0, momentum=0.0, epochs=20.0),  # type: ignore[arg-type]
+        drive=DriveConfig(magnitude=2.0, connection=1.0),
+    )
+    assert trial_key(as_integers, DATA) == trial_key(as_floats, DATA)
+    assert warmup_key(as_integers, DATA) == warmup_key(as_floats, DATA)
+
+
+def test_a_read_back_config_has_typed_values() -> None:
+    config = from_canonical(TrialConfig, {"dataset": {"name": "digits"}, "model": "convnet", "seed": 2.0, "sparsity": 0})
+    assert (type(config.seed), type(config.sparsity)) == (int, float)
+
+
+def test_the_warmup_rate_written_out_is_the_same_warmup() -> None:
+    written = digits(warmup=WarmupConfig(lr=0.1))
+    assert warmup_key(written, DATA) == warmup_key(digits(), DATA)
+
+
+@pytest.mark.parametrize("component", sorted(FIRST_NUMERICS))
+def test_raising_a_numerics_integer_gives_new_trials(component: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = trial_key(digits(), DATA), warmup_key(digits(), DATA)
+    raised = config_module.NUMERICS | {component: config_module.NUMERICS[component] + 1}
+    monkeypatch.setattr(config_module, "NUMERICS", raised)
+    assert trial_key(digits(), DATA) != before[0]
+    assert (warmup_key(digits(), DATA) != before[1]) == (component != "scores")  # a warm-up computes no score
+
+
+def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(TypeError, match=r"DriveConfig has no field 'magnitud'; known are magnitude, connection"):
+        from_canonical(DriveConfig, {"magnitud": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "prunable", "kept"),
+    [
+        (0.95, 270_896, 13_545),  # 13544.8
+        (0.9, 270_896, 27_090),  # 27089.6
+        (0.98, 270_896, 5_418),  # 5417.92
+        (0.95, 10, 1),  # 0.5, half up; 0.4999... in binary
+        (0.85, 10, 2),  # 1.5
+        (0.995, 100, 1),  # 0.5
+        (0.985, 100, 2),  # 1.5
+        (0.0, 7, 7),
+        (0.999, 100, 0),
+        (1e-05, 100_000, 99_999),
+    ],
+)
+def test_kept_weights_are_counted_in_decimal(sparsity: float, prunable: int, kept: int) -> None:
+    assert final_count(sparsity, prunable) == kept
+
+
+def test_kept_weights_equal_exact_fractions_of_the_written_sparsity() -> None:
+    draw = random.Random(0)
+    for _ in range(5000):
+        sparsity = draw.choice([round(draw.random(), draw.randint(1, 6)), draw.random()])
+        if sparsity >= 1:
+            continue
+        prunable = draw.choice([draw.randint(1, 400), draw.randint(1, 30_000_000)])
+        exact = (1 - Fraction(str(sparsity))) * prunable
+        assert final_count(sparsity, prunable) == (exact + Fraction(1, 2)).__floor__(), (sparsity, prunable)
+
+
+def test_derived_seeds_differ_by_seed_purpose_and_index_and_fit_a_generator() -> None:
+    seeds = [derived_seed(seed, purpose, index) for seed in range(3) for purpose in ("init", "batches") for index in range(3)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_warmup_lengths_are_those_at_which_the_trunk_is_read() -> None:
+    assert digits().warmup_lengths == ()
+    assert digits(warmup_epochs=4).warmup_lengths == (4,)
+    assert digits(warmup_epochs=4, rewind="epoch 2").warmup_lengths == (2, 4)
+    assert digits(warmup_epochs=4, rewind="init").warmup_lengths == (4,)
+    assert [digits(rewind=rewind).rewind_epoch for rewind in ("none", "init", "epoch 7")] == [None, 0, 7]
+
+
+def test_the_dense_baseline_has_no_rounds() -> None:
+    assert digits(method="dense", prune_iterations=5).rounds == 0
+    assert digits(prune_iterations=5).rounds == 5
+
+
+def test_exclusions_are_part_of_the_form_as_a_list() -> None:
+    config = digits(prunable=PrunableConfig(exclude=("head", "conv1")))
+    assert canonical(config)["prunable"] == {"exclude": ["head", "conv1"]}

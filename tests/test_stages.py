@@ -1,0 +1,149 @@
+"""The queue of stages: order, gates, failures by kind. No Ray."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator import stages
+from orchestrator.stages import Entry, StageQueue
+
+
+def trunk(key: str, *lengths: int) -> Entry:
+    return Entry(kind="trunk", key=key, name=f"trunk-{key}", config={}, work=10 * max(lengths), lengths=lengths)
+
+
+def trial(key: str, warmup: str | None = None, length: int = 0, work: int = 1) -> Entry:
+    lengths = (length,) if length else ()
+    return Entry(kind="trial", key=key, name=key, config={}, work=work, warmup_key=warmup, lengths=lengths)
+
+
+def queue_of(*entries: Entry, **options: Any) -> StageQueue:
+    return StageQueue(
+        trunks={entry.key: entry for entry in entries if entry.kind == "trunk"},
+        trials={entry.key: entry for entry in entries if entry.kind == "trial"},
+        **options,
+    )
+
+
+def keys_ready(queue: StageQueue) -> list[str]:
+    """Starts everything that may run now."""
+    started = []
+    while (entry := queue.next_entry()) is not None:
+        started.append(entry.key)
+    return started
+
+
+@pytest.fixture(autouse=True)
+def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "BACK_OFF_S", (0,))
+
+
+def test_longest_trunk_first_then_the_longest_trial_that_needs_no_snapshot() -> None:
+    queue = queue_of(trunk("a", 2), trunk("b", 8), trial("x", work=5), trial("y", work=9), trial("z", "a", 2, work=99))
+    assert keys_ready(queue) == ["b", "a", "y", "x"]
+
+
+def test_a_trial_starts_when_its_own_snapshot_has_landed() -> None:
+    queue = queue_of(trunk("a", 1, 4), trial("short", "a", 1), trial("long", "a", 4))
+    assert keys_ready(queue) == ["a"]
+    queue.snapshot_landed("a", 1)
+    assert keys_ready(queue) == ["short"]
+    queue.snapshot_landed("a", 4)
+    assert keys_ready(queue) == ["long"]
+
+
+def test_a_finished_trunk_releases_all_its_trials() -> None:
+    queue = queue_of(trunk("a", 1, 4), trial("long", "a", 4))
+    keys_ready(queue)
+    queue.ended(queue.trunks["a"], "finished")
+    assert keys_ready(queue) == ["long"]
+
+
+def test_a_failed_trunk_fails_only_the_trials_beyond_its_last_snapshot_at_once_and_with_its_message() -> None:
+    queue = queue_of(trunk("a", 1, 4), trial("short", "a", 1), trial("long", "a", 4), trial("free"))
+    keys_ready(queue)
+    queue.snapshot_landed("a", 1)
+    queue.ended(queue.trunks["a"], "nonfinite", "the training loss became nan")
+    assert queue.trials["long"].state == "failed"
+    assert "the training loss became nan" in queue.trials["long"].message
+    assert keys_ready(queue) == ["short"]
+
+
+def test_trials_are_let_go_when_nothing_runs_that_could_release_them() -> None:
+    waiting_trunk = trunk("a", 4)
+    waiting_trunk.state = "stopped"
+    queue = queue_of(waiting_trunk, trial("long", "a", 4))
+    assert keys_ready(queue) == ["long"]
+
+
+@pytest.mark.parametrize("status", ["nonfinite", "data", "setting", "code"])
+def test_failures_that_would_repeat_themselves_are_not_tried_again(status: str) -> None:
+    queue = queue_of(trial("x"))
+    keys_ready(queue)
+    queue.ended(queue.trials["x"], status, "why")
+    assert (queue.trials["x"].state, queue.trials["x"].failure) == ("failed", status)
+    assert queue.done
+
+
+def test_a_lost_process_is_tried_again_up_to_the_limit_with_a_new_attempt_each_time() -> None:
+    queue = queue_of(trial("x"), most_losses=2)
+    attempts = []
+    while (entry := queue.next_entry()) is not None:
+        attempts.append(entry.attempt)
+        queue.ended(entry, "lost", "its process was lost")
+    assert attempts == [1, 2, 3]
+    assert queue.trials["x"].failure == "lost"
+
+
+def test_a_lost_node_counts_against_nothing() -> None:
+    queue = queue_of(trial("x"), most_losses=0)
+    for _ in range(25):
+        entry = queue.next_entry()
+        assert entry is not None
+        queue.ended(entry, "lost_node")
+    assert queue.trials["x"].state == "waiting"
+
+
+def test_out_of_memory_is_tried_once_more_with_a_whole_gpu() -> None:
+    queue = queue_of(trial("x"))
+    entry = queue.next_entry()
+    assert entry is not None
+    queue.ended(entry, "oom")
+    assert queue.next_entry() is entry
+    assert entry.whole_gpu
+    queue.ended(entry, "oom", "still too large")
+    assert (entry.state, entry.failure) == ("failed", "oom")
+
+
+def test_back_off_holds_a_lost_stage_but_not_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "BACK_OFF_S", (60,))
+    queue = queue_of(trial("x", work=2), trial("y", work=1))
+    entry = queue.next_entry()
+    assert entry is not None
+    queue.ended(entry, "lost")
+    assert keys_ready(queue) == ["y"]
+    assert not queue.done
+
+
+def test_stopping_hands_out_nothing_and_is_done_when_the_last_stage_has_ended() -> None:
+    queue = queue_of(trial("x"), trial("y"))
+    entry = queue.next_entry()
+    assert entry is not None
+    queue.stopping = True
+    assert queue.next_entry() is None
+    assert not queue.done
+    queue.ended(entry, "stopped")
+    assert queue.done
+
+
+def test_every_change_of_state_is_told() -> None:
+    seen: list[tuple[str, str]] = []
+    queue = queue_of(trunk("a", 2), trial("x", "a", 2))
+    queue.on_change = lambda entry: seen.append((entry.key, entry.state))
+    keys_ready(queue)
+    assert seen == []
+    queue.begun(queue.trunks["a"])
+    queue.ended(queue.trunks["a"], "code", "bug")
+    assert seen == [("a", "running"), ("x", "failed"), ("a", "failed")]

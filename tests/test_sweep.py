@@ -1,0 +1,184 @@
+"""Real sweeps on real Ray and a local MLflow: killed, stopped, shared, widened; each compared with an undisturbed one.
+
+The long forms (five kills, an outage) are commands of their own in tests/proofs/.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sweeps import (
+    command_line,
+    curves,
+    descendants,
+    digests,
+    drive_sweep,
+    kill_all,
+    start,
+    status,
+    tiny_sweep,
+    wait_for,
+)
+
+TRIALS = 7
+
+
+@dataclass(frozen=True)
+class Finished:
+    file: Path
+    storage: Path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    file = tiny_sweep(folder)
+    drive_sweep("run", file, "--storage", folder / "runs", "--quiet")
+    return Finished(file, folder / "runs")
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "runs"
+
+
+def runs(storage: Path) -> list[Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{storage}/mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiments, max_results=1000))
+
+
+def by_role(storage: Path) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for run in runs(storage):
+        found.setdefault(run.data.tags["drive.role"], []).append(run)
+    return found
+
+
+def assert_same_as(undisturbed: Finished, storage: Path) -> None:
+    assert digests("tiny", storage) == digests("tiny", undisturbed.storage)
+    assert curves(storage) == curves(undisturbed.storage)
+    found = by_role(storage)
+    assert len(found["sweep"]) == 1
+    keys = [run.data.tags["drive.trial_key"] for run in found["trial"]]
+    assert len(keys) == len(set(keys)) == TRIALS
+    assert {run.info.status for run in runs(storage)} == {"FINISHED"}
+
+
+def test_every_trial_finishes_and_warm_ups_are_trained_once(undisturbed: Finished) -> None:
+    told = status("tiny", undisturbed.storage)
+    assert (told["total"], told["finished"], told["tracking_pending"]) == (TRIALS, TRIALS, 0)
+    assert [(one["state"], one["epochs"], one["trained_epochs"]) for one in told["warmups"]] == [("finished", 2, 2)]
+    assert_same_as(undisturbed, undisturbed.storage)
+    (warmup,) = by_role(undisturbed.storage)["warmup"]
+    assert warmup.info.status == "FINISHED"
+
+
+def test_a_finished_sweep_runs_again_without_training_ray_or_mlflow(undisturbed: Finished) -> None:
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.storage.rglob("*") if path.is_file()}
+    answer = drive_sweep("run", undisturbed.file, "--storage", undisturbed.storage)
+    assert "nothing to do" in answer.stderr
+    assert {path: path.stat().st_mtime_ns for path in undisturbed.storage.rglob("*") if path.is_file()} == before
+
+
+def test_unshared_warm_ups_give_the_same_bits_and_curves(undisturbed: Finished, storage: Path) -> None:
+    drive_sweep("run", undisturbed.file, "--storage", storage, "--set", "share_warmups=false", "--quiet")
+    assert digests("tiny", storage) == digests("tiny", undisturbed.storage)
+    assert curves(storage) == curves(undisturbed.storage)
+    assert not list(storage.glob("warmups/*/*"))
+    assert not list(storage.glob("trials/*/warmup/*.safetensors"))
+
+
+def test_a_driver_killed_with_its_ray_is_continued_by_resume(undisturbed: Finished, storage: Path) -> None:
+    process = start("run", undisturbed.file, "--storage", storage)
+    wait_for(lambda: len(list(storage.glob("trials/*/result.json"))) >= 2)
+    kill_all(process)
+    kept = {path: path.read_bytes() for path in storage.glob("trials/*/result.json")}
+    assert 2 <= len(kept) < TRIALS
+    told = status("tiny", storage)
+    assert not told["driver_alive"]
+    assert told["running"] == 0
+    drive_sweep("resume", "tiny", "--storage", storage, "--quiet")
+    assert_same_as(undisturbed, storage)
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_checkpoint(tmp_path: Path, storage: Path) -> None:
+    file = tiny_sweep(tmp_path, epochs=40)
+    process = start("run", file, "--storage", storage)
+
+    def worker_in_mid_trial() -> int | None:
+        if not list(storage.glob("trials/*/checkpoint")):
+            return None
+        busy = [pid for pid in descendants(process.pid) if "run_stage" in command_line(pid)]
+        return busy[0] if busy else None
+
+    os.kill(wait_for(worker_in_mid_trial), signal.SIGKILL)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "its process was lost" in output
+    attempts = [json.loads(path.read_text())["attempt"] for path in storage.glob("trials/*/result.json")]
+    assert sorted(attempts)[-1] == 2
+    assert len(attempts) == TRIALS
+
+
+def test_ctrl_c_leaves_checkpoints_and_resume_completes(undisturbed: Finished, storage: Path) -> None:
+    process = start("run", undisturbed.file, "--storage", storage)
+    wait_for(lambda: list(storage.glob("trials/*/result.json")))
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "RUNNING" not in {run.info.status for run in runs(storage)}
+    drive_sweep("resume", "tiny", "--storage", storage, "--quiet")
+    assert_same_as(undisturbed, storage)
+
+
+def test_a_diverging_warm_up_fails_its_trials_at_once_and_no_others(tmp_path: Path, storage: Path) -> None:
+    file = tiny_sweep(tmp_path)
+    answer = drive_sweep("run", file, "--storage", storage, "--set", "warmup.lr=1e30", "--quiet", expect=1)
+    told = status("tiny", storage)
+    assert (told["finished"], told["failed"]) == (3, 4)
+    assert "the training loss became nan" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    failed = [trial for trial in told["trials"] if trial["state"] == "failed"]
+    assert all("its warm-up warmup-r0-" in trial["error"] for trial in failed)
+    assert {run.info.status for run in by_role(storage)["trial"]} == {"FINISHED", "FAILED"}
+
+
+def test_a_widened_grid_runs_only_the_new_trials(undisturbed: Finished, tmp_path: Path, storage: Path) -> None:
+    shutil.copytree(undisturbed.storage, storage, ignore=shutil.ignore_patterns("mlflow.db", "artifacts"))
+    file = tmp_path / "wider.yaml"
+    file.write_text(undisturbed.file.read_text().replace("[0, 1, 2]", "[0, 1, 2, 3]"))
+    before = {path: path.stat().st_mtime_ns for path in storage.glob("trials/*/result.json")}
+    plan = json.loads(drive_sweep("plan", file, "--storage", storage, "--json").stdout)
+    assert (plan["trials"], plan["reused"], plan["added"]) == (TRIALS + 2, TRIALS, 2)
+    drive_sweep("run", file, "--storage", storage, "--quiet")
+    after = {path: path.stat().st_mtime_ns for path in storage.glob("trials/*/result.json")}
+    assert len(after) == TRIALS + 2
+    assert {path: after[path] for path in before} == before
+    (warmup,) = status("tiny", storage)["warmups"]
+    assert (warmup["epochs"], warmup["trained_epochs"]) == (3, 1)
+
+
+def test_lost_and_damaged_snapshots_heal_and_are_told(undisturbed: Finished, storage: Path) -> None:
+    drive_sweep("run", undisturbed.file, "--storage", storage, "--set", "search.warmup_epochs=[1, 2]", "--quiet")
+    first, second = sorted(storage.glob("warmups/*/epoch-*"))
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-100])
+    for path in storage.glob("trials/*/result.json"):
+        path.unlink()
+    drive_sweep("resume", "tiny", "--storage", storage, "--quiet")
+    whole = digests("tiny", undisturbed.storage)
+    assert digests("tiny", storage).items() <= whole.items()
+    assert "snapshot of epoch 2 is damaged and is made again" in drive_sweep("logs", "tiny", "--storage", storage).stdout

@@ -1,0 +1,570 @@
+"""Trial folders -> MLflow: the same content whether the server was there or not, and doing it twice changes nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from orchestrator.errors import SetupError
+from orchestrator.mlflow_client import connect
+from orchestrator.store import StageFolders, Storage
+from orchestrator.tracking import Item, Mirror, TrackingTarget, TrackingThread
+from orchestrator.ui import compare_url, serve
+from tests.mlflow_stores import Content, ProcessEndedError, Server, new_target, recorded
+from tests.trials import RUNTIME, tiny_config, tiny_training
+from trainables.config import canonical, trial_key, warmup_key
+from trainables.datasets import DIGITS_DIGEST, Source
+from trainables.metrics import Point, points_from_json, points_from_lines
+from trainables.stage import Settings, Stage, stage_reports
+
+SWEEP = "tiny"
+DESCRIPTION = "a sweep of **tests**"
+PARAMS = {"training.epochs": "2"}
+ARTIFACTS = {"report.html": b"<p>done</p>", "figures/heat.png": b"not really"}
+TRIALS = {
+    "w02-r0": tiny_config(seed=0),
+    "w02-i001-r0": tiny_config(seed=0, prune_iterations=1),
+    "w00-r1": tiny_config(seed=1, warmup_epochs=0),
+    "w00-diverges": tiny_config(seed=2, warmup_epochs=0, training=tiny_training(lr=1e30)),
+    "w00-stopped": tiny_config(seed=3, warmup_epochs=0),
+}
+
+
+def item(name: str) -> Item:
+    config = TRIALS[name]
+    params = {"method": config.method, "seed": str(config.seed), "prune_iterations": str(config.prune_iterations)}
+    return Item(key=trial_key(config, DIGITS_DIGEST), name=name, role="trial", params=params, tags={"drive.version": "1"})
+
+
+TRUNK = Item(key=warmup_key(TRIALS["w02-r0"], DIGITS_DIGEST), name="warmup-r0", role="warmup", params={"seed": "0"}, tags={})
+STATES = [(TRUNK, "finished")] + [
+    (item(name), {"w00-diverges": "failed", "w00-stopped": "stopped"}.get(name, "finished")) for name in TRIALS
+]
+
+
+@dataclass(frozen=True)
+class LiveSweep:
+    """A sweep that ran with its tracking server up."""
+
+    storage: Storage
+    target: TrackingTarget
+    thread: TrackingThread
+
+
+def run_stage(storage: Storage, thread: TrackingThread, of: Item, stage: Stage) -> None:
+    """One stage in this process, its news told as the driver tells them."""
+    settings = Settings(
+        folders=StageFolders(storage, SWEEP),
+        source=Source(name="digits"),
+        runtime=RUNTIME,
+        precisions={},
+        share_warmups=True,
+        checkpoint_seconds=0.0,
+        metrics_seconds=0.0,
+        provenance={"data_digest": DIGITS_DIGEST, "revision": "abc1234", "sweep": SWEEP},
+    )
+
+    def hear(report: dict[str, Any]) -> None:
+        thread.points(of, [points_from_json(point) for point in report.get("points", ())])
+
+    thread.start_item(of)
+    (ended,) = stage_reports(stage, settings, hear)
+    hear(ended)
+    if ended["status"] == "finished":
+        thread.finish(of)
+    elif ended["status"] == "stopped":
+        thread.stop(of)
+    else:
+        thread.fail(of, ended["message"])
+
+
+def trial_stage(name: str) -> Stage:
+    config = TRIALS[name]
+    shared = warmup_key(config, DIGITS_DIGEST)
+    return Stage(
+        kind="trial", key=item(name).key, name=name, config=canonical(config), attempt=1, warmup_key=shared, lengths=()
+    )
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSweep]:
+    storage = Storage(str(tmp_path_factory.mktemp("storage")))
+    target = new_target(tmp_path_factory.mktemp("live"))
+    thread = TrackingThread(lambda: opened(target, storage), interval_s=0.05)
+    thread.start()
+    thread.reconcile([(each, "waiting") for each, _ in STATES])
+    trunk = canonical(TRIALS["w02-r0"])
+    stage = Stage(kind="trunk", key=TRUNK.key, name=TRUNK.name, config=trunk, attempt=1, lengths=(2,))
+    run_stage(storage, thread, TRUNK, stage)
+    for name in TRIALS:
+        if name == "w00-stopped":
+            storage.write(f"sweeps/{SWEEP}/stop-{item(name).key}", b"")
+        run_stage(storage, thread, item(name), trial_stage(name))
+    thread.close_sweep("FINISHED", ARTIFACTS)
+    assert thread.flush(60), thread.last_error
+    yield LiveSweep(storage, target, thread)
+    thread.close()
+
+
+def opened(target: TrackingTarget, storage: Storage, sweep: str = SWEEP, **settings: Any) -> Mirror:
+    mirror = Mirror(target, storage, sweep)
+    mirror.open_sweep(DESCRIPTION, PARAMS, {"drive.version": "1"}, **settings)
+    return mirror
+
+
+def synced(target: TrackingTarget, storage: Storage, states: list[tuple[Item, str]] = STATES, sweep: str = SWEEP) -> Mirror:
+    """What `sync` does."""
+    mirror = opened(target, storage, sweep, reopen=False)
+    mirror.reconcile(states)
+    mirror.close_sweep("FINISHED", ARTIFACTS)
+    return mirror
+
+
+def record(storage: Storage, of: Item, name: str) -> Any:
+    return storage.read_json(f"trials/{of.key}/{name}")
+
+
+def published(storage: Storage, of: Item) -> list[tuple[str, int, float, int]]:
+    points = points_from_lines(storage.read(f"trials/{of.key}/metrics.jsonl") or b"")
+    return sorted((point.key, point.step, point.value, point.time_ms) for point in points)
+
+
+def without_starts(content: dict[str, Any]) -> dict[str, Any]:
+    return content | {"runs": [run | {"start": None} for run in content["runs"]]}
+
+
+def test_a_sweep_without_server_looks_the_same_after_sync(live: LiveSweep, tmp_path: Path) -> None:
+    target = new_target(tmp_path)
+    synced(target, live.storage)
+    there, made_up = Content(live.target).plain(ids=False), Content(target).plain(ids=False)
+    assert without_starts(made_up) == without_starts(there)
+    assert [run["name"] for run in there["runs"]] == sorted([SWEEP, TRUNK.name, *TRIALS])
+    assert len(there["models"]) == 3
+    # MLflow cannot move a start: while the sweep runs it is when the driver began, afterwards what the record says.
+    for name in ("w00-r1", "w02-r0"):
+        recorded_start = record(live.storage, item(name), "result.json")["started_ms"]
+        assert Content(target).named(name)["start"] == recorded_start
+        assert Content(live.target).named(name)["start"] >= recorded_start - 5000
+
+
+def test_runs_hold_exactly_the_published_points(live: LiveSweep) -> None:
+    content = Content(live.target)
+    for name in TRIALS:
+        run = content.named(name)
+        assert run["points"] == published(live.storage, item(name))
+        assert len({point[:2] for point in run["points"]}) == len(run["points"])
+    assert content.named("w00-stopped")["points"], "it was stopped after its first round"
+    trunk = content.named(TRUNK.name)
+    assert [point[:2] for point in trunk["points"] if point[0] == "val/accuracy"] == [("val/accuracy", 1), ("val/accuracy", 2)]
+
+
+def test_states_times_and_tags_follow_the_records(live: LiveSweep) -> None:
+    content = Content(live.target)
+    statuses = {run.info.run_name: run.info.status for run in content.runs}
+    assert statuses.pop("w00-diverges") == "FAILED"
+    assert statuses.pop("w00-stopped") == "KILLED"
+    assert set(statuses.values()) == {"FINISHED"}
+    failed, error = content.named("w00-diverges"), record(live.storage, item("w00-diverges"), "error.json")
+    assert failed["tags"]["drive.failure"] == error["message"]
+    assert failed["tags"]["drive.failure_kind"] == "nonfinite"
+    assert failed["end"] == error["time"]
+    done, result = content.named("w02-r0"), record(live.storage, item("w02-r0"), "result.json")
+    assert done["end"] == result["finished_ms"]
+    expected = {
+        "drive.attempt": "1",
+        "drive.model_sha256": result["model_sha256"],
+        "drive.model_id": "sparse-w02-r0",
+        "drive.revision": "abc1234",
+        "drive.role": "trial",
+        "drive.sweep": SWEEP,
+        "drive.trial_key": item("w02-r0").key,
+        "mlflow.parentRunId": SWEEP,
+    }
+    assert expected.items() <= done["tags"].items()
+    ((dataset, _),) = done["inputs"]
+    assert (dataset["name"], dataset["digest"]) == ("digits", DIGITS_DIGEST)
+
+
+def test_the_model_shows_the_headline_metrics_with_their_data(live: LiveSweep) -> None:
+    (model,) = [model for model in Content(live.target).plain(ids=False)["models"] if model["name"] == "sparse-w02-r0"]
+    result = record(live.storage, item("w02-r0"), "result.json")
+    assert {metric[0]: metric[2] for metric in model["metrics"]} == {
+        key: result["metrics"][key] for key in ("test/accuracy", "val/accuracy", "prune/sparsity")
+    }
+    assert {metric[4:] for metric in model["metrics"]} == {("digits", DIGITS_DIGEST)}
+    assert model["params"]["sparsity"] == "0.9"
+    assert model["params"]["warmup_epochs"] == "2"
+    assert model["tags"]["drive.model_sha256"] == result["model_sha256"]
+
+
+def test_the_driver_learns_of_runs_and_models(live: LiveSweep) -> None:
+    names = Content(live.target).names
+    assert {names[run_id] for run_id in live.thread.run_ids.values()} == {TRUNK.name, *TRIALS}
+    assert {names[model_id] for model_id in live.thread.models.values()} == {
+        "sparse-w02-r0",
+        "sparse-w02-i001-r0",
+        "sparse-w00-r1",
+    }
+    assert names[live.thread.parent_run_id] == SWEEP
+    assert live.thread.last_error is None
+
+
+def test_syncing_twice_changes_nothing_and_asks_little(live: LiveSweep, tmp_path: Path) -> None:
+    target = new_target(tmp_path)
+    synced(target, live.storage)
+    before = Content(target).plain(ids=True)
+    mirror = Mirror(target, live.storage, SWEEP)
+    calls = recorded(mirror).calls
+    mirror.open_sweep(DESCRIPTION, PARAMS, {"drive.version": "1"}, reopen=False)
+    mirror.reconcile(STATES)
+    mirror.close_sweep("FINISHED", ARTIFACTS)
+    assert calls == ["search_runs", "search_runs", "search_logged_models"]
+    assert Content(target).plain(ids=True) == before
+
+
+def test_a_process_that_ends_at_any_call_leaves_nothing_twice(live: LiveSweep, tmp_path: Path) -> None:
+    states = [(item("w02-r0"), "finished")]
+    store = new_target(tmp_path)
+
+    def target(experiment: str) -> TrackingTarget:
+        return TrackingTarget(uri=store.uri, experiment=experiment, artifact_root=f"{store.artifact_root}/{experiment}")
+
+    synced(target("whole"), live.storage, states)
+    whole = Content(target("whole")).plain(ids=False)
+    died_at = set()
+    for before in (True, False):
+        for call in range(1, 100):
+            place = target(f"{before}-{call}")
+            mirror = Mirror(place, live.storage, SWEEP)
+            calls = recorded(mirror, call, before).calls
+            try:
+                mirror.open_sweep(DESCRIPTION, PARAMS, {"drive.version": "1"}, start_ms=1)
+                mirror.reconcile(states)
+                break
+            except ProcessEndedError:
+                died_at.add(calls[-1])
+            synced(place, live.storage, states)
+            assert without_starts(Content(place).plain(ids=False)) == without_starts(whole), f"{calls[-1]}, {before=}"
+    assert {"create_run", "log_batch", "create_logged_model", "log_model_artifacts", "finalize_logged_model"} <= died_at
+    assert {"log_inputs", "log_outputs", "set_terminated"} <= died_at
+
+
+def test_an_interrupted_trial_goes_on_in_its_run(live: LiveSweep, tmp_path: Path) -> None:
+    target, one = new_target(tmp_path), item("w02-r0")
+    mirror = opened(target, live.storage)
+    points = points_from_lines(live.storage.read(f"trials/{one.key}/metrics.jsonl") or b"")
+    first = mirror.start(one)
+    mirror.add_points(one, points[:5])
+    mirror.fail(one, "lost its process")
+    assert Content(target).named(one.name)["tags"]["drive.failure"] == "lost its process"
+    mirror = opened(target, live.storage)
+    assert mirror.start(one) == first
+    running = Content(target).named(one.name)
+    assert running["status"] == "RUNNING"
+    assert "drive.failure" not in running["tags"]
+    mirror.add_points(one, points)
+    mirror.add_points(one, points)
+    assert mirror.finish(one) == first
+    assert Content(target).named(one.name)["points"] == published(live.storage, one)
+    synced(target, live.storage)
+    other = new_target(tmp_path / "other")
+    synced(other, live.storage)
+    assert without_starts(Content(target).plain(ids=False)) == without_starts(Content(other).plain(ids=False))
+
+
+def test_a_trial_computed_anew_gets_a_new_run(live: LiveSweep, tmp_path: Path) -> None:
+    target, one = new_target(tmp_path), item("w00-r1")
+    storage = Storage(str(tmp_path / "storage"))
+    shutil.copytree(live.storage.path(f"trials/{one.key}"), storage.path(f"trials/{one.key}"))
+    synced(target, storage, [(one, "finished")])
+    later = [point.to_json() | {"time": point.time_ms + 60_000} for point in points_of(storage, one)]
+    storage.write(f"trials/{one.key}/metrics.jsonl", b"".join(json.dumps(line).encode() + b"\n" for line in later))
+    result = record(storage, one, "result.json")
+    storage.write_json(f"trials/{one.key}/result.json", result | {"finished_ms": result["finished_ms"] + 60_000})
+    for _ in range(2):
+        synced(target, storage, [(one, "finished")])
+        content = Content(target)
+        runs = [content.run(run) for run in content.runs if run.info.run_name == one.name]
+        assert sorted(run["tags"].get("drive.superseded", "") for run in runs) == ["", "recomputed"]
+        for run in runs:
+            assert len({point[:2] for point in run["points"]}) == len(run["points"])
+        assert len(content.models) == 1, "equal weights are one model"
+
+
+def points_of(storage: Storage, of: Item) -> list[Point]:
+    return points_from_lines(storage.read(f"trials/{of.key}/metrics.jsonl") or b"")
+
+
+def test_a_trunk_that_repeats_an_epoch_keeps_its_first_points(live: LiveSweep, tmp_path: Path) -> None:
+    target = new_target(tmp_path)
+    mirror = opened(target, live.storage)
+    mirror.start(TRUNK)
+    mirror.add_points(TRUNK, [Point("val/accuracy", 2, 0.5, 1000)])
+    mirror = opened(target, live.storage)
+    mirror.start(TRUNK)
+    mirror.finish(TRUNK)
+    points = [point for point in Content(target).named(TRUNK.name)["points"] if point[:2] == ("val/accuracy", 2)]
+    assert points == [("val/accuracy", 2, 0.5, 1000)]
+
+
+def test_children_that_left_the_sweep_are_superseded_until_they_return(live: LiveSweep, tmp_path: Path) -> None:
+    target = new_target(tmp_path)
+    synced(target, live.storage)
+    before = Content(target).plain(ids=True)
+    synced(target, live.storage, STATES[:2])
+    content = Content(target)
+    assert {run.info.run_name for run in content.runs if run.data.tags.get("drive.superseded") == "true"} == {
+        "w02-i001-r0",
+        "w00-r1",
+        "w00-diverges",
+        "w00-stopped",
+    }
+    assert content.named("w00-diverges")["status"] == "FAILED"
+    synced(target, live.storage)
+    assert Content(target).plain(ids=True) == before
+
+
+def test_nothing_stays_running_that_does_not_run(live: LiveSweep, tmp_path: Path) -> None:
+    target = new_target(tmp_path)
+    mirror = opened(target, live.storage)
+    for name in ("w00-stopped", "w00-r1", "w00-diverges"):
+        mirror.start(item(name))
+    opened(target, live.storage).reconcile([(item("w00-stopped"), "waiting"), (item("w00-r1"), "running")])
+    content = Content(target)
+    assert content.named("w00-stopped")["status"] == "KILLED"
+    assert content.named("w00-stopped")["points"] == published(live.storage, item("w00-stopped"))
+    assert content.named("w00-r1")["status"] == "RUNNING"
+    assert content.named("w00-diverges")["status"] == "KILLED", "it is no item any more"
+
+
+def test_a_result_that_another_sweep_reuses_has_its_own_run_and_one_model(live: LiveSweep, tmp_path: Path) -> None:
+    target = new_target(tmp_path)
+    synced(target, live.storage)
+    for _ in range(2):
+        synced(target, live.storage, [(item("w02-r0"), "finished")], sweep="second")
+        content = Content(target)
+        assert len(content.models) == 3
+        plain = content.plain(ids=False)["runs"]
+        first, second = [run for run in plain if run["name"] == "w02-r0"]
+        assert (first["tags"]["drive.sweep"], second["tags"]["drive.sweep"]) == ("second", SWEEP)
+        assert first["tags"]["drive.reused_from"] == SWEEP
+        assert first["tags"]["mlflow.parentRunId"] == "second"
+        assert first["outputs"] == second["outputs"] == [("sparse-w02-r0", 4)]
+        assert first["points"] == second["points"]
+        assert "drive.reused_from" not in second["tags"]
+    mirror = Mirror(target, live.storage, "second")
+    calls = recorded(mirror).calls
+    mirror.open_sweep(DESCRIPTION, PARAMS, {"drive.version": "1"}, reopen=False)
+    mirror.reconcile([(item("w02-r0"), "finished")])
+    assert set(calls) == {"search_runs", "search_logged_models"}
+
+
+def test_a_model_that_was_deleted_is_uploaded_again(live: LiveSweep, tmp_path: Path) -> None:
+    target = new_target(tmp_path)
+    synced(target, live.storage)
+    content = Content(target)
+    content.client.delete_logged_model(content.models[0].model_id)
+    synced(target, live.storage)
+    assert len(Content(target).models) == 3
+
+
+def test_an_edited_sweep_renames_runs_and_adds_params(live: LiveSweep, tmp_path: Path) -> None:
+    target, one = new_target(tmp_path), item("w00-r1")
+    synced(target, live.storage, [(one, "finished")])
+    wider = Item(key=one.key, name="w00-s0.9-r1", role="trial", params=one.params | {"sparsity": "0.9"}, tags=one.tags)
+    synced(target, live.storage, [(wider, "finished")])
+    content = Content(target)
+    assert len(content.runs) == 2
+    assert content.named("w00-s0.9-r1")["params"] == wider.params
+
+
+def test_artifacts_are_uploaded_when_they_changed(live: LiveSweep, tmp_path: Path) -> None:
+    target = new_target(tmp_path)
+    mirror = opened(target, live.storage)
+    mirror.close_sweep("FINISHED", ARTIFACTS)
+    calls = recorded(mirror).calls
+    mirror.close_sweep("FINISHED", ARTIFACTS | {"report.html": b"<p>more</p>"})
+    assert calls.count("log_artifact") == 1
+    (run,) = Content(target).runs
+    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+    assert (folder / "report.html").read_bytes() == b"<p>more</p>"
+    assert (folder / "figures/heat.png").read_bytes() == ARTIFACTS["figures/heat.png"]
+
+
+def test_a_missing_model_file_is_told_after_all_others_were_projected(live: LiveSweep, tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "storage"))
+    shutil.copytree(live.storage.root, storage.root)
+    storage.remove(f"trials/{item('w02-r0').key}/model.safetensors.zst")
+    target = new_target(tmp_path)
+    with pytest.raises(SetupError, match=r"1 runs are not up to date.*w02-r0.*model file is gone.*--recompute"):
+        synced(target, storage)
+    statuses = {run.info.run_name: run.info.status for run in Content(target).runs}
+    assert statuses["w00-r1"] == "FINISHED"
+    assert statuses["w02-r0"] == "RUNNING", "a model that did not arrive is not reported as logged"
+
+
+def test_a_server_that_goes_away_loses_nothing(live: LiveSweep, tmp_path: Path) -> None:
+    shutil.copy(new_target(tmp_path / "empty").uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
+    server = Server(tmp_path)
+    target = TrackingTarget(uri=server.uri, experiment="pruning", artifact_root=None)
+    one, two = item("w02-r0"), item("w00-r1")
+    points = points_of(live.storage, one)
+    try:
+        server.start()
+        thread = TrackingThread(lambda: opened(target, live.storage), interval_s=0.05)
+        thread.start()
+        thread.start_item(one)
+        thread.points(one, points[:3])
+        assert thread.flush(60), thread.last_error
+        server.stop()
+        longest = 0.0
+        for call in (
+            lambda: thread.points(one, points[3:]),
+            lambda: thread.finish(one),
+            lambda: thread.start_item(two),
+            lambda: thread.finish(two),
+            lambda: thread.close_sweep("FINISHED", ARTIFACTS),
+        ):
+            begun = time.monotonic()
+            call()
+            longest = max(longest, time.monotonic() - begun)
+            time.sleep(0.2)
+        assert longest < 0.1, "no call waits for the server"
+        begun = time.monotonic()
+        assert not thread.flush(60)
+        assert time.monotonic() - begun < 30, "gives up long before the deadline"
+        assert thread.pending == 5
+        assert thread.last_error is not None
+        server.start()
+        assert thread.flush(60), thread.last_error
+        assert thread.pending == 0
+        assert thread.last_error is None
+        thread.close()
+        content = Content(target)
+        assert content.named(one.name)["points"] == published(live.storage, one)
+        assert content.named(two.name)["status"] == "FINISHED"
+        assert content.named(SWEEP)["status"] == "FINISHED"
+        assert sorted(model.name for model in content.models) == ["sparse-w00-r1", "sparse-w02-r0"]
+    finally:
+        server.stop()
+
+
+def test_without_a_server_the_thread_tells_and_never_raises(live: LiveSweep) -> None:
+    target = TrackingTarget(uri="http://127.0.0.1:9", experiment="pruning", artifact_root=None)
+    thread = TrackingThread(lambda: opened(target, live.storage), interval_s=0.05)
+    thread.start()
+    thread.start_item(TRUNK)
+    thread.points(TRUNK, [Point("val/accuracy", 1, 0.5, 1000)])
+    thread.fail(TRUNK, "diverged")
+    thread.reconcile(STATES)
+    begun = time.monotonic()
+    assert not thread.flush(60)
+    assert time.monotonic() - begun < 30
+    assert thread.pending == 4
+    assert thread.last_error is not None
+    assert "drive-sweep sync" in thread.last_error
+    thread.close()
+    assert thread.pending == 4
+
+
+def test_one_item_that_cannot_be_sent_does_not_hold_up_the_others(live: LiveSweep, tmp_path: Path) -> None:
+    target = new_target(tmp_path)
+    thread = TrackingThread(lambda: opened(target, live.storage), interval_s=0.05)
+    thread.start()
+    missing = Item(key="0" * 16, name="no-record", role="trial", params={}, tags={})
+    thread.finish(missing)
+    thread.finish(item("w00-r1"))
+    thread.close_sweep("FAILED", {})
+    assert not thread.flush(60)
+    thread.close()
+    assert thread.pending == 1
+    assert "no result.json" in (thread.last_error or "")
+    content = Content(target)
+    assert content.named("w00-r1")["status"] == "FINISHED"
+    assert content.named(SWEEP)["status"] == "FAILED"
+
+
+def test_a_late_reconcile_ends_no_run_that_began_since(live: LiveSweep, tmp_path: Path) -> None:
+    target, tries = new_target(tmp_path), 0
+
+    def second_time() -> Mirror:
+        nonlocal tries
+        tries += 1
+        mirror = opened(target, live.storage)
+        if tries == 1:
+            recorded(mirror, die_at=1).client = None  # the first call of all fails
+        return mirror
+
+    opened(target, live.storage).start(item("w00-r1"))
+    thread = TrackingThread(second_time, interval_s=0.05)
+    thread.reconcile([(item("w00-r1"), "waiting")])
+    thread.start_item(item("w00-r1"))
+    thread.start()
+    assert thread.flush(60), thread.last_error
+    thread.close()
+    assert tries == 2
+    assert Content(target).named("w00-r1")["status"] == "RUNNING"
+
+
+def test_a_deleted_experiment_names_the_way_out(tmp_path: Path) -> None:
+    target = new_target(tmp_path)
+    client, experiment_id = connect(target)
+    client.delete_experiment(experiment_id)
+    with pytest.raises(SetupError, match=rf"'pruning' was deleted.*experiments restore --experiment-id {experiment_id}"):
+        connect(target)
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "nonsense://x"])
+def test_an_unusable_uri_is_a_setup_error(uri: str) -> None:
+    with pytest.raises(SetupError, match=rf"tracking {uri} cannot be used: .*--tracking-uri"):
+        connect(TrackingTarget(uri=uri, experiment="pruning", artifact_root=None))
+
+
+def test_a_first_use_is_silent_and_ignores_what_others_left(live: LiveSweep, tmp_path: Path) -> None:
+    script = f"""
+import os, sys
+os.environ["MLFLOW_RUN_ID"] = "0" * 32
+from tests.test_tracking import *
+target = TrackingTarget(uri="sqlite:///{tmp_path}/new/folder/mlflow.db", experiment="e", artifact_root="{tmp_path}/artifacts")
+synced(target, Storage({live.storage.root!r}))
+print([run.info.run_name for run in Content(target).runs].count("w02-r0"))
+"""
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_importing_the_modules_is_cheap() -> None:
+    script = "import sys, orchestrator.tracking, orchestrator.ui; print({'mlflow', 'torch', 'ray'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_the_ui_runs_on_loopback_while_it_is_needed(tmp_path: Path) -> None:
+    target = new_target(tmp_path)
+    connect(target)
+    with serve(target, port=0) as base:
+        assert base.startswith("http://127.0.0.1:")
+        urlopen(f"{base}/health", timeout=10).close()
+        with pytest.raises(SetupError, match=r"port \d+ is taken.*--port"), serve(target, port=int(base.rpartition(":")[2])):
+            pass
+    with pytest.raises(OSError, match="refused"):
+        urlopen(f"{base}/health", timeout=10)
+    with serve(TrackingTarget(uri="http://mlflow:5000", experiment="e", artifact_root=None)) as base:
+        assert base == "http://mlflow:5000"
+
+
+def test_the_comparison_link_holds_quoted_ids() -> None:
+    assert compare_url("http://h:5000/", "7", ["a", "b"]) == (
+        "http://h:5000/#/compare-runs?runs=%5B%22a%22%2C%22b%22%5D&experiments=%5B%227%22%5D"
+    )

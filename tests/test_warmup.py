@@ -1,0 +1,202 @@
+"""Shared warm-ups change nothing: a trunk that is continued, healed or made by another trial gives the same bits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from orchestrator.store import Storage
+from tests.trials import DIGITS, RUNTIME, all_files, metric_points, new_storage, run, tiny_config, warmup_folder
+from trainables.checkpoint import DamagedCheckpointError, TrialState, from_bytes, to_bytes
+from trainables.config import TrialConfig, warmup_key
+from trainables.data import load_data
+from trainables.models import build_model
+from trainables.runtime import Runtime
+from trainables.training import momentum_of
+from trainables.warmup import Trunk
+
+FOUR = tiny_config(warmup_epochs=4)
+
+
+def trunk(
+    config: TrialConfig, storage: Storage, snapshot_seconds: float = 60.0, after: Callable[[TrialState], None] = lambda _: None
+) -> Trunk:
+    return Trunk(
+        config=config,
+        data=load_data(config.dataset, DIGITS, "cpu"),
+        runtime=RUNTIME,
+        snapshots=warmup_folder(config, storage),
+        snapshot_seconds=snapshot_seconds,
+        after_epoch=after,
+    )
+
+
+def assert_same_state(first: TrialState, second: TrialState) -> None:
+    assert (first.phase, first.position) == (second.phase, second.position)
+    for name, tensor in first.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name
+    buffers = momentum_of(first.optimizer, first.model), momentum_of(second.optimizer, second.model)
+    assert list(buffers[0]) == list(buffers[1])
+    assert all(torch.equal(buffer, buffers[1][name]) for name, buffer in buffers[0].items())
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[tuple[str, int], float | None]]:
+    """model_sha256 and points of the trial that trained its own four warm-up epochs without a break."""
+    storage = new_storage(tmp_path_factory.mktemp("alone"))
+    return run(FOUR, storage)["model_sha256"], metric_points(FOUR, storage)
+
+
+def test_momentum_is_carried_so_two_and_two_epochs_are_four(tmp_path: Path) -> None:
+    straight = trunk(FOUR, new_storage(tmp_path / "straight")).state_at(4)
+    parts = new_storage(tmp_path / "parts")
+    trunk(FOUR, parts).state_at(2)
+    continued = trunk(FOUR, parts).state_at(4)
+    assert_same_state(straight, continued)
+    buffers = momentum_of(continued.optimizer, continued.model)
+    assert set(buffers) == {name for name, _ in continued.model.named_parameters()}
+    assert all(buffer.any() for buffer in buffers.values())
+
+
+def test_a_shared_warmup_gives_the_bits_of_an_own_one(
+    tmp_path: Path, alone: tuple[str, dict[tuple[str, int], float | None]]
+) -> None:
+    storage = new_storage(tmp_path)
+    shorter = replace(FOUR, warmup_epochs=1, sparsity=0.5, prune_iterations=1)
+    run(shorter, storage)
+    assert warmup_folder(FOUR, storage).epochs() == [1]
+    assert run(FOUR, storage)["model_sha256"] == alone[0]
+    assert metric_points(FOUR, storage) == alone[1]
+    assert warmup_folder(FOUR, storage).epochs() == [1, 4]
+
+
+def test_a_trunk_that_is_longer_serves_the_shorter_trial(
+    tmp_path: Path, alone: tuple[str, dict[tuple[str, int], float | None]]
+) -> None:
+    storage = new_storage(tmp_path)
+    epochs: list[int] = []
+    longer = trunk(FOUR, storage, after=lambda state: epochs.append(state.position))
+    longer.state_at(6, wanted=(4, 6))
+    assert epochs == [1, 2, 3, 4, 5, 6]
+    before = all_files(storage)
+    assert run(FOUR, storage)["model_sha256"] == alone[0]
+    assert metric_points(FOUR, storage) == alone[1]
+    after = all_files(storage)
+    assert {name: after[name] for name in before} == before  # it read the snapshot and trained nothing again
+
+
+def test_only_the_lengths_that_were_asked_for_stay(tmp_path: Path) -> None:
+    storage = new_storage(tmp_path)
+    trunk(FOUR, storage, snapshot_seconds=0.0).state_at(5, wanted=(2, 5))
+    assert warmup_folder(FOUR, storage).epochs() == [2, 5]
+
+
+def deleted(content: bytes) -> None:
+    return None
+
+
+def truncated(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def with_a_flipped_byte_at_the_end(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def with_a_flipped_digit_in_a_metric(content: bytes) -> bytes:
+    at = content.index(b"train/loss")
+    at += content[at:].index(b"0.") + 2 if b"0." in content[at : at + 60] else content[at:].index(b"1.") + 2
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+def empty(content: bytes) -> bytes:
+    return b""
+
+
+DAMAGES: list[Callable[[bytes], bytes | None]] = [
+    deleted,
+    truncated,
+    with_a_flipped_byte_at_the_end,
+    with_a_flipped_digit_in_a_metric,
+    empty,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("epochs", [(4,), (2, 4), (2,)])
+def test_a_lost_or_damaged_snapshot_heals(
+    damage: Callable[[bytes], bytes | None],
+    epochs: tuple[int, ...],
+    tmp_path: Path,
+    alone: tuple[str, dict[tuple[str, int], float | None]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    storage = new_storage(tmp_path)
+    trunk(FOUR, storage).state_at(4, wanted=(2, 4))
+    folder = warmup_folder(FOUR, storage)
+    whole = {epoch: folder.read(epoch) or b"" for epoch in (2, 4)}
+    for epoch in epochs:
+        content = damage(whole[epoch])
+        folder.remove(epoch) if content is None else folder.publish(epoch, content)
+    if epochs == (2,):
+        folder.remove(4)  # so that 2 is the one to continue from
+    with caplog.at_level(logging.WARNING):
+        assert run(FOUR, storage)["model_sha256"] == alone[0]
+    assert metric_points(FOUR, storage) == alone[1]
+    warnings = [f"warm-up snapshot of epoch {epoch} is damaged and is made again" for epoch in reversed(epochs)]
+    assert [warning in record.message for warning, record in zip(warnings, caplog.records, strict=False)] == (
+        [] if damage is deleted else [True] * len(epochs)
+    )
+    healed = from_bytes(folder.read(4) or b"", build_model("convnet", (1, 8, 8), 10), FOUR.training)
+    assert_same_state(healed, from_bytes(whole[4], build_model("convnet", (1, 8, 8), 10), FOUR.training))
+
+
+def test_no_altered_byte_of_a_snapshot_goes_unseen(tmp_path: Path) -> None:
+    content = to_bytes(trunk(FOUR, new_storage(tmp_path)).state_at(1))
+    header = 8 + int.from_bytes(content[:8], "little")
+    model = build_model("convnet", (1, 8, 8), 10)
+    places = [*range(0, header, 7), *range(header, len(content), len(content) // 100)]
+    for place in places:
+        altered = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+        try:
+            from_bytes(altered, model, FOUR.training)
+        except DamagedCheckpointError:
+            continue
+        pytest.fail(f"byte {place} of {len(content)} was altered ({altered[place - 20 : place + 20]!r})")
+
+
+def test_another_fingerprints_snapshot_is_not_used(
+    tmp_path: Path, alone: tuple[str, dict[tuple[str, int], float | None]]
+) -> None:
+    storage = new_storage(tmp_path)
+    other = replace(FOUR, seed=1)
+    foreign = warmup_folder(FOUR, storage, Runtime(threads=2))
+    foreign.publish(4, to_bytes(trunk(other, new_storage(tmp_path / "other")).state_at(4)))
+    assert warmup_folder(FOUR, storage).epochs() == []
+    assert run(FOUR, storage)["model_sha256"] == alone[0]
+    assert (foreign.epochs(), warmup_folder(FOUR, storage).epochs()) == ([4], [4])
+
+
+@pytest.mark.parametrize(
+    "other", [Runtime(threads=2), Runtime(precision="bf16"), Runtime(deterministic=False), Runtime(channels_last=True)]
+)
+def test_every_setting_that_can_move_a_bit_is_in_the_fingerprint(other: Runtime) -> None:
+    assert other.fingerprint_id() != RUNTIME.fingerprint_id()
+    assert Runtime().fingerprint_id() == RUNTIME.fingerprint_id()
+
+
+def test_trials_that_differ_after_the_warmup_share_it() -> None:
+    data = "0" * 32
+    other = replace(FOUR, warmup_epochs=9, sparsity=0.5, prune_iterations=50, rewind="init")
+    assert warmup_key(other, data) == warmup_key(FOUR, data)
+
+
+def test_length_zero_is_the_initialisation_and_leaves_no_snapshot(tmp_path: Path) -> None:
+    storage = new_storage(tmp_path)
+    state = trunk(FOUR, storage).state_at(0)
+    assert (state.position, momentum_of(state.optimizer, state.model), all_files(storage)) == (0, {}, {})

@@ -1,0 +1,119 @@
+"""YAML text -> values with the lines they were written on; what is no YAML is told in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import UserError
+from orchestrator.yaml_lines import parse, parse_value
+
+NESTED = """\
+# a comment
+name: x
+
+search:
+  seed: [0,
+    1]
+  sparsity:
+    - 0.9
+    # between
+    - 0.95
+base: &base {lr: 0.1,
+  momentum: 0.9}
+training:
+  <<: *base
+  lr: 0.2
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("1e-4", 0.0001),
+        ("1.0e-4", 0.0001),
+        ("5", 5),
+        ("010", 10),
+        ("0o17", 15),
+        (".5", 0.5),
+        ("off", "off"),
+        ("yes", "yes"),
+        ("no", "no"),
+        ("true", True),
+        ("~", None),
+        ("", None),
+        ("2024-01-31", "2024-01-31"),
+        ("12:30", "12:30"),
+        ("'1'", "1"),
+        ("[1, a, 0.5]", [1, "a", 0.5]),
+        ("{a: {b: [1]}}", {"a": {"b": [1]}}),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(written: str, value: Any) -> None:
+    for found in (parse(f"key: {written}\n", "f").data["key"], parse_value(written, "--set key")):
+        assert found == value
+        assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (("name",), 2),
+        (("search",), 4),
+        (("search", "seed"), 5),
+        (("search", "seed", 1), 6),
+        (("search", "sparsity", 0), 8),
+        (("search", "sparsity", 1), 10),
+        (("search", "sparsity", 7), 7),
+        (("search", "unknown"), 4),
+        (("name", "below"), 2),
+        (("training", "lr"), 15),
+        (("training", "momentum"), 12),
+        (("missing", "below"), 2),
+    ],
+)
+def test_a_path_has_the_line_of_its_nearest_part(path: tuple[str | int, ...], line: int) -> None:
+    assert parse(NESTED, "f").line(path) == line
+
+
+def test_merged_keys_yield_to_own_ones() -> None:
+    assert parse(NESTED, "f").data["training"] == {"lr": 0.2, "momentum": 0.9}
+
+
+def test_anchors_that_multiply_are_read_once() -> None:
+    levels = [f"k{level}: &k{level} [{', '.join([f'*k{level - 1}'] * 10)}]" for level in range(1, 30)]
+    assert len(parse("\n".join(["k0: &k0 [0]", *levels]), "f").data["k29"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "f:3: a must not be written twice, got 'a' also on line 1; remove one of them"),
+        ("a: {b: 1,\n  b: 2}\n", "f:2: b must not be written twice, got 'b' also on line 1; remove one of them"),
+        ("a:\n\tb: 1\n", "f:2: must be YAML, got '\\tb: 1'; indent with spaces, not with tabs"),
+        ("a: 1\nb: [1, 2\n", "f:2: must be YAML, got 'b: [1, 2'; close the bracket"),
+        ("a: 1\nb: 'x\n", 'f:2: must be YAML, got "b: \'x"; close the quotes'),
+        (
+            "a: 1\n  b: 2\n",
+            "f:2: must be YAML, got '  b: 2'; one `key: value` a line, a space after the colon, "
+            "keys of one mapping equally indented",
+        ),
+        ("a: @x\n", "f:1: must be YAML, got 'a: @x'; write the value in quotes"),
+        ("a: *b\n", "f:1: must be YAML, got 'a: *b'; define the anchor with & before it is used"),
+        ("a: 1\n---\nb: 2\n", "f:2: must be YAML, got '---'; keep one document and remove the line ---"),
+        ("a: 1\nb: \x07\n", "f:2: must be text, got the character '\\x07'; remove it"),
+        ("a: " + "[" * 500, "f:1: must be nested less deeply, got hundreds of levels; a sweep file has three"),
+        ("a: &a [*a]\n", "f:1: must not contain itself, got an alias of an outer value; write it out"),
+        ("a: !thing x\n", "f:1: must not have a tag, got '!thing'; remove it"),
+        ("a: !!int x\n", "f:1: must fit its tag, got 'x'; remove the tag"),
+        ("a: 1\n2: b\n", "f:2: a key must be a word, got '2'; write `word: value`"),
+        ("", "f:1: must be a mapping of keys, got nothing; `drive-sweep init` writes a file to start from"),
+        ("# c\n- a\n", "f:2: must be a mapping of keys, got a list; `drive-sweep init` writes a file to start from"),
+        ("word\n", "f:1: must be a mapping of keys, got 'word'; `drive-sweep init` writes a file to start from"),
+    ],
+)
+def test_what_is_no_mapping_in_yaml_is_told_in_one_line(text: str, told: str) -> None:
+    with pytest.raises(UserError) as refused:
+        parse(text, "f")
+    assert str(refused.value) == told

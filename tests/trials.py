@@ -1,0 +1,139 @@
+"""Tiny trials on digits in a temporary storage, run by the real phases on the real storage layout."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.store import Storage, TrialFolder, WarmupFolder
+from trainables.config import DatasetConfig, TrainingConfig, TrialConfig, trial_key, warmup_key
+from trainables.datasets import DIGITS_DIGEST, Source
+from trainables.phases import TrialContext, run_trial
+from trainables.runtime import Runtime
+
+DIGITS = Source(name="digits")
+RUNTIME = Runtime()
+SWEEP = "tiny"
+
+
+def tiny_config(**changes: Any) -> TrialConfig:
+    """2 warm-up epochs, 3 rounds to 90 %, 2 sparse epochs of 2 batches each; well below half a second."""
+    base = TrialConfig(
+        dataset=DatasetConfig(name="digits", limit=100, validation=0.2),
+        model="convnet",
+        warmup_epochs=2,
+        prune_iterations=3,
+        sparsity=0.9,
+        precision="fp32",
+        training=TrainingConfig(epochs=2, batch_size=40, lr=0.05),
+    )
+    return replace(base, **changes)
+
+
+def tiny_training(**changes: Any) -> TrainingConfig:
+    return replace(tiny_config().training, **changes)
+
+
+def new_storage(root: Path) -> Storage:
+    return Storage(str(root))
+
+
+def trial_folder(config: TrialConfig, storage: Storage, attempt: int = 1) -> TrialFolder:
+    return TrialFolder(storage, trial_key(config, DIGITS_DIGEST), attempt, SWEEP)
+
+
+def warmup_folder(config: TrialConfig, storage: Storage, runtime: Runtime = RUNTIME) -> WarmupFolder:
+    return WarmupFolder(storage, f"warmups/{warmup_key(config, DIGITS_DIGEST)}", runtime.fingerprint_id())
+
+
+def trial_context(config: TrialConfig, storage: Storage, attempt: int = 1, **settings: Any) -> TrialContext:
+    """Every boundary publishes points and a checkpoint, unless `settings` say otherwise."""
+    given: dict[str, Any] = {
+        "source": DIGITS,
+        "runtime": RUNTIME,
+        "files": trial_folder(config, storage, attempt),
+        "snapshots": warmup_folder(config, storage),
+        "checkpoint_seconds": 0.0,
+        "metrics_seconds": 0.0,
+    }
+    return TrialContext(**given | settings)
+
+
+def run(config: TrialConfig, storage: Storage, attempt: int = 1, **settings: Any) -> dict[str, Any]:
+    """One attempt at a trial, begun and run as a worker does it: the content of its result."""
+    trial_folder(config, storage, attempt).begin()
+    return run_trial(config, trial_context(config, storage, attempt, **settings))
+
+
+def metric_lines(config: TrialConfig, storage: Storage) -> list[dict[str, Any]]:
+    """The lines of the trial's metrics.jsonl."""
+    content = trial_folder(config, storage).read("metrics.jsonl")
+    return [json.loads(line) for line in (content or b"").splitlines()]
+
+
+def metric_points(config: TrialConfig, storage: Storage) -> dict[tuple[str, int], float | None]:
+    """Value by (key, step), of measured seconds only that they are there; fails if a (key, step) occurs twice."""
+    points: dict[tuple[str, int], float | None] = {}
+    for line in metric_lines(config, storage):
+        place = line["key"], line["step"]
+        assert place not in points, f"{place} is there twice"
+        points[place] = None if line["key"].startswith("cost/") else line["value"]
+    return points
+
+
+def all_files(storage: Storage) -> dict[str, bytes]:
+    """Path below the storage -> content, partial files included."""
+    root = Path(storage.root)
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+class KilledError(BaseException):
+    """Stands for the end of a process: nothing in the code under test may catch it."""
+
+
+@dataclass
+class Fuse:
+    """Counts writes and removals; burns at number `at` (1-based), before or after it happened."""
+
+    at: int = 0
+    before: bool = False
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class MortalStorage(Storage):
+    """The real storage in a process that ends at its fuse's write or removal.
+
+    Before a write means in the middle of it: half of the content lies under the temporary name, as a kill leaves it.
+    """
+
+    fuse: Fuse = field(default_factory=Fuse)
+
+    def write(self, name: str, content: bytes, before_publish: Any = lambda: None) -> None:
+        self._tick(name)
+        if self._burns(before=True):
+            path = self.path(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_name(f".{path.name}.0-0.partial").write_bytes(content[: len(content) // 2])
+            raise KilledError(name)
+        super().write(name, content, before_publish)
+        if self._burns(before=False):
+            raise KilledError(name)
+
+    def remove(self, name: str) -> None:
+        self._tick(name)
+        if self._burns(before=True):
+            raise KilledError(name)
+        super().remove(name)
+        if self._burns(before=False):
+            raise KilledError(name)
+
+    def _tick(self, name: str) -> None:
+        self.fuse.count += 1
+        self.fuse.names.append(name)
+
+    def _burns(self, before: bool) -> bool:
+        return self.fuse.count == self.fuse.at and self.fuse.before == before

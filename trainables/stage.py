@@ -1,0 +1,234 @@
+"""The Ray Tune trainable: one stage of a plan, a warm-up trunk or a trial, in a worker that is reused from stage to stage.
+
+Failures that we understand come back as a status of the last report, so that the driver decides the cure; only a lost
+process looks like an error to Tune. Points are told after they were published. Read by: orchestrator/scheduling.py.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+
+from trainables.checkpoint import SnapshotFiles, TrialFiles, TrialState
+from trainables.config import TrialConfig, from_canonical
+from trainables.data import load_data
+from trainables.datasets import Source
+from trainables.failures import StopRequestedError, SupersededError, TrialError
+from trainables.phases import TrialContext, run_trial
+from trainables.records import ERROR
+from trainables.runtime import Runtime, resolve_precision
+from trainables.warmup import Trunk
+
+
+class Folders(Protocol):
+    """What a stage needs of the storage; implemented by orchestrator/store.py."""
+
+    def trial(self, key: str, attempt: int) -> TrialFiles:
+        """The trial's folder, with `attempt` begun. Raises SupersededError if a newer one has."""
+
+    def warmups(self, warmup_key: str, fingerprint_id: str) -> SnapshotFiles:
+        """The shared snapshots of a warm-up key."""
+
+    def private_warmups(self, key: str, fingerprint_id: str) -> SnapshotFiles:
+        """The snapshots of one trial that shares none."""
+
+    def stop_requested(self) -> bool:
+        """Whether the whole sweep was asked to stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What all stages of a sweep have in common. `precisions` maps a precision as written to the one that is used."""
+
+    folders: Folders
+    source: Source
+    runtime: Runtime
+    precisions: dict[str, str]
+    share_warmups: bool
+    checkpoint_seconds: float
+    metrics_seconds: float
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One unit of scheduling: kind "trunk" (key is the warm-up key) or "trial". Plain values, so that Tune can copy it."""
+
+    kind: str
+    key: str
+    name: str
+    config: dict[str, Any]
+    attempt: int
+    warmup_key: str | None = None
+    lengths: tuple[int, ...] = ()
+
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def run_stage(config: dict[str, Any], settings: Settings) -> None:
+    """Runs one stage and reports how it ended; the entry point that Tune calls."""
+    from ray import tune
+
+    tune.report({"event": "begun", "pid": os.getpid(), "node": _node_id()})
+    for report in stage_reports(Stage(**config["stage"]), settings, tune.report):
+        tune.report(report)
+
+
+def _node_id() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def stage_reports(stage: Stage, settings: Settings, report: Report) -> list[dict[str, Any]]:
+    """Runs the stage, telling progress through `report`; what is left to tell is the end: its status and its points.
+
+    status is "finished", or the kind of failure: "stopped", "superseded", "oom", "nonfinite", "data", "setting", "code".
+    """
+    teller = _Teller(report)
+    logging.getLogger("trainables").addHandler(teller)
+    try:
+        outcome = _run(stage, settings, teller)
+        status, message = "finished", ""
+    except TrialError as error:
+        outcome, status, message = {}, error.kind, str(error)
+        if not isinstance(error, StopRequestedError | SupersededError):
+            _publish_error(stage, settings, error.kind)
+    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+        outcome, status, message = {}, "oom", str(error)
+        _publish_error(stage, settings, "oom")
+    except Exception as error:
+        outcome, status, message = {}, "code", f"{type(error).__name__}: {error}"
+        _publish_error(stage, settings, "code")
+    finally:
+        logging.getLogger("trainables").removeHandler(teller)
+    return [{"event": "ended", "status": status, "message": message, "log": teller.new_lines(), **outcome}]
+
+
+def _run(stage: Stage, settings: Settings, teller: _Teller) -> dict[str, Any]:
+    config = from_canonical(TrialConfig, stage.config)
+    precision = settings.precisions.get(config.precision, config.precision)
+    runtime = replace(settings.runtime, precision=resolve_precision(precision, settings.runtime.device))
+    runtime.activate()
+    if settings.folders.stop_requested():
+        raise StopRequestedError("stopped before it began")
+    if stage.kind == "trunk":
+        return _run_trunk(stage, config, runtime, settings, teller)
+    files = settings.folders.trial(stage.key, stage.attempt)
+    if settings.share_warmups and stage.warmup_key:
+        snapshots = settings.folders.warmups(stage.warmup_key, runtime.fingerprint_id())
+    else:
+        snapshots = settings.folders.private_warmups(stage.key, runtime.fingerprint_id())
+    context = TrialContext(
+        source=settings.source,
+        runtime=runtime,
+        files=files,
+        snapshots=snapshots,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        metrics_seconds=settings.metrics_seconds,
+        on_progress=teller.progress,
+        provenance=settings.provenance | {"key": stage.key, "warmup_key": stage.warmup_key},
+    )
+    result = run_trial(config, context)
+    if not settings.share_warmups:
+        for epoch in snapshots.epochs():
+            snapshots.remove(epoch)
+    # Pairs, since Tune flattens dicts in reports.
+    return {"metrics": list(result["metrics"].items()), "model_sha256": result["model_sha256"]}
+
+
+def _run_trunk(stage: Stage, config: TrialConfig, runtime: Runtime, settings: Settings, teller: _Teller) -> dict[str, Any]:
+    """Trains the trunk to its longest length; each snapshot that lands is told, so that its trials can begin."""
+    lengths = sorted(stage.lengths)
+    snapshots = settings.folders.warmups(stage.key, runtime.fingerprint_id())
+    trained = 0
+
+    def after_epoch(state: TrialState) -> None:
+        nonlocal trained
+        trained += 1
+        teller.progress(state, force=state.position in lengths)
+        if settings.folders.stop_requested():
+            raise StopRequestedError(f"warm-up stopped after epoch {state.position}")
+
+    trunk = Trunk(
+        config=config,
+        data=load_data(config.dataset, settings.source, runtime.device),
+        runtime=runtime,
+        snapshots=snapshots,
+        snapshot_seconds=settings.checkpoint_seconds,
+        after_epoch=after_epoch,
+    )
+    state = trunk.state_at(lengths[-1], wanted=lengths)
+    return {
+        "phase": "warmup",
+        "position": state.position,
+        "trained_epochs": trained,
+        "points": teller.new_points(state),
+        "seconds": state.seconds["warmup"],
+    }
+
+
+def _publish_error(stage: Stage, settings: Settings, kind: str) -> None:
+    """Leaves the traceback in the trial's folder; a trunk has no folder of its own, its message goes to the driver."""
+    if stage.kind == "trunk":
+        return
+    record = {
+        "kind": kind,
+        "message": traceback.format_exc().strip().splitlines()[-1],
+        "traceback": traceback.format_exc(),
+        "attempt": stage.attempt,
+        "time": int(time.time() * 1000),
+    }
+    try:
+        settings.folders.trial(stage.key, stage.attempt).publish(ERROR, json.dumps(record, indent=1).encode())
+    except (SupersededError, OSError):
+        logging.getLogger(__name__).warning("the error of %s could not be recorded", stage.key)
+
+
+class _Teller(logging.Handler):
+    """Sends a stage's progress, its new points and its warnings to the driver."""
+
+    INTERVAL_S = 1.0
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(level=logging.WARNING)
+        self.report = report
+        self.told = 0
+        self.lines: list[str] = []
+        self.last = time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+    def new_lines(self) -> list[str]:
+        lines, self.lines = self.lines, []
+        return lines
+
+    def new_points(self, state: TrialState) -> list[dict[str, Any]]:
+        points = [point.to_json() for point in state.metrics.points()]
+        new, self.told = points[self.told :], len(points)
+        return new
+
+    def progress(self, state: TrialState, force: bool = False) -> None:
+        """Tells where the stage stands, at most once a second unless forced."""
+        if not force and time.monotonic() - self.last < self.INTERVAL_S:
+            return
+        self.last = time.monotonic()
+        self.report(
+            {
+                "event": "progress",
+                "phase": state.phase,
+                "position": state.position,
+                "points": self.new_points(state),
+                "log": self.new_lines(),
+            }
+        )
