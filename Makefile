@@ -1,6 +1,8 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+# Where it is set, every process compiles torch, ray and mlflow anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test setup clean
 

@@ -105,11 +105,9 @@ class Driver:
             self.state.tracking_error = self.tracking.last_error
             self.state.parent_run_id = self.tracking.parent_run_id or self.state.parent_run_id
             self.state.experiment_id = self.tracking.experiment_id or self.state.experiment_id
-            for key, run_id in list(self.tracking.run_ids.items()):
-                if key in self.state.trials:
-                    self.state.trials[key].mlflow_run_id = run_id
-                elif key in self.state.warmups:
-                    self.state.warmups[key].mlflow_run_id = run_id
+            run_ids = dict(self.tracking.run_ids)
+            for status in self.state.entries():
+                status.mlflow_run_id = run_ids.get(status.key, status.mlflow_run_id)
 
     @property
     def out_of_time(self) -> bool:

@@ -113,7 +113,6 @@ def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Stor
     import torch
 
     from trainables.checkpoint import TrialState
-    from trainables.config import Precision
     from trainables.phases import TrialContext, run_trial
     from trainables.runtime import Runtime, resolve_precision
 
@@ -121,7 +120,7 @@ def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Stor
     device = resources.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision: Precision = resolve_precision(chosen.config.precision, device)
+    precision = resolve_precision(chosen.config.precision, device)
     deterministic = device == "cpu" if resources.deterministic is None else resources.deterministic
     runtime = Runtime(
         device=device, threads=max(1, int(resources.cpus_per_trial)), precision=precision, deterministic=deterministic

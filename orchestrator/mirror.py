@@ -11,38 +11,18 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SetupError
 from orchestrator.mlflow_client import TrackingTarget, connect, tracking_problems
-from orchestrator.model_upload import SparseModelRecord, find_model, upload_model
-from orchestrator.run_records import RunRecord, read_record
+from orchestrator.run_records import Item, RunRecord, read_record
+from orchestrator.run_results import attach_results
 from orchestrator.store import Storage
 from orchestrator.sweep_runs import FAILURE_TAGS, SWEEP, Run, SweepRuns
 from trainables.metrics import Point
 
 PROJECTION = 1  # raised when ended runs should look different, so that the next sync brings them up to date
-MODEL_METRICS = ("test/accuracy", "val/accuracy", "prune/sparsity")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """One child run.
-
-    Attributes:
-        key: trial key or warm-up key.
-        name: run name, such as w04-i050-s0.95-r0 or warmup-r0-3fa9c1.
-        role: "trial" or "warmup".
-        params: search axes, method, model, dataset, seed; MLflow never changes a param.
-    """
-
-    key: str
-    name: str
-    role: str
-    params: dict[str, str]
-    tags: dict[str, str]
 
 
 class Mirror:
@@ -68,6 +48,10 @@ class Mirror:
         """Trial key or warm-up key -> run id."""
         return {key: run.run_id for (_, key), run in self.runs.by_key.items() if key}
 
+    def refresh(self) -> None:
+        """Forgets what is known of the runs and looks again."""
+        self.runs.load()
+
     def open_sweep(
         self,
         description: str,
@@ -85,7 +69,7 @@ class Mirror:
             reopen: set the run to RUNNING. Without it a run that has ended stays as it is, for `sync`.
         """
         with tracking_problems(self.uri):
-            self.runs.load()
+            self.refresh()
             own = {"drive.sweep": self.sweep, "drive.role": "sweep", "mlflow.note.content": description}
             run = self.runs.ensure(SWEEP, self.sweep, params, tags | own, start_ms)
             self.parent_run_id = run.run_id
@@ -136,7 +120,7 @@ class Mirror:
                     self._upload_artifact(run, Path(path), content)
                     self.runs.set_tags(run, {f"drive.artifact.{path}": digest})
             ends = [child.end_ms for key, child in self.runs.by_key.items() if key != SWEEP and child.end_ms]
-            self.runs.end(run, status, max(ends, default=None))
+            self.runs.end(run, status, max([*ends, run.start_ms]) if ends else None)
 
     def _upload_artifact(self, run: Run, path: Path, content: bytes) -> None:
         with tempfile.TemporaryDirectory(prefix="drive-sweep-artifact-") as scratch:
@@ -155,7 +139,7 @@ class Mirror:
         """
         problems = []
         with tracking_problems(self.uri):
-            self.runs.load()
+            self.refresh()
             self._known_models = {}
             for item, state in items:
                 try:
@@ -219,11 +203,23 @@ class Mirror:
         else:
             self.runs.drop_tags(run, FAILURE_TAGS)
         if record.result:
-            self.runs.set_tags(run, self._finished_tags(run, item, record))
+            model = attach_results(self.runs, run, item, record)
+            self.model_ids[item.key] = model.model_id
+            self.runs.set_tags(run, self._finished_tags(record, model))
         last_ms = max((point.time_ms for point in run.sent), default=None)
         self.runs.end(run, status, record.end_ms or last_ms)
         self.runs.set_tags(run, {"drive.projection": digest})
         return run.run_id
+
+    def _finished_tags(self, record: RunRecord, model: Any) -> dict[str, str]:
+        result, made_by = record.result, model.tags.get("drive.sweep", self.sweep)
+        tags = {
+            "drive.attempt": str(result["attempt"]),
+            "drive.model_sha256": result["model_sha256"],
+            "drive.model_id": model.model_id,
+        }
+        tags |= {"drive.revision": str(result["revision"])} if result.get("revision") else {}
+        return tags | ({"drive.reused_from": made_by} if made_by != self.sweep else {})
 
     def _is_projected(self, run: Run, record: RunRecord, status: str, digest: str) -> bool:
         if run.tags.get("drive.projection") != digest or run.status != status:
@@ -243,96 +239,6 @@ class Mirror:
             found = self.runs.pages(self.client.search_logged_models, f"tags.`drive.sweep` = '{sweep}'")
             self._known_models[sweep] = {model.model_id for model in found if str(model.status) == "READY"}
         return any(model_id in models for models in self._known_models.values())
-
-    def _finished_tags(self, run: Run, item: Item, record: RunRecord) -> dict[str, str]:
-        """Puts data set and model of a finished trial into its run, and returns the tags that say so."""
-        result = record.result
-        self._log_dataset(run, record)
-        model = self._linked_model(run, item, record)
-        self.model_ids[item.key] = model.model_id
-        made_by = model.tags.get("drive.sweep", self.sweep)
-        tags = {
-            "drive.attempt": str(result["attempt"]),
-            "drive.model_sha256": result["model_sha256"],
-            "drive.model_id": model.model_id,
-        }
-        tags |= {f"drive.{name}": str(result[name]) for name in ("revision", "warmup_key") if result.get(name)}
-        return tags | ({"drive.reused_from": made_by} if made_by != self.sweep else {})
-
-    def _log_dataset(self, run: Run, record: RunRecord) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        result = record.result
-        dataset = Dataset(
-            name=record.dataset_name,
-            digest=record.dataset_digest,
-            source_type="drive-sweep",
-            source=json.dumps(result["config"]["dataset"], sort_keys=True),
-            profile=json.dumps({"image_shape": result["image_shape"], "num_classes": result["num_classes"]}),
-        )
-        context = InputTag("mlflow.data.context", "train, validation, test")
-        self.client.log_inputs(run.run_id, [DatasetInput(dataset, [context])])
-
-    def _linked_model(self, run: Run, item: Item, record: RunRecord) -> Any:
-        """The logged model of the result, an output of the run; uploaded if the experiment does not have it."""
-        from mlflow.entities import LoggedModelOutput
-
-        sha256 = record.result["model_sha256"]
-        model = find_model(self.client, self.experiment_id, item.key, sha256, run.run_id)
-        if model is None:
-            upload = self._model_record(item, record)
-            model = upload_model(self.client, self.experiment_id, run.run_id, upload)
-        if model.model_id not in run.model_ids:
-            last_step = max((point.step for point in record.points), default=0)
-            self.client.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, last_step)])
-            run.model_ids.add(model.model_id)
-        if model.source_run_id == run.run_id:  # else it has them from there
-            self._log_model_metrics(run, model, record)
-        return model
-
-    def _model_record(self, item: Item, record: RunRecord) -> SparseModelRecord:
-        content, result = record.model_file(), record.result
-        if content is None:
-            raise SetupError(
-                f"trial {item.key} ({item.name}): its model file is gone from storage {self.storage.root}; "
-                "`drive-sweep run --recompute` makes it again"
-            )
-        config = result["config"]
-        settings = {
-            "sparsity": str(config.get("sparsity", 0.0)),
-            "warmup_epochs": str(config.get("warmup_epochs", 0)),
-            "prune_iterations": str(config.get("prune_iterations", 1)),
-        }
-        sha256 = result["model_sha256"]
-        return SparseModelRecord(
-            name=f"sparse-{item.name.replace('.', '_')}",  # MLflow allows no dots in a name of a model
-            content=content,
-            image_shape=tuple(result["image_shape"]),
-            num_classes=result["num_classes"],
-            params=item.params | settings,
-            tags={"drive.sweep": self.sweep, "drive.trial_key": item.key, "drive.model_sha256": sha256},
-        )
-
-    def _log_model_metrics(self, run: Run, model: Any, record: RunRecord) -> None:
-        """Shows the headline metrics on the model too; for the run they are points that it already holds."""
-        from mlflow.entities import Metric
-
-        last = {point.key: point for point in sorted(record.points, key=lambda point: point.step)}
-        metrics = [
-            Metric(
-                point.key,
-                point.value,
-                point.time_ms,
-                point.step,
-                model_id=model.model_id,
-                dataset_name=record.dataset_name,
-                dataset_digest=record.dataset_digest,
-                run_id=run.run_id,
-            )
-            for key in MODEL_METRICS
-            if (point := last.get(key))
-        ]
-        self.client.log_batch(run.run_id, metrics=metrics, synchronous=True)
 
 
 def _digest(item: Item, record: RunRecord, status: str) -> str:

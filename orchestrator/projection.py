@@ -66,7 +66,7 @@ def make_tracking(plan: Plan, storage: Storage) -> TrackingThread:
 
 def item_states(plan: Plan, state: SweepState, items: dict[str, Item]) -> list[tuple[Item, str]]:
     """Every run of the sweep with the state that it must show."""
-    states = {key: status.state for key, status in [*state.trials.items(), *state.warmups.items()]}
+    states = {status.key: status.state for status in state.entries()}
     finished = {trial.key for trial in plan.trials if trial.result is not None}
     return [(item, "finished" if key in finished else states.get(key, "waiting")) for key, item in items.items()]
 
@@ -97,8 +97,8 @@ def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
     mirror.open_sweep(description, params, tags, reopen=False)
     mirror.reconcile(item_states(plan, state, items))
     mirror.close_sweep(sweep_status(state), write_report(folder, state))
-    for key, status in [*state.trials.items(), *state.warmups.items()]:
-        status.mlflow_run_id = mirror.run_ids.get(key, status.mlflow_run_id)
+    for status in state.entries():
+        status.mlflow_run_id = mirror.run_ids.get(status.key, status.mlflow_run_id)
     state.parent_run_id, state.experiment_id = mirror.parent_run_id, mirror.experiment_id
     state.tracking_pending, state.tracking_error = 0, None
     folder.write_state(state)

@@ -1,4 +1,7 @@
-"""What the storage records of one child run: a trial's folder, or the snapshots of a trunk. Read by: mirror.py."""
+"""One child run of a sweep, and what the storage records of it: a trial's folder, or the snapshots of a trunk.
+
+Read by: mirror.py, run_results.py, tracking.py.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,24 @@ from typing import Any
 from orchestrator.store import Storage, trial_file
 from trainables.metrics import Point, points_from_json, points_from_lines
 from trainables.records import ERROR, METRICS, MODEL, RESULT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One child run.
+
+    Attributes:
+        key: trial key or warm-up key.
+        name: run name, such as w04-i050-s0.95-r0 or warmup-r0-3fa9c1.
+        role: "trial" or "warmup".
+        params: search axes, method, model, dataset, seed; MLflow never changes a param.
+    """
+
+    key: str
+    name: str
+    role: str
+    params: dict[str, str]
+    tags: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -163,8 +163,6 @@ class Prunable(Part):
 class TrialPart(Part):
     """What decides the numbers of the trials."""
 
-    model_config = ConfigDict(defer_build=True)  # only SweepSpec is used, and `--help` does not even need that
-
     dataset: Dataset = Field(description="The images.")
     model: Model = Field(description="The network.")
     method: Methods = Field(default=(DEFAULT.method,), description="How to prune; dense trains without pruning.")

@@ -76,6 +76,9 @@ class SweepState:
         states = [trial.state for trial in self.trials.values()]
         return {state: states.count(state) for state in ("finished", "failed", "stopped", "running", "waiting")}
 
+    def entries(self) -> list[TrialStatus | WarmupStatus]:
+        return [*self.trials.values(), *self.warmups.values()]
+
     def to_status(self) -> dict[str, Any]:
         """The answer of `status --json`."""
         return {
@@ -112,7 +115,7 @@ class SweepFolder:
         warmups = {key: WarmupStatus(**warmup) for key, warmup in content.pop("warmups").items()}
         state = SweepState(**content, trials=trials, warmups=warmups)
         if not driver_alive(state.driver):
-            for entry in [*trials.values(), *warmups.values()]:
+            for entry in state.entries():
                 if entry.state == "running":
                     entry.state = "waiting"
         return state
@@ -168,7 +171,8 @@ def driver_alive(driver: dict[str, Any]) -> bool:
     if not driver:
         return False
     if driver["host"] == socket.gethostname():
-        return _pid_started(driver["pid"]) == driver["pid_started"] is not None
+        started = _pid_started(driver["pid"])
+        return started is not None and started == driver["pid_started"]
     return time.time() - float(driver["heartbeat"]) < DEAD_AFTER_S
 
 

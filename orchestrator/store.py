@@ -37,7 +37,7 @@ class Storage:
     def read(self, name: str) -> bytes | None:
         try:
             return self.path(name).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def write(self, name: str, content: bytes, before_publish: Callable[[], None] = lambda: None) -> None:

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.mirror import Item, Mirror
+from orchestrator.mirror import Mirror
 from orchestrator.mlflow_client import TrackingTarget
+from orchestrator.run_records import Item
 from trainables.metrics import Point
 
 __all__ = ["Item", "Mirror", "TrackingTarget", "TrackingThread"]
@@ -77,7 +78,7 @@ class TrackingThread:
     """
 
     def __init__(self, mirror_factory: Callable[[], Mirror], interval_s: float = 1.0) -> None:
-        """`mirror_factory` makes a Mirror and opens its sweep; it is called in the thread, again after every failure."""
+        """`mirror_factory` makes a Mirror and opens its sweep; it is called in the thread, again after an outage."""
         self.last_error: str | None = None
         self.run_ids: dict[str, str] = {}
         self.models: dict[str, str] = {}
@@ -209,8 +210,9 @@ class TrackingThread:
                 problem = problem or error
                 news.failed()
                 self._put_back(key, news)
-                self._mirror = None  # what it knows of the runs may be wrong now
-            self._sending = 0
+                self._refresh(mirror)  # what it knows of the runs may be wrong now
+            with self._lock:
+                self._sending = 0
             self.run_ids |= mirror.run_ids if news.item is None else _run_id(mirror, news.item)
             self.models |= mirror.model_ids
         self._mirror = self._mirror or self._open()
@@ -221,6 +223,13 @@ class TrackingThread:
         mirror = self._factory()
         self.experiment_id, self.parent_run_id = mirror.experiment_id, mirror.parent_run_id
         return mirror
+
+    def _refresh(self, mirror: Mirror) -> None:
+        try:
+            mirror.refresh()
+        except Exception:
+            self._mirror = None
+            raise
 
     def _take(self, key: tuple[str, str]) -> _News | None:
         with self._lock:
@@ -237,6 +246,7 @@ class TrackingThread:
             if later := self._news.get(key):
                 news.add(later)
             self._news[key] = news
+            self._sending = 0
 
 
 def _run_id(mirror: Mirror, item: Item) -> dict[str, str]:

@@ -21,7 +21,7 @@ from orchestrator.errors import SetupError
 from orchestrator.mlflow_client import SETTINGS, TrackingTarget, is_server
 
 HOST = "127.0.0.1"
-START_S = 60.0  # a new database is migrated first
+START_S = 180.0  # a busy machine imports slowly, and a new database is migrated first
 
 
 def compare_url(base: str, experiment_id: str, run_ids: Sequence[str]) -> str:

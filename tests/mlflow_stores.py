@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 from orchestrator.mlflow_client import connect
 from orchestrator.tracking import Mirror, TrackingTarget
@@ -23,18 +19,23 @@ ID_TAGS = ("mlflow.parentRunId", "drive.model_id")
 
 
 @cache
-def empty_database() -> Path:
-    """A migrated SQLite store; making one takes seconds, copying it none."""
-    folder = tempfile.mkdtemp(prefix="drive-sweep-tests-")
-    target = TrackingTarget(uri=f"sqlite:///{folder}/mlflow.db", experiment="unused", artifact_root=f"{folder}/artifacts")
-    connect(target)
-    return Path(folder, "mlflow.db")
+def empty_database() -> tuple[Path, str]:
+    """A migrated SQLite store, and what its first use printed; making one takes seconds, copying it none."""
+    folder = Path(tempfile.mkdtemp(prefix="drive-sweep-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = folder / "new" / "folder" / "mlflow.db"
+    script = f"""
+from orchestrator.mlflow_client import TrackingTarget, connect
+connect(TrackingTarget(uri="sqlite:///{file}", experiment="unused", artifact_root="{folder}/artifacts"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return file, done.stdout + done.stderr
 
 
 def new_target(root: Path, experiment: str = "pruning") -> TrackingTarget:
     """A store of its own below `root`."""
     root.mkdir(parents=True, exist_ok=True)
-    shutil.copy(empty_database(), root / "mlflow.db")
+    shutil.copy(empty_database()[0], root / "mlflow.db")
     return TrackingTarget(uri=f"sqlite:///{root}/mlflow.db", experiment=experiment, artifact_root=str(root / "artifacts"))
 
 
@@ -107,12 +108,11 @@ class Content:
 
 
 class Recorder:
-    """A client that notes the calls, and may stand for a process that ends at one of them."""
+    """A client that notes the calls, and may stand for a process that ends right after one of them."""
 
-    def __init__(self, client: Any, die_at: int = 0, before: bool = False) -> None:
+    def __init__(self, client: Any, die_after: int = 0) -> None:
         self.client = client
-        self.die_at = die_at
-        self.before = before
+        self.die_after = die_after
         self.calls: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -120,10 +120,8 @@ class Recorder:
 
         def recorded(*arguments: Any, **named: Any) -> Any:
             self.calls.append(name)
-            if self.before and len(self.calls) == self.die_at:
-                raise ProcessEndedError(name)
             answer = call(*arguments, **named)
-            if len(self.calls) == self.die_at:
+            if len(self.calls) == self.die_after:
                 raise ProcessEndedError(name)
             return answer
 
@@ -134,42 +132,8 @@ class ProcessEndedError(BaseException):
     """Nothing in the code under test may catch it."""
 
 
-def recorded(mirror: Mirror, die_at: int = 0, before: bool = False) -> Recorder:
+def recorded(mirror: Mirror, die_after: int = 0) -> Recorder:
     """Puts a Recorder between the mirror and MLflow."""
-    recorder = Recorder(mirror.client, die_at, before)
+    recorder = Recorder(mirror.client, die_after)
     mirror.client = mirror.runs.client = recorder
     return recorder
-
-
-class Server:
-    """A real tracking server on loopback, with proxied artifacts, that can be stopped and started again."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", f"sqlite:///{self.root}/mlflow.db", "--artifacts-destination", f"{self.root}/remote"]
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        with open(self.root / "server.log", "ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                urlopen(f"{self.uri}/health", timeout=2).close()
-                return
-            except OSError:
-                assert self.process.poll() is None, (self.root / "server.log").read_text()
-                time.sleep(0.05)
-        raise AssertionError("the server did not come up")
-
-    def stop(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None

@@ -54,14 +54,14 @@ def drive_score(
     raw: list[dict[tuple[str, int], float]] = [{}, {}, {}]
     for name in names:
         w, g, m = (np.asarray(part[name], dtype=np.float64).reshape(-1) for part in (weights, grads, masks))
-        for i in np.flatnonzero(m):
-            raw[0][name, int(i)] = abs(float(w[i]))
-            raw[1][name, int(i)] = abs(float(w[i]) * float(g[i]))
-            raw[2][name, int(i)] = abs(float(g[i]))
+        for i in np.flatnonzero(m).tolist():
+            raw[0][name, i] = abs(float(w[i]))
+            raw[1][name, i] = abs(float(w[i]) * float(g[i]))
+            raw[2][name, i] = abs(float(g[i]))
     scores = {name: np.full(np.asarray(weights[name]).size, np.nan) for name in names}
     scaled = [_normalized(term, how) for term in raw]
-    for name, i in raw[0]:
-        scores[name][i] = sum(factor * term[name, i] for factor, term in zip(factors, scaled, strict=True))
+    for place in raw[0]:
+        scores[place[0]][place[1]] = sum(factor * term[place] for factor, term in zip(factors, scaled, strict=True))
     return {name: scores[name].reshape(np.asarray(weights[name]).shape) for name in names}
 
 

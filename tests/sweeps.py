@@ -43,11 +43,11 @@ class Answer:
     seconds: float
 
 
-def command(*arguments: str | Path) -> list[str]:
+def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "orchestrator.cli", *map(str, arguments)]
 
 
-def drive_sweep(*arguments: str | Path, expect: int | None = 0, timeout_s: float = 300) -> Answer:
+def drive_sweep(*arguments: object, expect: int | None = 0, timeout_s: float = 300) -> Answer:
     """Runs one command to its end."""
     begun = time.monotonic()
     done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -57,11 +57,16 @@ def drive_sweep(*arguments: str | Path, expect: int | None = 0, timeout_s: float
     return answer
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    """Begins a command in a process group of its own."""
-    return subprocess.Popen(
+started: list[subprocess.Popen[str]] = []
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """Begins a command in a process group of its own; `started` keeps it for a clean-up after failed tests."""
+    process = subprocess.Popen(
         command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
+    started.append(process)
+    return process
 
 
 def status(name: str, storage: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ WITH_RAY_OR_MLFLOW = ("stage", "served_model")
 WITHOUT_TORCH = ("config", "datasets", "failures", "metrics", "records", "schedules")
 
 RAY = ("scheduling", "sweep", "jobs", "doctor")
-MLFLOW = ("tracking", "ui")
+MLFLOW = ("tracking", "mlflow_client", "model_upload", "run_results", "sweep_runs", "ui")  # tracking and its parts
 
 
 def imported_packages(source: str) -> set[str]:

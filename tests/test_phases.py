@@ -39,13 +39,13 @@ from trainables.failures import NonFiniteError, SettingError, StopRequestedError
 from trainables.models import build_model, initialize
 from trainables.phases import run_trial
 from trainables.sparse_model import load_sparse_model
-from trainables.training import momentum_of
+from trainables.training import make_optimizer, momentum_of, train_epoch
 from trainables.warmup import Trunk
 
 Points = dict[tuple[str, int], float | None]
 
 PLAIN = tiny_config()
-REWOUND = tiny_config(rewind="epoch 1", drive=DriveConfig(normalize="rank"))
+REWOUND = tiny_config(rewind="epoch 1", drive=DriveConfig(normalize="rank"), training=tiny_training(epochs=1))
 DENSE = tiny_config(method="dense", warmup_epochs=0, training=tiny_training(epochs=3))
 
 
@@ -59,12 +59,22 @@ def check_ends_alike(config: TrialConfig, storage: Storage, expected: tuple[str,
     before = {(line["key"], line["step"]): line for line in metric_lines(config, storage)}
     result = run(config, storage, attempt)
     assert result["model_sha256"] == expected[0]
+    assert trial_folder(config, storage).read("checkpoint") is None
     points = metric_points(config, storage)
     assert points == expected[1]
     after = {(line["key"], line["step"]): line for line in metric_lines(config, storage)}
     assert {place: after[place] for place in before} == before
     assert result["metric_points"] == len(points)
     assert result["metrics"] == {line["key"]: line["value"] for line in sorted(after.values(), key=lambda line: line["step"])}
+
+
+def check_checkpoint_is_told(config: TrialConfig, storage: Storage) -> None:
+    """Whoever reads metrics.jsonl knows every point that the checkpoint carries."""
+    content = trial_folder(config, storage).read("checkpoint")
+    if content is not None:
+        carried = from_bytes(content, build_model("convnet", (1, 8, 8), 10), config.training).metrics.points()
+        lines = metric_lines(config, storage)
+        assert all(point.to_json() in lines for point in carried)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +94,7 @@ def test_a_trial_killed_at_any_write_ends_with_the_same_bits_and_points(
         try:
             run(config, MortalStorage(root, fuse), attempt=1)
         except KilledError:
+            check_checkpoint_is_told(config, Storage(root))
             check_ends_alike(config, Storage(root), expected, attempt=2)
         else:
             break
@@ -97,7 +108,7 @@ def test_a_trial_killed_again_and_again_ends_with_the_same_bits_and_points(tmp_p
     root = str(tmp_path / "killed")
     for attempt in range(1, 100):
         try:
-            run(PLAIN, MortalStorage(root, Fuse(at=7)), attempt)
+            run(PLAIN, MortalStorage(root, Fuse(at=6)), attempt)
         except KilledError:
             continue
         break
@@ -106,15 +117,16 @@ def test_a_trial_killed_again_and_again_ends_with_the_same_bits_and_points(tmp_p
 
 
 def test_rare_checkpoints_lose_work_but_no_bits_and_no_points(tmp_path: Path) -> None:
-    expected = undisturbed(PLAIN, tmp_path / "undisturbed")
+    config = replace(PLAIN, training=tiny_training(epochs=1))
+    expected = undisturbed(config, tmp_path / "undisturbed")
     rare = {"checkpoint_seconds": 1e6}
     for writes in range(1, 100):
         root = str(tmp_path / f"killed-{writes}")
         fuse = Fuse(at=writes)
         try:
-            run(PLAIN, MortalStorage(root, fuse), attempt=1, **rare)
+            run(config, MortalStorage(root, fuse), attempt=1, **rare)
         except KilledError:
-            check_ends_alike(PLAIN, Storage(root), expected, attempt=2)
+            check_ends_alike(config, Storage(root), expected, attempt=2)
         else:
             break
     checkpoints = [name for name in fuse.names if name.endswith("checkpoint")]
@@ -145,7 +157,7 @@ def test_a_damaged_checkpoint_means_beginning_again(tmp_path: Path) -> None:
 # Stopping and superseding
 
 
-def stop_at(config: TrialConfig, storage: Storage, when: Callable[[TrialState], bool]) -> None:
+def stop_at(config: TrialConfig, storage: Storage, when: Callable[[TrialState], bool], **settings: Any) -> None:
     """Runs the first attempt, asks its sweep to stop as soon as `when` holds, and takes the request back."""
     (stop, _) = stop_files(SWEEP, "")
 
@@ -154,13 +166,13 @@ def stop_at(config: TrialConfig, storage: Storage, when: Callable[[TrialState], 
             storage.write(stop, b"")
 
     with pytest.raises(StopRequestedError, match="continues from there"):
-        run(config, storage, 1, on_progress=ask)
+        run(config, storage, 1, on_progress=ask, **settings)
     storage.remove(stop)
 
 
 @pytest.mark.parametrize("phase", ["warmup", "prune", "train"])
 def test_a_stopped_trial_continues_to_the_same_bits(phase: str, tmp_path: Path) -> None:
-    config = replace(PLAIN, training=tiny_training(epochs=4))
+    config = replace(PLAIN, prune_iterations=3, training=tiny_training(epochs=4))
     expected = undisturbed(config, tmp_path / "undisturbed")
     storage = new_storage(tmp_path / "stopped")
     stop_at(config, storage, lambda state: state.phase == phase and state.position == 1)
@@ -170,6 +182,15 @@ def test_a_stopped_trial_continues_to_the_same_bits(phase: str, tmp_path: Path) 
     first_boundary = {"warmup": ("prune", 1), "prune": ("train", 0), "train": ("train", 3)}
     assert states[0] == first_boundary[phase]  # it went on where it had stopped
     assert (run(config, storage, 2)["model_sha256"], metric_points(config, storage)) == expected
+
+
+def test_a_stop_during_the_warmup_leaves_a_snapshot_even_if_none_was_due(tmp_path: Path) -> None:
+    config = tiny_config(warmup_epochs=4)
+    expected = undisturbed(config, tmp_path / "undisturbed")
+    storage = new_storage(tmp_path / "stopped")
+    stop_at(config, storage, lambda state: (state.phase, state.position) == ("warmup", 1), checkpoint_seconds=1e6)
+    assert warmup_folder(config, storage).epochs() == [2]
+    check_ends_alike(config, storage, expected, attempt=2)
 
 
 def test_one_trial_can_be_stopped_by_its_key(tmp_path: Path) -> None:
@@ -220,17 +241,17 @@ def test_a_finished_trial_answers_and_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_diverging_loss_ends_the_trial(tmp_path: Path) -> None:
-    config = tiny_config(warmup_epochs=1, training=tiny_training(lr=1e30, batch_size=20))
+    config = tiny_config(warmup_epochs=1, training=tiny_training(lr=1e30))
     with pytest.raises(NonFiniteError, match=r"the training loss became (nan|inf) in epoch 1 \(learning rate 1e\+30\)"):
         run(config, new_storage(tmp_path))
 
 
 def test_weights_that_diverge_at_the_very_last_step_are_no_result(tmp_path: Path) -> None:
     config = tiny_config(
-        method="dense", warmup_epochs=0, training=tiny_training(epochs=1, lr=1e30, batch_size=80, milestones=())
+        method="dense", warmup_epochs=0, training=tiny_training(epochs=1, lr=1e30, batch_size=40, milestones=())
     )
     storage = new_storage(tmp_path)
-    with pytest.raises(NonFiniteError, match="loss became (nan|inf)"):
+    with pytest.raises(NonFiniteError, match=r"loss became (nan|inf)"):
         run(config, storage)
     assert trial_folder(config, storage).read("result.json") is None
 
@@ -301,6 +322,28 @@ def test_a_rewound_trial_takes_masks_from_the_warmed_up_weights(tmp_path: Path) 
     assert all(torch.equal(mask, kept[1][name]) for name, mask in kept[0].items())
 
 
+def test_sparse_epochs_count_on_from_the_warmup_in_their_data_order(tmp_path: Path) -> None:
+    # Sparsity 0 keeps everything, so a trial is one warm-up epoch and one more with new momentum.
+    config = tiny_config(warmup_epochs=1, sparsity=0.0, training=tiny_training(epochs=1, milestones=()))
+    storage = new_storage(tmp_path / "trial")
+    run(config, storage)
+    trained = load_sparse_model(trial_folder(config, storage).read("model.safetensors.zst") or b"").network.state_dict()
+
+    def by_hand(epoch: int) -> dict[str, Tensor]:
+        model = build_model("convnet", (1, 8, 8), 10)
+        model.load_state_dict(dense_state(config, 1, tmp_path / f"trunk-{epoch}"))
+        data = load_data(config.dataset, DIGITS, "cpu")
+        optimizer = make_optimizer(model, config.training)
+        train_epoch(
+            model, optimizer, {}, data, training=config.training, lr=0.05, seed=config.seed, epoch=epoch, runtime=RUNTIME
+        )
+        return dict(model.state_dict())
+
+    second, first_again = by_hand(1), by_hand(0)
+    assert all(torch.equal(tensor, second[name]) for name, tensor in trained.items())
+    assert not torch.equal(trained["head.weight"], first_again["head.weight"])
+
+
 # Budgets, the dense baseline, the record
 
 
@@ -366,7 +409,7 @@ def test_points_lie_at_the_epochs_and_rounds_that_made_them(tmp_path: Path) -> N
     for key, step in metric_points(PLAIN, storage):
         steps.setdefault(key, []).append(step)
     assert steps["train/loss"] == steps["val/accuracy"] == [1, 2, 3, 4]
-    assert steps["prune/sparsity"] == steps["prune/rank_correlation_magnitude"] == [1, 2, 3]
+    assert steps["prune/sparsity"] == steps["prune/rank_correlation_magnitude"] == [1, 2]
     assert steps["test/accuracy"] == steps["cost/total_seconds"] == steps["model/bytes"] == [4]
 
 

@@ -31,7 +31,7 @@ def digits_network(model: str) -> tuple[nn.Module, dict[str, Tensor], list[Batch
     data = load_data(config.dataset, DIGITS, "cpu")
     network = build_model(model, data.image_shape, data.num_classes)
     initialize(network, seed=3)
-    return network, prunable_weights(network), list(scoring_batches(data, 40, 1, seed=0, round_=1))
+    return network, prunable_weights(network), list(scoring_batches(data, config.training.batch_size, 1, seed=0, round_=1))
 
 
 def small_network(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor], Masks]:
@@ -65,16 +65,33 @@ def test_connection_sensitivity_is_the_gradient_by_a_gate_on_the_weight(model: s
         torch.testing.assert_close(connection[name], gate.abs(), rtol=1e-6, atol=0.0)
 
 
-@pytest.mark.parametrize("normalize", NORMALIZERS)
-def test_the_preset_1_0_0_is_magnitude_pruning(normalize: Literal["mean", "sum", "rank", "none"]) -> None:
-    network, weights, batches = digits_network("resnet20")
+@pytest.mark.parametrize(
+    ("model", "normalize"), [("resnet20", "mean"), ("convnet", "sum"), ("convnet", "rank"), ("convnet", "none")]
+)
+def test_the_preset_1_0_0_is_magnitude_pruning(model: str, normalize: Literal["mean", "sum", "rank", "none"]) -> None:
+    network, weights, batches = digits_network(model)
     _, grads = scoring_gradients(network, weights, batches, RUNTIME)
     masks = full_masks(weights)
     config = DriveConfig(magnitude=1, connection=0, convergence=0, normalize=normalize)
-    count = final_count(0.95, 270_608)
+    count = final_count(0.95, num_kept(masks))
     kept = keep_highest(drive_score(drive_terms(weights, grads), masks, config), masks, count)
     sizes = {name: weight.detach().abs() for name, weight in weights.items()}
     assert reference.positions(kept) == reference.kept_positions(sizes, masks, count)
+
+
+@pytest.mark.parametrize("normalize", NORMALIZERS)
+def test_a_single_term_keeps_weights_apart_that_differ_in_their_last_bit(
+    normalize: Literal["mean", "sum", "rank", "none"],
+) -> None:
+    # 64 neighbours of 1.9; divided by their mean of 1.8, pairs of them would become equal.
+    neighbours = 1.9 + torch.arange(64) * 2**-23
+    weights = {"conv": torch.cat([neighbours, torch.zeros(3)])}
+    assert len(set((weights["conv"] / weights["conv"].mean()).tolist())) < 65
+    masks = full_masks(weights)
+    config = DriveConfig(magnitude=3, connection=0, convergence=0, normalize=normalize)
+    for count in range(1, 64):
+        kept = keep_highest(drive_score(drive_terms(weights, weights), masks, config), masks, count)
+        assert kept["conv"].nonzero().flatten().tolist() == list(range(64 - count, 64))
 
 
 @pytest.mark.parametrize("normalize", NORMALIZERS)
@@ -118,13 +135,15 @@ def test_what_stands_at_pruned_weights_does_not_reach_the_score_of_others(how: L
         assert torch.equal(score[name][mask], clean[name][mask])
 
 
-@pytest.mark.parametrize("how", NORMALIZERS)
+@pytest.mark.parametrize("how", ["mean", "sum", "none"])
 def test_zero_gradients_leave_their_terms_zero(how: Literal["mean", "sum", "none"]) -> None:
     term = {"conv": torch.zeros(2, 2)}
-    if how != "rank":
-        assert torch.equal(normalized(term, full_masks(term), how)["conv"], torch.zeros(2, 2))
-    else:  # four equals share the mean rank 2.5 of 4
-        assert torch.equal(normalized(term, full_masks(term), how)["conv"], torch.full((2, 2), 2.5 / 4))
+    assert torch.equal(normalized(term, full_masks(term), how)["conv"], torch.zeros(2, 2))
+
+
+def test_four_equal_values_share_the_mean_of_their_ranks() -> None:
+    term = {"conv": torch.zeros(2, 2)}
+    assert torch.equal(normalized(term, full_masks(term), "rank")["conv"], torch.full((2, 2), 2.5 / 4))
 
 
 def test_nothing_alive_is_normalised_without_dividing_by_zero() -> None:

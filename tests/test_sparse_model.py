@@ -12,7 +12,7 @@ from safetensors.torch import load
 
 from tests.trials import DIGITS, new_storage, run, tiny_config, trial_folder
 from trainables.config import canonical, final_count
-from trainables.data import load_data
+from trainables.data import Split, evaluation_batches, load_data
 from trainables.masks import Masks, apply_masks, full_masks
 from trainables.models import build_model, initialize, prunable_weights
 from trainables.sparse_model import FORMAT, ModelCard, encode, load_sparse_model
@@ -107,6 +107,19 @@ def test_equal_trials_give_equal_files_and_the_tested_accuracy(tmp_path: Path) -
     assert hits / len(test) == results[0]["metrics"]["test/accuracy"]
     loss = torch.nn.functional.cross_entropy(scores.double(), test.labels)
     assert float(loss) == pytest.approx(results[0]["metrics"]["test/loss"], rel=1e-5)
+
+
+def test_scores_are_the_bits_of_the_trials_own_evaluation() -> None:
+    model = load_sparse_model(encode(network(), random_masks(network(), 1), CARD)[0])
+    images = torch.randint(0, 256, (1203, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    split = Split(images=images, labels=torch.zeros(1203, dtype=torch.int64))
+    sizes = []
+    model.network.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
+    scores = model.predict(images.float() / 255)
+    assert sizes == [500, 500, 203]
+    with torch.inference_mode():
+        expected = torch.cat([model.network(part) for part, _ in evaluation_batches(split, CARD.normalization)])
+    assert torch.equal(scores, expected)
 
 
 def test_prediction_does_not_depend_on_how_many_images_come_at_once() -> None:

@@ -7,11 +7,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 
@@ -20,7 +20,7 @@ from orchestrator.mlflow_client import connect
 from orchestrator.store import StageFolders, Storage
 from orchestrator.tracking import Item, Mirror, TrackingTarget, TrackingThread
 from orchestrator.ui import compare_url, serve
-from tests.mlflow_stores import Content, ProcessEndedError, Server, new_target, recorded
+from tests.mlflow_stores import Content, ProcessEndedError, empty_database, new_target, recorded
 from tests.trials import RUNTIME, tiny_config, tiny_training
 from trainables.config import canonical, trial_key, warmup_key
 from trainables.datasets import DIGITS_DIGEST, Source
@@ -34,7 +34,7 @@ ARTIFACTS = {"report.html": b"<p>done</p>", "figures/heat.png": b"not really"}
 TRIALS = {
     "w02-r0": tiny_config(seed=0),
     "w02-i001-r0": tiny_config(seed=0, prune_iterations=1),
-    "w00-r1": tiny_config(seed=1, warmup_epochs=0),
+    "w00-s0.9-r1": tiny_config(seed=1, warmup_epochs=0),
     "w00-diverges": tiny_config(seed=2, warmup_epochs=0, training=tiny_training(lr=1e30)),
     "w00-stopped": tiny_config(seed=3, warmup_epochs=0),
 }
@@ -118,7 +118,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSweep]:
 
 def opened(target: TrackingTarget, storage: Storage, sweep: str = SWEEP, **settings: Any) -> Mirror:
     mirror = Mirror(target, storage, sweep)
-    mirror.open_sweep(DESCRIPTION, PARAMS, {"drive.version": "1"}, **settings)
+    mirror.open_sweep(DESCRIPTION, PARAMS, {"drive.version": "1"}, start_ms=1, **settings)
     return mirror
 
 
@@ -151,7 +151,7 @@ def test_a_sweep_without_server_looks_the_same_after_sync(live: LiveSweep, tmp_p
     assert [run["name"] for run in there["runs"]] == sorted([SWEEP, TRUNK.name, *TRIALS])
     assert len(there["models"]) == 3
     # MLflow cannot move a start: while the sweep runs it is when the driver began, afterwards what the record says.
-    for name in ("w00-r1", "w02-r0"):
+    for name in ("w00-s0.9-r1", "w02-r0"):
         recorded_start = record(live.storage, item(name), "result.json")["started_ms"]
         assert Content(target).named(name)["start"] == recorded_start
         assert Content(live.target).named(name)["start"] >= recorded_start - 5000
@@ -213,7 +213,7 @@ def test_the_driver_learns_of_runs_and_models(live: LiveSweep) -> None:
     assert {names[model_id] for model_id in live.thread.models.values()} == {
         "sparse-w02-r0",
         "sparse-w02-i001-r0",
-        "sparse-w00-r1",
+        "sparse-w00-s0_9-r1",
     }
     assert names[live.thread.parent_run_id] == SWEEP
     assert live.thread.last_error is None
@@ -232,7 +232,7 @@ def test_syncing_twice_changes_nothing_and_asks_little(live: LiveSweep, tmp_path
     assert Content(target).plain(ids=True) == before
 
 
-def test_a_process_that_ends_at_any_call_leaves_nothing_twice(live: LiveSweep, tmp_path: Path) -> None:
+def test_a_process_that_ends_after_any_call_leaves_nothing_twice(live: LiveSweep, tmp_path: Path) -> None:
     states = [(item("w02-r0"), "finished")]
     store = new_target(tmp_path)
 
@@ -241,22 +241,21 @@ def test_a_process_that_ends_at_any_call_leaves_nothing_twice(live: LiveSweep, t
 
     synced(target("whole"), live.storage, states)
     whole = Content(target("whole")).plain(ids=False)
-    died_at = set()
-    for before in (True, False):
-        for call in range(1, 100):
-            place = target(f"{before}-{call}")
-            mirror = Mirror(place, live.storage, SWEEP)
-            calls = recorded(mirror, call, before).calls
-            try:
-                mirror.open_sweep(DESCRIPTION, PARAMS, {"drive.version": "1"}, start_ms=1)
-                mirror.reconcile(states)
-                break
-            except ProcessEndedError:
-                died_at.add(calls[-1])
-            synced(place, live.storage, states)
-            assert without_starts(Content(place).plain(ids=False)) == without_starts(whole), f"{calls[-1]}, {before=}"
-    assert {"create_run", "log_batch", "create_logged_model", "log_model_artifacts", "finalize_logged_model"} <= died_at
-    assert {"log_inputs", "log_outputs", "set_terminated"} <= died_at
+    died_after = []
+    for call in range(1, 100):
+        place = target(f"after-{call}")
+        mirror = Mirror(place, live.storage, SWEEP)
+        calls = recorded(mirror, call).calls
+        try:
+            mirror.open_sweep(DESCRIPTION, PARAMS, {"drive.version": "1"}, start_ms=1)
+            mirror.reconcile(states)
+            break
+        except ProcessEndedError:
+            died_after.append(calls[-1])
+        synced(place, live.storage, states)
+        assert without_starts(Content(place).plain(ids=False)) == without_starts(whole), f"{call}: {calls[-1]}"
+    assert {"create_run", "log_batch", "create_logged_model", "log_model_artifacts", "finalize_logged_model"} <= set(died_after)
+    assert {"log_inputs", "log_outputs", "set_terminated"} <= set(died_after)
 
 
 def test_an_interrupted_trial_goes_on_in_its_run(live: LiveSweep, tmp_path: Path) -> None:
@@ -283,7 +282,7 @@ def test_an_interrupted_trial_goes_on_in_its_run(live: LiveSweep, tmp_path: Path
 
 
 def test_a_trial_computed_anew_gets_a_new_run(live: LiveSweep, tmp_path: Path) -> None:
-    target, one = new_target(tmp_path), item("w00-r1")
+    target, one = new_target(tmp_path), item("w00-s0.9-r1")
     storage = Storage(str(tmp_path / "storage"))
     shutil.copytree(live.storage.path(f"trials/{one.key}"), storage.path(f"trials/{one.key}"))
     synced(target, storage, [(one, "finished")])
@@ -325,7 +324,7 @@ def test_children_that_left_the_sweep_are_superseded_until_they_return(live: Liv
     content = Content(target)
     assert {run.info.run_name for run in content.runs if run.data.tags.get("drive.superseded") == "true"} == {
         "w02-i001-r0",
-        "w00-r1",
+        "w00-s0.9-r1",
         "w00-diverges",
         "w00-stopped",
     }
@@ -337,13 +336,13 @@ def test_children_that_left_the_sweep_are_superseded_until_they_return(live: Liv
 def test_nothing_stays_running_that_does_not_run(live: LiveSweep, tmp_path: Path) -> None:
     target = new_target(tmp_path)
     mirror = opened(target, live.storage)
-    for name in ("w00-stopped", "w00-r1", "w00-diverges"):
+    for name in ("w00-stopped", "w00-s0.9-r1", "w00-diverges"):
         mirror.start(item(name))
-    opened(target, live.storage).reconcile([(item("w00-stopped"), "waiting"), (item("w00-r1"), "running")])
+    opened(target, live.storage).reconcile([(item("w00-stopped"), "waiting"), (item("w00-s0.9-r1"), "running")])
     content = Content(target)
     assert content.named("w00-stopped")["status"] == "KILLED"
     assert content.named("w00-stopped")["points"] == published(live.storage, item("w00-stopped"))
-    assert content.named("w00-r1")["status"] == "RUNNING"
+    assert content.named("w00-s0.9-r1")["status"] == "RUNNING"
     assert content.named("w00-diverges")["status"] == "KILLED", "it is no item any more"
 
 
@@ -379,13 +378,13 @@ def test_a_model_that_was_deleted_is_uploaded_again(live: LiveSweep, tmp_path: P
 
 
 def test_an_edited_sweep_renames_runs_and_adds_params(live: LiveSweep, tmp_path: Path) -> None:
-    target, one = new_target(tmp_path), item("w00-r1")
+    target, one = new_target(tmp_path), item("w00-s0.9-r1")
     synced(target, live.storage, [(one, "finished")])
-    wider = Item(key=one.key, name="w00-s0.9-r1", role="trial", params=one.params | {"sparsity": "0.9"}, tags=one.tags)
+    wider = Item(key=one.key, name="w00-i003-s0.9-r1", role="trial", params=one.params | {"sparsity": "0.9"}, tags=one.tags)
     synced(target, live.storage, [(wider, "finished")])
     content = Content(target)
     assert len(content.runs) == 2
-    assert content.named("w00-s0.9-r1")["params"] == wider.params
+    assert content.named("w00-i003-s0.9-r1")["params"] == wider.params
 
 
 def test_artifacts_are_uploaded_when_they_changed(live: LiveSweep, tmp_path: Path) -> None:
@@ -409,54 +408,60 @@ def test_a_missing_model_file_is_told_after_all_others_were_projected(live: Live
     with pytest.raises(SetupError, match=r"1 runs are not up to date.*w02-r0.*model file is gone.*--recompute"):
         synced(target, storage)
     statuses = {run.info.run_name: run.info.status for run in Content(target).runs}
-    assert statuses["w00-r1"] == "FINISHED"
+    assert statuses["w00-s0.9-r1"] == "FINISHED"
     assert statuses["w02-r0"] == "RUNNING", "a model that did not arrive is not reported as logged"
 
 
-def test_a_server_that_goes_away_loses_nothing(live: LiveSweep, tmp_path: Path) -> None:
-    shutil.copy(new_target(tmp_path / "empty").uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
-    server = Server(tmp_path)
-    target = TrackingTarget(uri=server.uri, experiment="pruning", artifact_root=None)
-    one, two = item("w02-r0"), item("w00-r1")
+def test_a_server_that_goes_away_loses_nothing(live: LiveSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where the server puts the artifacts that it is sent
+    database = TrackingTarget(uri=new_target(tmp_path).uri, experiment="pruning", artifact_root=None)
+    one, two = item("w02-r0"), item("w00-s0.9-r1")
     points = points_of(live.storage, one)
-    try:
-        server.start()
+    with serve(database, port=0) as base:
+        target = TrackingTarget(uri=base, experiment="pruning", artifact_root=None)
         thread = TrackingThread(lambda: opened(target, live.storage), interval_s=0.05)
         thread.start()
         thread.start_item(one)
         thread.points(one, points[:3])
         assert thread.flush(60), thread.last_error
-        server.stop()
-        longest = 0.0
-        for call in (
-            lambda: thread.points(one, points[3:]),
-            lambda: thread.finish(one),
-            lambda: thread.start_item(two),
-            lambda: thread.finish(two),
-            lambda: thread.close_sweep("FINISHED", ARTIFACTS),
-        ):
-            begun = time.monotonic()
-            call()
-            longest = max(longest, time.monotonic() - begun)
-            time.sleep(0.2)
-        assert longest < 0.1, "no call waits for the server"
-        begun = time.monotonic()
-        assert not thread.flush(60)
-        assert time.monotonic() - begun < 30, "gives up long before the deadline"
-        assert thread.pending == 5
-        assert thread.last_error is not None
-        server.start()
+        with pytest.raises(SetupError, match=r"port \d+ is taken.*--port"), serve(database, port=port_of(base)):
+            pass
+    calls: list[Callable[[], None]] = [
+        lambda: thread.points(one, points[3:]),
+        lambda: thread.finish(one),
+        lambda: thread.start_item(two),
+        lambda: thread.finish(two),
+        lambda: thread.close_sweep("FINISHED", ARTIFACTS),
+    ]
+    assert max(duration_s(call, pause_s=0.2) for call in calls) < 0.1, "no call waits for the server"
+    assert duration_s(lambda: thread.flush(60)) < 30, "gives up long before the deadline"
+    assert thread.pending == 5
+    assert thread.last_error is not None
+    with serve(database, port=port_of(base)):
         assert thread.flush(60), thread.last_error
-        assert thread.pending == 0
-        assert thread.last_error is None
         thread.close()
+        assert thread.pending == 0
         content = Content(target)
         assert content.named(one.name)["points"] == published(live.storage, one)
         assert content.named(two.name)["status"] == "FINISHED"
         assert content.named(SWEEP)["status"] == "FINISHED"
-        assert sorted(model.name for model in content.models) == ["sparse-w00-r1", "sparse-w02-r0"]
-    finally:
-        server.stop()
+        assert sorted(model.name for model in content.models) == ["sparse-w00-s0_9-r1", "sparse-w02-r0"]
+        for model in content.models:
+            (file,) = tmp_path.glob(f"mlartifacts/**/{model.model_id}/artifacts/artifacts/model.safetensors.zst")
+            of = one if model.name == "sparse-w02-r0" else two
+            assert file.read_bytes() == live.storage.read(f"trials/{of.key}/model.safetensors.zst")
+
+
+def port_of(base: str) -> int:
+    return int(base.rpartition(":")[2])
+
+
+def duration_s(call: Callable[[], object], pause_s: float = 0.0) -> float:
+    begun = time.monotonic()
+    call()
+    took = time.monotonic() - begun
+    time.sleep(pause_s)
+    return took
 
 
 def test_without_a_server_the_thread_tells_and_never_raises(live: LiveSweep) -> None:
@@ -483,37 +488,39 @@ def test_one_item_that_cannot_be_sent_does_not_hold_up_the_others(live: LiveSwee
     thread.start()
     missing = Item(key="0" * 16, name="no-record", role="trial", params={}, tags={})
     thread.finish(missing)
-    thread.finish(item("w00-r1"))
+    thread.finish(item("w00-s0.9-r1"))
     thread.close_sweep("FAILED", {})
     assert not thread.flush(60)
     thread.close()
     assert thread.pending == 1
     assert "no result.json" in (thread.last_error or "")
     content = Content(target)
-    assert content.named("w00-r1")["status"] == "FINISHED"
+    assert content.named("w00-s0.9-r1")["status"] == "FINISHED"
     assert content.named(SWEEP)["status"] == "FAILED"
 
 
-def test_a_late_reconcile_ends_no_run_that_began_since(live: LiveSweep, tmp_path: Path) -> None:
-    target, tries = new_target(tmp_path), 0
+def test_a_late_reconcile_ends_no_run_that_began_since(
+    live: LiveSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, tries, reconcile = new_target(tmp_path), 0, Mirror.reconcile
 
-    def second_time() -> Mirror:
+    def second_time(mirror: Mirror, items: list[tuple[Item, str]]) -> None:
         nonlocal tries
         tries += 1
-        mirror = opened(target, live.storage)
         if tries == 1:
-            recorded(mirror, die_at=1).client = None  # the first call of all fails
-        return mirror
+            raise SetupError("away for a moment")
+        reconcile(mirror, items)
 
-    opened(target, live.storage).start(item("w00-r1"))
-    thread = TrackingThread(second_time, interval_s=0.05)
-    thread.reconcile([(item("w00-r1"), "waiting")])
-    thread.start_item(item("w00-r1"))
+    monkeypatch.setattr(Mirror, "reconcile", second_time)
+    opened(target, live.storage).start(item("w00-s0.9-r1"))
+    thread = TrackingThread(lambda: opened(target, live.storage), interval_s=0.05)
+    thread.reconcile([(item("w00-s0.9-r1"), "waiting")])
+    thread.start_item(item("w00-s0.9-r1"))
     thread.start()
     assert thread.flush(60), thread.last_error
     thread.close()
     assert tries == 2
-    assert Content(target).named("w00-r1")["status"] == "RUNNING"
+    assert Content(target).named("w00-s0.9-r1")["status"] == "RUNNING"
 
 
 def test_a_deleted_experiment_names_the_way_out(tmp_path: Path) -> None:
@@ -530,18 +537,16 @@ def test_an_unusable_uri_is_a_setup_error(uri: str) -> None:
         connect(TrackingTarget(uri=uri, experiment="pruning", artifact_root=None))
 
 
-def test_a_first_use_is_silent_and_ignores_what_others_left(live: LiveSweep, tmp_path: Path) -> None:
-    script = f"""
-import os, sys
-os.environ["MLFLOW_RUN_ID"] = "0" * 32
-from tests.test_tracking import *
-target = TrackingTarget(uri="sqlite:///{tmp_path}/new/folder/mlflow.db", experiment="e", artifact_root="{tmp_path}/artifacts")
-synced(target, Storage({live.storage.root!r}))
-print([run.info.run_name for run in Content(target).runs].count("w02-r0"))
-"""
-    root = Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("1\n", "")
+def test_tracking_is_silent_and_ignores_what_others_left(
+    live: LiveSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert empty_database()[1] == "", "making the database"
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        synced(new_target(tmp_path), live.storage)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_importing_the_modules_is_cheap() -> None:
@@ -550,16 +555,7 @@ def test_importing_the_modules_is_cheap() -> None:
     assert done.stdout == "set()\n"
 
 
-def test_the_ui_runs_on_loopback_while_it_is_needed(tmp_path: Path) -> None:
-    target = new_target(tmp_path)
-    connect(target)
-    with serve(target, port=0) as base:
-        assert base.startswith("http://127.0.0.1:")
-        urlopen(f"{base}/health", timeout=10).close()
-        with pytest.raises(SetupError, match=r"port \d+ is taken.*--port"), serve(target, port=int(base.rpartition(":")[2])):
-            pass
-    with pytest.raises(OSError, match="refused"):
-        urlopen(f"{base}/health", timeout=10)
+def test_the_ui_of_a_server_is_its_own_address() -> None:
     with serve(TrackingTarget(uri="http://mlflow:5000", experiment="e", artifact_root=None)) as base:
         assert base == "http://mlflow:5000"
 

@@ -15,9 +15,9 @@ from tests.trials import DIGITS, RUNTIME, all_files, metric_points, new_storage,
 from trainables.checkpoint import DamagedCheckpointError, TrialState, from_bytes, to_bytes
 from trainables.config import TrialConfig, warmup_key
 from trainables.data import load_data
-from trainables.models import build_model
+from trainables.models import build_model, initialize
 from trainables.runtime import Runtime
-from trainables.training import momentum_of
+from trainables.training import make_optimizer, momentum_of, train_epoch
 from trainables.warmup import Trunk
 
 FOUR = tiny_config(warmup_epochs=4)
@@ -61,6 +61,19 @@ def test_momentum_is_carried_so_two_and_two_epochs_are_four(tmp_path: Path) -> N
     buffers = momentum_of(continued.optimizer, continued.model)
     assert set(buffers) == {name for name, _ in continued.model.named_parameters()}
     assert all(buffer.any() for buffer in buffers.values())
+
+
+def test_every_epoch_of_a_trunk_has_its_own_order_of_images(tmp_path: Path) -> None:
+    model = build_model("convnet", (1, 8, 8), 10)
+    initialize(model, FOUR.seed)
+    optimizer = make_optimizer(model, FOUR.training)
+    data = load_data(FOUR.dataset, DIGITS, "cpu")
+    for epoch in range(2):
+        train_epoch(
+            model, optimizer, {}, data, training=FOUR.training, lr=FOUR.training.lr, seed=0, epoch=epoch, runtime=RUNTIME
+        )
+    trunk_model = trunk(FOUR, new_storage(tmp_path)).state_at(2).model
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in trunk_model.state_dict().items())
 
 
 def test_a_shared_warmup_gives_the_bits_of_an_own_one(

@@ -19,15 +19,15 @@ SWEEP = "tiny"
 
 
 def tiny_config(**changes: Any) -> TrialConfig:
-    """2 warm-up epochs, 3 rounds to 90 %, 2 sparse epochs of 2 batches each; well below half a second."""
+    """2 warm-up epochs, 2 rounds to 90 %, 2 sparse epochs of 2 batches each; well below half a second."""
     base = TrialConfig(
-        dataset=DatasetConfig(name="digits", limit=100, validation=0.2),
+        dataset=DatasetConfig(name="digits", limit=50, validation=0.2),
         model="convnet",
         warmup_epochs=2,
-        prune_iterations=3,
+        prune_iterations=2,
         sparsity=0.9,
         precision="fp32",
-        training=TrainingConfig(epochs=2, batch_size=40, lr=0.05),
+        training=TrainingConfig(epochs=2, batch_size=20, lr=0.05),
     )
     return replace(base, **changes)
 

@@ -67,14 +67,13 @@ def load(source: Source) -> Images:
     cache = cache_folder() / f"{source.name}-{signature(source)}.safetensors"
     with _one_builder_at_a_time(cache):
         try:
-            tensors = load_file(cache) if cache.exists() else None
-        except (SafetensorError, OSError):
-            tensors = None  # a damaged cache file is built again
-        if tensors is None:
-            tensors = _read(source)
+            tensors = load_file(cache)
+        except (SafetensorError, OSError):  # not there yet, or damaged
             partial = cache.with_suffix(".partial")
-            save_file(tensors, partial)
+            save_file(_read(source), partial)
             os.replace(partial, cache)
+            # Read back, so that builder and reader compute with tensors of the same strides: kernels are chosen by them.
+            tensors = load_file(cache)
     num_classes = int(tensors.pop("num_classes"))
     return Images(**tensors, num_classes=num_classes)
 

@@ -66,6 +66,9 @@ def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
     """
     finished = context.files.read(RESULT)
     if finished is not None:
+        for leftover in (CHECKPOINT, ERROR):  # of an attempt that ended right after its result
+            if context.files.read(leftover) is not None:
+                context.files.remove(leftover)
         result: dict[str, Any] = json.loads(finished)
         return result
     return _Trial(config, context).run()
