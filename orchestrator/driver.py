@@ -38,7 +38,7 @@ class Driver:
     items: dict[str, Item]
     screen: Screen
     queue: StageQueue
-    stop_grace_s: float = 15.0
+    stop_grace_s: float = 10.0
     signal: int | None = None
     stop_deadline: float | None = None
     last_stop_check: float = 0.0

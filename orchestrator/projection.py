@@ -94,7 +94,8 @@ def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
     target = tracking_target(plan.spec, folder.storage)
     mirror = Mirror(target, folder.storage, folder.name)
     description, params, tags = sweep_facts(plan)
-    mirror.open_sweep(description, params, tags, reopen=False)
+    started = [trial.result["started_ms"] for trial in plan.trials if trial.result is not None]
+    mirror.open_sweep(description, params, tags, start_ms=min(started, default=None), reopen=False)
     mirror.reconcile(item_states(plan, state, items))
     mirror.close_sweep(sweep_status(state), write_report(folder, state))
     for status in state.entries():

@@ -6,6 +6,7 @@ Read by: cli.py.
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import shutil
@@ -28,6 +29,7 @@ from orchestrator.state import StateWriter, SweepFolder
 from orchestrator.store import StageFolders, Storage
 
 FLUSH_S = 120.0
+HURRIED_FLUSH_S = 6.0  # after a request to stop; whoever sent a signal will not wait for long
 
 
 @dataclass(kw_only=True)
@@ -65,6 +67,7 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
                 folder=folder, state=state, writer=writer, tracking=tracking, items=make_items(plan), screen=screen, queue=queue
             )
             queue.on_change = driver.on_change
+            _note_signals(driver)
             tracking.reconcile(item_states(plan, state, driver.items))
             folder.log(f"run: {summary_line(state)}")
             if queue.trials:
@@ -97,51 +100,60 @@ def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
 
 
 def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
-    """Ray's whole life within a sweep: start or join, decide the automatic choices, run the stages, leave."""
+    """Ray's whole life within a sweep: start or join, run the stages, leave."""
     driver.screen.say("starting Ray")
     with _quiet_ray_environment(), _joined_cluster(options.address):
-        from ray import tune
-
-        from orchestrator.scheduling import Hooks, OutOfTimeError, StageSearcher, Ticker
-        from trainables.stage import run_stage
-
-        settings = _settings(driver.folder, plan)
-        hooks = Hooks(driver.on_report, driver.on_tick)
-        resources = plan.spec.resources
-        gpus = _gpus_per_trial(plan) if settings.runtime.device == "cuda" else 0.0
-        slots = _slots(resources.cpus_per_trial, gpus)
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
-
-        def placement(config: dict[str, Any]) -> dict[str, float]:
-            return {"cpu": resources.cpus_per_trial, "gpu": 1.0 if config.get("whole_gpu") and gpus else gpus}
-
-        trainable = tune.with_resources(tune.with_parameters(run_stage, settings=settings), placement)
-        driver.screen.say(f"{len(driver.queue.trials)} trials on {slots} slots, {settings.runtime.device}")
-        scratch = tempfile.mkdtemp(prefix="drive-sweep-")
+        _note_signals(driver)  # ray.init() sets its own handler of SIGTERM
         try:
-            with _signals_noted(driver):
-                tune.Tuner(
-                    trainable,
-                    tune_config=tune.TuneConfig(
-                        search_alg=StageSearcher(driver.queue, hooks),
-                        num_samples=-1,
-                        reuse_actors=True,
-                        trial_dirname_creator=lambda trial: trial.trial_id,
-                    ),
-                    run_config=tune.RunConfig(
-                        name="stages",
-                        storage_path=scratch,
-                        verbose=0,
-                        callbacks=[Ticker(hooks, lambda: driver.out_of_time)],
-                        failure_config=tune.FailureConfig(max_failures=0),
-                    ),
-                ).fit()
-        except OutOfTimeError:
-            driver.screen.say("stopped without waiting for the last checkpoints")
+            _run_stages(driver, plan)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        if hooks.problem:
-            raise RuntimeError(f"the driver failed while the sweep ran; it can be resumed\n{hooks.problem}")
+            # What still refers to Ray would be freed later, by any thread; Ray ends a process that does so after shutdown.
+            gc.collect()
+
+
+def _run_stages(driver: Driver, plan: Plan) -> None:
+    """Decides the automatic choices, and lets Tune run the stages that the queue hands out."""
+    from ray import tune
+
+    from orchestrator.scheduling import Hooks, OutOfTimeError, StageSearcher, Ticker
+    from trainables.stage import run_stage
+
+    settings = _settings(driver.folder, plan)
+    hooks = Hooks(driver.on_report, driver.on_tick)
+    resources = plan.spec.resources
+    gpus = _gpus_per_trial(plan) if settings.runtime.device == "cuda" else 0.0
+    slots = _slots(resources.cpus_per_trial, gpus)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
+
+    def placement(config: dict[str, Any]) -> dict[str, float]:
+        return {"cpu": resources.cpus_per_trial, "gpu": 1.0 if config.get("whole_gpu") and gpus else gpus}
+
+    trainable = tune.with_resources(tune.with_parameters(run_stage, settings=settings), placement)
+    driver.screen.say(f"{len(driver.queue.trials)} trials on {slots} slots, {settings.runtime.device}")
+    scratch = tempfile.mkdtemp(prefix="drive-sweep-")
+    try:
+        tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=StageSearcher(driver.queue, hooks),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="stages",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[Ticker(hooks, lambda: driver.out_of_time)],
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        ).fit()
+    except OutOfTimeError:
+        driver.screen.say("stopped without waiting for the last checkpoints")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if hooks.problem:
+        raise RuntimeError(f"the driver failed while the sweep ran; it can be resumed\n{hooks.problem}")
 
 
 @contextmanager
@@ -261,21 +273,16 @@ def _slots(cpus: float, gpus: float) -> int:
     return max(1, int(min(fits)))
 
 
-@contextmanager
-def _signals_noted(driver: Driver) -> Iterator[None]:
-    """SIGINT and SIGTERM ask for a clean stop; the second one no longer waits. After ray.init(), which sets its own."""
+def _note_signals(driver: Driver) -> None:
+    """From now on SIGINT and SIGTERM ask for a clean stop; the second one no longer waits."""
 
     def note(number: int, frame: FrameType | None) -> None:
         if driver.signal is not None:
             driver.stop_deadline = 0.0
         driver.signal = number
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, note)
 
 
 def _outcome(driver: Driver) -> int:
@@ -290,10 +297,12 @@ def _outcome(driver: Driver) -> int:
 
 def close_tracking(driver: Driver, plan: Plan) -> None:
     """Brings MLflow up to date, as far as it can be reached; the report goes along as artifacts of the sweep's run."""
-    stopped = driver.signal is not None or driver.stop_deadline is not None
-    artifacts = write_report(driver.folder, driver.state)
+    signalled = driver.signal
+    stopped = signalled is not None or driver.stop_deadline is not None
+    artifacts = {} if stopped else write_report(driver.folder, driver.state)
     driver.tracking.close_sweep("KILLED" if stopped else sweep_status(driver.state), artifacts)
-    if not driver.tracking.flush(FLUSH_S if driver.signal is None else 5.0):
+    patience_s = HURRIED_FLUSH_S if stopped else FLUSH_S
+    if not driver.tracking.flush(patience_s, give_up=lambda: driver.signal != signalled):
         driver.screen.say(
             f"MLflow: {driver.tracking.pending} events could not be sent ({driver.tracking.last_error}); "
             f"results are safe, `drive-sweep sync {plan.spec.name}` sends them"

@@ -138,14 +138,14 @@ class TrackingThread:
         with self._lock:
             return sum(news.events for news in self._news.values()) + self._sending
 
-    def flush(self, deadline_s: float) -> bool:
+    def flush(self, deadline_s: float, give_up: Callable[[], bool] = lambda: False) -> bool:
         """Waits until everything is in MLflow, and returns whether it is; gives up early if attempts get nowhere."""
         deadline = time.monotonic() + deadline_s
         before = self._fruitless
         self._in_a_hurry = True
         self._wake.set()
         while self.pending and self._thread.is_alive() and time.monotonic() < deadline:
-            if self._fruitless - before >= FRUITLESS_ATTEMPTS:
+            if self._fruitless - before >= FRUITLESS_ATTEMPTS or give_up():
                 break
             time.sleep(0.02)
         self._in_a_hurry = False

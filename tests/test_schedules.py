@@ -58,6 +58,12 @@ def test_without_milestones_the_rate_falls_at_half_and_three_quarters() -> None:
     assert all(math.isclose(rate, wanted, rel_tol=1e-12) for rate, wanted in zip(rates, expected, strict=True))
 
 
+def test_very_short_runs_fall_at_most_once_for_each_epoch_and_never_before_the_first() -> None:
+    for epochs, falls in ((1, [0]), (2, [0, 1]), (3, [0, 1, 2])):
+        rates = [learning_rate(epoch, TrainingConfig(epochs=epochs, lr=1.0)) for epoch in range(epochs)]
+        assert rates == pytest.approx([0.1**fall for fall in falls])
+
+
 def test_no_milestones_at_all_keep_the_rate() -> None:
     assert {learning_rate(epoch, TrainingConfig(epochs=8, milestones=())) for epoch in range(8)} == {0.1}
 

@@ -62,7 +62,7 @@ def load_data(config: DatasetConfig, source: datasets.Source, device: str) -> Da
     test = torch.arange(len(images.test_labels))
     if config.limit is not None:
         train = class_balanced(images.train_labels, config.limit, derived_seed(config.split_seed, "limit train"))
-        test = class_balanced(images.test_labels, config.limit // 5, derived_seed(config.split_seed, "limit test"))
+        test = class_balanced(images.test_labels, config.limit // 5, derived_seed(config.split_seed, "limit test"), "test")
     held_out = round(config.validation * len(train))
     chosen = class_balanced(images.train_labels[train], held_out, derived_seed(config.split_seed, "validation"))
     is_held_out = torch.zeros(len(train), dtype=torch.bool)
@@ -89,14 +89,14 @@ def augmentation(config: DatasetConfig) -> str:
     return "none" if config.name == "digits" else "crop_flip"
 
 
-def class_balanced(labels_N: Tensor, count: int, seed: int) -> Tensor:
+def class_balanced(labels_N: Tensor, count: int, seed: int, what: str = "training") -> Tensor:
     """Indices, ascending, of `count` images drawn evenly from the classes; a short class gives all that it has.
 
     Raises:
         DataError: `count` is larger than the number of images.
     """
     if count > len(labels_N):
-        raise DataError(f"dataset.limit asks for {count} images, the data set has {len(labels_N)}")
+        raise DataError(f"dataset.limit asks for {count} {what} images, the data set has {len(labels_N)}")
     shuffled = torch.randperm(len(labels_N), generator=torch.Generator().manual_seed(seed))
     labels = labels_N[shuffled]
     rank_in_class = torch.empty_like(labels)

@@ -125,8 +125,10 @@ class _Trial:
         return state
 
     def _start_of_pruning(self) -> TrialState:
-        lengths = self.config.warmup_lengths
-        state = self.trunk.state_at(self.config.warmup_epochs, wanted=lengths)
+        for length in self.config.warmup_lengths:
+            if length < self.config.warmup_epochs:  # a rewind will read the trunk there
+                self.trunk.state_at(length)
+        state = self.trunk.state_at(self.config.warmup_epochs)
         state.phase, state.position = "prune", 0
         weights = prunable_weights(state.model, self.config.prunable.exclude)
         state.masks = full_masks(weights)

@@ -30,5 +30,5 @@ def learning_rate(epoch: int, training: TrainingConfig) -> float:
     """Rate of epoch `epoch` (0-based) of the schedule: lr * gamma^(milestones reached)."""
     milestones = training.milestones
     if milestones is None:
-        milestones = (training.epochs // 2, training.epochs * 3 // 4)
+        milestones = tuple({training.epochs // 2, training.epochs * 3 // 4} - {0})  # one epoch trains at the full rate
     return training.lr * training.gamma ** sum(epoch >= milestone for milestone in milestones)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import torch
 
-from trainables.checkpoint import SnapshotFiles, TrialFiles, TrialState
+from trainables.checkpoint import SnapshotFiles, TrialFiles, TrialState, to_bytes
 from trainables.config import TrialConfig, from_canonical
 from trainables.data import load_data
 from trainables.datasets import Source
@@ -155,8 +155,9 @@ def _run_trunk(stage: Stage, config: TrialConfig, runtime: Runtime, settings: Se
     def after_epoch(state: TrialState) -> None:
         nonlocal trained
         trained += 1
-        teller.progress(state, force=state.position in lengths)
+        teller.progress(state)
         if settings.folders.stop_requested():
+            snapshots.publish(state.position, to_bytes(state))
             raise StopRequestedError(f"warm-up stopped after epoch {state.position}")
 
     trunk = Trunk(
@@ -167,7 +168,9 @@ def _run_trunk(stage: Stage, config: TrialConfig, runtime: Runtime, settings: Se
         snapshot_seconds=settings.checkpoint_seconds,
         after_epoch=after_epoch,
     )
-    state = trunk.state_at(lengths[-1], wanted=lengths)
+    for length in lengths:
+        state = trunk.state_at(length)
+        teller.progress(state, force=True)
     return {
         "phase": "warmup",
         "position": state.position,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
@@ -41,27 +41,26 @@ class Trunk:
     snapshot_seconds: float
     after_epoch: Callable[[TrialState], None]
 
-    def state_at(self, length: int, wanted: Iterable[int] = ()) -> TrialState:
+    def state_at(self, length: int) -> TrialState:
         """The state after `length` dense epochs, trained from the nearest snapshot where it is missing.
 
-        Snapshots at `length` and at the `wanted` lengths below it are there afterwards. Length 0 is the initialisation.
+        A snapshot of it is there afterwards. Length 0 is the initialisation.
 
         Raises:
             NonFiniteError: the loss diverged.
         """
         state = self._nearest(length)
-        keep = {length, *wanted}
         last_publish = time.monotonic()
         unasked: int | None = None
         while state.position < length:
             self._train_one_epoch(state)
             due = time.monotonic() - last_publish >= self.snapshot_seconds
-            if state.position in keep or due:
+            if state.position == length or due:
                 self.snapshots.publish(state.position, to_bytes(state))
                 last_publish = time.monotonic()
                 if unasked is not None:
                     self.snapshots.remove(unasked)
-                unasked = None if state.position in keep else state.position
+                unasked = state.position
             self.after_epoch(state)
         return state
 
