@@ -130,9 +130,8 @@ def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Stor
     def show(state: TrialState) -> None:
         line = f"{chosen.name}: {state.phase} {state.position}"
         values = state.metrics.last_values()
-        line += "".join(
-            f"  {key} {values[key]:.4f}" for key in ("train/loss", "val/accuracy", "prune/sparsity") if key in values
-        )
+        shown = ("prune/sparsity", "prune/loss") if state.phase == "prune" else ("train/loss", "val/accuracy")
+        line += "".join(f"  {key} {values[key]:.4f}" for key in shown if key in values)
         if line not in told:
             told.append(line)
             print(line, file=sys.stderr)

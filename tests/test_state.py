@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,12 @@ def test_an_older_attempt_publishes_and_removes_nothing_once_a_newer_has_begun(s
     older.begin()
     older.publish("checkpoint", b"old")
     newer.begin()
-    for late in (lambda: older.publish("checkpoint", b"late"), lambda: older.remove("checkpoint"), older.begin):
+    attempts: list[Callable[[], None]] = [
+        lambda: older.publish("checkpoint", b"late"),
+        lambda: older.remove("checkpoint"),
+        older.begin,
+    ]
+    for late in attempts:
         with pytest.raises(SupersededError, match="attempt 2 has begun, attempt 1 gives up"):
             late()
     assert newer.read("checkpoint") == b"old"

@@ -25,7 +25,7 @@ from tests.trials import RUNTIME, tiny_config, tiny_training
 from trainables.config import canonical, trial_key, warmup_key
 from trainables.datasets import DIGITS_DIGEST, Source
 from trainables.metrics import Point, points_from_json, points_from_lines
-from trainables.stage import Settings, Stage, stage_reports
+from trainables.stage import Settings, Stage, stage_end
 
 SWEEP = "tiny"
 DESCRIPTION = "a sweep of **tests**"
@@ -78,7 +78,7 @@ def run_stage(storage: Storage, thread: TrackingThread, of: Item, stage: Stage) 
         thread.points(of, [points_from_json(point) for point in report.get("points", ())])
 
     thread.start_item(of)
-    (ended,) = stage_reports(stage, settings, hear)
+    ended = stage_end(stage, settings, hear)
     hear(ended)
     if ended["status"] == "finished":
         thread.finish(of)

@@ -11,6 +11,14 @@ class TrialError(Exception):
     kind: ClassVar[str] = "code"
 
 
+def kind_of(error: BaseException) -> str:
+    """The kind of any failure; what we do not understand is an error of code."""
+    if isinstance(error, TrialError):
+        return error.kind
+    # By name, so that a driver without torch can ask too.
+    return "oom" if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" else "code"
+
+
 class NonFiniteError(TrialError):
     """A loss or a score became infinite or not a number; trying again would give the same."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,7 @@ from trainables.checkpoint import (
 from trainables.config import NUMERICS, TrialConfig, canonical
 from trainables.data import Data, load_data
 from trainables.datasets import Source
-from trainables.failures import StopRequestedError
+from trainables.failures import StopRequestedError, SupersededError, kind_of
 from trainables.masks import apply_masks, emptied_layers, full_masks, num_kept
 from trainables.metrics import points_from_lines
 from trainables.models import build_model, prunable_weights
@@ -62,7 +63,8 @@ def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
     """The content of result.json, after the sparse model and every metric point were published.
 
     Raises:
-        TrialError: a failure with a kind; what was reached is published. StopRequestedError leaves a checkpoint.
+        TrialError: a failure with a kind; StopRequestedError leaves a checkpoint. Any other failure, of a kind that we know or
+            not, leaves error.json with its traceback.
     """
     finished = context.files.read(RESULT)
     if finished is not None:
@@ -71,7 +73,24 @@ def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
                 context.files.remove(leftover)
         result: dict[str, Any] = json.loads(finished)
         return result
-    return _Trial(config, context).run()
+    try:
+        return _Trial(config, context).run()
+    except (StopRequestedError, SupersededError):
+        raise
+    except Exception as error:
+        _publish_error(context.files, error)
+        raise
+
+
+def _publish_error(files: TrialFiles, error: Exception) -> None:
+    record = {
+        "kind": kind_of(error),
+        "message": str(error) or type(error).__name__,
+        "traceback": traceback.format_exc(),
+        "attempt": files.attempt,
+        "time": int(time.time() * 1000),
+    }
+    files.publish(ERROR, json.dumps(record, indent=1).encode())
 
 
 class _Trial:
@@ -95,6 +114,10 @@ class _Trial:
 
     def run(self) -> dict[str, Any]:
         self._publish_config()
+        # A wrong pattern of prunable.exclude is told now, not after the warm-up.
+        prunable_weights(
+            build_model(self.config.model, self.data.image_shape, self.data.num_classes), self.config.prunable.exclude
+        )
         state = self._resumed() or self._start_of_pruning()
         if self.runtime.fingerprint() not in state.fingerprints:
             state.fingerprints.append(self.runtime.fingerprint())

@@ -6,7 +6,6 @@ process looks like an error to Tune. Points are told after they were published. 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -15,15 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import torch
-
 from trainables.checkpoint import SnapshotFiles, TrialFiles, TrialState, to_bytes
 from trainables.config import TrialConfig, from_canonical
 from trainables.data import load_data
 from trainables.datasets import Source
-from trainables.failures import StopRequestedError, SupersededError, TrialError
+from trainables.failures import StopRequestedError, TrialError, kind_of
 from trainables.phases import TrialContext, run_trial
-from trainables.records import ERROR
 from trainables.runtime import Runtime, resolve_precision
 from trainables.warmup import Trunk
 
@@ -79,8 +75,7 @@ def run_stage(config: dict[str, Any], settings: Settings) -> None:
     from ray import tune
 
     tune.report({"event": "begun", "pid": os.getpid(), "node": _node_id()})
-    for report in stage_reports(Stage(**config["stage"]), settings, tune.report):
-        tune.report(report)
+    tune.report(stage_end(Stage(**config["stage"]), settings, tune.report))
 
 
 def _node_id() -> str:
@@ -89,8 +84,8 @@ def _node_id() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-def stage_reports(stage: Stage, settings: Settings, report: Report) -> list[dict[str, Any]]:
-    """Runs the stage, telling progress through `report`; what is left to tell is the end: its status and its points.
+def stage_end(stage: Stage, settings: Settings, report: Report) -> dict[str, Any]:
+    """Runs the stage, telling progress through `report`; what is left to tell is how it ended.
 
     status is "finished", or the kind of failure: "stopped", "superseded", "oom", "nonfinite", "data", "setting", "code".
     """
@@ -99,19 +94,14 @@ def stage_reports(stage: Stage, settings: Settings, report: Report) -> list[dict
     try:
         outcome = _run(stage, settings, teller)
         status, message = "finished", ""
-    except TrialError as error:
-        outcome, status, message = {}, error.kind, str(error)
-        if not isinstance(error, StopRequestedError | SupersededError):
-            _publish_error(stage, settings, error.kind)
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-        outcome, status, message = {}, "oom", str(error)
-        _publish_error(stage, settings, "oom")
     except Exception as error:
-        outcome, status, message = {}, "code", f"{type(error).__name__}: {error}"
-        _publish_error(stage, settings, "code")
+        outcome, status, message = {}, kind_of(error), str(error)
+        if not isinstance(error, TrialError):
+            message = f"{type(error).__name__}: {error}"
+            teller.lines.append(traceback.format_exc())  # a trunk has no folder for it
     finally:
         logging.getLogger("trainables").removeHandler(teller)
-    return [{"event": "ended", "status": status, "message": message, "log": teller.new_lines(), **outcome}]
+    return {"event": "ended", "status": status, "message": message, "log": teller.new_lines(), **outcome}
 
 
 def _run(stage: Stage, settings: Settings, teller: _Teller) -> dict[str, Any]:
@@ -178,23 +168,6 @@ def _run_trunk(stage: Stage, config: TrialConfig, runtime: Runtime, settings: Se
         "points": teller.new_points(state),
         "seconds": state.seconds["warmup"],
     }
-
-
-def _publish_error(stage: Stage, settings: Settings, kind: str) -> None:
-    """Leaves the traceback in the trial's folder; a trunk has no folder of its own, its message goes to the driver."""
-    if stage.kind == "trunk":
-        return
-    record = {
-        "kind": kind,
-        "message": traceback.format_exc().strip().splitlines()[-1],
-        "traceback": traceback.format_exc(),
-        "attempt": stage.attempt,
-        "time": int(time.time() * 1000),
-    }
-    try:
-        settings.folders.trial(stage.key, stage.attempt).publish(ERROR, json.dumps(record, indent=1).encode())
-    except (SupersededError, OSError):
-        logging.getLogger(__name__).warning("the error of %s could not be recorded", stage.key)
 
 
 class _Teller(logging.Handler):
