@@ -210,18 +210,24 @@ def report(options: Namespace) -> int:
 
 def ui(options: Namespace) -> int:
     from orchestrator.projection import tracking_target
-    from orchestrator.ui import compare_url, serve
+    from orchestrator.ui import compare_url, runs_url, serve
 
     storage = _storage(options)
     folder = open_sweep(storage, options.name or _newest_sweep(storage))
     state = folder.read_state()
-    runs = [trial.mlflow_run_id for trial in state.trials.values() if trial.mlflow_run_id] if state else []
+    runs: dict[float, list[str]] = {}
+    for trial in state.trials.values() if state else ():
+        if trial.mlflow_run_id and trial.config["method"] != "dense":  # it has no iterations to be drawn over
+            runs.setdefault(trial.config["sparsity"], []).append(trial.mlflow_run_id)
     if state is None or not runs or not state.experiment_id:
         raise UserError(f"MLflow has no runs of sweep {folder.name!r} yet; `drive-sweep sync {folder.name}` sends them")
     with serve(tracking_target(_spec_of(folder), storage), options.port) as base:
-        print(f"MLflow UI:            {base}/#/experiments/{state.experiment_id}")
-        print(f"the sweep's run:      {base}/#/experiments/{state.experiment_id}/runs/{state.parent_run_id}")
-        print(f"compare its trials:   {compare_url(base, state.experiment_id, runs)}", flush=True)
+        print(f"trials, best first:  {runs_url(base, state.experiment_id, folder.name)}")
+        print(f"the sweep's run:     {base}/#/experiments/{state.experiment_id}/runs/{state.parent_run_id}")
+        for sparsity, run_ids in sorted(runs.items()):
+            print(f"compare at {sparsity!r}:".ljust(20), compare_url(base, state.experiment_id, run_ids))
+        sys.stdout.flush()
+        _say("the surface: choose Contour Plot there, with warmup_epochs, prune_iterations and test/accuracy")
         if not base.startswith("http://127."):
             return EXIT_DONE
         _say("Ctrl-C ends the server")

@@ -85,7 +85,7 @@ class Report:
         remarks = "".join(f"<p class='remark'>{html.escape(line)}</p>" for line in self._remarks())
         return _PAGE.format(
             title=html.escape(self.sweep),
-            summary=html.escape(self._summary()),
+            summary=html.escape(self._summary().partition(": ")[2]),
             head=head,
             rows=rows,
             maps=maps,
@@ -214,7 +214,7 @@ th, td {{ padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #e3
 th {{ color: #5b6875; font-weight: 600; }}
 tr.best td {{ background: #e3f6e8; font-weight: 600; }}
 tr.dense td {{ background: #eef4fb; }}
-img {{ max-width: 100%; margin: .5rem 1rem .5rem 0; vertical-align: top; }}
+img {{ width: min(100%, 34rem); margin: .5rem 1rem .5rem 0; vertical-align: top; }}
 .remark {{ color: #5b6875; font-size: .85rem; margin: .2rem 0; }}
 </style></head><body>
 <h1>{title}</h1><p>{summary}</p>

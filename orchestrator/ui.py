@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 from urllib.error import URLError
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 from urllib.request import urlopen
 
 from orchestrator.errors import SetupError
@@ -29,6 +29,19 @@ def compare_url(base: str, experiment_id: str, run_ids: Sequence[str]) -> str:
     runs = quote(json.dumps(list(run_ids), separators=(",", ":")), safe="")
     experiments = quote(json.dumps([experiment_id]), safe="")
     return f"{base.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
+
+
+def runs_url(base: str, experiment_id: str, sweep: str) -> str:
+    """The list of a sweep's trials, best validation accuracy first, in MLflow's view for training (its default is another)."""
+    state = {
+        "workflowType": "machine_learning",
+        "searchFilter": f"tags.`drive.sweep` = '{sweep}' and tags.`drive.role` = 'trial'",
+        "orderByKey": "metrics.`val/accuracy`",
+        "orderByAsc": "false",
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+    }
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?{urlencode(state)}"
 
 
 @contextmanager
