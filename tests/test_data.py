@@ -114,7 +114,7 @@ def test_validation_is_a_balanced_part_of_the_limited_training_set() -> None:
 
 
 def test_a_limit_above_the_set_is_refused() -> None:
-    with pytest.raises(DataError, match=r"dataset\.limit asks for 1443 images, the data set has 1442"):
+    with pytest.raises(DataError, match=r"dataset\.limit asks for 1443 training images, the data set has 1442"):
         load_data(DatasetConfig(name="digits", limit=1443), DIGITS, "cpu")
 
 
