@@ -28,8 +28,8 @@ class Screen:
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
         self.live: Live | None = None
-        self.begun = time.monotonic()
-        self.first_finished: int | None = None
+        self.first_finished: int | None = None  # trials that were finished before this run
+        self.paced_since: tuple[float, int] | None = None
         self.last_drawn = 0.0
         self.last_line = time.monotonic()
         self.notes: deque[str] = deque(maxlen=NOTES)
@@ -97,12 +97,17 @@ class Screen:
         return Group(*parts)  # type: ignore[arg-type]
 
     def _time_left(self, state: SweepState) -> str:
-        """Seconds left by the pace of the trials that finished in this run."""
-        finished = state.counts()["finished"]
+        """Seconds left by the pace since the first trial of this run finished, so that start-up does not count."""
+        counts = state.counts()
+        finished = counts["finished"]
         done = finished - (self.first_finished or 0)
-        if done < 3:
+        if done == 0:
             return ""
-        seconds = (time.monotonic() - self.begun) / done * (len(state.trials) - finished)
+        self.paced_since = self.paced_since or (time.monotonic(), done)
+        since, before = self.paced_since
+        if done - before < 3:
+            return ""
+        seconds = (time.monotonic() - since) / (done - before) * (counts["waiting"] + counts["running"])
         return f", about {duration(seconds)} left" if seconds >= 1 else ""
 
 

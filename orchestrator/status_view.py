@@ -36,7 +36,7 @@ def print_status(state: SweepState) -> None:
     best = best_trial(state)
     if best is not None:
         accuracies = ", ".join(f"{name} {best.metrics[name]:.4f}" for name in ("val/accuracy", "test/accuracy"))
-        console.print(f"best at the highest sparsity: {best.name} ({best.key}), {accuracies}")
+        console.print(f"best at the highest sparsity: {best.name} ({best.key}), {accuracies}", soft_wrap=True)
     if state.tracking_pending:
         reason = f" ({state.tracking_error})" if state.tracking_error else ""
         console.print(f"MLflow lacks {state.tracking_pending} events{reason}; drive-sweep sync {state.sweep} sends them")
