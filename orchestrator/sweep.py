@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -199,6 +200,8 @@ def _joined_cluster(address: str | None) -> Iterator[None]:
     if own and "RAY_AUTH_MODE" not in os.environ and "RAY_AUTH_TOKEN" not in os.environ:
         os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
         added = ["RAY_AUTH_MODE", "RAY_AUTH_TOKEN"]
+    if not own:
+        _refuse_dead_address(str(address))
     import ray  # reads both while it is imported
 
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -222,6 +225,20 @@ def _joined_cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
         for name in added:
             os.environ.pop(name, None)
+
+
+def _refuse_dead_address(address: str) -> None:
+    """Raises SetupError if nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise SetupError(
+            f"nothing answers at the Ray cluster's address {address}: {error.strerror or error}; "
+            "give the address of a running head with --address or RAY_ADDRESS, or neither for a local Ray"
+        ) from error
 
 
 def _settings(folder: SweepFolder, plan: Plan) -> Any:

@@ -47,10 +47,13 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "orchestrator.cli", *map(str, arguments)]
 
 
-def drive_sweep(*arguments: object, expect: int | None = 0, timeout_s: float = 300) -> Answer:
+def drive_sweep(
+    *arguments: object, expect: int | None = 0, timeout_s: float = 300, environment: dict[str, str] | None = None
+) -> Answer:
     """Runs one command to its end."""
     begun = time.monotonic()
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout_s, check=False)
+    everything = os.environ | (environment or {})
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout_s, check=False, env=everything)
     answer = Answer(done.returncode, done.stdout, done.stderr, time.monotonic() - begun)
     if expect is not None and answer.code != expect:
         raise AssertionError(f"{arguments} ended with {answer.code}:\n{answer.stdout}\n{answer.stderr}")

@@ -7,9 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,6 +160,58 @@ def test_ctrl_c_leaves_checkpoints_and_resume_completes(undisturbed: Finished, s
     assert "RUNNING" not in {run.info.status for run in runs(storage)}
     drive_sweep("resume", "tiny", "--storage", storage, "--quiet")
     assert_same_as(undisturbed, storage)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Address of a running Ray head with token authentication, and the environment that opens it."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    scratch = tempfile.mkdtemp(prefix="ray-")  # sockets have short paths
+    ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2", f"--port={port}"]
+    ray += ["--node-ip-address=127.0.0.2", "--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={scratch}"]
+    environment = os.environ | token | {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1"}
+    with open(tmp_path / "head.log", "w") as log:
+        head = subprocess.Popen(ray, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for(lambda: "block forever" in (tmp_path / "head.log").read_text())
+        yield f"127.0.0.2:{port}", token
+    finally:
+        for pid in [*descendants(head.pid), head.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        head.wait()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def test_a_sweep_runs_on_an_existing_cluster_with_its_token(
+    undisturbed: Finished, storage: Path, cluster: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, token = cluster
+    for name, value in token.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    drive_sweep("run", undisturbed.file, "--storage", storage, "--quiet")
+    assert_same_as(undisturbed, storage)
+
+
+def test_a_dead_cluster_address_is_told_at_once(undisturbed: Finished, storage: Path) -> None:
+    answer = drive_sweep("run", undisturbed.file, "--storage", storage, "--address", "127.0.0.1:9", expect=3)
+    assert "nothing answers at the Ray cluster's address 127.0.0.1:9" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_plain_run_needs_no_home_and_leaves_nothing_there(undisturbed: Finished, storage: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o500)
+    environment = {"HOME": str(home), "DRIVE_SWEEP_CACHE": str(tmp_path / "cache")}
+    answer = drive_sweep(
+        "run", undisturbed.file, "--storage", storage, "--set", "search.warmup_epochs=[0]", "--quiet", environment=environment
+    )
+    assert answer.code == 0
+    assert not [path for path in home.rglob("*") if "auth" in path.name]
 
 
 def test_a_diverging_warm_up_fails_its_trials_at_once_and_no_others(tmp_path: Path, storage: Path) -> None:
