@@ -6,11 +6,13 @@ A --json answer goes to stdout alone; progress and errors go to stderr. Exit cod
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 
-from orchestrator.errors import EXIT_SIGINT, SweepError
+from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError
 
+STORAGE_TROUBLES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 FILE_HELP = "sweep file, or the name of a ready sweep (digits, fashion-mnist, cifar10-resnet20)"
 
 
@@ -21,14 +23,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from orchestrator import commands
 
         return int(getattr(commands, options.command.replace("-", "_"))(options))
-    except SweepError as error:
-        print(f"drive-sweep: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return EXIT_SIGINT
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except SweepError as error:
+        print(f"drive-sweep: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        if error.errno not in STORAGE_TROUBLES:
+            raise
+        print(
+            f"drive-sweep: {error.filename or 'storage'}: {error.strerror}; make room, or give another --storage",
+            file=sys.stderr,
+        )
+        return EXIT_ENVIRONMENT
+    except KeyboardInterrupt:
+        return EXIT_SIGINT
 
 
 def _parser() -> argparse.ArgumentParser:

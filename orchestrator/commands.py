@@ -6,7 +6,7 @@ Heavy modules are imported inside the function that needs them, so that `plan` a
 from __future__ import annotations
 
 import json
-import shutil
+import re
 import signal
 import sys
 import time
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.spec import SweepSpec
 
 DEFAULT_STORAGE = "./runs"
+LOG_HEAD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 
 
 def init(options: Namespace) -> int:
@@ -106,11 +107,15 @@ def resume(options: Namespace) -> int:
     _say_resume(planned, keys, failed, storage, options.from_scratch)
     if options.dry_run:
         return EXIT_DONE
+    if not keys:
+        if _nothing_left(folder, planned):
+            return _finished(folder, options)
+        if planned.unfinished:
+            _say("nothing to resume")
+            return EXIT_DONE
     if options.from_scratch:
         for key in keys:
             set_aside(storage, key)
-    if not keys and _nothing_left(folder, planned):
-        return _finished(folder, options)
     text = (storage.read(folder.file("sweep.yaml")) or b"").decode()
     chosen = RunOptions(chosen=lambda key: key in keys, address=options.address, quiet=options.quiet)
     return _told(folder, options, run_sweep(planned, text, storage, chosen))
@@ -129,26 +134,29 @@ def logs(options: Namespace) -> int:
     storage = _storage(options)
     folder = open_sweep(storage, options.name)
     path = storage.path(folder.file("sweep.log"))
-    wanted = ""
+    wanted = re.compile("")
     if options.trial:
         state = folder.read_state()
         if state is None or options.trial not in state.trials:
             raise UserError(
                 f"--trial {options.trial}: no such trial in sweep {options.name!r}; `drive-sweep status` lists them"
             )
-        wanted = state.trials[options.trial].name
-    position = 0
+        wanted = re.compile(rf" {re.escape(state.trials[options.trial].name)}(?=[ :]|$)")
+    position, shown, ended = 0, True, not options.follow
     while True:
         if path.exists():
             with open(path) as file:
                 file.seek(position)
                 for line in file:
-                    if not wanted or f" {wanted}" in line:
+                    if LOG_HEAD.match(line):  # what follows without a time belongs to it
+                        shown = bool(wanted.search(line.rstrip()))
+                    if shown:
                         print(line, end="")
                 position = file.tell()
-        state = folder.read_state()
-        if not options.follow or state is None or not driver_alive(state.driver):
+        if ended:
             break
+        state = folder.read_state()
+        ended = state is None or not driver_alive(state.driver)  # then once more, for what came meanwhile
         sys.stdout.flush()
         time.sleep(0.5)
     error = storage.read_json(trial_file(options.trial, ERROR)) if options.trial else None
@@ -165,6 +173,9 @@ def stop(options: Namespace) -> int:
         return EXIT_DONE
     if options.trial and options.trial not in state.trials:
         raise UserError(f"--trial {options.trial}: no such trial in sweep {options.name!r}; `drive-sweep status` lists them")
+    if options.trial and state.trials[options.trial].state not in ("running", "waiting"):
+        _say(f"trial {options.trial} does not run: it is {state.trials[options.trial].state}")
+        return EXIT_DONE
     folder.request_stop(options.trial)
     if options.trial:
         _say(f"asked trial {options.trial} to stop; it leaves a checkpoint at its next boundary")
@@ -189,7 +200,13 @@ def sync(options: Namespace) -> int:
     spec = _spec_of(folder)
     if options.tracking_uri:
         spec = spec.model_copy(update={"tracking": spec.tracking.model_copy(update={"uri": options.tracking_uri})})
-    planned = make_plan(spec, storage, hash_data=True)
+    record = storage.read_json(folder.file("trials.json"))
+    planned = make_plan(spec, storage, digest=record["data_digest"])
+    if {one["key"] for one in record["trials"]} != {one.key for one in planned.trials}:
+        raise UserError(
+            f"sweep {folder.name!r} was run by code with other numerics, so its records cannot be told from the sweep file; "
+            f"use that version, or run the sweep again"
+        )
     facts = sync_sweep(folder, planned)
     print(json.dumps(facts)) if options.json else _say(f"MLflow at {facts['uri']} shows {facts['runs']} runs of {options.name}")
     return EXIT_DONE
@@ -236,23 +253,26 @@ def ui(options: Namespace) -> int:
 
 
 def set_aside(storage: Storage, key: str) -> None:
-    """Moves a trial's folder out of the way, so that it begins again; nothing is deleted."""
-    folder = storage.path(f"trials/{key}")
+    """Moves a trial's folder out of the way, so that it begins again; nothing is deleted.
+
+    Attempts go on counting, so that a late worker of the old folder cannot write into the new one.
+    """
+    folder, attempt = storage.path(f"trials/{key}"), newest_attempt(storage, key)
     if folder.exists():
-        aside = storage.path(f"trials/.aside/{key}-{newest_attempt(storage, key)}")
+        aside = storage.path(f"trials/.aside/{key}-{attempt}")
         aside.parent.mkdir(parents=True, exist_ok=True)
-        if aside.exists():
-            shutil.rmtree(aside)
-        folder.rename(aside)
+        if not aside.exists():  # else nothing but the count has been in the folder since
+            folder.rename(aside)
+        storage.write_json(trial_file(key, "attempt.json"), {"attempt": attempt + 1})
 
 
 def _spec(options: Namespace) -> SweepSpec:
     from orchestrator.spec import load_spec
 
     overrides = list(options.set)
-    overrides += [f"name={options.name}"] if options.name else []
-    overrides += [f"storage={options.storage}"] if options.storage else []
-    overrides += [f"tracking.uri={options.tracking_uri}"] if options.tracking_uri else []
+    overrides += [f"name={json.dumps(options.name)}"] if options.name else []
+    overrides += [f"storage={json.dumps(options.storage)}"] if options.storage else []
+    overrides += [f"tracking.uri={json.dumps(options.tracking_uri)}"] if options.tracking_uri else []
     return load_spec(options.file, overrides)
 
 
@@ -300,12 +320,15 @@ def _told(folder: SweepFolder, options: Namespace, code: int) -> int:
     if options.json:
         print(json.dumps(state.to_status(), indent=1))
         return code
+    waiting = state.counts()["waiting"] + state.counts()["stopped"]
+    if code == EXIT_DONE and waiting:
+        _say(f"{waiting} trials are left alone; drive-sweep resume {folder.name} runs them")
     if code in (EXIT_DONE, EXIT_TRIALS_FAILED) and state.counts()["finished"]:
         make_report(folder, state).print()
     print_failures(state)
     if code == EXIT_DONE:
         _say(f"MLflow UI: drive-sweep ui {folder.name}" + _storage_option(folder))
-    else:
+    elif any(status.state != "finished" for status in state.trials.values()):
         _say(f"to continue: drive-sweep resume {folder.name}" + _storage_option(folder))
     return code
 

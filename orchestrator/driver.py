@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,13 +91,19 @@ class Driver:
         if now - self.last_stop_check >= STOP_CHECK_S:
             self.last_stop_check = now
             asked = self.signal is not None or self.folder.storage.exists(self.folder.file("stop"))
-            if asked and self.stop_deadline is None:
-                self._log("stopping: waiting for checkpoints")
-                self.folder.request_stop()
-                self.queue.stopping = True
-                self.stop_deadline = now + self.stop_grace_s
+            if asked:
+                self.begin_stop()
             self.take_tracking_news()
         self.screen.draw(self.state)
+
+    def begin_stop(self) -> None:
+        """Hands out nothing more and asks the running stages to leave checkpoints, for as long as the grace lasts."""
+        if self.stop_deadline is None:
+            self.queue.stopping = True
+            self.stop_deadline = time.monotonic() + self.stop_grace_s
+            self._log("stopping: waiting for checkpoints")
+            with suppress(OSError):  # without the file the stages are cut off when the grace ends
+                self.folder.request_stop()
 
     def take_tracking_news(self) -> None:
         """Copies what the tracking thread knows into the state."""
@@ -128,20 +135,35 @@ class Driver:
         self.screen.note(line)
 
 
-def initial_state(plan: Plan) -> SweepState:
-    """Every trial of the plan, finished ones with their results, the others waiting."""
+def initial_state(plan: Plan, before: SweepState | None, queue: StageQueue) -> SweepState:
+    """Every trial and trunk of the plan: finished, waiting because it is in the queue, or as it was before this run."""
     state = SweepState(sweep=plan.spec.name)
+    old_trials, old_warmups = (before.trials, before.warmups) if before else ({}, {})
+    if before:
+        state.parent_run_id, state.experiment_id = before.parent_run_id, before.experiment_id
     for trial in plan.trials:
+        old = old_trials.get(trial.key)
         status = TrialStatus(key=trial.key, name=trial.name, state="waiting", config=complete(trial.config))
         if trial.result is not None:
             status.state = "finished"
             status.metrics, status.model_sha256 = trial.result["metrics"], trial.result["model_sha256"]
+        elif old is not None:
+            status.metrics = old.metrics
+            if trial.key not in queue.trials and old.state in ("failed", "stopped"):
+                status.state, status.error = old.state, old.error
+        status.mlflow_run_id = old.mlflow_run_id if old else None
         state.trials[trial.key] = status
     for warmup in plan.warmups() if plan.spec.share_warmups else ():
         done = all(trial.result is not None for trial in plan.trials if trial.shares and trial.warmup_key == warmup.key)
-        state.warmups[warmup.key] = WarmupStatus(
+        trunk = WarmupStatus(
             key=warmup.key, name=warmup.name, state="finished" if done else "waiting", epochs=warmup.lengths[-1]
         )
+        known = old_warmups.get(warmup.key)
+        if known is not None:
+            trunk.mlflow_run_id = known.mlflow_run_id
+            if warmup.key not in queue.trunks and not done:
+                trunk.state, trunk.error = known.state, known.error
+        state.warmups[warmup.key] = trunk
     return state
 
 
@@ -160,11 +182,15 @@ def make_queue(plan: Plan, storage: Storage, chosen: Callable[[str], bool]) -> S
             work=trial.config.rounds + 10 * trial.config.sparse_epochs,
             warmup_key=trial.warmup_key if share and trial.shares else None,
             lengths=trial.config.warmup_lengths,
-            attempt=newest_attempt(storage, trial.key),
         )
     needed = Counter(entry.warmup_key for entry in trials.values())
     trunks = {warmup.key: _trunk(warmup, trials) for warmup in plan.warmups() if needed[warmup.key]}
-    return StageQueue(trunks=trunks, trials=trials, most_losses=plan.spec.retries.lost)
+    return StageQueue(
+        trunks=trunks,
+        trials=trials,
+        most_losses=plan.spec.retries.lost,
+        newest_attempt=lambda key: newest_attempt(storage, key),
+    )
 
 
 def _trunk(warmup: PlannedWarmup, trials: dict[str, Entry]) -> Entry:

@@ -23,6 +23,7 @@ from orchestrator.spec import SweepSpec, spec_from_resolved
 from orchestrator.state import SweepFolder
 from orchestrator.store import StageFolders, Storage, TrialFolder, newest_attempt, open_storage
 from trainables.config import canonical
+from trainables.failures import StopRequestedError, TrialError
 
 KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -37,7 +38,7 @@ def run_one(options: Namespace, load: Callable[[Namespace], SweepSpec]) -> int:
         plan = make_plan(spec, storage, hash_data=True)
         chosen = _by_index(plan, options.index)
     if chosen.result is not None:
-        return _reproduce(plan, chosen, options)
+        return _reproduce(plan, chosen, storage, options)
     return _run_here(plan, chosen, storage, options)
 
 
@@ -52,6 +53,9 @@ def _by_key(options: Namespace) -> tuple[Plan, Storage, PlannedTrial]:
             for trial in plan.trials:
                 if trial.key == options.file:
                     return plan, storage, trial
+            raise UserError(
+                f"trial {options.file} of sweep {name!r} was named by code with other numerics or other data; use that version"
+            )
     raise UserError(f"no sweep in storage {storage.root} has a trial {options.file}; another storage: --storage")
 
 
@@ -69,8 +73,6 @@ def _by_index(plan: Plan, index: int | None) -> PlannedTrial:
 
 
 def _run_here(plan: Plan, chosen: PlannedTrial, storage: Storage, options: Namespace) -> int:
-    from trainables.failures import StopRequestedError, TrialError
-
     files = TrialFolder(storage, chosen.key, newest_attempt(storage, chosen.key) + 1)
     files.begin()
     signals: list[int] = []
@@ -82,7 +84,7 @@ def _run_here(plan: Plan, chosen: PlannedTrial, storage: Storage, options: Names
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
-        result = _compute(plan, chosen, files, storage)
+        result = _compute(plan, chosen, files, storage, storage)
     except StopRequestedError as error:
         print(f"{chosen.name}: {error}", file=sys.stderr)
         return 128 + signals[-1]
@@ -92,14 +94,18 @@ def _run_here(plan: Plan, chosen: PlannedTrial, storage: Storage, options: Names
     return _tell(result, chosen, options)
 
 
-def _reproduce(plan: Plan, chosen: PlannedTrial, options: Namespace) -> int:
+def _reproduce(plan: Plan, chosen: PlannedTrial, made_in: Storage, options: Namespace) -> int:
     """Computes a finished record again, elsewhere, and compares the digests."""
     assert chosen.result is not None
     with tempfile.TemporaryDirectory() as folder:
         storage = open_storage(folder, create=True)
         files = TrialFolder(storage, chosen.key, 1)
         files.begin()
-        result = _compute(plan, chosen, files, storage)
+        try:
+            result = _compute(plan, chosen, files, storage, made_in)
+        except TrialError as error:
+            print(f"{chosen.key} {chosen.name} cannot be computed again ({error.kind}): {error}", file=sys.stderr)
+            return EXIT_TRIALS_FAILED
     same = result["model_sha256"] == chosen.result["model_sha256"]
     then, now = chosen.result["fingerprints"], result["fingerprints"]
     print(f"{chosen.name} computed again: the record {'is reproduced' if same else 'differs'}", file=sys.stderr)
@@ -109,7 +115,8 @@ def _reproduce(plan: Plan, chosen: PlannedTrial, options: Namespace) -> int:
     return EXIT_DONE if same else EXIT_TRIALS_FAILED
 
 
-def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Storage) -> dict[str, Any]:
+def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Storage, made_in: Storage) -> dict[str, Any]:
+    """The trial's result; automatic choices are those of the sweep in `made_in`, where it made them already."""
     import torch
 
     from trainables.checkpoint import TrialState
@@ -117,10 +124,12 @@ def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Stor
     from trainables.runtime import Runtime, resolve_precision
 
     resources = plan.spec.resources
+    resolved = made_in.read_json(SweepFolder(made_in, plan.spec.name).file("resolved.json")) or {}
     device = resources.device
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = resolve_precision(chosen.config.precision, device)
+        device = resolved.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    written = chosen.config.precision
+    precision = resolve_precision(resolved.get("auto", written) if written == "auto" else written, device)
     deterministic = device == "cpu" if resources.deterministic is None else resources.deterministic
     runtime = Runtime(
         device=device, threads=max(1, int(resources.cpus_per_trial)), precision=precision, deterministic=deterministic
@@ -143,7 +152,9 @@ def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Stor
             source=plan.spec.source(),
             runtime=runtime,
             files=files,
-            snapshots=folders.warmups(chosen.warmup_key, runtime.fingerprint_id()),
+            snapshots=folders.warmups(chosen.warmup_key, runtime.fingerprint_id())
+            if plan.spec.share_warmups
+            else folders.private_warmups(chosen.key, runtime.fingerprint_id()),
             checkpoint_seconds=plan.spec.checkpoint_seconds,
             metrics_seconds=0.0,
             on_progress=show,

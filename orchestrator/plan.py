@@ -6,8 +6,6 @@ Read by: sweep.py, cli.py. Never imports torch or ray.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -105,17 +103,20 @@ class Plan:
         return {"hours": hours, "bytes": round(sum(sizes) / len(sizes) * len(self.unfinished)) if sizes else None}
 
 
-def make_plan(spec: SweepSpec, storage: Storage, hash_data: bool = False) -> Plan:
+def make_plan(spec: SweepSpec, storage: Storage, hash_data: bool = False, digest: str | None = None) -> Plan:
     """The plan of a sweep.
 
     Args:
         hash_data: read the data to make their digest if it is not known; without it the plan may show no reuse.
+        digest: the digest on record, for what only reads records; the data need not be here then.
 
     Raises:
         UserError: `hash_data` is set and the data are not where the sweep file says.
     """
     source = spec.source()
-    signature, digest, problem = "", None, ""
+    signature, problem = "", ""
+    if digest is not None:
+        return _planned(spec, storage, signature, digest, problem)
     try:
         if hash_data:
             datasets.ensure_present(source)
@@ -128,7 +129,10 @@ def make_plan(spec: SweepSpec, storage: Storage, hash_data: bool = False) -> Pla
         if hash_data:
             raise UserError(str(error)) from error
         problem = str(error)
+    return _planned(spec, storage, signature, digest, problem)
 
+
+def _planned(spec: SweepSpec, storage: Storage, signature: str, digest: str | None, problem: str) -> Plan:
     configs = expand(spec)
     trials = []
     for name, config in zip(trial_names(configs), configs, strict=True):
@@ -169,9 +173,3 @@ def _results_like(storage: Storage, config: TrialConfig) -> Iterator[dict[str, A
             found += 1
         if found == 20:
             return
-
-
-def plan_digest(plan: Plan) -> str:
-    """Hash of the keys and names of a plan: two plans with the same digest ask for the same trials."""
-    content = json.dumps([(trial.key, trial.name) for trial in plan.trials])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]

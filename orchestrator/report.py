@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.figures import heat_map
-from orchestrator.results import Setting, config_name, fingerprint_counts, panels, settings_of
+from orchestrator.results import Setting, baseline_of, config_name, fingerprint_counts, panels, settings_of
 from orchestrator.state import SweepFolder, SweepState
 from orchestrator.store import trial_file
 from trainables.config import canonical
@@ -94,12 +94,12 @@ class Report:
 
     def figures(self) -> dict[str, bytes]:
         """File name -> PNG of every heat map with more than one field."""
-        dense = next((one.test.mean for one in self.settings if one.is_dense and one.test), None)
         made = {}
         for title, members in panels(self.settings):
             if len(members) > 1:
                 name = title.replace("sparsity ", "heatmap-s").replace(", ", "-").replace("/", "-")
-                made[f"{name}.png"] = heat_map(title, members, dense)
+                dense = baseline_of(members[0], self.settings)
+                made[f"{name}.png"] = heat_map(title, members, dense.test.mean if dense and dense.test else None)
         return made
 
     def _columns(self) -> list[str]:

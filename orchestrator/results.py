@@ -66,6 +66,13 @@ def settings_of(state: SweepState) -> list[Setting]:
     return [_marked(setting, made) for setting in made]
 
 
+def baseline_of(setting: Setting, settings: list[Setting]) -> Setting | None:
+    """The dense setting that differs from this one in nothing but pruning, if there is one."""
+    wanted = {part for part in setting.others.split(", ") if part and not _about_pruning(part.partition("=")[0])}
+    dense = [one for one in settings if one.is_dense]
+    return next((one for one in dense if {part for part in one.others.split(", ") if part} == wanted), None)
+
+
 def panels(settings: list[Setting]) -> list[tuple[str, list[Setting]]]:
     """Title and settings of every heat map: one per sparsity and combination of other axes."""
     found: dict[str, list[Setting]] = {}
@@ -94,6 +101,11 @@ def _varying_keys(state: SweepState) -> list[str]:
     return [key for key in keys if key not in SPELLED_OUT and len({repr(config[key]) for config in configs}) > 1]
 
 
+def _about_pruning(key: str) -> bool:
+    """Whether a key has no meaning for a dense baseline."""
+    return key in ("method", "rewind") or key.startswith(("warmup.", "drive.", "prunable."))
+
+
 def _setting(trials: list[TrialStatus], varying: list[str]) -> Setting:
     finished = [trial for trial in trials if trial.state == "finished"]
     values = flat(trials[0].config)
@@ -102,7 +114,7 @@ def _setting(trials: list[TrialStatus], varying: list[str]) -> Setting:
     search = [trial.metrics.get("cost/search_seconds", 0.0) for trial in finished]
     return Setting(
         config=from_canonical(TrialConfig, trials[0].config),
-        others="" if is_dense else ", ".join(f"{key}={values[key]}" for key in varying),
+        others=", ".join(f"{key}={values[key]}" for key in varying if not (is_dense and _about_pruning(key))),
         validation=_spread(finished, "val/accuracy"),
         test=_spread(finished, "test/accuracy"),
         search_seconds=statistics.fmean(search) if search else 0.0,

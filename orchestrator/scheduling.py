@@ -28,11 +28,18 @@ class Hooks:
     Attributes:
         on_report: an entry's report, its end included.
         on_tick: a few times a second, also while nothing happens.
+        on_problem: once, when one of the others or the queue has failed; must end the sweep in an orderly way.
     """
 
-    def __init__(self, on_report: Callable[[Entry, dict[str, Any]], None], on_tick: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        on_report: Callable[[Entry, dict[str, Any]], None],
+        on_tick: Callable[[], None],
+        on_problem: Callable[[], None],
+    ) -> None:
         self.on_report = on_report
         self.on_tick = on_tick
+        self.on_problem = on_problem
         self.problem: str | None = None
 
     def guarded(self, call: Callable[..., None], *arguments: Any) -> None:
@@ -40,7 +47,9 @@ class Hooks:
         try:
             call(*arguments)
         except Exception:
-            self.problem = self.problem or traceback.format_exc()
+            if self.problem is None:
+                self.problem = traceback.format_exc()
+                self.on_problem()
 
 
 class StageSearcher(Searcher):  # type: ignore[misc]
@@ -54,8 +63,6 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         self.nodes: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        if self.hooks.problem and not self.queue.stopping:
-            self.queue.stopping = True
         # While nothing runs Tune calls nothing but this, once a second.
         self.hooks.guarded(self.hooks.on_tick)
         if self.queue.done:
@@ -87,13 +94,16 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         self.hooks.guarded(self.hooks.on_report, entry, result)
         if result.get("event") == "ended":  # Tune shows the last report twice; the entry is gone by then
             del self.running[trial_id]
-            self.queue.ended(entry, result["status"], result["message"])
+            self.hooks.guarded(self.queue.ended, entry, result["status"], result["message"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         entry = self.running.pop(trial_id, None)
         if entry is None:
             return
         node = self.nodes.pop(trial_id, None)
+        self.hooks.guarded(self._lost, entry, node)
+
+    def _lost(self, entry: Entry, node: str | None) -> None:
         lost_node = node is not None and not _node_alive(node)
         self.queue.ended(entry, "lost_node" if lost_node else "lost", "its process was lost")
 

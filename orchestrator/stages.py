@@ -54,12 +54,16 @@ class Entry:
 
 @dataclass(kw_only=True)
 class StageQueue:
-    """The stages of one sweep. `on_change` is called with every entry whose state changed."""
+    """The stages of one sweep.
+
+    `on_change` is called with every entry whose state changed; `newest_attempt` tells the newest attempt at a trial on record.
+    """
 
     trunks: dict[str, Entry]
     trials: dict[str, Entry]
     most_losses: int = 10
     on_change: Callable[[Entry], None] = lambda entry: None
+    newest_attempt: Callable[[str], int] = lambda key: 0
     stopping: bool = False
     landed: dict[str, int] = field(default_factory=dict)  # warm-up key -> longest snapshot announced
 
@@ -76,7 +80,9 @@ class StageQueue:
         if not ready:
             return None
         chosen = max(ready, key=lambda entry: (entry.kind == "trunk", entry.longest * (entry.kind == "trunk"), entry.work))
-        chosen.state, chosen.attempt, chosen.message, chosen.failure = "handed out", chosen.attempt + 1, "", ""
+        chosen.state, chosen.message, chosen.failure = "handed out", "", ""
+        # Somebody else may have tried since: another sweep with the same trial, or the command `trial`.
+        chosen.attempt = max(chosen.attempt, self.newest_attempt(chosen.key)) + 1
         return chosen
 
     def begun(self, entry: Entry) -> None:

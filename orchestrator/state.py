@@ -14,11 +14,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,17 +136,38 @@ class SweepFolder:
                 self.storage.remove(self.file(name))
 
     def log(self, line: str) -> None:
+        """Adds a line to sweep.log; nothing depends on it, so a full disk is no reason to end a sweep here."""
         path = self.storage.path(self.file("sweep.log"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def refuse_second_driver(self) -> None:
         """Raises SetupError if a live driver works on this sweep."""
         state = self.read_state()
         if state is not None and driver_alive(state.driver):
-            where = f"process {state.driver['pid']} on {state.driver['host']}"
-            raise SetupError(f"sweep {self.name!r} is being run by {where}; `drive-sweep stop {self.name}` ends it")
+            raise self._held(f"process {state.driver['pid']} on {state.driver['host']}")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The right to be the sweep's driver, for as long as the block lasts; two that start together cannot both have it.
+
+        Raises:
+            SetupError: another driver has it.
+        """
+        self.refuse_second_driver()
+        path = self.storage.path(self.file("driver.lock"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise self._held("another process") from None
+            yield
+
+    def _held(self, who: str) -> SetupError:
+        return SetupError(f"sweep {self.name!r} is being run by {who}; `drive-sweep stop {self.name}` ends it")
 
 
 def open_sweep(storage: Storage, name: str) -> SweepFolder:

@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SetupError, UserError
+from trainables.failures import SupersededError
+from trainables.records import RESULT
 
 LAYOUT = 1
 
@@ -122,11 +125,20 @@ class TrialFolder:
     attempt: int
     sweep: str | None = None
     stop_asked: bool = False
+    owner: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def begin(self) -> None:
-        """Makes this the newest attempt. Raises SupersededError if a newer one has begun."""
-        self._raise_if_superseded()
-        self.storage.write(trial_file(self.key, "attempt.json"), json.dumps({"attempt": self.attempt}).encode())
+        """Makes this the newest attempt; of two with the same number the one that began last. A finished trial is left alone.
+
+        Raises:
+            SupersededError: a newer attempt has begun.
+        """
+        if self.storage.exists(trial_file(self.key, RESULT)):
+            return
+        newest = newest_attempt(self.storage, self.key)
+        if newest > self.attempt:
+            raise self._superseded(newest)
+        self.storage.write_json(trial_file(self.key, "attempt.json"), {"attempt": self.attempt, "owner": self.owner})
 
     def read(self, name: str) -> bytes | None:
         return self.storage.read(trial_file(self.key, name))
@@ -144,11 +156,13 @@ class TrialFolder:
         return any(self.storage.exists(name) for name in stop_files(self.sweep, self.key))
 
     def _raise_if_superseded(self) -> None:
-        from trainables.failures import SupersededError
+        record = self.storage.read_json(trial_file(self.key, "attempt.json")) or {"attempt": 0}
+        same = record["attempt"] == self.attempt and record.get("owner", self.owner) != self.owner
+        if record["attempt"] > self.attempt or same:
+            raise self._superseded(record["attempt"])
 
-        newest = newest_attempt(self.storage, self.key)
-        if newest > self.attempt:
-            raise SupersededError(f"trial {self.key}: attempt {newest} has begun, attempt {self.attempt} gives up")
+    def _superseded(self, newest: int) -> SupersededError:
+        return SupersededError(f"trial {self.key}: attempt {newest} has begun, attempt {self.attempt} gives up")
 
 
 def newest_attempt(storage: Storage, key: str) -> int:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import gc
 import os
-import secrets
 import shutil
 import signal
-import socket
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -24,6 +22,7 @@ from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, Setu
 from orchestrator.plan import Plan
 from orchestrator.progress import Screen, summary_line
 from orchestrator.projection import item_states, make_items, make_tracking, sweep_status
+from orchestrator.ray_cluster import is_own, joined_cluster, quiet_ray_environment, slots
 from orchestrator.report import write_report
 from orchestrator.revision import source_revision
 from orchestrator.state import StateWriter, SweepFolder
@@ -54,16 +53,21 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
         SetupError: another driver runs this sweep, Ray cannot be reached, or GPUs were asked for that are not there.
     """
     folder = SweepFolder(storage, plan.spec.name)
-    folder.refuse_second_driver()
-    state = initial_state(plan)
+    with folder.held():
+        return _run_held(folder, plan, spec_text, options)
+
+
+def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptions) -> int:
+    """The sweep's life from its first file to its last line; no other driver works on it meanwhile."""
+    queue = make_queue(plan, folder.storage, options.chosen)
+    state = initial_state(plan, folder.read_state(), queue)
     prepare_folder(folder, plan, spec_text)
     writer = StateWriter(folder, state)
     writer.start()
-    tracking = make_tracking(plan, storage)
+    tracking = make_tracking(plan, folder.storage)
     tracking.start()  # imports and migrates while Ray starts
     try:
         with Screen(quiet=options.quiet) as screen:
-            queue = make_queue(plan, storage, options.chosen)
             driver = Driver(
                 folder=folder, state=state, writer=writer, tracking=tracking, items=make_items(plan), screen=screen, queue=queue
             )
@@ -71,13 +75,14 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
             _note_signals(driver)
             tracking.reconcile(item_states(plan, state, driver.items))
             folder.log(f"run: {summary_line(state)}")
-            if queue.trials:
-                _run_on_ray(driver, plan, options)
-            driver.interrupt_running()
-        code = _outcome(driver)
-        close_tracking(driver, plan)
-        driver.take_tracking_news()
-        return code
+            try:
+                if queue.trials:
+                    _run_on_ray(driver, plan, options)
+            finally:
+                driver.interrupt_running()
+                close_tracking(driver, plan)
+                driver.take_tracking_news()
+        return _outcome(driver)
     finally:
         tracking.close()
         writer.close()
@@ -94,7 +99,10 @@ def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
         for trial in plan.trials
     ]
     folder.storage.write(folder.file("sweep.yaml"), spec_text.encode())
-    folder.storage.write_json(folder.file("spec.json"), resolved(plan.spec))
+    spec = resolved(plan.spec)
+    if plan.spec.dataset.root is not None:  # `resume` may be called from another folder
+        spec["dataset"]["root"] = str(Path(plan.spec.dataset.root).expanduser().absolute())
+    folder.storage.write_json(folder.file("spec.json"), spec)
     folder.storage.write_json(
         folder.file("trials.json"), {"data_digest": plan.data_digest, "signature": plan.signature, "trials": trials}
     )
@@ -103,34 +111,38 @@ def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
 def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
     """Ray's whole life within a sweep: start or join, run the stages, leave."""
     driver.screen.say("starting Ray")
-    with _quiet_ray_environment(), _joined_cluster(options.address):
+    with quiet_ray_environment(), joined_cluster(options.address):
         _note_signals(driver)  # ray.init() sets its own handler of SIGTERM
         try:
-            _run_stages(driver, plan)
+            _run_stages(driver, plan, is_own(options.address))
+        except InterruptedError:
+            driver.begin_stop()
         finally:
             # What still refers to Ray would be freed later, by any thread; Ray ends a process that does so after shutdown.
             gc.collect()
 
 
-def _run_stages(driver: Driver, plan: Plan) -> None:
+def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
     """Decides the automatic choices, and lets Tune run the stages that the queue hands out."""
     from ray import tune
 
     from orchestrator.scheduling import Hooks, OutOfTimeError, StageSearcher, Ticker
     from trainables.stage import run_stage
 
-    settings = _settings(driver.folder, plan)
-    hooks = Hooks(driver.on_report, driver.on_tick)
+    settings = _settings(driver, plan)
+    hooks = Hooks(driver.on_report, driver.on_tick, driver.begin_stop)
     resources = plan.spec.resources
     gpus = _gpus_per_trial(plan) if settings.runtime.device == "cuda" else 0.0
-    slots = _slots(resources.cpus_per_trial, gpus)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
+    fitting = slots(resources.cpus_per_trial, gpus, own_cluster)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, fitting))
 
     def placement(config: dict[str, Any]) -> dict[str, float]:
         return {"cpu": resources.cpus_per_trial, "gpu": 1.0 if config.get("whole_gpu") and gpus else gpus}
 
     trainable = tune.with_resources(tune.with_parameters(run_stage, settings=settings), placement)
-    driver.screen.say(f"{len(driver.queue.trials)} trials on {slots} slots, {settings.runtime.device}")
+    driver.screen.say(f"{len(driver.queue.trials)} trials on {fitting} slots, {settings.runtime.device}")
+    if fitting == 0:
+        driver.screen.say("no node of the cluster has room for a trial (resources in the sweep file); waiting for one that has")
     scratch = tempfile.mkdtemp(prefix="drive-sweep-")
     try:
         tune.Tuner(
@@ -154,115 +166,24 @@ def _run_stages(driver: Driver, plan: Plan) -> None:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if hooks.problem:
-        raise RuntimeError(f"the driver failed while the sweep ran; it can be resumed\n{hooks.problem}")
-
-
-@contextmanager
-def _quiet_ray_environment() -> Iterator[None]:
-    """Tune without its own loggers, files and signal handler; see the traps in the module of the Searcher."""
-    settings = {
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-        "TUNE_WARN_THRESHOLD_S": "60",
-        "RAY_AIR_NEW_OUTPUT": "0",
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    }
-    before = {name: os.environ.get(name) for name in [*settings, "TUNE_MAX_PENDING_TRIALS_PG"]}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _joined_cluster(address: str | None) -> Iterator[None]:
-    """A Ray cluster: the one at `address` or RAY_ADDRESS, else one of our own on this machine.
-
-    Our own gets a token made for it alone, so that no other user of the machine can use it and nothing is written into
-    the home folder; for an existing cluster the user's RAY_AUTH_MODE and token count.
-
-    Raises:
-        SetupError: the cluster cannot be reached.
-    """
-    import logging
-
-    address = address or os.environ.get("RAY_ADDRESS")
-    own = address in (None, "", "local")
-    added: list[str] = []
-    if own and "RAY_AUTH_MODE" not in os.environ and "RAY_AUTH_TOKEN" not in os.environ:
-        os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
-        added = ["RAY_AUTH_MODE", "RAY_AUTH_TOKEN"]
-    if not own:
-        _refuse_dead_address(str(address))
-    import ray  # reads both while it is imported
-
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    try:
-        ray.init(
-            address="local" if own else address,
-            num_cpus=cpus if own else None,
-            include_dashboard=False if own else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-        )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
-        where = "a local Ray" if own else f"the Ray cluster at {address}"
-        hint = "" if own else "; is it up, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN those of the cluster?"
-        raise SetupError(f"cannot start or reach {where}: {str(error).strip().splitlines()[0]}{hint}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-        for name in added:
-            os.environ.pop(name, None)
-
-
-def _refuse_dead_address(address: str) -> None:
-    """Raises SetupError if nothing listens at HOST:PORT; Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if not port.isdigit() or "/" in host:
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
         raise SetupError(
-            f"nothing answers at the Ray cluster's address {address}: {error.strerror or error}; "
-            "give the address of a running head with --address or RAY_ADDRESS, or neither for a local Ray"
-        ) from error
+            f"the driver failed while the sweep ran; `drive-sweep resume {plan.spec.name}` continues it\n{hooks.problem}"
+        )
 
 
-def _settings(folder: SweepFolder, plan: Plan) -> Any:
+def _settings(driver: Driver, plan: Plan) -> Any:
     """What all stages share; automatic choices are made once per sweep and kept in resolved.json."""
-    import ray
-
-    from trainables.runtime import Runtime, resolve_precision
+    from trainables.runtime import Runtime
     from trainables.stage import Settings
 
-    spec = plan.spec
+    folder, spec = driver.folder, plan.spec
     resources = spec.resources
-    gpus_there = ray.cluster_resources().get("GPU", 0)
-    wants_gpu = resources.device == "cuda" or (resources.device == "auto" and bool(resources.gpus_per_trial))
-    if wants_gpu and not gpus_there:
-        raise SetupError(
-            "resources: GPUs are asked for, but the cluster has none; set resources.device: cpu, or join a cluster with GPUs"
-        )
-    device = "cuda" if wants_gpu or (resources.device == "auto" and gpus_there) else "cpu"
     chosen: dict[str, Any] = folder.storage.read_json(folder.file("resolved.json")) or {}
+    device = _device(plan, chosen.get("device"))
     if chosen.get("device") != device:
         chosen = {"device": device}
     if "auto" not in chosen and any(trial.config.precision == "auto" for trial in plan.trials):
-        resolve = ray.remote(num_cpus=1, num_gpus=_gpus_per_trial(plan) if device == "cuda" else 0)(resolve_precision)
-        chosen["auto"] = ray.get(resolve.remote("auto", device))
+        chosen["auto"] = _automatic_precision(driver, plan, device)
     folder.storage.write_json(folder.file("resolved.json"), chosen)
     deterministic = device == "cpu" if resources.deterministic is None else resources.deterministic
     return Settings(
@@ -277,17 +198,46 @@ def _settings(folder: SweepFolder, plan: Plan) -> Any:
     )
 
 
-def _gpus_per_trial(plan: Plan) -> float:
-    return 1.0 if plan.spec.resources.gpus_per_trial is None else plan.spec.resources.gpus_per_trial
+def _device(plan: Plan, chosen_before: str | None) -> str:
+    """cpu or cuda: as the sweep file says, else as this sweep ran before, else a GPU where there is one.
 
-
-def _slots(cpus: float, gpus: float) -> int:
-    """How many stages fit on the cluster at once; at least one, which then waits for the cluster to grow."""
+    Raises:
+        SetupError: it is to be a GPU, and the cluster has none.
+    """
     import ray
 
-    there = ray.cluster_resources()
-    fits = [there.get("CPU", 0) / cpus] + ([there.get("GPU", 0) / gpus] if gpus else [])
-    return max(1, int(min(fits)))
+    resources = plan.spec.resources
+    gpus_there = ray.cluster_resources().get("GPU", 0)
+    if resources.device != "auto":
+        device = str(resources.device)
+    else:
+        device = chosen_before or ("cuda" if gpus_there or resources.gpus_per_trial else "cpu")
+    if device == "cuda" and not gpus_there:
+        why = "this sweep ran on GPUs before" if chosen_before == "cuda" else "GPUs are asked for"
+        raise SetupError(f"resources: {why}, but the cluster has none; set resources.device: cpu, or join a cluster with GPUs")
+    return device
+
+
+def _automatic_precision(driver: Driver, plan: Plan, device: str) -> str:
+    """What `precision: auto` stands for, asked on a worker, where the hardware is."""
+    import ray
+
+    from trainables.runtime import resolve_precision
+
+    gpus = _gpus_per_trial(plan) if device == "cuda" else 0
+    answer = ray.remote(num_cpus=1, num_gpus=gpus)(resolve_precision).remote("auto", device)
+    waited_s = 0.0
+    while not ray.wait([answer], timeout=0.5)[0]:
+        waited_s += 0.5
+        if driver.signal is not None:
+            raise InterruptedError
+        if waited_s == 30:
+            driver.screen.say("waiting for a free slot, to choose the precision there")
+    return str(ray.get(answer))
+
+
+def _gpus_per_trial(plan: Plan) -> float:
+    return 1.0 if plan.spec.resources.gpus_per_trial is None else plan.spec.resources.gpus_per_trial
 
 
 def _note_signals(driver: Driver) -> None:
@@ -303,20 +253,20 @@ def _note_signals(driver: Driver) -> None:
 
 
 def _outcome(driver: Driver) -> int:
-    """The exit code: everything done, some trials failed, or interrupted."""
+    """The exit code, judged by the trials that were to run: all done, some failed, or interrupted."""
     if driver.signal is not None:
         return 128 + driver.signal
-    if driver.stop_deadline is not None:
-        return EXIT_SIGINT
-    counts = driver.state.counts()
-    return EXIT_DONE if counts["finished"] == len(driver.state.trials) else EXIT_TRIALS_FAILED
+    states = [entry.state for entry in driver.queue.trials.values()]
+    if "failed" in states:
+        return EXIT_TRIALS_FAILED
+    return EXIT_DONE if all(state == "finished" for state in states) else EXIT_SIGINT
 
 
 def close_tracking(driver: Driver, plan: Plan) -> None:
     """Brings MLflow up to date, as far as it can be reached; the report goes along as artifacts of the sweep's run."""
     signalled = driver.signal
     stopped = signalled is not None or driver.stop_deadline is not None
-    artifacts = {} if stopped else write_report(driver.folder, driver.state)
+    artifacts = {} if stopped else _report(driver)
     driver.tracking.close_sweep("KILLED" if stopped else sweep_status(driver.state), artifacts)
     patience_s = HURRIED_FLUSH_S if stopped else FLUSH_S
     if not driver.tracking.flush(patience_s, give_up=lambda: driver.signal != signalled):
@@ -324,3 +274,12 @@ def close_tracking(driver: Driver, plan: Plan) -> None:
             f"MLflow: {driver.tracking.pending} events could not be sent ({driver.tracking.last_error}); "
             f"results are safe, `drive-sweep sync {plan.spec.name}` sends them"
         )
+
+
+def _report(driver: Driver) -> dict[str, bytes]:
+    """The report as artifacts; a picture that cannot be drawn does not decide how a sweep ends."""
+    try:
+        return write_report(driver.folder, driver.state)
+    except Exception as error:
+        driver.screen.say(f"the report could not be made ({error}); `drive-sweep report {driver.folder.name}` tries again")
+        return {}

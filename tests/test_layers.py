@@ -20,7 +20,7 @@ HEAVY = ("ray", "mlflow", "pyarrow", "sklearn", "torchvision", "pandas", "PIL")
 WITH_RAY_OR_MLFLOW = ("stage", "served_model")
 WITHOUT_TORCH = ("config", "datasets", "failures", "metrics", "records", "schedules")
 
-RAY = ("scheduling", "sweep", "jobs", "doctor")
+RAY = ("ray_cluster", "scheduling", "sweep", "jobs", "doctor")
 MLFLOW = ("tracking", "mlflow_client", "model_upload", "run_results", "sweep_runs", "ui")  # tracking and its parts
 
 

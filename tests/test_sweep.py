@@ -203,6 +203,26 @@ def test_a_dead_cluster_address_is_told_at_once(undisturbed: Finished, storage: 
     assert "Traceback" not in answer.stderr
 
 
+def test_a_trial_that_never_fits_on_this_machine_is_refused(undisturbed: Finished, storage: Path) -> None:
+    cpus = "resources.cpus_per_trial=4096"
+    answer = drive_sweep("run", undisturbed.file, "--storage", storage, "--set", cpus, "--quiet", expect=3)
+    assert "resources.cpus_per_trial is 4096, this machine has" in answer.stderr
+    assert "RUNNING" not in {run.info.status for run in runs(storage)}
+
+
+def test_one_trial_can_be_stopped_and_resumed_while_the_others_go_on(undisturbed: Finished, storage: Path) -> None:
+    process = start("run", undisturbed.file, "--storage", storage)
+    trials = wait_for(lambda: storage.joinpath("sweeps/tiny/state.json").exists() and status("tiny", storage)["trials"])
+    last = next(trial["key"] for trial in trials if trial["name"] == "w02-i001-s0.9-r0")
+    drive_sweep("stop", "tiny", "--trial", last, "--storage", storage)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 130, output
+    told = status("tiny", storage)
+    assert (told["finished"], told["stopped"]) == (TRIALS - 1, 1)
+    drive_sweep("resume", "tiny", "--trial", last, "--storage", storage, "--quiet")
+    assert_same_as(undisturbed, storage)
+
+
 def test_a_plain_run_needs_no_home_and_leaves_nothing_there(undisturbed: Finished, storage: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o500)

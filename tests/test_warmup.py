@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from orchestrator.store import Storage
-from tests.trials import DIGITS, RUNTIME, all_files, metric_points, new_storage, run, tiny_config, warmup_folder
+from tests.trials import DIGITS, RUNTIME, all_files, metric_points, new_storage, run, tiny_config, trial_context, warmup_folder
 from trainables.checkpoint import DamagedCheckpointError, TrialState, from_bytes, to_bytes
 from trainables.config import TrialConfig, warmup_key
 from trainables.data import load_data
 from trainables.models import build_model, initialize
+from trainables.phases import run_trial
 from trainables.runtime import Runtime
 from trainables.training import make_optimizer, momentum_of, train_epoch
 from trainables.warmup import Trunk
@@ -216,3 +217,27 @@ def test_length_zero_is_the_initialisation_and_leaves_no_snapshot(tmp_path: Path
     storage = new_storage(tmp_path)
     state = trunk(FOUR, storage).state_at(0)
     assert (state.position, momentum_of(state.optimizer, state.model), all_files(storage)) == (0, {}, {})
+
+
+def test_a_snapshot_that_a_rewinding_trial_heals_holds_no_points_of_the_trial(tmp_path: Path) -> None:
+    config = tiny_config(warmup_epochs=3, rewind="epoch 2", sparsity=0.9)
+    storage = new_storage(tmp_path)
+    context = trial_context(config, storage)
+
+    class LostError(BaseException):
+        pass
+
+    def lose_the_snapshots(state: TrialState) -> None:
+        if state.phase == "prune":  # they are gone, and the trial with them
+            for epoch in context.snapshots.epochs():
+                context.snapshots.remove(epoch)
+            raise LostError
+
+    with pytest.raises(LostError):
+        run_trial(config, replace(context, on_progress=lose_the_snapshots))
+    result = run_trial(config, trial_context(config, storage, attempt=2))  # its rewind trains the trunk again
+    assert result["metrics"]["prune/sparsity"] == pytest.approx(0.9, abs=1e-3)
+    content = context.snapshots.read(2)
+    assert content is not None
+    assert b"prune/" not in content
+    assert b"val/loss" in content

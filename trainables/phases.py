@@ -27,7 +27,7 @@ from trainables.data import Data, load_data
 from trainables.datasets import Source
 from trainables.failures import StopRequestedError, SupersededError, kind_of
 from trainables.masks import apply_masks, emptied_layers, full_masks, num_kept
-from trainables.metrics import points_from_lines
+from trainables.metrics import MetricLog, points_from_lines
 from trainables.models import build_model, prunable_weights
 from trainables.pruning import prune_round
 from trainables.records import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, RESULT
@@ -167,7 +167,6 @@ class _Trial:
             state.metrics.merge(points_from_lines(published))
 
     def _after_warmup_epoch(self, state: TrialState) -> None:
-        self._keep_published_points(state)
         self._boundary(state)
 
     def _prune_one_round(self, state: TrialState) -> None:
@@ -223,7 +222,7 @@ class _Trial:
         stop = self.files.stop_requested()
         checkpoint = phase_ends or stop or now - self.last_checkpoint >= self.context.checkpoint_seconds
         if checkpoint or now - self.last_metrics >= self.context.metrics_seconds:
-            self.files.publish(METRICS, state.metrics.to_lines())
+            self.files.publish(METRICS, self._lines(state))
             self.last_metrics = now
             if checkpoint and state.phase != "warmup":
                 self.files.publish(CHECKPOINT, to_bytes(state))
@@ -233,6 +232,17 @@ class _Trial:
             if state.phase == "warmup":
                 self.context.snapshots.publish(state.position, to_bytes(state))
             raise StopRequestedError(f"stopped in phase {state.phase} after {state.position}; continues from there")
+
+    def _lines(self, state: TrialState) -> bytes:
+        """The content of metrics.jsonl. While the trunk is trained it is a copy that the trial's own points are added to:
+        they must not get into the snapshots that other trials read."""
+        if state.phase != "warmup":
+            return state.metrics.to_lines()
+        both = MetricLog(state.metrics.points())
+        published = self.files.read(METRICS)
+        if published is not None:
+            both.merge(points_from_lines(published))
+        return both.to_lines()
 
     def _publish_result(self, state: TrialState) -> dict[str, Any]:
         config, data = self.config, self.data

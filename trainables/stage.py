@@ -114,6 +114,8 @@ def _run(stage: Stage, settings: Settings, teller: _Teller) -> dict[str, Any]:
     if stage.kind == "trunk":
         return _run_trunk(stage, config, runtime, settings, teller)
     files = settings.folders.trial(stage.key, stage.attempt)
+    if files.stop_requested():
+        raise StopRequestedError("stopped before it began")
     if settings.share_warmups and stage.warmup_key:
         snapshots = settings.folders.warmups(stage.warmup_key, runtime.fingerprint_id())
     else:

@@ -1,0 +1,118 @@
+"""Joining Ray: a cluster that is there, or one of our own on this machine; without its noise. Read by: sweep.py."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from orchestrator.errors import SetupError
+
+
+@contextmanager
+def quiet_ray_environment() -> Iterator[None]:
+    """Tune without its own loggers, files and signal handler; see the traps in the module of the Searcher."""
+    settings = {
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+        "TUNE_WARN_THRESHOLD_S": "60",
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    before = {name: os.environ.get(name) for name in [*settings, "TUNE_MAX_PENDING_TRIALS_PG"]}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def joined_cluster(address: str | None) -> Iterator[None]:
+    """A Ray cluster: the one at `address` or RAY_ADDRESS, else one of our own on this machine.
+
+    Our own gets a token made for it alone, so that no other user of the machine can use it and nothing is written into
+    the home folder; for an existing cluster the user's RAY_AUTH_MODE and token count.
+
+    Raises:
+        SetupError: the cluster cannot be reached.
+    """
+    own = is_own(address)
+    address = address or os.environ.get("RAY_ADDRESS")
+    added: list[str] = []
+    if own and "RAY_AUTH_MODE" not in os.environ and "RAY_AUTH_TOKEN" not in os.environ:
+        os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
+        added = ["RAY_AUTH_MODE", "RAY_AUTH_TOKEN"]
+    if not own:
+        _refuse_dead_address(str(address))
+    import ray  # reads both while it is imported
+
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    try:
+        ray.init(
+            address="local" if own else address,
+            num_cpus=cpus if own else None,
+            include_dashboard=False if own else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+        )
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+        where = "a local Ray" if own else f"the Ray cluster at {address}"
+        hint = "" if own else "; is it up, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN those of the cluster?"
+        raise SetupError(f"cannot start or reach {where}: {str(error).strip().splitlines()[0]}{hint}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _refuse_dead_address(address: str) -> None:
+    """Raises SetupError if nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise SetupError(
+            f"nothing answers at the Ray cluster's address {address}: {error.strerror or error}; "
+            "give the address of a running head with --address or RAY_ADDRESS, or neither for a local Ray"
+        ) from error
+
+
+def slots(cpus: float, gpus: float, own: bool) -> int:
+    """How many stages fit on the cluster at once; 0 on a cluster that may still grow.
+
+    Raises:
+        SetupError: not one fits on our own Ray, which never grows.
+    """
+    import ray
+
+    there = ray.cluster_resources()
+    fits = [there.get("CPU", 0) / cpus] + ([there.get("GPU", 0) / gpus] if gpus else [])
+    if own and min(fits) < 1:
+        raise SetupError(
+            f"resources.cpus_per_trial is {cpus:g}, this machine has {there.get('CPU', 0):g} CPUs; lower it"
+            if fits[0] < 1
+            else f"resources.gpus_per_trial is {gpus:g}, this machine has {there.get('GPU', 0):g} GPUs; lower it"
+        )
+    return int(min(fits))
+
+
+def is_own(address: str | None) -> bool:
+    """Whether no existing cluster was named, by the argument or by RAY_ADDRESS."""
+    return (address or os.environ.get("RAY_ADDRESS")) in (None, "", "local")

@@ -1,0 +1,102 @@
+"""What the driver knows of a sweep before it runs anything, and what set-aside records leave behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.commands import set_aside
+from orchestrator.driver import initial_state, make_queue
+from orchestrator.plan import Plan, make_plan
+from orchestrator.spec import load_spec
+from orchestrator.state import SweepFolder, SweepState
+from orchestrator.store import Storage, TrialFolder, newest_attempt, open_storage
+from tests.sweeps import tiny_sweep
+from trainables.failures import SupersededError
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path / "runs"), create=True)
+
+
+@pytest.fixture
+def plan(tmp_path: Path, storage: Storage) -> Plan:
+    return make_plan(load_spec(str(tiny_sweep(tmp_path))), storage)
+
+
+def test_trials_that_are_left_alone_keep_their_state_error_and_run(plan: Plan, storage: Storage) -> None:
+    queue = make_queue(plan, storage, lambda key: True)
+    before = initial_state(plan, None, queue)
+    failed, chosen = plan.trials[0].key, plan.trials[1].key
+    for key in (failed, chosen):
+        before.trials[key].state, before.trials[key].error = "failed", "boom"
+        before.trials[key].mlflow_run_id = f"run of {key}"
+    state = initial_state(plan, before, make_queue(plan, storage, lambda key: key == chosen))
+    assert (state.trials[failed].state, state.trials[failed].error) == ("failed", "boom")
+    assert (state.trials[chosen].state, state.trials[chosen].error) == ("waiting", None)
+    assert state.trials[failed].mlflow_run_id == f"run of {failed}"
+    assert state.trials[chosen].mlflow_run_id == f"run of {chosen}"
+
+
+def test_only_the_trunks_of_chosen_trials_are_queued_up_to_the_lengths_that_they_need(plan: Plan, storage: Storage) -> None:
+    one = next(trial for trial in plan.trials if trial.config.warmup_epochs == 1)
+    queue = make_queue(plan, storage, lambda key: key == one.key)
+    assert [trunk.lengths for trunk in queue.trunks.values()] == [(1,)]
+    cold = next(trial for trial in plan.trials if trial.config.warmup_epochs == 0)
+    assert make_queue(plan, storage, lambda key: key == cold.key).trunks == {}
+
+
+def test_a_stage_is_handed_out_with_a_newer_attempt_than_any_that_has_begun_since(plan: Plan, storage: Storage) -> None:
+    cold = next(trial for trial in plan.trials if trial.config.warmup_epochs == 0)
+    queue = make_queue(plan, storage, lambda key: key == cold.key)
+    TrialFolder(storage, cold.key, 3).begin()
+    entry = queue.next_entry()
+    assert entry is not None
+    assert entry.attempt == 4
+
+
+def test_of_two_attempts_with_one_number_the_later_one_publishes(storage: Storage) -> None:
+    first, second = TrialFolder(storage, "k", 1), TrialFolder(storage, "k", 1)
+    first.begin()
+    second.begin()
+    with pytest.raises(SupersededError):
+        first.publish("metrics.jsonl", b"late")
+    second.publish("metrics.jsonl", b"mine")
+
+
+def test_a_finished_trial_is_not_begun_again(storage: Storage) -> None:
+    winner = TrialFolder(storage, "k", 2)
+    winner.begin()
+    winner.publish("result.json", b"{}")
+    late = TrialFolder(storage, "k", 1)
+    late.begin()
+    assert late.read("result.json") == b"{}"
+    assert newest_attempt(storage, "k") == 2
+
+
+def test_setting_aside_deletes_nothing_and_keeps_late_workers_out(storage: Storage) -> None:
+    old = TrialFolder(storage, "k", 1)
+    old.begin()
+    old.publish("result.json", b"first")
+    set_aside(storage, "k")
+    with pytest.raises(SupersededError):
+        old.publish("checkpoint", b"late")
+    again = TrialFolder(storage, "k", newest_attempt(storage, "k") + 1)
+    again.begin()
+    again.publish("result.json", b"second")
+    set_aside(storage, "k")
+    kept = sorted(path.read_bytes() for path in storage.path("trials/.aside").glob("*/result.json"))
+    assert kept == [b"first", b"second"]
+
+
+def test_only_one_of_two_drivers_that_start_together_holds_the_sweep(storage: Storage) -> None:
+    from orchestrator.errors import SetupError
+
+    folder = SweepFolder(storage, "s")
+    folder.write_state(SweepState(sweep="s"))
+    with folder.held(), pytest.raises(SetupError, match="being run by another process"), folder.held():
+        pass
+    with folder.held():
+        pass
