@@ -1,4 +1,4 @@
-"""The command line: what each command takes. What it does is in commands.py, imported when a command needs it.
+"""The command line: what each command takes. What it does is in commands.py and run_commands.py, imported when needed.
 
 A --json answer goes to stdout alone; progress and errors go to stderr. Exit codes are in errors.py.
 """
@@ -20,9 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; errors that a user can cause are a message, not a traceback."""
     options = _parser().parse_args(arguments)
     try:
-        from orchestrator import commands
+        from orchestrator import commands, run_commands
 
-        return int(getattr(commands, options.command.replace("-", "_"))(options))
+        run = getattr(commands, options.command, None) or getattr(run_commands, options.command)
+        return int(run(options))
     except BrokenPipeError:
         sys.stderr.close()
         return 0

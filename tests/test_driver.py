@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.commands import set_aside
 from orchestrator.driver import initial_state, make_queue
 from orchestrator.plan import Plan, make_plan
+from orchestrator.run_commands import set_aside
 from orchestrator.spec import load_spec
 from orchestrator.state import SweepFolder, SweepState
 from orchestrator.store import Storage, TrialFolder, newest_attempt, open_storage

@@ -1,0 +1,193 @@
+"""The commands that run a sweep, end it, or bring MLflow up to date; the others are in commands.py.
+
+Each takes the parsed options and returns the exit code. Ray and MLflow are imported only when something is left to do.
+Read by: cli.py.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.commands import DEFAULT_STORAGE, say, spec_from, spec_of, storage_from
+from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, SetupError, UserError
+from orchestrator.state import SweepFolder, driver_alive, open_sweep
+from orchestrator.store import Storage, newest_attempt, open_storage, trial_file
+from trainables.records import CHECKPOINT
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan
+
+
+def run(options: Namespace) -> int:
+    from orchestrator.plan import make_plan
+    from orchestrator.spec import sweep_text
+
+    spec = spec_from(options)
+    storage = open_storage(spec.storage)
+    planned = make_plan(spec, storage, hash_data=True)
+    folder = SweepFolder(storage, spec.name)
+    if options.recompute:
+        folder.refuse_second_driver()
+        for done in planned.trials:
+            if done.result is not None:
+                set_aside(storage, done.key)
+        planned = make_plan(spec, storage, hash_data=True)
+    elif _nothing_left(folder, planned):
+        return _finished(folder, options)
+    from orchestrator.sweep import RunOptions, run_sweep
+
+    storage = open_storage(spec.storage, create=True)
+    code = run_sweep(planned, sweep_text(options.file), storage, RunOptions(address=options.address, quiet=options.quiet))
+    return _told(folder, options, code)
+
+
+def resume(options: Namespace) -> int:
+    from orchestrator.plan import make_plan
+    from orchestrator.sweep import RunOptions, run_sweep
+
+    storage = storage_from(options)
+    folder = open_sweep(storage, options.name)
+    folder.refuse_second_driver()
+    planned = make_plan(spec_of(folder), storage, hash_data=True)
+    state = folder.read_state()
+    failed = {key for key, status in state.trials.items() if status.state == "failed"} if state else set()
+    keys = {one.key for one in planned.unfinished}
+    if options.only:
+        keys = keys & failed if options.only == "failed" else keys - failed
+    if options.trial:
+        unknown = sorted(set(options.trial) - {one.key for one in planned.trials})
+        if unknown:
+            raise UserError(f"--trial {unknown[0]}: no such trial in sweep {options.name!r}; `drive-sweep status` lists them")
+        keys &= set(options.trial)
+    _say_resume(planned, keys, failed, storage, options.from_scratch)
+    if options.dry_run:
+        return EXIT_DONE
+    if not keys:
+        if _nothing_left(folder, planned):
+            return _finished(folder, options)
+        if planned.unfinished:
+            say("nothing to resume")
+            return EXIT_DONE
+    if options.from_scratch:
+        for key in keys:
+            set_aside(storage, key)
+    text = (storage.read(folder.file("sweep.yaml")) or b"").decode()
+    chosen = RunOptions(chosen=lambda key: key in keys, address=options.address, quiet=options.quiet)
+    return _told(folder, options, run_sweep(planned, text, storage, chosen))
+
+
+def stop(options: Namespace) -> int:
+    folder = open_sweep(storage_from(options), options.name)
+    state = folder.read_state()
+    if state is None or not driver_alive(state.driver):
+        say(f"sweep {options.name!r} is not running")
+        return EXIT_DONE
+    if options.trial and options.trial not in state.trials:
+        raise UserError(f"--trial {options.trial}: no such trial in sweep {options.name!r}; `drive-sweep status` lists them")
+    if options.trial and state.trials[options.trial].state not in ("running", "waiting"):
+        say(f"trial {options.trial} does not run: it is {state.trials[options.trial].state}")
+        return EXIT_DONE
+    folder.request_stop(options.trial)
+    if options.trial:
+        say(f"asked trial {options.trial} to stop; it leaves a checkpoint at its next boundary")
+        return EXIT_DONE
+    say("asked the sweep to stop; waiting for it to leave checkpoints")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        state = folder.read_state()
+        if state is None or not driver_alive(state.driver):
+            say(f"stopped; `drive-sweep resume {options.name}` continues it")
+            return EXIT_DONE
+        time.sleep(0.3)
+    raise SetupError(f"sweep {options.name!r} has not ended within 60 s; its driver is {state.driver if state else 'unknown'}")
+
+
+def sync(options: Namespace) -> int:
+    from orchestrator.plan import make_plan
+    from orchestrator.projection import sync_sweep
+
+    storage = storage_from(options)
+    folder = open_sweep(storage, options.name)
+    spec = spec_of(folder)
+    if options.tracking_uri:
+        spec = spec.model_copy(update={"tracking": spec.tracking.model_copy(update={"uri": options.tracking_uri})})
+    record = storage.read_json(folder.file("trials.json"))
+    planned = make_plan(spec, storage, digest=record["data_digest"])
+    if {one["key"] for one in record["trials"]} != {one.key for one in planned.trials}:
+        raise UserError(
+            f"sweep {folder.name!r} was run by code with other numerics, so its records cannot be told from the sweep file; "
+            f"use that version, or run the sweep again"
+        )
+    facts = sync_sweep(folder, planned)
+    print(json.dumps(facts)) if options.json else say(f"MLflow at {facts['uri']} shows {facts['runs']} runs of {options.name}")
+    return EXIT_DONE
+
+
+def set_aside(storage: Storage, key: str) -> None:
+    """Moves a trial's folder out of the way, so that it begins again; nothing is deleted.
+
+    Attempts go on counting, so that a late worker of the old folder cannot write into the new one.
+    """
+    folder, attempt = storage.path(f"trials/{key}"), newest_attempt(storage, key)
+    if folder.exists():
+        aside = storage.path(f"trials/.aside/{key}-{attempt}")
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        if not aside.exists():  # else nothing but the count has been in the folder since
+            folder.rename(aside)
+        storage.write_json(trial_file(key, "attempt.json"), {"attempt": attempt + 1})
+
+
+def _nothing_left(folder: SweepFolder, planned: Plan) -> bool:
+    """Whether the sweep's own files say that all of it is finished and MLflow knows it."""
+    record = folder.storage.read_json(folder.file("trials.json"))
+    state = folder.read_state()
+    if record is None or state is None or planned.unfinished or state.tracking_pending or driver_alive(state.driver):
+        return False
+    same = [(one["key"], one["name"]) for one in record["trials"]] == [(one.key, one.name) for one in planned.trials]
+    return same and all(status.state == "finished" and status.mlflow_run_id for status in state.trials.values())
+
+
+def _finished(folder: SweepFolder, options: Namespace) -> int:
+    say(f"sweep {folder.name!r} is finished; nothing to do")
+    return _told(folder, options, EXIT_DONE)
+
+
+def _told(folder: SweepFolder, options: Namespace, code: int) -> int:
+    """The last word of `run` and `resume`: the results, failed trials with their last error lines, how to go on."""
+    from orchestrator.report import make_report
+    from orchestrator.status_view import print_failures
+
+    state = folder.read_state()
+    assert state is not None
+    if options.json:
+        print(json.dumps(state.to_status(), indent=1))
+        return code
+    waiting = state.counts()["waiting"] + state.counts()["stopped"]
+    if code == EXIT_DONE and waiting:
+        say(f"{waiting} trials are left alone; drive-sweep resume {folder.name} runs them")
+    if code in (EXIT_DONE, EXIT_TRIALS_FAILED) and state.counts()["finished"]:
+        make_report(folder, state).print()
+    print_failures(state)
+    if code == EXIT_DONE:
+        say(f"MLflow UI: drive-sweep ui {folder.name}" + _storage_option(folder))
+    elif any(status.state != "finished" for status in state.trials.values()):
+        say(f"to continue: drive-sweep resume {folder.name}" + _storage_option(folder))
+    return code
+
+
+def _storage_option(folder: SweepFolder) -> str:
+    here = Path(DEFAULT_STORAGE).absolute()
+    return "" if Path(folder.storage.root) == here else f" --storage {folder.storage.root}"
+
+
+def _say_resume(planned: Plan, keys: set[str], failed: set[str], storage: Storage, from_scratch: bool) -> None:
+    finished = len(planned.trials) - len(planned.unfinished)
+    resumable = {key for key in keys if storage.exists(trial_file(key, CHECKPOINT))} if not from_scratch else set()
+    say(
+        f"{finished} finished and kept, {len(keys & failed)} failed and {len(keys - failed)} unfinished to run, "
+        f"{len(resumable)} of them from a checkpoint, {len(planned.unfinished) - len(keys)} left alone"
+    )
