@@ -442,4 +442,4 @@ def test_a_snapshot_is_left_at_every_length_that_the_trial_reads(tmp_path: Path)
 def test_attempts_are_numbered_in_the_folder(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     TrialFolder(storage, "k", 4).begin()
-    assert storage.read_json("trials/k/attempt.json") == {"attempt": 4}
+    assert storage.read_json("trials/k/attempt.json")["attempt"] == 4

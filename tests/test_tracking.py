@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.errors import SetupError
 from orchestrator.mlflow_client import connect
-from orchestrator.store import StageFolders, Storage
+from orchestrator.store import StageFolders, Storage, TrialFolder
 from orchestrator.tracking import Item, Mirror, TrackingTarget, TrackingThread
 from orchestrator.ui import compare_url, serve
 from tests.mlflow_stores import Content, ProcessEndedError, empty_database, new_target, recorded
@@ -61,10 +61,26 @@ class LiveSweep:
     thread: TrackingThread
 
 
+class StoppedSoon(TrialFolder):
+    """Is asked to stop right after the trial has begun to write."""
+
+    def publish(self, name: str, content: bytes) -> None:
+        super().publish(name, content)
+        self.stop_asked = True
+
+
+class StoppingFolders(StageFolders):
+    def trial(self, key: str, attempt: int) -> TrialFolder:
+        folder = StoppedSoon(self.storage, key, attempt, self.sweep)
+        folder.begin()
+        return folder
+
+
 def run_stage(storage: Storage, thread: TrackingThread, of: Item, stage: Stage) -> None:
     """One stage in this process, its news told as the driver tells them."""
+    folders = StoppingFolders if of.name == "w00-stopped" else StageFolders
     settings = Settings(
-        folders=StageFolders(storage, SWEEP),
+        folders=folders(storage, SWEEP),
         source=Source(name="digits"),
         runtime=RUNTIME,
         precisions={},
@@ -107,8 +123,6 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSweep]:
     stage = Stage(kind="trunk", key=TRUNK.key, name=TRUNK.name, config=trunk, attempt=1, lengths=(2,))
     run_stage(storage, thread, TRUNK, stage)
     for name in TRIALS:
-        if name == "w00-stopped":
-            storage.write(f"sweeps/{SWEEP}/stop-{item(name).key}", b"")
         run_stage(storage, thread, item(name), trial_stage(name))
     thread.close_sweep("FINISHED", ARTIFACTS)
     assert thread.flush(60), thread.last_error

@@ -41,7 +41,7 @@ def new_storage(root: Path) -> Storage:
 
 
 def trial_folder(config: TrialConfig, storage: Storage, attempt: int = 1) -> TrialFolder:
-    return TrialFolder(storage, trial_key(config, DIGITS_DIGEST), attempt, SWEEP)
+    return TrialFolder(storage, trial_key(config, DIGITS_DIGEST), attempt, SWEEP, owner="tests")
 
 
 def warmup_folder(config: TrialConfig, storage: Storage, runtime: Runtime = RUNTIME) -> WarmupFolder:
