@@ -63,7 +63,7 @@ class Driver:
             self._log(f"{entry.name} stopped: {entry.message}")
         else:
             self._log(f"{entry.name} will be tried again: {entry.message}")
-        self.writer.changed()
+        self.writer.changed(status)
 
     def on_report(self, entry: Entry, report: dict[str, Any]) -> None:
         """A stage told something: points, where it stands, warnings."""
@@ -83,7 +83,7 @@ class Driver:
                 status.metrics |= {point.key: point.value for point in points}
                 if "model_sha256" in report:
                     status.metrics, status.model_sha256 = dict(report["metrics"]), report["model_sha256"]
-        self.writer.changed()
+        self.writer.changed(status)
 
     def on_tick(self) -> None:
         """Looks for requests to stop, and draws."""
@@ -112,9 +112,11 @@ class Driver:
             self.state.tracking_error = self.tracking.last_error
             self.state.parent_run_id = self.tracking.parent_run_id or self.state.parent_run_id
             self.state.experiment_id = self.tracking.experiment_id or self.state.experiment_id
-            run_ids = dict(self.tracking.run_ids)
-            for status in self.state.entries():
-                status.mlflow_run_id = run_ids.get(status.key, status.mlflow_run_id)
+        for key, run_id in dict(self.tracking.run_ids).items():
+            status = self.state.trials.get(key) or self.state.warmups.get(key)
+            if status is not None and status.mlflow_run_id != run_id:
+                status.mlflow_run_id = run_id
+                self.writer.changed(status)
 
     @property
     def out_of_time(self) -> bool:
@@ -126,6 +128,11 @@ class Driver:
             if entry.state in ACTIVE_STATES:
                 entry.state, entry.message = "stopped", "interrupted; continues from its last checkpoint"
                 self.on_change(entry)
+
+    def tell(self, line: str) -> None:
+        """A line for the screen and for the sweep's log."""
+        self.folder.log(line)
+        self.screen.say(line)
 
     def _status(self, entry: Entry) -> TrialStatus | WarmupStatus:
         return self.state.warmups[entry.key] if entry.kind == "trunk" else self.state.trials[entry.key]

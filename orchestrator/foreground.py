@@ -7,6 +7,7 @@ finished is computed once more in a temporary storage and compared. Read by: com
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sys
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from orchestrator.choices import Choices, read_choices
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, UserError
 from orchestrator.plan import Plan, PlannedTrial, make_plan
 from orchestrator.revision import source_revision
@@ -24,6 +26,7 @@ from orchestrator.state import SweepFolder
 from orchestrator.store import StageFolders, Storage, TrialFolder, newest_attempt, open_storage
 from trainables.config import canonical
 from trainables.failures import StopRequestedError, TrialError
+from trainables.runtime import Runtime, resolve_precision
 
 KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -117,23 +120,10 @@ def _reproduce(plan: Plan, chosen: PlannedTrial, made_in: Storage, options: Name
 
 def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Storage, made_in: Storage) -> dict[str, Any]:
     """The trial's result; automatic choices are those of the sweep in `made_in`, where it made them already."""
-    import torch
-
     from trainables.checkpoint import TrialState
     from trainables.phases import TrialContext, run_trial
-    from trainables.runtime import Runtime, resolve_precision
 
-    resources = plan.spec.resources
-    resolved = made_in.read_json(SweepFolder(made_in, plan.spec.name).file("resolved.json")) or {}
-    device = resources.device
-    if device == "auto":
-        device = resolved.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    written = chosen.config.precision
-    precision = resolve_precision(resolved.get("auto", written) if written == "auto" else written, device)
-    deterministic = device == "cpu" if resources.deterministic is None else resources.deterministic
-    runtime = Runtime(
-        device=device, threads=max(1, int(resources.cpus_per_trial)), precision=precision, deterministic=deterministic
-    )
+    runtime = _runtime(plan, SweepFolder(made_in, plan.spec.name)).for_trial(chosen.config.precision)
     told: list[str] = []
 
     def show(state: TrialState) -> None:
@@ -155,6 +145,7 @@ def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Stor
             snapshots=folders.warmups(chosen.warmup_key, runtime.fingerprint_id())
             if plan.spec.share_warmups
             else folders.private_warmups(chosen.key, runtime.fingerprint_id()),
+            shares_snapshots=plan.spec.share_warmups,
             checkpoint_seconds=plan.spec.checkpoint_seconds,
             metrics_seconds=0.0,
             on_progress=show,
@@ -167,6 +158,22 @@ def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Stor
             },
         ),
     )
+
+
+def _runtime(plan: Plan, folder: SweepFolder) -> Runtime:
+    """What the sweep's trials compute with: its choices where it made them, else those that suit this process alone."""
+    import torch
+
+    resources, known = plan.spec.resources, read_choices(folder)
+    device = resources.device
+    if device == "auto":
+        device = known.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    cpus = resources.cpus_per_trial
+    if cpus == "auto":
+        cpus = known.get("cpus_per_trial") or float(os.cpu_count() or 1)
+    precision = known.get("precision") or resolve_precision("auto", device)
+    compiled = resources.compile and bool(known.get("compile"))
+    return Choices(device=device, precision=precision, cpus_per_trial=cpus, compile=compiled).runtime(resources)
 
 
 def _tell(result: dict[str, Any], chosen: PlannedTrial, options: Namespace) -> int:

@@ -6,13 +6,24 @@ Defaults of what decides a trial's numbers are those of trainables/config.py. Re
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, cast
 
 from annotated_types import Ge
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, Strict, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PlainValidator,
+    Strict,
+    WithJsonSchema,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
@@ -79,6 +90,33 @@ Milestones = Annotated[
     Annotated[tuple[Positive, ...], Strict(False)] | None,
     AfterValidator(_ascending),
     Says("a list of ascending whole numbers >= 1"),
+]
+
+
+def _auto_or(fits: Callable[[float], bool]) -> PlainValidator:
+    """Takes the word auto, or a number that fits. A union of types would tell a mistake twice, in the checker's words."""
+
+    def check(value: Any) -> Any:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if value != "auto" and not (is_number and fits(value)):
+            raise ValueError("neither auto nor a number that fits")
+        return value if value == "auto" else float(value)
+
+    return PlainValidator(check)
+
+
+AUTO = {"const": "auto"}
+Cpus = Annotated[
+    float | Literal["auto"],
+    _auto_or(lambda cpus: cpus > 0),
+    Says("a number > 0, or auto"),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, AUTO]}),
+]
+GpuShare = Annotated[
+    float | Literal["auto"],
+    _auto_or(lambda gpus: 0 <= gpus <= 1),
+    Says("in [0, 1], or auto"),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, AUTO]}),
 ]
 
 
@@ -188,12 +226,18 @@ class TrialPart(Part):
 
 class Resources(Part):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto is a GPU where there is one.")
-    cpus_per_trial: float = Field(default=1.0, gt=0, description="CPU cores that a trial reserves.")
-    gpus_per_trial: float | None = Field(
-        default=None, ge=0, le=1, description="Share of one GPU that a trial reserves; without it chosen once per sweep."
+    cpus_per_trial: Cpus = Field(
+        default=1.0, description="CPU cores that a trial reserves; auto measures how many pay, once per sweep."
+    )
+    gpus_per_trial: GpuShare | None = Field(
+        default=None,
+        description="Share of one GPU that a trial reserves; auto measures how many trials pay on one. Without it a whole GPU.",
     )
     deterministic: bool | None = Field(
         default=None, description="Refuse kernels whose bits change from run to run; without it true on CPU, false on GPU."
+    )
+    compile: bool = Field(
+        default=False, description="Compile training steps (torch.compile, on a GPU with CUDA graphs); told where it cannot."
     )
 
 
@@ -204,6 +248,9 @@ class Retries(Part):
 class Tracking(Part):
     uri: Text | None = Field(default=None, description="MLflow server; without it a database inside a local storage.")
     experiment: Text = Field(default="drive-sweep", description="MLflow experiment that holds the runs.")
+    models: Literal["all", "none"] = Field(
+        default="all", description="Whether every trial's sparse model is logged; the trial folders keep them either way."
+    )
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

@@ -2,11 +2,13 @@
 
 Pure bookkeeping without Ray. Trunks and trials are entries with a state; a trial waits for the snapshot at its longest
 length, which its trunk announces. The gate is advisory: if nothing runs and trials wait, they are let go, since a trial
-can train its own warm-up (trainables/warmup.py). Read by: scheduling.py.
+can train its own warm-up (trainables/warmup.py). A step costs the same with ten trials and with ten thousand.
+Read by: scheduling.py.
 """
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -57,6 +59,7 @@ class StageQueue:
     """The stages of one sweep.
 
     `on_change` is called with every entry whose state changed; `newest_attempt` tells the newest attempt at a trial on record.
+    `whole_gpu_helps`: trials share GPUs, so one that is out of memory gets a second chance alone.
     """
 
     trunks: dict[str, Entry]
@@ -64,25 +67,49 @@ class StageQueue:
     most_losses: int = 10
     on_change: Callable[[Entry], None] = lambda entry: None
     newest_attempt: Callable[[str], int] = lambda key: 0
+    whole_gpu_helps: bool = True
     stopping: bool = False
     landed: dict[str, int] = field(default_factory=dict)  # warm-up key -> longest snapshot announced
+    _ready: list[tuple[tuple[int, ...], Entry]] = field(default_factory=list)  # a heap, the next one first
+    _gated: dict[str, list[Entry]] = field(default_factory=dict)  # warm-up key -> trials that wait for a snapshot
+    _active: set[tuple[str, str]] = field(default_factory=set)
+    _places: dict[tuple[str, str], int] = field(default_factory=dict)  # equal ones run in the order of the plan
+
+    def __post_init__(self) -> None:
+        for entry in (*self.trunks.values(), *self.trials.values()):
+            self._places[entry.kind, entry.key] = len(self._places)
+            if entry.state == "waiting":
+                self._wait(entry)
 
     def next_entry(self) -> Entry | None:
         """The entry to run now, marked as handed out, with a new attempt; None if there is none at the moment."""
         if self.stopping:
             return None
-        now = time.monotonic()
-        waiting = [entry for entry in self._entries() if entry.state == "waiting"]
-        due = [entry for entry in waiting if entry.not_before <= now]
-        ready = [entry for entry in due if entry.kind == "trunk" or self._snapshot_landed(entry)]
-        if not ready and not self._active() and not any(entry.kind == "trunk" for entry in waiting):
-            ready = due
-        if not ready:
+        if not self._ready and not self._active:
+            for warmup_key in list(self._gated):
+                self._release(warmup_key, everything=True)
+        chosen = self._first_due()
+        if chosen is None:
             return None
-        chosen = max(ready, key=lambda entry: (entry.kind == "trunk", entry.longest * (entry.kind == "trunk"), entry.work))
         chosen.state, chosen.message, chosen.failure = "handed out", "", ""
+        self._active.add((chosen.kind, chosen.key))
         # Somebody else may have tried since: another sweep with the same trial, or the command `trial`.
         chosen.attempt = max(chosen.attempt, self.newest_attempt(chosen.key)) + 1
+        return chosen
+
+    def _first_due(self) -> Entry | None:
+        """The first ready entry whose time has come, taken out; those that wait for another try are few."""
+        now = time.monotonic()
+        early = []
+        chosen = None
+        while self._ready and chosen is None:
+            rank, entry = heapq.heappop(self._ready)
+            if entry.not_before > now:
+                early.append((rank, entry))
+            else:
+                chosen = entry
+        for item in early:
+            heapq.heappush(self._ready, item)
         return chosen
 
     def begun(self, entry: Entry) -> None:
@@ -93,12 +120,11 @@ class StageQueue:
     @property
     def done(self) -> bool:
         """Nothing runs and nothing will."""
-        if self.stopping:
-            return not self._active()
-        return not any(entry.state in ("waiting", *ACTIVE_STATES) for entry in self._entries())
+        return not self._active and (self.stopping or not (self._ready or self._gated))
 
     def snapshot_landed(self, warmup_key: str, epoch: int) -> None:
         self.landed[warmup_key] = max(epoch, self.landed.get(warmup_key, 0))
+        self._release(warmup_key)
 
     def ended(self, entry: Entry, status: str, message: str = "") -> None:
         """Takes note of how a stage ended.
@@ -106,6 +132,7 @@ class StageQueue:
         status: "finished", "stopped", "superseded", "lost" (process), "lost_node", "oom", or a kind of failure that would
         only repeat itself.
         """
+        self._active.discard((entry.kind, entry.key))
         entry.message = message
         if status == "finished":
             entry.state = "finished"
@@ -113,13 +140,15 @@ class StageQueue:
                 self.snapshot_landed(entry.key, entry.longest)
         elif status in ("stopped", "superseded"):
             entry.state = "stopped"
+            if entry.kind == "trunk":
+                self._release(entry.key, everything=True)
         elif status == "lost_node":
             self._again(entry, entry.node_losses)
             entry.node_losses += 1
         elif status == "lost" and entry.losses < self.most_losses:
             self._again(entry, entry.losses)
             entry.losses += 1
-        elif status == "oom" and not entry.whole_gpu:
+        elif status == "oom" and self.whole_gpu_helps and not entry.whole_gpu:
             entry.whole_gpu = True
             self._again(entry, 0)
         else:
@@ -129,21 +158,32 @@ class StageQueue:
     def _again(self, entry: Entry, times: int) -> None:
         entry.state = "waiting"
         entry.not_before = time.monotonic() + BACK_OFF_S[min(times, len(BACK_OFF_S) - 1)]
+        self._wait(entry)
 
     def _fail(self, entry: Entry, kind: str, message: str) -> None:
         entry.state, entry.failure = "failed", kind
         if entry.kind == "trunk":
-            for trial in self.trials.values():
-                if trial.warmup_key == entry.key and trial.state == "waiting" and not self._snapshot_landed(trial):
-                    trial.state, trial.failure = "failed", kind
-                    trial.message = f"its warm-up {entry.name} failed: {message}"
-                    self.on_change(trial)
+            for trial in self._gated.pop(entry.key, ()):
+                trial.state, trial.failure = "failed", kind
+                trial.message = f"its warm-up {entry.name} failed: {message}"
+                self.on_change(trial)
 
-    def _entries(self) -> list[Entry]:
-        return [*self.trunks.values(), *self.trials.values()]
+    def _wait(self, entry: Entry) -> None:
+        """Puts a waiting entry where `next_entry` finds it, or behind the snapshot that it needs."""
+        if entry.kind == "trunk" or self._snapshot_landed(entry):
+            self._push(entry)
+        else:
+            self._gated.setdefault(str(entry.warmup_key), []).append(entry)
 
-    def _active(self) -> bool:
-        return any(entry.state in ACTIVE_STATES for entry in self._entries())
+    def _push(self, entry: Entry) -> None:
+        is_trunk = entry.kind == "trunk"
+        rank = (-is_trunk, -entry.longest * is_trunk, -entry.work, self._places[entry.kind, entry.key])
+        heapq.heappush(self._ready, (rank, entry))
+
+    def _release(self, warmup_key: str, everything: bool = False) -> None:
+        """Lets the trials go whose snapshot is there, or all that wait for this trunk."""
+        for trial in self._gated.pop(warmup_key, ()):
+            self._push(trial) if everything else self._wait(trial)
 
     def _snapshot_landed(self, trial: Entry) -> bool:
         """Whether the snapshot is there, or no trunk of this sweep will make it."""

@@ -8,13 +8,14 @@
                             sweep.log       what happened, a line each
                             stop, stop-KEY  requests to end
 
-`status` reads these files alone. The driver writes state.json when something changed, at most every 2 s, and at least every
-10 s as a heartbeat. Read by: sweep.py, cli.py, report.py.
+`status` reads these files alone. The driver writes state.json when something changed, at most every 2 s (more rarely where
+writing takes long), and at least every 10 s as a heartbeat. Read by: sweep.py, cli.py, report.py.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 import subprocess
@@ -22,7 +23,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from orchestrator.errors import SetupError, UserError
 from orchestrator.store import Storage, stop_files
 
 WRITE_S = 2.0
+PATIENCE = 20.0  # times as long as the last writing took: it may take a twentieth of the driver's time
 HEARTBEAT_S = 10.0
 DEAD_AFTER_S = 30.0  # without a heartbeat, for a driver on another host
 
@@ -217,12 +219,17 @@ def _pid_started_without_proc(pid: int) -> str | None:
 
 
 class StateWriter:
-    """Keeps state.json up to date from a thread of its own, so that a slow storage never holds the driver up."""
+    """Keeps state.json up to date from a thread of its own, so that a slow storage never holds the driver up.
+
+    Entries that did not change are not encoded again: with thousands of trials that alone would keep a processor busy. A
+    change of an entry is told to `changed`; changes happen under `lock`.
+    """
 
     def __init__(self, folder: SweepFolder, state: SweepState) -> None:
         self.folder = folder
         self.state = state
         self.lock = threading.Lock()
+        self._texts: dict[str, str] = {}  # key of a trial or trunk -> its JSON
         self._changed = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="state-writer", daemon=True)
@@ -233,7 +240,11 @@ class StateWriter:
         self._write()
         self._thread.start()
 
-    def changed(self) -> None:
+    def changed(self, entry: TrialStatus | WarmupStatus | None = None) -> None:
+        """Notes that an entry, or what the sweep itself tells, is to be written anew."""
+        if entry is not None:
+            with self.lock:
+                self._texts.pop(entry.key, None)
         self._changed.set()
 
     def close(self) -> None:
@@ -243,21 +254,37 @@ class StateWriter:
         self._thread.join()
         with self.lock:
             self.state.driver = {}
+            self._texts.clear()
         self._write()
 
     def _run(self) -> None:
         while not self._closed.is_set():
             self._changed.wait(timeout=HEARTBEAT_S)
             self._changed.clear()
+            begun = time.monotonic()
             self._write()
-            self._closed.wait(timeout=WRITE_S)
+            self._closed.wait(timeout=max(WRITE_S, PATIENCE * (time.monotonic() - begun)))
 
     def _write(self) -> None:
         with self.lock:
             if self.state.driver:
                 self.state.driver["heartbeat"] = time.time()
-            content = asdict(self.state)
+            content = self._encoded()
         try:
-            self.folder.storage.write_json(self.folder.file("state.json"), content)
+            self.folder.storage.write(self.folder.file("state.json"), content.encode())
         except OSError as error:  # the next change tries again; results do not depend on this file
             self.state.tracking_error = f"state.json cannot be written: {error}"
+
+    def _encoded(self) -> str:
+        """The JSON of the state: a line for every trial and trunk."""
+        for entry in self.state.entries():
+            if entry.key not in self._texts:
+                self._texts[entry.key] = json.dumps(asdict(entry))
+        lines = {
+            "trials": [f'"{key}": {self._texts[key]}' for key in self.state.trials],
+            "warmups": [f'"{key}": {self._texts[key]}' for key in self.state.warmups],
+        }
+        own = asdict(replace(self.state, trials={}, warmups={}))
+        parts = [f'"{name}": {json.dumps(value)}' for name, value in own.items() if name not in lines]
+        parts += [f'"{name}": {{\n' + ",\n".join(entries) + "\n}" for name, entries in lines.items()]
+        return "{\n" + ",\n".join(parts) + "\n}\n"

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from orchestrator.choices import Choices, write_choices
 from orchestrator.driver import Driver, initial_state, make_queue
 from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.plan import Plan
@@ -126,18 +127,20 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
     """Decides the automatic choices, and lets Tune run the stages that the queue hands out."""
     from ray import tune
 
+    from orchestrator.packing import decide
     from orchestrator.scheduling import Hooks, OutOfTimeError, StageSearcher, Ticker
     from trainables.stage import run_stage
 
-    settings = _settings(driver, plan)
+    choices = decide(driver, plan)
+    write_choices(driver.folder, choices)
+    settings = _settings(driver, plan, choices)
     hooks = Hooks(driver.on_report, driver.on_tick, driver.begin_stop)
-    resources = plan.spec.resources
-    gpus = _gpus_per_trial(plan) if settings.runtime.device == "cuda" else 0.0
-    fitting = slots(resources.cpus_per_trial, gpus, own_cluster)
+    fitting = slots(choices.cpus_per_trial, choices.gpus_per_trial, own_cluster)
+    driver.queue.whole_gpu_helps = 0 < choices.gpus_per_trial < 1
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, fitting))
 
     def placement(config: dict[str, Any]) -> dict[str, float]:
-        return {"cpu": resources.cpus_per_trial, "gpu": 1.0 if config.get("whole_gpu") and gpus else gpus}
+        return {"cpu": choices.cpus_per_trial, "gpu": 1.0 if config.get("whole_gpu") else choices.gpus_per_trial}
 
     trainable = tune.with_resources(tune.with_parameters(run_stage, settings=settings), placement)
     driver.screen.say(f"{len(driver.queue.trials)} trials on {fitting} slots, {settings.runtime.device}")
@@ -171,73 +174,20 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
         )
 
 
-def _settings(driver: Driver, plan: Plan) -> Any:
-    """What all stages share; automatic choices are made once per sweep and kept in resolved.json."""
-    from trainables.runtime import Runtime
+def _settings(driver: Driver, plan: Plan, choices: Choices) -> Any:
+    """What all stages share."""
     from trainables.stage import Settings
 
     folder, spec = driver.folder, plan.spec
-    resources = spec.resources
-    chosen: dict[str, Any] = folder.storage.read_json(folder.file("resolved.json")) or {}
-    device = _device(plan, chosen.get("device"))
-    if chosen.get("device") != device:
-        chosen = {"device": device}
-    if "auto" not in chosen and any(trial.config.precision == "auto" for trial in plan.trials):
-        chosen["auto"] = _automatic_precision(driver, plan, device)
-    folder.storage.write_json(folder.file("resolved.json"), chosen)
-    deterministic = device == "cpu" if resources.deterministic is None else resources.deterministic
     return Settings(
         folders=StageFolders(folder.storage, folder.name),
         source=spec.source(),
-        runtime=Runtime(device=device, threads=max(1, int(resources.cpus_per_trial)), deterministic=deterministic),
-        precisions={"auto": chosen["auto"]} if "auto" in chosen else {},
+        runtime=choices.runtime(spec.resources),
         share_warmups=spec.share_warmups,
         checkpoint_seconds=spec.checkpoint_seconds,
         metrics_seconds=min(5.0, spec.checkpoint_seconds),
         provenance={"data_digest": plan.data_digest, "revision": source_revision(), "sweep": folder.name},
     )
-
-
-def _device(plan: Plan, chosen_before: str | None) -> str:
-    """cpu or cuda: as the sweep file says, else as this sweep ran before, else a GPU where there is one.
-
-    Raises:
-        SetupError: it is to be a GPU, and the cluster has none.
-    """
-    import ray
-
-    resources = plan.spec.resources
-    gpus_there = ray.cluster_resources().get("GPU", 0)
-    if resources.device != "auto":
-        device = str(resources.device)
-    else:
-        device = chosen_before or ("cuda" if gpus_there or resources.gpus_per_trial else "cpu")
-    if device == "cuda" and not gpus_there:
-        why = "this sweep ran on GPUs before" if chosen_before == "cuda" else "GPUs are asked for"
-        raise SetupError(f"resources: {why}, but the cluster has none; set resources.device: cpu, or join a cluster with GPUs")
-    return device
-
-
-def _automatic_precision(driver: Driver, plan: Plan, device: str) -> str:
-    """What `precision: auto` stands for, asked on a worker, where the hardware is."""
-    import ray
-
-    from trainables.runtime import resolve_precision
-
-    gpus = _gpus_per_trial(plan) if device == "cuda" else 0
-    answer = ray.remote(num_cpus=1, num_gpus=gpus)(resolve_precision).remote("auto", device)
-    waited_s = 0.0
-    while not ray.wait([answer], timeout=0.5)[0]:
-        waited_s += 0.5
-        if driver.signal is not None:
-            raise InterruptedError
-        if waited_s == 30:
-            driver.screen.say("waiting for a free slot, to choose the precision there")
-    return str(ray.get(answer))
-
-
-def _gpus_per_trial(plan: Plan) -> float:
-    return 1.0 if plan.spec.resources.gpus_per_trial is None else plan.spec.resources.gpus_per_trial
 
 
 def _note_signals(driver: Driver) -> None:

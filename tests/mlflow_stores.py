@@ -135,5 +135,5 @@ class ProcessEndedError(BaseException):
 def recorded(mirror: Mirror, die_after: int = 0) -> Recorder:
     """Puts a Recorder between the mirror and MLflow."""
     recorder = Recorder(mirror.client, die_after)
-    mirror.client = mirror.runs.client = recorder
+    mirror.client = mirror.runs.client = mirror.models.client = recorder
     return recorder

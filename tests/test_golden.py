@@ -16,22 +16,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trials import DIGITS, RUNTIME
+from tests.trials import DIGITS, RUNTIME, in_float64
 from trainables import pruning
 from trainables.config import NUMERICS, DatasetConfig, DriveConfig, TrainingConfig, TrialConfig
 from trainables.data import Data, Split, load_data, training_batches
 from trainables.masks import Masks, full_masks, keep_highest
-from trainables.models import build_model, initialize, prunable_weights
+from trainables.models import MODELS, build_model, initialize, prunable_weights
 from trainables.tensors import Normalization
 from trainables.training import evaluate, make_optimizer, train_epoch
 
 RECORD: dict[str, Any] = {
-    "numerics": {"data": 1, "models": 1, "scores": 1, "training": 1},
+    "numerics": {"data": 1, "models": 1, "scores": 2, "training": 1},
     "models": {
         "convnet weights": 0.016217,
         "convnet logits": 0.481258,
         "resnet20 weights": -0.094246,
         "resnet20 logits": 4.125993,
+        "resnet18 weights": -0.000713,
+        "resnet18 logits": 2.867528,
     },
     "data": {
         "splits": "7c42e60bf9c20b4eddaae9b7eb25d42b046a0b4ef7a7c2475c772e5751c57973",
@@ -65,13 +67,6 @@ HALVES = DriveConfig(magnitude=0.5, connection=2, normalize="sum", density_sched
 TOLERANCE = 1e-5  # relative; the float32 sampler and the order of additions of another processor move about 2e-6
 
 
-class Float64(Normalization):
-    """The normalisation of a data set, handed on in float64 so that networks compute in it."""
-
-    def apply(self, images_BCHW: Tensor) -> Tensor:
-        return Normalization.apply(self, images_BCHW).double()
-
-
 @dataclass
 class Figures:
     """What was computed now, by component, and the narrowest gap around a threshold of the masks."""
@@ -81,14 +76,13 @@ class Figures:
 
 
 def digits() -> Data:
-    data = load_data(CONFIG.dataset, DIGITS, "cpu")
-    return replace(data, normalization=Float64(mean=data.normalization.mean, std=data.normalization.std))
+    return in_float64(load_data(CONFIG.dataset, DIGITS, "cpu"))
 
 
 def network(name: str = "convnet") -> nn.Module:
     model = build_model(name, (1, 8, 8), 10)
     initialize(model, CONFIG.seed)
-    return model.double()
+    return RUNTIME.place(model.double())
 
 
 def rounded(value: float | Tensor) -> float:
@@ -98,7 +92,7 @@ def rounded(value: float | Tensor) -> float:
 def of_models() -> dict[str, Any]:
     """Every weight against its own cosine: a sum that moves when any weight does."""
     figures = {}
-    for name in ("convnet", "resnet20"):
+    for name in MODELS:
         weights = prunable_weights(network(name))
         flat = torch.cat([weight.detach().flatten() for weight in weights.values()])
         figures[f"{name} weights"] = rounded((flat * torch.arange(len(flat)).double().cos()).sum() / math.sqrt(len(flat)))
@@ -130,9 +124,9 @@ def of_scores(gaps: list[float], monkeypatch: pytest.MonkeyPatch) -> dict[str, A
     Ranks are not among them: nearly equal values of another processor may swap theirs. They are held by tests/reference.py.
     """
 
-    def measuring(scores: dict[str, Tensor], masks: Masks, count: int) -> Masks:
-        kept = keep_highest(scores, masks, count)
-        ordered = np.sort(torch.cat([scores[name][masks[name]] for name in scores]).numpy())[::-1]
+    def measuring(scores_S: Tensor, masks: Masks, count: int) -> Masks:
+        kept = keep_highest(scores_S, masks, count)
+        ordered = np.sort(scores_S.numpy())[::-1]
         gaps.append(float((ordered[count - 1] - ordered[count]) / ordered[count - 1]))
         return kept
 

@@ -18,9 +18,9 @@ ORCHESTRATOR = sorted(path.stem for path in (ROOT / "orchestrator").glob("*.py")
 # What `trainables/` may not bring with it; readers import what they need when they read.
 HEAVY = ("ray", "mlflow", "pyarrow", "sklearn", "torchvision", "pandas", "PIL")
 WITH_RAY_OR_MLFLOW = ("stage", "served_model")
-WITHOUT_TORCH = ("config", "datasets", "failures", "metrics", "records", "schedules")
+WITHOUT_TORCH = ("config", "datasets", "failures", "metrics", "probe", "records", "runtime", "schedules")
 
-RAY = ("ray_cluster", "scheduling", "sweep", "jobs", "doctor")
+RAY = ("ray_cluster", "packing", "scheduling", "sweep", "jobs", "doctor")
 MLFLOW = ("tracking", "mlflow_client", "model_upload", "run_results", "sweep_runs", "ui")  # tracking and its parts
 
 
@@ -124,3 +124,8 @@ def test_the_watcher_of_processes_sees_a_planted_import(tmp_path: Path) -> None:
     (tmp_path / "fake_heavy.py").write_text("")
     told = loaded_after(import_lines("planted", ["clean", "dirty"]), ("fake_heavy",), tmp_path)
     assert told == {"clean": [], "dirty": ["fake_heavy"]}
+
+
+def test_the_driver_of_a_sweep_does_without_torch() -> None:
+    """It names the stage that workers run, and carries their settings; importing PyTorch would take it seconds."""
+    assert loaded_after("import orchestrator.sweep, trainables.stage; tell('sweep')", HEAVY + ("torch",)) == {"sweep": []}

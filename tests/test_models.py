@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import conv2d
+from torchvision.models import resnet18
 
 from trainables.failures import SettingError
 from trainables.models import MODELS, build_model, initialize, prunable_weights
@@ -33,6 +35,90 @@ def test_resnet20_has_the_weights_that_its_definition_counts() -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == 270_896 + norms + 10
 
 
+def test_resnet18_has_the_weights_that_its_definition_counts() -> None:
+    stem = 3 * 64 * 9
+    stages = 4 * 64 * 64 * 9
+    for width in (128, 256, 512):  # half the width in, then three more 3x3 convolutions and the 1x1 one of the shortcut
+        stages += width // 2 * width * 9 + 3 * width * width * 9 + width // 2 * width
+    model = initialized("resnet18")
+    weights = prunable_weights(model)
+    assert sum(weight.numel() for weight in weights.values()) == stem + stages + 512 * 10 == 11_164_352
+    assert len(weights) == 1 + 16 + 3 + 1
+    norms = 2 * 5 * (64 + 128 + 256 + 512)  # scale and shift; the stem's is the fifth at 64, the shortcut's at the others
+    assert sum(parameter.numel() for parameter in model.parameters()) == 11_164_352 + norms + 10 == 11_173_962
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [8, 28, 32, 64])
+def test_the_stem_of_resnet18_keeps_every_pixel_of_a_small_image(channels: int, side: int) -> None:
+    model = build_model("resnet18", (channels, side, side), 10)
+    stem = model.conv1
+    assert isinstance(stem, nn.Conv2d)
+    assert (stem.in_channels, stem.kernel_size, stem.stride, stem.padding) == (channels, (3, 3), (1, 1), (1, 1))
+    assert stem.bias is None
+    assert in_first_stage(model, channels, side, side) == (side, side)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width"), [(65, 65), (64, 96), (96, 64), (224, 224)])
+def test_the_stem_of_resnet18_is_torchvisions_for_a_larger_image(channels: int, height: int, width: int) -> None:
+    model = build_model("resnet18", (channels, height, width), 10)
+    stem = model.conv1
+    assert isinstance(stem, nn.Conv2d)
+    assert (stem.in_channels, stem.kernel_size, stem.stride, stem.padding) == (channels, (7, 7), (2, 2), (3, 3))
+    assert stem.bias is None
+    assert in_first_stage(model, channels, height, width) == (-(-height // 4), -(-width // 4))
+
+
+def in_first_stage(model: nn.Module, channels: int, height: int, width: int) -> tuple[int, ...]:
+    """Height and width of what reaches the first stage of a resnet18, without computing anything."""
+    sizes: list[tuple[int, ...]] = []
+    model.to("meta")
+    model.get_submodule("layer1").register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape[2:])))
+    assert model(torch.empty(2, channels, height, width, device="meta")).shape == (2, 10)
+    (size,) = sizes
+    return size
+
+
+def test_a_large_resnet18_computes_what_torchvisions_does() -> None:
+    theirs = resnet18(num_classes=10)
+    ours = build_model("resnet18", (3, 224, 224), 10)
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(ours.eval()(images), theirs.eval()(images))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_small_resnet18_differs_from_torchvisions_only_in_its_stem(channels: int) -> None:
+    theirs = resnet18(num_classes=10)
+    ours = build_model("resnet18", (channels, 32, 32), 10)
+    shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (ours, theirs)]
+    assert list(shapes[0]) == list(shapes[1])
+    assert {name for name, shape in shapes[0].items() if shape != shapes[1][name]} == {"conv1.weight"}
+
+    initialize(ours, 0)
+    theirs.load_state_dict({name: tensor for name, tensor in ours.state_dict().items() if name != "conv1.weight"}, strict=False)
+    stem = ours.state_dict()["conv1.weight"]
+    images = torch.rand(2, channels, 32, 32, generator=torch.Generator().manual_seed(0))
+    ours.eval()
+    theirs.eval()
+    with torch.inference_mode():
+        hidden = torch.relu(theirs.bn1(conv2d(images, stem, padding=1)))
+        hidden = theirs.layer4(theirs.layer3(theirs.layer2(theirs.layer1(hidden))))
+        expected = theirs.fc(hidden.mean(dim=(2, 3)))
+        torch.testing.assert_close(ours(images), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_large_resnet18_is_initialised_whatever_its_channels(channels: int) -> None:
+    model = initialized("resnet18", channels=channels, side=72)
+    logits = model(torch.rand(2, channels, 72, 72, generator=torch.Generator().manual_seed(0)))
+    assert logits.shape == (2, 10)
+    assert logits.isfinite().all()
+    assert logits.std() > 0.01
+
+
 def test_convnet_has_the_weights_that_its_docstring_tells() -> None:
     weights = prunable_weights(initialized("convnet", channels=1, side=8))
     assert sum(weight.numel() for weight in weights.values()) == 9 * (16 + 16 * 32 + 32 * 32) + 128 * 10 == 15_248
@@ -56,7 +142,7 @@ def test_initialisation_follows_from_the_seed_alone(name: str) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
     other = initialized(name, seed=1).state_dict()
-    assert not torch.equal(first["head.weight"], other["head.weight"])
+    assert not any(torch.equal(first[key], other[key]) for key in prunable_weights(initialized(name)))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -91,6 +177,10 @@ def test_weights_are_kaiming_normal_by_fan_in_and_the_rest_is_the_identity(name:
 
 def test_weights_come_in_the_order_of_the_network_without_biases_and_norms() -> None:
     assert list(prunable_weights(initialized("convnet"))) == ["conv1.weight", "conv2.weight", "conv3.weight", "head.weight"]
+    names = list(prunable_weights(initialized("resnet18")))
+    assert names[:2] == ["conv1.weight", "layer1.0.conv1.weight"]
+    assert names[-1] == "fc.weight"
+    assert "layer2.0.downsample.0.weight" in names
     names = list(prunable_weights(initialized("resnet20")))
     assert names[:2] == ["conv.weight", "blocks.0.conv1.weight"]
     assert names[-1] == "head.weight"

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from tests import reference
 from tests.trials import DIGITS, RUNTIME, tiny_config, tiny_training
+from trainables import pruning
 from trainables.config import DriveConfig, TrialConfig
 from trainables.data import Data, load_data, scoring_batches, training_batches
 from trainables.masks import Masks, apply_masks, full_masks, num_kept
@@ -33,7 +34,7 @@ def digits() -> Data:
 def network(seed: int = 3, model: str = "convnet") -> nn.Module:
     built = build_model(model, (1, 8, 8), 10)
     initialize(built, seed)
-    return built
+    return RUNTIME.place(built)
 
 
 def masks_of_rounds(model: nn.Module, config: TrialConfig) -> list[Masks]:
@@ -72,6 +73,51 @@ def test_a_round_tells_what_it_did() -> None:
     assert told["prune/sparsity"] == 1 - num_kept(masks) / PRUNABLE
     assert told["prune/min_layer_density"] == pytest.approx(min(densities), rel=1e-6)
     assert told["prune/emptied_layers"] == sum(density == 0 for density in densities)
+
+
+@pytest.mark.parametrize("how", ["mean", "sum", "none"])
+def test_every_round_keeps_the_best_of_the_weights_that_are_left(how: Literal["mean", "sum", "none"]) -> None:
+    config = tiny_config(prune_iterations=3, sparsity=0.9, drive=DriveConfig(magnitude=0.5, connection=2, normalize=how))
+    model = network()
+    weights = prunable_weights(model)
+    masks = full_masks(weights)
+    for round_ in range(1, 4):
+        before = {name: mask.numpy().copy() for name, mask in masks.items()}
+        batches = scoring_batches(digits(), config.training.batch_size, 1, config.seed, round_)
+        _, grads = scoring_gradients(model, weights, batches, RUNTIME)
+        values = {name: weight.detach().numpy().copy() for name, weight in weights.items()}
+        score = reference.drive_score(values, {n: g.numpy() for n, g in grads.items()}, before, (0.5, 2.0, 1.0), how)
+        masks, _ = prune_round(model, weights, masks, digits(), config, round_, RUNTIME)
+        kept = np.concatenate([score[name][mask.numpy()] for name, mask in masks.items()])
+        dropped = np.concatenate([score[name][before[name] & ~mask.numpy()] for name, mask in masks.items()])
+        assert len(kept) == kept_after_round(round_, 3, 0.9, PRUNABLE, "exponential")
+        assert len(kept) + len(dropped) == sum(mask.sum() for mask in before.values())
+        assert not np.isnan(kept).any()  # nothing that was pruned came back
+        assert kept.min() > dropped.max() * (1 - 1e-5)  # float32 against float64
+
+
+@pytest.mark.parametrize("how", ["mean", "sum", "rank", "none"])
+def test_gradients_of_pruned_weights_decide_nothing(
+    how: Literal["mean", "sum", "rank", "none"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(prune_iterations=2, drive=DriveConfig(normalize=how))
+    expected = masks_of_rounds(network(), config)[-1]
+    model = network()
+    weights = prunable_weights(model)
+    first, _ = prune_round(model, weights, full_masks(weights), digits(), config, 1, RUNTIME)
+    real = pruning.scoring_gradients
+    spoilt: list[int] = []
+
+    def spoiling(*arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, grads = real(*arguments)
+        spoilt.append(sum(int(grad[~first[name]].count_nonzero()) for name, grad in grads.items()))
+        return loss, {name: grad.masked_fill(~first[name], float("nan")) for name, grad in grads.items()}
+
+    monkeypatch.setattr(pruning, "scoring_gradients", spoiling)
+    masks, told = prune_round(model, weights, first, digits(), config, 2, RUNTIME)
+    assert spoilt[0] > 1000  # they had gradients
+    assert reference.positions(masks) == reference.positions(expected)
+    assert all(np.isfinite(value) for value in told.values())
 
 
 def test_iterative_magnitude_without_training_equals_one_shot() -> None:

@@ -13,17 +13,19 @@ from scipy import stats  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from tests import reference
-from tests.trials import DIGITS, RUNTIME, tiny_config
+from tests.trials import DIGITS, tiny_config
 from trainables import scores
 from trainables.config import DriveConfig, final_count
 from trainables.data import load_data, scoring_batches
-from trainables.masks import Masks, full_masks, keep_highest, num_kept
+from trainables.masks import Masks, flattened, full_masks, keep_highest, num_kept, survivors
 from trainables.models import build_model, initialize, prunable_weights
 from trainables.pruning import correlation_rounds, prune_round, scoring_gradients
+from trainables.runtime import Runtime
 from trainables.scores import average_ranks, drive_score, drive_terms, normalized, rank_correlation, term_correlations
 
 NORMALIZERS: tuple[Literal["mean", "sum", "rank", "none"], ...] = ("mean", "sum", "rank", "none")
 Batch = tuple[Tensor, Tensor]
+GIVEN_ORDER = Runtime(channels_last=False)  # images stay in the order that the gates compute in, so both round alike
 
 
 def digits_network(model: str) -> tuple[nn.Module, dict[str, Tensor], list[Batch]]:
@@ -44,25 +46,34 @@ def small_network(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor], 
     return weights, grads, masks
 
 
+def alive(tensors: dict[str, Tensor], masks: Masks) -> Tensor:
+    """The entries of the surviving weights, as a pruning round takes them."""
+    return flattened(tensors, survivors(masks, num_kept(masks)))
+
+
+def terms_of_survivors(weights: dict[str, Tensor], grads: dict[str, Tensor], masks: Masks) -> dict[str, Tensor]:
+    return drive_terms(alive(weights, masks), alive(grads, masks))
+
+
 def arrays(tensors: dict[str, Tensor]) -> dict[str, Any]:
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
-def assert_close_where_kept(score: dict[str, Tensor], expected: dict[str, Any], masks: Masks, rtol: float) -> None:
-    for name, mask in masks.items():
-        kept = mask.numpy()
-        np.testing.assert_allclose(score[name].numpy()[kept], expected[name][kept], rtol=rtol, atol=1e-12)
+def kept_values(values: dict[str, Any], masks: Masks) -> Any:
+    """The entries of the surviving weights layer by layer, by NumPy."""
+    return np.concatenate([values[name][mask.numpy()] for name, mask in masks.items()])
 
 
 @pytest.mark.parametrize("model", ["convnet", "resnet20"])
 def test_connection_sensitivity_is_the_gradient_by_a_gate_on_the_weight(model: str) -> None:
     network, weights, batches = digits_network(model)
-    _, grads = scoring_gradients(network, weights, batches, RUNTIME)
-    connection = drive_terms(weights, grads)["connection"]
+    _, grads = scoring_gradients(network, weights, batches, GIVEN_ORDER)
+    connection = drive_terms(flattened(weights), flattened(grads))["connection"]
     by_gates = reference.gate_gradients(network, list(weights), *batches[0])
-    assert list(by_gates) == list(connection)
-    for name, gate in by_gates.items():
-        torch.testing.assert_close(connection[name], gate.abs(), rtol=1e-6, atol=0.0)
+    assert list(by_gates) == list(weights)
+    layers = connection.split([weight.numel() for weight in weights.values()])
+    for layer, gate in zip(layers, by_gates.values(), strict=True):
+        torch.testing.assert_close(layer.view(gate.shape), gate.abs(), rtol=1e-6, atol=0.0)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +81,11 @@ def test_connection_sensitivity_is_the_gradient_by_a_gate_on_the_weight(model: s
 )
 def test_the_preset_1_0_0_is_magnitude_pruning(model: str, normalize: Literal["mean", "sum", "rank", "none"]) -> None:
     network, weights, batches = digits_network(model)
-    _, grads = scoring_gradients(network, weights, batches, RUNTIME)
+    _, grads = scoring_gradients(network, weights, batches, GIVEN_ORDER)
     masks = full_masks(weights)
     config = DriveConfig(magnitude=1, connection=0, convergence=0, normalize=normalize)
     count = final_count(0.95, num_kept(masks))
-    kept = keep_highest(drive_score(drive_terms(weights, grads), masks, config), masks, count)
+    kept = keep_highest(drive_score(terms_of_survivors(weights, grads, masks), config), masks, count)
     sizes = {name: weight.detach().abs() for name, weight in weights.items()}
     assert reference.positions(kept) == reference.kept_positions(sizes, masks, count)
 
@@ -85,12 +96,12 @@ def test_a_single_term_keeps_weights_apart_that_differ_in_their_last_bit(
 ) -> None:
     # 64 neighbours of 1.9; divided by their mean of 1.8, pairs of them would become equal.
     neighbours = 1.9 + torch.arange(64) * 2**-23
-    weights = {"conv": torch.cat([neighbours, torch.zeros(3)])}
-    assert len(set((weights["conv"] / weights["conv"].mean()).tolist())) < 65
-    masks = full_masks(weights)
+    weights_S = torch.cat([neighbours, torch.zeros(3)])
+    assert len(set((weights_S / weights_S.mean()).tolist())) < 65
+    masks = full_masks({"conv": weights_S})
     config = DriveConfig(magnitude=3, connection=0, convergence=0, normalize=normalize)
     for count in range(1, 64):
-        kept = keep_highest(drive_score(drive_terms(weights, weights), masks, config), masks, count)
+        kept = keep_highest(drive_score(drive_terms(weights_S, weights_S), config), masks, count)
         assert kept["conv"].nonzero().flatten().tolist() == list(range(64 - count, 64))
 
 
@@ -107,7 +118,7 @@ def test_the_preset_0_1_0_in_one_round_without_warmup_is_snip(normalize: Literal
         drive=DriveConfig(magnitude=0, connection=1, convergence=0, normalize=normalize),
     )
     data = load_data(config.dataset, DIGITS, "cpu")
-    masks, _ = prune_round(network, weights, full_masks(weights), data, config, 1, RUNTIME)
+    masks, _ = prune_round(network, weights, full_masks(weights), data, config, 1, GIVEN_ORDER)
     assert reference.positions(masks) == expected
 
 
@@ -119,9 +130,10 @@ def test_the_score_equals_the_naive_one(
     for seed in range(5):
         weights, grads, masks = small_network(seed)
         config = DriveConfig(magnitude=factors[0], connection=factors[1], convergence=factors[2], normalize=how)
-        score = drive_score(drive_terms(weights, grads), masks, config)
+        score = drive_score(terms_of_survivors(weights, grads, masks), config)
         expected = reference.drive_score(arrays(weights), arrays(grads), arrays(masks), factors, how)
-        assert_close_where_kept(score, expected, masks, rtol=2e-6)
+        assert (score.dtype, score.shape) == (torch.float32, (num_kept(masks),))
+        np.testing.assert_allclose(score.numpy(), kept_values(expected, masks), rtol=2e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("how", NORMALIZERS)
@@ -129,27 +141,42 @@ def test_what_stands_at_pruned_weights_does_not_reach_the_score_of_others(how: L
     weights, grads, masks = small_network()
     spoilt = {name: grad.masked_fill(~masks[name], float("nan")) for name, grad in grads.items()}
     config = DriveConfig(normalize=how)
-    clean = drive_score(drive_terms(weights, grads), masks, config)
-    score = drive_score(drive_terms(weights, spoilt), masks, config)
-    for name, mask in masks.items():
-        assert torch.equal(score[name][mask], clean[name][mask])
+    clean = drive_score(terms_of_survivors(weights, grads, masks), config)
+    score = drive_score(terms_of_survivors(weights, spoilt, masks), config)
+    assert any(grad.isnan().any() for grad in spoilt.values())
+    assert torch.equal(score, clean)
+
+
+@pytest.mark.parametrize("how", NORMALIZERS)
+@pytest.mark.parametrize("factors", [(2.0, 2.0, 2.0), (0.0, 1.0, 3.0), (0.0, 0.0, 2.0)])
+def test_scoring_leaves_weights_gradients_and_terms_as_they_were(
+    how: Literal["mean", "sum", "rank", "none"], factors: tuple[float, float, float]
+) -> None:
+    weights, grads, masks = small_network()
+    weights_S, grads_S = alive(weights, masks), alive(grads, masks)
+    before = weights_S.clone(), grads_S.clone()
+    terms = drive_terms(weights_S, grads_S)
+    copies = {name: term.clone() for name, term in terms.items()}
+    drive_score(terms, DriveConfig(magnitude=factors[0], connection=factors[1], convergence=factors[2], normalize=how))
+    assert torch.equal(weights_S, before[0])
+    assert torch.equal(grads_S, before[1])
+    assert all(torch.equal(term, copies[name]) for name, term in terms.items())
 
 
 @pytest.mark.parametrize("how", ["mean", "sum", "none"])
 def test_zero_gradients_leave_their_terms_zero(how: Literal["mean", "sum", "none"]) -> None:
-    term = {"conv": torch.zeros(2, 2)}
-    assert torch.equal(normalized(term, full_masks(term), how)["conv"], torch.zeros(2, 2))
+    assert torch.equal(normalized(torch.zeros(4), how), torch.zeros(4))
 
 
 def test_four_equal_values_share_the_mean_of_their_ranks() -> None:
-    term = {"conv": torch.zeros(2, 2)}
-    assert torch.equal(normalized(term, full_masks(term), "rank")["conv"], torch.full((2, 2), 2.5 / 4))
+    assert torch.equal(normalized(torch.zeros(4), "rank"), torch.full((4,), 2.5 / 4))
 
 
 def test_nothing_alive_is_normalised_without_dividing_by_zero() -> None:
-    term = {"conv": torch.ones(3)}
+    nothing = alive({"conv": torch.ones(3)}, {"conv": torch.zeros(3, dtype=torch.bool)})
     for how in NORMALIZERS:
-        assert torch.isfinite(normalized(term, {"conv": torch.zeros(3, dtype=torch.bool)}, how)["conv"]).all()
+        assert normalized(nothing, how).tolist() == []
+        assert drive_score(drive_terms(nothing, nothing), DriveConfig(normalize=how)).tolist() == []
 
 
 def test_equal_values_share_the_mean_of_their_ranks() -> None:
@@ -178,24 +205,23 @@ def test_a_constant_has_no_rank_correlation() -> None:
 
 def test_correlations_are_taken_over_the_survivors() -> None:
     weights, grads, masks = small_network()
-    terms = drive_terms(weights, grads)
-    score = drive_score(terms, masks, DriveConfig())
+    terms = terms_of_survivors(weights, grads, masks)
+    score = drive_score(terms, DriveConfig())
+    w, g = kept_values(arrays(weights), masks), kept_values(arrays(grads), masks)
+    raw = {"magnitude": np.abs(w), "connection": np.abs(w * g), "convergence": np.abs(g)}
 
-    def alive(values: dict[str, Tensor]) -> Any:
-        return np.concatenate([values[name].numpy()[masks[name].numpy()] for name in values])
-
-    ours = term_correlations(score, terms, masks, seed=0)
+    ours = term_correlations(score, terms, seed=0)
     assert list(ours) == ["magnitude", "connection", "convergence"]
     for name, correlation in ours.items():
-        expected = float(stats.spearmanr(alive(score), alive(terms[name])).statistic)
+        expected = float(stats.spearmanr(score.numpy(), raw[name]).statistic)
         assert math.isclose(correlation, expected, abs_tol=1e-12)
 
 
 def test_correlations_of_a_large_network_use_a_seeded_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     weights, grads, masks = small_network()
-    terms = drive_terms(weights, grads)
-    score = drive_score(terms, masks, DriveConfig())
-    every = term_correlations(score, terms, masks, seed=0)
+    terms = terms_of_survivors(weights, grads, masks)
+    score = drive_score(terms, DriveConfig())
+    every = term_correlations(score, terms, seed=0)
     sizes: list[int] = []
     monkeypatch.setattr(scores, "CORRELATION_SAMPLE", num_kept(masks) - 5)
     real = scores.rank_correlation
@@ -205,11 +231,13 @@ def test_correlations_of_a_large_network_use_a_seeded_sample(monkeypatch: pytest
         return real(first, second)
 
     monkeypatch.setattr(scores, "rank_correlation", recorded)
-    sampled = term_correlations(score, terms, masks, seed=0)
+    sampled = term_correlations(score, terms, seed=0)
     assert sizes == [num_kept(masks) - 5] * 3
     assert sampled != every
-    assert sampled == term_correlations(score, terms, masks, seed=0)
-    assert sampled != term_correlations(score, terms, masks, seed=1)
+    assert sampled == term_correlations(score, terms, seed=0)
+    assert sampled != term_correlations(score, terms, seed=1)
+    # Score and term are drawn at the same weights.
+    assert term_correlations(terms["connection"], terms, seed=0)["connection"] == pytest.approx(1.0, abs=1e-12)
 
 
 def test_the_sample_is_capped_at_fifty_thousand() -> None:

@@ -10,7 +10,7 @@ import torch
 import zstandard
 from safetensors.torch import load
 
-from tests.trials import DIGITS, new_storage, run, tiny_config, trial_folder
+from tests.trials import DIGITS, RUNTIME, new_storage, run, tiny_config, trial_folder
 from trainables.config import canonical, final_count
 from trainables.data import Split, evaluation_batches, load_data
 from trainables.masks import Masks, apply_masks, full_masks
@@ -118,7 +118,8 @@ def test_scores_are_the_bits_of_the_trials_own_evaluation() -> None:
     scores = model.predict(images.float() / 255)
     assert sizes == [500, 500, 203]
     with torch.inference_mode():
-        expected = torch.cat([model.network(part) for part, _ in evaluation_batches(split, CARD.normalization)])
+        batches = evaluation_batches(split, CARD.normalization)
+        expected = torch.cat([model.network(RUNTIME.arranged(part)) for part, _ in batches])
     assert torch.equal(scores, expected)
 
 

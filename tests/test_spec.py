@@ -131,7 +131,11 @@ WRONG = {
     ),
     "several GPUs": (
         "resources: {gpus_per_trial: 2}\n",
-        ["s.yaml:4: resources.gpus_per_trial must be in [0, 1], got 2; correct it or remove it"],
+        ["s.yaml:4: resources.gpus_per_trial must be in [0, 1], or auto, got 2; correct it or remove it"],
+    ),
+    "no CPU": (
+        "resources: {cpus_per_trial: 0}\n",
+        ["s.yaml:4: resources.cpus_per_trial must be a number > 0, or auto, got 0; without the line it is 1.0"],
     ),
     "empty axis": (
         "search:\n  seed: []\n",
@@ -239,7 +243,7 @@ WRONG_FILES = {
     "a list": ("- a\n", ["s.yaml:1: must be a mapping of keys, got a list; `drive-sweep init` writes a file to start from"]),
     "misspelt model": (
         "name: x\ndataset: {name: digits}\nmodel: resnet200\n",
-        ["s.yaml:3: model must be one of convnet, resnet20, got 'resnet200'; did you mean 'resnet20'?"],
+        ["s.yaml:3: model must be one of convnet, resnet20, resnet18, got 'resnet200'; did you mean 'resnet20'?"],
     ),
     "bad name": (
         "model: convnet\nname: my sweep/1\ndataset: {name: digits}\n",
@@ -253,7 +257,7 @@ WRONG_FILES = {
         "# a sweep\nbaseline: none\n",
         [
             "s.yaml:2: dataset must be a mapping of keys, got nothing; add dataset: {name: digits}",
-            "s.yaml:2: model must be one of convnet, resnet20, got nothing; add model: convnet",
+            "s.yaml:2: model must be one of convnet, resnet20, resnet18, got nothing; add model: convnet",
             f"s.yaml:2: name must be {NAME_RULE}, got nothing; add name: my-sweep",
         ],
     ),
@@ -483,7 +487,7 @@ def test_a_model_may_be_searched_instead_of_fixed() -> None:
     assert [config.model for config in expand(loaded(text))] == ["resnet20", "convnet"]
     assert trial_names(expand(loaded(text))) == ["w00-i001-s0.0-r0-modelresnet20", "w00-i001-s0.0-r0-modelconvnet"]
     assert spec_from_resolved(resolved(loaded(text))) == loaded(text)
-    told = "s.yaml:3: search.model[0] must be one of convnet, resnet20, got 'resnet'; did you mean 'resnet20'?"
+    told = "s.yaml:3: search.model[0] must be one of convnet, resnet20, resnet18, got 'resnet'; did you mean 'resnet20'?"
     assert refused(text.replace("resnet20", "resnet")) == [told]
 
 

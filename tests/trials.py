@@ -7,11 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from orchestrator.store import Storage, TrialFolder, WarmupFolder
 from trainables.config import DatasetConfig, TrainingConfig, TrialConfig, trial_key, warmup_key
+from trainables.data import Data
 from trainables.datasets import DIGITS_DIGEST, Source
 from trainables.phases import TrialContext, run_trial
 from trainables.runtime import Runtime
+from trainables.tensors import Normalization
 
 DIGITS = Source(name="digits")
 RUNTIME = Runtime()
@@ -34,6 +38,18 @@ def tiny_config(**changes: Any) -> TrialConfig:
 
 def tiny_training(**changes: Any) -> TrainingConfig:
     return replace(tiny_config().training, **changes)
+
+
+class Float64(Normalization):
+    """The normalisation of a data set, handed on in float64 so that networks compute in it."""
+
+    def apply(self, images_BCHW: Tensor) -> Tensor:
+        return Normalization.apply(self, images_BCHW).double()
+
+
+def in_float64(data: Data) -> Data:
+    """The data for a network in float64, whose results agree between processors and memory orders to the last digits."""
+    return replace(data, normalization=Float64(mean=data.normalization.mean, std=data.normalization.std))
 
 
 def new_storage(root: Path) -> Storage:

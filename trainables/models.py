@@ -17,6 +17,8 @@ from torch.nn.functional import avg_pool2d
 from trainables.config import Model, derived_seed
 from trainables.failures import SettingError
 
+SMALL_IMAGE = 64  # pixels; up to here a ResNet made for ImageNet would throw most of the image away in its stem
+
 
 class ConvNet(nn.Module):
     """Three small conv layers and a linear one, for images of 8 x 8 and up: 15,248 prunable weights for digits."""
@@ -82,9 +84,32 @@ class CifarResNet(nn.Module):
         return logits
 
 
-_BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {
-    "convnet": ConvNet,
-    "resnet20": lambda channels, num_classes: CifarResNet(channels, num_classes, depth=20),
+def _convnet(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    return ConvNet(image_shape[0], num_classes)
+
+
+def _resnet20(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    return CifarResNet(image_shape[0], num_classes, depth=20)
+
+
+def _resnet18(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """torchvision's ResNet-18; for images up to SMALL_IMAGE pixels its stem is one 3x3 convolution, without pooling."""
+    from torchvision.models import resnet18
+
+    channels, height, width = image_shape
+    model: nn.Module = resnet18(num_classes=num_classes)
+    if max(height, width) <= SMALL_IMAGE:
+        model.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+        model.maxpool = nn.Identity()
+    elif channels != 3:
+        model.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+    return model
+
+
+_BUILDERS: dict[str, Callable[[tuple[int, int, int], int], nn.Module]] = {
+    "convnet": _convnet,
+    "resnet20": _resnet20,
+    "resnet18": _resnet18,
 }
 MODELS: tuple[str, ...] = get_args(Model)
 
@@ -92,7 +117,7 @@ MODELS: tuple[str, ...] = get_args(Model)
 def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """The network on the CPU with undefined weights; `initialize` or a state dict fills them."""
     with torch.device("meta"):
-        model = _BUILDERS[name](image_shape[0], num_classes)
+        model = _BUILDERS[name](image_shape, num_classes)
     return model.to_empty(device="cpu")
 
 

@@ -43,6 +43,7 @@ class TrialContext:
     """What a trial needs besides its configuration.
 
     Attributes:
+        shares_snapshots: other trials may read them; if not, they are removed when the trial has finished.
         checkpoint_seconds: a checkpoint is written at the first boundary after so many seconds, and at phase ends.
         metrics_seconds: the same for metrics.jsonl; only published points are told to `on_progress`.
         on_progress: called at boundaries with the state, after its points were published.
@@ -53,6 +54,7 @@ class TrialContext:
     runtime: Runtime
     files: TrialFiles
     snapshots: SnapshotFiles
+    shares_snapshots: bool = True
     checkpoint_seconds: float = 60.0
     metrics_seconds: float = 5.0
     on_progress: Callable[[TrialState], None] = lambda state: None
@@ -71,10 +73,13 @@ def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
         for leftover in (CHECKPOINT, ERROR):  # of an attempt that ended right after its result
             if context.files.read(leftover) is not None:
                 context.files.remove(leftover)
-        result: dict[str, Any] = json.loads(finished)
-        return result
+        return dict(json.loads(finished))
     try:
-        return _Trial(config, context).run()
+        result = _Trial(config, context).run()
+        if not context.shares_snapshots:
+            for epoch in context.snapshots.epochs():
+                context.snapshots.remove(epoch)
+        return result
     except (StopRequestedError, SupersededError):
         raise
     except Exception as error:

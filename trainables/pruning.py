@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.config import TrialConfig
 from trainables.data import Data, scoring_batches
-from trainables.masks import Masks, apply_masks, keep_highest
+from trainables.masks import Masks, apply_masks, flattened, keep_highest, survivors
 from trainables.runtime import Runtime
 from trainables.schedules import kept_after_round
 from trainables.scores import drive_score, drive_terms, term_correlations
@@ -40,21 +40,29 @@ def prune_round(
     """
     batches = scoring_batches(data, config.training.batch_size, config.drive.score_batches, config.seed, round_)
     loss, grads = scoring_gradients(model, weights, batches, runtime)
-    terms = drive_terms(weights, grads)
-    score = drive_score(terms, masks, config.drive)
-    prunable = sum(weight.numel() for weight in weights.values())
-    kept = kept_after_round(round_, config.rounds, config.sparsity, prunable, config.drive.density_schedule)
+    sizes = [weight.numel() for weight in weights.values()]
+    before, kept = (_kept_after(index, config, sum(sizes)) for index in (round_ - 1, round_))
+    alive = survivors(masks, before)
+    terms = drive_terms(flattened(weights, alive), flattened(grads, alive))
+    score = drive_score(terms, config.drive)
     kept_masks = keep_highest(score, masks, kept)
-
-    told = {"prune/sparsity": 1 - kept / prunable, "prune/kept_weights": float(kept), "prune/loss": float(loss)}
-    layer_densities = torch.stack([mask.float().mean() for mask in kept_masks.values()])
-    told["prune/min_layer_density"] = float(layer_densities.min())
-    told["prune/emptied_layers"] = float((layer_densities == 0).sum())
-    if round_ in correlation_rounds(config.rounds):
-        for term, correlation in term_correlations(score, terms, masks, config.seed).items():
-            told[f"prune/rank_correlation_{term}"] = correlation
     apply_masks(weights, kept_masks)
+
+    layer_counts = torch.stack([mask.count_nonzero() for mask in kept_masks.values()]).tolist()
+    told = {"prune/sparsity": 1 - kept / sum(sizes), "prune/kept_weights": float(kept), "prune/loss": float(loss)}
+    told["prune/min_layer_density"] = min(count / size for count, size in zip(layer_counts, sizes, strict=True))
+    told["prune/emptied_layers"] = float(layer_counts.count(0))
+    if round_ in correlation_rounds(config.rounds):
+        for term, correlation in term_correlations(score, terms, config.seed).items():
+            told[f"prune/rank_correlation_{term}"] = correlation
     return kept_masks, told
+
+
+def _kept_after(round_: int, config: TrialConfig, prunable: int) -> int:
+    """Weights kept after a round; before the first one all."""
+    if round_ == 0:
+        return prunable
+    return kept_after_round(round_, config.rounds, config.sparsity, prunable, config.drive.density_schedule)
 
 
 def scoring_gradients(

@@ -1,12 +1,10 @@
 """The DRIVE score of every surviving weight, from its size and its gradient.
 
-Scores are dicts of weight name -> tensor in the weight's shape and type; only entries where the mask is True mean anything.
-A higher score is kept longer. Read by: pruning.py.
+Shapes: S surviving weights of the whole network, layer by layer; terms and scores are (S,) in the weights' type. Pruned weights
+have none: a round costs less the fewer are left. A higher score is kept longer. Read by: pruning.py.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -17,62 +15,47 @@ TERMS = ("magnitude", "connection", "convergence")
 CORRELATION_SAMPLE = 50_000  # surviving weights
 
 
-def drive_terms(weights: Mapping[str, Tensor], grads: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def drive_terms(weights_S: Tensor, grads_S: Tensor) -> dict[str, Tensor]:
     """The three raw terms by name: |w|, |w g| and |g|, with g = dL/dw.
 
     |w g| is |dL/dc| of a gate c = 1 on the weight (connection sensitivity, SNIP, arXiv:1810.02340 eq. 4); |g| tells how far
     the weight is from convergence. Source: DRIVE, arXiv:2404.03687, as told by its abstract and public reviews.
     """
-    return {
-        "magnitude": {name: weight.detach().abs() for name, weight in weights.items()},
-        "connection": {name: (weight.detach() * grads[name]).abs() for name, weight in weights.items()},
-        "convergence": {name: grad.abs() for name, grad in grads.items()},
-    }
+    return {"magnitude": weights_S.abs(), "connection": (weights_S * grads_S).abs_(), "convergence": grads_S.abs()}
 
 
-def drive_score(terms: dict[str, dict[str, Tensor]], masks: dict[str, Tensor], config: DriveConfig) -> dict[str, Tensor]:
+def drive_score(terms: dict[str, Tensor], config: DriveConfig) -> Tensor:
     """magnitude * N(|w|) + connection * N(|w g|) + convergence * N(|g|), N taken over the surviving weights of the network.
 
     How the paper combines and normalises its terms was not at hand: the sum, its factors and N are assumptions. A factor
     of zero leaves its term out. With one term left N cannot change the order and is left out too, so that (1, 0, 0) is
-    exactly magnitude pruning and (0, 1, 0) exactly SNIP, without ties made by rounding.
-
-    Returns:
-        Name -> score; all-zero terms (all gradients zero) stay zero instead of dividing by zero.
+    exactly magnitude pruning and (0, 1, 0) exactly SNIP, without ties made by rounding. All-zero terms (all gradients
+    zero) stay zero instead of dividing by zero.
     """
     factors = {name: float(getattr(config, name)) for name in TERMS if getattr(config, name) != 0}
     if len(factors) == 1:
         (only,) = factors
         return terms[only]
-    total: dict[str, Tensor] = {}
-    for name, factor in factors.items():
-        for weight, value in normalized(terms[name], masks, config.normalize).items():
-            total[weight] = total[weight].add(value, alpha=factor) if weight in total else value * factor
+    parts = (normalized(terms[name], config.normalize).mul(factor) for name, factor in factors.items())
+    total = next(parts)
+    for part in parts:
+        total += part
     return total
 
 
-def normalized(term: dict[str, Tensor], masks: dict[str, Tensor], how: Normalize) -> dict[str, Tensor]:
-    """One term on a common scale: divided by its mean or sum over the surviving weights, or replaced by its rank in (0, 1].
+def normalized(term_S: Tensor, how: Normalize) -> Tensor:
+    """One term on a common scale: divided by its mean or sum, or replaced by its rank in (0, 1].
 
     Equal values share the mean of their ranks. "none" leaves the term as it is.
     """
     if how == "none":
-        return term
+        return term_S
     if how == "rank":
-        alive = torch.cat([value[masks[name]] for name, value in term.items()])
-        ranks = average_ranks(alive) / max(len(alive), 1)
-        sizes = [int(masks[name].sum()) for name in term]
-        ranked = {}
-        for (name, value), part in zip(term.items(), ranks.split(sizes), strict=True):
-            ranked[name] = torch.zeros_like(value)
-            ranked[name][masks[name]] = part.to(value.dtype)
-        return ranked
-    sums = torch.stack([value.masked_fill(~masks[name], 0.0).sum() for name, value in term.items()])
-    scale = sums.sum()
+        return (average_ranks(term_S) / max(len(term_S), 1)).to(term_S.dtype)
+    scale = term_S.sum()
     if how == "mean":
-        scale = scale / torch.stack([mask.sum() for mask in masks.values()]).sum().clamp(min=1)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return {name: value / scale for name, value in term.items()}
+        scale = scale / max(len(term_S), 1)
+    return term_S / torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
 def average_ranks(values: Tensor) -> Tensor:
@@ -94,21 +77,13 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
     return float(a @ b) / scale if scale > 0 else float("nan")
 
 
-def term_correlations(
-    score: dict[str, Tensor], terms: dict[str, dict[str, Tensor]], masks: dict[str, Tensor], seed: int
-) -> dict[str, float]:
+def term_correlations(score_S: Tensor, terms: dict[str, Tensor], seed: int) -> dict[str, float]:
     """Rank correlation of the score with each of its terms: tells at once whether the other terms do anything.
 
-    Taken over the surviving weights, or a seeded sample of CORRELATION_SAMPLE of them.
+    Taken over the surviving weights, or over CORRELATION_SAMPLE seeded draws from them.
     """
-
-    def alive(values: dict[str, Tensor]) -> Tensor:
-        return torch.cat([value[masks[name]] for name, value in values.items()])
-
-    flat = alive(score)
-    sample = torch.arange(len(flat))
-    if len(flat) > CORRELATION_SAMPLE:
+    if len(score_S) > CORRELATION_SAMPLE:
         generator = torch.Generator().manual_seed(derived_seed(seed, "correlation sample"))
-        sample = torch.randperm(len(flat), generator=generator)[:CORRELATION_SAMPLE]
-    sample = sample.to(flat.device)
-    return {name: rank_correlation(flat[sample], alive(term)[sample]) for name, term in terms.items()}
+        drawn = torch.randint(len(score_S), (CORRELATION_SAMPLE,), generator=generator).to(score_S.device)
+        score_S, terms = score_S[drawn], {name: term[drawn] for name, term in terms.items()}
+    return {name: rank_correlation(score_S, term) for name, term in terms.items()}

@@ -1,7 +1,8 @@
 """The Ray Tune trainable: one stage of a plan, a warm-up trunk or a trial, in a worker that is reused from stage to stage.
 
 Failures that we understand come back as a status of the last report, so that the driver decides the cure; only a lost
-process looks like an error to Tune. Points are told after they were published. Read by: orchestrator/scheduling.py.
+process looks like an error to Tune. Points are told after they were published. PyTorch is imported in the worker only: the
+driver names `run_stage` and never runs it. Read by: orchestrator/sweep.py.
 """
 
 from __future__ import annotations
@@ -11,17 +12,16 @@ import os
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
-from trainables.checkpoint import SnapshotFiles, TrialFiles, TrialState, to_bytes
 from trainables.config import TrialConfig, from_canonical
-from trainables.data import load_data
 from trainables.datasets import Source
 from trainables.failures import StopRequestedError, TrialError, kind_of
-from trainables.phases import TrialContext, run_trial
-from trainables.runtime import Runtime, resolve_precision
-from trainables.warmup import Trunk
+from trainables.runtime import Runtime
+
+if TYPE_CHECKING:
+    from trainables.checkpoint import SnapshotFiles, TrialFiles, TrialState
 
 
 class Folders(Protocol):
@@ -42,12 +42,11 @@ class Folders(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all stages of a sweep have in common. `precisions` maps a precision as written to the one that is used."""
+    """What all stages of a sweep have in common; the runtime's precision is what "auto" stands for."""
 
     folders: Folders
     source: Source
     runtime: Runtime
-    precisions: dict[str, str]
     share_warmups: bool
     checkpoint_seconds: float
     metrics_seconds: float
@@ -105,9 +104,10 @@ def stage_end(stage: Stage, settings: Settings, report: Report) -> dict[str, Any
 
 
 def _run(stage: Stage, settings: Settings, teller: _Teller) -> dict[str, Any]:
+    from trainables.phases import TrialContext, run_trial
+
     config = from_canonical(TrialConfig, stage.config)
-    precision = settings.precisions.get(config.precision, config.precision)
-    runtime = replace(settings.runtime, precision=resolve_precision(precision, settings.runtime.device))
+    runtime = settings.runtime.for_trial(config.precision)
     runtime.activate()
     if settings.folders.stop_requested():
         raise StopRequestedError("stopped before it began")
@@ -125,21 +125,23 @@ def _run(stage: Stage, settings: Settings, teller: _Teller) -> dict[str, Any]:
         runtime=runtime,
         files=files,
         snapshots=snapshots,
+        shares_snapshots=settings.share_warmups,
         checkpoint_seconds=settings.checkpoint_seconds,
         metrics_seconds=settings.metrics_seconds,
         on_progress=teller.progress,
         provenance=settings.provenance | {"key": stage.key, "warmup_key": stage.warmup_key},
     )
     result = run_trial(config, context)
-    if not settings.share_warmups:
-        for epoch in snapshots.epochs():
-            snapshots.remove(epoch)
     # Pairs, since Tune flattens dicts in reports.
     return {"metrics": list(result["metrics"].items()), "model_sha256": result["model_sha256"]}
 
 
 def _run_trunk(stage: Stage, config: TrialConfig, runtime: Runtime, settings: Settings, teller: _Teller) -> dict[str, Any]:
     """Trains the trunk to its longest length; each snapshot that lands is told, so that its trials can begin."""
+    from trainables.checkpoint import to_bytes
+    from trainables.data import load_data
+    from trainables.warmup import Trunk
+
     lengths = sorted(stage.lengths)
     snapshots = settings.folders.warmups(stage.key, runtime.fingerprint_id())
     trained = 0

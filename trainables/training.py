@@ -31,7 +31,8 @@ def make_optimizer(model: nn.Module, training: TrainingConfig, momentum: dict[st
     )
     for name, parameter in model.named_parameters():
         if momentum and name in momentum:
-            optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter.device)
+            buffer = torch.empty_like(parameter, requires_grad=False).copy_(momentum[name])  # in the weight's memory order
+            optimizer.state[parameter]["momentum_buffer"] = buffer
     return optimizer
 
 
@@ -70,15 +71,16 @@ def train_epoch(
     for group in optimizer.param_groups:
         group["lr"] = lr
     device = data.train.labels.device
+    forward = runtime.compiled(model)
     parameters = dict(model.named_parameters())
     pruned = [parameters[name].detach() for name in masks]
-    keep = [mask.to(parameters[name].dtype) for name, mask in masks.items()]
+    keep = [torch.empty_like(parameters[name]).copy_(mask) for name, mask in masks.items()]  # in the weight's memory order
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros((), dtype=torch.int64, device=device)
     seen = 0
     for images_BCHW, labels_B in training_batches(data, training.batch_size, seed, epoch):
         with runtime.autocast():
-            logits_BK = model(runtime.arranged(images_BCHW))
+            logits_BK = forward(runtime.arranged(images_BCHW))
         loss = cross_entropy(logits_BK.float(), labels_B)
         loss.backward()
         optimizer.step()

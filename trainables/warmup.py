@@ -71,7 +71,7 @@ class Trunk:
             if content is None:
                 continue
             try:
-                state = from_bytes(content, self._network(), self.config.training)
+                state = from_bytes(content, self.runtime.place(self._network()), self.config.training)
             except DamagedCheckpointError as error:
                 log.warning("warm-up snapshot of epoch %d is damaged and is made again: %s", epoch, error)
                 self.snapshots.remove(epoch)
@@ -79,12 +79,12 @@ class Trunk:
             if state.phase == "warmup" and state.position == epoch:
                 return state
         network = self._network()
-        initialize(network, self.config.seed)
+        initialize(network, self.config.seed)  # before it is placed: random numbers are drawn in memory order
         network = self.runtime.place(network)
         return TrialState(model=network, optimizer=make_optimizer(network, self.config.training))
 
     def _network(self) -> nn.Module:
-        return self.runtime.place(build_model(self.config.model, self.data.image_shape, self.data.num_classes))
+        return build_model(self.config.model, self.data.image_shape, self.data.num_classes)
 
     def _train_one_epoch(self, state: TrialState) -> None:
         begun = time.perf_counter()

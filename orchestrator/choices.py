@@ -1,0 +1,63 @@
+"""What a sweep decides by itself, once: device, precision, threads, packing, compilation. Kept in resolved.json.
+
+Later runs of the sweep use the same choices, since they are part of the fingerprint under which warm-ups are shared.
+Knows no Ray; what has to be asked of a worker is asked by packing.py. Read by: sweep.py, foreground.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from orchestrator.spec_fields import Resources
+from orchestrator.state import SweepFolder
+from trainables.runtime import Runtime
+
+RESOLVED = "resolved.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """All choices of a sweep.
+
+    Attributes:
+        precision: what `precision: auto` stands for; None while no trial needed to know.
+        compile_problem: why trials are not compiled although the sweep file asks for it.
+    """
+
+    device: str
+    precision: Literal["fp32", "bf16"] | None = None
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float = 0.0
+    compile: bool = False
+    compile_problem: str = ""
+
+    def runtime(self, resources: Resources) -> Runtime:
+        """What every trial of the sweep computes with."""
+        return Runtime(
+            device=self.device,
+            threads=max(1, int(self.cpus_per_trial)),
+            precision=self.precision or "fp32",
+            deterministic=self.device == "cpu" if resources.deterministic is None else resources.deterministic,
+            compile=self.compile,
+        )
+
+
+def read_choices(folder: SweepFolder) -> dict[str, Any]:
+    """The choices on record, as keyword arguments of `Choices`; empty before the first run."""
+    record = folder.storage.read_json(folder.file(RESOLVED)) or {}
+    known = {field.name for field in fields(Choices)}
+    return {name: value for name, value in record.items() if name in known}
+
+
+def write_choices(folder: SweepFolder, choices: Choices) -> None:
+    folder.storage.write_json(folder.file(RESOLVED), asdict(choices))
+
+
+def written_share(value: float | Literal["auto"] | None, device: str) -> float | None:
+    """GPUs per trial as the sweep file says; None if it is to be measured. Without a word it is a whole one."""
+    if device != "cuda":
+        return 0.0
+    if value == "auto":
+        return None
+    return 1.0 if value is None else value

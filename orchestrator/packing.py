@@ -1,0 +1,188 @@
+"""Automatic choices that only a worker can answer: precision, compilation, and how many trials share a node or a GPU.
+
+Packing is measured: probes of one trial run side by side, and the fewest that come near the best total throughput win.
+Read by: sweep.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.choices import Choices, read_choices, written_share
+from orchestrator.driver import Driver
+from orchestrator.errors import SetupError
+from orchestrator.plan import Plan
+from orchestrator.spec_fields import Resources
+from trainables.config import canonical
+from trainables.probe import Probe, examine
+from trainables.runtime import Runtime
+
+MEASURE_S = 3.0
+NEAR = 0.95  # of the best total throughput is as good as the best
+MEMORY_SHARE = 0.9  # of a GPU that trials may fill together
+MOST_PER_GPU = 16
+WAIT_S = 0.5
+
+
+def decide(driver: Driver, plan: Plan) -> Choices:
+    """The sweep's choices: as it ran before, else as the sweep file says, else asked and measured.
+
+    Raises:
+        SetupError: a GPU is asked for, and the cluster has none.
+        InterruptedError: a signal came while workers were asked.
+    """
+    resources = plan.spec.resources
+    before = read_choices(driver.folder)
+    device = _device(resources, before.get("device"))
+    known = before if before.get("device") == device else {}
+    cpus = resources.cpus_per_trial if resources.cpus_per_trial != "auto" else known.get("cpus_per_trial")
+    gpus = written_share(resources.gpus_per_trial, device)
+    gpus = known.get("gpus_per_trial") if gpus is None else gpus
+    chosen: dict[str, Any] = {"device": device, "precision": known.get("precision")}
+    chosen |= {"compile": False} if not resources.compile else {name: known[name] for name in _COMPILATION if name in known}
+
+    asks_precision = chosen["precision"] is None and any(trial.config.precision == "auto" for trial in plan.trials)
+    if asks_precision or "compile" not in chosen:
+        chosen |= _examined(driver, device, resources.compile, gpus)
+    choices = Choices(**chosen, cpus_per_trial=cpus or 1.0, gpus_per_trial=gpus or 0.0)
+    if gpus is None:
+        gpus = _measured_share(driver, plan, choices, resources)
+    if cpus is None:
+        cpus = _measured_threads(driver, plan, choices, resources)
+    return Choices(**chosen, cpus_per_trial=cpus, gpus_per_trial=gpus)
+
+
+_COMPILATION = ("compile", "compile_problem")
+
+
+def smallest_near_best(totals: dict[int, float]) -> int:
+    """The smallest candidate whose total throughput comes near the best one."""
+    best = max(totals.values())
+    return min(candidate for candidate, total in totals.items() if total >= NEAR * best)
+
+
+def _device(resources: Resources, chosen_before: str | None) -> str:
+    """cpu or cuda: as the sweep file says, else as this sweep ran before, else a GPU where there is one.
+
+    Raises:
+        SetupError: it is to be a GPU, and the cluster has none.
+    """
+    gpus_there = ray.cluster_resources().get("GPU", 0)
+    if resources.device != "auto":
+        device = str(resources.device)
+    else:
+        device = chosen_before or ("cuda" if gpus_there or resources.gpus_per_trial else "cpu")
+    if device == "cuda" and not gpus_there:
+        why = "this sweep ran on GPUs before" if chosen_before == "cuda" else "GPUs are asked for"
+        raise SetupError(f"resources: {why}, but the cluster has none; set resources.device: cpu, or join a cluster with GPUs")
+    return device
+
+
+def _examined(driver: Driver, device: str, wants_compile: bool, gpus: float | None) -> dict[str, Any]:
+    """Precision and compilation, asked on a worker, where the hardware is."""
+    share = (gpus or 1.0) if device == "cuda" else 0
+    answer = _waited(driver, [ray.remote(num_cpus=1, num_gpus=share)(examine).remote(device, wants_compile)])[0]
+    problem = answer["compile_problem"]
+    if problem:
+        driver.tell(f"trials are not compiled, as resources.compile asks for: {problem}")
+    return {
+        "precision": answer["precision"],
+        "compile": wants_compile and not problem,
+        "compile_problem": problem,
+    }
+
+
+def _measured_share(driver: Driver, plan: Plan, choices: Choices, resources: Resources) -> float:
+    """The share of a GPU at which trials side by side train the most images."""
+    node = _largest_node("GPU")
+    with _probes(driver, plan, choices, resources, 1, {"num_cpus": 1, "num_gpus": 1}, node) as (measure, peak, probe):
+        fits = max(1, min(MOST_PER_GPU, int(MEMORY_SHARE * ray.get(probe.gpu_bytes.remote()) // peak)))
+        totals = {1: measure()}
+    count = 2
+    while count <= fits and totals[count // 2] >= NEAR * max(totals.values()):  # as long as it still pays
+        needs = {"num_cpus": 0.01, "num_gpus": 1 / count}
+        with _probes(driver, plan, choices, resources, count, needs, node) as (measure, _, _):
+            totals[count] = measure()
+        count *= 2
+    best = smallest_near_best(totals)
+    driver.tell(
+        f"{best} trials share a GPU: one takes {peak / 2**30:.1f} GiB; images/s side by side: "
+        + ", ".join(f"{count}: {total:,.0f}" for count, total in totals.items())
+    )
+    return 1 / best
+
+
+def _measured_threads(driver: Driver, plan: Plan, choices: Choices, resources: Resources) -> float:
+    """The threads of a trial at which a full node trains the most images."""
+    node = _largest_node("CPU")
+    cpus = int(node["Resources"]["CPU"])
+    totals: dict[int, float] = {}
+    threads = 1
+    while threads <= cpus:
+        at_once = Choices(device=choices.device, precision=choices.precision, cpus_per_trial=threads, compile=choices.compile)
+        count = max(1, cpus // threads)
+        if choices.device == "cuda":
+            count = min(count, int(node["Resources"].get("GPU", 1) / choices.gpus_per_trial))
+        needs = {"num_cpus": threads, "num_gpus": choices.gpus_per_trial}
+        with _probes(driver, plan, at_once, resources, count, needs, node) as (measure, _, _):
+            totals[threads] = measure()
+        threads *= 2
+    best = smallest_near_best(totals)
+    driver.tell(
+        f"{best} CPUs per trial; images/s of a full node by CPUs per trial: "
+        + ", ".join(f"{threads}: {total:,.0f}" for threads, total in totals.items())
+    )
+    return float(best)
+
+
+@contextmanager
+def _probes(
+    driver: Driver,
+    plan: Plan,
+    choices: Choices,
+    resources: Resources,
+    count: int,
+    needs: dict[str, float],
+    node: dict[str, Any],
+) -> Iterator[tuple[Callable[[], float], int, Any]]:
+    """Probes of the sweep's largest trial on one node: a call that measures their total images/s, the memory of one, one."""
+    runtime: Runtime = choices.runtime(resources)
+    config = canonical(max((trial.config for trial in plan.trials), key=lambda config: config.training.batch_size))
+    actor = ray.remote(**needs, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))(Probe)
+    probes = [actor.remote(config, plan.spec.source(), runtime) for _ in range(count)]
+    try:
+        peak = max(_waited(driver, [probe.ready.remote() for probe in probes]))
+
+        def measure() -> float:
+            return float(sum(_waited(driver, [probe.images_per_second.remote(MEASURE_S) for probe in probes])))
+
+        yield measure, peak, probes[0]
+    finally:
+        for probe in probes:
+            ray.kill(probe)
+
+
+def _largest_node(kind: str) -> dict[str, Any]:
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind)]
+    return max(nodes, key=lambda node: float(node["Resources"][kind]))
+
+
+def _waited(driver: Driver, answers: list[Any]) -> list[Any]:
+    """The answers, however long a free slot takes.
+
+    Raises:
+        InterruptedError: a signal came meanwhile.
+    """
+    waited_s = 0.0
+    while len(ray.wait(answers, num_returns=len(answers), timeout=WAIT_S)[0]) < len(answers):
+        waited_s += WAIT_S
+        if driver.signal is not None:
+            raise InterruptedError
+        if waited_s == 30:
+            driver.screen.say("waiting for workers, to make the automatic choices there")
+    return list(ray.get(answers))

@@ -1,0 +1,67 @@
+"""A stage that computes nothing: it publishes a finished trial, after a sleep if asked to. Needs no PyTorch.
+
+What is left of a sweep of such stages is the cost of the sweep itself: Ray, Tune, the driver, the storage, MLflow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from trainables.config import NUMERICS
+from trainables.metrics import MetricLog
+from trainables.records import METRICS, MODEL, RESULT
+from trainables.stage import Settings, Stage
+
+SLEEP_S = "DRIVE_SWEEP_NOOP_SECONDS"  # environment of the workers, which they have from the driver
+MODEL_FILE = "DRIVE_SWEEP_NOOP_MODEL"
+
+
+def noop_stage(config: dict[str, Any], settings: Settings) -> None:
+    """Reports and publishes what a real stage does, for a trial that took no time."""
+    import ray
+    from ray import tune
+
+    stage = Stage(**config["stage"])
+    begun_ms = int(time.time() * 1000)
+    node = str(ray.get_runtime_context().get_node_id())
+    tune.report({"event": "begun", "pid": os.getpid(), "node": node})
+    time.sleep(float(os.environ.get(SLEEP_S, "0")))
+    metrics = publish(stage, settings, begun_ms)
+    ended = {"event": "ended", "status": "finished", "message": "", "log": []}
+    tune.report(ended | {"metrics": list(metrics.items()), "model_sha256": "0" * 64})
+
+
+def publish(stage: Stage, settings: Settings, begun_ms: int) -> dict[str, float]:
+    """The metrics of the trial, after its record was written."""
+    files = settings.folders.trial(stage.key, stage.attempt)
+    points = MetricLog()
+    for epoch in range(1, 4):
+        points.record(epoch, {"train/loss": 1 / epoch, "val/accuracy": 0.2 * epoch})
+    points.record(3, {"test/accuracy": 0.5, "prune/sparsity": 0.9, "cost/search_seconds": 0.0, "cost/total_seconds": 0.0})
+    model = Path(os.environ[MODEL_FILE]).read_bytes() if MODEL_FILE in os.environ else b"none"
+    files.publish(MODEL, model)
+    files.publish(METRICS, points.to_lines())
+    result = settings.provenance | {
+        "config": stage.config,
+        "numerics": NUMERICS,
+        "attempt": stage.attempt,
+        "model_sha256": "0" * 64,
+        "model_bytes": len(model),
+        "image_shape": [3, 32, 32],
+        "num_classes": 10,
+        "prunable_weights": 1,
+        "kept_weights": 1,
+        "emptied_layers": [],
+        "layers": [],
+        "metrics": points.last_values(),
+        "metric_points": len(points.points()),
+        "fingerprints": [{"pid": os.getpid()}],
+        "started_ms": begun_ms,
+        "finished_ms": int(time.time() * 1000),
+    }
+    files.publish(RESULT, json.dumps(result).encode())
+    return points.last_values()

@@ -1,0 +1,152 @@
+"""What a trial costs besides its computation, with MLflow on; and how busy many slots are kept.
+
+    python -m tests.benchmarks.overhead                      no-op trials: 50, 500, 2,000
+    python -m tests.benchmarks.overhead --model              the same, each with a ResNet-18 sparse model logged
+    python -m tests.benchmarks.overhead --slots 32 --sleep 5 --trials 320    trials that sleep, on fake slots
+
+Every sweep runs in a process of its own on a fresh storage. Milliseconds per trial count from the moment that the first
+trial begins to the moment that MLflow, report included, is up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from orchestrator.tracking import TrackingThread
+from tests.benchmarks.noop import MODEL_FILE, SLEEP_S, noop_stage
+from tests.benchmarks.tell import spread
+
+SWEEP = """\
+name: noop
+dataset: {{name: digits}}
+model: convnet
+search: {{seed: [{seeds}]}}
+sparsity: 0.9
+baseline: none
+precision: fp32
+resources: {{device: cpu}}
+tracking: {{models: {models}}}
+"""
+MODEL = """\
+import pathlib, sys
+import torch
+from trainables.masks import flattened, keep_highest, full_masks
+from trainables.models import build_model, initialize, prunable_weights
+from trainables.sparse_model import ModelCard, encode
+from trainables.tensors import Normalization
+model = build_model("resnet18", (3, 32, 32), 10)
+initialize(model, 0)
+weights = prunable_weights(model)
+sizes = flattened(weights).abs()
+masks = keep_highest(sizes, full_masks(weights), len(sizes) // 10)
+card = ModelCard(model="resnet18", image_shape=(3, 32, 32), num_classes=10,
+                 normalization=Normalization(mean=(0.5,) * 3, std=(0.25,) * 3), config={})
+pathlib.Path(sys.argv[1]).write_bytes(encode(model, masks, card)[0])
+"""
+
+
+def run_one(trials: int, slots: int, with_model: bool, folder: Path) -> dict[str, Any]:
+    """Runs one sweep of no-op trials in this process and measures it."""
+    from orchestrator.plan import make_plan
+    from orchestrator.spec import load_spec, sweep_text
+    from orchestrator.store import open_storage
+    from orchestrator.sweep import RunOptions, run_sweep
+    from trainables import stage
+
+    stage.run_stage = noop_stage
+    os.sched_getaffinity = lambda pid: set(range(slots))  # Ray is told of so many CPUs
+    file = folder / "noop.yaml"
+    file.write_text(SWEEP.format(seeds=", ".join(map(str, range(trials))), models="all" if with_model else "none"))
+    spec = load_spec(str(file), [f"storage={folder / 'runs'}"])
+    storage = open_storage(spec.storage, create=True)
+    trackers = _noted_trackers()
+    begun, cpu = time.time(), time.process_time()
+    code = run_sweep(make_plan(spec, storage), sweep_text(str(file)), storage, RunOptions(quiet=True))
+    ended = time.time()
+    results = [json.loads(path.read_bytes()) for path in Path(spec.storage, "trials").glob("*/result.json")]
+    assert (code, len(results)) == (0, trials)
+    first = min(result["started_ms"] for result in results) / 1000
+    return {
+        "trials": trials,
+        "start_seconds": first - begun,
+        "trials_seconds": max(result["finished_ms"] for result in results) / 1000 - first,
+        "seconds": ended - first,
+        "ms_per_trial": 1000 * (ended - first) / trials,
+        "driver_cpu_ms_per_trial": 1000 * (time.process_time() - cpu) / trials,
+        "tracker_cpu_ms_per_trial": 1000 * trackers[0].cpu_seconds / trials,
+        "driver_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "busy_percent": 100 * busy_share(results),
+    }
+
+
+def _noted_trackers() -> list[TrackingThread]:
+    """Will hold the tracking threads that are started from now on."""
+    trackers: list[TrackingThread] = []
+    start = TrackingThread.start
+
+    def noted(self: TrackingThread) -> None:
+        trackers.append(self)
+        start(self)
+
+    TrackingThread.start = noted  # type: ignore[method-assign]
+    return trackers
+
+
+def busy_share(results: list[dict[str, Any]]) -> float:
+    """Share of the time between a slot's first and last trial in which it runs trials, over all slots."""
+    by_slot: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for result in results:
+        by_slot[result["fingerprints"][0]["pid"]].append((result["started_ms"], result["finished_ms"]))
+    busy = whole = 0
+    for spans in by_slot.values():
+        first, *rest = sorted(spans)
+        busy += sum(end - start for start, end in rest)
+        whole += rest[-1][1] - first[1] if rest else 0
+    return busy / whole if whole else float("nan")
+
+
+def in_process_of_its_own(trials: int, slots: int, sleep: float, model: Path | None) -> dict[str, Any]:
+    environment = os.environ | {SLEEP_S: str(sleep)} | ({MODEL_FILE: str(model)} if model else {})
+    command = [sys.executable, "-m", "tests.benchmarks.overhead", "--one", str(trials), "--slots", str(slots)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="overhead per trial")
+    parser.add_argument("--trials", type=int, nargs="+", default=[50, 500, 2000])
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--sleep", type=float, default=0.0)
+    parser.add_argument("--model", action="store_true")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="drive-sweep-overhead-") as scratch:
+        if options.one:
+            print(json.dumps(run_one(options.one, options.slots, MODEL_FILE in os.environ, Path(scratch))))
+            return
+        model = Path(scratch, "resnet18.safetensors.zst") if options.model else None
+        if model:
+            subprocess.run([sys.executable, "-c", MODEL, str(model)], check=True)
+            print(f"model file: {model.stat().st_size / 1e6:.2f} MB")
+        for trials in options.trials:
+            runs = [in_process_of_its_own(trials, options.slots, options.sleep, model) for _ in range(options.repeat)]
+            print(f"{trials} trials on {options.slots} slots, {options.sleep:g} s of sleep each")
+            for figure in runs[0]:
+                if figure != "trials":
+                    print(f"  {figure:26s} {spread([run[figure] for run in runs])}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

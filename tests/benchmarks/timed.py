@@ -1,0 +1,100 @@
+"""One run of a sweep, ours or by hand, in processes of its own, and where its time went. Read by: against_by_hand, sharing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from orchestrator.plan import make_plan
+from orchestrator.spec import load_spec
+from orchestrator.store import open_storage
+from tests.sweeps import drive_sweep
+from trainables.config import TrialConfig, from_canonical
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """What one run of a whole sweep took.
+
+    Attributes:
+        seconds: of the command, from the start of its process to its end.
+        computing: seconds of training and pruning, over all trials and warm-ups.
+        epochs: training epochs that were computed, warm-ups included.
+        accuracy: test accuracy, mean over the trials.
+    """
+
+    seconds: float
+    computing: float
+    epochs: int
+    accuracy: float
+
+    def other(self, slots: int) -> float:
+        """Seconds of all slots in which nothing was trained or pruned: start-up, processes, files, tracking, waiting."""
+        return self.seconds * slots - self.computing
+
+
+def ours(file: Path, storage: Path, *options: str) -> Timed:
+    """`drive-sweep run` of a sweep file into a fresh storage."""
+    run = drive_sweep("run", file, "--storage", storage, "--quiet", *options, timeout_s=3600)
+    results = [json.loads(path.read_bytes()) for path in sorted((storage / "trials").glob("*/result.json"))]
+    costs = [result["metrics"] for result in results]
+    shared: dict[str, tuple[int, float]] = {}  # trunk -> epochs and seconds of its longest warm-up
+    warmups: list[tuple[int, float]] = []
+    epochs = 0
+    for result, cost in zip(results, costs, strict=True):
+        config = from_canonical(TrialConfig, result["config"])
+        epochs += config.sparse_epochs
+        warmup = config.warmup_epochs, cost["cost/warmup_seconds"]
+        if result["warmup_key"]:
+            shared[result["warmup_key"]] = max(warmup, shared.get(result["warmup_key"], (0, 0.0)))
+        else:
+            warmups.append(warmup)
+    warmups += shared.values()
+    return Timed(
+        seconds=run.seconds,
+        computing=sum(cost["cost/total_seconds"] - cost["cost/warmup_seconds"] for cost in costs)
+        + sum(seconds for _, seconds in warmups),
+        epochs=epochs + sum(length for length, _ in warmups),
+        accuracy=mean(cost["test/accuracy"] for cost in costs),
+    )
+
+
+def by_hand(file: Path, folder: Path, *options: str) -> Timed:
+    """The program by_hand.py on the trials of the same sweep file."""
+    plan = hand_plan(file)
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text(json.dumps(plan))
+    command = [sys.executable, "-m", "tests.benchmarks.by_hand", str(folder / "plan.json"), str(folder / "out"), *options]
+    begun = time.monotonic()
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=3600)
+    seconds = time.monotonic() - begun
+    trials = json.loads(done.stdout.splitlines()[-1])["trials"]
+    return Timed(
+        seconds=seconds,
+        computing=sum(trial["seconds"] for trial in trials),
+        epochs=sum(trial["config"].get("warmup_epochs", 0) + plan["training"]["epochs"] for trial in trials),
+        accuracy=mean(trial["test/accuracy"] for trial in trials),
+    )
+
+
+def hand_plan(file: Path) -> dict[str, Any]:
+    """The trials of a sweep file in the form that by_hand.py reads."""
+    spec = load_spec(str(file))
+    plan = make_plan(spec, open_storage(str(file.parent / "unused")))
+    dataset, training = spec.dataset, spec.training
+    names = ("method", "warmup_epochs", "prune_iterations", "sparsity", "seed")
+    return {
+        "dataset": dataset.model_dump(include={"name", "root", "image_size", "limit", "validation"}),
+        "model": spec.model,
+        "cpus": len(os.sched_getaffinity(0)),
+        "cpus_per_trial": 1,
+        "trials": [{name: getattr(trial.config, name) for name in names} for trial in plan.trials],
+        "training": training.model_dump(include={"epochs", "batch_size", "lr", "momentum", "weight_decay"}),
+    }

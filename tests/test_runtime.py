@@ -1,0 +1,121 @@
+"""The memory order that a network is computed in changes its speed and last digits, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.trials import DIGITS, in_float64, tiny_config
+from trainables.checkpoint import TrialState, from_bytes, to_bytes
+from trainables.config import TrialConfig
+from trainables.data import Data, load_data, scoring_batches
+from trainables.masks import Masks, full_masks, num_kept
+from trainables.models import build_model, initialize, prunable_weights
+from trainables.pruning import prune_round
+from trainables.runtime import Runtime
+from trainables.training import make_optimizer, momentum_of, train_epoch
+
+CHANNELS_LAST, CONTIGUOUS = Runtime(channels_last=True), Runtime(channels_last=False)
+CONFIG = tiny_config(model="resnet20", prune_iterations=2)
+
+
+def digits() -> Data:
+    return load_data(CONFIG.dataset, DIGITS, "cpu")
+
+
+def network(runtime: Runtime, dtype: torch.dtype = torch.float32) -> nn.Module:
+    model = build_model(CONFIG.model, (1, 8, 8), 10)
+    initialize(model, seed=3)
+    return runtime.place(model.to(dtype))
+
+
+def epoch(state: TrialState, data: Data, runtime: Runtime, number: int, config: TrialConfig = CONFIG) -> dict[str, float]:
+    return train_epoch(
+        state.model,
+        state.optimizer,
+        state.masks,
+        data,
+        training=config.training,
+        lr=config.training.lr,
+        seed=config.seed,
+        epoch=number,
+        runtime=runtime,
+    )
+
+
+def pruned(runtime: Runtime, data: Data, dtype: torch.dtype = torch.float32) -> TrialState:
+    """A network after both rounds, ready for sparse training."""
+    model = network(runtime, dtype)
+    weights = prunable_weights(model)
+    masks: Masks = full_masks(weights)
+    for round_ in (1, 2):
+        masks, _ = prune_round(model, weights, masks, data, CONFIG, round_, runtime)
+    return TrialState(model=model, optimizer=make_optimizer(model, CONFIG.training), masks=masks, phase="train")
+
+
+def assert_in_the_order_of(runtime: Runtime, model: nn.Module) -> None:
+    weight = model.get_parameter("blocks.0.conv1.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last) == runtime.channels_last
+    assert weight.is_contiguous() != runtime.channels_last
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_logits_are_the_same_in_both_memory_orders(training: bool) -> None:
+    (images, _), *_ = scoring_batches(digits(), 40, 1, seed=0, round_=1)
+    logits = []
+    for runtime in (CHANNELS_LAST, CONTIGUOUS):
+        model = network(runtime).train(training)
+        assert_in_the_order_of(runtime, model)
+        with torch.no_grad():
+            logits.append(model(runtime.arranged(images)))
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-4)
+    assert logits[0].std() > 0.1
+
+
+def test_images_are_arranged_only_where_the_network_is() -> None:
+    images = torch.rand(4, 3, 8, 8)
+    assert CONTIGUOUS.arranged(images) is images
+    arranged = CHANNELS_LAST.arranged(images)
+    assert arranged.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(arranged, images)
+
+
+def test_masks_of_a_round_and_weights_of_an_epoch_are_the_same_in_both_memory_orders() -> None:
+    """In float64, where no score lies so near a threshold that the order of additions could turn a mask."""
+    data = in_float64(digits())
+    states = [pruned(runtime, data, torch.float64) for runtime in (CHANNELS_LAST, CONTIGUOUS)]
+    assert num_kept(states[0].masks) == 27_061  # 0.1 of 270,608
+    assert list(states[0].masks) == list(states[1].masks)
+    assert all(torch.equal(mask, states[1].masks[name]) for name, mask in states[0].masks.items())
+
+    told = [epoch(state, data, runtime, 0) for state, runtime in zip(states, (CHANNELS_LAST, CONTIGUOUS), strict=True)]
+    assert told[0] == pytest.approx(told[1], rel=1e-9)
+    others = dict(states[1].model.named_parameters())
+    for name, parameter in states[0].model.named_parameters():
+        torch.testing.assert_close(parameter, others[name], rtol=1e-7, atol=1e-9, msg=name)
+        assert name not in states[0].masks or not parameter[~states[0].masks[name]].any()
+    assert_in_the_order_of(CHANNELS_LAST, states[0].model)
+
+
+def everything(state: TrialState) -> dict[str, Tensor]:
+    momentum = momentum_of(state.optimizer, state.model)
+    return copy.deepcopy(dict(state.model.state_dict()) | {f"momentum of {name}": value for name, value in momentum.items()})
+
+
+@pytest.mark.parametrize("runtime", [CHANNELS_LAST, CONTIGUOUS], ids=["channels last", "contiguous"])
+def test_a_checkpoint_continues_with_the_same_bits_in_either_memory_order(runtime: Runtime) -> None:
+    data, config = digits(), replace(CONFIG, training=replace(CONFIG.training, weight_decay=1e-2, nesterov=True))
+    straight = pruned(runtime, data)
+    straight.optimizer = make_optimizer(straight.model, config.training)
+    epoch(straight, data, runtime, 0, config)
+    resumed = from_bytes(to_bytes(straight), runtime.place(build_model(config.model, (1, 8, 8), 10)), config.training)
+    assert_in_the_order_of(runtime, resumed.model)
+    for number in (1, 2):
+        assert epoch(resumed, data, runtime, number, config) == epoch(straight, data, runtime, number, config)
+    continued, expected = everything(resumed), everything(straight)
+    assert list(continued) == list(expected)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in continued.items())

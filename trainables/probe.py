@@ -1,0 +1,107 @@
+"""What a machine can do for a sweep: precision, compilation, speed and memory of one trial. Runs in a Ray task or actor.
+
+Read by: orchestrator/packing.py.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import replace
+from typing import Any
+
+from trainables.config import TrialConfig, from_canonical
+from trainables.datasets import Source
+from trainables.runtime import Runtime, resolve_precision
+
+STEPS = 4  # of one measurement's smallest part; reading the loss at its end waits for the device
+
+
+def examine(device: str, wants_compile: bool) -> dict[str, str]:
+    """ "precision": what `auto` stands for here; "compile_problem": why compilation does not work, empty if it does."""
+    problem = compile_problem(device) if wants_compile else ""
+    return {"precision": resolve_precision("auto", device), "compile_problem": problem}
+
+
+def compile_problem(device: str) -> str:
+    """Why a small network cannot be compiled and trained here; empty if it can."""
+    import torch
+    from torch import nn
+
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2)).to(device)
+    images = torch.zeros(2, 3, 8, 8, device=device)
+    network(images)
+    try:
+        Runtime(device=device, compile=True).compiled(network)(images).sum().backward()
+    except Exception as error:  # whatever the compiler lacks: the sweep does without it and says so
+        return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return ""
+
+
+class Probe:
+    """The training steps of one trial, to be timed beside others of its kind."""
+
+    def __init__(self, config: dict[str, Any], source: Source, runtime: Runtime) -> None:
+        from trainables.data import Split, load_data
+        from trainables.models import build_model, initialize, prunable_weights
+        from trainables.training import make_optimizer
+
+        self.config = from_canonical(TrialConfig, config)
+        self.runtime = runtime.for_trial(self.config.precision)
+        self.runtime.activate()
+        data = load_data(self.config.dataset, source, runtime.device)
+        images = STEPS * self.config.training.batch_size
+        few = Split(images=data.train.images[:images], labels=data.train.labels[:images])
+        self.data = replace(data, train=few if len(few) == images else data.train)
+        model = build_model(self.config.model, data.image_shape, data.num_classes)
+        initialize(model, self.config.seed)
+        self.model = self.runtime.place(model)
+        self.optimizer = make_optimizer(self.model, self.config.training)
+        self.weights = prunable_weights(self.model, self.config.prunable.exclude)
+
+    def ready(self) -> int:
+        """Bytes of memory that a trial takes at most, of the GPU or of the process, after a few steps of every kind."""
+        from trainables.data import scoring_batches
+        from trainables.pruning import scoring_gradients
+        from trainables.training import evaluate
+
+        batches = scoring_batches(self.data, self.config.training.batch_size, 1, self.config.seed, 1)
+        scoring_gradients(self.model, self.weights, batches, self.runtime)
+        self._train()
+        evaluate(self.model, self.data.test, self.data.normalization, self.runtime, "test")
+        if self.runtime.device != "cuda":
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        import torch
+
+        free, total = torch.cuda.mem_get_info()  # the context is in it, unlike in PyTorch's own counters
+        return total - free
+
+    def images_per_second(self, seconds: float) -> float:
+        """Images trained per second, measured for so long."""
+        begun, images = time.perf_counter(), 0
+        while (passed := time.perf_counter() - begun) < seconds:
+            images += self._train()
+        return images / passed
+
+    def gpu_bytes(self) -> int:
+        """Memory of the GPU; 0 without one."""
+        import torch
+
+        return torch.cuda.mem_get_info()[1] if self.runtime.device == "cuda" else 0
+
+    def _train(self) -> int:
+        from trainables.training import train_epoch
+
+        train_epoch(
+            self.model,
+            self.optimizer,
+            {},
+            self.data,
+            training=self.config.training,
+            lr=0.0,  # a loss that grows out of bounds would end the measurement
+            seed=self.config.seed,
+            epoch=0,
+            runtime=self.runtime,
+        )
+        batch_size = self.config.training.batch_size
+        return len(self.data.train) // batch_size * batch_size
