@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import EXIT_DONE, UserError
-from orchestrator.state import SweepFolder, SweepState, driver_alive, open_sweep
+from orchestrator.state import SweepFolder, SweepState, driver_alive, open_sweep, refuse_unknown_trial
 from orchestrator.store import Storage, open_storage, trial_file
 from trainables.records import ERROR
 
@@ -80,11 +80,9 @@ def logs(options: Namespace) -> int:
     wanted = re.compile("")
     if options.trial:
         state = folder.read_state()
-        if state is None or options.trial not in state.trials:
-            raise UserError(
-                f"--trial {options.trial}: no such trial in sweep {options.name!r}; `drive-sweep status` lists them"
-            )
-        wanted = re.compile(rf" {re.escape(state.trials[options.trial].name)}(?=[ :]|$)")
+        trials = state.trials if state else {}
+        refuse_unknown_trial(options.name, [options.trial], trials)
+        wanted = re.compile(rf" {re.escape(trials[options.trial].name)}(?=[ :]|$)")
     position, shown, ended = 0, True, not options.follow
     while True:
         if path.exists():

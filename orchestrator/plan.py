@@ -6,8 +6,8 @@ Read by: sweep.py, cli.py. Never imports torch or ray.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.axes import expand, trial_names
@@ -48,17 +48,20 @@ class PlannedWarmup:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What `run` would do. `signature` names the state of the data files, `data_digest` their content."""
+    """What `run` would do; `data_digest` names the content of the data."""
 
     spec: SweepSpec
     trials: tuple[PlannedTrial, ...]
-    signature: str
     data_digest: str | None
     data_problem: str
 
     @property
     def unfinished(self) -> list[PlannedTrial]:
         return [trial for trial in self.trials if trial.result is None]
+
+    def without_results(self, keys: Container[str]) -> Plan:
+        """The plan with these trials unfinished."""
+        return replace(self, trials=tuple(replace(one, result=None) if one.key in keys else one for one in self.trials))
 
     def warmups(self, unfinished_only: bool = False) -> list[PlannedWarmup]:
         """The trunks by their warm-up key, longest first."""
@@ -114,9 +117,9 @@ def make_plan(spec: SweepSpec, storage: Storage, hash_data: bool = False, digest
         UserError: `hash_data` is set and the data are not where the sweep file says.
     """
     source = spec.source()
-    signature, problem = "", ""
     if digest is not None:
-        return _planned(spec, storage, signature, digest, problem)
+        return _planned(spec, storage, digest)
+    problem = ""
     try:
         if hash_data:
             datasets.ensure_present(source)
@@ -129,10 +132,10 @@ def make_plan(spec: SweepSpec, storage: Storage, hash_data: bool = False, digest
         if hash_data:
             raise UserError(str(error)) from error
         problem = str(error)
-    return _planned(spec, storage, signature, digest, problem)
+    return _planned(spec, storage, digest, problem)
 
 
-def _planned(spec: SweepSpec, storage: Storage, signature: str, digest: str | None, problem: str) -> Plan:
+def _planned(spec: SweepSpec, storage: Storage, digest: str | None, problem: str = "") -> Plan:
     configs = expand(spec)
     trials = []
     for name, config in zip(trial_names(configs), configs, strict=True):
@@ -146,7 +149,7 @@ def _planned(spec: SweepSpec, storage: Storage, signature: str, digest: str | No
                 result=storage.read_json(trial_file(key, RESULT)) if key else None,
             )
         )
-    return Plan(spec=spec, trials=tuple(trials), signature=signature, data_digest=digest, data_problem=problem)
+    return Plan(spec=spec, trials=tuple(trials), data_digest=digest, data_problem=problem)
 
 
 def known_digest(storage: Storage, source: datasets.Source, signature: str) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.state import SweepState, TrialStatus
@@ -63,7 +63,8 @@ def settings_of(state: SweepState) -> list[Setting]:
     made = [_setting(trials, varying) for trials in groups.values()]
     made = [setting for setting in made if setting.test is not None]
     made.sort(key=lambda one: (not one.is_dense, one.others, *_place(one)))
-    return [_marked(setting, made) for setting in made]
+    best = {id(_best_of(members)) for _, members in panels(made)}
+    return [replace(setting, best=True) if id(setting) in best else setting for setting in made]
 
 
 def baseline_of(setting: Setting, settings: list[Setting]) -> Setting | None:
@@ -135,18 +136,10 @@ def _place(setting: Setting) -> tuple[float, int, int]:
     return setting.config.sparsity, setting.config.warmup_epochs, setting.config.prune_iterations
 
 
-def _marked(setting: Setting, all_settings: list[Setting]) -> Setting:
-    """The setting, marked if it is the best of its panel; of equals the cheapest search wins."""
-    if setting.is_dense:
-        return setting
-    panel = next(members for _, members in panels(all_settings) if setting in members)
-    ranked = [one for one in panel if one.validation is not None]
-    if not ranked:
-        return setting
-    top = max(ranked, key=lambda one: (one.validation.mean if one.validation else 0.0, -one.search_seconds))
-    if top is not setting:
-        return setting
-    return Setting(**{name: getattr(setting, name) for name in Setting.__slots__} | {"best": True})
+def _best_of(panel: list[Setting]) -> Setting | None:
+    """The setting with the highest mean validation accuracy; of equals the cheapest search wins."""
+    ranked = [(one.validation.mean, -one.search_seconds, index) for index, one in enumerate(panel) if one.validation]
+    return panel[max(ranked)[2]] if ranked else None
 
 
 def fingerprint_counts(results: list[dict[str, Any]]) -> Counter[str]:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.commands import DEFAULT_STORAGE, say, spec_from, spec_of, storage_from
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, SetupError, UserError
-from orchestrator.state import SweepFolder, driver_alive, open_sweep
-from orchestrator.store import Storage, newest_attempt, open_storage, trial_file
+from orchestrator.state import SweepFolder, driver_alive, open_sweep, refuse_unknown_trial
+from orchestrator.store import Storage, open_storage, trial_file
 from trainables.records import CHECKPOINT
 
 if TYPE_CHECKING:
@@ -30,18 +30,15 @@ def run(options: Namespace) -> int:
     storage = open_storage(spec.storage)
     planned = make_plan(spec, storage, hash_data=True)
     folder = SweepFolder(storage, spec.name)
-    if options.recompute:
-        folder.refuse_second_driver()
-        for done in planned.trials:
-            if done.result is not None:
-                set_aside(storage, done.key)
-        planned = make_plan(spec, storage, hash_data=True)
-    elif _nothing_left(folder, planned):
+    again = frozenset(trial.key for trial in planned.trials if trial.result is not None) if options.recompute else frozenset()
+    if not again and _nothing_left(folder, planned):
         return _finished(folder, options)
     from orchestrator.sweep import RunOptions, run_sweep
 
     storage = open_storage(spec.storage, create=True)
-    code = run_sweep(planned, sweep_text(options.file), storage, RunOptions(address=options.address, quiet=options.quiet))
+    code = run_sweep(
+        planned, sweep_text(options.file), storage, RunOptions(again=again, address=options.address, quiet=options.quiet)
+    )
     return _told(folder, options, code)
 
 
@@ -59,9 +56,7 @@ def resume(options: Namespace) -> int:
     if options.only:
         keys = keys & failed if options.only == "failed" else keys - failed
     if options.trial:
-        unknown = sorted(set(options.trial) - {one.key for one in planned.trials})
-        if unknown:
-            raise UserError(f"--trial {unknown[0]}: no such trial in sweep {options.name!r}; `drive-sweep status` lists them")
+        refuse_unknown_trial(options.name, sorted(options.trial), {one.key for one in planned.trials})
         keys &= set(options.trial)
     _say_resume(planned, keys, failed, storage, options.from_scratch)
     if options.dry_run:
@@ -72,11 +67,9 @@ def resume(options: Namespace) -> int:
         if planned.unfinished:
             say("nothing to resume")
             return EXIT_DONE
-    if options.from_scratch:
-        for key in keys:
-            set_aside(storage, key)
     text = (storage.read(folder.file("sweep.yaml")) or b"").decode()
-    chosen = RunOptions(chosen=lambda key: key in keys, address=options.address, quiet=options.quiet)
+    again = frozenset(keys) if options.from_scratch else frozenset()
+    chosen = RunOptions(chosen=lambda key: key in keys, again=again, address=options.address, quiet=options.quiet)
     return _told(folder, options, run_sweep(planned, text, storage, chosen))
 
 
@@ -86,8 +79,8 @@ def stop(options: Namespace) -> int:
     if state is None or not driver_alive(state.driver):
         say(f"sweep {options.name!r} is not running")
         return EXIT_DONE
-    if options.trial and options.trial not in state.trials:
-        raise UserError(f"--trial {options.trial}: no such trial in sweep {options.name!r}; `drive-sweep status` lists them")
+    if options.trial:
+        refuse_unknown_trial(options.name, [options.trial], state.trials)
     if options.trial and state.trials[options.trial].state not in ("running", "waiting"):
         say(f"trial {options.trial} does not run: it is {state.trials[options.trial].state}")
         return EXIT_DONE
@@ -125,20 +118,6 @@ def sync(options: Namespace) -> int:
     facts = sync_sweep(folder, planned)
     print(json.dumps(facts)) if options.json else say(f"MLflow at {facts['uri']} shows {facts['runs']} runs of {options.name}")
     return EXIT_DONE
-
-
-def set_aside(storage: Storage, key: str) -> None:
-    """Moves a trial's folder out of the way, so that it begins again; nothing is deleted.
-
-    Attempts go on counting, so that a late worker of the old folder cannot write into the new one.
-    """
-    folder, attempt = storage.path(f"trials/{key}"), newest_attempt(storage, key)
-    if folder.exists():
-        aside = storage.path(f"trials/.aside/{key}-{attempt}")
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        if not aside.exists():  # else nothing but the count has been in the folder since
-            folder.rename(aside)
-        storage.write_json(trial_file(key, "attempt.json"), {"attempt": attempt + 1})
 
 
 def _nothing_left(folder: SweepFolder, planned: Plan) -> bool:

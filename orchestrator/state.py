@@ -2,7 +2,7 @@
 
     <storage>/sweeps/<name>/sweep.yaml      the sweep file as written
                             spec.json       the same with every default, and the options of the command line
-                            trials.json     keys, names and configurations; the data's digest and signature
+                            trials.json     keys and names of the trials; the data's digest
                             resolved.json   automatic choices, made once: device, threads, precision
                             state.json      states, last metrics, run ids, the driver and its heartbeat
                             sweep.log       what happened, a line each
@@ -21,7 +21,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -179,6 +179,13 @@ def open_sweep(storage: Storage, name: str) -> SweepFolder:
         known = ", ".join(sorted(storage.names("sweeps"))) or "none"
         raise UserError(f"no sweep {name!r} in storage {storage.root}; sweeps there: {known} (another storage: --storage)")
     return folder
+
+
+def refuse_unknown_trial(sweep: str, wanted: Iterable[str], known: Container[str]) -> None:
+    """Raises UserError if a key that the user gave is none of the sweep's trials."""
+    for key in wanted:
+        if key not in known:
+            raise UserError(f"--trial {key}: no such trial in sweep {sweep!r}; `drive-sweep status` lists them")
 
 
 def this_driver() -> dict[str, Any]:

@@ -171,6 +171,20 @@ def newest_attempt(storage: Storage, key: str) -> int:
     return int(record["attempt"]) if record else 0
 
 
+def set_aside(storage: Storage, key: str) -> None:
+    """Moves a trial's folder out of the way, so that it begins again; nothing is deleted.
+
+    Attempts go on counting, so that a late worker of the old folder cannot write into the new one.
+    """
+    folder, attempt = storage.path(f"trials/{key}"), newest_attempt(storage, key)
+    if folder.exists():
+        aside = storage.path(f"trials/.aside/{key}-{attempt}")
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        if not aside.exists():  # else nothing but the count has been in the folder since
+            folder.rename(aside)
+        storage.write_json(trial_file(key, "attempt.json"), {"attempt": attempt + 1})
+
+
 def stop_files(sweep: str, key: str) -> tuple[str, str]:
     """Paths whose existence asks the whole sweep, or one trial of it, to stop."""
     return f"sweeps/{sweep}/stop", f"sweeps/{sweep}/stop-{key}"

@@ -27,7 +27,7 @@ from orchestrator.ray_cluster import is_own, joined_cluster, quiet_ray_environme
 from orchestrator.report import write_report
 from orchestrator.revision import source_revision
 from orchestrator.state import StateWriter, SweepFolder
-from orchestrator.store import StageFolders, Storage
+from orchestrator.store import StageFolders, Storage, set_aside
 
 FLUSH_S = 120.0
 HURRIED_FLUSH_S = 6.0  # after a request to stop; whoever sent a signal will not wait for long
@@ -39,10 +39,12 @@ class RunOptions:
 
     Attributes:
         chosen: which unfinished trials to run, by key.
+        again: trials that begin from nothing; what they have is set aside.
         address: a Ray cluster; None starts a local one, RAY_ADDRESS counts as given.
     """
 
     chosen: Callable[[str], bool] = lambda key: True
+    again: frozenset[str] = frozenset()
     address: str | None = None
     quiet: bool = False
 
@@ -55,7 +57,9 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
     """
     folder = SweepFolder(storage, plan.spec.name)
     with folder.held():
-        return _run_held(folder, plan, spec_text, options)
+        for key in options.again:
+            set_aside(storage, key)
+        return _run_held(folder, plan.without_results(options.again), spec_text, options)
 
 
 def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptions) -> int:
@@ -104,9 +108,7 @@ def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
     if plan.spec.dataset.root is not None:  # `resume` may be called from another folder
         spec["dataset"]["root"] = str(Path(plan.spec.dataset.root).expanduser().absolute())
     folder.storage.write_json(folder.file("spec.json"), spec)
-    folder.storage.write_json(
-        folder.file("trials.json"), {"data_digest": plan.data_digest, "signature": plan.signature, "trials": trials}
-    )
+    folder.storage.write_json(folder.file("trials.json"), {"data_digest": plan.data_digest, "trials": trials})
 
 
 def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:

@@ -8,10 +8,9 @@ import pytest
 
 from orchestrator.driver import initial_state, make_queue
 from orchestrator.plan import Plan, make_plan
-from orchestrator.run_commands import set_aside
 from orchestrator.spec import load_spec
 from orchestrator.state import SweepFolder, SweepState
-from orchestrator.store import Storage, TrialFolder, newest_attempt, open_storage
+from orchestrator.store import Storage, TrialFolder, newest_attempt, open_storage, set_aside
 from tests.sweeps import tiny_sweep
 from trainables.failures import SupersededError
 
