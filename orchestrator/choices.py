@@ -6,7 +6,7 @@ Knows no Ray; what has to be asked of a worker is asked by packing.py. Read by: 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchestrator.spec_fields import Resources
@@ -14,6 +14,7 @@ from orchestrator.state import SweepFolder
 from trainables.runtime import Runtime
 
 RESOLVED = "resolved.json"
+ANSWERS = ("device", "precision", "cpus_per_trial", "gpus_per_trial", "compile", "compile_problem")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,6 @@ class Choices:
 
     Attributes:
         precision: what `precision: auto` stands for; None while no trial needed to know.
-        compile_problem: why trials are not compiled although the sweep file asks for it.
     """
 
     device: str
@@ -30,7 +30,6 @@ class Choices:
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
     compile: bool = False
-    compile_problem: str = ""
 
     def runtime(self, resources: Resources) -> Runtime:
         """What every trial of the sweep computes with."""
@@ -43,15 +42,26 @@ class Choices:
         )
 
 
+def choices_of(resources: Resources, made: dict[str, Any]) -> Choices:
+    """What the sweep file says, and where it leaves a choice what was answered; `made` needs no more than the device."""
+    share = written_share(resources.gpus_per_trial, made["device"])
+    return Choices(
+        device=made["device"],
+        precision=made.get("precision"),
+        cpus_per_trial=made.get("cpus_per_trial", 1.0) if resources.cpus_per_trial == "auto" else resources.cpus_per_trial,
+        gpus_per_trial=made.get("gpus_per_trial", 1.0) if share is None else share,
+        compile=resources.compile and bool(made.get("compile")),
+    )
+
+
 def read_choices(folder: SweepFolder) -> dict[str, Any]:
-    """The choices on record, as keyword arguments of `Choices`; empty before the first run."""
+    """The answers on record by name; empty before the first run. What the sweep file itself says is not among them."""
     record = folder.storage.read_json(folder.file(RESOLVED)) or {}
-    known = {field.name for field in fields(Choices)}
-    return {name: value for name, value in record.items() if name in known}
+    return {name: value for name, value in record.items() if name in ANSWERS}
 
 
-def write_choices(folder: SweepFolder, choices: Choices) -> None:
-    folder.storage.write_json(folder.file(RESOLVED), asdict(choices))
+def write_choices(folder: SweepFolder, made: dict[str, Any]) -> None:
+    folder.storage.write_json(folder.file(RESOLVED), made)
 
 
 def written_share(value: float | Literal["auto"] | None, device: str) -> float | None:

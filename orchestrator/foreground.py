@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from orchestrator.choices import Choices, read_choices
+from orchestrator.choices import choices_of, read_choices
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, UserError
 from orchestrator.plan import Plan, PlannedTrial, make_plan
 from orchestrator.revision import source_revision
@@ -164,16 +164,13 @@ def _runtime(plan: Plan, folder: SweepFolder) -> Runtime:
     """What the sweep's trials compute with: its choices where it made them, else those that suit this process alone."""
     import torch
 
-    resources, known = plan.spec.resources, read_choices(folder)
-    device = resources.device
-    if device == "auto":
-        device = known.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    cpus = resources.cpus_per_trial
-    if cpus == "auto":
-        cpus = known.get("cpus_per_trial") or float(os.cpu_count() or 1)
-    precision = known.get("precision") or resolve_precision("auto", device)
-    compiled = resources.compile and bool(known.get("compile"))
-    return Choices(device=device, precision=precision, cpus_per_trial=cpus, compile=compiled).runtime(resources)
+    resources, made = plan.spec.resources, read_choices(folder)
+    here = made.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = here if resources.device == "auto" else resources.device
+    if made.get("device") != device:
+        made = {"device": device}
+    alone = {"precision": resolve_precision("auto", device), "cpus_per_trial": float(os.cpu_count() or 1)}
+    return choices_of(resources, alone | made).runtime(resources)
 
 
 def _tell(result: dict[str, Any], chosen: PlannedTrial, options: Namespace) -> int:

@@ -2,7 +2,11 @@
 
 One sweep is one parent run, one trial or trunk one child run of it for ever, found by the tags drive.sweep, drive.role and
 drive.trial_key. Times are those of the records, so a sweep that ran without a tracking server looks the same afterwards.
-A sweep has one Mirror at a time, since MLflow cannot find-or-create in one step. Read by: tracking.py, cli.py.
+A sweep has one Mirror at a time, since MLflow cannot find-or-create in one step. Read by: tracking.py, projection.py.
+
+An ended run is whole if it has the status, the recorded end, and the tag drive.projection: a digest of what it is made from.
+The tag is written with or before the points, but the end of the run is the last call, and a run whose end is to come has
+another status or time. So a projection that is cut off after any call is taken up again by the next one.
 """
 
 from __future__ import annotations
@@ -10,14 +14,14 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from orchestrator.errors import SetupError
 from orchestrator.mlflow_client import TrackingTarget, connect, tracking_problems
+from orchestrator.model_upload import KnownModel, SweepModels
 from orchestrator.run_records import Item, RunRecord, read_record
-from orchestrator.run_results import attach_results
+from orchestrator.run_results import attach_model, log_dataset, points_on_model
 from orchestrator.store import Storage
 from orchestrator.sweep_runs import FAILURE_TAGS, SWEEP, Run, SweepRuns
 from trainables.metrics import Point
@@ -30,27 +34,39 @@ class Mirror:
 
     Attributes:
         parent_run_id: run of the sweep, once it is open.
-        model_ids: trial key -> logged model, of the trials that this mirror saw finished.
     """
 
-    def __init__(self, target: TrackingTarget, storage: Storage, sweep: str) -> None:
+    def __init__(
+        self,
+        target: TrackingTarget,
+        storage: Storage,
+        sweep: str,
+        *,
+        log_models: bool = True,
+        trial_keys: Iterable[str] = (),
+    ) -> None:
+        """`trial_keys` are trials whose models may be there already; they are looked up together when one is needed."""
         self.uri = target.uri
         self.client, self.experiment_id = connect(target)
         self.storage = storage
         self.sweep = sweep
+        self.log_models = log_models
         self.runs = SweepRuns(self.client, self.experiment_id, sweep)
+        self.models = SweepModels(self.client, self.experiment_id)
+        self.models.forget(trial_keys)
         self.parent_run_id = ""
-        self.model_ids: dict[str, str] = {}
-        self._known_models: dict[str, set[str]] = {}
 
-    @property
     def run_ids(self) -> dict[str, str]:
-        """Trial key or warm-up key -> run id."""
+        """Trial key or warm-up key -> run id, of all runs."""
         return {key: run.run_id for (_, key), run in self.runs.by_key.items() if key}
 
-    def refresh(self) -> None:
-        """Forgets what is known of the runs and looks again."""
-        self.runs.load()
+    def refresh(self, item: Item | None = None) -> None:
+        """Forgets what is known of the runs, or of the item's run and models, and looks again."""
+        if item is None:
+            self.runs.load()
+        else:
+            self.runs.load_one((item.role, item.key))
+            self.models.forget([item.key])
 
     def open_sweep(
         self,
@@ -71,17 +87,18 @@ class Mirror:
         with tracking_problems(self.uri):
             self.refresh()
             own = {"drive.sweep": self.sweep, "drive.role": "sweep", "mlflow.note.content": description}
-            run = self.runs.ensure(SWEEP, self.sweep, params, tags | own, start_ms)
+            run = self.runs.ensure(SWEEP, self.sweep, tags | own, start_ms)
+            self.runs.log(run, params=params, tags=tags | own)
             self.parent_run_id = run.run_id
             if reopen:
                 self.runs.reopen(run)
             return run.run_id
 
-    def start(self, item: Item, start_ms: int | None = None) -> str:
+    def start(self, item: Item, start_ms: int | None = None, points: Sequence[Point] = ()) -> str:
         """The id of the item's run, RUNNING; `start_ms` counts for a new run only."""
-        record = read_record(self.storage, item.role, item.key)
-        run = self._claim(item, record, start_ms)
+        run = self._claim(item, read_record(self.storage, item.role, item.key), start_ms)
         self.runs.reopen(run)
+        self._log(item, run, points)
         return run.run_id
 
     def add_points(self, item: Item, points: Sequence[Point]) -> None:
@@ -89,10 +106,12 @@ class Mirror:
         run = self.runs.by_key.get((item.role, item.key))
         if run is None:
             run = self._claim(item, read_record(self.storage, item.role, item.key))
-        self.runs.add_points(run, points)
+        self._log(item, run, points)
 
-    def finish(self, item: Item) -> str:
+    def finish(self, item: Item, begun_ms: int | None = None, points: Sequence[Point] = ()) -> str:
         """The id of the item's run, FINISHED, with all that the record holds.
+
+        Like `fail` and `stop`, with `begun_ms` and `points` this does the work of `start` and `add_points` too.
 
         Raises:
             SetupError: there is no result, or its model file is gone.
@@ -100,15 +119,17 @@ class Mirror:
         record = read_record(self.storage, item.role, item.key)
         if item.role == "trial" and not record.result:
             raise SetupError(f"trial {item.key} ({item.name}) has no result.json in storage {self.storage.root}")
-        return self._end(item, record, "FINISHED", "")
+        return self._end(item, record, "FINISHED", begun_ms=begun_ms, points=points)
 
-    def fail(self, item: Item, message: str) -> str:
+    def fail(self, item: Item, message: str, begun_ms: int | None = None, points: Sequence[Point] = ()) -> str:
         """The id of the item's run, FAILED; a recorded error goes before `message`."""
-        return self._end(item, read_record(self.storage, item.role, item.key), "FAILED", message)
+        record = read_record(self.storage, item.role, item.key)
+        return self._end(item, record, "FAILED", message, begun_ms=begun_ms, points=points)
 
-    def stop(self, item: Item) -> str:
+    def stop(self, item: Item, begun_ms: int | None = None, points: Sequence[Point] = ()) -> str:
         """The id of the item's run, KILLED: interrupted, and resumable."""
-        return self._end(item, read_record(self.storage, item.role, item.key), "KILLED", "")
+        record = read_record(self.storage, item.role, item.key)
+        return self._end(item, record, "KILLED", begun_ms=begun_ms, points=points)
 
     def close_sweep(self, status: str, artifacts: dict[str, bytes]) -> None:
         """Ends the sweep's run with its last child; uploads the artifacts (path -> content) that are new or changed."""
@@ -118,7 +139,7 @@ class Mirror:
                 digest = hashlib.sha256(content).hexdigest()
                 if run.tags.get(f"drive.artifact.{path}") != digest:
                     self._upload_artifact(run, Path(path), content)
-                    self.runs.set_tags(run, {f"drive.artifact.{path}": digest})
+                    self.runs.log(run, tags={f"drive.artifact.{path}": digest})
             ends = [child.end_ms for key, child in self.runs.by_key.items() if key != SWEEP and child.end_ms]
             self.runs.end(run, status, max([*ends, run.start_ms]) if ends else None)
 
@@ -140,7 +161,7 @@ class Mirror:
         problems = []
         with tracking_problems(self.uri):
             self.refresh()
-            self._known_models = {}
+            self.models.forget(item.key for item, _ in items if item.role == "trial")
             for item, state in items:
                 try:
                     self._reconcile_one(item, state)
@@ -149,7 +170,7 @@ class Mirror:
             wanted = {(item.role, item.key) for item, _ in items} | {SWEEP}
             for key, run in self.runs.by_key.items():
                 if key not in wanted:
-                    self.runs.set_tags(run, {"drive.superseded": "true"})
+                    self.runs.log(run, tags={"drive.superseded": "true"})
                     if run.status == "RUNNING":
                         self.runs.end(run, "KILLED", None)
         if problems:
@@ -166,8 +187,8 @@ class Mirror:
         elif run and state == "running":
             self.add_points(item, read_record(self.storage, item.role, item.key).points)
 
-    def _claim(self, item: Item, record: RunRecord, start_ms: int | None = None) -> Run:
-        """The item's run, up to date.
+    def _claim(self, item: Item, record: RunRecord, start_ms: int | None = None, tags: dict[str, str] | None = None) -> Run:
+        """The item's run; a new one is made with `tags` too.
 
         A run that holds other points than the record is of a trial that was computed anew; it would get every step twice,
         so it is left behind with the tag drive.superseded=recomputed.
@@ -176,75 +197,98 @@ class Mirror:
         old = self.runs.by_key.get(key)
         if old and item.role == "trial" and self.runs.contradicts(old, record.points):
             self.runs.set_aside(key)
-        return self._described(item, start_ms or record.start_ms)
+        return self._named(item, start_ms or record.start_ms, tags or {})
 
-    def _described(self, item: Item, start_ms: int | None) -> Run:
-        """The item's run with its name, params and tags."""
+    def _named(self, item: Item, start_ms: int | None, tags: dict[str, str]) -> Run:
+        run = self.runs.ensure((item.role, item.key), item.name, self._item_tags(item) | tags, start_ms)
+        self.runs.drop_tags(run, ("drive.superseded",))
+        return run
+
+    def _item_tags(self, item: Item) -> dict[str, str]:
         own = {
             "mlflow.parentRunId": self.parent_run_id,
             "drive.sweep": self.sweep,
             "drive.role": item.role,
             "drive.trial_key": item.key,
         }
-        run = self.runs.ensure((item.role, item.key), item.name, item.params, item.tags | own, start_ms)
-        self.runs.drop_tags(run, ("drive.superseded",))
-        return run
+        return item.tags | own
 
-    def _end(self, item: Item, record: RunRecord, status: str, message: str) -> str:
-        """The run in its final state: points, tags, model, end, and last the digest which says that all of this was done."""
+    def _log(
+        self,
+        item: Item,
+        run: Run,
+        points: Sequence[Point] = (),
+        tags: dict[str, str] | None = None,
+        on_model: dict[Point, dict[str, str]] | None = None,
+    ) -> None:
+        """Sends points, the item's params and tags, and more tags."""
+        self.runs.log(run, points, item.params, self._item_tags(item) | (tags or {}), on_model)
+
+    def _end(
+        self,
+        item: Item,
+        record: RunRecord,
+        status: str,
+        message: str = "",
+        *,
+        begun_ms: int | None,
+        points: Sequence[Point],
+    ) -> str:
+        """The run in its final state: data set, model, points and tags, and last its end, which says that all was done."""
         digest = _digest(item, record, status)
         known = self.runs.by_key.get((item.role, item.key))
-        if known and self._is_projected(known, record, status, digest):
-            return self._described(item, None).run_id
-        run = self._claim(item, record)
-        self.runs.add_points(run, record.points)
-        if status == "FAILED":
-            self.runs.set_tags(run, _failure_tags(record, message))
-        else:
+        if known and begun_ms is None and self._is_projected(known, record, status, digest):
+            self._log(item, self._named(item, None, {}), points)
+            return known.run_id
+        tags = _result_tags(record) if record.result else {}
+        tags |= _failure_tags(record, message) if status == "FAILED" else {}
+        tags |= {"drive.projection": digest}
+        run = self._claim(item, record, begun_ms, tags)
+        if begun_ms is not None:
+            self.runs.reopen(run)
+        elif status != "FAILED":
             self.runs.drop_tags(run, FAILURE_TAGS)
+        everything = [*points, *record.points]
+        on_model: dict[Point, dict[str, str]] = {}
         if record.result:
-            model = attach_results(self.runs, run, item, record)
-            self.model_ids[item.key] = model.model_id
-            self.runs.set_tags(run, self._finished_tags(record, model))
+            log_dataset(self.runs, run, record)
+        if record.result and self.log_models:
+            try:
+                model = attach_model(self.runs, self.models, run, item, record)
+            except Exception:
+                self._log(item, run, everything)  # the points do not wait for a model that cannot be uploaded
+                raise
+            tags |= self._model_tags(model)
+            on_model = points_on_model(run, model, record)
+        self._log(item, run, everything, tags, on_model)
         last_ms = max((point.time_ms for point in run.sent), default=None)
         self.runs.end(run, status, record.end_ms or last_ms)
-        self.runs.set_tags(run, {"drive.projection": digest})
         return run.run_id
 
-    def _finished_tags(self, record: RunRecord, model: Any) -> dict[str, str]:
-        result, made_by = record.result, model.tags.get("drive.sweep", self.sweep)
-        tags = {
-            "drive.attempt": str(result["attempt"]),
-            "drive.model_sha256": result["model_sha256"],
-            "drive.model_id": model.model_id,
-        }
-        tags |= {"drive.revision": str(result["revision"])} if result.get("revision") else {}
-        return tags | ({"drive.reused_from": made_by} if made_by != self.sweep else {})
+    def _model_tags(self, model: KnownModel) -> dict[str, str]:
+        made_by = model.sweep or self.sweep
+        return {"drive.model_id": model.model_id} | ({"drive.reused_from": made_by} if made_by != self.sweep else {})
 
     def _is_projected(self, run: Run, record: RunRecord, status: str, digest: str) -> bool:
-        if run.tags.get("drive.projection") != digest or run.status != status:
+        if run.tags.get("drive.projection") != digest or run.status != status or record.end_ms not in (None, run.end_ms):
             return False
         if not record.result:
             return run.metrics.keys() >= {point.key for point in record.points}
         model_id = run.tags.get("drive.model_id", "")
-        if run.metrics != record.result["metrics"] or model_id not in run.model_ids or not self._model_exists(model_id):
-            return False
-        self.model_ids[record.key] = model_id
-        return True
-
-    def _model_exists(self, model_id: str) -> bool:
-        """Whether the model is one of this sweep, or of the sweeps whose results it reuses; one search each."""
-        sweeps = {run.tags.get("drive.reused_from", self.sweep) for run in self.runs.by_key.values()} | {self.sweep}
-        for sweep in sweeps - self._known_models.keys():
-            found = self.runs.pages(self.client.search_logged_models, f"tags.`drive.sweep` = '{sweep}'")
-            self._known_models[sweep] = {model.model_id for model in found if str(model.status) == "READY"}
-        return any(model_id in models for models in self._known_models.values())
+        has_model = model_id in run.model_ids and self.models.is_ready(record.key, model_id)
+        return run.metrics == record.result["metrics"] and (has_model or not self.log_models)
 
 
 def _digest(item: Item, record: RunRecord, status: str) -> str:
-    """16 hex digits of what an ended run is made from; name, params and tags of the item are compared as they are."""
+    """16 hex digits of what an ended run is made from; model, name, params and tags of the item are compared as they are."""
     content = json.dumps([PROJECTION, status, item.role, item.key, record.digest])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _result_tags(record: RunRecord) -> dict[str, str]:
+    result = record.result
+    tags = {"drive.attempt": str(result["attempt"]), "drive.model_sha256": result["model_sha256"]}
+    return tags | ({"drive.revision": str(result["revision"])} if result.get("revision") else {})
 
 
 def _failure_tags(record: RunRecord, message: str) -> dict[str, str]:

@@ -1,16 +1,17 @@
 """A quiet MLflow client on a tracking target, and what its troubles mean.
 
 Importing mlflow takes seconds, so it happens inside the functions. Everything goes through MlflowClient with explicit ids:
-no global tracking URI, no active run, and MLFLOW_RUN_ID has no say. Read by: mirror.py, ui.py.
+no global tracking URI, no active run, and MLFLOW_RUN_ID has no say. Read by: mirror.py, tracking.py, ui.py.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,20 +48,29 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
+def import_mlflow(uri: str = SQLITE) -> None:
+    """Imports what a projection to this tracking URI needs: seconds of work, once per process."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import mlflow.pyfunc
+
+    if not is_server(uri):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.")
+
+
 def connect(target: TrackingTarget) -> tuple[Any, str]:
     """A client and the id of the experiment, which is made if there is none.
 
     Raises:
         SetupError: the store does not answer or cannot be used, or the experiment is deleted.
     """
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
     if target.uri.startswith(SQLITE):
-        _make_folder(target.uri)
+        _prepare_database(target.uri)
+    import_mlflow(target.uri)
     from mlflow import MlflowClient
 
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.")
     with tracking_problems(target.uri):
         client = MlflowClient(tracking_uri=target.uri)
         experiment = client.get_experiment_by_name(target.experiment)
@@ -91,11 +101,15 @@ def tracking_problems(uri: str) -> Iterator[None]:
         ) from error
 
 
-def _make_folder(uri: str) -> None:
-    folder = Path(uri.removeprefix(SQLITE).partition("?")[0]).parent
+def _prepare_database(uri: str) -> None:
+    """Makes a new database with a write-ahead log: writing takes half as long, and readers do not wait for it."""
+    file = Path(uri.removeprefix(SQLITE).partition("?")[0])
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SetupError(
-            f"tracking {uri}: folder {folder} cannot be made: {error.strerror}; give another place with --tracking-uri"
+            f"tracking {uri}: folder {file.parent} cannot be made: {error.strerror}; give another place with --tracking-uri"
         ) from error
+    if not file.exists():
+        with suppress(sqlite3.Error), closing(sqlite3.connect(file)) as database:  # MLflow will tell what is wrong with it
+            database.execute("PRAGMA journal_mode=WAL")

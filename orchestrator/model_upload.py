@@ -12,43 +12,118 @@ import hashlib
 import re
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from orchestrator.sweep_runs import pages
 from trainables.records import MODEL
 
 MODEL_TYPE = "sparse-classifier"
+ARTIFACTS = "artifacts"  # where MLflow keeps the files that a model was given, within its folder
+KEYS_PER_SEARCH = 500  # MLflow's parser of filters takes no more than some thousands
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}  # where the name to install is not the name to import
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SparseModelRecord:
-    """What is uploaded for one trial: the model file, its shapes, and how it is found again."""
+    """What is uploaded for one trial: the model file, its shapes, and how it is found again.
+
+    Attributes:
+        file: named model.safetensors.zst.
+    """
 
     name: str
-    content: bytes
+    file: Path
     image_shape: tuple[int, ...]
     num_classes: int
     params: dict[str, str]
     tags: dict[str, str]
 
 
-def find_model(client: Any, experiment_id: str, trial_key: str, sha256: str, run_id: str) -> Any | None:
-    """The ready model of these weights: the run's own, else the oldest one of the experiment.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownModel:
+    """What the experiment tells of a logged model."""
 
-    What an upload for this run left unfinished is deleted.
+    model_id: str
+    sha256: str
+    sweep: str
+    source_run_id: str
+    created_ms: int
+    ready: bool
+
+
+class SweepModels:
+    """The experiment's models of a sweep's trials, whoever uploaded them: looked up once for all trials, then remembered.
+
+    They change without us where another sweep finishes the same trial meanwhile; then `find` is told to look again.
     """
-    wanted = f"tags.`drive.trial_key` = '{trial_key}' AND tags.`drive.model_sha256` = '{sha256}'"
-    ready = []
-    for model in client.search_logged_models([experiment_id], filter_string=wanted):
-        if str(model.status) == "READY":
-            ready.append(model)
-        elif model.source_run_id == run_id:
-            client.delete_logged_model(model.model_id)
-    return min(ready, key=lambda model: (model.source_run_id != run_id, model.creation_timestamp), default=None)
+
+    def __init__(self, client: Any, experiment_id: str) -> None:
+        self.client = client
+        self.experiment_id = experiment_id
+        self._by_key: dict[str, dict[str, KnownModel]] = {}
+        self._to_look_up: set[str] = set()
+
+    def forget(self, trial_keys: Iterable[str]) -> None:
+        """Looks for the models of these trials again when one of them is wanted next, for all with one search."""
+        self._to_look_up.update(trial_keys)
+
+    def is_ready(self, trial_key: str, model_id: str) -> bool:
+        model = self._of(trial_key).get(model_id)
+        return model is not None and model.ready
+
+    def find(self, trial_key: str, sha256: str, run_id: str, *, again: bool = False) -> KnownModel | None:
+        """The ready model of these weights: the run's own, else the oldest one of the experiment.
+
+        What an upload for this run left unfinished is deleted. `again` asks MLflow again if none is known.
+        """
+        equal = [model for model in self._of(trial_key).values() if model.sha256 == sha256]
+        ready = [model for model in equal if model.ready]
+        if again and not ready:
+            self.forget([trial_key])
+            return self.find(trial_key, sha256, run_id)
+        for model in equal:
+            if not model.ready and model.source_run_id == run_id:
+                self.client.delete_logged_model(model.model_id)
+                del self._by_key[trial_key][model.model_id]
+        return min(ready, key=lambda model: (model.source_run_id != run_id, model.created_ms), default=None)
+
+    def upload(self, trial_key: str, run_id: str, record: SparseModelRecord) -> KnownModel:
+        """The new logged model of a run, ready to be loaded."""
+        model = _known(upload_model(self.client, self.experiment_id, run_id, record))
+        self._of(trial_key)[model.model_id] = model
+        return model
+
+    def _of(self, trial_key: str) -> dict[str, KnownModel]:
+        if trial_key in self._to_look_up or trial_key not in self._by_key:
+            self._look_up({*self._to_look_up, trial_key})
+        return self._by_key[trial_key]
+
+    def _look_up(self, trial_keys: set[str]) -> None:
+        found: dict[str, dict[str, KnownModel]] = {key: {} for key in trial_keys}
+        wanted = sorted(trial_keys)
+        for start in range(0, len(wanted), KEYS_PER_SEARCH):
+            keys = ", ".join(f"'{key}'" for key in wanted[start : start + KEYS_PER_SEARCH])
+            for model in pages(self.client.search_logged_models, self.experiment_id, f"tags.`drive.trial_key` IN ({keys})"):
+                found[model.tags["drive.trial_key"]][model.model_id] = _known(model)
+        self._by_key |= found
+        self._to_look_up.clear()
+
+
+def _known(model: Any) -> KnownModel:
+    return KnownModel(
+        model_id=model.model_id,
+        sha256=model.tags.get("drive.model_sha256", ""),
+        sweep=model.tags.get("drive.sweep", ""),
+        source_run_id=model.source_run_id,
+        created_ms=model.creation_timestamp,
+        ready=str(model.status) == "READY",
+    )
 
 
 def upload_model(client: Any, experiment_id: str, run_id: str, record: SparseModelRecord) -> Any:
@@ -62,40 +137,80 @@ def upload_model(client: Any, experiment_id: str, run_id: str, record: SparseMod
         model_type=MODEL_TYPE,
     )
     with tempfile.TemporaryDirectory(prefix="drive-sweep-model-") as scratch:
-        save_served_model(Path(scratch), record, model, run_id)
-        client.log_model_artifacts(model.model_id, str(Path(scratch, "model")))
+        write_served_model(Path(scratch), record, model, run_id)
+        client.log_model_artifacts(model.model_id, scratch)
+    client.log_model_artifact(model.model_id, str(record.file), ARTIFACTS)
     return client.finalize_logged_model(model.model_id, "READY")
 
 
-def save_served_model(scratch: Path, record: SparseModelRecord, model: Any, run_id: str) -> None:
-    """Writes <scratch>/model, a whole MLflow model. Signature and requirements are given: inferring them takes 10 s."""
+def write_served_model(folder: Path, record: SparseModelRecord, model: Any, run_id: str) -> None:
+    """Fills the folder with an MLflow model, all of it but the model file, which belongs into its `artifacts`."""
+    from mlflow.models import Model
+
+    common = common_part(model_code().package, record.image_shape, record.num_classes)
+    for name, content in common.files.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    own = {
+        "artifact_path": model.artifact_location,
+        "model_uuid": model.model_id,
+        "model_id": model.model_id,
+        "run_id": run_id,
+        "model_size_bytes": common.size_bytes + record.file.stat().st_size,
+        "utc_time_created": str(datetime.now(UTC).replace(tzinfo=None)),
+    }
+    Model.from_dict(common.description | own).save(folder / "MLmodel")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommonPart:
+    """What the MLflow models of all trials of one data set share.
+
+    Attributes:
+        files: relative path -> content, of all but MLmodel and the model file. Not kept on disk: a sweep may last longer
+            than what lies in the folder for temporary files.
+        description: content of MLmodel.
+        size_bytes: of what MLflow counts besides the model file.
+    """
+
+    files: dict[str, bytes]
+    description: dict[str, Any]
+    size_bytes: int
+
+
+@cache
+def common_part(package: str, image_shape: tuple[int, ...], num_classes: int) -> CommonPart:
+    """Made by MLflow once per process, since it takes much longer than to copy it; signature and requirements are given."""
     import numpy as np
     from mlflow import pyfunc
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     code = model_code()
-    package = scratch / code.package
-    package.mkdir()
-    for name, text in code.modules.items():
-        (package / name).write_text(text)
-    (scratch / "served_model.py").write_text(code.served)
-    (scratch / MODEL).write_bytes(record.content)
     float32 = np.dtype("float32")
-    pyfunc.save_model(
-        path=str(scratch / "model"),
-        mlflow_model=Model(
-            artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run_id, model_id=model.model_id
-        ),
-        python_model=str(scratch / "served_model.py"),
-        artifacts={"model": str(scratch / MODEL)},
-        code_paths=[str(package)],
-        signature=ModelSignature(
-            inputs=Schema([TensorSpec(float32, (-1, *record.image_shape))]),
-            outputs=Schema([TensorSpec(float32, (-1, record.num_classes))]),
-        ),
-        pip_requirements=list(code.requirements),
-    )
+    with tempfile.TemporaryDirectory(prefix="drive-sweep-model-") as scratch:
+        served, folder = Path(scratch, "served_model.py"), Path(scratch, "model")
+        served.write_text(code.served)
+        Path(scratch, MODEL).write_bytes(b"")
+        Path(scratch, package).mkdir()
+        for name, text in code.modules.items():
+            Path(scratch, package, name).write_text(text)
+        pyfunc.save_model(
+            path=str(folder),
+            python_model=str(served),
+            artifacts={"model": str(Path(scratch, MODEL))},
+            code_paths=[str(Path(scratch, package))],
+            signature=ModelSignature(
+                inputs=Schema([TensorSpec(float32, (-1, *image_shape))]),
+                outputs=Schema([TensorSpec(float32, (-1, num_classes))]),
+            ),
+            pip_requirements=list(code.requirements),
+        )
+        description = Model.load(str(folder)).to_dict()
+        files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    del files["MLmodel"], files[f"{ARTIFACTS}/{MODEL}"]
+    return CommonPart(files=files, description=description, size_bytes=description["model_size_bytes"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

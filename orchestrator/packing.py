@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.choices import Choices, read_choices, written_share
+from orchestrator.choices import Choices, choices_of, read_choices, write_choices, written_share
 from orchestrator.driver import Driver
 from orchestrator.errors import SetupError
 from orchestrator.plan import Plan
@@ -30,34 +31,28 @@ WAIT_S = 0.5
 
 
 def decide(driver: Driver, plan: Plan) -> Choices:
-    """The sweep's choices: as it ran before, else as the sweep file says, else asked and measured.
+    """The sweep's choices: as the sweep file says, else as they were made before, else asked and measured; kept in its folder.
 
     Raises:
-        SetupError: a GPU is asked for, and the cluster has none.
+        SetupError: a GPU is asked for, and the cluster has none; or a probe failed.
         InterruptedError: a signal came while workers were asked.
     """
     resources = plan.spec.resources
-    before = read_choices(driver.folder)
-    device = _device(resources, before.get("device"))
-    known = before if before.get("device") == device else {}
-    cpus = resources.cpus_per_trial if resources.cpus_per_trial != "auto" else known.get("cpus_per_trial")
-    gpus = written_share(resources.gpus_per_trial, device)
-    gpus = known.get("gpus_per_trial") if gpus is None else gpus
-    chosen: dict[str, Any] = {"device": device, "precision": known.get("precision")}
-    chosen |= {"compile": False} if not resources.compile else {name: known[name] for name in _COMPILATION if name in known}
-
-    asks_precision = chosen["precision"] is None and any(trial.config.precision == "auto" for trial in plan.trials)
-    if asks_precision or "compile" not in chosen:
-        chosen |= _examined(driver, device, resources.compile, gpus)
-    choices = Choices(**chosen, cpus_per_trial=cpus or 1.0, gpus_per_trial=gpus or 0.0)
-    if gpus is None:
-        gpus = _measured_share(driver, plan, choices, resources)
-    if cpus is None:
-        cpus = _measured_threads(driver, plan, choices, resources)
-    return Choices(**chosen, cpus_per_trial=cpus, gpus_per_trial=gpus)
-
-
-_COMPILATION = ("compile", "compile_problem")
+    made = read_choices(driver.folder)
+    device = _device(resources, made.get("device"))
+    if made.get("device") != device:
+        made = {"device": device}
+    asks_precision = "precision" not in made and any(trial.config.precision == "auto" for trial in plan.trials)
+    asks_compile = "compile" not in made and resources.compile
+    written = written_share(resources.gpus_per_trial, device)
+    if asks_precision or asks_compile:
+        made = _examined(driver, device, asks_compile, written) | made
+    if written is None and "gpus_per_trial" not in made:
+        made["gpus_per_trial"] = _measured_share(driver, plan, choices_of(resources, made), resources)
+    if resources.cpus_per_trial == "auto" and "cpus_per_trial" not in made:
+        made["cpus_per_trial"] = _measured_threads(driver, plan, choices_of(resources, made), resources)
+    write_choices(driver.folder, made)
+    return choices_of(resources, made)
 
 
 def smallest_near_best(totals: dict[int, float]) -> int:
@@ -83,18 +78,16 @@ def _device(resources: Resources, chosen_before: str | None) -> str:
     return device
 
 
-def _examined(driver: Driver, device: str, wants_compile: bool, gpus: float | None) -> dict[str, Any]:
-    """Precision and compilation, asked on a worker, where the hardware is."""
-    share = (gpus or 1.0) if device == "cuda" else 0
-    answer = _waited(driver, [ray.remote(num_cpus=1, num_gpus=share)(examine).remote(device, wants_compile)])[0]
+def _examined(driver: Driver, device: str, wants_compile: bool, share: float | None) -> dict[str, Any]:
+    """Precision and, if wanted, compilation, asked on a worker, where the hardware is."""
+    gpus = (share or 1.0) if device == "cuda" else 0
+    answer = _waited(driver, [ray.remote(num_cpus=1, num_gpus=gpus)(examine).remote(device, wants_compile)])[0]
+    if not wants_compile:
+        return {"precision": answer["precision"]}
     problem = answer["compile_problem"]
     if problem:
         driver.tell(f"trials are not compiled, as resources.compile asks for: {problem}")
-    return {
-        "precision": answer["precision"],
-        "compile": wants_compile and not problem,
-        "compile_problem": problem,
-    }
+    return {"precision": answer["precision"], "compile": not problem, "compile_problem": problem}
 
 
 def _measured_share(driver: Driver, plan: Plan, choices: Choices, resources: Resources) -> float:
@@ -119,17 +112,16 @@ def _measured_share(driver: Driver, plan: Plan, choices: Choices, resources: Res
 
 def _measured_threads(driver: Driver, plan: Plan, choices: Choices, resources: Resources) -> float:
     """The threads of a trial at which a full node trains the most images."""
-    node = _largest_node("CPU")
+    node = _largest_node("CPU", having="GPU" if choices.device == "cuda" else "CPU")
     cpus = int(node["Resources"]["CPU"])
     totals: dict[int, float] = {}
     threads = 1
-    while threads <= cpus:
-        at_once = Choices(device=choices.device, precision=choices.precision, cpus_per_trial=threads, compile=choices.compile)
-        count = max(1, cpus // threads)
-        if choices.device == "cuda":
-            count = min(count, int(node["Resources"].get("GPU", 1) / choices.gpus_per_trial))
+    while threads <= max(1, cpus):
+        count = cpus // threads
+        if choices.gpus_per_trial:
+            count = min(count, int(node["Resources"]["GPU"] / choices.gpus_per_trial))
         needs = {"num_cpus": threads, "num_gpus": choices.gpus_per_trial}
-        with _probes(driver, plan, at_once, resources, count, needs, node) as (measure, _, _):
+        with _probes(driver, plan, replace(choices, cpus_per_trial=threads), resources, count, needs, node) as (measure, _, _):
             totals[threads] = measure()
         threads *= 2
     best = smallest_near_best(totals)
@@ -167,8 +159,8 @@ def _probes(
             ray.kill(probe)
 
 
-def _largest_node(kind: str) -> dict[str, Any]:
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind)]
+def _largest_node(kind: str, having: str = "CPU") -> dict[str, Any]:
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind) and node["Resources"].get(having)]
     return max(nodes, key=lambda node: float(node["Resources"][kind]))
 
 
@@ -177,6 +169,7 @@ def _waited(driver: Driver, answers: list[Any]) -> list[Any]:
 
     Raises:
         InterruptedError: a signal came meanwhile.
+        SetupError: one of them failed.
     """
     waited_s = 0.0
     while len(ray.wait(answers, num_returns=len(answers), timeout=WAIT_S)[0]) < len(answers):
@@ -185,4 +178,11 @@ def _waited(driver: Driver, answers: list[Any]) -> list[Any]:
             raise InterruptedError
         if waited_s == 30:
             driver.screen.say("waiting for workers, to make the automatic choices there")
-    return list(ray.get(answers))
+    try:
+        return list(ray.get(answers))
+    except ray.exceptions.RayError as error:
+        reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+        raise SetupError(
+            f"an automatic choice could not be made, its probe failed: {reason}; write precision, resources.cpus_per_trial "
+            "and resources.gpus_per_trial in the sweep file, or correct the trial"
+        ) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SetupError
+from orchestrator.mlflow_client import import_mlflow
 from orchestrator.plan import Plan
 from orchestrator.results import flat
 from orchestrator.spec import SweepSpec
@@ -57,11 +58,16 @@ def make_tracking(plan: Plan, storage: Storage) -> TrackingThread:
     target = tracking_target(plan.spec, storage)
 
     def opened() -> Mirror:
-        mirror = Mirror(target, storage, plan.spec.name)
+        mirror = _mirror(target, storage, plan)
         mirror.open_sweep(*sweep_facts(plan))
         return mirror
 
-    return TrackingThread(opened)
+    return TrackingThread(opened, import_first=lambda: import_mlflow(target.uri))
+
+
+def _mirror(target: TrackingTarget, storage: Storage, plan: Plan) -> Mirror:
+    log_models = plan.spec.tracking.models == "all"
+    return Mirror(target, storage, plan.spec.name, log_models=log_models, trial_keys=[trial.key for trial in plan.trials])
 
 
 def item_states(plan: Plan, state: SweepState, items: dict[str, Item]) -> list[tuple[Item, str]]:
@@ -92,18 +98,19 @@ def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
         raise SetupError(f"sweep {folder.name!r} is running, and its driver keeps MLflow up to date; sync when it has ended")
     items = make_items(plan)
     target = tracking_target(plan.spec, folder.storage)
-    mirror = Mirror(target, folder.storage, folder.name)
+    mirror = _mirror(target, folder.storage, plan)
     description, params, tags = sweep_facts(plan)
     started = [trial.result["started_ms"] for trial in plan.trials if trial.result is not None]
     mirror.open_sweep(description, params, tags, start_ms=min(started, default=None), reopen=False)
     mirror.reconcile(item_states(plan, state, items))
     mirror.close_sweep(sweep_status(state), write_report(folder, state))
+    run_ids = mirror.run_ids()
     for status in state.entries():
-        status.mlflow_run_id = mirror.run_ids.get(status.key, status.mlflow_run_id)
+        status.mlflow_run_id = run_ids.get(status.key, status.mlflow_run_id)
     state.parent_run_id, state.experiment_id = mirror.parent_run_id, mirror.experiment_id
     state.tracking_pending, state.tracking_error = 0, None
     folder.write_state(state)
-    return {"uri": target.uri, "runs": len(mirror.run_ids), "parent_run_id": mirror.parent_run_id}
+    return {"uri": target.uri, "runs": len(run_ids), "parent_run_id": mirror.parent_run_id}
 
 
 def sweep_facts(plan: Plan) -> tuple[str, dict[str, str], dict[str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from orchestrator.store import Storage, trial_file
@@ -72,8 +73,9 @@ class RunRecord:
         """Content digest of the data of a finished trial; MLflow takes 36 characters."""
         return str(self.result.get("data_digest") or "unknown")[:36]
 
-    def model_file(self) -> bytes | None:
-        return self.storage.read(trial_file(self.key, MODEL))
+    @property
+    def model_file(self) -> Path:
+        return self.storage.path(trial_file(self.key, MODEL))
 
 
 def read_record(storage: Storage, role: str, key: str) -> RunRecord:

@@ -123,8 +123,9 @@ class StageQueue:
         return not self._active and (self.stopping or not (self._ready or self._gated))
 
     def snapshot_landed(self, warmup_key: str, epoch: int) -> None:
-        self.landed[warmup_key] = max(epoch, self.landed.get(warmup_key, 0))
-        self._release(warmup_key)
+        if epoch > self.landed.get(warmup_key, 0):
+            self.landed[warmup_key] = epoch
+            self._release(warmup_key)
 
     def ended(self, entry: Entry, status: str, message: str = "") -> None:
         """Takes note of how a stage ended.

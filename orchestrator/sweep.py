@@ -10,14 +10,16 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from orchestrator.choices import Choices, write_choices
+from orchestrator.choices import Choices
 from orchestrator.driver import Driver, initial_state, make_queue
 from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.plan import Plan
@@ -114,7 +116,7 @@ def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
 def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
     """Ray's whole life within a sweep: start or join, run the stages, leave."""
     driver.screen.say("starting Ray")
-    with quiet_ray_environment(), joined_cluster(options.address):
+    with quiet_ray_environment(), responsive(), joined_cluster(options.address):
         _note_signals(driver)  # ray.init() sets its own handler of SIGTERM
         try:
             _run_stages(driver, plan, is_own(options.address))
@@ -123,6 +125,20 @@ def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
         finally:
             # What still refers to Ray would be freed later, by any thread; Ray ends a process that does so after shutdown.
             gc.collect()
+
+
+@contextmanager
+def responsive() -> Iterator[None]:
+    """Threads take turns every half millisecond.
+
+    By Python's default of 5 ms Tune's loop, which waits for Ray many times a trial, stood behind the tracking thread each time.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
@@ -134,7 +150,6 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
     from trainables.stage import run_stage
 
     choices = decide(driver, plan)
-    write_choices(driver.folder, choices)
     settings = _settings(driver, plan, choices)
     hooks = Hooks(driver.on_report, driver.on_tick, driver.begin_stop)
     fitting = slots(choices.cpus_per_trial, choices.gpus_per_trial, own_cluster)

@@ -1,18 +1,18 @@
 """The MLflow runs of one sweep: found by their tags, made, changed. Every change is remembered, so it is sent once.
 
-Read by: mirror.py.
+Read by: mirror.py, run_results.py, model_upload.py.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from trainables.metrics import Point
 
-BATCH = 1000  # metrics in one call, MLflow's limit
+BATCH = 800  # metrics in one call: MLflow takes 1000 entries, of which 100 params and 100 tags
 FAILURE_TAGS = ("drive.failure", "drive.failure_kind")
 SWEEP = ("sweep", "")  # the key of the sweep's own run
 
@@ -26,7 +26,7 @@ class Run:
     Attributes:
         metrics: last values when the run was found.
         held: times of the points of an older process, by key and step, where they were looked up.
-        sent: points that this process sent.
+        sent: points that this process sent since the run began.
     """
 
     run_id: str
@@ -54,7 +54,15 @@ class SweepRuns:
     def load(self) -> None:
         """Finds every run of the sweep, without those that a recomputation left behind; the oldest of equal ones counts."""
         self.by_key = {}
-        for found in self.pages(self.client.search_runs, f"tags.`drive.sweep` = '{self.sweep}'"):
+        self._find(f"tags.`drive.sweep` = '{self.sweep}'")
+
+    def load_one(self, key: RunKey) -> None:
+        """Looks again for the run of one key; what is known of the others stays."""
+        self.by_key.pop(key, None)
+        self._find(f"tags.`drive.sweep` = '{self.sweep}' AND tags.`drive.trial_key` = '{key[1]}'")
+
+    def _find(self, wanted: str) -> None:
+        for found in pages(self.client.search_runs, self.experiment_id, wanted):
             tags = dict(found.data.tags)
             if tags.get("drive.superseded") == "recomputed":
                 continue
@@ -73,20 +81,8 @@ class SweepRuns:
             if key not in self.by_key or run.start_ms < self.by_key[key].start_ms:
                 self.by_key[key] = run
 
-    def pages(self, search: Any, wanted: str) -> Iterator[Any]:
-        """Every hit of a search of runs or models in the experiment."""
-        token = None
-        while True:
-            page = search([self.experiment_id], filter_string=wanted, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
-
-    def ensure(self, key: RunKey, name: str, params: dict[str, str], tags: dict[str, str], start_ms: int | None) -> Run:
-        """The run of a key, made if there is none, with this name, these tags and those params that it does not have."""
-        from mlflow.entities import Param
-
+    def ensure(self, key: RunKey, name: str, tags: dict[str, str], start_ms: int | None) -> Run:
+        """The run of a key with this name, made with these tags if there is none."""
         run = self.by_key.get(key)
         if run is None:
             tags = {"mlflow.source.name": "drive-sweep", "mlflow.source.type": "LOCAL"} | tags
@@ -105,11 +101,6 @@ class SweepRuns:
         if run.name != name:
             self.client.update_run(run.run_id, name=name)
             run.name = name
-        new = {param: value for param, value in params.items() if param not in run.params}
-        if new:
-            self.client.log_batch(run.run_id, params=[Param(*pair) for pair in new.items()], synchronous=True)
-            run.params |= new
-        self.set_tags(run, tags)
         return run
 
     def contradicts(self, run: Run, recorded: Sequence[Point]) -> bool:
@@ -125,23 +116,51 @@ class SweepRuns:
         run = self.by_key[key]
         if run.status == "RUNNING":
             self.end(run, "KILLED", None)
-        self.set_tags(run, {"drive.superseded": "recomputed"})
+        self.log(run, tags={"drive.superseded": "recomputed"})
         del self.by_key[key]
 
-    def add_points(self, run: Run, points: Sequence[Point]) -> None:
-        """Sends points that the run may not hold yet; MLflow ignores one with equal key, step, value and time."""
-        from mlflow.entities import Metric
+    def log(
+        self,
+        run: Run,
+        points: Sequence[Point] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        on_model: Mapping[Point, Mapping[str, str]] | None = None,
+    ) -> None:
+        """Sends what the run may lack, mostly in one call. Tags come last: where one is found, so is all else of this call.
 
-        if run.tags["drive.role"] == "warmup" and run.held is None:
+        Args:
+            points: MLflow ignores one with equal key, step, value and time.
+            params: only those that the run does not have are sent; MLflow never changes a param.
+            on_model: points that a logged model shows too, with its id and data set as fields of Metric; sent in any case.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        shown = on_model or {}
+        new = dict.fromkeys([*(point for point in points if self._may_lack(run, point)), *shown])
+        metrics = [Metric(point.key, point.value, point.time_ms, point.step, **shown.get(point, {})) for point in new]
+        new_params = {name: value for name, value in (params or {}).items() if name not in run.params}
+        new_tags = {name: value for name, value in (tags or {}).items() if run.tags.get(name) != value}
+        *full, rest = [metrics[start : start + BATCH] for start in range(0, len(metrics), BATCH)] or [[]]
+        for batch in full:
+            self.client.log_batch(run.run_id, metrics=batch, synchronous=True)
+        if rest or new_params or new_tags:
+            self.client.log_batch(
+                run.run_id,
+                metrics=rest,
+                params=[Param(*pair) for pair in new_params.items()],
+                tags=[RunTag(*pair) for pair in new_tags.items()],
+                synchronous=True,
+            )
+        run.sent.update(new)
+        run.params |= new_params
+        run.tags |= new_tags
+
+    def _may_lack(self, run: Run, point: Point) -> bool:
+        if run.held is None and run.tags["drive.role"] == "warmup":
             # A trunk that died after its last snapshot trains those epochs again; their first points stay.
             run.held = self._history(run, run.metrics)
-        held = run.held or {}
-        new = [point for point in points if point not in run.sent and (point.key, point.step) not in held]
-        for start in range(0, len(new), BATCH):
-            batch = new[start : start + BATCH]
-            metrics = [Metric(point.key, point.value, point.time_ms, point.step) for point in batch]
-            self.client.log_batch(run.run_id, metrics=metrics, synchronous=True)
-            run.sent.update(batch)
+        return point not in run.sent and (point.key, point.step) not in (run.held or {})
 
     def _history(self, run: Run, keys: Iterable[str]) -> dict[tuple[str, int], int]:
         return {
@@ -150,14 +169,6 @@ class SweepRuns:
             for metric in self.client.get_metric_history(run.run_id, key)
         }
 
-    def set_tags(self, run: Run, tags: dict[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        new = {name: value for name, value in tags.items() if run.tags.get(name) != value}
-        if new:
-            self.client.log_batch(run.run_id, tags=[RunTag(*pair) for pair in new.items()], synchronous=True)
-            run.tags |= new
-
     def drop_tags(self, run: Run, names: Iterable[str]) -> None:
         for name in names:
             if name in run.tags:
@@ -165,15 +176,28 @@ class SweepRuns:
                 del run.tags[name]
 
     def reopen(self, run: Run) -> None:
-        self.drop_tags(run, FAILURE_TAGS)
+        """Sets the run to RUNNING, and only then takes away what belongs to its former end."""
         if run.status != "RUNNING":
             self.client.update_run(run.run_id, status="RUNNING")
             run.status = "RUNNING"
+        self.drop_tags(run, FAILURE_TAGS)
 
     def end(self, run: Run, status: str, end_ms: int | None) -> None:
         """Ends the run; without a recorded time a run that has ended so keeps its own, any other ends now."""
+        run.sent.clear()
         if run.status == status and end_ms in (None, run.end_ms):
             return
         end_ms = end_ms or int(time.time() * 1000)
         self.client.set_terminated(run.run_id, status, end_ms)
         run.status, run.end_ms = status, end_ms
+
+
+def pages(search: Any, experiment_id: str, wanted: str) -> Iterator[Any]:
+    """Every hit of a client's search of runs or models in an experiment."""
+    token = None
+    while True:
+        page = search([experiment_id], filter_string=wanted, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

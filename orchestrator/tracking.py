@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.mirror import Mirror
-from orchestrator.mlflow_client import TrackingTarget
+from orchestrator.mlflow_client import TrackingTarget, import_mlflow
 from orchestrator.run_records import Item
 from trainables.metrics import Point
 
@@ -34,14 +34,14 @@ class _News:
 
     Attributes:
         begun_ms: when the item began, if that is news.
-        end: brings the run to its final state.
+        end: brings the run to its final state, the beginning and the points of these news included.
         events: how many calls of the driver this stands for.
     """
 
     item: Item | None = None
     begun_ms: int | None = None
     points: list[Point] = field(default_factory=list)
-    end: Callable[[Mirror], object] | None = None
+    end: Callable[[Mirror, _News], object] | None = None
     events: int = 1
     failures: int = 0
     not_before: float = 0.0
@@ -55,12 +55,12 @@ class _News:
         self.events += later.events
 
     def send(self, mirror: Mirror) -> None:
-        if self.item and self.begun_ms is not None:
-            mirror.start(self.item, self.begun_ms)
-        if self.item and self.points:
-            mirror.add_points(self.item, self.points)
         if self.end is not None:
-            self.end(mirror)
+            self.end(mirror, self)
+        elif self.item and self.begun_ms is not None:
+            mirror.start(self.item, self.begun_ms, self.points)
+        elif self.item:
+            mirror.add_points(self.item, self.points)
 
     def failed(self) -> None:
         self.not_before = time.monotonic() + BACK_OFF_S[min(self.failures, len(BACK_OFF_S) - 1)]
@@ -73,18 +73,25 @@ class TrackingThread:
     Attributes:
         last_error: why an attempt failed; None again when all is sent.
         run_ids: trial key or warm-up key -> run id.
-        models: trial key -> id of its logged model.
         experiment_id, parent_run_id: empty until MLflow was reached for the first time.
+        cpu_seconds: CPU time of the thread so far, without the seconds that importing mlflow takes; opening the store counts.
     """
 
-    def __init__(self, mirror_factory: Callable[[], Mirror], interval_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        mirror_factory: Callable[[], Mirror],
+        interval_s: float = 1.0,
+        import_first: Callable[[], None] = import_mlflow,
+    ) -> None:
         """`mirror_factory` makes a Mirror and opens its sweep; it is called in the thread, again after an outage."""
         self.last_error: str | None = None
         self.run_ids: dict[str, str] = {}
-        self.models: dict[str, str] = {}
         self.experiment_id = ""
         self.parent_run_id = ""
+        self.cpu_seconds = 0.0
         self._factory = mirror_factory
+        self._import_first = import_first
+        self._imported_at: float | None = None  # time.thread_time()
         self._interval_s = interval_s
         self._mirror: Mirror | None = None
         self._lock = threading.Lock()
@@ -107,13 +114,13 @@ class TrackingThread:
         self._note(_News(item=item, points=list(points)))
 
     def finish(self, item: Item) -> None:
-        self._note(_News(item=item, end=lambda mirror: mirror.finish(item)))
+        self._note(_News(item=item, end=lambda mirror, news: mirror.finish(item, news.begun_ms, news.points)))
 
     def fail(self, item: Item, message: str) -> None:
-        self._note(_News(item=item, end=lambda mirror: mirror.fail(item, message)))
+        self._note(_News(item=item, end=lambda mirror, news: mirror.fail(item, message, news.begun_ms, news.points)))
 
     def stop(self, item: Item) -> None:
-        self._note(_News(item=item, end=lambda mirror: mirror.stop(item)))
+        self._note(_News(item=item, end=lambda mirror, news: mirror.stop(item, news.begun_ms, news.points)))
 
     def reconcile(self, items: Sequence[tuple[Item, str]]) -> None:
         """Brings MLflow up to date with the states as they are now, before the news that come later."""
@@ -121,7 +128,7 @@ class TrackingThread:
         with self._lock:
             self._told.clear()
 
-        def send(mirror: Mirror) -> None:
+        def send(mirror: Mirror, news: _News) -> None:
             with self._lock:
                 told = set(self._told)  # if this is late or repeated, their state is out of date
             mirror.reconcile([(item, "running" if (item.role, item.key) in told else state) for item, state in states])
@@ -130,7 +137,7 @@ class TrackingThread:
 
     def close_sweep(self, status: str, artifacts: dict[str, bytes]) -> None:
         """Ends the sweep's run after all other news."""
-        self._note(_News(end=lambda mirror: mirror.close_sweep(status, artifacts)), LAST)
+        self._note(_News(end=lambda mirror, news: mirror.close_sweep(status, artifacts)), LAST)
 
     @property
     def pending(self) -> int:
@@ -188,6 +195,11 @@ class TrackingThread:
                     self._fruitless += 1
             if not self.pending:
                 self.last_error = None
+            self._count_cpu()
+
+    def _count_cpu(self) -> None:
+        if self._imported_at is not None:
+            self.cpu_seconds = time.thread_time() - self._imported_at
 
     def _send_all(self) -> None:
         """Sends what is due. What fails is put back and does not hold up the rest; the first failure is raised at the end.
@@ -210,23 +222,26 @@ class TrackingThread:
                 problem = problem or error
                 news.failed()
                 self._put_back(key, news)
-                self._refresh(mirror)  # what it knows of the runs may be wrong now
+                self._refresh(mirror, news.item)  # what it knows may be wrong now
+            self._count_cpu()
             with self._lock:
                 self._sending = 0
-            self.run_ids |= mirror.run_ids if news.item is None else _run_id(mirror, news.item)
-            self.models |= mirror.model_ids
+            self.run_ids |= mirror.run_ids() if news.item is None else _run_id(mirror, news.item)
         self._mirror = self._mirror or self._open()
         if problem:
             raise problem
 
     def _open(self) -> Mirror:
+        if self._imported_at is None:
+            self._import_first()
+            self._imported_at = time.thread_time()
         mirror = self._factory()
         self.experiment_id, self.parent_run_id = mirror.experiment_id, mirror.parent_run_id
         return mirror
 
-    def _refresh(self, mirror: Mirror) -> None:
+    def _refresh(self, mirror: Mirror, item: Item | None) -> None:
         try:
-            mirror.refresh()
+            mirror.refresh(item)
         except Exception:
             self._mirror = None
             raise
@@ -234,8 +249,8 @@ class TrackingThread:
     def _take(self, key: tuple[str, str]) -> _News | None:
         with self._lock:
             news = self._news[key]
-            untried = any(other != LAST and not self._news[other].failures for other in self._news)
-            if (key == LAST and untried) or (time.monotonic() < news.not_before and not self._in_a_hurry):
+            untried = key == LAST and any(other != LAST and not self._news[other].failures for other in self._news)
+            if untried or (time.monotonic() < news.not_before and not self._in_a_hurry):
                 return None
             del self._news[key]
             self._sending = news.events

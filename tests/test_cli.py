@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.plan import make_plan
+from orchestrator.spec import load_spec
 from orchestrator.state import SweepFolder, SweepState, TrialStatus
-from orchestrator.store import open_storage
+from orchestrator.store import open_storage, trial_file
 from tests.sweeps import drive_sweep, tiny_sweep
+from trainables.records import RESULT
 
 HEAVY = ("torch", "ray", "mlflow", "pyarrow", "sklearn", "matplotlib", "pandas")
 
@@ -132,6 +135,18 @@ def test_a_failing_trial_ends_with_1_and_its_reason(tmp_path: Path) -> None:
     (record,) = (tmp_path / "runs").glob("trials/*/error.json")
     assert json.loads(record.read_text())["kind"] == "nonfinite"
     assert "Traceback" not in answer.stderr
+
+
+def test_results_are_not_set_aside_while_another_driver_runs_the_sweep(tmp_path: Path) -> None:
+    file, storage = tiny_sweep(tmp_path), open_storage(str(tmp_path / "runs"), create=True)
+    for trial in make_plan(load_spec(str(file)), storage).trials:
+        storage.write_json(trial_file(trial.key, RESULT), {"revision": "earlier"})
+    before = {path: path.read_bytes() for path in (tmp_path / "runs" / "trials").rglob("*") if path.is_file()}
+    assert len(before) == 7
+    with SweepFolder(storage, "tiny").held():
+        answer = drive_sweep("run", file, "--recompute", "--storage", storage.root, expect=3)
+    assert "sweep 'tiny' is being run by another process" in answer.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "runs" / "trials").rglob("*") if path.is_file()} == before
 
 
 def test_stop_on_a_sweep_that_does_not_run_says_so(finished: Path) -> None:

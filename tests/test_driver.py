@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import sweep
 from orchestrator.driver import initial_state, make_queue
+from orchestrator.errors import SetupError
 from orchestrator.plan import Plan, make_plan
 from orchestrator.spec import load_spec
 from orchestrator.state import SweepFolder, SweepState
-from orchestrator.store import Storage, TrialFolder, newest_attempt, open_storage, set_aside
+from orchestrator.store import Storage, TrialFolder, newest_attempt, open_storage, set_aside, trial_file
+from orchestrator.sweep import RunOptions, run_sweep
 from tests.sweeps import tiny_sweep
 from trainables.failures import SupersededError
+from trainables.records import RESULT
 
 
 @pytest.fixture
@@ -91,11 +95,36 @@ def test_setting_aside_deletes_nothing_and_keeps_late_workers_out(storage: Stora
 
 
 def test_only_one_of_two_drivers_that_start_together_holds_the_sweep(storage: Storage) -> None:
-    from orchestrator.errors import SetupError
-
     folder = SweepFolder(storage, "s")
     folder.write_state(SweepState(sweep="s"))
     with folder.held(), pytest.raises(SetupError, match="being run by another process"), folder.held():
         pass
     with folder.held():
         pass
+
+
+def test_trials_begin_anew_only_under_the_lock_of_their_driver(
+    tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = load_spec(str(tiny_sweep(tmp_path)))
+    first, second, *_ = (trial.key for trial in make_plan(spec, storage).trials)
+    for key in (first, second):
+        storage.write_json(trial_file(key, RESULT), {"revision": "earlier"})
+    plan, again = make_plan(spec, storage), RunOptions(again=frozenset([first]))
+    held: list[Plan] = []
+
+    def run_held(folder: SweepFolder, given: Plan, spec_text: str, options: RunOptions) -> int:
+        with pytest.raises(SetupError, match="being run by another process"), folder.held():
+            pass
+        assert not storage.exists(trial_file(first, RESULT))
+        assert storage.exists(trial_file(second, RESULT))
+        held.append(given)
+        return 0
+
+    monkeypatch.setattr(sweep, "_run_held", run_held)
+    with SweepFolder(storage, "tiny").held(), pytest.raises(SetupError, match="being run by another process"):
+        run_sweep(plan, "", storage, again)
+    assert storage.exists(trial_file(first, RESULT))
+    run_sweep(plan, "", storage, again)
+    assert [trial.result for trial in held[0].trials if trial.key in (first, second)] == [None, {"revision": "earlier"}]
+    assert [path.name for path in storage.path("trials/.aside").iterdir()] == [f"{first}-0"]

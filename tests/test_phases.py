@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.store import Storage, TrialFolder, stop_files
+from orchestrator.store import StageFolders, Storage, TrialFolder, stop_files
 from tests.trials import (
     DIGITS,
     RUNTIME,
@@ -437,6 +437,28 @@ def test_a_snapshot_is_left_at_every_length_that_the_trial_reads(tmp_path: Path)
     storage = new_storage(tmp_path)
     run(tiny_config(warmup_epochs=3, rewind="epoch 2"), storage)
     assert warmup_folder(tiny_config(), storage).epochs() == [2, 3]
+
+
+def test_a_trial_that_shares_no_warmup_removes_its_own_when_it_has_finished(tmp_path: Path) -> None:
+    config, storage = tiny_config(warmup_epochs=3, rewind="epoch 2"), new_storage(tmp_path / "own")
+    key = trial_folder(config, storage).key
+    own = StageFolders(storage, None).private_warmups(key, RUNTIME.fingerprint_id())
+    seen: list[list[int]] = []
+    result = run(config, storage, snapshots=own, shares_snapshots=False, on_progress=lambda state: seen.append(own.epochs()))
+    assert [2, 3] in seen  # they were there
+    assert list(storage.path(f"trials/{key}/warmup").iterdir()) == []
+    assert not storage.exists("warmups")
+    assert result["model_sha256"] == run(config, new_storage(tmp_path / "shared"))["model_sha256"]
+
+
+def test_a_stopped_trial_that_shares_no_warmup_keeps_its_own(tmp_path: Path) -> None:
+    config, storage = tiny_config(warmup_epochs=3), new_storage(tmp_path)
+    own = StageFolders(storage, None).private_warmups(trial_folder(config, storage).key, RUNTIME.fingerprint_id())
+    unshared: dict[str, Any] = {"snapshots": own, "shares_snapshots": False}
+    stop_at(config, storage, lambda state: (state.phase, state.position) == ("warmup", 1), **unshared)
+    assert own.epochs() == [2]
+    run(config, storage, 2, **unshared)
+    assert own.epochs() == []
 
 
 def test_attempts_are_numbered_in_the_folder(tmp_path: Path) -> None:

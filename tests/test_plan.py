@@ -95,6 +95,23 @@ def on_folder(root: Path) -> list[str]:
     return [f"dataset={{name: image_folder, root: {root}, image_size: 8}}", "training.batch_size=4"]
 
 
+def test_a_plan_without_some_results_has_those_trials_to_do_again(tmp_path: Path, storage: Storage) -> None:
+    spec = load_spec(str(tiny_sweep(tmp_path)))
+    for trial in make_plan(spec, storage).trials:
+        record_result(storage, trial.key)
+    plan = make_plan(spec, storage)
+    again = {trial.key for trial in plan.trials if trial.config.warmup_epochs == 1}
+    without = plan.without_results(again)
+    assert [trial.key for trial in without.unfinished] == [trial.key for trial in plan.trials if trial.key in again]
+    assert len(without.unfinished) == 2
+    assert [warmup.trials for warmup in without.warmups(unfinished_only=True)] == [2]
+    kept = [trial for trial in without.trials if trial.key not in again]
+    assert kept == [trial for trial in plan.trials if trial.key not in again]
+    assert [(trial.key, trial.name) for trial in without.trials] == [(trial.key, trial.name) for trial in plan.trials]
+    assert plan.unfinished == []  # the plan itself is as it was
+    assert plan.without_results(()) == plan.without_results({"unknown"}) == plan
+
+
 def test_unread_data_show_no_reuse_until_they_are_hashed_and_stay_known(tmp_path: Path, storage: Storage) -> None:
     file, options = tiny_sweep(tmp_path), on_folder(image_folder(tmp_path / "images"))
     told = facts(file, storage, *options)

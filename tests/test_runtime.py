@@ -1,9 +1,10 @@
-"""The memory order that a network is computed in changes its speed and last digits, and nothing else."""
+"""What a trial computes with: memory order changes speed and last digits alone; settings are told by the fingerprint."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from trainables.data import Data, load_data, scoring_batches
 from trainables.masks import Masks, full_masks, num_kept
 from trainables.models import build_model, initialize, prunable_weights
 from trainables.pruning import prune_round
-from trainables.runtime import Runtime
+from trainables.runtime import Runtime, keep_freed_memory
 from trainables.training import make_optimizer, momentum_of, train_epoch
 
 CHANNELS_LAST, CONTIGUOUS = Runtime(channels_last=True), Runtime(channels_last=False)
@@ -119,3 +120,87 @@ def test_a_checkpoint_continues_with_the_same_bits_in_either_memory_order(runtim
     continued, expected = everything(resumed), everything(straight)
     assert list(continued) == list(expected)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in continued.items())
+
+
+# What a trial is promised by its settings
+
+
+@pytest.mark.parametrize("found", ["fp32", "bf16"])
+def test_a_trial_computes_in_the_precision_that_it_writes_and_leaves_auto_to_the_sweep(found: Literal["fp32", "bf16"]) -> None:
+    runtime = Runtime(threads=3, deterministic=False, precision=found, compile=True)
+    assert runtime.for_trial("auto") == runtime
+    for written in ("fp32", "bf16"):
+        trial = runtime.for_trial(written)
+        assert trial.precision == written
+        assert replace(trial, precision=found) == runtime  # nothing else
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        Runtime(compile=True),
+        Runtime(channels_last=False),
+        Runtime(threads=2),
+        Runtime(precision="bf16"),
+        Runtime(deterministic=False),
+    ],
+    ids=["compile", "channels_last", "threads", "precision", "deterministic"],
+)
+def test_whatever_can_move_a_bit_gives_another_fingerprint(changed: Runtime) -> None:
+    assert Runtime().fingerprint() == Runtime().fingerprint()
+    assert Runtime().fingerprint_id() == Runtime().fingerprint_id()
+    assert changed.fingerprint() != Runtime().fingerprint()
+    assert changed.fingerprint_id() != Runtime().fingerprint_id()
+
+
+def test_without_compilation_training_runs_the_network_itself() -> None:
+    model = network(Runtime())
+    assert Runtime().compiled(model) is model
+
+
+class FakeLibrary:
+    """A C library whose mallopt notes its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int]] = []
+
+    def mallopt(self, parameter: int, value: int) -> int:
+        self.calls.append((parameter, value))
+        return 1
+
+
+def test_memory_is_kept_by_both_thresholds_of_the_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeLibrary()
+    monkeypatch.setattr("ctypes.CDLL", lambda name: library)
+    keep_freed_memory.__wrapped__()
+    trim, mmap = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    assert {parameter for parameter, _ in library.calls} == {trim, mmap}
+    assert all(64 << 20 <= value < 1 << 31 for _, value in library.calls)  # activations are smaller; mallopt takes an int
+
+
+@pytest.mark.parametrize("library", [None, object()], ids=["no glibc", "no mallopt"])
+def test_another_c_library_is_left_alone(library: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> object:
+        if library is None:
+            raise OSError(f"{name}: cannot open shared object file")
+        return library
+
+    monkeypatch.setattr("ctypes.CDLL", load)
+    keep_freed_memory.__wrapped__()
+
+
+def test_memory_is_asked_for_once_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def load(name: str) -> FakeLibrary:
+        loaded.append(name)
+        return FakeLibrary()
+
+    monkeypatch.setattr("ctypes.CDLL", load)
+    keep_freed_memory.cache_clear()
+    try:
+        Runtime().activate()
+        Runtime().activate()
+    finally:
+        keep_freed_memory.cache_clear()
+    assert loaded == ["libc.so.6"]

@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -70,7 +71,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
         result = run(config, storage, provenance={"data_digest": DIGITS_DIGEST})
         key = trial_key(config, DIGITS_DIGEST)
         mirror.finish(Item(key=key, name=f"s{sparsity}", role="trial", params={}, tags={}))
-        accuracies[mirror.model_ids[key]] = result["metrics"]["test/accuracy"]
+        accuracies[mirror.runs.by_key["trial", key].tags["drive.model_id"]] = result["metrics"]["test/accuracy"]
     test = load_data(dataset, DIGITS, "cpu").test
     np.save(folder / "images.npy", (test.images.float() / 255).numpy())
     np.save(folder / "labels.npy", test.labels.numpy())
@@ -112,15 +113,32 @@ def test_models_of_two_versions_load_in_one_process(logged: Logged, monkeypatch:
         served=model_code().served.replace(now, later),
     )
     file = Path(first.artifact_location.removeprefix("file://"), "artifacts/model.safetensors.zst")
-    record = SparseModelRecord(
-        name="later", content=file.read_bytes(), image_shape=(1, 8, 8), num_classes=10, params={}, tags={}
-    )
+    record = SparseModelRecord(name="later", file=file, image_shape=(1, 8, 8), num_classes=10, params={}, tags={})
     monkeypatch.setattr(model_upload, "model_code", lambda: changed)
     second = upload_model(content.client, first.experiment_id, first.source_run_id, record)
     images = np.load(logged.folder / "images.npy")[:4]
     scores = [pyfunc.load_model(model.artifact_location).predict(images) for model in (first, second)]
     assert np.array_equal(scores[0], scores[1])
     assert {f"{now}.sparse_model", f"{later}.sparse_model"} <= sys.modules.keys()
+
+
+def test_every_model_tells_its_own_facts(logged: Logged) -> None:
+    from mlflow.models import Model
+
+    for model in Content(logged.target).models:
+        folder = Path(model.artifact_location.removeprefix("file://"))
+        told = Model.load(str(folder))
+        assert (told.model_id, told.model_uuid, told.run_id) == (model.model_id, model.model_id, model.source_run_id)
+        assert told.artifact_path == model.artifact_location
+        sizes = [(folder / file).stat().st_size for file in ("served_model.py", "artifacts/model.safetensors.zst")]
+        assert told.model_size_bytes == sum(sizes)
+        assert told.signature.inputs.input_types()[0] == np.dtype("float32")
+        assert [list(side.inputs[0].shape) for side in (told.signature.inputs, told.signature.outputs)] == [
+            [-1, 1, 8, 8],
+            [-1, 10],
+        ]
+        made_ms = datetime.fromisoformat(told.utc_time_created).replace(tzinfo=UTC).timestamp() * 1000
+        assert model.creation_timestamp - 1 <= made_ms <= model.last_updated_timestamp + 1
 
 
 def test_only_what_a_model_needs_travels_with_it() -> None:
@@ -135,7 +153,7 @@ def test_only_what_a_model_needs_travels_with_it() -> None:
         "tensors.py",
     }
     names = [requirement.partition("==")[0] for requirement in code.requirements]
-    assert names == ["mlflow", "numpy", "safetensors", "torch", "zstandard"]
+    assert names == ["mlflow", "numpy", "safetensors", "torch", "torchvision", "zstandard"]
     assert all("==" in requirement and "+" not in requirement for requirement in code.requirements)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -43,6 +43,16 @@ def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_longest_trunk_first_then_the_longest_trial_that_needs_no_snapshot() -> None:
     queue = queue_of(trunk("a", 2), trunk("b", 8), trial("x", work=5), trial("y", work=9), trial("z", "a", 2, work=99))
     assert keys_ready(queue) == ["b", "a", "y", "x"]
+
+
+def test_equal_ones_start_in_the_order_of_the_plan_and_keep_their_place_when_they_are_tried_again() -> None:
+    names = [f"{index * 7919 % 100:02d}" for index in range(100)]  # in no order of their own
+    queue = queue_of(*[trial(name) for name in names])
+    first = queue.next_entry()
+    assert first is not None
+    queue.ended(first, "lost")
+    assert keys_ready(queue) == names
+    assert keys_ready(queue_of(trunk("b", 4), trunk("c", 4), trunk("a", 4))) == ["b", "c", "a"]
 
 
 def test_a_trial_starts_when_its_own_snapshot_has_landed() -> None:
@@ -117,6 +127,16 @@ def test_out_of_memory_is_tried_once_more_with_a_whole_gpu() -> None:
     assert (entry.state, entry.failure) == ("failed", "oom")
 
 
+def test_out_of_memory_fails_at_once_where_a_whole_gpu_would_be_no_more() -> None:
+    queue = queue_of(trial("x"), whole_gpu_helps=False)
+    entry = queue.next_entry()
+    assert entry is not None
+    queue.ended(entry, "oom", "too large")
+    assert (entry.state, entry.failure, entry.message) == ("failed", "oom", "too large")
+    assert not entry.whole_gpu
+    assert queue.done
+
+
 def test_back_off_holds_a_lost_stage_but_not_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "BACK_OFF_S", (60,))
     queue = queue_of(trial("x", work=2), trial("y", work=1))
@@ -147,3 +167,40 @@ def test_every_change_of_state_is_told() -> None:
     queue.begun(queue.trunks["a"])
     queue.ended(queue.trunks["a"], "code", "bug")
     assert seen == [("a", "running"), ("x", "failed"), ("a", "failed")]
+
+
+class CountedEntry(Entry):
+    """Counts how often anything is read of any entry, so that a look at every entry of a queue cannot hide."""
+
+    reads: ClassVar[int] = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        CountedEntry.reads += 1
+        return super().__getattribute__(name)
+
+
+def reads_to_drain(trials: int) -> int:
+    """What is read until a queue is empty of which a half waits for trunks and every tenth trial is lost once."""
+    entries = [CountedEntry(**vars(trunk(f"t{index}", 2))) for index in range(trials // 50)]
+    for index in range(trials):
+        warmup = f"t{index // 2 % (trials // 50)}" if index % 2 else None
+        made = trial(f"{index}", warmup, 2 if warmup else 0, work=index % 7)
+        entries.append(CountedEntry(**vars(made)))
+    CountedEntry.reads = 0
+    queue = queue_of(*entries)
+    finished = 0
+    while not queue.done:
+        entry = queue.next_entry()
+        assert entry is not None
+        queue.begun(entry)
+        lost = entry.key.endswith("3") and entry.attempt == 1
+        queue.ended(entry, "lost" if lost else "finished")
+        finished += not lost
+    assert finished == len(entries)
+    return CountedEntry.reads
+
+
+def test_a_step_costs_the_same_however_many_trials_there_are() -> None:
+    """The heap compares ranks, O(log n) of them and none of them read here."""
+    per_trial = reads_to_drain(100) / 100
+    assert reads_to_drain(5_000) / 5_000 == pytest.approx(per_trial, rel=0.02)

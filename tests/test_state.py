@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,11 +21,13 @@ from orchestrator.state import (
     SweepFolder,
     SweepState,
     TrialStatus,
+    WarmupStatus,
     driver_alive,
     open_sweep,
     this_driver,
 )
 from orchestrator.store import Storage, TrialFolder, open_storage
+from tests.sweeps import wait_for
 from trainables.failures import SupersededError
 
 
@@ -85,6 +89,112 @@ def test_the_writer_keeps_a_heartbeat_and_ends_without_a_driver(storage: Storage
     last = folder.read_state()
     assert last is not None
     assert last.driver == {}
+
+
+def large_state(trials: int) -> SweepState:
+    """A state whose values are not easy to encode, with as many trials and a trunk for every fifth."""
+    state = SweepState(sweep="s", tracking_error='server says "no"\n', tracking_pending=3, parent_run_id="p")
+    for index in range(trials):
+        key = f"{index:016x}"
+        state.trials[key] = TrialStatus(
+            key=key,
+            name=f"w{index}-é",
+            state="waiting",
+            config={"sparsity": 0.9, "training": {"milestones": None, "lr": 1e-30}},
+            metrics={"val/loss": float("inf"), "val/accuracy": 0.1 + 0.2},
+            error='a "quoted" \\ line\nand another' if index % 2 else None,
+        )
+        if index % 5 == 0:
+            state.warmups[f"w{key}"] = WarmupStatus(key=f"w{key}", name="trunk", state="waiting", epochs=4)
+    return state
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that writes whenever something changed, and only then."""
+    monkeypatch.setattr(module, "HEARTBEAT_S", 1e6)
+    monkeypatch.setattr(module, "WRITE_S", 0.0)
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Keys of the entries that were made into JSON."""
+    keys: list[str] = []
+
+    def noting(value: Any) -> Any:
+        keys.extend([value.key] if hasattr(value, "key") else [])
+        return asdict(value)
+
+    monkeypatch.setattr(module, "asdict", noting)
+    return keys
+
+
+def on_disk(folder: SweepFolder) -> Any:
+    return folder.storage.read_json(folder.file("state.json"))
+
+
+def test_told_changes_are_written_and_read_back_as_they_are(storage: Storage, hasty: None) -> None:
+    folder, state = SweepFolder(storage, "s"), large_state(20)
+    writer = StateWriter(folder, state)
+    writer.start()
+    assert on_disk(folder) == asdict(state)
+    assert folder.read_state() == state
+    trial, trunk = state.trials[f"{7:016x}"], state.warmups[f"w{5:016x}"]
+    with writer.lock:
+        trial.state, trial.error, trial.position = "running", 'ende "\u2028"', 3
+        trial.metrics |= {"train/loss": 1.5}
+        trunk.state, trunk.trained_epochs = "running", 2
+        state.tracking_pending, state.experiment_id = 9, "12"
+    writer.changed(trial)
+    writer.changed(trunk)
+    wait_for(lambda: folder.read_state() == state)
+    with writer.lock:
+        state.tracking_pending = 0  # told of the sweep, not of an entry
+    writer.changed()
+    wait_for(lambda: folder.read_state() == state)
+    writer.close()
+    assert state.driver == {}
+    assert on_disk(folder) == asdict(state)
+
+
+def test_a_change_that_was_not_told_is_written_at_the_end(storage: Storage, hasty: None) -> None:
+    folder, state = SweepFolder(storage, "s"), large_state(10)
+    writer = StateWriter(folder, state)
+    writer.start()
+    silent, told = state.trials[f"{1:016x}"], state.trials[f"{2:016x}"]
+    silent.position, told.position = 5, 6
+    writer.changed(told)
+    wait_for(lambda: on_disk(folder)["trials"][told.key]["position"] == 6)
+    assert on_disk(folder)["trials"][silent.key]["position"] == 0
+    writer.close()
+    assert on_disk(folder)["trials"][silent.key]["position"] == 5
+    assert on_disk(folder) == asdict(state)
+
+
+@pytest.mark.parametrize("trials", [10, 1000])
+def test_a_write_encodes_the_changed_entries_alone_however_many_there_are(
+    trials: int, storage: Storage, hasty: None, encoded: list[str]
+) -> None:
+    folder, state = SweepFolder(storage, "s"), large_state(trials)
+    writer = StateWriter(folder, state)
+    writer.start()
+    everything = [*state.trials, *state.warmups]
+    assert encoded == everything
+    encoded.clear()
+    changed = [f"{index:016x}" for index in (3, 4, 3)]
+    for place, key in enumerate(changed, start=1):
+        state.trials[key].position = place
+        writer.changed(state.trials[key])
+        wait_for(lambda key=key, place=place: on_disk(folder)["trials"][key]["position"] == place)
+    assert encoded == changed
+    encoded.clear()
+    state.tracking_pending = 77
+    writer.changed()
+    wait_for(lambda: on_disk(folder)["tracking_pending"] == 77)
+    assert encoded == []
+    writer.close()
+    assert encoded == everything
 
 
 def test_an_unknown_sweep_names_those_that_there_are(storage: Storage) -> None:

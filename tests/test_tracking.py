@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ import pytest
 
 from orchestrator.errors import SetupError
 from orchestrator.mlflow_client import connect
+from orchestrator.plan import make_plan
+from orchestrator.projection import sync_sweep
+from orchestrator.run_records import read_record
+from orchestrator.spec import load_spec
+from orchestrator.state import SweepFolder
 from orchestrator.store import StageFolders, Storage, TrialFolder
 from orchestrator.tracking import Item, Mirror, TrackingTarget, TrackingThread
 from orchestrator.ui import compare_url, serve
@@ -83,7 +89,6 @@ def run_stage(storage: Storage, thread: TrackingThread, of: Item, stage: Stage) 
         folders=folders(storage, SWEEP),
         source=Source(name="digits"),
         runtime=RUNTIME,
-        precisions={},
         share_warmups=True,
         checkpoint_seconds=0.0,
         metrics_seconds=0.0,
@@ -130,15 +135,24 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSweep]:
     thread.close()
 
 
-def opened(target: TrackingTarget, storage: Storage, sweep: str = SWEEP, **settings: Any) -> Mirror:
-    mirror = Mirror(target, storage, sweep)
-    mirror.open_sweep(DESCRIPTION, PARAMS, {"drive.version": "1"}, start_ms=1, **settings)
+def opened(
+    target: TrackingTarget, storage: Storage, sweep: str = SWEEP, *, log_models: bool = True, reopen: bool = True
+) -> Mirror:
+    mirror = Mirror(target, storage, sweep, log_models=log_models)
+    mirror.open_sweep(DESCRIPTION, PARAMS, {"drive.version": "1"}, start_ms=1, reopen=reopen)
     return mirror
 
 
-def synced(target: TrackingTarget, storage: Storage, states: list[tuple[Item, str]] = STATES, sweep: str = SWEEP) -> Mirror:
+def synced(
+    target: TrackingTarget,
+    storage: Storage,
+    states: list[tuple[Item, str]] = STATES,
+    sweep: str = SWEEP,
+    *,
+    log_models: bool = True,
+) -> Mirror:
     """What `sync` does."""
-    mirror = opened(target, storage, sweep, reopen=False)
+    mirror = opened(target, storage, sweep, log_models=log_models, reopen=False)
     mirror.reconcile(states)
     mirror.close_sweep("FINISHED", ARTIFACTS)
     return mirror
@@ -221,16 +235,30 @@ def test_the_model_shows_the_headline_metrics_with_their_data(live: LiveSweep) -
     assert model["tags"]["drive.model_sha256"] == result["model_sha256"]
 
 
-def test_the_driver_learns_of_runs_and_models(live: LiveSweep) -> None:
+def test_the_driver_learns_of_runs_and_of_the_time_spent(live: LiveSweep) -> None:
     names = Content(live.target).names
     assert {names[run_id] for run_id in live.thread.run_ids.values()} == {TRUNK.name, *TRIALS}
-    assert {names[model_id] for model_id in live.thread.models.values()} == {
-        "sparse-w02-r0",
-        "sparse-w02-i001-r0",
-        "sparse-w00-s0_9-r1",
-    }
     assert names[live.thread.parent_run_id] == SWEEP
     assert live.thread.last_error is None
+    assert 0.0 < live.thread.cpu_seconds < 30.0
+
+
+def test_importing_mlflow_does_not_count_as_time_spent(live: LiveSweep, tmp_path: Path) -> None:
+    target, worked = new_target(tmp_path), 0.0
+
+    def import_slowly() -> None:
+        nonlocal worked
+        begun = time.thread_time()
+        while worked < 1.0:
+            worked = time.thread_time() - begun
+
+    thread = TrackingThread(lambda: opened(target, live.storage), interval_s=0.05, import_first=import_slowly)
+    thread.start()
+    thread.start_item(item("w00-s0.9-r1"))
+    assert thread.flush(60), thread.last_error
+    thread.close()
+    assert worked >= 1.0
+    assert 0.0 < thread.cpu_seconds < 1.0
 
 
 def test_syncing_twice_changes_nothing_and_asks_little(live: LiveSweep, tmp_path: Path) -> None:
@@ -246,30 +274,227 @@ def test_syncing_twice_changes_nothing_and_asks_little(live: LiveSweep, tmp_path
     assert Content(target).plain(ids=True) == before
 
 
-def test_a_process_that_ends_after_any_call_leaves_nothing_twice(live: LiveSweep, tmp_path: Path) -> None:
-    states = [(item("w02-r0"), "finished")]
-    store = new_target(tmp_path)
+def from_its_record(mirror: Mirror, of: Item, state: str) -> None:
+    mirror.reconcile([(of, state)])
+
+
+def at_once(mirror: Mirror, of: Item, state: str) -> None:
+    """As the thread does when a trial began and ended since it sent last."""
+    end = {"finished": mirror.finish, "stopped": mirror.stop}.get(state, partial(mirror.fail, message=""))
+    end(of, begun_ms=5, points=points_of(mirror.storage, of))
+
+
+def step_by_step(mirror: Mirror, of: Item, state: str) -> None:
+    points = read_record(mirror.storage, of.role, of.key).points
+    mirror.start(of, 5, points[:3])
+    mirror.add_points(of, points[:-1])
+    {"finished": mirror.finish, "stopped": mirror.stop}.get(state, partial(mirror.fail, message=""))(of)
+
+
+def nothing_before(mirror: Mirror, of: Item) -> None:
+    pass
+
+
+def a_failed_attempt_before(mirror: Mirror, of: Item) -> None:
+    points = points_of(mirror.storage, of)[:5]
+    mirror.storage = Storage(str(mirror.storage.path("of-that-time")))  # where nothing is recorded yet
+    mirror.start(of)
+    mirror.add_points(of, points)
+    mirror.fail(of, "lost its process")
+
+
+def the_same_failure_before(mirror: Mirror, of: Item) -> None:
+    mirror.fail(of, "")
+
+
+def finished_without_model_before(mirror: Mirror, of: Item) -> None:
+    mirror.log_models = False
+    mirror.finish(of)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "way"),
+    [
+        ("w02-r0", nothing_before, from_its_record),
+        ("w02-r0", nothing_before, at_once),
+        ("w02-r0", nothing_before, step_by_step),
+        ("w02-r0", a_failed_attempt_before, at_once),
+        ("w02-r0", finished_without_model_before, from_its_record),
+        ("w00-diverges", nothing_before, from_its_record),
+        ("w00-diverges", a_failed_attempt_before, at_once),
+        ("w00-diverges", the_same_failure_before, at_once),
+        ("w00-stopped", nothing_before, at_once),
+        ("warmup-r0", nothing_before, from_its_record),
+        ("warmup-r0", nothing_before, step_by_step),
+    ],
+)
+def test_a_process_that_ends_after_any_call_leaves_nothing_twice(
+    live: LiveSweep,
+    tmp_path: Path,
+    name: str,
+    before: Callable[[Mirror, Item], None],
+    way: Callable[[Mirror, Item, str], None],
+) -> None:
+    ((of, state),) = [(of, state) for of, state in STATES if of.name == name]
+    died_after = cut_after_every_call(tmp_path, live.storage, of, state, before, way)
+    expected = {"log_batch"} if before is finished_without_model_before else {"log_batch", "set_terminated"}
+    if name == "w02-r0":
+        expected |= {"create_logged_model", "log_model_artifacts", "log_model_artifact", "finalize_logged_model"}
+        expected |= {"log_inputs", "log_outputs"}
+    assert expected <= set(died_after)
+
+
+def cut_after_every_call(
+    root: Path,
+    storage: Storage,
+    of: Item,
+    state: str,
+    before: Callable[[Mirror, Item], None],
+    way: Callable[[Mirror, Item, str], None],
+) -> list[str]:
+    """Lets a projection die after its first call, its second and so on, and compares what `sync` makes of each.
+
+    Returns:
+        The calls after which it died.
+    """
+    store = new_target(root)
 
     def target(experiment: str) -> TrackingTarget:
         return TrackingTarget(uri=store.uri, experiment=experiment, artifact_root=f"{store.artifact_root}/{experiment}")
 
-    synced(target("whole"), live.storage, states)
+    synced(target("whole"), storage, [(of, state)])
     whole = Content(target("whole")).plain(ids=False)
-    died_after = []
-    for call in range(1, 100):
-        place = target(f"after-{call}")
-        mirror = Mirror(place, live.storage, SWEEP)
-        calls = recorded(mirror, call).calls
+    died_after: list[str] = []
+    while True:
+        place = target(f"after-{len(died_after) + 1}")
+        before(opened(place, storage), of)
+        mirror = Mirror(place, storage, SWEEP)
+        calls = recorded(mirror, die_after=len(died_after) + 1).calls
         try:
             mirror.open_sweep(DESCRIPTION, PARAMS, {"drive.version": "1"}, start_ms=1)
-            mirror.reconcile(states)
-            break
+            way(mirror, of, state)
+            return died_after
         except ProcessEndedError:
             died_after.append(calls[-1])
-        synced(place, live.storage, states)
-        assert without_starts(Content(place).plain(ids=False)) == without_starts(whole), f"{call}: {calls[-1]}"
-    assert {"create_run", "log_batch", "create_logged_model", "log_model_artifacts", "finalize_logged_model"} <= set(died_after)
-    assert {"log_inputs", "log_outputs", "set_terminated"} <= set(died_after)
+        synced(place, storage, [(of, state)])
+        assert without_starts(Content(place).plain(ids=False)) == without_starts(whole), died_after
+
+
+def test_a_stopped_trial_that_got_further_is_whole_whenever_its_projection_was_cut_off(live: LiveSweep, tmp_path: Path) -> None:
+    one, storage = item("w02-r0"), Storage(str(tmp_path / "storage"))
+    file = f"trials/{one.key}/metrics.jsonl"
+    storage.write(file, live.storage.read(file) or b"")
+
+    def stopped_earlier(mirror: Mirror, of: Item) -> None:
+        now = mirror.storage.read(file) or b""
+        lines = now.splitlines(keepends=True)
+        mirror.storage.write(file, b"".join(lines[: len(lines) // 2]))
+        mirror.stop(of)
+        mirror.storage.write(file, now)
+
+    died_after = cut_after_every_call(tmp_path, storage, one, "stopped", stopped_earlier, from_its_record)
+    assert {"log_batch", "set_terminated"} <= set(died_after)
+
+
+def test_a_run_that_was_cut_off_and_left_out_is_whole_when_it_returns(live: LiveSweep, tmp_path: Path) -> None:
+    target, states = new_target(tmp_path), [(item("w00-stopped"), "stopped")]
+    mirror = opened(target, live.storage)
+    recorded(mirror, die_after=1)
+    with pytest.raises(ProcessEndedError, match="create_run"):
+        at_once(mirror, *states[0])
+    synced(target, live.storage, [])
+    assert Content(target).named("w00-stopped")["status"] == "KILLED"
+    synced(target, live.storage, states)
+    run = Content(target).named("w00-stopped")
+    assert run["points"] == published(live.storage, item("w00-stopped"))
+    assert run["end"] == max(point[3] for point in run["points"])
+
+
+def copies(storage: Storage, root: Path, number: int) -> tuple[Storage, list[Item]]:
+    """A storage with so many trials that left the same record."""
+    copied, one = Storage(str(root)), item("w02-r0")
+    items = []
+    for index in range(number):
+        key = f"{index:016x}"
+        shutil.copytree(storage.path(f"trials/{one.key}"), copied.path(f"trials/{key}"))
+        items.append(Item(key=key, name=f"w02-r{index}", role="trial", params=one.params, tags=one.tags))
+    return copied, items
+
+
+@pytest.mark.parametrize("log_models", [True, False])
+def test_a_trial_that_began_and_ended_between_two_sendings_takes_as_few_calls_in_a_large_sweep_as_in_a_small_one(
+    live: LiveSweep, tmp_path: Path, log_models: bool
+) -> None:
+    of_one = ["create_run", "log_inputs", "log_batch", "set_terminated"]
+    if log_models:
+        upload = ["create_logged_model", "log_model_artifacts", "log_model_artifact", "finalize_logged_model", "log_outputs"]
+        of_one[2:2] = upload
+    for number in (3, 12):
+        root = tmp_path / str(number)
+        target = new_target(root)
+        storage, items = copies(live.storage, root / "storage", number)
+        mirror = opened(target, storage, log_models=log_models)
+        calls = recorded(mirror).calls
+        thread = TrackingThread(lambda mirror=mirror: mirror, interval_s=0.05)  # type: ignore[misc]
+        thread.reconcile([(each, "waiting") for each in items])
+        for each in items:
+            thread.start_item(each)
+            thread.points(each, points_of(storage, each))
+            thread.finish(each)
+        thread.start()
+        assert thread.flush(60), thread.last_error
+        thread.close()
+        assert [call for call in calls if not call.startswith("search")] == of_one * number
+        assert [call for call in calls if call.startswith("search")] == ["search_runs"] + ["search_logged_models"] * log_models
+        content = Content(target)
+        assert {content.run(run)["status"] for run in content.runs if run.info.run_name != SWEEP} == {"FINISHED"}
+        assert [content.run(run)["points"] for run in content.runs if run.info.run_name != SWEEP] == [
+            published(live.storage, item("w02-r0"))
+        ] * number
+        assert len(content.models) == number * log_models
+
+
+def test_models_may_be_left_out_and_logged_later(live: LiveSweep, tmp_path: Path) -> None:
+    target, other = new_target(tmp_path), new_target(tmp_path / "other")
+    synced(target, live.storage, log_models=False)
+    content = Content(target)
+    assert content.models == []
+    run, result = content.named("w02-r0"), record(live.storage, item("w02-r0"), "result.json")
+    assert (run["status"], run["outputs"]) == ("FINISHED", [])
+    assert run["tags"]["drive.model_sha256"] == result["model_sha256"]
+    assert "drive.model_id" not in run["tags"]
+    assert run["points"] == published(live.storage, item("w02-r0"))
+    mirror = opened(target, live.storage, log_models=False, reopen=False)
+    calls = recorded(mirror).calls
+    mirror.reconcile(STATES)
+    assert calls == ["search_runs"]
+
+    synced(target, live.storage)
+    synced(other, live.storage)
+    assert Content(target).plain(ids=False) == Content(other).plain(ids=False)
+    everything = Content(target).plain(ids=True)
+    for log_models in (False, True):
+        synced(target, live.storage, log_models=log_models)
+        assert Content(target).plain(ids=True) == everything, "what is there stays, and is not logged twice"
+
+
+def test_the_sweep_file_says_whether_models_are_logged(live: LiveSweep, tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "storage"))
+    shutil.copytree(live.storage.root, storage.root)
+    target = new_target(Path(storage.root), "drive-sweep")
+    file = tmp_path / "sweep.yaml"
+    file.write_text(
+        "name: tiny\ndataset: {name: digits, limit: 50, validation: 0.2}\nmodel: convnet\nprecision: fp32\n"
+        "warmup_epochs: 2\nprune_iterations: 2\nsparsity: 0.9\nbaseline: none\n"
+        "training: {epochs: 2, batch_size: 20, lr: 0.05}\n"
+    )
+    for models, number in (("none", 0), ("all", 1)):
+        plan = make_plan(load_spec(str(file), [f"tracking.models={models}"]), storage, digest=DIGITS_DIGEST)
+        assert [trial.key for trial in plan.trials] == [item("w02-r0").key]
+        assert sync_sweep(SweepFolder(storage, SWEEP), plan)["runs"] == 1
+        content = Content(target)
+        assert len(content.models) == number
+        assert {run.info.status for run in content.runs if run.data.tags["drive.role"] == "trial"} == {"FINISHED"}
 
 
 def test_an_interrupted_trial_goes_on_in_its_run(live: LiveSweep, tmp_path: Path) -> None:
@@ -382,6 +607,19 @@ def test_a_result_that_another_sweep_reuses_has_its_own_run_and_one_model(live: 
     assert set(calls) == {"search_runs", "search_logged_models"}
 
 
+def test_a_model_that_another_sweep_uploads_meanwhile_is_linked(live: LiveSweep, tmp_path: Path) -> None:
+    target = new_target(tmp_path)
+    second = opened(target, live.storage, sweep="second")
+    second.reconcile([(item("w02-r0"), "waiting"), (item("w02-i001-r0"), "finished")])
+    assert [model.name for model in Content(target).models] == ["sparse-w02-i001-r0"]
+    synced(target, live.storage)
+    second.finish(item("w02-r0"), begun_ms=5)
+    content = Content(target)
+    assert len(content.models) == 3
+    reused = [run["tags"].get("drive.reused_from") for run in content.plain(ids=False)["runs"] if run["name"] == "w02-r0"]
+    assert reused == [SWEEP, None]
+
+
 def test_a_model_that_was_deleted_is_uploaded_again(live: LiveSweep, tmp_path: Path) -> None:
     target = new_target(tmp_path)
     synced(target, live.storage)
@@ -424,6 +662,9 @@ def test_a_missing_model_file_is_told_after_all_others_were_projected(live: Live
     statuses = {run.info.run_name: run.info.status for run in Content(target).runs}
     assert statuses["w00-s0.9-r1"] == "FINISHED"
     assert statuses["w02-r0"] == "RUNNING", "a model that did not arrive is not reported as logged"
+    run = Content(target).named("w02-r0")
+    assert run["points"] == published(storage, item("w02-r0")), "they do not wait for it"
+    assert run["params"] == item("w02-r0").params
 
 
 def test_a_server_that_goes_away_loses_nothing(live: LiveSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,18 +73,23 @@ def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
         for leftover in (CHECKPOINT, ERROR):  # of an attempt that ended right after its result
             if context.files.read(leftover) is not None:
                 context.files.remove(leftover)
+        _remove_private_snapshots(context)
         return dict(json.loads(finished))
     try:
         result = _Trial(config, context).run()
-        if not context.shares_snapshots:
-            for epoch in context.snapshots.epochs():
-                context.snapshots.remove(epoch)
+        _remove_private_snapshots(context)
         return result
     except (StopRequestedError, SupersededError):
         raise
     except Exception as error:
         _publish_error(context.files, error)
         raise
+
+
+def _remove_private_snapshots(context: TrialContext) -> None:
+    if not context.shares_snapshots:
+        for epoch in context.snapshots.epochs():
+            context.snapshots.remove(epoch)
 
 
 def _publish_error(files: TrialFiles, error: Exception) -> None:

@@ -112,8 +112,10 @@ def keep_freed_memory() -> None:
     """
     with suppress(AttributeError, OSError):
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+        if libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30) or libc.mallopt(
+            _M_MMAP_THRESHOLD, 1 << 25
+        ):  # older ones take 32 MiB at most
+            libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 @lru_cache(maxsize=2)

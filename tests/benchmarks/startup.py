@@ -48,11 +48,11 @@ def run_one(storage: Path) -> None:
             note("Ray is up")
             yield
 
-    write_choices = sweep.write_choices
+    settings_of = sweep._settings
 
-    def noted_choices(*arguments: Any) -> None:
-        write_choices(*arguments)
+    def noted_settings(*arguments: Any) -> Any:
         note("Tune is imported, choices are made")
+        return settings_of(*arguments)
 
     open_tracking = TrackingThread._open
 
@@ -73,7 +73,7 @@ def run_one(storage: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     sweep.joined_cluster = noted_cluster
-    sweep.write_choices = noted_choices
+    sweep._settings = noted_settings
     setattr(TrackingThread, "_open", noted_tracking)  # noqa: B010
     setattr(Driver, "on_report", noted_report)  # noqa: B010
     sys.argv = ["drive-sweep", "run", "digits", "--storage", str(storage), "--quiet"]
