@@ -2,7 +2,7 @@
 
 MLflow has no exclusive creation, but a model exists as "pending" from its first call to its last. So a model found ready was
 uploaded whole, and one found in any other state is the rest of an upload that died. No fluent API: it would need a
-global tracking URI and an active run. Read by: mirror.py.
+global tracking URI and an active run. Read by: run_results.py, mirror.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trainables.records import MODEL
 
 MODEL_TYPE = "sparse-classifier"
 ARTIFACTS = "artifacts"  # where MLflow keeps the files that a model was given, within its folder
-KEYS_PER_SEARCH = 500  # MLflow's parser of filters takes no more than some thousands
+KEYS_PER_SEARCH = 100  # their models are mostly one page of answers; MLflow's parser of filters takes at most some thousands
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}  # where the name to install is not the name to import
 
 

@@ -121,10 +121,12 @@ def sync(options: Namespace) -> int:
 
 
 def _nothing_left(folder: SweepFolder, planned: Plan) -> bool:
-    """Whether the sweep's own files say that all of it is finished and MLflow knows it."""
-    record = folder.storage.read_json(folder.file("trials.json"))
+    """Whether the sweep's own files say that all of it is finished and MLflow knows it, as the sweep file asks for it."""
+    record, spec = folder.storage.read_json(folder.file("trials.json")), folder.storage.read_json(folder.file("spec.json"))
     state = folder.read_state()
     if record is None or state is None or planned.unfinished or state.tracking_pending or driver_alive(state.driver):
+        return False
+    if spec is None or spec["tracking"] != planned.spec.tracking.model_dump():
         return False
     same = [(one["key"], one["name"]) for one in record["trials"]] == [(one.key, one.name) for one in planned.trials]
     return same and all(status.state == "finished" and status.mlflow_run_id for status in state.trials.values())
