@@ -10,10 +10,8 @@ import gc
 import os
 import shutil
 import signal
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -116,7 +114,7 @@ def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
 def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
     """Ray's whole life within a sweep: start or join, run the stages, leave."""
     driver.screen.say("starting Ray")
-    with quiet_ray_environment(), responsive(), joined_cluster(options.address):
+    with quiet_ray_environment(), joined_cluster(options.address):
         _note_signals(driver)  # ray.init() sets its own handler of SIGTERM
         try:
             _run_stages(driver, plan, is_own(options.address))
@@ -125,20 +123,6 @@ def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
         finally:
             # What still refers to Ray would be freed later, by any thread; Ray ends a process that does so after shutdown.
             gc.collect()
-
-
-@contextmanager
-def responsive() -> Iterator[None]:
-    """Threads take turns every half millisecond.
-
-    By Python's default of 5 ms Tune's loop, which waits for Ray many times a trial, stood behind the tracking thread each time.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(0.0005)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
