@@ -14,10 +14,11 @@ from typing import Any
 
 from orchestrator.plan import Plan, PlannedWarmup
 from orchestrator.progress import Screen
+from orchestrator.run_records import Item
 from orchestrator.stages import ACTIVE_STATES, Entry, StageQueue
 from orchestrator.state import StateWriter, SweepFolder, SweepState, TrialStatus, WarmupStatus
 from orchestrator.store import Storage, newest_attempt
-from orchestrator.tracking import Item, TrackingThread
+from orchestrator.tracking_process import TrackingProcess
 from trainables.config import canonical, complete
 from trainables.metrics import points_from_json
 
@@ -35,7 +36,7 @@ class Driver:
     folder: SweepFolder
     state: SweepState
     writer: StateWriter
-    tracking: TrackingThread
+    tracking: TrackingProcess
     items: dict[str, Item]
     screen: Screen
     queue: StageQueue

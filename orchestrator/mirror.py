@@ -15,6 +15,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import SetupError
@@ -27,6 +28,31 @@ from orchestrator.sweep_runs import FAILURE_TAGS, SWEEP, Run, SweepRuns
 from trainables.metrics import Point
 
 PROJECTION = 1  # raised when ended runs should look different, so that the next sync brings them up to date
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOpening:
+    """What it takes to open the projection of a sweep, anywhere: plain values.
+
+    Attributes:
+        trial_keys: trials whose models may be there already.
+        description, params, tags: of the sweep's own run.
+    """
+
+    target: TrackingTarget
+    storage: Storage
+    sweep: str
+    log_models: bool
+    trial_keys: tuple[str, ...]
+    description: str
+    params: dict[str, str]
+    tags: dict[str, str]
+
+    def opened(self, start_ms: int | None = None, reopen: bool = True) -> Mirror:
+        """The projection with the sweep's run there; see `Mirror.open_sweep`."""
+        mirror = Mirror(self.target, self.storage, self.sweep, log_models=self.log_models, trial_keys=self.trial_keys)
+        mirror.open_sweep(self.description, self.params, self.tags, start_ms=start_ms, reopen=reopen)
+        return mirror
 
 
 class Mirror:

@@ -89,10 +89,11 @@ def connect(target: TrackingTarget) -> tuple[Any, str]:
 def tracking_problems(uri: str) -> Iterator[None]:
     """Turns what MLflow raises inside into a SetupError with a way out."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, ImportError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         way_out = "start it, or" if is_server(uri) else "repair it, or"
         raise SetupError(

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SetupError
-from orchestrator.mlflow_client import import_mlflow
+from orchestrator.mirror import SweepOpening
+from orchestrator.mlflow_client import TrackingTarget
 from orchestrator.plan import Plan
 from orchestrator.results import flat
+from orchestrator.run_records import Item
 from orchestrator.spec import SweepSpec
 from orchestrator.state import SweepFolder, SweepState, driver_alive
 from orchestrator.store import Storage
-from orchestrator.tracking import Item, Mirror, TrackingTarget, TrackingThread
 from trainables.config import TrialConfig, complete
 
 AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")
@@ -53,21 +54,20 @@ def _params(config: TrialConfig, spec: SweepSpec) -> dict[str, str]:
     return {key: str(values[key]) for key in keys} | {"dataset": config.dataset.name}
 
 
-def make_tracking(plan: Plan, storage: Storage) -> TrackingThread:
-    """The thread that keeps MLflow up to date while the sweep runs; not started yet."""
-    target = tracking_target(plan.spec, storage)
-
-    def opened() -> Mirror:
-        mirror = _mirror(target, storage, plan)
-        mirror.open_sweep(*sweep_facts(plan))
-        return mirror
-
-    return TrackingThread(opened, import_first=lambda: import_mlflow(target.uri))
-
-
-def _mirror(target: TrackingTarget, storage: Storage, plan: Plan) -> Mirror:
-    log_models = plan.spec.tracking.models == "all"
-    return Mirror(target, storage, plan.spec.name, log_models=log_models, trial_keys=[trial.key for trial in plan.trials])
+def sweep_opening(plan: Plan, storage: Storage) -> SweepOpening:
+    """What it takes to open the sweep's projection: its target, and description, params and tags of its own run."""
+    spec = plan.spec
+    axes = "\n".join(f"- `{key}`: {', '.join(map(str, values))}" for key, values in spec.search.items())
+    return SweepOpening(
+        target=tracking_target(spec, storage),
+        storage=storage,
+        sweep=spec.name,
+        log_models=spec.tracking.models == "all",
+        trial_keys=tuple(trial.key for trial in plan.trials),
+        description=f"DRIVE sweep **{spec.name}**: {len(plan.trials)} trials of {spec.model} on {spec.dataset.name}\n\n{axes}",
+        params={"model": spec.model, "dataset": spec.dataset.name, "trials": str(len(plan.trials))},
+        tags={"drive.data_digest": plan.data_digest or ""},
+    )
 
 
 def item_states(plan: Plan, state: SweepState, items: dict[str, Item]) -> list[tuple[Item, str]]:
@@ -97,11 +97,9 @@ def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
     if driver_alive(state.driver):
         raise SetupError(f"sweep {folder.name!r} is running, and its driver keeps MLflow up to date; sync when it has ended")
     items = make_items(plan)
-    target = tracking_target(plan.spec, folder.storage)
-    mirror = _mirror(target, folder.storage, plan)
-    description, params, tags = sweep_facts(plan)
+    opening = sweep_opening(plan, folder.storage)
     started = [trial.result["started_ms"] for trial in plan.trials if trial.result is not None]
-    mirror.open_sweep(description, params, tags, start_ms=min(started, default=None), reopen=False)
+    mirror = opening.opened(start_ms=min(started, default=None), reopen=False)
     mirror.reconcile(item_states(plan, state, items))
     mirror.close_sweep(sweep_status(state), write_report(folder, state))
     run_ids = mirror.run_ids()
@@ -110,13 +108,4 @@ def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
     state.parent_run_id, state.experiment_id = mirror.parent_run_id, mirror.experiment_id
     state.tracking_pending, state.tracking_error = 0, None
     folder.write_state(state)
-    return {"uri": target.uri, "runs": len(run_ids), "parent_run_id": mirror.parent_run_id}
-
-
-def sweep_facts(plan: Plan) -> tuple[str, dict[str, str], dict[str, str]]:
-    """Description, params and tags of the sweep's own run."""
-    spec = plan.spec
-    axes = "\n".join(f"- `{key}`: {', '.join(map(str, values))}" for key, values in spec.search.items())
-    description = f"DRIVE sweep **{spec.name}**: {len(plan.trials)} trials of {spec.model} on {spec.dataset.name}\n\n{axes}"
-    params = {"model": spec.model, "dataset": spec.dataset.name, "trials": str(len(plan.trials))}
-    return description, params, {"drive.data_digest": plan.data_digest or ""}
+    return {"uri": opening.target.uri, "runs": len(run_ids), "parent_run_id": mirror.parent_run_id}

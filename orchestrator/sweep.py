@@ -22,12 +22,13 @@ from orchestrator.driver import Driver, initial_state, make_queue
 from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.plan import Plan
 from orchestrator.progress import Screen, summary_line
-from orchestrator.projection import item_states, make_items, make_tracking, sweep_status
+from orchestrator.projection import item_states, make_items, sweep_opening, sweep_status
 from orchestrator.ray_cluster import is_own, joined_cluster, quiet_ray_environment, slots
 from orchestrator.report import write_report
 from orchestrator.revision import source_revision
 from orchestrator.state import StateWriter, SweepFolder
 from orchestrator.store import StageFolders, Storage, set_aside
+from orchestrator.tracking_process import TrackingProcess
 
 FLUSH_S = 120.0
 HURRIED_FLUSH_S = 6.0  # after a request to stop; whoever sent a signal will not wait for long
@@ -69,7 +70,7 @@ def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptio
     prepare_folder(folder, plan, spec_text)
     writer = StateWriter(folder, state)
     writer.start()
-    tracking = make_tracking(plan, folder.storage)
+    tracking = TrackingProcess(sweep_opening(plan, folder.storage))
     tracking.start()  # imports and migrates while Ray starts
     try:
         with Screen(quiet=options.quiet) as screen:

@@ -1,8 +1,8 @@
-"""The driver's background thread that keeps MLflow up to date while trials run.
+"""The background thread that keeps MLflow up to date while trials run.
 
 Nothing here raises into the driver or waits for the tracking server: news are noted at once and sent about once a second,
 all of one run together. While the server is away they wait, and what is left at the end `sync` makes up from the trial
-folders. Read by: driver.py, sweep.py.
+folders. Read by: tracking_process.py.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ class TrackingThread:
     def start(self) -> None:
         self._thread.start()
 
-    def start_item(self, item: Item) -> None:
-        self._note(_News(item=item, begun_ms=int(time.time() * 1000)))
+    def start_item(self, item: Item, begun_ms: int | None = None) -> None:
+        self._note(_News(item=item, begun_ms=begun_ms or int(time.time() * 1000)))
 
     def points(self, item: Item, points: Sequence[Point]) -> None:
         self._note(_News(item=item, points=list(points)))

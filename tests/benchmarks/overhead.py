@@ -22,7 +22,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from orchestrator.tracking import TrackingThread
+from orchestrator.tracking_process import TrackingProcess
 from tests.benchmarks.noop import MODEL_FILE, SLEEP_S, noop_stage
 from tests.benchmarks.tell import spread
 
@@ -89,16 +89,16 @@ def run_one(trials: int, slots: int, with_model: bool, folder: Path) -> dict[str
     }
 
 
-def _noted_trackers() -> list[TrackingThread]:
+def _noted_trackers() -> list[TrackingProcess]:
     """Will hold the tracking threads that are started from now on."""
-    trackers: list[TrackingThread] = []
-    start = TrackingThread.start
+    trackers: list[TrackingProcess] = []
+    start = TrackingProcess.start
 
-    def noted(self: TrackingThread) -> None:
+    def noted(self: TrackingProcess) -> None:
         trackers.append(self)
         start(self)
 
-    TrackingThread.start = noted  # type: ignore[method-assign]
+    TrackingProcess.start = noted  # type: ignore[method-assign]
     return trackers
 
 

@@ -31,7 +31,6 @@ def run_one(storage: Path) -> None:
     import orchestrator.sweep
     from orchestrator.cli import main
     from orchestrator.driver import Driver
-    from orchestrator.tracking import TrackingThread
 
     told: dict[str, float] = {}
 
@@ -54,12 +53,12 @@ def run_one(storage: Path) -> None:
         note("Tune is imported, choices are made")
         return settings_of(*arguments)
 
-    open_tracking = TrackingThread._open
+    take_news = Driver.take_tracking_news
 
-    def noted_tracking(thread: TrackingThread) -> Any:
-        mirror = open_tracking(thread)
-        note("MLflow is open (beside the rest)")
-        return mirror
+    def noted_tracking(driver: Driver) -> None:
+        take_news(driver)
+        if driver.tracking.experiment_id:
+            note("MLflow is open (beside the rest)")
 
     on_report = Driver.on_report
 
@@ -74,7 +73,7 @@ def run_one(storage: Path) -> None:
 
     sweep.joined_cluster = noted_cluster
     sweep._settings = noted_settings
-    setattr(TrackingThread, "_open", noted_tracking)  # noqa: B010
+    setattr(Driver, "take_tracking_news", noted_tracking)  # noqa: B010
     setattr(Driver, "on_report", noted_report)  # noqa: B010
     sys.argv = ["drive-sweep", "run", "digits", "--storage", str(storage), "--quiet"]
     main()
