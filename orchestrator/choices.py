@@ -60,6 +60,11 @@ def read_choices(folder: SweepFolder) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name in ANSWERS}
 
 
+def answers_on(device: str, made: dict[str, Any]) -> dict[str, Any]:
+    """The answers that hold on a device: those of another one do not."""
+    return made if made.get("device") == device else {"device": device}
+
+
 def write_choices(folder: SweepFolder, made: dict[str, Any]) -> None:
     folder.storage.write_json(folder.file(RESOLVED), made)
 

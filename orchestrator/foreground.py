@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from orchestrator.choices import choices_of, read_choices
+from orchestrator.choices import answers_on, choices_of, read_choices
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, UserError
 from orchestrator.plan import Plan, PlannedTrial, make_plan
 from orchestrator.revision import source_revision
@@ -167,10 +167,8 @@ def _runtime(plan: Plan, folder: SweepFolder) -> Runtime:
     resources, made = plan.spec.resources, read_choices(folder)
     here = made.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
     device = here if resources.device == "auto" else resources.device
-    if made.get("device") != device:
-        made = {"device": device}
     alone = {"precision": resolve_precision("auto", device), "cpus_per_trial": float(os.cpu_count() or 1)}
-    return choices_of(resources, alone | made).runtime(resources)
+    return choices_of(resources, alone | answers_on(device, made)).runtime(resources)
 
 
 def _tell(result: dict[str, Any], chosen: PlannedTrial, options: Namespace) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.choices import Choices, choices_of, read_choices, write_choices, written_share
+from orchestrator.choices import Choices, answers_on, choices_of, read_choices, write_choices, written_share
 from orchestrator.driver import Driver
 from orchestrator.errors import SetupError
 from orchestrator.plan import Plan
@@ -40,17 +40,16 @@ def decide(driver: Driver, plan: Plan) -> Choices:
     resources = plan.spec.resources
     made = read_choices(driver.folder)
     device = _device(resources, made.get("device"))
-    if made.get("device") != device:
-        made = {"device": device}
+    made = answers_on(device, made)
     asks_precision = "precision" not in made and any(trial.config.precision == "auto" for trial in plan.trials)
     asks_compile = "compile" not in made and resources.compile
     written = written_share(resources.gpus_per_trial, device)
     if asks_precision or asks_compile:
         made = _examined(driver, device, asks_compile, written) | made
     if written is None and "gpus_per_trial" not in made:
-        made["gpus_per_trial"] = _measured_share(driver, plan, choices_of(resources, made), resources)
+        made["gpus_per_trial"] = _measured_share(driver, plan, choices_of(resources, made))
     if resources.cpus_per_trial == "auto" and "cpus_per_trial" not in made:
-        made["cpus_per_trial"] = _measured_threads(driver, plan, choices_of(resources, made), resources)
+        made["cpus_per_trial"] = _measured_threads(driver, plan, choices_of(resources, made))
     write_choices(driver.folder, made)
     return choices_of(resources, made)
 
@@ -90,27 +89,24 @@ def _examined(driver: Driver, device: str, wants_compile: bool, share: float | N
     return {"precision": answer["precision"], "compile": not problem, "compile_problem": problem}
 
 
-def _measured_share(driver: Driver, plan: Plan, choices: Choices, resources: Resources) -> float:
+def _measured_share(driver: Driver, plan: Plan, choices: Choices) -> float:
     """The share of a GPU at which trials side by side train the most images."""
     node = _largest_node("GPU")
-    with _probes(driver, plan, choices, resources, 1, {"num_cpus": 1, "num_gpus": 1}, node) as (measure, peak, probe):
+    with _probes(driver, plan, choices, 1, {"num_cpus": 1, "num_gpus": 1}, node) as (measure, peak, probe):
         fits = max(1, min(MOST_PER_GPU, int(MEMORY_SHARE * ray.get(probe.gpu_bytes.remote()) // peak)))
         totals = {1: measure()}
     count = 2
     while count <= fits and totals[count // 2] >= NEAR * max(totals.values()):  # as long as it still pays
         needs = {"num_cpus": 0.01, "num_gpus": 1 / count}
-        with _probes(driver, plan, choices, resources, count, needs, node) as (measure, _, _):
+        with _probes(driver, plan, choices, count, needs, node) as (measure, _, _):
             totals[count] = measure()
         count *= 2
     best = smallest_near_best(totals)
-    driver.tell(
-        f"{best} trials share a GPU: one takes {peak / 2**30:.1f} GiB; images/s side by side: "
-        + ", ".join(f"{count}: {total:,.0f}" for count, total in totals.items())
-    )
+    driver.tell(f"{best} trials share a GPU: one takes {peak / 2**30:.1f} GiB; images/s side by side: {_told(totals)}")
     return 1 / best
 
 
-def _measured_threads(driver: Driver, plan: Plan, choices: Choices, resources: Resources) -> float:
+def _measured_threads(driver: Driver, plan: Plan, choices: Choices) -> float:
     """The threads of a trial at which a full node trains the most images."""
     node = _largest_node("CPU", having="GPU" if choices.device == "cuda" else "CPU")
     cpus = int(node["Resources"]["CPU"])
@@ -121,15 +117,16 @@ def _measured_threads(driver: Driver, plan: Plan, choices: Choices, resources: R
         if choices.gpus_per_trial:
             count = min(count, int(node["Resources"]["GPU"] / choices.gpus_per_trial))
         needs = {"num_cpus": threads, "num_gpus": choices.gpus_per_trial}
-        with _probes(driver, plan, replace(choices, cpus_per_trial=threads), resources, count, needs, node) as (measure, _, _):
+        with _probes(driver, plan, replace(choices, cpus_per_trial=threads), count, needs, node) as (measure, _, _):
             totals[threads] = measure()
         threads *= 2
     best = smallest_near_best(totals)
-    driver.tell(
-        f"{best} CPUs per trial; images/s of a full node by CPUs per trial: "
-        + ", ".join(f"{threads}: {total:,.0f}" for threads, total in totals.items())
-    )
+    driver.tell(f"{best} CPUs per trial; images/s of a full node by CPUs per trial: {_told(totals)}")
     return float(best)
+
+
+def _told(totals: dict[int, float]) -> str:
+    return ", ".join(f"{candidate}: {total:,.0f}" for candidate, total in totals.items())
 
 
 @contextmanager
@@ -137,13 +134,12 @@ def _probes(
     driver: Driver,
     plan: Plan,
     choices: Choices,
-    resources: Resources,
     count: int,
     needs: dict[str, float],
     node: dict[str, Any],
 ) -> Iterator[tuple[Callable[[], float], int, Any]]:
     """Probes of the sweep's largest trial on one node: a call that measures their total images/s, the memory of one, one."""
-    runtime: Runtime = choices.runtime(resources)
+    runtime: Runtime = choices.runtime(plan.spec.resources)
     config = canonical(max((trial.config for trial in plan.trials), key=lambda config: config.training.batch_size))
     actor = ray.remote(**needs, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))(Probe)
     probes = [actor.remote(config, plan.spec.source(), runtime) for _ in range(count)]

@@ -81,9 +81,9 @@ def stop(options: Namespace) -> int:
         return EXIT_DONE
     if options.trial:
         refuse_unknown_trial(options.name, [options.trial], state.trials)
-    if options.trial and state.trials[options.trial].state not in ("running", "waiting"):
-        say(f"trial {options.trial} does not run: it is {state.trials[options.trial].state}")
-        return EXIT_DONE
+        if state.trials[options.trial].state not in ("running", "waiting"):
+            say(f"trial {options.trial} does not run: it is {state.trials[options.trial].state}")
+            return EXIT_DONE
     folder.request_stop(options.trial)
     if options.trial:
         say(f"asked trial {options.trial} to stop; it leaves a checkpoint at its next boundary")

@@ -142,7 +142,7 @@ class StageQueue:
         elif status in ("stopped", "superseded"):
             entry.state = "stopped"
             if entry.kind == "trunk":
-                self._release(entry.key, everything=True)
+                self._release(entry.key)
         elif status == "lost_node":
             self._again(entry, entry.node_losses)
             entry.node_losses += 1

@@ -126,7 +126,7 @@ class SweepFolder:
         return state
 
     def write_state(self, state: SweepState) -> None:
-        self.storage.write_json(self.file("state.json"), asdict(state))
+        self.storage.write(self.file("state.json"), encoded(state, {}))
 
     def request_stop(self, key: str | None = None) -> None:
         whole, one = stop_files(self.name, key or "")
@@ -276,22 +276,23 @@ class StateWriter:
         with self.lock:
             if self.state.driver:
                 self.state.driver["heartbeat"] = time.time()
-            content = self._encoded()
+            content = encoded(self.state, self._texts)
         try:
-            self.folder.storage.write(self.folder.file("state.json"), content.encode())
+            self.folder.storage.write(self.folder.file("state.json"), content)
         except OSError as error:  # the next change tries again; results do not depend on this file
             self.state.tracking_error = f"state.json cannot be written: {error}"
 
-    def _encoded(self) -> str:
-        """The JSON of the state: a line for every trial and trunk."""
-        for entry in self.state.entries():
-            if entry.key not in self._texts:
-                self._texts[entry.key] = json.dumps(asdict(entry))
-        lines = {
-            "trials": [f'"{key}": {self._texts[key]}' for key in self.state.trials],
-            "warmups": [f'"{key}": {self._texts[key]}' for key in self.state.warmups],
-        }
-        own = asdict(replace(self.state, trials={}, warmups={}))
-        parts = [f'"{name}": {json.dumps(value)}' for name, value in own.items() if name not in lines]
-        parts += [f'"{name}": {{\n' + ",\n".join(entries) + "\n}" for name, entries in lines.items()]
-        return "{\n" + ",\n".join(parts) + "\n}\n"
+
+def encoded(state: SweepState, texts: dict[str, str]) -> bytes:
+    """The content of state.json: a line for every trial and trunk. `texts` holds those that are encoded already, by key."""
+    for entry in state.entries():
+        if entry.key not in texts:
+            texts[entry.key] = json.dumps(asdict(entry))
+    lines = {
+        "trials": [f'"{key}": {texts[key]}' for key in state.trials],
+        "warmups": [f'"{key}": {texts[key]}' for key in state.warmups],
+    }
+    own = asdict(replace(state, trials={}, warmups={}))
+    parts = [f'"{name}": {json.dumps(value)}' for name, value in own.items() if name not in lines]
+    parts += [f'"{name}": {{\n' + ",\n".join(entries) + "\n}" for name, entries in lines.items()]
+    return ("{\n" + ",\n".join(parts) + "\n}\n").encode()

@@ -14,11 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.mirror import Mirror
-from orchestrator.mlflow_client import TrackingTarget, import_mlflow
+from orchestrator.mlflow_client import import_mlflow
 from orchestrator.run_records import Item
 from trainables.metrics import Point
-
-__all__ = ["Item", "Mirror", "TrackingTarget", "TrackingThread"]
 
 BACK_OFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 HURRY_S = 0.2  # between attempts while `flush` waits
@@ -145,14 +143,14 @@ class TrackingThread:
         with self._lock:
             return sum(news.events for news in self._news.values()) + self._sending
 
-    def flush(self, deadline_s: float, give_up: Callable[[], bool] = lambda: False) -> bool:
+    def flush(self, deadline_s: float) -> bool:
         """Waits until everything is in MLflow, and returns whether it is; gives up early if attempts get nowhere."""
         deadline = time.monotonic() + deadline_s
         before = self._fruitless
         self._in_a_hurry = True
         self._wake.set()
         while self.pending and self._thread.is_alive() and time.monotonic() < deadline:
-            if self._fruitless - before >= FRUITLESS_ATTEMPTS or give_up():
+            if self._fruitless - before >= FRUITLESS_ATTEMPTS:
                 break
             time.sleep(0.02)
         self._in_a_hurry = False

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from orchestrator.mirror import SweepOpening
@@ -34,7 +34,7 @@ _PR_SET_PDEATHSIG = 1  # prctl.h of Linux
 
 
 @dataclass(kw_only=True)
-class _News:
+class _Answer:
     """What the child tells: how many calls it has taken, and what its thread knows."""
 
     calls: int
@@ -44,7 +44,7 @@ class _News:
     experiment_id: str
     parent_run_id: str
     cpu_seconds: float
-    flushes: int = field(default=0)
+    flushes: int
 
 
 class TrackingProcess:
@@ -137,7 +137,7 @@ class TrackingProcess:
         assert self._child.stdout is not None
         with suppress(EOFError, OSError, pickle.UnpicklingError), self._child.stdout as pipe:
             while True:
-                news: _News = pickle.load(pipe)
+                news: _Answer = pickle.load(pipe)
                 self.run_ids |= news.run_ids
                 self.experiment_id, self.parent_run_id = news.experiment_id, news.parent_run_id
                 self.last_error, self.cpu_seconds = news.last_error, news.cpu_seconds
@@ -157,7 +157,7 @@ class _Child:
         self.calls, self.answers = calls, answers
         self.lock = threading.Lock()
         self.taken = self.flushes = 0
-        self.told: _News | None = None
+        self.told: _Answer | None = None
         self.told_ids: set[str] = set()
 
     def run(self) -> None:
@@ -185,7 +185,7 @@ class _Child:
         thread = self.thread
         with self.lock:  # else a call could be counted neither as made nor as pending
             new = {key: run_id for key, run_id in dict(thread.run_ids).items() if key not in self.told_ids}
-            news = _News(
+            news = _Answer(
                 calls=self.taken,
                 flushes=self.flushes,
                 pending=thread.pending,

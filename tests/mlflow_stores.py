@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from orchestrator.mlflow_client import connect
-from orchestrator.tracking import Mirror, TrackingTarget
+from orchestrator.mirror import Mirror
+from orchestrator.mlflow_client import TrackingTarget, connect
 
 ID_TAGS = ("mlflow.parentRunId", "drive.model_id")
 

@@ -184,7 +184,7 @@ class Node:
 
     @contextmanager
     def probes(
-        self, driver: Any, plan: Any, choices: Any, resources: Any, count: int, needs: dict[str, float], node: Any
+        self, driver: Any, plan: Any, choices: Any, count: int, needs: dict[str, float], node: Any
     ) -> Iterator[tuple[Callable[[], float], int, Any]]:
         self.measured.append((count, needs))
         gpu = SimpleNamespace(gpu_bytes=SimpleNamespace(remote=lambda: 32 << 30))

@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 
 from orchestrator import model_upload
+from orchestrator.mirror import Mirror
+from orchestrator.mlflow_client import TrackingTarget
 from orchestrator.model_upload import SparseModelRecord, model_code, upload_model
-from orchestrator.tracking import Item, Mirror, TrackingTarget
+from orchestrator.run_records import Item
 from tests.mlflow_stores import Content, new_target
 from tests.trials import DIGITS, new_storage, run, tiny_config, tiny_training
 from trainables.config import DatasetConfig, trial_key

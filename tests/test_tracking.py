@@ -17,14 +17,15 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import SetupError
-from orchestrator.mlflow_client import connect
+from orchestrator.mirror import Mirror
+from orchestrator.mlflow_client import TrackingTarget, connect
 from orchestrator.plan import make_plan
 from orchestrator.projection import sync_sweep
-from orchestrator.run_records import read_record
+from orchestrator.run_records import Item, read_record
 from orchestrator.spec import load_spec
 from orchestrator.state import SweepFolder
 from orchestrator.store import StageFolders, Storage, TrialFolder
-from orchestrator.tracking import Item, Mirror, TrackingTarget, TrackingThread
+from orchestrator.tracking import TrackingThread
 from orchestrator.ui import compare_url, serve
 from tests.mlflow_stores import Content, ProcessEndedError, empty_database, new_target, recorded
 from tests.trials import RUNTIME, tiny_config, tiny_training

@@ -52,11 +52,8 @@ def keep_highest(scores_S: Tensor, masks: Masks, count: int) -> Masks:
     # The sum is finite in all but broken cases, and takes a tenth of the time.
     if not bool(scores_S.sum().isfinite()) and not bool(scores_S.isfinite().all()):
         raise NonFiniteError(f"{int((~scores_S.isfinite()).sum())} scores of surviving weights are not finite")
-    kept = _highest(scores_S, count)
-    positions = survivors(masks, len(scores_S))
-    if positions is not None:
-        network = torch.zeros(sum(mask.numel() for mask in masks.values()), dtype=torch.bool, device=kept.device)
-        kept = network.index_copy_(0, positions, kept)
+    alive = flattened(masks)
+    kept = torch.zeros_like(alive).masked_scatter_(alive, _highest(scores_S, count))
     parts = kept.split([mask.numel() for mask in masks.values()])
     return {name: part.view(mask.shape) for (name, mask), part in zip(masks.items(), parts, strict=True)}
 

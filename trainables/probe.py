@@ -18,7 +18,7 @@ STEPS = 4  # of one measurement's smallest part; reading the loss at its end wai
 
 
 def examine(device: str, wants_compile: bool) -> dict[str, str]:
-    """ "precision": what `auto` stands for here; "compile_problem": why compilation does not work, empty if it does."""
+    """What `auto` stands for here ("precision"), and why compilation does not work ("compile_problem", empty if it does)."""
     problem = compile_problem(device) if wants_compile else ""
     return {"precision": resolve_precision("auto", device), "compile_problem": problem}
 

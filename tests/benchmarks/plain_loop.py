@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
-from torchvision import datasets, models, transforms
+from torchvision import datasets, transforms
 
 from trainables.models import build_model, initialize
 
@@ -42,23 +42,29 @@ def main() -> None:
     print(json.dumps(told | {"images_per_second": round(speed, 1)}))
 
 
-def images_per_second(root: Path | str, model: str, threads: int, steps: int, batch_size: int = 128) -> float:
+def images_per_second(
+    root: Path | str, model: str, threads: int, steps: int, batch_size: int = 128, device: str = "cpu"
+) -> float:
     """Training speed over `steps` steps after STEPS_NOT_COUNTED others, data loading included; sets PyTorch's threads."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     images = datasets.ImageFolder(str(Path(root, "train")), augmented(32))
     loader = DataLoader(images, batch_size=batch_size, shuffle=True, drop_last=True)
-    network = make_network(model, len(images.classes))
-    network.train()
+    network = build_model(model, (3, 32, 32), len(images.classes))
+    initialize(network, seed=0)
+    network.to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     begun = 0.0
     for step, (images_BCHW, labels_B) in enumerate(itertools.islice(endless(loader), STEPS_NOT_COUNTED + steps)):
+        images_BCHW, labels_B = images_BCHW.to(device), labels_B.to(device)
         loss = cross_entropy(network(images_BCHW), labels_B)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if step == STEPS_NOT_COUNTED - 1:
+            loss.item()  # waits for the device
             begun = time.perf_counter()
+    loss.item()
     return steps * batch_size / (time.perf_counter() - begun)
 
 
@@ -72,20 +78,6 @@ def endless(loader: DataLoader[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor,
         raise ValueError(f"there are fewer images than one batch of {loader.batch_size}")
     while True:
         yield from loader
-
-
-def make_network(name: str, num_classes: int) -> nn.Module:
-    """This project's resnet20, or torchvision's resnet18 with the first layers that everyone gives it for 32 x 32 images."""
-    if name == "resnet20":
-        network = build_model("resnet20", (3, 32, 32), num_classes)
-        initialize(network, seed=0)
-        return network
-    if name != "resnet18":
-        raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}")
-    resnet18: nn.Module = models.resnet18(num_classes=num_classes)
-    resnet18.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-    resnet18.maxpool = nn.Identity()
-    return resnet18
 
 
 def augmented(size: int) -> transforms.Compose:

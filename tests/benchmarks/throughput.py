@@ -59,7 +59,8 @@ def measure(setting: Setting, root: str, seconds: float) -> float:
     if setting.plain:
         from tests.benchmarks.plain_loop import images_per_second
 
-        return images_per_second(root, setting.model, setting.threads, 8 if setting.model == "resnet20" else 2)
+        steps = 8 if setting.model == "resnet20" else 2
+        return images_per_second(root, setting.model, setting.threads, steps, device=setting.device)
     from trainables.config import DatasetConfig, TrainingConfig, TrialConfig, canonical
     from trainables.datasets import Source
     from trainables.probe import Probe

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from orchestrator.tracking import TrackingTarget
+from orchestrator.mlflow_client import TrackingTarget
 from orchestrator.ui import serve
 from tests.mlflow_stores import Content
 from tests.sweeps import drive_sweep, status
