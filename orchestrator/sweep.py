@@ -217,9 +217,11 @@ def _outcome(driver: Driver) -> int:
 def close_tracking(driver: Driver, plan: Plan) -> None:
     """Brings MLflow up to date, as far as it can be reached; the report goes along as artifacts of the sweep's run."""
     signalled = driver.signal
-    stopped = signalled is not None or driver.stop_deadline is not None
+    status = sweep_status(driver.state)
+    # A request that came when the last trial had finished stopped nothing.
+    stopped = status != "FINISHED" and (signalled is not None or driver.stop_deadline is not None)
     artifacts = {} if stopped else _report(driver)
-    driver.tracking.close_sweep("KILLED" if stopped else sweep_status(driver.state), artifacts)
+    driver.tracking.close_sweep("KILLED" if stopped else status, artifacts)
     patience_s = HURRIED_FLUSH_S if stopped else FLUSH_S
     if not driver.tracking.flush(patience_s, give_up=lambda: driver.signal != signalled):
         driver.screen.say(

@@ -151,12 +151,17 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_checkpoint(t
     assert f"model_sha256 {digests('tiny', storage)['w00-i001-s0.9-r0']}" in whole.stdout
 
 
-def test_ctrl_c_leaves_checkpoints_and_resume_completes(undisturbed: Finished, storage: Path) -> None:
+@pytest.mark.parametrize("finished_before", [0, TRIALS])
+def test_ctrl_c_leaves_checkpoints_and_resume_completes(undisturbed: Finished, storage: Path, finished_before: int) -> None:
     process = start("run", undisturbed.file, "--storage", storage)
-    wait_for(lambda: list(storage.glob("trials/*/result.json")))
+    wait_for(lambda: list(storage.glob("trials/*/checkpoint")))
+    wait_for(lambda: len(list(storage.glob("trials/*/result.json"))) >= finished_before)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
+    everything = len(list(storage.glob("trials/*/result.json"))) == TRIALS
+    (sweep,) = by_role(storage)["sweep"]
+    assert sweep.info.status == ("FINISHED" if everything else "KILLED")
     assert "RUNNING" not in {run.info.status for run in runs(storage)}
     drive_sweep("resume", "tiny", "--storage", storage, "--quiet")
     assert_same_as(undisturbed, storage)
