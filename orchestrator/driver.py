@@ -111,6 +111,7 @@ class Driver:
         with self.writer.lock:
             self.state.tracking_pending = self.tracking.pending
             self.state.tracking_error = self.tracking.last_error
+            self.state.tracking_cpu_seconds = self.tracking.cpu_seconds
             self.state.parent_run_id = self.tracking.parent_run_id or self.state.parent_run_id
             self.state.experiment_id = self.tracking.experiment_id or self.state.experiment_id
         for key, run_id in dict(self.tracking.run_ids).items():

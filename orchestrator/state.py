@@ -73,6 +73,7 @@ class SweepState:
     warmups: dict[str, WarmupStatus] = field(default_factory=dict)
     tracking_pending: int = 0
     tracking_error: str | None = None
+    tracking_cpu_seconds: float = 0.0
     parent_run_id: str | None = None
     experiment_id: str | None = None
     driver: dict[str, Any] = field(default_factory=dict)

@@ -72,7 +72,7 @@ class TrackingThread:
         last_error: why an attempt failed; None again when all is sent.
         run_ids: trial key or warm-up key -> run id.
         experiment_id, parent_run_id: empty until MLflow was reached for the first time.
-        cpu_seconds: CPU time of the thread so far, without the seconds that importing mlflow takes; opening the store counts.
+        cpu_seconds: CPU time of the process since mlflow was imported, which takes seconds; opening the store counts.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class TrackingThread:
         self.cpu_seconds = 0.0
         self._factory = mirror_factory
         self._import_first = import_first
-        self._imported_at: float | None = None  # time.thread_time()
+        self._imported_at: float | None = None  # time.process_time()
         self._interval_s = interval_s
         self._mirror: Mirror | None = None
         self._lock = threading.Lock()
@@ -197,7 +197,7 @@ class TrackingThread:
 
     def _count_cpu(self) -> None:
         if self._imported_at is not None:
-            self.cpu_seconds = time.thread_time() - self._imported_at
+            self.cpu_seconds = time.process_time() - self._imported_at
 
     def _send_all(self) -> None:
         """Sends what is due. What fails is put back and does not hold up the rest; the first failure is raised at the end.
@@ -232,7 +232,7 @@ class TrackingThread:
     def _open(self) -> Mirror:
         if self._imported_at is None:
             self._import_first()
-            self._imported_at = time.thread_time()
+            self._imported_at = time.process_time()
         mirror = self._factory()
         self.experiment_id, self.parent_run_id = mirror.experiment_id, mirror.parent_run_id
         return mirror

@@ -101,6 +101,8 @@ def tell(runs: dict[str, list[Timed]]) -> None:
             continue
         ratios = [before.seconds / after.seconds for before, after in zip(hand, timed, strict=True)]
         print(f"  {spread(ratios)} times as fast; ratio of medians {middle(hand).seconds / middle(timed).seconds:.2f}")
+        shares = [100 * run.tracking_cpu_seconds / run.cpu_seconds for run in timed]
+        print(f"  MLflow, its import aside: {spread(shares)} % of the CPU seconds")
         before, after = middle(hand), middle(timed)
         per_epoch = before.computing / before.epochs
         sharing = (before.epochs - after.epochs) * per_epoch

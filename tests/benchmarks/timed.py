@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -15,8 +18,11 @@ from typing import Any
 from orchestrator.plan import make_plan
 from orchestrator.spec import load_spec
 from orchestrator.store import open_storage
-from tests.sweeps import drive_sweep
+from tests.sweeps import descendants, drive_sweep
 from trainables.config import TrialConfig, from_canonical
+
+TICKS = os.sysconf("SC_CLK_TCK")
+WATCH_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +34,16 @@ class Timed:
         computing: seconds of training and pruning, over all trials and warm-ups.
         epochs: training epochs that were computed, warm-ups included.
         accuracy: test accuracy, mean over the trials.
+        cpu_seconds: of the command and all processes that it started.
+        tracking_cpu_seconds: of what writes to MLflow, its import aside; not known of a program by hand.
     """
 
     seconds: float
     computing: float
     epochs: int
     accuracy: float
+    cpu_seconds: float
+    tracking_cpu_seconds: float = float("nan")
 
     def other(self, slots: int) -> float:
         """Seconds of all slots in which nothing was trained or pruned: start-up, processes, files, tracking, waiting."""
@@ -42,7 +52,8 @@ class Timed:
 
 def ours(file: Path, storage: Path, *options: str) -> Timed:
     """`drive-sweep run` of a sweep file into a fresh storage."""
-    run = drive_sweep("run", file, "--storage", storage, "--quiet", *options, timeout_s=3600)
+    with watched_cpu() as cpu:
+        run = drive_sweep("run", file, "--storage", storage, "--quiet", *options, timeout_s=3600)
     results = [json.loads(path.read_bytes()) for path in sorted((storage / "trials").glob("*/result.json"))]
     costs = [result["metrics"] for result in results]
     shared: dict[str, tuple[int, float]] = {}  # trunk -> epochs and seconds of its longest warm-up
@@ -63,6 +74,8 @@ def ours(file: Path, storage: Path, *options: str) -> Timed:
         + sum(seconds for _, seconds in warmups),
         epochs=epochs + sum(length for length, _ in warmups),
         accuracy=mean(cost["test/accuracy"] for cost in costs),
+        cpu_seconds=sum(cpu.values()),
+        tracking_cpu_seconds=json.loads(next((storage / "sweeps").glob("*/state.json")).read_bytes())["tracking_cpu_seconds"],
     )
 
 
@@ -73,7 +86,8 @@ def by_hand(file: Path, folder: Path, *options: str) -> Timed:
     (folder / "plan.json").write_text(json.dumps(plan))
     command = [sys.executable, "-m", "tests.benchmarks.by_hand", str(folder / "plan.json"), str(folder / "out"), *options]
     begun = time.monotonic()
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=3600)
+    with watched_cpu() as cpu:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=3600)
     seconds = time.monotonic() - begun
     trials = json.loads(done.stdout.splitlines()[-1])["trials"]
     return Timed(
@@ -81,7 +95,30 @@ def by_hand(file: Path, folder: Path, *options: str) -> Timed:
         computing=sum(trial["seconds"] for trial in trials),
         epochs=sum(trial["config"].get("warmup_epochs", 0) + plan["training"]["epochs"] for trial in trials),
         accuracy=mean(trial["test/accuracy"] for trial in trials),
+        cpu_seconds=sum(cpu.values()),
     )
+
+
+@contextmanager
+def watched_cpu() -> Iterator[dict[int, float]]:
+    """Process id -> CPU seconds of every process that lives below this one while the block runs, looked at every second."""
+    seconds: dict[int, float] = {}
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(timeout=WATCH_S):
+            for pid in descendants(os.getpid()):
+                with suppress(OSError):
+                    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                    seconds[pid] = (int(fields[11]) + int(fields[12])) / TICKS
+
+    watch = threading.Thread(target=look, daemon=True)
+    watch.start()
+    try:
+        yield seconds
+    finally:
+        ended.set()
+        watch.join()
 
 
 def hand_plan(file: Path) -> dict[str, Any]:
