@@ -14,7 +14,9 @@ from operator import attrgetter
 from typing import Any
 
 from orchestrator.spec_fields import DEFAULT, TRIAL_KEYS, SweepSpec
-from trainables.config import TrialConfig, from_canonical
+from trainables.config import IMAGE_SIDE, SMALLEST_IMAGE, WITH_WIDTH, TrialConfig
+from trainables.keys import from_canonical
+from trainables.method_config import METHOD_BLOCKS, SCORED_IN_ROUNDS
 
 NAMED = ("warmup_epochs", "prune_iterations", "sparsity", "seed")  # parts of a name with a place of their own
 
@@ -34,24 +36,32 @@ def expand(spec: SweepSpec) -> list[TrialConfig]:
             config = base
             for key, value in combination.items():
                 config = _with(config, key, value)
-            trials[dense(config) if method == "dense" else config] = None
+            trials[dense(config) if method == "dense" else relevant(config)] = None
     if spec.baseline == "dense":
         trials |= {dense(config): None for config in trials}
     return list(trials)
 
 
+def relevant(config: TrialConfig) -> TrialConfig:
+    """The trial with everything that its method does not use at its default, so that it stands, and runs, only once."""
+    unused = {block: getattr(DEFAULT, block) for block in METHOD_BLOCKS if block != config.method}
+    if config.method not in SCORED_IN_ROUNDS:
+        unused["prune_iterations"] = DEFAULT.prune_iterations
+    return replace(config, **unused)
+
+
 def dense(config: TrialConfig) -> TrialConfig:
     """The baseline of a trial: the same training without pruning; what only pruning uses is at its default."""
-    return replace(
-        config,
-        method="dense",
-        warmup_epochs=DEFAULT.warmup_epochs,
-        prune_iterations=DEFAULT.prune_iterations,
-        sparsity=DEFAULT.sparsity,
-        rewind=DEFAULT.rewind,
-        warmup=DEFAULT.warmup,
-        drive=DEFAULT.drive,
-        prunable=DEFAULT.prunable,
+    return relevant(
+        replace(
+            config,
+            method="dense",
+            warmup_epochs=DEFAULT.warmup_epochs,
+            sparsity=DEFAULT.sparsity,
+            rewind=DEFAULT.rewind,
+            warmup=DEFAULT.warmup,
+            prunable=DEFAULT.prunable,
+        )
     )
 
 
@@ -71,7 +81,8 @@ def _combinations(search: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]
 def trial_names(configs: Sequence[TrialConfig]) -> list[str]:
     """A readable name for each trial, such as w04-i050-s0.95-r0 or dense-r0, unique within `configs`.
 
-    w is warmup_epochs, i prune_iterations, s sparsity, r seed; other keys that vary follow as -lr0.1.
+    w is warmup_epochs, i prune_iterations, s sparsity, r seed; the method stands first where there are several, and other
+    keys that vary follow as -lr0.1.
     """
     pruned = [config for config in configs if config.method != "dense"]
     width_w = max((len(str(config.warmup_epochs)) for config in pruned), default=0)
@@ -81,10 +92,14 @@ def trial_names(configs: Sequence[TrialConfig]) -> list[str]:
     for config in configs:
         name = "dense"
         if config.method != "dense":
-            name = f"w{config.warmup_epochs:0{max(2, width_w)}}-i{config.prune_iterations:0{max(3, width_i)}}"
+            name = f"{config.method}-" if len({one.method for one in pruned}) > 1 else ""
+            name += f"w{config.warmup_epochs:0{max(2, width_w)}}"
+            if config.method in SCORED_IN_ROUNDS:
+                name += f"-i{config.prune_iterations:0{max(3, width_i)}}"
             name += f"-s{config.sparsity!r}"
         values = dotted_values(config)
-        others = [f"-{label}{_short(values[key])}" for key, label in varying[config.method == "dense"].items()]
+        varied = varying[config.method == "dense"]
+        others = [f"-{label}{_short(values[key])}" for key, label in varied.items() if _is_used(key, config)]
         names.append(f"{name}-r{config.seed}{''.join(others)}")
     assert len(set(names)) == len(set(configs)), "two trials with one name"
     return names
@@ -98,9 +113,15 @@ def dotted_values(config: TrialConfig) -> dict[str, Any]:
 def _varying(configs: list[TrialConfig]) -> dict[str, str]:
     """Keys without a place of their own that differ between trials -> how names call them: the last part if that is clear."""
     values = [dotted_values(config) for config in configs]
-    varying = [key for key in TRIAL_KEYS if key not in NAMED and len({value[key] for value in values}) > 1]
+    varying = [key for key in TRIAL_KEYS if key not in (*NAMED, "method") and len({value[key] for value in values}) > 1]
     last_parts = [key.rpartition(".")[2] for key in varying]
     return {key: last if last_parts.count(last) == 1 else key for key, last in zip(varying, last_parts, strict=True)}
+
+
+def _is_used(key: str, config: TrialConfig) -> bool:
+    """Whether the trial's method has this option."""
+    block = key.partition(".")[0]
+    return block not in METHOD_BLOCKS or block == config.method
 
 
 def _short(value: Any) -> str:
@@ -123,9 +144,16 @@ def clashes(config: TrialConfig) -> Iterator[Clash]:
     training = config.training
     if training.nesterov and training.momentum == 0:
         yield Clash(("training.nesterov", "training.momentum"), "be false with momentum 0", "raise training.momentum")
-    if config.method != "drive":
+    side = IMAGE_SIDE.get(config.dataset.name, config.dataset.image_size)
+    smallest = SMALLEST_IMAGE.get(config.model, 0)
+    if side is not None and side < smallest:
+        rule = f"be a network for images of {side} x {side} pixels"
+        yield Clash(("model", "dataset.name", "dataset.image_size"), rule, f"this one needs {smallest}; resnet20 takes any")
+    if config.width != 1 and config.model not in WITH_WIDTH:
+        yield Clash(("width", "model"), "be 1 for this model", f"remove it, or take one of {', '.join(WITH_WIDTH)}")
+    if config.method == "dense":
         return
-    if config.drive.magnitude == config.drive.connection == config.drive.convergence == 0:
+    if config.method == "drive" and config.drive.magnitude == config.drive.connection == config.drive.convergence == 0:
         factors = ("drive.magnitude", "drive.connection", "drive.convergence")
         yield Clash(factors, "not be 0 with both other factors 0", "raise one of the three")
     if (config.rewind_epoch or 0) > config.warmup_epochs:

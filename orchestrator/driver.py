@@ -19,7 +19,7 @@ from orchestrator.stages import ACTIVE_STATES, Entry, StageQueue
 from orchestrator.state import StateWriter, SweepFolder, SweepState, TrialStatus, WarmupStatus
 from orchestrator.store import Storage, newest_attempt
 from orchestrator.tracking_process import TrackingProcess
-from trainables.config import canonical, complete
+from trainables.keys import canonical, complete
 from trainables.metrics import points_from_json
 
 STOP_CHECK_S = 0.5

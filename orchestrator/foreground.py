@@ -24,8 +24,8 @@ from orchestrator.revision import source_revision
 from orchestrator.spec import SweepSpec, spec_from_resolved
 from orchestrator.state import SweepFolder
 from orchestrator.store import StageFolders, Storage, TrialFolder, newest_attempt, open_storage
-from trainables.config import canonical
 from trainables.failures import StopRequestedError, TrialError
+from trainables.keys import canonical
 from trainables.runtime import Runtime, resolve_precision
 
 KEY = re.compile(r"[0-9a-f]{16}")

@@ -19,7 +19,7 @@ from orchestrator.driver import Driver
 from orchestrator.errors import SetupError
 from orchestrator.plan import Plan
 from orchestrator.spec_fields import Resources
-from trainables.config import canonical
+from trainables.keys import canonical
 from trainables.probe import Probe, examine
 from trainables.runtime import Runtime
 

@@ -15,8 +15,9 @@ from orchestrator.errors import UserError
 from orchestrator.spec import SweepSpec
 from orchestrator.store import Storage, trial_file
 from trainables import datasets
-from trainables.config import TrialConfig, canonical, from_canonical, trial_key, warmup_key
+from trainables.config import TrialConfig
 from trainables.failures import DataError
+from trainables.keys import canonical, from_canonical, trial_key, warmup_key
 from trainables.records import RESULT
 
 

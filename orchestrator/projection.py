@@ -14,7 +14,8 @@ from orchestrator.run_records import Item
 from orchestrator.spec import SweepSpec
 from orchestrator.state import SweepFolder, SweepState, driver_alive
 from orchestrator.store import Storage
-from trainables.config import TrialConfig, complete
+from trainables.config import TrialConfig
+from trainables.keys import complete
 
 AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")
 

@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.figures import heat_map
-from orchestrator.results import Setting, baseline_of, config_name, fingerprint_counts, panels, settings_of
+from orchestrator.results import Setting, baseline_of, config_name, fingerprint_counts, panels, settings_of, several_methods
 from orchestrator.state import SweepFolder, SweepState
 from orchestrator.store import trial_file
-from trainables.config import canonical
+from trainables.keys import canonical
 from trainables.records import RESULT
 
 COLUMNS = ("sparsity", "warm-up", "iters", "val accuracy", "test accuracy", "seeds", "epochs", "search s")
@@ -97,23 +97,26 @@ class Report:
         made = {}
         for title, members in panels(self.settings):
             if len(members) > 1:
-                name = title.replace("sparsity ", "heatmap-s").replace(", ", "-").replace("/", "-")
+                name = "heatmap-" + title.replace("sparsity ", "s").replace(", ", "-").replace("/", "-")
                 dense = baseline_of(members[0], self.settings)
                 made[f"{name}.png"] = heat_map(title, members, dense.test.mean if dense and dense.test else None)
         return made
 
     def _columns(self) -> list[str]:
+        method = ["method"] if several_methods(self.settings) else []
         others = ["other"] if any(one.others for one in self.settings) else []
-        return [COLUMNS[0], *others, *COLUMNS[1:]]
+        return [*method, COLUMNS[0], *others, *COLUMNS[1:]]
 
     def _cells(self, setting: Setting) -> list[str]:
         config = setting.config
+        method = [config.method] if several_methods(self.settings) else []
         others = [setting.others] if any(one.others for one in self.settings) else []
         sparsity = "dense" if setting.is_dense else f"{config.sparsity!r}{' *' if setting.best else ''}"
         seeds = str(setting.test.n if setting.test else 0) + (
             f" of {setting.test.n + setting.missing}" if setting.missing and setting.test else ""
         )
         return [
+            *method,
             sparsity,
             *others,
             "" if setting.is_dense else str(config.warmup_epochs),
@@ -131,7 +134,7 @@ class Report:
             table.add_column(column, justify="right", no_wrap=True)
         previous: Setting | None = None
         for one in self.settings:
-            if previous is not None and previous.config.sparsity != one.config.sparsity:
+            if previous is not None and _block(previous) != _block(one):
                 table.add_row()
             table.add_row(*self._cells(one), style="bold green" if one.best else "cyan" if one.is_dense else "")
             previous = one
@@ -151,6 +154,11 @@ class Report:
         if len(self.fingerprints) > 1:
             lines.append("trials ran under different fingerprints, so bits may differ: " + "; ".join(self.fingerprints))
         return lines
+
+
+def _block(setting: Setting) -> tuple[str, float]:
+    """Lines of one block of the table stand together."""
+    return setting.config.method, setting.config.sparsity
 
 
 def make_report(folder: SweepFolder, state: SweepState) -> Report:

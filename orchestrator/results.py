@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.state import SweepState, TrialStatus
-from trainables.config import TrialConfig, canonical, from_canonical
+from trainables.config import TrialConfig
+from trainables.keys import canonical, from_canonical
+from trainables.method_config import METHOD_BLOCKS
 
-SPELLED_OUT = ("sparsity", "warmup_epochs", "prune_iterations", "seed")
+SPELLED_OUT = ("method", "sparsity", "warmup_epochs", "prune_iterations", "seed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +64,7 @@ def settings_of(state: SweepState) -> list[Setting]:
         groups.setdefault(repr(sorted(setting.items(), key=lambda item: item[0])), []).append(trial)
     made = [_setting(trials, varying) for trials in groups.values()]
     made = [setting for setting in made if setting.test is not None]
-    made.sort(key=lambda one: (not one.is_dense, one.others, *_place(one)))
+    made.sort(key=lambda one: (not one.is_dense, one.others, one.config.method, *_place(one)))
     best = {id(_best_of(members)) for _, members in panels(made)}
     return [replace(setting, best=True) if id(setting) in best else setting for setting in made]
 
@@ -79,9 +81,15 @@ def panels(settings: list[Setting]) -> list[tuple[str, list[Setting]]]:
     found: dict[str, list[Setting]] = {}
     for setting in settings:
         if not setting.is_dense:
-            title = f"sparsity {setting.config.sparsity!r}" + (f", {setting.others}" if setting.others else "")
+            method = f"{setting.config.method}, " if several_methods(settings) else ""
+            title = f"{method}sparsity {setting.config.sparsity!r}" + (f", {setting.others}" if setting.others else "")
             found.setdefault(title, []).append(setting)
     return list(found.items())
+
+
+def several_methods(settings: list[Setting]) -> bool:
+    """Whether there is more than one way of pruning, so that tables must name it."""
+    return len({one.config.method for one in settings if not one.is_dense}) > 1
 
 
 def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -98,13 +106,14 @@ def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _varying_keys(state: SweepState) -> list[str]:
     """Dotted keys that differ among the pruned trials, apart from those with a column of their own."""
     configs = [flat(trial.config) for trial in state.trials.values() if trial.config["method"] != "dense"]
-    keys = configs[0] if configs else {}
-    return [key for key in keys if key not in SPELLED_OUT and len({repr(config[key]) for config in configs}) > 1]
+    keys = dict.fromkeys(key for config in configs for key in config if key not in SPELLED_OUT)
+    # The options of a method are only in its own trials.
+    return [key for key in keys if len({repr(config[key]) for config in configs if key in config}) > 1]
 
 
 def _about_pruning(key: str) -> bool:
     """Whether a key has no meaning for a dense baseline."""
-    return key in ("method", "rewind") or key.startswith(("warmup.", "drive.", "prunable."))
+    return key in ("method", "rewind") or key.startswith(("warmup.", "prunable.", *(f"{block}." for block in METHOD_BLOCKS)))
 
 
 def _setting(trials: list[TrialStatus], varying: list[str]) -> Setting:
@@ -115,7 +124,7 @@ def _setting(trials: list[TrialStatus], varying: list[str]) -> Setting:
     search = [trial.metrics.get("cost/search_seconds", 0.0) for trial in finished]
     return Setting(
         config=from_canonical(TrialConfig, trials[0].config),
-        others=", ".join(f"{key}={values[key]}" for key in varying if not (is_dense and _about_pruning(key))),
+        others=", ".join(f"{key}={values[key]}" for key in varying if key in values and not (is_dense and _about_pruning(key))),
         validation=_spread(finished, "val/accuracy"),
         test=_spread(finished, "test/accuracy"),
         search_seconds=statistics.fmean(search) if search else 0.0,

@@ -27,19 +27,9 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
-from trainables.config import (
-    REWIND,
-    Augment,
-    Budget,
-    DatasetConfig,
-    DensitySchedule,
-    Method,
-    Model,
-    Normalize,
-    Precision,
-    TrialConfig,
-)
+from trainables.config import REWIND, Augment, Budget, DatasetConfig, Initialization, Model, Precision, Schedule, TrialConfig
 from trainables.datasets import Source
+from trainables.method_config import BatchNormMode, DensitySchedule, Method, Normalize, RandomLayers
 
 DatasetName = Literal["digits", "cifar10", "fashion_mnist", "image_folder"]
 DEFAULT = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet")
@@ -176,6 +166,18 @@ class Training(Part):
         default=DEFAULT.training.budget,
         description="sparse: epochs begin after pruning. total: the warm-up is part of them, so long warm-ups train no more.",
     )
+    schedule: Schedule = Field(
+        default=DEFAULT.training.schedule, description="How lr falls: by gamma at milestones, or by a cosine to 0 over epochs."
+    )
+    lr_warmup_epochs: Whole = Field(
+        default=DEFAULT.training.lr_warmup_epochs, ge=0, description="First epochs over which lr rises linearly."
+    )
+    label_smoothing: float = Field(
+        default=DEFAULT.training.label_smoothing, ge=0, lt=1, description="Share of the target spread over all classes."
+    )
+    clip_norm: float | None = Field(
+        default=DEFAULT.training.clip_norm, gt=0, description="Largest norm of all gradients together; null clips nothing."
+    )
 
 
 class Drive(Part):
@@ -188,6 +190,50 @@ class Drive(Part):
     )
     score_batches: Whole = Field(
         default=DEFAULT.drive.score_batches, ge=1, description="Batches that the gradient of one score is taken over."
+    )
+
+
+class Snip(Part):
+    score_batches: Whole = Field(
+        default=DEFAULT.snip.score_batches, ge=1, description="Training batches that the gradient of one score is taken over."
+    )
+    images_per_class: Positive | None = Field(
+        default=DEFAULT.snip.images_per_class,
+        description="Score with so many images of every class, not training batches.",
+    )
+    batch_norm: BatchNormMode = Field(
+        default=DEFAULT.snip.batch_norm, description="Statistics of BN while scoring: of the batch, or running ones."
+    )
+    density_schedule: DensitySchedule = Field(
+        default=DEFAULT.snip.density_schedule, description="How the share of kept weights falls over the iterations."
+    )
+
+
+class Grasp(Part):
+    temperature: float = Field(default=DEFAULT.grasp.temperature, gt=0, description="Divides the class scores in the loss.")
+    images_per_class: Positive | None = Field(
+        default=DEFAULT.grasp.images_per_class, description="Images of every class that score; null takes training batches."
+    )
+    score_batches: Whole = Field(
+        default=DEFAULT.grasp.score_batches, ge=1, description="Training batches of one score, with images_per_class null."
+    )
+    batch_norm: BatchNormMode = Field(
+        default=DEFAULT.grasp.batch_norm, description="Statistics of BN while scoring: of the batch, or running ones."
+    )
+    density_schedule: DensitySchedule = Field(
+        default=DEFAULT.grasp.density_schedule, description="How the share of kept weights falls over the iterations."
+    )
+
+
+class Synflow(Part):
+    density_schedule: DensitySchedule = Field(
+        default=DEFAULT.synflow.density_schedule, description="How the share of kept weights falls over the iterations."
+    )
+
+
+class RandomPart(Part):
+    layers: RandomLayers = Field(
+        default=DEFAULT.random.layers, description="One density for all layers, or Erdos-Renyi-Kernel densities."
     )
 
 
@@ -221,6 +267,14 @@ class TrialPart(Part):
     warmup: Warmup = Field(default=Warmup(), description="Dense training before pruning.")
     training: Training = Field(default=Training(), description="Sparse training after pruning.")
     drive: Drive = Field(default=Drive(), description="The DRIVE score.")
+    snip: Snip = Field(default=Snip(), description="Connection sensitivity alone.")
+    grasp: Grasp = Field(default=Grasp(), description="Gradient signal preservation.")
+    synflow: Synflow = Field(default=Synflow(), description="Synaptic flow; needs no data.")
+    random: RandomPart = Field(default=RandomPart(), description="A random mask.")
+    width: Whole = Field(default=DEFAULT.width, ge=1, description="Factor of the channels of a CIFAR ResNet.")
+    initialization: Initialization = Field(
+        default=DEFAULT.initialization, description="Kaiming normal by the inputs or by the outputs of a layer."
+    )
     prunable: Prunable = Field(default=Prunable(), description="Which conv and linear weights may be pruned.")
 
 

@@ -9,21 +9,18 @@ from typing import Any
 
 import pytest
 
-from trainables import config as config_module
+from trainables import keys as keys_module
 from trainables.config import (
     DatasetConfig,
-    DriveConfig,
     PrunableConfig,
     TrainingConfig,
     TrialConfig,
     WarmupConfig,
-    canonical,
     derived_seed,
     final_count,
-    from_canonical,
-    trial_key,
-    warmup_key,
 )
+from trainables.keys import canonical, from_canonical, trial_key, warmup_key
+from trainables.method_config import DriveConfig
 
 DATA = "0" * 32
 FIRST_NUMERICS = {"data": 1, "models": 1, "scores": 1, "training": 1}
@@ -83,7 +80,7 @@ STORED_KEYS: list[tuple[TrialConfig, str, str]] = [
 
 @pytest.mark.parametrize(("config", "key", "warmup"), STORED_KEYS)
 def test_stored_configs_keep_their_keys(config: TrialConfig, key: str, warmup: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config_module, "NUMERICS", FIRST_NUMERICS)
+    monkeypatch.setattr(keys_module, "NUMERICS", FIRST_NUMERICS)
     assert (trial_key(config, DATA), warmup_key(config, DATA)) == (key, warmup)
 
 
@@ -125,6 +122,23 @@ OTHER_VALUES: list[tuple[str, Any, bool]] = [
     ("drive.density_schedule", "linear", False),
     ("drive.score_batches", 2, False),
     ("prunable.exclude", ("head",), False),
+    ("width", 2, True),
+    ("initialization", "fan_out", True),
+    ("training.schedule", "cosine", False),
+    ("training.lr_warmup_epochs", 2, False),
+    ("training.label_smoothing", 0.1, True),
+    ("training.clip_norm", 1.0, True),
+    ("snip.score_batches", 2, False),
+    ("snip.images_per_class", 10, False),
+    ("snip.batch_norm", "running", False),
+    ("snip.density_schedule", "linear", False),
+    ("grasp.temperature", 1.0, False),
+    ("grasp.images_per_class", None, False),
+    ("grasp.score_batches", 2, False),
+    ("grasp.batch_norm", "running", False),
+    ("grasp.density_schedule", "linear", False),
+    ("synflow.density_schedule", "linear", False),
+    ("random.layers", "erk", False),
 ]
 
 
@@ -205,8 +219,8 @@ def test_the_warmup_rate_written_out_is_the_same_warmup() -> None:
 @pytest.mark.parametrize("component", sorted(FIRST_NUMERICS))
 def test_raising_a_numerics_integer_gives_new_trials(component: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = trial_key(digits(), DATA), warmup_key(digits(), DATA)
-    raised = config_module.NUMERICS | {component: config_module.NUMERICS[component] + 1}
-    monkeypatch.setattr(config_module, "NUMERICS", raised)
+    raised = keys_module.NUMERICS | {component: keys_module.NUMERICS[component] + 1}
+    monkeypatch.setattr(keys_module, "NUMERICS", raised)
     assert trial_key(digits(), DATA) != before[0]
     assert (warmup_key(digits(), DATA) != before[1]) == (component != "scores")  # a warm-up computes no score
 

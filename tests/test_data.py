@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from trainables import datasets
-from trainables.config import DatasetConfig, TrialConfig, trial_key
+from trainables.config import DatasetConfig, TrialConfig
 from trainables.data import (
     PAD,
     Data,
@@ -33,6 +33,7 @@ from trainables.data import (
 )
 from trainables.datasets import Source, cache_folder, content_digest, load, signature
 from trainables.failures import DataError
+from trainables.keys import trial_key
 from trainables.tensors import Normalization
 
 DIGITS = Source(name="digits")

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from tests.trials import DIGITS, RUNTIME, in_float64
 from trainables import pruning
-from trainables.config import NUMERICS, DatasetConfig, DriveConfig, TrainingConfig, TrialConfig
+from trainables.config import SMALLEST_IMAGE, DatasetConfig, TrainingConfig, TrialConfig
 from trainables.data import Data, Split, load_data, training_batches
+from trainables.keys import NUMERICS
 from trainables.masks import Masks, full_masks, keep_highest
+from trainables.method_config import DriveConfig
 from trainables.models import MODELS, build_model, initialize, prunable_weights
 from trainables.tensors import Normalization
 from trainables.training import evaluate, make_optimizer, train_epoch
@@ -34,6 +36,24 @@ RECORD: dict[str, Any] = {
         "resnet20 logits": 4.125993,
         "resnet18 weights": -0.000713,
         "resnet18 logits": 2.867528,
+        "lenet300 weights": -0.035863,
+        "lenet300 logits": 0.692445,
+        "alexnet weights": 0.009595,
+        "alexnet logits": 1.348308,
+        "vgg11 weights": -0.01363,
+        "vgg11 logits": 0.10425,
+        "vgg16 weights": -0.011241,
+        "vgg16 logits": 0.017185,
+        "vgg19 weights": -0.010487,
+        "vgg19 logits": 0.003331,
+        "resnet32 weights": -0.059789,
+        "resnet32 logits": 38.412116,
+        "resnet56 weights": -0.046,
+        "resnet56 logits": 771.208232,
+        "resnet34 weights": -0.012216,
+        "resnet34 logits": 11.644541,
+        "resnet50 weights": -0.031028,
+        "resnet50 logits": 54.517858,
     },
     "data": {
         "splits": "7c42e60bf9c20b4eddaae9b7eb25d42b046a0b4ef7a7c2475c772e5751c57973",
@@ -80,7 +100,8 @@ def digits() -> Data:
 
 
 def network(name: str = "convnet") -> nn.Module:
-    model = build_model(name, (1, 8, 8), 10)
+    side = SMALLEST_IMAGE.get(name, 8)
+    model = build_model(name, (1, side, side), 10)
     initialize(model, CONFIG.seed)
     return RUNTIME.place(model.double())
 
@@ -96,7 +117,8 @@ def of_models() -> dict[str, Any]:
         weights = prunable_weights(network(name))
         flat = torch.cat([weight.detach().flatten() for weight in weights.values()])
         figures[f"{name} weights"] = rounded((flat * torch.arange(len(flat)).double().cos()).sum() / math.sqrt(len(flat)))
-        images = torch.arange(3 * 64).double().sin().view(3, 1, 8, 8)
+        side = SMALLEST_IMAGE.get(name, 8)
+        images = torch.arange(3 * side * side).double().sin().view(3, 1, side, side)
         figures[f"{name} logits"] = rounded(network(name).eval()(images).detach().abs().mean())
     return figures
 
@@ -176,13 +198,13 @@ def figures() -> Figures:
 @pytest.mark.parametrize("component", ["models", "data", "scores", "training"])
 def test_numbers_move_only_together_with_their_numerics(component: str, figures: Figures) -> None:
     assert RECORD["numerics"] == NUMERICS, (
-        f"NUMERICS in trainables/config.py was raised; RECORD must then hold its integers and these figures: {figures.values}"
+        f"NUMERICS in trainables/keys.py was raised; RECORD must then hold its integers and these figures: {figures.values}"
     )
     now, stored = figures.values[component], RECORD[component]
     moved = [name for name in now.keys() | stored.keys() if differs(now.get(name), stored.get(name))]
     assert not moved, (
         f"{', '.join(moved)} moved: earlier results would no longer be those of this code. If that is meant, raise "
-        f'NUMERICS["{component}"] in trainables/config.py (the first of models, data, scores, training that fails; later '
+        f'NUMERICS["{component}"] in trainables/keys.py (the first of models, data, scores, training that fails; later '
         f"ones may follow from it) and store here: {now}"
     )
 

@@ -9,9 +9,9 @@ import torch
 
 from orchestrator.store import StageFolders
 from tests.trials import DIGITS, metric_points, new_storage, run, tiny_config, trial_folder, warmup_folder
-from trainables.config import DriveConfig
 from trainables.data import load_data
 from trainables.masks import full_masks, num_kept
+from trainables.method_config import DriveConfig
 from trainables.models import build_model, initialize, prunable_weights
 from trainables.probe import compile_problem
 from trainables.pruning import prune_round

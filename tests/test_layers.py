@@ -18,7 +18,18 @@ ORCHESTRATOR = sorted(path.stem for path in (ROOT / "orchestrator").glob("*.py")
 # What `trainables/` may not bring with it; readers import what they need when they read.
 HEAVY = ("ray", "mlflow", "pyarrow", "sklearn", "torchvision", "pandas", "PIL")
 WITH_RAY_OR_MLFLOW = ("stage", "served_model")
-WITHOUT_TORCH = ("config", "datasets", "failures", "metrics", "probe", "records", "runtime", "schedules")
+WITHOUT_TORCH = (
+    "config",
+    "datasets",
+    "failures",
+    "keys",
+    "method_config",
+    "metrics",
+    "probe",
+    "records",
+    "runtime",
+    "schedules",
+)
 
 RAY = ("ray_cluster", "packing", "scheduling", "sweep", "jobs", "doctor")
 MLFLOW = ("tracking", "mlflow_client", "model_upload", "run_results", "sweep_runs", "ui")  # tracking and its parts

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import conv2d
-from torchvision.models import resnet18
+from torchvision.models import get_model, resnet18
 
+from trainables.config import SMALLEST_IMAGE
 from trainables.failures import SettingError
 from trainables.models import MODELS, build_model, initialize, prunable_weights
 
@@ -119,6 +120,35 @@ def test_a_large_resnet18_is_initialised_whatever_its_channels(channels: int) ->
     assert logits.std() > 0.01
 
 
+@pytest.mark.parametrize(("name", "torchvision_name"), [("vgg11", "vgg11"), ("vgg16", "vgg16"), ("vgg19", "vgg19")])
+def test_vgg_has_torchvisions_convolutions_and_one_linear_layer(name: str, torchvision_name: str) -> None:
+    with torch.device("meta"):
+        theirs = get_model(torchvision_name).features
+    expected = [module.weight.shape for module in theirs if isinstance(module, nn.Conv2d)]
+    shapes = [weight.shape for weight in prunable_weights(build_model(name, (3, 32, 32), 100)).values()]
+    assert shapes == [*expected, (100, 512)]
+
+
+def test_published_counts_of_prunable_weights() -> None:
+    def count(name: str, channels: int, side: int, classes: int, width: int = 1) -> int:
+        return sum(w.numel() for w in prunable_weights(build_model(name, (channels, side, side), classes, width)).values())
+
+    assert count("vgg16", 3, 32, 100) == 14_761_664  # Synaptic-Flow's stored runs
+    assert count("lenet300", 1, 28, 10) == 784 * 300 + 300 * 100 + 100 * 10
+    # He et al.'s 0.46 and 0.85 million parameters, and their double width: about four times as many.
+    assert round(count("resnet32", 3, 32, 10) / 1e6, 2) == 0.46
+    assert round(count("resnet56", 3, 32, 10) / 1e6, 2) == 0.85
+    assert 1.8e6 < count("resnet32", 3, 32, 10, width=2) < 1.9e6
+
+
+def test_fan_out_initialisation_counts_outputs() -> None:
+    model = build_model("vgg11", (3, 32, 32), 10)
+    initialize(model, 0, "fan_out")
+    weight = prunable_weights(model)["features.4.weight"].detach().double()
+    assert weight.shape == (128, 64, 3, 3)
+    assert abs(float(weight.std()) / math.sqrt(2 / (128 * 9)) - 1) < 5 / math.sqrt(2 * weight.numel())
+
+
 def test_convnet_has_the_weights_that_its_docstring_tells() -> None:
     weights = prunable_weights(initialized("convnet", channels=1, side=8))
     assert sum(weight.numel() for weight in weights.values()) == 9 * (16 + 16 * 32 + 32 * 32) + 128 * 10 == 15_248
@@ -127,6 +157,8 @@ def test_convnet_has_the_weights_that_its_docstring_tells() -> None:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("channels", "side"), [(1, 8), (1, 28), (3, 32)])
 def test_networks_take_every_image_size_that_is_offered(name: str, channels: int, side: int) -> None:
+    if side < SMALLEST_IMAGE.get(name, 0):
+        pytest.skip(f"the sweep file refuses {name} for images of {side} pixels")
     model = initialized(name, channels=channels, side=side)
     assert model(torch.zeros(2, channels, side, side)).shape == (2, 10)
 

@@ -33,9 +33,10 @@ from tests.trials import (
     warmup_folder,
 )
 from trainables.checkpoint import TrialState, from_bytes
-from trainables.config import DriveConfig, TrialConfig, final_count
+from trainables.config import TrialConfig, final_count
 from trainables.data import load_data
 from trainables.failures import NonFiniteError, SettingError, StopRequestedError, SupersededError
+from trainables.method_config import DriveConfig
 from trainables.models import build_model, initialize
 from trainables.phases import run_trial
 from trainables.sparse_model import load_sparse_model

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from orchestrator.axes import expand, trial_names
 from orchestrator.errors import UserError
 from orchestrator.plan import make_plan
 from orchestrator.plan_view import plan_facts
 from orchestrator.spec import load_spec
 from orchestrator.store import Storage, open_storage, trial_file
 from tests.sweeps import tiny_sweep
-from trainables import config
+from trainables import keys
 from trainables.records import RESULT
 
 
@@ -64,7 +65,7 @@ def test_a_raised_numerics_integer_reuses_nothing(tmp_path: Path, storage: Stora
     for one in facts(file, storage)["keys"]:
         record_result(storage, one["key"])
     assert facts(file, storage)["reused"] == 7
-    monkeypatch.setitem(config.NUMERICS, "scores", config.NUMERICS["scores"] + 1)
+    monkeypatch.setitem(keys.NUMERICS, "scores", keys.NUMERICS["scores"] + 1)
     assert facts(file, storage)["reused"] == 0
 
 
@@ -145,7 +146,7 @@ def test_time_and_size_are_judged_by_finished_trials_of_the_same_network_and_dat
     plan = make_plan(load_spec(str(file)), storage)
     first = plan.trials[0]
     record_result(
-        storage, first.key, config=config.canonical(first.config), metrics={"cost/total_seconds": 20.0}, model_bytes=500
+        storage, first.key, config=keys.canonical(first.config), metrics={"cost/total_seconds": 20.0}, model_bytes=500
     )
     told = facts(file, storage)
     assert told["slot_hours"] == pytest.approx(10.0 * told["epochs"]["shared"] / 3600)  # two epochs took 20 s
@@ -157,3 +158,30 @@ def test_a_plan_writes_nothing(tmp_path: Path) -> None:
     facts(file, Storage(str(tmp_path / "new")))
     assert not (tmp_path / "new").exists()
     assert json.dumps(facts(file, Storage(str(tmp_path / "new"))))
+
+
+def test_a_trial_stands_once_whatever_its_method_does_not_use(tmp_path: Path) -> None:
+    file = tmp_path / "methods.yaml"
+    file.write_text(
+        "name: methods\ndataset: {name: digits}\nmodel: convnet\nmethod: [drive, snip, magnitude]\nbaseline: none\n"
+        "search: {prune_iterations: [1, 10], drive.normalize: [mean, rank]}\nsparsity: 0.9\n"
+    )
+    configs = expand(load_spec(str(file)))
+    assert trial_names(configs) == [
+        "drive-w00-i001-s0.9-r0-normalizemean",
+        "drive-w00-i001-s0.9-r0-normalizerank",
+        "drive-w00-i010-s0.9-r0-normalizemean",
+        "drive-w00-i010-s0.9-r0-normalizerank",
+        "snip-w00-i001-s0.9-r0",
+        "snip-w00-i010-s0.9-r0",
+        "magnitude-w00-s0.9-r0",
+    ]
+
+
+def test_a_network_too_large_for_its_images_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "vgg.yaml"
+    file.write_text("name: vgg\ndataset: {name: digits}\nmodel: vgg16\nwidth: 2\n")
+    with pytest.raises(UserError) as error:
+        load_spec(str(file))
+    assert "model must be a network for images of 8 x 8 pixels, got model 'vgg16'" in str(error.value)
+    assert "width must be 1 for this model" in str(error.value)

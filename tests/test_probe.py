@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from tests.trials import DIGITS, tiny_config, tiny_training
-from trainables.config import DatasetConfig, TrialConfig, canonical
+from trainables.config import DatasetConfig, TrialConfig
+from trainables.keys import canonical
 from trainables.probe import STEPS, Probe, examine
 from trainables.runtime import Runtime, resolve_precision
 

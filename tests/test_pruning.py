@@ -15,12 +15,14 @@ from torch.nn.functional import cross_entropy
 
 from tests import reference
 from tests.trials import DIGITS, RUNTIME, tiny_config, tiny_training
-from trainables import pruning
-from trainables.config import DriveConfig, TrialConfig
+from trainables import methods
+from trainables.config import TrialConfig
 from trainables.data import Data, load_data, scoring_batches, training_batches
+from trainables.gradients import scoring_gradients
 from trainables.masks import Masks, apply_masks, full_masks, num_kept
+from trainables.method_config import DriveConfig
 from trainables.models import build_model, initialize, prunable_weights
-from trainables.pruning import prune_round, scoring_gradients
+from trainables.pruning import prune_round
 from trainables.schedules import kept_after_round
 from trainables.training import make_optimizer, momentum_of, train_epoch
 
@@ -105,7 +107,7 @@ def test_gradients_of_pruned_weights_decide_nothing(
     model = network()
     weights = prunable_weights(model)
     first, _ = prune_round(model, weights, full_masks(weights), digits(), config, 1, RUNTIME)
-    real = pruning.scoring_gradients
+    real = scoring_gradients
     spoilt: list[int] = []
 
     def spoiling(*arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -113,7 +115,7 @@ def test_gradients_of_pruned_weights_decide_nothing(
         spoilt.append(sum(int(grad[~first[name]].count_nonzero()) for name, grad in grads.items()))
         return loss, {name: grad.masked_fill(~first[name], float("nan")) for name, grad in grads.items()}
 
-    monkeypatch.setattr(pruning, "scoring_gradients", spoiling)
+    monkeypatch.setattr(methods, "scoring_gradients", spoiling)
     masks, told = prune_round(model, weights, first, digits(), config, 2, RUNTIME)
     assert spoilt[0] > 1000  # they had gradients
     assert reference.positions(masks) == reference.positions(expected)

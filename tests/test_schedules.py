@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -73,3 +73,21 @@ def test_a_total_budget_shortens_the_sparse_phase_by_the_warmup() -> None:
     assert (config.sparse_epochs, config.total_epochs) == (7, 10)
     config = tiny_config(warmup_epochs=3, training=TrainingConfig(epochs=10, budget="sparse"))
     assert (config.sparse_epochs, config.total_epochs) == (10, 13)
+
+
+def test_cosine_falls_from_the_rate_to_nothing() -> None:
+    training = TrainingConfig(epochs=8, lr=0.4, schedule="cosine")
+    rates = [learning_rate(epoch, training) for epoch in range(9)]
+    assert rates[0] == 0.4
+    assert rates[4] == pytest.approx(0.2)
+    assert rates[8] == pytest.approx(0.0, abs=1e-12)
+    assert rates == sorted(rates, reverse=True)
+    assert [rates[k] + rates[8 - k] for k in range(9)] == pytest.approx([0.4] * 9)  # a cosine is symmetric about its middle
+
+
+@pytest.mark.parametrize("schedule", ["milestones", "cosine"])
+def test_the_rate_rises_to_the_schedule_over_its_first_epochs(schedule: Any) -> None:
+    plain = TrainingConfig(epochs=20, schedule=schedule)
+    rising = TrainingConfig(epochs=20, schedule=schedule, lr_warmup_epochs=4)
+    shares = [learning_rate(epoch, rising) / learning_rate(epoch, plain) for epoch in range(20)]
+    assert shares == pytest.approx([0.25, 0.5, 0.75, *[1.0] * 17])

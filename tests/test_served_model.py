@@ -25,9 +25,10 @@ from orchestrator.model_upload import SparseModelRecord, model_code, upload_mode
 from orchestrator.run_records import Item
 from tests.mlflow_stores import Content, new_target
 from tests.trials import DIGITS, new_storage, run, tiny_config, tiny_training
-from trainables.config import DatasetConfig, trial_key
+from trainables.config import DatasetConfig
 from trainables.data import load_data
 from trainables.datasets import DIGITS_DIGEST
+from trainables.keys import trial_key
 
 BLOCKED = """
 import sys

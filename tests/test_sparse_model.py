@@ -11,8 +11,9 @@ import zstandard
 from safetensors.torch import load
 
 from tests.trials import DIGITS, RUNTIME, new_storage, run, tiny_config, trial_folder
-from trainables.config import canonical, final_count
+from trainables.config import final_count
 from trainables.data import Split, evaluation_batches, load_data
+from trainables.keys import canonical
 from trainables.masks import Masks, apply_masks, full_masks
 from trainables.models import build_model, initialize, prunable_weights
 from trainables.sparse_model import FORMAT, ModelCard, encode, load_sparse_model

@@ -17,10 +17,14 @@ from orchestrator.axes import expand, trial_names
 from orchestrator.errors import EXIT_USER, UserError
 from orchestrator.spec import json_schema, load_spec, ready_sweeps, resolved, spec_from_resolved, template
 from orchestrator.spec_fields import SEARCHABLE, TRIAL_KEYS, DatasetName, SweepSpec, keys
-from trainables.config import DatasetConfig, TrialConfig, canonical
+from trainables.config import DatasetConfig, Model, TrialConfig
 from trainables.datasets import DATASETS, Source
+from trainables.keys import canonical
+from trainables.method_config import Method
 
 BASE = "name: x\ndataset: {name: digits}\nmodel: convnet\n"
+MODELS = ", ".join(get_args(Model))
+METHODS = ", ".join(get_args(Method))
 NAME_RULE = "at most 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"
 NUMBERS = "must be a key that decides a trial's numbers"
 ONLY_THOSE = "only those can be searched: write"
@@ -51,7 +55,7 @@ WRONG = {
         "training:\n  epochs: 3\n  learning: 0.1\n  momentun: 0.9\n",
         [
             "s.yaml:6: training.learning must be a known key, got 'learning'; known are epochs, batch_size, lr, momentum, "
-            "nesterov, weight_decay, milestones, gamma, budget",
+            "nesterov, weight_decay, milestones, gamma, budget, schedule, lr_warmup_epochs, label_smoothing, clip_norm",
             "s.yaml:7: training.momentun must be a known key, got 'momentun'; did you mean 'training.momentum'?",
         ],
     ),
@@ -107,15 +111,15 @@ WRONG = {
         ["s.yaml:4: drive must be a mapping of keys, got nothing; remove the line or write keys below it"],
     ),
     "unknown method": (
-        "method: snip\n",
+        "method: prune\n",
         [
-            "s.yaml:4: method must be one of drive, dense, or a list of them without repeats, got 'snip'; "
+            f"s.yaml:4: method must be one of {METHODS}, or a list of them without repeats, got 'prune'; "
             "without the line it is drive"
         ],
     ),
     "misspelt method in a list": (
         "method: [drive, dens]\n",
-        ["s.yaml:4: method[1] must be one of drive, dense, got 'dens'; did you mean 'dense'?"],
+        [f"s.yaml:4: method[1] must be one of {METHODS}, got 'dens'; did you mean 'dense'?"],
     ),
     "misspelt choice": (
         "precision: fp23\n",
@@ -243,7 +247,7 @@ WRONG_FILES = {
     "a list": ("- a\n", ["s.yaml:1: must be a mapping of keys, got a list; `drive-sweep init` writes a file to start from"]),
     "misspelt model": (
         "name: x\ndataset: {name: digits}\nmodel: resnet200\n",
-        ["s.yaml:3: model must be one of convnet, resnet20, resnet18, got 'resnet200'; did you mean 'resnet20'?"],
+        [f"s.yaml:3: model must be one of {MODELS}, got 'resnet200'; did you mean 'resnet20'?"],
     ),
     "bad name": (
         "model: convnet\nname: my sweep/1\ndataset: {name: digits}\n",
@@ -257,7 +261,7 @@ WRONG_FILES = {
         "# a sweep\nbaseline: none\n",
         [
             "s.yaml:2: dataset must be a mapping of keys, got nothing; add dataset: {name: digits}",
-            "s.yaml:2: model must be one of convnet, resnet20, resnet18, got nothing; add model: convnet",
+            f"s.yaml:2: model must be one of {MODELS}, got nothing; add model: convnet",
             f"s.yaml:2: name must be {NAME_RULE}, got nothing; add name: my-sweep",
         ],
     ),
@@ -487,8 +491,8 @@ def test_a_model_may_be_searched_instead_of_fixed() -> None:
     assert [config.model for config in expand(loaded(text))] == ["resnet20", "convnet"]
     assert trial_names(expand(loaded(text))) == ["w00-i001-s0.0-r0-modelresnet20", "w00-i001-s0.0-r0-modelconvnet"]
     assert spec_from_resolved(resolved(loaded(text))) == loaded(text)
-    told = "s.yaml:3: search.model[0] must be one of convnet, resnet20, resnet18, got 'resnet'; did you mean 'resnet20'?"
-    assert refused(text.replace("resnet20", "resnet")) == [told]
+    told = f"s.yaml:3: search.model[0] must be one of {MODELS}, got 'resnet200'; did you mean 'resnet20'?"
+    assert refused(text.replace("resnet20", "resnet200")) == [told]
 
 
 @pytest.mark.parametrize(
@@ -598,7 +602,7 @@ def test_the_schema_agrees_about_right_and_wrong_files() -> None:
         "search: {dataset.limit: [3]}",
         "search: {storage: [a]}",
         "rewind: later",
-        "method: snip",
+        "method: prune",
     ):
         assert not validator.is_valid(parse(BASE + wrong, "f").data), wrong
     for correct in ("method: [drive, dense]", "training: {milestones: [1, 2.0]}", "search: {training.milestones: [null, [1]]}"):
@@ -640,9 +644,8 @@ print(*sorted({"torch", "ray", "mlflow", "numpy", "pyarrow"} & set(sys.modules))
 
 
 def test_the_models_of_the_sweep_file_can_be_built() -> None:
-    from trainables.config import Model
-    from trainables.models import MODELS, build_model
+    from trainables import models
 
-    assert get_args(Model) == MODELS
-    for name in MODELS:
-        assert build_model(name, (1, 8, 8), 10)
+    assert get_args(Model) == models.MODELS
+    for name in models.MODELS:
+        assert models.build_model(name, (1, 32, 32), 10)

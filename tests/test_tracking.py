@@ -29,8 +29,8 @@ from orchestrator.tracking import TrackingThread
 from orchestrator.ui import compare_url, serve
 from tests.mlflow_stores import Content, ProcessEndedError, empty_database, new_target, recorded
 from tests.trials import RUNTIME, tiny_config, tiny_training
-from trainables.config import canonical, trial_key, warmup_key
 from trainables.datasets import DIGITS_DIGEST, Source
+from trainables.keys import canonical, trial_key, warmup_key
 from trainables.metrics import Point, points_from_json, points_from_lines
 from trainables.stage import Settings, Stage, stage_end
 

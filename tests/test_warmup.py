@@ -13,8 +13,9 @@ import torch
 from orchestrator.store import Storage
 from tests.trials import DIGITS, RUNTIME, all_files, metric_points, new_storage, run, tiny_config, trial_context, warmup_folder
 from trainables.checkpoint import DamagedCheckpointError, TrialState, from_bytes, to_bytes
-from trainables.config import TrialConfig, warmup_key
+from trainables.config import TrialConfig
 from trainables.data import load_data
+from trainables.keys import warmup_key
 from trainables.models import build_model, initialize
 from trainables.phases import run_trial
 from trainables.runtime import Runtime

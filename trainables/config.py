@@ -1,31 +1,51 @@
-"""What decides a trial's numbers, and the names that follow from it.
+"""What decides a trial's numbers, and what follows from it about its course.
 
-A trial is named by its content: equal configurations on equal data have equal keys, on any machine and under any path.
-Trials that begin with the same dense training share a warm-up key. Users write sparsity (share of prunable weights that
-are zero); everything below `final_count` works with counts. Read by every file of `trainables/` and by orchestrator/plan.py.
+Users write sparsity (share of prunable weights that are zero); everything below `final_count` works with counts. Reads:
+method_config.py. Read by every file of `trainables/` and by orchestrator/; keys.py names trials by these values.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import types
-import typing
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_FLOOR, Decimal
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-# Raised by hand when a change to a component moves any result; tests/test_golden.py fails when numbers move without it.
-NUMERICS: dict[str, int] = {"data": 1, "models": 1, "scores": 2, "training": 1}
+from trainables.method_config import (
+    SCORED_IN_ROUNDS,
+    SCORED_ONCE,
+    DriveConfig,
+    GraspConfig,
+    Method,
+    RandomConfig,
+    SnipConfig,
+    SynflowConfig,
+)
 
-Model = Literal["convnet", "resnet20", "resnet18"]
-Method = Literal["drive", "dense"]
-Normalize = Literal["mean", "sum", "rank", "none"]
-DensitySchedule = Literal["exponential", "linear"]
+Model = Literal[
+    "convnet",
+    "resnet20",
+    "resnet18",
+    "lenet300",
+    "alexnet",
+    "vgg11",
+    "vgg16",
+    "vgg19",
+    "resnet32",
+    "resnet56",
+    "resnet34",
+    "resnet50",
+]
+Initialization = Literal["fan_in", "fan_out"]
+Schedule = Literal["milestones", "cosine"]
 Budget = Literal["sparse", "total"]
 Precision = Literal["auto", "fp32", "bf16"]
 Augment = Literal["auto", "none", "crop", "crop_flip"]
+
+SMALLEST_IMAGE = {"alexnet": 32, "vgg11": 16, "vgg16": 16, "vgg19": 16}  # side in pixels; other networks take any
+WITH_WIDTH = ("resnet20", "resnet32", "resnet56")
+IMAGE_SIDE = {"digits": 8, "fashion_mnist": 28, "cifar10": 32}  # of data sets whose images have one size
 
 REWIND = re.compile(r"none|init|epoch \d+")
 
@@ -64,6 +84,9 @@ class TrainingConfig:
     Attributes:
         epochs: sparse epochs; with budget "total", warm-up and sparse epochs together.
         milestones: epochs of the schedule after which the rate is multiplied by gamma; None is half and three quarters.
+        schedule: "cosine" falls from lr to 0 over the epochs instead.
+        lr_warmup_epochs: epochs over which the rate rises linearly to lr, before and inside the schedule.
+        clip_norm: largest norm of all gradients together; None clips nothing.
         budget: "sparse" restarts the schedule after pruning; "total" continues it where the warm-up ended.
     """
 
@@ -76,18 +99,10 @@ class TrainingConfig:
     milestones: tuple[int, ...] | None = None
     gamma: float = 0.1
     budget: Budget = "sparse"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DriveConfig:
-    """The DRIVE score and its rounds; every default here is an assumption (README, "Assumptions")."""
-
-    magnitude: float = 1.0
-    connection: float = 1.0
-    convergence: float = 1.0
-    normalize: Normalize = "mean"
-    density_schedule: DensitySchedule = "exponential"
-    score_batches: int = 1
+    schedule: Schedule = "milestones"
+    lr_warmup_epochs: int = 0
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +114,12 @@ class PrunableConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialConfig:
-    """Everything that decides one trial's numbers; under the same fingerprint equal configs give equal bits."""
+    """Everything that decides one trial's numbers; under the same fingerprint equal configs give equal bits.
+
+    Attributes:
+        width: factor of the channels of a CIFAR ResNet (WITH_WIDTH).
+        initialization: whether Kaiming's variance counts a layer's inputs or outputs.
+    """
 
     dataset: DatasetConfig
     model: str
@@ -114,6 +134,12 @@ class TrialConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     drive: DriveConfig = field(default_factory=DriveConfig)
     prunable: PrunableConfig = field(default_factory=PrunableConfig)
+    width: int = 1
+    initialization: Initialization = "fan_in"
+    snip: SnipConfig = field(default_factory=SnipConfig)
+    grasp: GraspConfig = field(default_factory=GraspConfig)
+    synflow: SynflowConfig = field(default_factory=SynflowConfig)
+    random: RandomConfig = field(default_factory=RandomConfig)
 
     @property
     def sparse_epochs(self) -> int:
@@ -129,7 +155,9 @@ class TrialConfig:
     @property
     def rounds(self) -> int:
         """Pruning rounds that this trial really runs: none for the dense baseline."""
-        return 0 if self.method == "dense" else self.prune_iterations
+        if self.method in SCORED_IN_ROUNDS:
+            return self.prune_iterations
+        return 1 if self.method in SCORED_ONCE else 0
 
     @property
     def rewind_epoch(self) -> int | None:
@@ -146,95 +174,6 @@ class TrialConfig:
     @property
     def warmup_lr(self) -> float:
         return self.training.lr if self.warmup.lr is None else self.warmup.lr
-
-
-Config = TypeVar("Config")
-
-
-def canonical(config: Any) -> dict[str, Any]:
-    """The fields of a config that differ from their default, nested, values typed first (1 for a float field is 1.0).
-
-    Leaving defaults out keeps old keys valid when an option is added; therefore a default never changes its meaning.
-    """
-    hints = _hints(type(config))
-    kept: dict[str, Any] = {}
-    for spec in fields(config):
-        value = getattr(config, spec.name)
-        if is_dataclass(value):
-            if nested := canonical(value):
-                kept[spec.name] = nested
-            continue
-        value = _typed(value, hints[spec.name])
-        if value != spec.default:
-            kept[spec.name] = list(value) if isinstance(value, tuple) else value
-    return kept
-
-
-def complete(config: TrialConfig) -> dict[str, Any]:
-    """Every field, nested, defaults included: what `status --json` shows of a trial."""
-    return asdict(config)
-
-
-def from_canonical(cls: type[Config], values: dict[str, Any]) -> Config:
-    """The config whose canonical form is `values`. Raises TypeError for an unknown field."""
-    hints = _hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise TypeError(f"{cls.__name__} has no field {unknown[0]!r}; known are {', '.join(hints)}")
-    typed: dict[str, Any] = {}
-    for name, value in values.items():
-        if is_dataclass(hints[name]) and isinstance(value, dict):
-            typed[name] = from_canonical(typing.cast(type[Any], hints[name]), value)
-        else:
-            typed[name] = _typed(tuple(value) if isinstance(value, list) else value, hints[name])
-    return cls(**typed)
-
-
-_HINTS: dict[type[Any], dict[str, Any]] = {}  # resolving the annotations of a class takes longer than hashing a trial
-
-
-def _hints(cls: type[Any]) -> dict[str, Any]:
-    if cls not in _HINTS:
-        _HINTS[cls] = typing.get_type_hints(cls)
-    return _HINTS[cls]
-
-
-def _typed(value: Any, hint: Any) -> Any:
-    """The value in the type of its field, so that 1 and 1.0 written for a float are one value."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if float in options and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if int in options and float not in options and isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
-
-
-def trial_key(config: TrialConfig, data_digest: str) -> str:
-    """16 hex digits that name the trial: a hash of its configuration, its data and the numerics of the code."""
-    return _digest({"config": canonical(config), "data": data_digest, "numerics": NUMERICS})
-
-
-def warmup_key(config: TrialConfig, data_digest: str) -> str:
-    """16 hex digits shared by all trials whose dense training begins in the same way, whatever its length."""
-    training = config.training
-    prefix = {
-        "dataset": canonical(config.dataset),
-        "model": config.model,
-        "seed": int(config.seed),
-        "precision": config.precision,
-        "lr": float(config.warmup_lr),
-        "batch_size": int(training.batch_size),
-        "momentum": float(training.momentum),
-        "nesterov": training.nesterov,
-        "weight_decay": float(training.weight_decay),
-    }
-    numerics = {name: NUMERICS[name] for name in ("data", "models", "training")}
-    return _digest({"prefix": prefix, "data": data_digest, "numerics": numerics})
-
-
-def _digest(content: dict[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def final_count(sparsity: float, prunable: int) -> int:

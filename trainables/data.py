@@ -7,6 +7,7 @@ Reads: datasets.py. Read by: training.py, pruning.py, phases.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -173,6 +174,25 @@ def scoring_batches(data: Data, batch_size: int, count: int, seed: int, round_: 
     for batch in range(count):
         chosen = order.roll(-batch * size)[:size]
         yield data.normalization.apply(data.train.images[chosen].float() / 255), data.train.labels[chosen]
+
+
+def class_balanced_batches(
+    data: Data, batch_size: int, per_class: int, seed: int, round_: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`per_class` seeded training images of every class without augmentation, fresh in every round, in mixed order.
+
+    In as few batches of at most `batch_size` as hold them, of sizes that differ by one at most. Batches that are ordered by
+    class, as in the public code of GraSP, would give BN statistics of half the classes. A class that has fewer images gives
+    all of them.
+    """
+    labels = data.train.labels.cpu()
+    count = min(per_class * data.num_classes, len(labels))
+    chosen = class_balanced(labels, count, derived_seed(seed, "score images", round_))
+    generator = torch.Generator().manual_seed(derived_seed(seed, "score", round_))
+    mixed = chosen[torch.randperm(len(chosen), generator=generator)]
+    for part in mixed.tensor_split(math.ceil(len(mixed) / batch_size)):
+        batch = part.to(data.train.labels.device)
+        yield data.normalization.apply(data.train.images[batch].float() / 255), data.train.labels[batch]
 
 
 def evaluation_batches(split: Split, normalization: Normalization) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,103 +1,36 @@
-"""Architectures by name, seeded initialisation, and which of their weights are prunable.
+"""Networks by name, seeded initialisation, and which of their weights are prunable.
 
 Input size and channels come from the data set. Initialisation draws from one seeded CPU generator, so weights do not
-depend on the device nor on what the process did before. Read by: phases.py, sparse_model.py.
+depend on the device nor on what the process did before. Reads: networks.py. Read by: phases.py, sparse_model.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d
 
-from trainables.config import Model, derived_seed
+from trainables.config import Initialization, Model, TrialConfig, derived_seed
 from trainables.failures import SettingError
+from trainables.networks import VGG, AlexNet, CifarResNet, ConvNet, LeNet300
+
+if TYPE_CHECKING:
+    from trainables.data import Data  # a saved model carries this file and nothing of the data
 
 SMALL_IMAGE = 64  # pixels; up to here a ResNet made for ImageNet would throw most of the image away in its stem
+CIFAR_RESNETS = {"resnet20": 20, "resnet32": 32, "resnet56": 56}
+VGGS = {"vgg11": 11, "vgg16": 16, "vgg19": 19}
+MODELS: tuple[str, ...] = get_args(Model)
 
 
-class ConvNet(nn.Module):
-    """Three small conv layers and a linear one, for images of 8 x 8 and up: 15,248 prunable weights for digits."""
-
-    def __init__(self, channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(16)
-        self.conv2 = nn.Conv2d(16, 32, 3, padding=1, stride=2, bias=False)
-        self.norm2 = nn.BatchNorm2d(32)
-        self.conv3 = nn.Conv2d(32, 32, 3, padding=1, bias=False)
-        self.norm3 = nn.BatchNorm2d(32)
-        self.head = nn.Linear(32 * 4, num_classes)
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        hidden = torch.relu(self.norm1(self.conv1(images_BCHW)))
-        hidden = torch.relu(self.norm2(self.conv2(hidden)))
-        hidden = torch.relu(self.norm3(self.conv3(hidden)))
-        pooled = avg_pool2d(hidden, hidden.shape[-1] // 2)  # 2 x 2; the adaptive kernel has no deterministic gradient on CUDA
-        logits: Tensor = self.head(pooled.flatten(1))
-        return logits
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions; where the shape changes the shortcut is a 1x1 convolution with BN (option B)."""
-
-    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels_out)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels_out)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or channels_in != channels_out:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False), nn.BatchNorm2d(channels_out)
-            )
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        hidden = torch.relu(self.norm1(self.conv1(x_BCHW)))
-        return torch.relu(self.norm2(self.conv2(hidden)) + self.shortcut(x_BCHW))
-
-
-class CifarResNet(nn.Module):
-    """ResNet for small images (He et al., arXiv:1512.03385, section 4.2) with 6n+2 layers and widths 16, 32, 64."""
-
-    def __init__(self, channels: int, num_classes: int, depth: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(16)
-        blocks: list[nn.Module] = []
-        width_in = 16
-        for width, stride in ((16, 1), (32, 2), (64, 2)):
-            for index in range((depth - 2) // 6):
-                blocks.append(ResidualBlock(width_in, width, stride if index == 0 else 1))
-                width_in = width
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(64, num_classes)
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        hidden = self.blocks(torch.relu(self.norm(self.conv(images_BCHW))))
-        logits: Tensor = self.head(hidden.mean(dim=(2, 3)))
-        return logits
-
-
-def _convnet(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    return ConvNet(image_shape[0], num_classes)
-
-
-def _resnet20(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    return CifarResNet(image_shape[0], num_classes, depth=20)
-
-
-def _resnet18(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """torchvision's ResNet-18; for images up to SMALL_IMAGE pixels its stem is one 3x3 convolution, without pooling."""
-    from torchvision.models import resnet18
+def _torchvision_resnet(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """torchvision's ResNet; for images up to SMALL_IMAGE pixels its stem is one 3x3 convolution, without pooling."""
+    from torchvision import models
 
     channels, height, width = image_shape
-    model: nn.Module = resnet18(num_classes=num_classes)
+    model: nn.Module = models.get_model(name, num_classes=num_classes)
     if max(height, width) <= SMALL_IMAGE:
         model.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         model.maxpool = nn.Identity()
@@ -106,30 +39,46 @@ def _resnet18(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     return model
 
 
-_BUILDERS: dict[str, Callable[[tuple[int, int, int], int], nn.Module]] = {
-    "convnet": _convnet,
-    "resnet20": _resnet20,
-    "resnet18": _resnet18,
-}
-MODELS: tuple[str, ...] = get_args(Model)
+def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int, width: int = 1) -> nn.Module:
+    """The network on the CPU with undefined weights; `initialize` or a state dict fills them.
 
-
-def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """The network on the CPU with undefined weights; `initialize` or a state dict fills them."""
+    Args:
+        width: factor of the channels of a CIFAR ResNet; 1 for every other network.
+    """
+    channels = image_shape[0]
     with torch.device("meta"):
-        model = _BUILDERS[name](image_shape, num_classes)
+        if name in CIFAR_RESNETS:
+            model: nn.Module = CifarResNet(channels, num_classes, CIFAR_RESNETS[name], width)
+        elif name in VGGS:
+            model = VGG(channels, num_classes, VGGS[name])
+        elif name == "convnet":
+            model = ConvNet(channels, num_classes)
+        elif name == "lenet300":
+            model = LeNet300(image_shape, num_classes)
+        elif name == "alexnet":
+            model = AlexNet(channels, num_classes)
+        else:
+            model = _torchvision_resnet(name, image_shape, num_classes)
     return model.to_empty(device="cpu")
 
 
-def initialize(model: nn.Module, seed: int) -> None:
-    """Sets every parameter and buffer: conv and linear weights Kaiming-normal (fan-in, ReLU), biases 0, BN the identity.
+def network_of(config: TrialConfig, data: Data) -> nn.Module:
+    """The trial's network for its data, with undefined weights."""
+    return build_model(config.model, data.image_shape, data.num_classes, config.width)
 
-    Source: He et al., arXiv:1502.01852; fan-in as in Synaptic-Flow and open_lth.
+
+def initialize(model: nn.Module, seed: int, mode: Initialization = "fan_in", purpose: str = "init") -> None:
+    """Sets every parameter and buffer: conv and linear weights Kaiming-normal (ReLU), biases 0, BN the identity.
+
+    Source: He et al., arXiv:1502.01852; fan-in as in Synaptic-Flow's VGG and open_lth, fan-out as in its ResNet-18 and GraSP.
+
+    Args:
+        purpose: names the stream of random numbers, beside the seed.
     """
-    generator = torch.Generator().manual_seed(derived_seed(seed, "init"))
+    generator = torch.Generator().manual_seed(derived_seed(seed, purpose))
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):

@@ -22,13 +22,14 @@ from trainables.checkpoint import (
     from_bytes,
     to_bytes,
 )
-from trainables.config import NUMERICS, TrialConfig, canonical
+from trainables.config import TrialConfig
 from trainables.data import Data, load_data
 from trainables.datasets import Source
 from trainables.failures import StopRequestedError, SupersededError, kind_of
+from trainables.keys import NUMERICS, canonical
 from trainables.masks import apply_masks, emptied_layers, full_masks, num_kept
 from trainables.metrics import MetricLog, points_from_lines
-from trainables.models import build_model, prunable_weights
+from trainables.models import network_of, prunable_weights
 from trainables.pruning import prune_round
 from trainables.records import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, RESULT
 from trainables.runtime import Runtime
@@ -125,9 +126,7 @@ class _Trial:
     def run(self) -> dict[str, Any]:
         self._publish_config()
         # A wrong pattern of prunable.exclude is told now, not after the warm-up.
-        prunable_weights(
-            build_model(self.config.model, self.data.image_shape, self.data.num_classes), self.config.prunable.exclude
-        )
+        prunable_weights(network_of(self.config, self.data), self.config.prunable.exclude)
         state = self._resumed() or self._start_of_pruning()
         if self.runtime.fingerprint() not in state.fingerprints:
             state.fingerprints.append(self.runtime.fingerprint())
@@ -148,7 +147,7 @@ class _Trial:
         content = self.files.read(CHECKPOINT)
         if content is None:
             return None
-        network = build_model(self.config.model, self.data.image_shape, self.data.num_classes)
+        network = network_of(self.config, self.data)
         try:
             state = from_bytes(content, self.runtime.place(network), self.config.training)
         except DamagedCheckpointError:

@@ -10,8 +10,9 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from trainables.config import TrialConfig, from_canonical
+from trainables.config import TrialConfig
 from trainables.datasets import Source
+from trainables.keys import from_canonical
 from trainables.runtime import Runtime, resolve_precision
 
 STEPS = 4  # of one measurement's smallest part; reading the loss at its end waits for the device
@@ -43,7 +44,7 @@ class Probe:
 
     def __init__(self, config: dict[str, Any], source: Source, runtime: Runtime) -> None:
         from trainables.data import Split, load_data
-        from trainables.models import build_model, initialize, prunable_weights
+        from trainables.models import initialize, network_of, prunable_weights
         from trainables.training import make_optimizer
 
         self.config = from_canonical(TrialConfig, config)
@@ -53,7 +54,7 @@ class Probe:
         images = STEPS * self.config.training.batch_size
         few = Split(images=data.train.images[:images], labels=data.train.labels[:images])
         self.data = replace(data, train=few if len(few) == images else data.train)
-        model = build_model(self.config.model, data.image_shape, data.num_classes)
+        model = network_of(self.config, data)
         initialize(model, self.config.seed)
         self.model = self.runtime.place(model)
         self.optimizer = make_optimizer(self.model, self.config.training)
@@ -62,7 +63,7 @@ class Probe:
     def ready(self) -> int:
         """Bytes of memory that a trial takes at most, of the GPU or of the process, after a few steps of every kind."""
         from trainables.data import scoring_batches
-        from trainables.pruning import scoring_gradients
+        from trainables.gradients import scoring_gradients
         from trainables.training import evaluate
 
         batches = scoring_batches(self.data, self.config.training.batch_size, 1, self.config.seed, 1)

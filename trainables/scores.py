@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainables.config import DriveConfig, Normalize, derived_seed
+from trainables.config import derived_seed
+from trainables.method_config import DriveConfig, Normalize
 
 TERMS = ("magnitude", "connection", "convergence")
 CORRELATION_SAMPLE = 50_000  # surviving weights

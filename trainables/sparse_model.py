@@ -106,7 +106,7 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     card = ModelCard(
         **fields | {"normalization": normalization, "image_shape": tuple(fields["image_shape"])},
     )
-    network = build_model(card.model, card.image_shape, card.num_classes)
+    network = build_model(card.model, card.image_shape, card.num_classes, card.config.get("width", 1))
     network.load_state_dict(tensors)
     network = network.to(memory_format=torch.channels_last)
     return SparseModel(network=network.eval(), masks=masks, card=card, sha256=sha256)

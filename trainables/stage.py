@@ -15,9 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trainables.config import TrialConfig, from_canonical
+from trainables.config import TrialConfig
 from trainables.datasets import Source
 from trainables.failures import StopRequestedError, TrialError, kind_of
+from trainables.keys import from_canonical
 from trainables.runtime import Runtime
 
 if TYPE_CHECKING:

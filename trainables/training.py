@@ -81,8 +81,10 @@ def train_epoch(
     for images_BCHW, labels_B in training_batches(data, training.batch_size, seed, epoch):
         with runtime.autocast():
             logits_BK = forward(runtime.arranged(images_BCHW))
-        loss = cross_entropy(logits_BK.float(), labels_B)
+        loss = cross_entropy(logits_BK.float(), labels_B, label_smoothing=training.label_smoothing)
         loss.backward()
+        if training.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if pruned:

@@ -17,7 +17,7 @@ from torch import nn
 from trainables.checkpoint import DamagedCheckpointError, SnapshotFiles, TrialState, from_bytes, to_bytes
 from trainables.config import TrialConfig
 from trainables.data import Data
-from trainables.models import build_model, initialize
+from trainables.models import initialize, network_of
 from trainables.runtime import Runtime
 from trainables.training import evaluate, make_optimizer, train_epoch
 
@@ -79,12 +79,14 @@ class Trunk:
             if state.phase == "warmup" and state.position == epoch:
                 return state
         network = self._network()
-        initialize(network, self.config.seed)  # before it is placed: random numbers are drawn in memory order
+        initialize(
+            network, self.config.seed, self.config.initialization
+        )  # before it is placed: random numbers are drawn in memory order
         network = self.runtime.place(network)
         return TrialState(model=network, optimizer=make_optimizer(network, self.config.training))
 
     def _network(self) -> nn.Module:
-        return build_model(self.config.model, self.data.image_shape, self.data.num_classes)
+        return network_of(self.config, self.data)
 
     def _train_one_epoch(self, state: TrialState) -> None:
         begun = time.perf_counter()

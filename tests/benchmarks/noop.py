@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trainables.config import NUMERICS
+from trainables.keys import NUMERICS
 from trainables.metrics import MetricLog
 from trainables.records import METRICS, MODEL, RESULT
 from trainables.stage import Settings, Stage

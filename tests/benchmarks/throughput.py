@@ -61,8 +61,9 @@ def measure(setting: Setting, root: str, seconds: float) -> float:
 
         steps = 8 if setting.model == "resnet20" else 2
         return images_per_second(root, setting.model, setting.threads, steps, device=setting.device)
-    from trainables.config import DatasetConfig, TrainingConfig, TrialConfig, canonical
+    from trainables.config import DatasetConfig, TrainingConfig, TrialConfig
     from trainables.datasets import Source
+    from trainables.keys import canonical
     from trainables.probe import Probe
     from trainables.runtime import Runtime
 

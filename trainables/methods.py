@@ -1,0 +1,127 @@
+"""The score of every surviving weight, by method: what `pruning.py` ranks.
+
+Shapes: S surviving weights of the whole network, layer by layer; scores are (S,), and a higher score is kept longer. To add a
+method is to add its options to method_config.py and its function here. Reads: scores.py, gradients.py, synflow.py,
+layer_densities.py. Read by: pruning.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from trainables.config import TrialConfig, derived_seed
+from trainables.data import Data
+from trainables.gradients import batches_of_round, hessian_gradient_products, scoring_gradients
+from trainables.layer_densities import erk_densities, fitted_counts, scores_for_counts
+from trainables.masks import Masks, flattened
+from trainables.runtime import Runtime
+from trainables.scores import drive_score, drive_terms
+from trainables.synflow import synaptic_flow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a round scores: the network with its masks applied.
+
+    Attributes:
+        alive: positions of the surviving weights in the flattened network; None is all.
+        keep: weights that the round will keep.
+    """
+
+    model: nn.Module
+    weights: Mapping[str, Tensor]
+    masks: Masks
+    alive: Tensor | None
+    keep: int
+    data: Data
+    config: TrialConfig
+    round_: int
+    runtime: Runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Scores (S,), the loss that they were taken at (None without data), and the raw terms of a score that has several."""
+
+    scores: Tensor
+    loss: Tensor | None = None
+    terms: dict[str, Tensor] = field(default_factory=dict)
+
+
+def scored(subject: Subject) -> Scored:
+    """The scores of the trial's method."""
+    return _SCORES[subject.config.method](subject)
+
+
+def _drive(subject: Subject) -> Scored:
+    """Magnitude, connection and convergence sensitivity together (scores.py)."""
+    loss, grads = _gradients(subject)
+    terms = drive_terms(flattened(subject.weights, subject.alive), flattened(grads, subject.alive))
+    return Scored(scores=drive_score(terms, subject.config.drive), loss=loss, terms=terms)
+
+
+def _snip(subject: Subject) -> Scored:
+    """|w dL/dw|, the size of dL/dc of a gate c = 1 on the weight (Lee et al., arXiv:1810.02340, equation 4).
+
+    The scored weights are those that are trained; the authors' code scores another initialisation. Not divided by its sum,
+    which changes no order.
+    """
+    options = subject.config.snip
+    batches = batches_of_round(subject.data, subject.config, subject.round_)
+    loss, grads = scoring_gradients(subject.model, subject.weights, batches, subject.runtime, options.batch_norm)
+    terms = drive_terms(flattened(subject.weights, subject.alive), flattened(grads, subject.alive))
+    return Scored(scores=terms["connection"], loss=loss)
+
+
+def _grasp(subject: Subject) -> Scored:
+    """w (H g), kept from the highest: removing w changes the gradient's squared norm by about -2 w (H g), so what feeds the
+    gradient flow stays (Wang et al., arXiv:2002.07376, equation 8; its score is -w (H g), the largest of which go)."""
+    options = subject.config.grasp
+    batches = list(batches_of_round(subject.data, subject.config, subject.round_))
+    loss, products = hessian_gradient_products(
+        subject.model, subject.weights, subject.masks, batches, subject.runtime, options.batch_norm, options.temperature
+    )
+    scores = flattened(subject.weights, subject.alive) * flattened(products, subject.alive)
+    return Scored(scores=scores, loss=loss)
+
+
+def _synflow(subject: Subject) -> Scored:
+    flow = synaptic_flow(subject.model, subject.weights, subject.data.image_shape)
+    return Scored(scores=flattened(flow, subject.alive))
+
+
+def _magnitude(subject: Subject) -> Scored:
+    return Scored(scores=flattened(subject.weights, subject.alive).abs())
+
+
+def _random(subject: Subject) -> Scored:
+    """A seeded order of each layer, and as many of its weights as `random.layers` says; drawn on the CPU."""
+    generator = torch.Generator().manual_seed(derived_seed(subject.config.seed, "random mask"))
+    device = next(iter(subject.weights.values())).device
+    if subject.config.random.layers == "uniform":
+        count = sum(weight.numel() for weight in subject.weights.values())
+        return Scored(scores=torch.rand(count, generator=generator, dtype=torch.float64).to(device))
+    sizes = {name: weight.numel() for name, weight in subject.weights.items()}
+    shapes = {name: tuple(weight.shape) for name, weight in subject.weights.items()}
+    densities = erk_densities(shapes, subject.keep / sum(sizes.values()))
+    order = {name: torch.randperm(size, generator=generator) for name, size in sizes.items()}
+    return Scored(scores=scores_for_counts(order, fitted_counts(densities, sizes, subject.keep)).to(device))
+
+
+def _gradients(subject: Subject) -> tuple[Tensor, dict[str, Tensor]]:
+    batches = batches_of_round(subject.data, subject.config, subject.round_)
+    return scoring_gradients(subject.model, subject.weights, batches, subject.runtime)
+
+
+_SCORES: dict[str, Callable[[Subject], Scored]] = {
+    "drive": _drive,
+    "snip": _snip,
+    "grasp": _grasp,
+    "synflow": _synflow,
+    "magnitude": _magnitude,
+    "random": _random,
+}
