@@ -7,7 +7,7 @@ depend on the device nor on what the process did before. Reads: networks.py. Rea
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,6 @@ from torch import Tensor, nn
 from trainables.config import Initialization, Model, TrialConfig, derived_seed
 from trainables.failures import SettingError
 from trainables.networks import VGG, AlexNet, CifarResNet, ConvNet, LeNet300
-
-if TYPE_CHECKING:
-    from trainables.data import Data  # a saved model carries this file and nothing of the data
 
 SMALL_IMAGE = 64  # pixels; up to here a ResNet made for ImageNet would throw most of the image away in its stem
 CIFAR_RESNETS = {"resnet20": 20, "resnet32": 32, "resnet56": 56}
@@ -62,9 +59,9 @@ def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int, 
     return model.to_empty(device="cpu")
 
 
-def network_of(config: TrialConfig, data: Data) -> nn.Module:
-    """The trial's network for its data, with undefined weights."""
-    return build_model(config.model, data.image_shape, data.num_classes, config.width)
+def network_of(config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """The trial's network, with undefined weights."""
+    return build_model(config.model, image_shape, num_classes, config.width)
 
 
 def initialize(model: nn.Module, seed: int, mode: Initialization = "fan_in", purpose: str = "init") -> None:

@@ -126,7 +126,7 @@ class _Trial:
     def run(self) -> dict[str, Any]:
         self._publish_config()
         # A wrong pattern of prunable.exclude is told now, not after the warm-up.
-        prunable_weights(network_of(self.config, self.data), self.config.prunable.exclude)
+        prunable_weights(network_of(self.config, self.data.image_shape, self.data.num_classes), self.config.prunable.exclude)
         state = self._resumed() or self._start_of_pruning()
         if self.runtime.fingerprint() not in state.fingerprints:
             state.fingerprints.append(self.runtime.fingerprint())
@@ -147,7 +147,7 @@ class _Trial:
         content = self.files.read(CHECKPOINT)
         if content is None:
             return None
-        network = network_of(self.config, self.data)
+        network = network_of(self.config, self.data.image_shape, self.data.num_classes)
         try:
             state = from_bytes(content, self.runtime.place(network), self.config.training)
         except DamagedCheckpointError:

@@ -54,7 +54,7 @@ class Probe:
         images = STEPS * self.config.training.batch_size
         few = Split(images=data.train.images[:images], labels=data.train.labels[:images])
         self.data = replace(data, train=few if len(few) == images else data.train)
-        model = network_of(self.config, data)
+        model = network_of(self.config, data.image_shape, data.num_classes)
         initialize(model, self.config.seed)
         self.model = self.runtime.place(model)
         self.optimizer = make_optimizer(self.model, self.config.training)

@@ -86,7 +86,7 @@ class Trunk:
         return TrialState(model=network, optimizer=make_optimizer(network, self.config.training))
 
     def _network(self) -> nn.Module:
-        return network_of(self.config, self.data)
+        return network_of(self.config, self.data.image_shape, self.data.num_classes)
 
     def _train_one_epoch(self, state: TrialState) -> None:
         begun = time.perf_counter()
