@@ -79,9 +79,10 @@ def baseline_of(setting: Setting, settings: list[Setting]) -> Setting | None:
 def panels(settings: list[Setting]) -> list[tuple[str, list[Setting]]]:
     """Title and settings of every heat map: one per sparsity and combination of other axes."""
     found: dict[str, list[Setting]] = {}
+    named = several_methods(settings)
     for setting in settings:
         if not setting.is_dense:
-            method = f"{setting.config.method}, " if several_methods(settings) else ""
+            method = f"{setting.config.method}, " if named else ""
             title = f"{method}sparsity {setting.config.sparsity!r}" + (f", {setting.others}" if setting.others else "")
             found.setdefault(title, []).append(setting)
     return list(found.items())
@@ -113,7 +114,7 @@ def _varying_keys(state: SweepState) -> list[str]:
 
 def _about_pruning(key: str) -> bool:
     """Whether a key has no meaning for a dense baseline."""
-    return key in ("method", "rewind") or key.startswith(("warmup.", "prunable.", *(f"{block}." for block in METHOD_BLOCKS)))
+    return key == "rewind" or key.startswith(("warmup.", "prunable.", *(f"{block}." for block in METHOD_BLOCKS)))
 
 
 def _setting(trials: list[TrialStatus], varying: list[str]) -> Setting:

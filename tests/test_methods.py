@@ -39,13 +39,13 @@ def network(name: str = "convnet", side: int = 8, channels: int = 1) -> nn.Modul
     return RUNTIME.place(model.double())
 
 
-def masks_of(config: TrialConfig, model: nn.Module | None = None) -> list[Masks]:
-    """The masks after every round on a network of the seed."""
-    model = model or network()
+def masks_of(config: TrialConfig, model: nn.Module | None = None, data: Data | None = None) -> list[Masks]:
+    """The masks after every round, on a convnet and on digits unless others are given."""
+    model, data = model or network(), data or digits()
     weights = prunable_weights(model)
     masks, made = full_masks(weights), []
     for round_ in range(1, config.rounds + 1):
-        masks, _ = prune_round(model, weights, masks, digits(), config, round_, RUNTIME)
+        masks, _ = prune_round(model, weights, masks, data, config, round_, RUNTIME)
         made.append(masks)
     return made
 
@@ -241,14 +241,10 @@ def test_synflow_keeps_every_layer_where_magnitude_empties_some() -> None:
 def masks_of_vgg(config: TrialConfig) -> Masks:
     model = build_model("vgg11", (1, 32, 32), 10)
     initialize(model, 0)
-    weights = prunable_weights(model)
     data = digits()
     images = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)  # neither method looks at one
     data = replace(data, train=replace(data.train, images=images, labels=data.train.labels[:1]))
-    masks = full_masks(weights)
-    for round_ in range(1, config.rounds + 1):
-        masks, _ = prune_round(model, weights, masks, data, config, round_, RUNTIME)
-    return masks
+    return masks_of(config, model, data)[-1]
 
 
 def test_random_masks_follow_the_seed_and_spread_evenly() -> None:

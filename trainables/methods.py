@@ -18,8 +18,9 @@ from trainables.data import Data
 from trainables.gradients import batches_of_round, hessian_gradient_products, scoring_gradients
 from trainables.layer_densities import erk_densities, fitted_counts, scores_for_counts
 from trainables.masks import Masks, flattened
+from trainables.method_config import BatchNormMode
 from trainables.runtime import Runtime
-from trainables.scores import drive_score, drive_terms
+from trainables.scores import connection_sensitivity, drive_score, drive_terms
 from trainables.synflow import synaptic_flow
 
 
@@ -59,8 +60,8 @@ def scored(subject: Subject) -> Scored:
 
 def _drive(subject: Subject) -> Scored:
     """Magnitude, connection and convergence sensitivity together (scores.py)."""
-    loss, grads = _gradients(subject)
-    terms = drive_terms(flattened(subject.weights, subject.alive), flattened(grads, subject.alive))
+    loss, weights_S, grads_S = _weights_and_gradients(subject)
+    terms = drive_terms(weights_S, grads_S)
     return Scored(scores=drive_score(terms, subject.config.drive), loss=loss, terms=terms)
 
 
@@ -70,11 +71,8 @@ def _snip(subject: Subject) -> Scored:
     The scored weights are those that are trained; the authors' code scores another initialisation. Not divided by its sum,
     which changes no order.
     """
-    options = subject.config.snip
-    batches = batches_of_round(subject.data, subject.config, subject.round_)
-    loss, grads = scoring_gradients(subject.model, subject.weights, batches, subject.runtime, options.batch_norm)
-    terms = drive_terms(flattened(subject.weights, subject.alive), flattened(grads, subject.alive))
-    return Scored(scores=terms["connection"], loss=loss)
+    loss, weights_S, grads_S = _weights_and_gradients(subject, subject.config.snip.batch_norm)
+    return Scored(scores=connection_sensitivity(weights_S, grads_S), loss=loss)
 
 
 def _grasp(subject: Subject) -> Scored:
@@ -112,9 +110,11 @@ def _random(subject: Subject) -> Scored:
     return Scored(scores=scores_for_counts(order, fitted_counts(densities, sizes, subject.keep)).to(device))
 
 
-def _gradients(subject: Subject) -> tuple[Tensor, dict[str, Tensor]]:
+def _weights_and_gradients(subject: Subject, batch_norm: BatchNormMode = "batch") -> tuple[Tensor, Tensor, Tensor]:
+    """The loss over the round's images, and the surviving weights with their gradients, (S,) each."""
     batches = batches_of_round(subject.data, subject.config, subject.round_)
-    return scoring_gradients(subject.model, subject.weights, batches, subject.runtime)
+    loss, grads = scoring_gradients(subject.model, subject.weights, batches, subject.runtime, batch_norm)
+    return loss, flattened(subject.weights, subject.alive), flattened(grads, subject.alive)
 
 
 _SCORES: dict[str, Callable[[Subject], Scored]] = {

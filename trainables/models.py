@@ -64,15 +64,12 @@ def network_of(config: TrialConfig, image_shape: tuple[int, int, int], num_class
     return build_model(config.model, image_shape, num_classes, config.width)
 
 
-def initialize(model: nn.Module, seed: int, mode: Initialization = "fan_in", purpose: str = "init") -> None:
+def initialize(model: nn.Module, seed: int, mode: Initialization = "fan_in") -> None:
     """Sets every parameter and buffer: conv and linear weights Kaiming-normal (ReLU), biases 0, BN the identity.
 
     Source: He et al., arXiv:1502.01852; fan-in as in Synaptic-Flow's VGG and open_lth, fan-out as in its ResNet-18 and GraSP.
-
-    Args:
-        purpose: names the stream of random numbers, beside the seed.
     """
-    generator = torch.Generator().manual_seed(derived_seed(seed, purpose))
+    generator = torch.Generator().manual_seed(derived_seed(seed, "init"))
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu", generator=generator)

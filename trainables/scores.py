@@ -22,7 +22,16 @@ def drive_terms(weights_S: Tensor, grads_S: Tensor) -> dict[str, Tensor]:
     |w g| is |dL/dc| of a gate c = 1 on the weight (connection sensitivity, SNIP, arXiv:1810.02340 eq. 4); |g| tells how far
     the weight is from convergence. Source: DRIVE, arXiv:2404.03687, as told by its abstract and public reviews.
     """
-    return {"magnitude": weights_S.abs(), "connection": (weights_S * grads_S).abs_(), "convergence": grads_S.abs()}
+    return {
+        "magnitude": weights_S.abs(),
+        "connection": connection_sensitivity(weights_S, grads_S),
+        "convergence": grads_S.abs(),
+    }
+
+
+def connection_sensitivity(weights_S: Tensor, grads_S: Tensor) -> Tensor:
+    """|w g|: SNIP's score, and one term of DRIVE's."""
+    return (weights_S * grads_S).abs_()
 
 
 def drive_score(terms: dict[str, Tensor], config: DriveConfig) -> Tensor:
