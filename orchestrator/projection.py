@@ -52,7 +52,7 @@ def _params(config: TrialConfig, spec: SweepSpec) -> dict[str, str]:
     keys = [*AXES, *(key for key in spec.search if key not in AXES), "method", "model"]
     if config.method == "dense":
         keys.remove("prune_iterations")
-    return {key: str(values[key]) for key in keys} | {"dataset": config.dataset.name}
+    return {key: str(values[key]) for key in keys if key in values} | {"dataset": config.dataset.name}
 
 
 def sweep_opening(plan: Plan, storage: Storage) -> SweepOpening:
