@@ -16,7 +16,13 @@ from typing import Any
 from orchestrator.spec_fields import DEFAULT, TRIAL_KEYS, SweepSpec
 from trainables.config import IMAGE_SIDE, SMALLEST_IMAGE, WITH_WIDTH, TrialConfig
 from trainables.keys import from_canonical
-from trainables.method_config import METHOD_BLOCKS, SCORED_IN_ROUNDS
+from trainables.method_config import (
+    COUNTS_ITERATIONS,
+    DURING_TRAINING,
+    GRADUAL,
+    HANDS_A_MASK_TO_TRAINING,
+    METHOD_BLOCKS,
+)
 
 NAMED = ("warmup_epochs", "prune_iterations", "sparsity", "seed")  # parts of a name with a place of their own
 
@@ -44,9 +50,19 @@ def expand(spec: SweepSpec) -> list[TrialConfig]:
 
 def relevant(config: TrialConfig) -> TrialConfig:
     """The trial with everything that its method does not use at its default, so that it stands, and runs, only once."""
-    unused = {block: getattr(DEFAULT, block) for block in METHOD_BLOCKS if block != config.method}
-    if config.method not in SCORED_IN_ROUNDS:
+    method = config.method
+    unused = {block: getattr(DEFAULT, block) for block in METHOD_BLOCKS if block != method}
+    if method not in COUNTS_ITERATIONS:
         unused["prune_iterations"] = DEFAULT.prune_iterations
+    if method in DURING_TRAINING or method == "imp":  # which has a rewinding of its own
+        unused["rewind"] = DEFAULT.rewind
+    if method not in HANDS_A_MASK_TO_TRAINING:
+        unused["sanity"] = DEFAULT.sanity
+    elif method == "random":  # the lowest of random scores are random too
+        unused["sanity"] = replace(config.sanity, invert=DEFAULT.sanity.invert)
+    if method == "srste":
+        n, m = config.srste.n_of_m
+        unused["sparsity"] = (m - n) / m
     return replace(config, **unused)
 
 
@@ -94,7 +110,7 @@ def trial_names(configs: Sequence[TrialConfig]) -> list[str]:
         if config.method != "dense":
             name = f"{config.method}-" if len({one.method for one in pruned}) > 1 else ""
             name += f"w{config.warmup_epochs:0{max(2, width_w)}}"
-            if config.method in SCORED_IN_ROUNDS:
+            if config.method in COUNTS_ITERATIONS:
                 name += f"-i{config.prune_iterations:0{max(3, width_i)}}"
             name += f"-s{config.sparsity!r}"
         values = dotted_values(config)
@@ -158,6 +174,10 @@ def clashes(config: TrialConfig) -> Iterator[Clash]:
         yield Clash(factors, "not be 0 with both other factors 0", "raise one of the three")
     if (config.rewind_epoch or 0) > config.warmup_epochs:
         yield Clash(("rewind", "warmup_epochs"), "name an epoch <= warmup_epochs", "rewind less far or warm up longer")
+    for block in GRADUAL:
+        options = getattr(config, block)
+        if config.method == block and options.begin >= options.end:
+            yield Clash((f"{block}.begin", f"{block}.end"), f"be < {block}.end", "begin earlier or end later")
     if training.budget == "total" and training.epochs <= config.warmup_epochs:
         keys = ("training.epochs", "warmup_epochs")
         yield Clash(keys, "be > warmup_epochs with training.budget total", "train longer or warm up shorter")

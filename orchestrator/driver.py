@@ -188,7 +188,7 @@ def make_queue(plan: Plan, storage: Storage, chosen: Callable[[str], bool]) -> S
             key=trial.key,
             name=trial.name,
             config=canonical(trial.config),
-            work=trial.config.rounds + 10 * trial.config.sparse_epochs,
+            work=trial.config.rounds + 10 * (trial.config.level_epochs + trial.config.sparse_epochs),
             warmup_key=trial.warmup_key if share and trial.shares else None,
             lengths=trial.config.warmup_lengths,
         )

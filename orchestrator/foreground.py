@@ -17,6 +17,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from orchestrator.choices import answers_on, choices_of, read_choices
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, UserError
 from orchestrator.plan import Plan, PlannedTrial, make_plan
@@ -148,6 +151,7 @@ def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Stor
             shares_snapshots=plan.spec.share_warmups,
             checkpoint_seconds=plan.spec.checkpoint_seconds,
             metrics_seconds=0.0,
+            counts_of=StageFolders(made_in, None).layer_counts,
             on_progress=show,
             provenance={
                 "key": chosen.key,
@@ -171,13 +175,28 @@ def _runtime(plan: Plan, folder: SweepFolder) -> Runtime:
     return choices_of(resources, alone | answers_on(device, made)).runtime(resources)
 
 
+def print_layers(result: dict[str, Any]) -> None:
+    """The layer table of a result."""
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for column in ("layer", "shape", "kept", "density", "multiply-adds", "score"):
+        table.add_column(column, justify="left" if column == "layer" else "right")
+    for layer in result["layers"]:
+        score = f"{layer['score_mean']:.2e} ± {layer['score_std']:.1e}" if "score_mean" in layer else ""
+        shape = "x".join(str(size) for size in layer["shape"])
+        table.add_row(layer["name"], shape, str(layer["kept"]), f"{layer['density']:.4f}", f"{layer['kept_flops']:,}", score)
+    Console(highlight=False).print(table)
+
+
 def _tell(result: dict[str, Any], chosen: PlannedTrial, options: Namespace) -> int:
     if options.json:
         print(json.dumps(result, indent=1))
         return EXIT_DONE
     metrics = result["metrics"]
     print(f"{chosen.key} {chosen.name}: test/accuracy {metrics['test/accuracy']:.4f}, {metrics['cost/total_seconds']:.1f} s")
-    print(f"kept {result['kept_weights']} of {result['prunable_weights']} weights, model {result['model_bytes']} bytes")
+    print(f"kept {result['kept_weights']} of {result['prunable_weights']} weights, {result['live_weights']} on a live path")
+    speedup = metrics.get("model/theoretical_speedup", float("inf"))
+    print(f"{speedup:.1f} times fewer multiply-adds, model {result['model_bytes']} bytes")
+    print_layers(result)
     print(f"model_sha256 {result['model_sha256']}")
     if result["emptied_layers"]:
         print(f"emptied layers: {', '.join(result['emptied_layers'])}")

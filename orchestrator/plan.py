@@ -80,7 +80,7 @@ class Plan:
 
     def epochs(self) -> dict[str, int]:
         """Epochs that are left to train, with every warm-up trained anew by each trial and with shared ones."""
-        sparse = sum(trial.config.sparse_epochs for trial in self.unfinished)
+        sparse = sum(trial.config.level_epochs + trial.config.sparse_epochs for trial in self.unfinished)
         own = sum(max(trial.config.warmup_lengths, default=0) for trial in self.unfinished)
         shared = sum(warmup.lengths[-1] for warmup in self.warmups(unfinished_only=True))
         return {"unshared": sparse + own, "shared": sparse + (shared if self.spec.share_warmups else own)}
@@ -100,8 +100,8 @@ class Plan:
         """
         rates, sizes = [], []
         for result in _results_like(storage, self.trials[0].config):
-            epochs = from_canonical(TrialConfig, result["config"]).total_epochs
-            rates.append(result["metrics"]["cost/total_seconds"] / epochs)
+            config = from_canonical(TrialConfig, result["config"])
+            rates.append(result["metrics"]["cost/total_seconds"] / (config.level_epochs + config.total_epochs))
             sizes.append(result["model_bytes"])
         hours = sum(rates) / len(rates) * self.epochs()["shared"] / 3600 if rates else None
         return {"hours": hours, "bytes": round(sum(sizes) / len(sizes) * len(self.unfinished)) if sizes else None}

@@ -142,6 +142,8 @@ def _phase(trial: TrialStatus) -> str:
     config = trial.config
     if trial.phase == "prune":
         return f"pruning {trial.position}/{config['prune_iterations']}"
+    if trial.phase == "level":
+        return f"level {trial.position // config['training']['epochs'] + 1}"
     if trial.phase == "train":
         return f"training {trial.position}/{config['training']['epochs']}"
     return "warm-up" if trial.phase == "warmup" else "starting"

@@ -114,7 +114,7 @@ def _varying_keys(state: SweepState) -> list[str]:
 
 def _about_pruning(key: str) -> bool:
     """Whether a key has no meaning for a dense baseline."""
-    return key == "rewind" or key.startswith(("warmup.", "prunable.", *(f"{block}." for block in METHOD_BLOCKS)))
+    return key == "rewind" or key.startswith(("warmup.", "prunable.", "sanity.", *(f"{block}." for block in METHOD_BLOCKS)))
 
 
 def _setting(trials: list[TrialStatus], varying: list[str]) -> Setting:

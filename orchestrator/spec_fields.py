@@ -29,7 +29,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from trainables.config import REWIND, Augment, Budget, DatasetConfig, Initialization, Model, Precision, Schedule, TrialConfig
 from trainables.datasets import Source
-from trainables.method_config import BatchNormMode, DensitySchedule, Method, Normalize, RandomLayers
+from trainables.method_config import BatchNormMode, DensitySchedule, Method, Normalize
 
 DatasetName = Literal["digits", "cifar10", "fashion_mnist", "image_folder"]
 DEFAULT = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet")
@@ -193,48 +193,111 @@ class Drive(Part):
     )
 
 
+def _rounds(default: Any) -> Any:
+    return Field(default=default, description="How the share of kept weights falls over the iterations.")
+
+
+def _score_batches(default: int) -> Any:
+    return Field(default=default, ge=1, description="Training batches of one score, where it has no images_per_class.")
+
+
+def _images_per_class(default: int | None) -> Any:
+    return Field(default=default, description="Images of every class that score; null takes training batches.")
+
+
+def _batch_norm(default: Any) -> Any:
+    return Field(default=default, description="Statistics of BN while scoring: of the batch, or running ones.")
+
+
 class Snip(Part):
-    score_batches: Whole = Field(
-        default=DEFAULT.snip.score_batches, ge=1, description="Training batches that the gradient of one score is taken over."
-    )
-    images_per_class: Positive | None = Field(
-        default=DEFAULT.snip.images_per_class,
-        description="Score with so many images of every class, not training batches.",
-    )
-    batch_norm: BatchNormMode = Field(
-        default=DEFAULT.snip.batch_norm, description="Statistics of BN while scoring: of the batch, or running ones."
-    )
-    density_schedule: DensitySchedule = Field(
-        default=DEFAULT.snip.density_schedule, description="How the share of kept weights falls over the iterations."
-    )
+    score_batches: Whole = _score_batches(DEFAULT.snip.score_batches)
+    images_per_class: Positive | None = _images_per_class(DEFAULT.snip.images_per_class)
+    batch_norm: BatchNormMode = _batch_norm(DEFAULT.snip.batch_norm)
+    density_schedule: DensitySchedule = _rounds(DEFAULT.snip.density_schedule)
 
 
 class Grasp(Part):
     temperature: float = Field(default=DEFAULT.grasp.temperature, gt=0, description="Divides the class scores in the loss.")
-    images_per_class: Positive | None = Field(
-        default=DEFAULT.grasp.images_per_class, description="Images of every class that score; null takes training batches."
-    )
-    score_batches: Whole = Field(
-        default=DEFAULT.grasp.score_batches, ge=1, description="Training batches of one score, with images_per_class null."
-    )
-    batch_norm: BatchNormMode = Field(
-        default=DEFAULT.grasp.batch_norm, description="Statistics of BN while scoring: of the batch, or running ones."
-    )
-    density_schedule: DensitySchedule = Field(
-        default=DEFAULT.grasp.density_schedule, description="How the share of kept weights falls over the iterations."
-    )
+    images_per_class: Positive | None = _images_per_class(DEFAULT.grasp.images_per_class)
+    score_batches: Whole = _score_batches(DEFAULT.grasp.score_batches)
+    batch_norm: BatchNormMode = _batch_norm(DEFAULT.grasp.batch_norm)
+    density_schedule: DensitySchedule = _rounds(DEFAULT.grasp.density_schedule)
 
 
 class Synflow(Part):
-    density_schedule: DensitySchedule = Field(
-        default=DEFAULT.synflow.density_schedule, description="How the share of kept weights falls over the iterations."
-    )
+    density_schedule: DensitySchedule = _rounds(DEFAULT.synflow.density_schedule)
 
 
 class RandomPart(Part):
-    layers: RandomLayers = Field(
-        default=DEFAULT.random.layers, description="One density for all layers, or Erdos-Renyi-Kernel densities."
+    layers: Annotated[str, Says("uniform, erk, or the key of a trial, 16 hex digits")] = Field(
+        default=DEFAULT.random.layers,
+        pattern="^(uniform|erk|[0-9a-f]{16})$",
+        description="One density for all layers, Erdos-Renyi-Kernel densities, or the counts of a finished trial, by its key.",
     )
+
+
+class Imp(Part):
+    fraction: float = Field(
+        default=DEFAULT.imp.fraction, gt=0, lt=1, description="Share of the remaining weights that a level prunes."
+    )
+    exact: bool = Field(
+        default=DEFAULT.imp.exact,
+        description="Prune a little less at every level, so that the last ends on the sparsity; false ends at or beyond it.",
+    )
+
+
+def _begin(default: float) -> Any:
+    return Field(default=default, ge=0, lt=1, description="Share of the training after which gradual pruning begins.")
+
+
+def _end(default: float) -> Any:
+    return Field(default=default, gt=0, le=1, description="Share of the training after which the sparsity is reached.")
+
+
+def _initial_sparsity(default: float) -> Any:
+    return Field(default=default, ge=0, lt=1, description="Sparsity at the beginning of the training.")
+
+
+class Gmp(Part):
+    begin: float = _begin(DEFAULT.gmp.begin)
+    end: float = _end(DEFAULT.gmp.end)
+    initial_sparsity: float = _initial_sparsity(DEFAULT.gmp.initial_sparsity)
+
+
+class Granet(Part):
+    begin: float = _begin(DEFAULT.granet.begin)
+    end: float = _end(DEFAULT.granet.end)
+    initial_sparsity: float = _initial_sparsity(DEFAULT.granet.initial_sparsity)
+    regrow: float = Field(
+        default=DEFAULT.granet.regrow,
+        ge=0,
+        lt=1,
+        description="Share of a layer's weights that an update exchanges at first; it falls along a cosine to a hundredth.",
+    )
+
+
+def _n_of_m(value: str) -> str:
+    n, _, m = value.partition(":")
+    if not 0 < int(n) < int(m):
+        raise ValueError("not N of M")
+    return value
+
+
+class Srste(Part):
+    pattern: Annotated[str, AfterValidator(_n_of_m), Says("N:M with 0 < N < M, such as 2:4")] = Field(
+        default=DEFAULT.srste.pattern,
+        pattern="^[0-9]{1,3}:[0-9]{1,3}$",
+        description="Of every M weights along the input channels the N largest are kept; the sparsity follows from it.",
+    )
+    decay: float = Field(default=DEFAULT.srste.decay, ge=0, description="Extra decay of the weights that are not kept.")
+
+
+class Sanity(Part):
+    shuffle: bool = Field(default=DEFAULT.sanity.shuffle, description="Permute the final mask within every layer.")
+    reinitialize: bool = Field(
+        default=DEFAULT.sanity.reinitialize, description="Begin the sparse training from another initialisation."
+    )
+    invert: bool = Field(default=DEFAULT.sanity.invert, description="Keep the weights with the lowest scores.")
 
 
 class Prunable(Part):
@@ -271,6 +334,11 @@ class TrialPart(Part):
     grasp: Grasp = Field(default=Grasp(), description="Gradient signal preservation.")
     synflow: Synflow = Field(default=Synflow(), description="Synaptic flow; needs no data.")
     random: RandomPart = Field(default=RandomPart(), description="A random mask.")
+    imp: Imp = Field(default=Imp(), description="Iterative magnitude pruning: train, prune, rewind to the warm-up, again.")
+    gmp: Gmp = Field(default=Gmp(), description="Gradual magnitude pruning during training.")
+    granet: Granet = Field(default=Granet(), description="Gradual magnitude pruning during training, with regrowth.")
+    srste: Srste = Field(default=Srste(), description="N of every M weights, chosen anew at every step.")
+    sanity: Sanity = Field(default=Sanity(), description="What is left of a result without one part of the method.")
     width: Whole = Field(default=DEFAULT.width, ge=1, description="Factor of the channels of a CIFAR ResNet.")
     initialization: Initialization = Field(
         default=DEFAULT.initialization, description="Kaiming normal by the inputs or by the outputs of a layer."

@@ -238,6 +238,11 @@ class StageFolders:
         """Where a trial keeps its own warm-up while warm-ups are not shared."""
         return WarmupFolder(self.storage, f"trials/{key}/warmup", fingerprint_id)
 
+    def layer_counts(self, key: str) -> dict[str, int] | None:
+        """Kept weights by layer of a finished trial; None if there is no such trial."""
+        result = self.storage.read_json(trial_file(key, RESULT))
+        return None if result is None else {layer["name"]: layer["kept"] for layer in result["layers"]}
+
     def stop_requested(self) -> bool:
         """Whether the whole sweep was asked to stop."""
         return self.sweep is not None and self.storage.exists(f"sweeps/{self.sweep}/stop")

@@ -139,6 +139,20 @@ OTHER_VALUES: list[tuple[str, Any, bool]] = [
     ("grasp.density_schedule", "linear", False),
     ("synflow.density_schedule", "linear", False),
     ("random.layers", "erk", False),
+    ("imp.fraction", 0.5, False),
+    ("imp.exact", False, False),
+    ("gmp.begin", 0.1, False),
+    ("gmp.end", 1.0, False),
+    ("gmp.initial_sparsity", 0.5, False),
+    ("granet.begin", 0.1, False),
+    ("granet.end", 1.0, False),
+    ("granet.initial_sparsity", 0.0, False),
+    ("granet.regrow", 0.3, False),
+    ("srste.pattern", "1:4", False),
+    ("srste.decay", 0.0, False),
+    ("sanity.shuffle", True, False),
+    ("sanity.reinitialize", True, False),
+    ("sanity.invert", True, False),
 ]
 
 
@@ -226,7 +240,7 @@ def test_raising_a_numerics_integer_gives_new_trials(component: str, monkeypatch
 
 
 def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(TypeError, match=r"DriveConfig has no field 'magnitud'; known are magnitude, connection"):
+    with pytest.raises(TypeError, match=r"DriveConfig has no field 'magnitud'; known are .*magnitude, connection"):
         from_canonical(DriveConfig, {"magnitud": 1.0})
 
 

@@ -21,6 +21,7 @@ from trainables import pruning
 from trainables.config import SMALLEST_IMAGE, DatasetConfig, TrainingConfig, TrialConfig
 from trainables.data import Data, Split, load_data, training_batches
 from trainables.keys import NUMERICS
+from trainables.masking import FixedMasks
 from trainables.masks import Masks, full_masks, keep_highest
 from trainables.method_config import DriveConfig
 from trainables.models import MODELS, build_model, initialize, prunable_weights
@@ -160,7 +161,7 @@ def of_scores(gaps: list[float], monkeypatch: pytest.MonkeyPatch) -> dict[str, A
         masks = full_masks(weights)
         config = replace(CONFIG, drive=drive)
         for round_ in range(1, 4):
-            masks, told = pruning.prune_round(model, weights, masks, digits(), config, round_, RUNTIME)
+            masks, told, _ = pruning.prune_round(model, weights, masks, digits(), config, round_, RUNTIME)
         bits = b"".join(np.packbits(mask.numpy().reshape(-1)).tobytes() for mask in masks.values())
         figures[f"{drive.normalize} masks"] = hashlib.sha256(bits).hexdigest()
         figures[f"{drive.normalize} loss"] = rounded(told["prune/loss"])
@@ -179,7 +180,15 @@ def of_training() -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for epoch, lr in enumerate((0.05, 0.005)):
         told = train_epoch(
-            model, optimizer, masks, digits(), training=CONFIG.training, lr=lr, seed=0, epoch=epoch, runtime=RUNTIME
+            model,
+            optimizer,
+            FixedMasks(model, masks),
+            digits(),
+            training=CONFIG.training,
+            lr=lr,
+            seed=0,
+            epoch=epoch,
+            runtime=RUNTIME,
         )
         figures[f"loss of epoch {epoch + 1}"] = rounded(told["train/loss"])
     figures["loss after them"] = rounded(evaluate(model, digits().test, digits().normalization, RUNTIME, "test")["test/loss"])

@@ -54,7 +54,7 @@ def test_rounds_land_on_their_counts_though_all_scores_are_equal() -> None:
             weight.fill_(0.01)
     masks = full_masks(weights)
     for round_ in range(1, 5):
-        masks, told = prune_round(
+        masks, told, _ = prune_round(
             model, weights, masks, load_data(config.dataset, DIGITS, DEVICE), config, round_, DETERMINISTIC
         )
         kept = kept_after_round(round_, 4, 0.98, 15_248, "exponential")

@@ -36,6 +36,7 @@ from trainables.checkpoint import TrialState, from_bytes
 from trainables.config import TrialConfig, final_count
 from trainables.data import load_data
 from trainables.failures import NonFiniteError, SettingError, StopRequestedError, SupersededError
+from trainables.masking import Masking
 from trainables.method_config import DriveConfig
 from trainables.models import build_model, initialize
 from trainables.phases import run_trial
@@ -336,7 +337,7 @@ def test_sparse_epochs_count_on_from_the_warmup_in_their_data_order(tmp_path: Pa
         data = load_data(config.dataset, DIGITS, "cpu")
         optimizer = make_optimizer(model, config.training)
         train_epoch(
-            model, optimizer, {}, data, training=config.training, lr=0.05, seed=config.seed, epoch=epoch, runtime=RUNTIME
+            model, optimizer, Masking(), data, training=config.training, lr=0.05, seed=config.seed, epoch=epoch, runtime=RUNTIME
         )
         return dict(model.state_dict())
 

@@ -19,6 +19,7 @@ from trainables import methods
 from trainables.config import TrialConfig
 from trainables.data import Data, load_data, scoring_batches, training_batches
 from trainables.gradients import scoring_gradients
+from trainables.masking import FixedMasks
 from trainables.masks import Masks, apply_masks, full_masks, num_kept
 from trainables.method_config import DriveConfig
 from trainables.models import build_model, initialize, prunable_weights
@@ -43,7 +44,7 @@ def masks_of_rounds(model: nn.Module, config: TrialConfig) -> list[Masks]:
     weights = prunable_weights(model)
     history = [full_masks(weights)]
     for round_ in range(1, config.rounds + 1):
-        masks, _ = prune_round(model, weights, history[-1], digits(), config, round_, RUNTIME)
+        masks, *_ = prune_round(model, weights, history[-1], digits(), config, round_, RUNTIME)
         history.append(masks)
     return history
 
@@ -69,7 +70,7 @@ def test_a_round_tells_what_it_did() -> None:
     config = tiny_config(prune_iterations=2, sparsity=0.9)
     model = network()
     weights = prunable_weights(model)
-    masks, told = prune_round(model, weights, full_masks(weights), digits(), config, 1, RUNTIME)
+    masks, told, _ = prune_round(model, weights, full_masks(weights), digits(), config, 1, RUNTIME)
     densities = [float(mask.double().mean()) for mask in masks.values()]
     assert told["prune/kept_weights"] == num_kept(masks)
     assert told["prune/sparsity"] == 1 - num_kept(masks) / PRUNABLE
@@ -89,7 +90,7 @@ def test_every_round_keeps_the_best_of_the_weights_that_are_left(how: Literal["m
         _, grads = scoring_gradients(model, weights, batches, RUNTIME)
         values = {name: weight.detach().numpy().copy() for name, weight in weights.items()}
         score = reference.drive_score(values, {n: g.numpy() for n, g in grads.items()}, before, (0.5, 2.0, 1.0), how)
-        masks, _ = prune_round(model, weights, masks, digits(), config, round_, RUNTIME)
+        masks, *_ = prune_round(model, weights, masks, digits(), config, round_, RUNTIME)
         kept = np.concatenate([score[name][mask.numpy()] for name, mask in masks.items()])
         dropped = np.concatenate([score[name][before[name] & ~mask.numpy()] for name, mask in masks.items()])
         assert len(kept) == kept_after_round(round_, 3, 0.9, PRUNABLE, "exponential")
@@ -106,7 +107,7 @@ def test_gradients_of_pruned_weights_decide_nothing(
     expected = masks_of_rounds(network(), config)[-1]
     model = network()
     weights = prunable_weights(model)
-    first, _ = prune_round(model, weights, full_masks(weights), digits(), config, 1, RUNTIME)
+    first, *_ = prune_round(model, weights, full_masks(weights), digits(), config, 1, RUNTIME)
     real = scoring_gradients
     spoilt: list[int] = []
 
@@ -116,7 +117,7 @@ def test_gradients_of_pruned_weights_decide_nothing(
         return loss, {name: grad.masked_fill(~first[name], float("nan")) for name, grad in grads.items()}
 
     monkeypatch.setattr(methods, "scoring_gradients", spoiling)
-    masks, told = prune_round(model, weights, first, digits(), config, 2, RUNTIME)
+    masks, told, _ = prune_round(model, weights, first, digits(), config, 2, RUNTIME)
     assert spoilt[0] > 1000  # they had gradients
     assert reference.positions(masks) == reference.positions(expected)
     assert all(np.isfinite(value) for value in told.values())
@@ -223,7 +224,7 @@ def train(model: nn.Module, optimizer: torch.optim.SGD, masks: Masks, config: Tr
     train_epoch(
         model,
         optimizer,
-        masks,
+        FixedMasks(model, masks),
         digits(),
         training=config.training,
         lr=config.training.lr,

@@ -14,6 +14,7 @@ from tests.trials import DIGITS, in_float64, tiny_config
 from trainables.checkpoint import TrialState, from_bytes, to_bytes
 from trainables.config import TrialConfig
 from trainables.data import Data, load_data, scoring_batches
+from trainables.masking import FixedMasks
 from trainables.masks import Masks, full_masks, num_kept
 from trainables.models import build_model, initialize, prunable_weights
 from trainables.pruning import prune_round
@@ -38,7 +39,7 @@ def epoch(state: TrialState, data: Data, runtime: Runtime, number: int, config: 
     return train_epoch(
         state.model,
         state.optimizer,
-        state.masks,
+        FixedMasks(state.model, state.masks),
         data,
         training=config.training,
         lr=config.training.lr,
@@ -54,7 +55,7 @@ def pruned(runtime: Runtime, data: Data, dtype: torch.dtype = torch.float32) -> 
     weights = prunable_weights(model)
     masks: Masks = full_masks(weights)
     for round_ in (1, 2):
-        masks, _ = prune_round(model, weights, masks, data, CONFIG, round_, runtime)
+        masks, *_ = prune_round(model, weights, masks, data, CONFIG, round_, runtime)
     return TrialState(model=model, optimizer=make_optimizer(model, CONFIG.training), masks=masks, phase="train")
 
 

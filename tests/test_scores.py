@@ -120,7 +120,7 @@ def test_the_preset_0_1_0_in_one_round_without_warmup_is_snip(normalize: Literal
         drive=DriveConfig(magnitude=0, connection=1, convergence=0, normalize=normalize),
     )
     data = load_data(config.dataset, DIGITS, "cpu")
-    masks, _ = prune_round(network, weights, full_masks(weights), data, config, 1, GIVEN_ORDER)
+    masks, *_ = prune_round(network, weights, full_masks(weights), data, config, 1, GIVEN_ORDER)
     assert reference.positions(masks) == expected
 
 

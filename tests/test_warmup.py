@@ -16,6 +16,7 @@ from trainables.checkpoint import DamagedCheckpointError, TrialState, from_bytes
 from trainables.config import TrialConfig
 from trainables.data import load_data
 from trainables.keys import warmup_key
+from trainables.masking import Masking
 from trainables.models import build_model, initialize
 from trainables.phases import run_trial
 from trainables.runtime import Runtime
@@ -73,7 +74,7 @@ def test_every_epoch_of_a_trunk_has_its_own_order_of_images(tmp_path: Path) -> N
     data = load_data(FOUR.dataset, DIGITS, "cpu")
     for epoch in range(2):
         train_epoch(
-            model, optimizer, {}, data, training=FOUR.training, lr=FOUR.training.lr, seed=0, epoch=epoch, runtime=RUNTIME
+            model, optimizer, Masking(), data, training=FOUR.training, lr=FOUR.training.lr, seed=0, epoch=epoch, runtime=RUNTIME
         )
     trunk_model = trunk(FOUR, new_storage(tmp_path)).state_at(2).model
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in trunk_model.state_dict().items())

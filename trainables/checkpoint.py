@@ -64,7 +64,12 @@ class DamagedCheckpointError(Exception):
 
 @dataclass(kw_only=True)
 class TrialState:
-    """Where a trial stands: `position` epochs or rounds of `phase` ("warmup", "prune" or "train") are done."""
+    """Where a trial stands: `position` epochs or rounds of `phase` are done.
+
+    Attributes:
+        phase: "warmup", "prune" (rounds), "level" (epochs of all levels of iterative magnitude pruning) or "train".
+        layer_scores: mean and spread of the last round's scores by layer.
+    """
 
     model: nn.Module
     optimizer: torch.optim.SGD
@@ -74,6 +79,7 @@ class TrialState:
     metrics: MetricLog = field(default_factory=MetricLog)
     seconds: dict[str, float] = field(default_factory=lambda: {"warmup": 0.0, "prune": 0.0, "train": 0.0})
     fingerprints: list[dict[str, Any]] = field(default_factory=list)
+    layer_scores: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def to_bytes(state: TrialState) -> bytes:
@@ -87,6 +93,7 @@ def to_bytes(state: TrialState) -> bytes:
         "position": state.position,
         "seconds": state.seconds,
         "fingerprints": state.fingerprints,
+        "layer_scores": state.layer_scores,
         "metrics": [point.to_json() for point in state.metrics.points()],
     }
     state_json = json.dumps(metadata)
@@ -121,6 +128,7 @@ def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig) -> Tr
             metrics=MetricLog(points_from_json(point) for point in metadata["metrics"]),
             seconds=metadata["seconds"],
             fingerprints=metadata["fingerprints"],
+            layer_scores=metadata.get("layer_scores", {}),
         )
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise DamagedCheckpointError(f"not a whole checkpoint: {error}") from error

@@ -13,13 +13,18 @@ from decimal import ROUND_FLOOR, Decimal
 from typing import Literal
 
 from trainables.method_config import (
-    SCORED_IN_ROUNDS,
+    COUNTS_ITERATIONS,
     SCORED_ONCE,
     DriveConfig,
+    GmpConfig,
+    GranetConfig,
     GraspConfig,
+    ImpConfig,
     Method,
     RandomConfig,
+    SanityConfig,
     SnipConfig,
+    SrsteConfig,
     SynflowConfig,
 )
 
@@ -140,6 +145,11 @@ class TrialConfig:
     grasp: GraspConfig = field(default_factory=GraspConfig)
     synflow: SynflowConfig = field(default_factory=SynflowConfig)
     random: RandomConfig = field(default_factory=RandomConfig)
+    imp: ImpConfig = field(default_factory=ImpConfig)
+    gmp: GmpConfig = field(default_factory=GmpConfig)
+    granet: GranetConfig = field(default_factory=GranetConfig)
+    srste: SrsteConfig = field(default_factory=SrsteConfig)
+    sanity: SanityConfig = field(default_factory=SanityConfig)
 
     @property
     def sparse_epochs(self) -> int:
@@ -150,18 +160,28 @@ class TrialConfig:
 
     @property
     def total_epochs(self) -> int:
+        """Epochs of the training that the final network has seen: those of imp's levels only choose its weights."""
         return self.warmup_epochs + self.sparse_epochs
 
     @property
     def rounds(self) -> int:
-        """Pruning rounds that this trial really runs: none for the dense baseline."""
-        if self.method in SCORED_IN_ROUNDS:
+        """Rounds of score and mask that this trial really runs, before, between or during training; levels for imp."""
+        if self.method in COUNTS_ITERATIONS:
             return self.prune_iterations
+        if self.method == "imp":
+            return imp_levels(self.sparsity, self.imp.fraction)
         return 1 if self.method in SCORED_ONCE else 0
+
+    @property
+    def level_epochs(self) -> int:
+        """Epochs that all levels of iterative magnitude pruning train; the sparse training comes after them."""
+        return self.rounds * self.sparse_epochs if self.method == "imp" else 0
 
     @property
     def rewind_epoch(self) -> int | None:
         """Warm-up epoch whose weights the sparse training starts from (0 is initialisation); None keeps the weights."""
+        if self.method == "imp":
+            return self.warmup_epochs
         if self.rewind == "none":
             return None
         return 0 if self.rewind == "init" else int(self.rewind.removeprefix("epoch "))
@@ -183,6 +203,15 @@ def final_count(sparsity: float, prunable: int) -> int:
     """
     exact = (1 - Decimal(repr(float(sparsity)))) * prunable
     return int((exact + Decimal("0.5")).to_integral_value(rounding=ROUND_FLOOR))
+
+
+def imp_levels(sparsity: float, fraction: float) -> int:
+    """Levels after which pruning `fraction` of the rest at each leaves at most 1 - sparsity; 11 for 90 % by a fifth."""
+    density, left, levels = 1 - Decimal(repr(float(sparsity))), Decimal(1), 0
+    while left > density:
+        left *= 1 - Decimal(repr(float(fraction)))
+        levels += 1
+    return levels
 
 
 def derived_seed(seed: int, purpose: str, index: int = 0) -> int:

@@ -1,15 +1,19 @@
 """How many weights each layer keeps, where that is given and not found by a score.
 
-Shapes and sizes are those of the prunable weights, by name. Read by: methods.py.
+Shapes and sizes are those of the prunable weights, by name. Read by: methods.py, masking.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 import torch
 from torch import Tensor
+
+from trainables.failures import SettingError
+
+LayerCounts = Callable[[str], Mapping[str, int] | None]  # trial key -> kept weights by layer, None without a result
 
 
 def erk_densities(shapes: Mapping[str, Sequence[int]], density: float) -> dict[str, float]:
@@ -45,15 +49,30 @@ def fitted_counts(densities: Mapping[str, float], sizes: Mapping[str, int], tota
     return counts
 
 
-def scores_for_counts(order: Mapping[str, Tensor], counts: Mapping[str, int]) -> Tensor:
-    """One score for every weight of the network, so that the sum of `counts` highest are the first `counts` of every layer.
+def counts_of_trial(found: Mapping[str, int] | None, key: str, sizes: Mapping[str, int], total: int) -> dict[str, int]:
+    """The counts of another trial, if they are those of the same network at the same sparsity.
 
-    Args:
-        order: by layer a permutation, int64 (n,): the weights in the order in which they are to be kept.
+    Raises:
+        SettingError: that trial has no result, another network, or another number of weights.
     """
-    parts = []
-    for name, positions in order.items():
-        place = torch.empty_like(positions)
-        place[positions] = torch.arange(len(positions), device=positions.device)
-        parts.append(-(place + 1).double() / counts[name] if counts[name] else -(place + 2).double() * 1e9)
-    return torch.cat(parts)
+    if found is None:
+        raise SettingError(f"random.layers: trial {key} has no result in this storage; run it first")
+    if list(found) != list(sizes) or any(found[name] > sizes[name] for name in sizes):
+        raise SettingError(f"random.layers: trial {key} has another network; its layers are {', '.join(found)}")
+    if sum(found.values()) != total:
+        raise SettingError(
+            f"random.layers: trial {key} keeps {sum(found.values())} weights, this sparsity {total}; take its sparsity"
+        )
+    return dict(found)
+
+
+def random_masks(weights: Mapping[str, Tensor], counts: Mapping[str, int], seed: int) -> dict[str, Tensor]:
+    """Masks that keep `counts` weights of every layer, chosen evenly; drawn on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = {}
+    for name, weight in weights.items():
+        chosen = torch.randperm(weight.numel(), generator=generator)[: counts[name]]
+        mask = torch.zeros(weight.numel(), dtype=torch.bool)
+        mask[chosen] = True
+        masks[name] = mask.view(weight.shape).to(weight.device)
+    return masks

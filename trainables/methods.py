@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trainables.config import TrialConfig, derived_seed
 from trainables.data import Data
 from trainables.gradients import batches_of_round, hessian_gradient_products, scoring_gradients
-from trainables.layer_densities import erk_densities, fitted_counts, scores_for_counts
+from trainables.layer_densities import LayerCounts, counts_of_trial, erk_densities, fitted_counts, random_masks
 from trainables.masks import Masks, flattened
 from trainables.method_config import BatchNormMode
 from trainables.runtime import Runtime
@@ -31,6 +31,7 @@ class Subject:
     Attributes:
         alive: positions of the surviving weights in the flattened network; None is all.
         keep: weights that the round will keep.
+        counts_of: kept weights by layer of another trial, by its key.
     """
 
     model: nn.Module
@@ -42,6 +43,7 @@ class Subject:
     config: TrialConfig
     round_: int
     runtime: Runtime
+    counts_of: LayerCounts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +99,20 @@ def _magnitude(subject: Subject) -> Scored:
 
 
 def _random(subject: Subject) -> Scored:
-    """A seeded order of each layer, and as many of its weights as `random.layers` says; drawn on the CPU."""
-    generator = torch.Generator().manual_seed(derived_seed(subject.config.seed, "random mask"))
-    device = next(iter(subject.weights.values())).device
-    if subject.config.random.layers == "uniform":
-        count = sum(weight.numel() for weight in subject.weights.values())
-        return Scored(scores=torch.rand(count, generator=generator, dtype=torch.float64).to(device))
-    sizes = {name: weight.numel() for name, weight in subject.weights.items()}
-    shapes = {name: tuple(weight.shape) for name, weight in subject.weights.items()}
-    densities = erk_densities(shapes, subject.keep / sum(sizes.values()))
-    order = {name: torch.randperm(size, generator=generator) for name, size in sizes.items()}
-    return Scored(scores=scores_for_counts(order, fitted_counts(densities, sizes, subject.keep)).to(device))
+    """No order, or that of a random mask with as many weights of each layer as `random.layers` says."""
+    config, weights = subject.config, subject.weights
+    seed = derived_seed(config.seed, "random mask")
+    sizes = {name: weight.numel() for name, weight in weights.items()}
+    device = next(iter(weights.values())).device
+    if config.random.layers == "uniform":
+        generator = torch.Generator().manual_seed(seed)
+        return Scored(scores=torch.rand(sum(sizes.values()), generator=generator, dtype=torch.float64).to(device))
+    if config.random.layers == "erk":
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        counts = fitted_counts(erk_densities(shapes, subject.keep / sum(sizes.values())), sizes, subject.keep)
+    else:
+        counts = counts_of_trial(subject.counts_of(config.random.layers), config.random.layers, sizes, subject.keep)
+    return Scored(scores=flattened(random_masks(weights, counts, seed)).double())
 
 
 def _weights_and_gradients(subject: Subject, batch_norm: BatchNormMode = "batch") -> tuple[Tensor, Tensor, Tensor]:
@@ -124,4 +129,5 @@ _SCORES: dict[str, Callable[[Subject], Scored]] = {
     "synflow": _synflow,
     "magnitude": _magnitude,
     "random": _random,
+    "imp": _magnitude,  # of weights that were trained to the end
 }

@@ -1,8 +1,9 @@
 """One trial: warm-up -> pruning -> sparse training -> sparse model, resumable at every boundary.
 
-`run_trial` may be called again after any interruption; it continues from what is in the trial's folder and ends with the
-same bits and the same metric points. Reads: warmup.py, pruning.py, training.py, sparse_model.py. Read by: stage.py and
-orchestrator/cli.py (one trial in the foreground).
+Pruning is rounds of score and mask, or for `imp` levels of training, pruning and rewinding; methods that prune during training
+have none. `run_trial` may be called again after any interruption; it continues from what is in the trial's folder and ends with
+the same bits and the same metric points. Reads: warmup.py, pruning.py, training.py, sparse_model.py, outcome.py. Read by:
+stage.py and orchestrator/foreground.py.
 """
 
 from __future__ import annotations
@@ -22,20 +23,26 @@ from trainables.checkpoint import (
     from_bytes,
     to_bytes,
 )
-from trainables.config import TrialConfig
+from trainables.config import TrialConfig, derived_seed
 from trainables.data import Data, load_data
 from trainables.datasets import Source
 from trainables.failures import StopRequestedError, SupersededError, kind_of
+from trainables.footprint import footprint
 from trainables.keys import NUMERICS, canonical
-from trainables.masks import apply_masks, emptied_layers, full_masks, num_kept
+from trainables.layer_densities import LayerCounts
+from trainables.masking import Masking, first_masks, make_masking
+from trainables.masks import apply_masks, full_masks
+from trainables.method_config import DURING_TRAINING
 from trainables.metrics import MetricLog, points_from_lines
-from trainables.models import network_of, prunable_weights
-from trainables.pruning import prune_round
+from trainables.models import initialize, network_of, prunable_weights
+from trainables.outcome import costs, facts, size_metrics
+from trainables.pruning import mask_points, prune_round
 from trainables.records import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, RESULT
 from trainables.runtime import Runtime
+from trainables.sanity import shuffled
 from trainables.schedules import learning_rate
 from trainables.sparse_model import ModelCard, encode
-from trainables.training import evaluate, make_optimizer, train_epoch
+from trainables.training import evaluate, make_optimizer, measured, train_epoch
 from trainables.warmup import Trunk
 
 
@@ -49,6 +56,7 @@ class TrialContext:
         metrics_seconds: the same for metrics.jsonl; only published points are told to `on_progress`.
         on_progress: called at boundaries with the state, after its points were published.
         provenance: told in the result and part of nothing: key, data digest, revision.
+        counts_of: kept weights by layer of another trial, by its key.
     """
 
     source: Source
@@ -60,6 +68,7 @@ class TrialContext:
     metrics_seconds: float = 5.0
     on_progress: Callable[[TrialState], None] = lambda state: None
     provenance: dict[str, Any] = field(default_factory=dict)
+    counts_of: LayerCounts = lambda key: None
 
 
 def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
@@ -132,6 +141,8 @@ class _Trial:
             state.fingerprints.append(self.runtime.fingerprint())
         while state.phase == "prune":
             self._prune_one_round(state)
+        while state.phase == "level":
+            self._train_one_level_epoch(state)
         while state.position < self.config.sparse_epochs:
             self._train_one_epoch(state)
         return self._publish_result(state)
@@ -161,13 +172,17 @@ class _Trial:
             if length < self.config.warmup_epochs:  # a rewind will read the trunk there
                 self.trunk.state_at(length)
         state = self.trunk.state_at(self.config.warmup_epochs)
-        state.phase, state.position = "prune", 0
-        weights = prunable_weights(state.model, self.config.prunable.exclude)
-        state.masks = full_masks(weights)
         self._keep_published_points(state)
-        if self.config.rounds == 0:
-            state.metrics.record(0, {"prune/sparsity": 0.0})
+        state.phase, state.position = "level" if self.config.method == "imp" else "prune", 0
+        if self.config.method in DURING_TRAINING or self.config.rounds == 0:
+            state.masks = first_masks(state.model, self.config)
+            told = mask_points(state.masks)
+            state.metrics.record(0, told if self.config.method != "dense" else {"prune/sparsity": 0.0})
             self._start_of_training(state)
+            return state
+        state.masks = full_masks(prunable_weights(state.model, self.config.prunable.exclude))
+        if state.phase == "prune":
+            self._record_accuracy(state, 0, "before")
         return state
 
     def _keep_published_points(self, state: TrialState) -> None:
@@ -179,48 +194,106 @@ class _Trial:
         self._boundary(state)
 
     def _prune_one_round(self, state: TrialState) -> None:
-        begun = time.perf_counter()
-        weights = prunable_weights(state.model, self.config.prunable.exclude)
-        state.masks, told = prune_round(
-            state.model, weights, state.masks, self.data, self.config, state.position + 1, self.runtime
-        )
+        self._score_and_mask(state, state.position + 1)
         state.position += 1
-        state.metrics.record(state.position, told)
-        state.seconds["prune"] += time.perf_counter() - begun
         if state.position == self.config.rounds:
+            self._record_accuracy(state, state.position, "after")
             self._start_of_training(state)
         self._boundary(state, phase_ends=state.phase == "train")
 
+    def _train_one_level_epoch(self, state: TrialState) -> None:
+        """One epoch of iterative magnitude pruning; at the end of a level it prunes and rewinds (arXiv:1903.01611)."""
+        config = self.config
+        begun = time.perf_counter()
+        self._one_epoch(state, state.position % config.sparse_epochs)
+        state.position += 1
+        state.seconds["prune"] += time.perf_counter() - begun
+        level, rest = divmod(state.position, config.sparse_epochs)
+        if rest == 0:
+            self._record_accuracy(state, level, "before")
+            self._score_and_mask(state, level)
+            self._record_accuracy(state, level, "after")
+            if level == config.rounds:
+                self._start_of_training(state)
+            else:
+                self._begin_from(state, config.warmup_epochs)
+        self._boundary(state, phase_ends=state.phase == "train")
+
+    def _score_and_mask(self, state: TrialState, round_: int) -> None:
+        begun = time.perf_counter()
+        weights = prunable_weights(state.model, self.config.prunable.exclude)
+        state.masks, told, state.layer_scores = prune_round(
+            state.model, weights, state.masks, self.data, self.config, round_, self.runtime, self.context.counts_of
+        )
+        state.metrics.record(round_, told)
+        state.seconds["prune"] += time.perf_counter() - begun
+
+    def _record_accuracy(self, state: TrialState, step: int, when: str) -> None:
+        """The validation accuracy right before or after pruning; no cost of it, since no method needs it."""
+        found = measured(state.model, self.data.validation, self.data.normalization, self.runtime)
+        state.metrics.record(step, {f"prune/val_{name}_{when}": found[name] for name in found if name != "loss"})
+
     def _start_of_training(self, state: TrialState) -> None:
         """Weights as pruning left them, or those of an earlier epoch; momentum starts at zero either way."""
-        if self.config.rewind_epoch is not None:
-            earlier = self.trunk.state_at(self.config.rewind_epoch)
-            state.model.load_state_dict(earlier.model.state_dict())
-            apply_masks(prunable_weights(state.model, self.config.prunable.exclude), state.masks)
-        state.optimizer = make_optimizer(state.model, self.config.training)
+        config = self.config
+        if config.sanity.shuffle:
+            state.masks = shuffled(state.masks, config.seed)
+        if config.sanity.reinitialize:
+            self._begin_from(state, None)
+        elif config.rewind_epoch is not None:
+            self._begin_from(state, config.rewind_epoch)
+        elif config.sanity.shuffle:  # what the shuffled mask keeps was pruned before
+            self._begin_from(state, config.warmup_epochs)
+        else:
+            apply_masks(prunable_weights(state.model, config.prunable.exclude), state.masks)
+            state.optimizer = make_optimizer(state.model, config.training)
         state.phase, state.position = "train", 0
+
+    def _begin_from(self, state: TrialState, epoch: int | None) -> None:
+        """The weights and BN buffers of a warm-up epoch, or of another initialisation (None), under the masks, at rest."""
+        if epoch is None:
+            network = network_of(self.config, self.data.image_shape, self.data.num_classes)
+            initialize(network, derived_seed(self.config.seed, "reinitialize"), self.config.initialization)
+            state.model.load_state_dict(network.state_dict())
+        else:
+            state.model.load_state_dict(self.trunk.state_at(epoch).model.state_dict())
+        apply_masks(prunable_weights(state.model, self.config.prunable.exclude), state.masks)
+        state.optimizer = make_optimizer(state.model, self.config.training)
 
     def _train_one_epoch(self, state: TrialState) -> None:
         begun = time.perf_counter()
         config = self.config
-        first = config.warmup_epochs if config.training.budget == "total" else 0
+        told, masking = self._one_epoch(state, state.position)
+        state.position += 1
+        with masking.effective():
+            told |= evaluate(state.model, self.data.validation, self.data.normalization, self.runtime, "val")
+        state.seconds["train"] += time.perf_counter() - begun
+        step = config.warmup_epochs + state.position
+        if config.method in DURING_TRAINING:
+            state.masks = masking.masks
+            told |= mask_points(state.masks)
+        state.metrics.record(step, told)
+        if state.position < config.sparse_epochs:
+            self._boundary(state)
+
+    def _one_epoch(self, state: TrialState, done: int) -> tuple[dict[str, float], Masking]:
+        """Trains one epoch, after `done` others of the sparse training or of a level."""
+        config = self.config
+        steps = len(self.data.train) // config.training.batch_size
+        masking = make_masking(state.model, state.optimizer, state.masks, config, done * steps, config.sparse_epochs * steps)
         told = train_epoch(
             state.model,
             state.optimizer,
-            state.masks if config.rounds else {},
+            masking,
             self.data,
             training=config.training,
-            lr=learning_rate(first + state.position, config.training),
+            lr=learning_rate(done + (config.warmup_epochs if config.training.budget == "total" else 0), config.training),
             seed=config.seed,
-            epoch=config.warmup_epochs + state.position,
+            epoch=config.warmup_epochs + done,
             runtime=self.runtime,
+            first_step=done * steps,
         )
-        state.position += 1
-        told |= evaluate(state.model, self.data.validation, self.data.normalization, self.runtime, "val")
-        state.seconds["train"] += time.perf_counter() - begun
-        state.metrics.record(config.warmup_epochs + state.position, told)
-        if state.position < config.sparse_epochs:
-            self._boundary(state)
+        return told, masking
 
     def _boundary(self, state: TrialState, phase_ends: bool = False) -> None:
         """Publishes what is due: points first, then the checkpoint that carries them; ends here if told to stop.
@@ -255,11 +328,10 @@ class _Trial:
 
     def _publish_result(self, state: TrialState) -> dict[str, Any]:
         config, data = self.config, self.data
-        weights = prunable_weights(state.model, config.prunable.exclude)
-        apply_masks(weights, state.masks)  # -0.0 becomes 0.0
+        apply_masks(prunable_weights(state.model, config.prunable.exclude), state.masks)  # -0.0 becomes 0.0
         last_step = config.total_epochs
         state.metrics.record(last_step, evaluate(state.model, data.test, data.normalization, self.runtime, "test"))
-        prunable, kept = sum(weight.numel() for weight in weights.values()), num_kept(state.masks)
+        found = footprint(state.model, state.masks, data.image_shape)
         card = ModelCard(
             model=config.model,
             image_shape=data.image_shape,
@@ -267,8 +339,10 @@ class _Trial:
             normalization=data.normalization,
             config=canonical(config),
         )
-        model_file, model_sha256 = encode(state.model, state.masks, card)
-        state.metrics.record(last_step, self._costs(state) | {"model/bytes": float(len(model_file))})
+        pattern = config.srste.pattern if config.method == "srste" else None
+        model_file, model_sha256 = encode(state.model, state.masks, card, pattern)
+        told = costs(config, state.seconds) | size_metrics(found) | {"model/bytes": float(len(model_file))}
+        state.metrics.record(last_step, told)
 
         self.files.publish(MODEL, model_file)
         self.files.publish(METRICS, state.metrics.to_lines())
@@ -280,12 +354,7 @@ class _Trial:
             "model_bytes": len(model_file),
             "image_shape": list(data.image_shape),
             "num_classes": data.num_classes,
-            "prunable_weights": prunable,
-            "kept_weights": kept,
-            "emptied_layers": emptied_layers(state.masks),
-            "layers": [
-                {"name": name, "shape": list(mask.shape), "kept": int(mask.sum())} for name, mask in state.masks.items()
-            ],
+            **facts(config, state, found),
             "metrics": state.metrics.last_values(),
             "metric_points": len(state.metrics.points()),
             "fingerprints": state.fingerprints,
@@ -297,22 +366,3 @@ class _Trial:
         self.files.remove(ERROR)
         self.context.on_progress(state)
         return result
-
-    def _costs(self, state: TrialState) -> dict[str, float]:
-        """Seconds by phase and the search cost (warm-up and pruning) in dense-epoch equivalents.
-
-        An equivalent is one training epoch of this trial, so the figure does not depend on the machine.
-        """
-        warmup, prune, train = (state.seconds[phase] for phase in ("warmup", "prune", "train"))
-        epochs = self.config.total_epochs
-        epoch_seconds = (warmup + train) / epochs if epochs else 0.0
-        costs = {
-            "cost/warmup_seconds": warmup,
-            "cost/prune_seconds": prune,
-            "cost/search_seconds": warmup + prune,
-            "cost/total_seconds": warmup + prune + train,
-        }
-        if epoch_seconds:
-            costs["cost/prune_dense_epochs"] = prune / epoch_seconds
-            costs["cost/search_dense_epochs"] = (warmup + prune) / epoch_seconds
-        return costs

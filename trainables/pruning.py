@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from trainables.config import TrialConfig
+from trainables.config import TrialConfig, final_count
 from trainables.data import Data
+from trainables.layer_densities import LayerCounts
 from trainables.masks import Masks, apply_masks, keep_highest, survivors
 from trainables.method_config import DensitySchedule
 from trainables.methods import Subject, scored
@@ -20,6 +21,7 @@ from trainables.runtime import Runtime
 from trainables.schedules import kept_after_round
 from trainables.scores import term_correlations
 
+LayerScores = dict[str, dict[str, float]]  # by layer
 MOST_CORRELATIONS = 10  # rounds of one trial
 
 
@@ -31,8 +33,10 @@ def prune_round(
     config: TrialConfig,
     round_: int,
     runtime: Runtime,
-) -> tuple[Masks, dict[str, float]]:
-    """The masks after round `round_` (1-based), already applied to the weights, and what there is to tell about the round.
+    counts_of: LayerCounts = lambda key: None,
+) -> tuple[Masks, dict[str, float], LayerScores]:
+    """The masks after round `round_` (1-based), already applied to the weights; what there is to tell about the round; and
+    after the last one the mean and the standard deviation of every layer's scores, over the weights that it began with.
 
     Raises:
         NonFiniteError: a score is infinite or not a number.
@@ -51,27 +55,50 @@ def prune_round(
             config=config,
             round_=round_,
             runtime=runtime,
+            counts_of=counts_of,
         )
     )
-    kept_masks = keep_highest(found.scores, masks, kept)
+    scores = -found.scores if config.sanity.invert else found.scores
+    kept_masks = keep_highest(scores, masks, kept)
     apply_masks(weights, kept_masks)
 
-    layer_counts = torch.stack([mask.count_nonzero() for mask in kept_masks.values()]).tolist()
-    told = {"prune/sparsity": 1 - kept / sum(sizes), "prune/kept_weights": float(kept)}
+    told = mask_points(kept_masks)
     if found.loss is not None:
         told["prune/loss"] = float(found.loss)
-    told["prune/min_layer_density"] = min(count / size for count, size in zip(layer_counts, sizes, strict=True))
-    told["prune/emptied_layers"] = float(layer_counts.count(0))
     if found.terms and round_ in correlation_rounds(config.rounds):
         for term, correlation in term_correlations(found.scores, found.terms, config.seed).items():
             told[f"prune/rank_correlation_{term}"] = correlation
-    return kept_masks, told
+    return kept_masks, told, _layer_scores(found.scores, masks) if round_ == config.rounds else {}
+
+
+def mask_points(masks: Masks) -> dict[str, float]:
+    """What there is to tell about masks: sparsity, kept weights, the lowest density of a layer, and emptied layers."""
+    sizes = [mask.numel() for mask in masks.values()]
+    counts = torch.stack([mask.count_nonzero() for mask in masks.values()]).tolist()  # waits for the device once
+    return {
+        "prune/sparsity": 1 - sum(counts) / sum(sizes),
+        "prune/kept_weights": float(sum(counts)),
+        "prune/min_layer_density": min(count / size for count, size in zip(counts, sizes, strict=True)),
+        "prune/emptied_layers": float(counts.count(0)),
+    }
+
+
+def _layer_scores(scores_S: Tensor, masks: Masks) -> LayerScores:
+    """Mean and sample standard deviation of the scores by layer; an emptied layer has none, one weight has no deviation."""
+    parts = scores_S.split([int(mask.count_nonzero()) for mask in masks.values()])
+    return {
+        name: {"score_mean": float(part.double().mean()), "score_std": float(part.double().std()) if len(part) > 1 else 0.0}
+        for name, part in zip(masks, parts, strict=True)
+        if len(part)
+    }
 
 
 def _kept_after(round_: int, config: TrialConfig, prunable: int) -> int:
     """Weights kept after a round; before the first one all."""
     if round_ == 0:
         return prunable
+    if config.method == "imp" and not config.imp.exact:
+        return final_count(1 - (1 - config.imp.fraction) ** round_, prunable)
     # What is pruned in one round has no schedule.
     schedule: DensitySchedule = getattr(getattr(config, config.method, None), "density_schedule", "exponential")
     return kept_after_round(round_, config.rounds, config.sparsity, prunable, schedule)

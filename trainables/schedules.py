@@ -27,6 +27,18 @@ def kept_after_round(round_: int, rounds: int, sparsity: float, prunable: int, s
     return min(prunable, max(final, math.floor(share * prunable + 0.5)))
 
 
+def kept_on_cubic(round_: int, rounds: int, first_sparsity: float, sparsity: float, prunable: int) -> int:
+    """Weights kept after update `round_` (0 is before the first) of `rounds` on the way from one sparsity to another.
+
+    s_k = s + (s_0 - s) (1 - k/N)^3 (Zhu and Gupta, arXiv:1710.01878, equation 1), rounded half up; the last lands exactly on
+    `final_count`. Where it begins beyond the target, it is the target at once.
+    """
+    assert 0 <= round_ <= rounds, f"update {round_} of {rounds}"
+    final = final_count(sparsity, prunable)
+    share = 1.0 - (sparsity + (first_sparsity - sparsity) * (1 - round_ / rounds) ** 3)
+    return final if round_ == rounds else min(prunable, max(final, math.floor(share * prunable + 0.5)))
+
+
 def learning_rate(epoch: int, training: TrainingConfig) -> float:
     """Rate of epoch `epoch` (0-based) of the schedule.
 

@@ -1,8 +1,9 @@
 """Masks + kept values <-> one compact file, and `load_sparse_model()` to use it.
 
 The file is safetensors compressed with zstd: a packed bit mask and the kept values of every prunable weight, everything
-else dense, and what is needed to run the network as metadata. It holds no time, host or revision, so equal trials give
-equal files. Read by: phases.py, served_model.py, users.
+else dense, and what is needed to run the network as metadata. A weight that keeps N of every M along its input channels
+stands as hardware takes it: input channels last, kept values (rows, N/M of the columns), `patterns` naming the layer. It holds
+no time, host or revision, so equal trials give equal files. Read by: phases.py, served_model.py, users.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from trainables.masks import Masks
 from trainables.models import build_model
 from trainables.tensors import EVALUATION_BATCH, Normalization, tensors_sha256
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,10 +38,15 @@ class ModelCard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SparseModel:
-    """A loaded sparse model: the network in eval mode on the CPU, pruned weights zero, and its masks."""
+    """A loaded sparse model: the network in eval mode on the CPU, pruned weights zero, and its masks.
+
+    Attributes:
+        patterns: "N:M" of the weights that keep N of every M along their input channels, by name.
+    """
 
     network: nn.Module
     masks: Masks
+    patterns: dict[str, str]
     card: ModelCard
     sha256: str
 
@@ -56,23 +62,38 @@ class SparseModel:
             return torch.cat([self.network(part).float() for part in arranged])
 
 
-def encode(model: nn.Module, masks: Masks, card: ModelCard) -> tuple[bytes, str]:
-    """The file and its model_sha256, a hash over sorted names, shapes and bytes of what it holds."""
+def encode(model: nn.Module, masks: Masks, card: ModelCard, pattern: str | None = None) -> tuple[bytes, str]:
+    """The file and its model_sha256, a hash over sorted names, shapes and bytes of what it holds.
+
+    Args:
+        pattern: "N:M" that every pruned weight keeps along its input channels.
+    """
     import zstandard
 
+    patterns = {name: pattern for name, mask in masks.items() if pattern and not bool(mask.all())}
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         values = tensor.detach().cpu().contiguous()
         if name in masks:
             mask = masks[name].cpu()
+            if name in patterns:
+                values, mask = values.movedim(1, -1).contiguous(), mask.movedim(1, -1).contiguous()
+                _check_pattern(mask, patterns[name])
             tensors[f"{name}.mask"] = torch.from_numpy(np.packbits(mask.numpy().reshape(-1)))
-            tensors[f"{name}.kept"] = values[mask]
+            tensors[f"{name}.kept"] = values[mask].view(len(mask), -1) if name in patterns else values[mask]
         else:
             tensors[name] = values
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
-    header = {"format": FORMAT, "card": asdict(card), "shapes": shapes}
+    # Without patterns a file is as version 1 wrote it.
+    header = {"format": FORMAT if patterns else 1, "card": asdict(card), "shapes": shapes}
+    header |= {"patterns": patterns} if patterns else {}
     content = save(tensors, {"header": json.dumps(header, sort_keys=True)})
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(content), tensors_sha256(tensors)
+
+
+def _check_pattern(mask_channels_last: Tensor, pattern: str) -> None:
+    n, m = (int(number) for number in pattern.split(":"))
+    assert bool((mask_channels_last.view(-1, m).sum(1) == n).all()), f"not {pattern} along the input channels"
 
 
 def load_sparse_model(file: str | Path | bytes) -> SparseModel:
@@ -95,12 +116,15 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
 
     sha256 = tensors_sha256(tensors)
     masks: Masks = {}
+    patterns: dict[str, str] = header.get("patterns", {})
     for name, shape in header["shapes"].items():
-        count = int(np.prod(shape))
-        bits = np.unpackbits(tensors.pop(f"{name}.mask").numpy(), count=count).astype(bool)
-        masks[name] = torch.from_numpy(bits).view(shape)
-        kept = tensors.pop(f"{name}.kept")
-        tensors[name] = torch.zeros(shape, dtype=kept.dtype).masked_scatter_(masks[name], kept)
+        stored = [shape[0], *shape[2:], shape[1]] if name in patterns else shape
+        bits = np.unpackbits(tensors.pop(f"{name}.mask").numpy(), count=int(np.prod(shape))).astype(bool)
+        mask, kept = torch.from_numpy(bits).view(stored), tensors.pop(f"{name}.kept")
+        values = torch.zeros(stored, dtype=kept.dtype).masked_scatter_(mask, kept)
+        if name in patterns:
+            values, mask = values.movedim(-1, 1).contiguous(), mask.movedim(-1, 1).contiguous()
+        masks[name], tensors[name] = mask, values
     fields = header["card"]
     normalization = Normalization(**{name: tuple(values) for name, values in fields["normalization"].items()})
     card = ModelCard(
@@ -109,4 +133,4 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     network = build_model(card.model, card.image_shape, card.num_classes, card.config.get("width", 1))
     network.load_state_dict(tensors)
     network = network.to(memory_format=torch.channels_last)
-    return SparseModel(network=network.eval(), masks=masks, card=card, sha256=sha256)
+    return SparseModel(network=network.eval(), masks=masks, patterns=patterns, card=card, sha256=sha256)

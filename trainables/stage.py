@@ -11,7 +11,7 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,6 +36,9 @@ class Folders(Protocol):
 
     def private_warmups(self, key: str, fingerprint_id: str) -> SnapshotFiles:
         """The snapshots of one trial that shares none."""
+
+    def layer_counts(self, key: str) -> Mapping[str, int] | None:
+        """Kept weights by layer of another trial; None without a result."""
 
     def stop_requested(self) -> bool:
         """Whether the whole sweep was asked to stop."""
@@ -131,6 +134,7 @@ def _run(stage: Stage, settings: Settings, teller: _Teller) -> dict[str, Any]:
         metrics_seconds=settings.metrics_seconds,
         on_progress=teller.progress,
         provenance=settings.provenance | {"key": stage.key, "warmup_key": stage.warmup_key},
+        counts_of=settings.folders.layer_counts,
     )
     result = run_trial(config, context)
     # Pairs, since Tune flattens dicts in reports.

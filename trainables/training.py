@@ -1,6 +1,7 @@
 """One epoch of SGD under masks, and evaluation.
 
-No step waits for the device: loss and hits are summed there and read once per epoch. Read by: warmup.py, phases.py.
+No step waits for the device: loss and hits are summed there and read once per epoch. What happens to masks meanwhile:
+masking.py. Read by: warmup.py, phases.py.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from torch.nn.functional import cross_entropy
 from trainables.config import TrainingConfig, derived_seed
 from trainables.data import Data, Split, evaluation_batches, training_batches
 from trainables.failures import NonFiniteError
-from trainables.masks import Masks
+from trainables.masking import Masking
 from trainables.runtime import Runtime
 from trainables.tensors import Normalization
+
+TOP5_CLASSES = 100  # fewer classes are told by their top-1 accuracy alone
 
 
 def make_optimizer(model: nn.Module, training: TrainingConfig, momentum: dict[str, Tensor] | None = None) -> torch.optim.SGD:
@@ -45,7 +48,7 @@ def momentum_of(optimizer: torch.optim.SGD, model: nn.Module) -> dict[str, Tenso
 def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.SGD,
-    masks: Masks,
+    masking: Masking,
     data: Data,
     *,
     training: TrainingConfig,
@@ -53,11 +56,12 @@ def train_epoch(
     seed: int,
     epoch: int,
     runtime: Runtime,
+    first_step: int = 0,
 ) -> dict[str, float]:
-    """Trains in place; pruned weights are zero after every step, so no gradient, decay or momentum brings them back.
+    """Trains in place.
 
     Args:
-        masks: empty for dense training.
+        first_step: steps that were done before, as `masking` counts them.
         epoch: 0-based over the whole trial, warm-up included; decides order and augmentation.
 
     Returns:
@@ -72,23 +76,21 @@ def train_epoch(
         group["lr"] = lr
     device = data.train.labels.device
     forward = runtime.compiled(model)
-    parameters = dict(model.named_parameters())
-    pruned = [parameters[name].detach() for name in masks]
-    keep = [torch.empty_like(parameters[name]).copy_(mask) for name, mask in masks.items()]  # in the weight's memory order
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros((), dtype=torch.int64, device=device)
     seen = 0
-    for images_BCHW, labels_B in training_batches(data, training.batch_size, seed, epoch):
+    for step, (images_BCHW, labels_B) in enumerate(training_batches(data, training.batch_size, seed, epoch), first_step + 1):
+        masking.hide()
         with runtime.autocast():
             logits_BK = forward(runtime.arranged(images_BCHW))
         loss = cross_entropy(logits_BK.float(), labels_B, label_smoothing=training.label_smoothing)
         loss.backward()
+        masking.reveal()
         if training.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
         optimizer.step()
+        masking.enforce(step)
         optimizer.zero_grad(set_to_none=True)
-        if pruned:
-            torch._foreach_mul_(pruned, keep)
         loss_sum += loss.detach()
         hits += (logits_BK.detach().argmax(1) == labels_B).sum()
         seen += len(labels_B)
@@ -100,23 +102,35 @@ def train_epoch(
 
 
 def evaluate(model: nn.Module, split: Split, normalization: Normalization, runtime: Runtime, prefix: str) -> dict[str, float]:
-    """{prefix}/loss and {prefix}/accuracy over the whole split, each image counted once; empty for an empty split.
+    """{prefix}/loss, {prefix}/accuracy and from TOP5_CLASSES classes on {prefix}/top5_accuracy over the whole split.
+
+    Every image is counted once; empty for an empty split.
 
     Raises:
         NonFiniteError: the loss is infinite or not a number: the last step before has diverged.
     """
+    told = measured(model, split, normalization, runtime)
+    if told and not math.isfinite(told["loss"]):
+        raise NonFiniteError(f"the {prefix} loss became {told['loss']}")
+    return {f"{prefix}/{name}": value for name, value in told.items()}
+
+
+def measured(model: nn.Module, split: Split, normalization: Normalization, runtime: Runtime) -> dict[str, float]:
+    """The figures of `evaluate`, whatever they are: a network that was just pruned may have an infinite loss."""
     if not len(split):
         return {}
     model.eval()
     loss_sum = torch.zeros((), dtype=torch.float64, device=split.labels.device)
     hits = torch.zeros((), dtype=torch.int64, device=split.labels.device)
+    hits_top5: Tensor | None = None
     with torch.inference_mode():
         for images_BCHW, labels_B in evaluation_batches(split, normalization):
             with runtime.autocast():
                 logits_BK = model(runtime.arranged(images_BCHW))
             loss_sum += cross_entropy(logits_BK.float(), labels_B, reduction="sum")
             hits += (logits_BK.argmax(1) == labels_B).sum()
-    loss = float(loss_sum) / len(split)
-    if not math.isfinite(loss):
-        raise NonFiniteError(f"the {prefix} loss became {loss}")
-    return {f"{prefix}/loss": loss, f"{prefix}/accuracy": int(hits) / len(split)}
+            if logits_BK.shape[1] >= TOP5_CLASSES:
+                found = (logits_BK.topk(5, dim=1).indices == labels_B[:, None]).sum()
+                hits_top5 = found if hits_top5 is None else hits_top5 + found
+    told = {"loss": float(loss_sum) / len(split), "accuracy": int(hits) / len(split)}
+    return told if hits_top5 is None else told | {"top5_accuracy": int(hits_top5) / len(split)}

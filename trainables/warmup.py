@@ -17,6 +17,7 @@ from torch import nn
 from trainables.checkpoint import DamagedCheckpointError, SnapshotFiles, TrialState, from_bytes, to_bytes
 from trainables.config import TrialConfig
 from trainables.data import Data
+from trainables.masking import Masking
 from trainables.models import initialize, network_of
 from trainables.runtime import Runtime
 from trainables.training import evaluate, make_optimizer, train_epoch
@@ -93,7 +94,7 @@ class Trunk:
         told = train_epoch(
             state.model,
             state.optimizer,
-            {},
+            Masking(),
             self.data,
             training=self.config.training,
             lr=self.config.warmup_lr,

@@ -68,7 +68,7 @@ def compare(name: str, rounds: int, runtime: Runtime) -> tuple[list[float], list
 
     def one_round() -> None:
         nonlocal masks
-        masks, _ = prune_round(model, weights, masks, data, config, len(of_rounds) + 1, runtime)
+        masks, *_ = prune_round(model, weights, masks, data, config, len(of_rounds) + 1, runtime)
 
     for _ in range(rounds):
         of_passes.append(timed(bare))
