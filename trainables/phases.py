@@ -183,6 +183,8 @@ class _Trial:
         state.masks = full_masks(prunable_weights(state.model, self.config.prunable.exclude))
         if state.phase == "prune":
             self._record_accuracy(state, 0, "before")
+        else:  # every level begins at rest, the first one too
+            state.optimizer = make_optimizer(state.model, self.config.training)
         return state
 
     def _keep_published_points(self, state: TrialState) -> None:
