@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError
 
 STORAGE_TROUBLES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
-FILE_HELP = "sweep file, or the name of a ready sweep (digits, fashion-mnist, cifar10-resnet20)"
+FILE_HELP = "sweep file, or the name of a ready sweep such as digits or reference/cifar10-vgg16 (README)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     init = command("init", "write a commented sweep file to start from")
+    init.add_argument("--from", dest="ready", metavar="NAME", help="begin with a ready sweep, such as reference/cifar10-vgg16")
     init.add_argument("path", nargs="?", default="sweep.yaml", help="file to write (default: sweep.yaml)")
 
     plan = command("plan", "show what would run: trials, shared warm-ups, reused results, cost", file=True, json=True)

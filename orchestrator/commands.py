@@ -32,9 +32,9 @@ def init(options: Namespace) -> int:
     path = Path(options.path)
     if path.exists():
         raise UserError(f"{path} exists; give another name, or remove it first")
-    from orchestrator.spec import template
+    from orchestrator.spec import ready_sweep, template
 
-    path.write_text(template())
+    path.write_text(ready_sweep(options.ready) if options.ready else template())
     say(f"wrote {path}; `drive-sweep plan {path}` shows what it would run")
     return EXIT_DONE
 

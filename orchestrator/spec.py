@@ -7,7 +7,7 @@ Reads: yaml_lines.py, spec_fields.py, spec_errors.py, axes.py. Read by: plan.py,
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path as FilePath
@@ -28,6 +28,7 @@ __all__ = [
     "expand",
     "json_schema",
     "load_spec",
+    "ready_sweep",
     "ready_sweeps",
     "resolved",
     "spec_from_resolved",
@@ -91,14 +92,30 @@ class _Untitled(GenerateJsonSchema):
 
 
 def ready_sweeps() -> list[str]:
-    """Names of the sweeps that come with the program."""
-    names = [entry.name.removesuffix(".yaml") for entry in _sweeps().iterdir() if entry.name.endswith(".yaml")]
-    return sorted(name for name in names if name != TEMPLATE)
+    """Names of the sweeps that come with the program, such as digits or reference/cifar10-vgg16."""
+    return sorted(name for name in _names(_sweeps()) if name != TEMPLATE)
+
+
+def _names(folder: Traversable, prefix: str = "") -> Iterator[str]:
+    for entry in folder.iterdir():
+        if entry.name.endswith(".yaml"):
+            yield prefix + entry.name.removesuffix(".yaml")
+        elif entry.is_dir():
+            yield from _names(entry, f"{prefix}{entry.name}/")
 
 
 def template() -> str:
     """A commented sweep file with every key, to start from."""
     return _sweeps().joinpath(f"{TEMPLATE}.yaml").read_text(encoding="utf-8")
+
+
+def ready_sweep(name: str) -> str:
+    """The text of a sweep that comes with the program. Raises UserError if there is none of that name."""
+    known = ready_sweeps()
+    if name not in known:
+        way_out = did_you_mean(name, known) or f"; known are {', '.join(known)}"
+        raise UserError(f"--from: must be a ready sweep, got {name!r}{way_out}")
+    return _sweeps().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def _sweeps() -> Traversable:

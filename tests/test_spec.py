@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.axes import expand, trial_names
 from orchestrator.errors import EXIT_USER, UserError
-from orchestrator.spec import json_schema, load_spec, ready_sweeps, resolved, spec_from_resolved, template
+from orchestrator.spec import json_schema, load_spec, ready_sweep, ready_sweeps, resolved, spec_from_resolved, template
 from orchestrator.spec_fields import SEARCHABLE, TRIAL_KEYS, DatasetName, SweepSpec, keys
 from trainables.config import DatasetConfig, Model, TrialConfig
 from trainables.datasets import DATASETS, Source
@@ -432,6 +432,25 @@ def test_ready_sweeps_have_the_trials_they_tell_of(name: str, pruned: int, basel
     methods = [config.method for config in expand(load_spec(name))]
     assert methods == ["drive"] * pruned + ["dense"] * baselines
     assert name in ready_sweeps()
+
+
+@pytest.mark.parametrize("name", [name for name in ready_sweeps() if "/" in name])
+def test_recipes_name_their_source_and_hold_what_it_says(name: str) -> None:
+    text = ready_sweep(name)
+    folder, dataset = name.split("/")
+    if "tiny-imagenet" not in name and "/imagenet" not in name:  # not among the data sets yet
+        spec = load_spec(name)
+        assert spec.name == name.replace("/", "-")
+        assert dataset.startswith(spec.dataset.name)
+        assert expand(spec)
+        assert spec.training.milestones == ((60, 120) if folder == "synflow-parity" else (80, 120))
+    assert "arXiv:" in text
+    assert ("Assum" in text or "assum" in text) or folder != "reference"
+
+
+def test_a_ready_sweep_that_is_not_there_is_told() -> None:
+    with pytest.raises(UserError, match=r"--from: must be a ready sweep, got 'reference/cifar10-vgg17'; did you mean"):
+        ready_sweep("reference/cifar10-vgg17")
 
 
 def test_a_file_wins_over_the_ready_sweep_of_its_name() -> None:
