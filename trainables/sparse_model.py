@@ -102,6 +102,27 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     Raises:
         ValueError: the file is not a sparse model, is damaged, or is of a newer format.
     """
+    header, tensors = _unpacked(file)
+    sha256 = tensors_sha256(tensors)
+    masks, dense = _decoded(header, tensors)
+    fields = header["card"]
+    normalization = Normalization(**{name: tuple(values) for name, values in fields["normalization"].items()})
+    card = ModelCard(
+        **fields | {"normalization": normalization, "image_shape": tuple(fields["image_shape"])},
+    )
+    network = build_model(card.model, card.image_shape, card.num_classes, card.config.get("width", 1))
+    network.load_state_dict(dense)
+    network = network.to(memory_format=torch.channels_last)
+    return SparseModel(network=network.eval(), masks=masks, patterns=header.get("patterns", {}), card=card, sha256=sha256)
+
+
+def load_masks(file: str | Path | bytes) -> Masks:
+    """The masks of a file's path or content alone, without its network. Raises as `load_sparse_model` does."""
+    return _decoded(*_unpacked(file))[0]
+
+
+def _unpacked(file: str | Path | bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors as they are stored."""
     import zstandard
 
     content = file if isinstance(file, bytes) else Path(file).read_bytes()
@@ -113,24 +134,20 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
         raise ValueError(f"{'content' if isinstance(file, bytes) else file} is not a sparse model file: {error}") from error
     if header["format"] > FORMAT:
         raise ValueError(f"sparse model format {header['format']} is newer than {FORMAT}; update drive-sweep")
+    return header, tensors
 
-    sha256 = tensors_sha256(tensors)
+
+def _decoded(header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Masks, dict[str, Tensor]]:
+    """Masks, and every tensor dense, in the shapes of the network."""
     masks: Masks = {}
+    dense = dict(tensors)
     patterns: dict[str, str] = header.get("patterns", {})
     for name, shape in header["shapes"].items():
         stored = [shape[0], *shape[2:], shape[1]] if name in patterns else shape
-        bits = np.unpackbits(tensors.pop(f"{name}.mask").numpy(), count=int(np.prod(shape))).astype(bool)
-        mask, kept = torch.from_numpy(bits).view(stored), tensors.pop(f"{name}.kept")
+        bits = np.unpackbits(dense.pop(f"{name}.mask").numpy(), count=int(np.prod(shape))).astype(bool)
+        mask, kept = torch.from_numpy(bits).view(stored), dense.pop(f"{name}.kept")
         values = torch.zeros(stored, dtype=kept.dtype).masked_scatter_(mask, kept)
         if name in patterns:
             values, mask = values.movedim(-1, 1).contiguous(), mask.movedim(-1, 1).contiguous()
-        masks[name], tensors[name] = mask, values
-    fields = header["card"]
-    normalization = Normalization(**{name: tuple(values) for name, values in fields["normalization"].items()})
-    card = ModelCard(
-        **fields | {"normalization": normalization, "image_shape": tuple(fields["image_shape"])},
-    )
-    network = build_model(card.model, card.image_shape, card.num_classes, card.config.get("width", 1))
-    network.load_state_dict(tensors)
-    network = network.to(memory_format=torch.channels_last)
-    return SparseModel(network=network.eval(), masks=masks, patterns=patterns, card=card, sha256=sha256)
+        masks[name], dense[name] = mask, values
+    return masks, dense
