@@ -22,12 +22,12 @@ from orchestrator.errors import SetupError
 from orchestrator.mlflow_client import TrackingTarget, connect, tracking_problems
 from orchestrator.model_upload import KnownModel, SweepModels
 from orchestrator.run_records import Item, RunRecord, read_record
-from orchestrator.run_results import attach_model, log_dataset, points_on_model
+from orchestrator.run_results import attach_model, log_dataset, log_layers, points_on_model
 from orchestrator.store import Storage
 from orchestrator.sweep_runs import FAILURE_TAGS, SWEEP, Run, SweepRuns
 from trainables.metrics import Point
 
-PROJECTION = 1  # raised when ended runs should look different, so that the next sync brings them up to date
+PROJECTION = 2  # raised when ended runs should look different, so that the next sync brings them up to date
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +278,7 @@ class Mirror:
         on_model: dict[Point, dict[str, str]] = {}
         if record.result:
             log_dataset(self.runs, run, record)
+            log_layers(self.runs, run, record)
         if record.result and self.log_models:
             try:
                 model = attach_model(self.runs, self.models, run, item, record)
@@ -314,7 +315,8 @@ def _digest(item: Item, record: RunRecord, status: str) -> str:
 def _result_tags(record: RunRecord) -> dict[str, str]:
     result = record.result
     tags = {"drive.attempt": str(result["attempt"]), "drive.model_sha256": result["model_sha256"]}
-    return tags | ({"drive.revision": str(result["revision"])} if result.get("revision") else {})
+    told = {f"drive.{name}": str(result[name]) for name in ("revision", "mask_sha256", "device") if result.get(name)}
+    return tags | told
 
 
 def _failure_tags(record: RunRecord, message: str) -> dict[str, str]:

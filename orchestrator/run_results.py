@@ -1,4 +1,4 @@
-"""What a finished trial leaves in its run besides points and tags: its data set, and its sparse model.
+"""What a finished trial leaves in its run besides points and tags: its data set, its layer table, and its sparse model.
 
 Read by: mirror.py.
 """
@@ -14,6 +14,7 @@ from orchestrator.sweep_runs import Run, SweepRuns
 from trainables.metrics import Point
 
 MODEL_METRICS = ("test/accuracy", "val/accuracy", "prune/sparsity")
+LAYERS = "layers.json"
 
 
 def log_dataset(runs: SweepRuns, run: Run, record: RunRecord) -> None:
@@ -30,6 +31,14 @@ def log_dataset(runs: SweepRuns, run: Run, record: RunRecord) -> None:
     )
     context = InputTag("mlflow.data.context", "train, validation, test")
     runs.client.log_inputs(run.run_id, [DatasetInput(dataset, [context])])
+
+
+def log_layers(runs: SweepRuns, run: Run, record: RunRecord) -> None:
+    """Puts the layer table into the run's artifacts, in the form that MLflow shows as a table; again it changes nothing."""
+    layers = record.result["layers"]
+    columns = list(dict.fromkeys(column for layer in layers for column in layer))
+    rows = [[str(layer[column]) if column == "shape" else layer.get(column) for column in columns] for layer in layers]
+    runs.client.log_text(run.run_id, json.dumps({"columns": columns, "data": rows}), LAYERS)
 
 
 def attach_model(runs: SweepRuns, models: SweepModels, run: Run, item: Item, record: RunRecord) -> KnownModel:

@@ -214,6 +214,8 @@ def test_states_times_and_tags_follow_the_records(live: LiveSweep) -> None:
         "drive.model_sha256": result["model_sha256"],
         "drive.model_id": "sparse-w02-r0",
         "drive.revision": "abc1234",
+        "drive.mask_sha256": result["mask_sha256"],
+        "drive.device": result["device"],
         "drive.role": "trial",
         "drive.sweep": SWEEP,
         "drive.trial_key": item("w02-r0").key,
@@ -222,6 +224,17 @@ def test_states_times_and_tags_follow_the_records(live: LiveSweep) -> None:
     assert expected.items() <= done["tags"].items()
     ((dataset, _),) = done["inputs"]
     assert (dataset["name"], dataset["digest"]) == ("digits", DIGITS_DIGEST)
+
+
+def test_a_run_holds_the_layer_table_of_its_record(live: LiveSweep, tmp_path: Path) -> None:
+    content = Content(live.target)
+    (run,) = [run for run in content.runs if run.info.run_name == "w02-r0"]
+    file = Path(content.client.download_artifacts(run.info.run_id, "layers.json", str(tmp_path)))
+    table = json.loads(file.read_text())
+    result = record(live.storage, item("w02-r0"), "result.json")
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert rows == [layer | {"shape": str(layer["shape"])} for layer in result["layers"]]
+    assert {"kept", "density", "kept_flops", "score_mean", "score_std"} <= set(table["columns"])
 
 
 def test_the_model_shows_the_headline_metrics_with_their_data(live: LiveSweep) -> None:
@@ -426,10 +439,10 @@ def copies(storage: Storage, root: Path, number: int) -> tuple[Storage, list[Ite
 def test_a_trial_that_began_and_ended_between_two_sendings_takes_as_few_calls_in_a_large_sweep_as_in_a_small_one(
     live: LiveSweep, tmp_path: Path, log_models: bool
 ) -> None:
-    of_one = ["create_run", "log_inputs", "log_batch", "set_terminated"]
+    of_one = ["create_run", "log_inputs", "log_text", "log_batch", "set_terminated"]
     if log_models:
         upload = ["create_logged_model", "log_model_artifacts", "log_model_artifact", "finalize_logged_model", "log_outputs"]
-        of_one[2:2] = upload
+        of_one[3:3] = upload
     for number in (3, 12):
         root = tmp_path / str(number)
         target = new_target(root)
