@@ -73,7 +73,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 def to_html(comparison: Comparison) -> str:
     """The same tables as one section without a page around it."""
-    parts = [f"<h2>{html.escape(comparison.reference)} against the other methods</h2>"]
+    parts = [f"<section><h2>{html.escape(comparison.reference)} against the other methods</h2>"]
     for block in blocks(comparison):
         head = "".join(f"<th>{html.escape(column)}</th>" for column in block.columns)
         rows = "".join(
@@ -83,10 +83,10 @@ def to_html(comparison: Comparison) -> str:
         parts.append(
             f"<h3>{html.escape(block.title)}</h3>"
             f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-            f"<p class='remark'>{html.escape(block.note())}</p>"
+            + (f"<p class='remark'>{html.escape(block.note())}</p>" if block.notes else "")
         )
     parts += [f"<p class='remark'>{html.escape(line)}</p>" for line in remarks(comparison)]
-    return "".join(parts)
+    return "".join([*parts, "</section>"])
 
 
 def blocks(comparison: Comparison) -> list[Block]:
@@ -103,8 +103,9 @@ def remarks(comparison: Comparison) -> list[str]:
     """What a reader must know to read the tables rightly."""
     reference = comparison.reference
     lines = [
-        f"difference: test accuracy of {reference} minus the other's, paired by seed; ± is the sample standard deviation. In "
-        f"each cell both sides have their best setting by mean validation accuracy (chosen: iterations and own options).",
+        f"difference: test accuracy of {reference} minus the other's, paired by seed; ± is the sample standard deviation, n "
+        f"the number of seeds. In each cell both sides have their best setting by mean validation accuracy (chosen: its "
+        f"iterations and own options).",
         f"{BETTER} {reference} is better, {WORSE} {reference} is worse: two-sided paired t-test, p < {ALPHA}. ×: the other's "
         f"seconds over those of {reference}, of pruning alone and with the warm-up; below 1 the other is faster.",
         f"p values are not corrected for their number, {comparison.tests}: without any real difference about "
@@ -115,14 +116,14 @@ def remarks(comparison: Comparison) -> list[str]:
         "one seed" if pair.difference.std is None else "equal differences" for pair in everything if pair.difference.p is None
     )
     if untested["one seed"]:
-        lines.append(
-            f"{untested['one seed']} cells have one seed on both sides: no test; more seeds, for example search.seed=[0,1,2]"
-        )
+        lines.append(f"{untested['one seed']} comparisons have one seed: no test; more seeds, for example search.seed=[0,1,2]")
     if untested["equal differences"]:
-        lines.append(f"{untested['equal differences']} cells have the same difference in every seed: no test without spread")
+        lines.append(
+            f"{untested['equal differences']} comparisons have the same difference in every seed: no test without spread"
+        )
     unpaired = sum(len(pair.unpaired) for pair in everything)
     if unpaired:
-        lines.append(f"{unpaired} seeds were left out that only one side has finished")
+        lines.append(f"{unpaired} results were left out, since only one side has finished their seed")
     for (method, why), count in Counter((one.method, one.why) for one in comparison.left_out).items():
         lines.append(f"{method}: {count} cells of {reference} left out, {why}")
     return lines
@@ -132,7 +133,7 @@ def _detail(title: str, reference: str, other: str, pairs: Sequence[Pair]) -> li
     """One table for each combination of other axes, since a line has no room for them."""
     timed = other != "dense"
     times = ("prune\n×", "search\n×") if timed else ()
-    columns = ("sparsity", "warm-up", reference, other, "difference", "95 % interval", "p", "seeds", *times, "chosen")
+    columns = ("sparsity", "warm-up", reference, other, "difference", "95 % interval", "p", "n", *times, "chosen")
     found: dict[str, Block] = {}
     for pair in pairs:
         others = pair.cell.others
@@ -146,7 +147,7 @@ def _detail_row(pair: Pair, timed: bool, notes: dict[str, int]) -> Row:
     times = (_ratio(pair.prune_ratio), _ratio(pair.search_ratio)) if timed else ()
     sides = (pair.reference, pair.other) if timed else (pair.reference,)
     spread = "" if difference.std is None else f" ± {difference.std:.3f}"
-    interval = "" if difference.interval is None else "{:+.3f} {:+.3f}".format(*difference.interval)
+    interval = "" if difference.interval is None else "{:+.3f}…{:+.3f}".format(*difference.interval)
     cells = (
         repr(pair.cell.sparsity),
         str(pair.cell.warmup_epochs),

@@ -6,6 +6,9 @@ import io
 
 from orchestrator.grids import Grid
 
+DPI = 150
+SHOWN_DPI = 100  # on a page: all maps of a report at one scale, whatever their size
+
 
 def heat_map(grid: Grid, dense: float | None) -> bytes:
     """PNG of mean test accuracy; a frame marks the setting that validation chose, white fields have no trial."""
@@ -17,9 +20,9 @@ def heat_map(grid: Grid, dense: float | None) -> bytes:
     from matplotlib.patches import Rectangle
 
     values = np.full((len(grid.rows), len(grid.warmups)), np.nan)
-    margin = 0.9 + 0.09 * max(len(label) for label in grid.rows)
+    margin = 0.6 + 0.07 * max(len(label) for label in grid.rows)
     size = (margin + 0.9 + 1.15 * len(grid.warmups), 1.7 + 0.75 * len(grid.rows))
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     axes = figure.subplots()
     for place, field in grid.fields.items():
         assert field.setting.test is not None
@@ -46,7 +49,12 @@ def heat_map(grid: Grid, dense: float | None) -> bytes:
     reference = "" if dense is None else f"   (dense {dense:.3f})"
     axes.set_title(f"{grid.title}{reference}", fontsize=10)
     figure.colorbar(image, ax=axes, label="test accuracy")
-    figure.text(0.01, 0.005, "framed: chosen by validation accuracy", fontsize=6, color="crimson")
+    figure.supxlabel("framed: chosen by validation accuracy", x=0.01, ha="left", fontsize=6, color="crimson")
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()
+
+
+def shown_width(png: bytes) -> int:
+    """Width in CSS pixels at which a page shows a picture of `heat_map`."""
+    return int.from_bytes(png[16:20], "big") * SHOWN_DPI // DPI

@@ -100,9 +100,9 @@ def _method_grid(title: str, rows: dict[str, list[Setting]], with_choice: set[st
     fields: dict[tuple[int, int], Field] = {}
     for index, method in enumerate(ordered):
         counts = {_iterations(one) for one in rows[method]} if method in with_choice else set()
-        labels.append(f"{method} ({counts.pop()})" if len(counts) == 1 else method)
+        labels.append(f"{method} ({next(iter(counts))})" if len(counts) == 1 else method)
         for one in rows[method]:
-            note = _iterations(one) if counts else ""  # popped if the whole row has one count
+            note = _iterations(one) if len(counts) > 1 else ""
             fields[index, warmups.index(one.config.warmup_epochs)] = Field(setting=one, framed=one is best, note=note)
     return Grid(title=title, row_axis="method", rows=tuple(labels), warmups=tuple(warmups), fields=fields)
 

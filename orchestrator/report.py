@@ -17,7 +17,7 @@ from rich.text import Text
 
 from orchestrator.compare import Comparison, comparable, compare
 from orchestrator.compare_view import to_html
-from orchestrator.figures import heat_map
+from orchestrator.figures import heat_map, shown_width
 from orchestrator.grids import Grid, grids
 from orchestrator.results import Setting, baseline_of, config_name, fingerprint_counts, settings_of, several_methods
 from orchestrator.state import SweepFolder, SweepState
@@ -48,6 +48,8 @@ class Report:
             console.print(_terminal_map(grid))
         for line in self._remarks():
             console.print(line, style="dim", markup=False)
+        if self.comparison:
+            console.print(f"{self.comparison.reference} against the other methods: drive-sweep compare {self.sweep}")
 
     def to_json(self) -> dict[str, Any]:
         def spread(value: Any) -> dict[str, Any] | None:
@@ -81,7 +83,8 @@ class Report:
             for one in self.settings
         )
         maps = "".join(
-            f"<img alt='{html.escape(name)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+            f"<img alt='{html.escape(name)}' width={shown_width(png)}"
+            f" src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
             for name, png in self.figures().items()
         )
         remarks = "".join(f"<p class='remark'>{html.escape(line)}</p>" for line in self._remarks())
@@ -236,11 +239,12 @@ th, td {{ padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #e3
 th {{ color: #5b6875; font-weight: 600; }}
 tr.best td {{ background: #e3f6e8; font-weight: 600; }}
 tr.dense td {{ background: #eef4fb; }}
+section td, section th {{ padding: .25rem .65rem; }}
 h2 {{ font-size: 1.2rem; margin: 2.5rem 0 0; }}
 h3 {{ font-size: 1rem; margin: 1.2rem 0 0; }}
 td.win {{ background: #e3f6e8; font-weight: 600; }}
 td.lose {{ background: #fde7e4; font-weight: 600; }}
-img {{ width: min(100%, 34rem); margin: .5rem 1rem .5rem 0; vertical-align: top; }}
+img {{ max-width: 100%; margin: .5rem 1rem .5rem 0; vertical-align: top; }}
 .remark {{ color: #5b6875; font-size: .85rem; margin: .2rem 0; }}
 </style></head><body>
 <h1>{title}</h1><p>{summary}</p>
