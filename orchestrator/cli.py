@@ -105,6 +105,11 @@ def _parser() -> argparse.ArgumentParser:
     report = command("report", "show the results: a table, heat maps, the best trials", sweep=True, json=True)
     report.add_argument("--html", metavar="FILE", help="write the report as one HTML file")
 
+    compare = command(
+        "compare", "one method against every other: accuracy with a paired test over seeds, time", sweep=True, json=True
+    )
+    compare.add_argument("--method", metavar="METHOD", help="the method to compare with the others (default: drive)")
+
     ui = command("ui", "open the MLflow UI on a sweep; prints the link to the comparison of all its trials")
     ui.add_argument("name", metavar="NAME", nargs="?", help="name of the sweep (default: the newest)")
     ui.add_argument("--storage", metavar="FOLDER", help="where results are kept (default: ./runs)")

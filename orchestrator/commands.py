@@ -119,6 +119,23 @@ def report(options: Namespace) -> int:
     return EXIT_DONE
 
 
+def compare(options: Namespace) -> int:
+    from orchestrator.compare import REFERENCE
+    from orchestrator.compare import compare as compare_methods
+
+    folder = open_sweep(storage_from(options), options.name)
+    state = folder.read_state() or SweepState(sweep=options.name)
+    made = compare_methods(state, options.method or REFERENCE)
+    if options.json:
+        print(json.dumps(made.to_json(), indent=1))
+    else:
+        from orchestrator.compare_view import print_comparison
+        from orchestrator.report import terminal
+
+        print_comparison(made, terminal())
+    return EXIT_DONE
+
+
 def ui(options: Namespace) -> int:
     from orchestrator.projection import tracking_target
     from orchestrator.ui import compare_url, runs_url, serve

@@ -1,13 +1,16 @@
-"""Heat maps of a sweep: accuracy over warm-up and iterations, one picture per sparsity. Read by: report.py."""
+"""Grids of a sweep as pictures: accuracy over warm-up and iterations, or over warm-up and methods. Read by: report.py."""
 
 from __future__ import annotations
 
 import io
 
-from orchestrator.results import Setting
+from orchestrator.grids import Grid
+
+DPI = 150
+SHOWN_DPI = 100  # on a page: all maps of a report at one scale, whatever their size
 
 
-def heat_map(title: str, settings: list[Setting], dense: float | None) -> bytes:
+def heat_map(grid: Grid, dense: float | None) -> bytes:
     """PNG of mean test accuracy; a frame marks the setting that validation chose, white fields have no trial."""
     import matplotlib
 
@@ -16,34 +19,42 @@ def heat_map(title: str, settings: list[Setting], dense: float | None) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    warmups = sorted({setting.config.warmup_epochs for setting in settings})
-    rounds = sorted({setting.config.prune_iterations for setting in settings})
-    values = np.full((len(rounds), len(warmups)), np.nan)
-    figure = Figure(figsize=(1.8 + 1.15 * len(warmups), 1.7 + 0.75 * len(rounds)), dpi=150, layout="constrained")
+    values = np.full((len(grid.rows), len(grid.warmups)), np.nan)
+    margin = 0.6 + 0.07 * max(len(label) for label in grid.rows)
+    size = (margin + 0.9 + 1.15 * len(grid.warmups), 1.7 + 0.75 * len(grid.rows))
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    for setting in settings:
-        assert setting.test is not None
-        row, column = rounds.index(setting.config.prune_iterations), warmups.index(setting.config.warmup_epochs)
-        values[row, column] = setting.test.mean
-    image = axes.imshow(values, cmap="viridis", aspect="auto", origin="lower")
+    for place, field in grid.fields.items():
+        assert field.setting.test is not None
+        values[place] = field.setting.test.mean
+    image = axes.imshow(values, cmap="viridis", aspect="auto")
     middle = float(np.nanmin(values) + np.nanmax(values)) / 2
-    for setting in settings:
-        assert setting.test is not None
-        row, column = rounds.index(setting.config.prune_iterations), warmups.index(setting.config.warmup_epochs)
-        spread = "" if setting.test.std is None else f"\n± {setting.test.std:.3f}"
-        color = "black" if setting.test.mean > middle else "white"
-        axes.text(column, row, f"{setting.test.mean:.3f}{spread}", ha="center", va="center", color=color, fontsize=8)
-        if setting.best:
+    for (row, column), field in grid.fields.items():
+        test = field.setting.test
+        assert test is not None
+        lines = (
+            [f"{test.mean:.3f}"]
+            + ([f"± {test.std:.3f}"] if test.std is not None else [])
+            + ([field.note] if field.note else [])
+        )
+        color = "black" if test.mean > middle else "white"
+        axes.text(column, row, "\n".join(lines), ha="center", va="center", color=color, fontsize=8)
+        if field.framed:
             frame = Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor="crimson", linewidth=2.5)
             axes.add_patch(frame)
-    axes.set_xticks(range(len(warmups)), [str(epochs) for epochs in warmups])
-    axes.set_yticks(range(len(rounds)), [str(count) for count in rounds])
+    axes.set_xticks(range(len(grid.warmups)), [str(epochs) for epochs in grid.warmups])
+    axes.set_yticks(range(len(grid.rows)), grid.rows)
     axes.set_xlabel("warm-up epochs")
-    axes.set_ylabel("pruning iterations")
+    axes.set_ylabel("" if grid.row_axis == "method" else f"pruning {grid.row_axis}")
     reference = "" if dense is None else f"   (dense {dense:.3f})"
-    axes.set_title(f"{title}{reference}", fontsize=10)
+    axes.set_title(f"{grid.title}{reference}", fontsize=10)
     figure.colorbar(image, ax=axes, label="test accuracy")
-    figure.text(0.01, 0.005, "framed: chosen by validation accuracy", fontsize=6, color="crimson")
+    figure.supxlabel("framed: chosen by validation accuracy", x=0.01, ha="left", fontsize=6, color="crimson")
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()
+
+
+def shown_width(png: bytes) -> int:
+    """Width in CSS pixels at which a page shows a picture of `heat_map`."""
+    return int.from_bytes(png[16:20], "big") * SHOWN_DPI // DPI

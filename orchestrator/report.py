@@ -1,6 +1,6 @@
 """Results -> tables and heat maps, in the terminal, as one HTML file and as artifacts of the sweep's run.
 
-Reads: results.py, figures.py. Read by: sweep.py, commands.py.
+Reads: results.py, grids.py, figures.py, compare.py. Read by: sweep.py, commands.py.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.figures import heat_map
-from orchestrator.results import Setting, baseline_of, config_name, fingerprint_counts, panels, settings_of, several_methods
+from orchestrator.compare import Comparison, comparable, compare
+from orchestrator.compare_view import to_html
+from orchestrator.figures import heat_map, shown_width
+from orchestrator.grids import Grid, grids
+from orchestrator.results import Setting, baseline_of, config_name, fingerprint_counts, settings_of, several_methods
 from orchestrator.state import SweepFolder, SweepState
 from orchestrator.store import trial_file
 from trainables.keys import canonical
@@ -34,18 +37,19 @@ class Report:
     settings: list[Setting]
     counts: dict[str, int]
     fingerprints: list[str]
+    comparison: Comparison | None = None  # where the sweep has DRIVE and other methods
 
     def print(self) -> None:
         """The table and a heat map per sparsity on stdout, as wide as the terminal allows."""
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = PLAIN_WIDTH
+        console = terminal()
         console.print(self._table())
-        for title, members in panels(self.settings):
-            if len(members) > 1:
-                console.print(_terminal_map(title, members))
+        for grid in grids(self.settings):
+            console.print(f"test accuracy, {grid.title}", style="italic", markup=False)
+            console.print(_terminal_map(grid))
         for line in self._remarks():
             console.print(line, style="dim", markup=False)
+        if self.comparison:
+            console.print(f"{self.comparison.reference} against the other methods: drive-sweep compare {self.sweep}")
 
     def to_json(self) -> dict[str, Any]:
         def spread(value: Any) -> dict[str, Any] | None:
@@ -79,7 +83,8 @@ class Report:
             for one in self.settings
         )
         maps = "".join(
-            f"<img alt='{html.escape(name)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+            f"<img alt='{html.escape(name)}' width={shown_width(png)}"
+            f" src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
             for name, png in self.figures().items()
         )
         remarks = "".join(f"<p class='remark'>{html.escape(line)}</p>" for line in self._remarks())
@@ -90,16 +95,16 @@ class Report:
             rows=rows,
             maps=maps,
             remarks=remarks,
+            comparison=to_html(self.comparison) if self.comparison else "",
         )
 
     def figures(self) -> dict[str, bytes]:
         """File name -> PNG of every heat map with more than one field."""
         made = {}
-        for title, members in panels(self.settings):
-            if len(members) > 1:
-                name = "heatmap-" + title.replace("sparsity ", "s").replace(", ", "-").replace("/", "-")
-                dense = baseline_of(members[0], self.settings)
-                made[f"{name}.png"] = heat_map(title, members, dense.test.mean if dense and dense.test else None)
+        for grid in grids(self.settings):
+            name = "heatmap-" + grid.title.replace("sparsity ", "s").replace(", ", "-").replace("/", "-")
+            dense = baseline_of(grid.settings[0], self.settings)
+            made[f"{name}.png"] = heat_map(grid, dense.test.mean if dense and dense.test else None)
         return made
 
     def _columns(self) -> list[str]:
@@ -161,6 +166,14 @@ def _block(setting: Setting) -> tuple[str, float]:
     return setting.config.method, setting.config.sparsity
 
 
+def terminal() -> Console:
+    """Stdout, as wide as the terminal allows, PLAIN_WIDTH columns in a file or pipe."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
+
+
 def make_report(folder: SweepFolder, state: SweepState) -> Report:
     """The report of what has finished so far."""
     finished = [key for key, status in state.trials.items() if status.state == "finished"]
@@ -171,44 +184,48 @@ def make_report(folder: SweepFolder, state: SweepState) -> Report:
         settings=settings_of(state),
         counts=state.counts(),
         fingerprints=[f"{kind}: {count} trials" for kind, count in counts.most_common()],
+        comparison=compare(state) if comparable(state) else None,
     )
 
 
 def write_report(folder: SweepFolder, state: SweepState) -> dict[str, bytes]:
-    """Artifacts of the sweep's run by file name: the HTML page, the heat maps, the numbers, the sweep file."""
+    """Artifacts of the sweep's run by file name: the HTML page, the heat maps, the numbers, the sweep file.
+
+    With several methods compare.json is one of them.
+    """
     report = make_report(folder, state)
     if not report.settings:
         return {}
     artifacts = report.figures()
     artifacts["report.html"] = report.to_html().encode()
     artifacts["report.json"] = json.dumps(report.to_json(), indent=1).encode()
+    if report.comparison:
+        artifacts["compare.json"] = json.dumps(report.comparison.to_json(), indent=1).encode()
     artifacts["sweep.yaml"] = folder.storage.read(folder.file("sweep.yaml")) or b""
     return artifacts
 
 
-def _terminal_map(title: str, settings: list[Setting]) -> Table:
-    """Mean test accuracy over warm-up (columns) and iterations (rows), shaded from low to high."""
-    warmups = sorted({setting.config.warmup_epochs for setting in settings})
-    rounds = sorted({setting.config.prune_iterations for setting in settings}, reverse=True)
-    by_place = {(one.config.warmup_epochs, one.config.prune_iterations): one for one in settings}
-    means = [one.test.mean for one in settings if one.test]
+def _terminal_map(grid: Grid) -> Table:
+    """Mean test accuracy over warm-up (columns) and the grid's rows, shaded from low to high."""
+    means = [one.test.mean for one in grid.settings if one.test]
     low, high = min(means), max(means)
-    table = Table(title=f"test accuracy, {title}", title_justify="left", box=None, padding=(0, 0), header_style="dim")
-    table.add_column("iterations \\ warm-up", style="dim", justify="right")
-    for epochs in warmups:
+    table = Table(box=None, padding=(0, 0), header_style="dim")
+    table.add_column(f"{grid.row_axis} \\ warm-up", style="dim", justify="right")
+    for epochs in grid.warmups:
         table.add_column(str(epochs), justify="center", min_width=9)
-    for count in rounds:
+    for row, label in enumerate(grid.rows):
         cells: list[Text] = []
-        for epochs in warmups:
-            one = by_place.get((epochs, count))
-            if one is None or one.test is None:
+        for column in range(len(grid.warmups)):
+            field = grid.fields.get((row, column))
+            if field is None or field.setting.test is None:
                 cells.append(Text(""))
                 continue
-            share = (one.test.mean - low) / (high - low) if high > low else 1.0
+            share = (field.setting.test.mean - low) / (high - low) if high > low else 1.0
             shade = 236 + round(share * 12)  # grey ramp of 256-colour terminals
-            text = f"{one.test.mean:.4f}{'*' if one.best else ' '}"
-            cells.append(Text(f" {text} ", style=f"{'bold green' if one.best else 'white'} on color({shade})"))
-        table.add_row(f"{count} ", *cells)
+            note = f" ({field.note})" if field.note else ""
+            text = f"{field.setting.test.mean:.4f}{'*' if field.framed else ' '}{note}"
+            cells.append(Text(f" {text} ", style=f"{'bold green' if field.framed else 'white'} on color({shade})"))
+        table.add_row(f"{label} ", *cells)
     return table
 
 
@@ -222,12 +239,18 @@ th, td {{ padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #e3
 th {{ color: #5b6875; font-weight: 600; }}
 tr.best td {{ background: #e3f6e8; font-weight: 600; }}
 tr.dense td {{ background: #eef4fb; }}
-img {{ width: min(100%, 34rem); margin: .5rem 1rem .5rem 0; vertical-align: top; }}
+section td, section th {{ padding: .25rem .65rem; }}
+h2 {{ font-size: 1.2rem; margin: 2.5rem 0 0; }}
+h3 {{ font-size: 1rem; margin: 1.2rem 0 0; }}
+td.win {{ background: #e3f6e8; font-weight: 600; }}
+td.lose {{ background: #fde7e4; font-weight: 600; }}
+img {{ max-width: 100%; margin: .5rem 1rem .5rem 0; vertical-align: top; }}
 .remark {{ color: #5b6875; font-size: .85rem; margin: .2rem 0; }}
 </style></head><body>
 <h1>{title}</h1><p>{summary}</p>
 {maps}
 <div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>
 {remarks}
+{comparison}
 </body></html>
 """

@@ -1,7 +1,7 @@
 """State of a sweep -> results: mean and spread over seeds for every setting, the best setting of each sparsity.
 
 A setting is a configuration without its seed. The best is chosen by mean validation accuracy; test accuracy is shown beside
-it and decides nothing. Read by: report.py, figures.py.
+it and decides nothing. Read by: cells.py, report.py.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Setting:
     """One line of the table: a configuration apart from its seed, over the seeds that have finished.
 
     Attributes:
-        others: what else varies in the sweep, as `key=value`; empty in a plain sweep.
+        varied: what else varies in the sweep, by dotted key; empty in a plain sweep.
         missing: seeds of this setting that have not finished.
     """
 
     config: TrialConfig
-    others: str
+    varied: dict[str, Any]
     validation: Spread | None
     test: Spread | None
     search_seconds: float
@@ -54,6 +54,21 @@ class Setting:
     def is_dense(self) -> bool:
         return self.config.method == "dense"
 
+    @property
+    def others(self) -> str:
+        """What else varies in the sweep, as `key=value`."""
+        return _told(self.varied)
+
+    @property
+    def own_options(self) -> str:
+        """The part of `others` that is options of the setting's own method."""
+        return _told({key: value for key, value in self.varied.items() if _of_one_method(key)})
+
+    @property
+    def shared_options(self) -> str:
+        """The part of `others` that means the same for every method."""
+        return _told({key: value for key, value in self.varied.items() if not _of_one_method(key)})
+
 
 def settings_of(state: SweepState) -> list[Setting]:
     """The settings with at least one finished trial: dense first, then by other axes, sparsity, warm-up, iterations."""
@@ -65,15 +80,14 @@ def settings_of(state: SweepState) -> list[Setting]:
     made = [_setting(trials, varying) for trials in groups.values()]
     made = [setting for setting in made if setting.test is not None]
     made.sort(key=lambda one: (not one.is_dense, one.others, one.config.method, *_place(one)))
-    best = {id(_best_of(members)) for _, members in panels(made)}
+    best = {id(best_of(members)) for _, members in panels(made)}
     return [replace(setting, best=True) if id(setting) in best else setting for setting in made]
 
 
 def baseline_of(setting: Setting, settings: list[Setting]) -> Setting | None:
     """The dense setting that differs from this one in nothing but pruning, if there is one."""
-    wanted = {part for part in setting.others.split(", ") if part and not _about_pruning(part.partition("=")[0])}
-    dense = [one for one in settings if one.is_dense]
-    return next((one for one in dense if {part for part in one.others.split(", ") if part} == wanted), None)
+    wanted = {key: value for key, value in setting.varied.items() if not _about_pruning(key)}
+    return next((one for one in settings if one.is_dense and one.varied == wanted), None)
 
 
 def panels(settings: list[Setting]) -> list[tuple[str, list[Setting]]]:
@@ -114,7 +128,15 @@ def _varying_keys(state: SweepState) -> list[str]:
 
 def _about_pruning(key: str) -> bool:
     """Whether a key has no meaning for a dense baseline."""
-    return key == "rewind" or key.startswith(("warmup.", "prunable.", "sanity.", *(f"{block}." for block in METHOD_BLOCKS)))
+    return key == "rewind" or key.startswith(("warmup.", "prunable.", "sanity.")) or _of_one_method(key)
+
+
+def _of_one_method(key: str) -> bool:
+    return key.partition(".")[0] in METHOD_BLOCKS
+
+
+def _told(varied: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in varied.items())
 
 
 def _setting(trials: list[TrialStatus], varying: list[str]) -> Setting:
@@ -125,7 +147,7 @@ def _setting(trials: list[TrialStatus], varying: list[str]) -> Setting:
     search = [trial.metrics.get("cost/search_seconds", 0.0) for trial in finished]
     return Setting(
         config=from_canonical(TrialConfig, trials[0].config),
-        others=", ".join(f"{key}={values[key]}" for key in varying if key in values and not (is_dense and _about_pruning(key))),
+        varied={key: values[key] for key in varying if key in values and not (is_dense and _about_pruning(key))},
         validation=_spread(finished, "val/accuracy"),
         test=_spread(finished, "test/accuracy"),
         search_seconds=statistics.fmean(search) if search else 0.0,
@@ -146,7 +168,7 @@ def _place(setting: Setting) -> tuple[float, int, int]:
     return setting.config.sparsity, setting.config.warmup_epochs, setting.config.prune_iterations
 
 
-def _best_of(panel: list[Setting]) -> Setting | None:
+def best_of(panel: list[Setting]) -> Setting | None:
     """The setting with the highest mean validation accuracy; of equals the cheapest search wins."""
     ranked = [(one.validation.mean, -one.search_seconds, index) for index, one in enumerate(panel) if one.validation]
     return panel[max(ranked)[2]] if ranked else None

@@ -87,7 +87,7 @@ def test_missing_data_end_run_with_2_and_write_nothing(tmp_path: Path) -> None:
 
 
 def test_an_unknown_sweep_ends_with_2(tmp_path: Path) -> None:
-    for command in ("status", "logs", "stop", "resume", "report", "sync", "ui"):
+    for command in ("status", "logs", "stop", "resume", "report", "compare", "sync", "ui"):
         answer = drive_sweep(command, "nothing", "--storage", tmp_path / "runs", expect=2)
         assert "no sweep 'nothing'" in answer.stderr
     assert not (tmp_path / "runs").exists()
