@@ -149,6 +149,7 @@ def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Stor
             checkpoint_seconds=plan.spec.checkpoint_seconds,
             metrics_seconds=0.0,
             on_progress=show,
+            own=plan.own,
             provenance={
                 "key": chosen.key,
                 "warmup_key": chosen.warmup_key if chosen.shares else None,

@@ -27,15 +27,17 @@ from trainables.data import Data, load_data
 from trainables.datasets import Source
 from trainables.failures import StopRequestedError, SupersededError, kind_of
 from trainables.keys import NUMERICS, canonical
+from trainables.losses import check_loss
 from trainables.masks import apply_masks, emptied_layers, full_masks, num_kept
 from trainables.metrics import MetricLog, points_from_lines
 from trainables.models import network_of, prunable_weights
 from trainables.pruning import prune_round
-from trainables.records import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, RESULT
+from trainables.records import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, NETWORK, RESULT
 from trainables.runtime import Runtime
 from trainables.schedules import learning_rate
 from trainables.sparse_model import ModelCard, encode
 from trainables.training import evaluate, make_optimizer, train_epoch
+from trainables.user_code import NOTHING_OWN, OwnFiles, is_own, source_of
 from trainables.warmup import Trunk
 
 
@@ -49,6 +51,7 @@ class TrialContext:
         metrics_seconds: the same for metrics.jsonl; only published points are told to `on_progress`.
         on_progress: called at boundaries with the state, after its points were published.
         provenance: told in the result and part of nothing: key, data digest, revision.
+        own: where the user's own modules and weights lie; the result tells their digests.
     """
 
     source: Source
@@ -60,6 +63,7 @@ class TrialContext:
     metrics_seconds: float = 5.0
     on_progress: Callable[[TrialState], None] = lambda state: None
     provenance: dict[str, Any] = field(default_factory=dict)
+    own: OwnFiles = NOTHING_OWN
 
 
 def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
@@ -112,6 +116,9 @@ class _Trial:
         self.runtime = context.runtime
         self.begun_ms = int(time.time() * 1000)
         context.runtime.activate()
+        context.own.activate(config)
+        self.own_digests = context.own.used_by(config)
+        self.provenance = context.provenance | ({"own_digests": self.own_digests} if self.own_digests else {})
         self.data: Data = load_data(config.dataset, context.source, context.runtime.device)
         self.trunk = Trunk(
             config=config,
@@ -120,13 +127,15 @@ class _Trial:
             snapshots=context.snapshots,
             snapshot_seconds=context.checkpoint_seconds,
             after_epoch=self._after_warmup_epoch,
+            own=context.own,
         )
         self.last_checkpoint = self.last_metrics = time.monotonic()
 
     def run(self) -> dict[str, Any]:
         self._publish_config()
-        # A wrong pattern of prunable.exclude is told now, not after the warm-up.
+        # A wrong pattern of prunable.exclude, or a wrong function of the user's, is told now, not after the warm-up.
         prunable_weights(network_of(self.config, self.data.image_shape, self.data.num_classes), self.config.prunable.exclude)
+        check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
         state = self._resumed() or self._start_of_pruning()
         if self.runtime.fingerprint() not in state.fingerprints:
             state.fingerprints.append(self.runtime.fingerprint())
@@ -137,7 +146,7 @@ class _Trial:
         return self._publish_result(state)
 
     def _publish_config(self) -> None:
-        record = self.context.provenance | {"config": canonical(self.config), "numerics": NUMERICS}
+        record = self.provenance | {"config": canonical(self.config), "numerics": NUMERICS}
         content = json.dumps(record, indent=1, sort_keys=True).encode()
         if self.files.read(CONFIG) is None:
             self.files.publish(CONFIG, content)
@@ -216,7 +225,7 @@ class _Trial:
             runtime=self.runtime,
         )
         state.position += 1
-        told |= evaluate(state.model, self.data.validation, self.data.normalization, self.runtime, "val")
+        told |= evaluate(state.model, self.data.validation, self.data.normalization, self.runtime, "val", config.training.loss)
         state.seconds["train"] += time.perf_counter() - begun
         state.metrics.record(config.warmup_epochs + state.position, told)
         if state.position < config.sparse_epochs:
@@ -258,7 +267,9 @@ class _Trial:
         weights = prunable_weights(state.model, config.prunable.exclude)
         apply_masks(weights, state.masks)  # -0.0 becomes 0.0
         last_step = config.total_epochs
-        state.metrics.record(last_step, evaluate(state.model, data.test, data.normalization, self.runtime, "test"))
+        state.metrics.record(
+            last_step, evaluate(state.model, data.test, data.normalization, self.runtime, "test", config.training.loss)
+        )
         prunable, kept = sum(weight.numel() for weight in weights.values()), num_kept(state.masks)
         card = ModelCard(
             model=config.model,
@@ -266,13 +277,16 @@ class _Trial:
             num_classes=data.num_classes,
             normalization=data.normalization,
             config=canonical(config),
+            source_sha256=self.own_digests.get("model"),
         )
         model_file, model_sha256 = encode(state.model, state.masks, card)
         state.metrics.record(last_step, self._costs(state) | {"model/bytes": float(len(model_file))})
 
         self.files.publish(MODEL, model_file)
+        if is_own(config.model):
+            self.files.publish(NETWORK, source_of(config.model))
         self.files.publish(METRICS, state.metrics.to_lines())
-        result = self.context.provenance | {
+        result = self.provenance | {
             "config": canonical(config),
             "numerics": NUMERICS,
             "attempt": self.files.attempt,

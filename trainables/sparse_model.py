@@ -20,19 +20,26 @@ from torch import Tensor, nn
 from trainables.masks import Masks
 from trainables.models import build_model
 from trainables.tensors import EVALUATION_BATCH, Normalization, tensors_sha256
+from trainables.user_code import carried_function, is_own
+from trainables.user_network import own_network
 
 FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelCard:
-    """What one must know to run the weights: network, input, classes, and the trial that they come from."""
+    """What one must know to run the weights: network, input, classes, and the trial that they come from.
+
+    Attributes:
+        source_sha256: of the file that a network of the user's own was made by.
+    """
 
     model: str
     image_shape: tuple[int, int, int]
     num_classes: int
     normalization: Normalization
     config: dict[str, Any]
+    source_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,16 +77,22 @@ def encode(model: nn.Module, masks: Masks, card: ModelCard) -> tuple[bytes, str]
         else:
             tensors[name] = values
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
-    header = {"format": FORMAT, "card": asdict(card), "shapes": shapes}
+    header = {"format": FORMAT, "card": _written(card), "shapes": shapes}
     content = save(tensors, {"header": json.dumps(header, sort_keys=True)})
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(content), tensors_sha256(tensors)
+
+
+def _written(card: ModelCard) -> dict[str, Any]:
+    """The card's fields; files of built-in networks are as they were before others had a source."""
+    return {name: value for name, value in asdict(card).items() if value is not None}
 
 
 def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     """The model of a file's path or content, ready for `predict`.
 
     Raises:
-        ValueError: the file is not a sparse model, is damaged, or is of a newer format.
+        ValueError: the file is not a sparse model, is damaged, or is of a newer format; or the module of a user's own network
+            cannot be imported.
     """
     import zstandard
 
@@ -106,7 +119,14 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     card = ModelCard(
         **fields | {"normalization": normalization, "image_shape": tuple(fields["image_shape"])},
     )
-    network = build_model(card.model, card.image_shape, card.num_classes, card.config.get("width", 1))
+    network = _network(card)
     network.load_state_dict(tensors)
     network = network.to(memory_format=torch.channels_last)
     return SparseModel(network=network.eval(), masks=masks, card=card, sha256=sha256)
+
+
+def _network(card: ModelCard) -> nn.Module:
+    if is_own(card.model):
+        function = carried_function(card.model, str(card.source_sha256))
+        return own_network(card.model, function, card.image_shape, card.num_classes)
+    return build_model(card.model, card.image_shape, card.num_classes, card.config.get("width", 1))

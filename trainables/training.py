@@ -9,11 +9,11 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from trainables.config import TrainingConfig, derived_seed
 from trainables.data import Data, Split, evaluation_batches, training_batches
 from trainables.failures import NonFiniteError
+from trainables.losses import batch_loss, summed_loss
 from trainables.masks import Masks
 from trainables.runtime import Runtime
 from trainables.tensors import Normalization
@@ -72,6 +72,7 @@ def train_epoch(
         group["lr"] = lr
     device = data.train.labels.device
     forward = runtime.compiled(model)
+    loss_of = batch_loss(training.loss, training.label_smoothing)
     parameters = dict(model.named_parameters())
     pruned = [parameters[name].detach() for name in masks]
     keep = [torch.empty_like(parameters[name]).copy_(mask) for name, mask in masks.items()]  # in the weight's memory order
@@ -81,7 +82,7 @@ def train_epoch(
     for images_BCHW, labels_B in training_batches(data, training.batch_size, seed, epoch):
         with runtime.autocast():
             logits_BK = forward(runtime.arranged(images_BCHW))
-        loss = cross_entropy(logits_BK.float(), labels_B, label_smoothing=training.label_smoothing)
+        loss = loss_of(logits_BK.float(), labels_B)
         loss.backward()
         if training.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
@@ -99,7 +100,14 @@ def train_epoch(
     return {"train/loss": mean_loss, "train/accuracy": int(hits) / seen}
 
 
-def evaluate(model: nn.Module, split: Split, normalization: Normalization, runtime: Runtime, prefix: str) -> dict[str, float]:
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    normalization: Normalization,
+    runtime: Runtime,
+    prefix: str,
+    loss_name: str = "cross_entropy",
+) -> dict[str, float]:
     """{prefix}/loss and {prefix}/accuracy over the whole split, each image counted once; empty for an empty split.
 
     Raises:
@@ -108,13 +116,14 @@ def evaluate(model: nn.Module, split: Split, normalization: Normalization, runti
     if not len(split):
         return {}
     model.eval()
+    summed = summed_loss(loss_name)
     loss_sum = torch.zeros((), dtype=torch.float64, device=split.labels.device)
     hits = torch.zeros((), dtype=torch.int64, device=split.labels.device)
     with torch.inference_mode():
         for images_BCHW, labels_B in evaluation_batches(split, normalization):
             with runtime.autocast():
                 logits_BK = model(runtime.arranged(images_BCHW))
-            loss_sum += cross_entropy(logits_BK.float(), labels_B, reduction="sum")
+            loss_sum += summed(logits_BK.float(), labels_B)
             hits += (logits_BK.argmax(1) == labels_B).sum()
     loss = float(loss_sum) / len(split)
     if not math.isfinite(loss):
