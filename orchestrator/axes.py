@@ -23,6 +23,7 @@ from trainables.method_config import (
     HANDS_A_MASK_TO_TRAINING,
     METHOD_BLOCKS,
 )
+from trainables.user_code import PREFIX, is_own
 
 NAMED = ("warmup_epochs", "prune_iterations", "sparsity", "seed")  # parts of a name with a place of their own
 
@@ -35,6 +36,7 @@ def expand(spec: SweepSpec) -> list[TrialConfig]:
     fixed = spec.model_dump(include=set(TrialConfig.__dataclass_fields__) - {"method"})
     for key in ("root", "download"):
         del fixed["dataset"][key]
+    fixed["initial_weights"] = spec.initial_weights is not None  # a path is in no key
     trials: dict[TrialConfig, None] = {}
     for method in spec.method:
         base = from_canonical(TrialConfig, fixed | {"method": method})
@@ -142,7 +144,7 @@ def _is_used(key: str, config: TrialConfig) -> bool:
 
 def _short(value: Any) -> str:
     if isinstance(value, str):
-        return value.replace(" ", "")
+        return value.replace(" ", "").removeprefix(PREFIX)
     return "none" if value is None else json.dumps(value, separators=(",", ":"))
 
 
@@ -167,6 +169,8 @@ def clashes(config: TrialConfig) -> Iterator[Clash]:
         yield Clash(("model", "dataset.name", "dataset.image_size"), rule, f"this one needs {smallest}; resnet20 takes any")
     if config.width != 1 and config.model not in WITH_WIDTH:
         yield Clash(("width", "model"), "be 1 for this model", f"remove it, or take one of {', '.join(WITH_WIDTH)}")
+    if training.label_smoothing and is_own(training.loss):
+        yield Clash(("training.label_smoothing", "training.loss"), "be 0 with a loss of your own", "remove it")
     if config.method == "dense":
         return
     if config.method == "drive" and config.drive.magnitude == config.drive.connection == config.drive.convergence == 0:
@@ -190,9 +194,9 @@ def dataset_clashes(spec: SweepSpec) -> Iterator[Clash]:
         yield Clash(("dataset.image_size", "dataset.name"), "be given for image_folder", "add image_size: 32")
     if name != "image_folder" and dataset.image_size is not None:
         yield Clash(("dataset.image_size", "dataset.name"), f"not be given for {name}", "remove it, its images have one size")
-    if name != "digits" and dataset.root is None:
+    if name != "digits" and not is_own(name) and dataset.root is None:
         yield Clash(("dataset.root", "dataset.name"), f"be given for {name}", "add root: ./data")
     if name == "digits" and dataset.root is not None:
         yield Clash(("dataset.root", "dataset.name"), "not be given for digits", "remove it, digits come with the program")
-    if name in ("digits", "image_folder") and dataset.download:
+    if (name in ("digits", "image_folder") or is_own(name)) and dataset.download:
         yield Clash(("dataset.download", "dataset.name"), f"be false for {name}", "only cifar10 and fashion_mnist are fetched")

@@ -22,6 +22,7 @@ from typing import Any
 
 from orchestrator.sweep_runs import pages
 from trainables.records import MODEL
+from trainables.user_code import carried_name, sha256
 
 MODEL_TYPE = "sparse-classifier"
 ARTIFACTS = "artifacts"  # where MLflow keeps the files that a model was given, within its folder
@@ -35,6 +36,7 @@ class SparseModelRecord:
 
     Attributes:
         file: named model.safetensors.zst.
+        network: text of the file that a network of the user's own was made by; empty for the others.
     """
 
     name: str
@@ -43,6 +45,7 @@ class SparseModelRecord:
     num_classes: int
     params: dict[str, str]
     tags: dict[str, str]
+    network: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +150,7 @@ def write_served_model(folder: Path, record: SparseModelRecord, model: Any, run_
     """Fills the folder with an MLflow model, all of it but the model file, which belongs into its `artifacts`."""
     from mlflow.models import Model
 
-    common = common_part(model_code().package, record.image_shape, record.num_classes)
+    common = common_part(model_code().package, record.image_shape, record.num_classes, record.network)
     for name, content in common.files.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +168,7 @@ def write_served_model(folder: Path, record: SparseModelRecord, model: Any, run_
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommonPart:
-    """What the MLflow models of all trials of one data set share.
+    """What the MLflow models of all trials of one data set and one file of networks share.
 
     Attributes:
         files: relative path -> content, of all but MLmodel and the model file. Not kept on disk: a sweep may last longer
@@ -180,27 +183,32 @@ class CommonPart:
 
 
 @cache
-def common_part(package: str, image_shape: tuple[int, ...], num_classes: int) -> CommonPart:
-    """Made by MLflow once per process, since it takes much longer than to copy it; signature and requirements are given."""
+def common_part(package: str, image_shape: tuple[int, ...], num_classes: int, network: str = "") -> CommonPart:
+    """Made by MLflow once per process, since it takes much longer than to copy it; signature and requirements are given.
+
+    Args:
+        package: of `model_code()`.
+        network: text of the user's own file, which travels along.
+    """
     import numpy as np
     from mlflow import pyfunc
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    code = model_code()
+    code = carrying(model_code(), network) if network else model_code()
     float32 = np.dtype("float32")
     with tempfile.TemporaryDirectory(prefix="drive-sweep-model-") as scratch:
         served, folder = Path(scratch, "served_model.py"), Path(scratch, "model")
         served.write_text(code.served)
         Path(scratch, MODEL).write_bytes(b"")
-        Path(scratch, package).mkdir()
+        Path(scratch, code.package).mkdir()
         for name, text in code.modules.items():
-            Path(scratch, package, name).write_text(text)
+            Path(scratch, code.package, name).write_text(text)
         pyfunc.save_model(
             path=str(folder),
             python_model=str(served),
             artifacts={"model": str(Path(scratch, MODEL))},
-            code_paths=[str(Path(scratch, package))],
+            code_paths=[str(Path(scratch, code.package))],
             signature=ModelSignature(
                 inputs=Schema([TensorSpec(float32, (-1, *image_shape))]),
                 outputs=Schema([TensorSpec(float32, (-1, num_classes))]),
@@ -260,6 +268,21 @@ def model_code() -> ModelCode:
         modules={f"{name}.py": text for name, text in moved.items()},
         served=served,
         requirements=tuple(requirements),
+    )
+
+
+def carrying(code: ModelCode, network: str) -> ModelCode:
+    """The code with the user's own file in it, under names made from its content: versions of it load in one process."""
+    digest = sha256(network.encode())
+    package = f"{code.package}_{digest[:8]}"
+    modules = {name: text.replace(code.package, package) for name, text in code.modules.items()}
+    wanted = {name.partition(".")[0] for name in _imports(network)} - set(sys.stdlib_module_names)
+    installed = {requirement for name in wanted if (requirement := _installed(name))}
+    return ModelCode(
+        package=package,
+        modules=modules | {f"{carried_name(digest)}.py": network},
+        served=code.served.replace(code.package, package),
+        requirements=tuple(sorted({*code.requirements, *installed})),
     )
 
 

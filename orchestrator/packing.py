@@ -142,7 +142,7 @@ def _probes(
     runtime: Runtime = choices.runtime(plan.spec.resources)
     config = canonical(max((trial.config for trial in plan.trials), key=lambda config: config.training.batch_size))
     actor = ray.remote(**needs, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))(Probe)
-    probes = [actor.remote(config, plan.spec.source(), runtime) for _ in range(count)]
+    probes = [actor.remote(config, plan.spec.source(), runtime, plan.own) for _ in range(count)]
     try:
         peak = max(_waited(driver, [probe.ready.remote() for probe in probes]))
 

@@ -6,7 +6,7 @@ Read by: sweep.py, cli.py. Never imports torch or ray.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +16,10 @@ from orchestrator.spec import SweepSpec
 from orchestrator.store import Storage, trial_file
 from trainables import datasets
 from trainables.config import TrialConfig
-from trainables.failures import DataError
-from trainables.keys import canonical, from_canonical, trial_key, warmup_key
+from trainables.failures import DataError, SettingError
+from trainables.keys import canonical, from_canonical, inputs_digest, trial_key, warmup_key
 from trainables.records import RESULT
+from trainables.user_code import OwnFiles
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,12 +50,13 @@ class PlannedWarmup:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What `run` would do; `data_digest` names the content of the data."""
+    """What `run` would do; `data_digest` names the content of the data, `own.digests` that of the user's own files."""
 
     spec: SweepSpec
     trials: tuple[PlannedTrial, ...]
     data_digest: str | None
     data_problem: str
+    own: OwnFiles
 
     @property
     def unfinished(self) -> list[PlannedTrial]:
@@ -107,21 +109,29 @@ class Plan:
         return {"hours": hours, "bytes": round(sum(sizes) / len(sizes) * len(self.unfinished)) if sizes else None}
 
 
-def make_plan(spec: SweepSpec, storage: Storage, hash_data: bool = False, digest: str | None = None) -> Plan:
+def make_plan(
+    spec: SweepSpec,
+    storage: Storage,
+    hash_data: bool = False,
+    digest: str | None = None,
+    own_digests: dict[str, str] | None = None,
+) -> Plan:
     """The plan of a sweep.
 
     Args:
         hash_data: read the data to make their digest if it is not known; without it the plan may show no reuse.
-        digest: the digest on record, for what only reads records; the data need not be here then.
+        digest: the digest on record, for what only reads records; neither data nor own files need be here then.
+        own_digests: those of the user's own files, on the same record.
 
     Raises:
-        UserError: `hash_data` is set and the data are not where the sweep file says.
+        UserError: `hash_data` is set and the data, or the user's own files, are not where the sweep file says.
     """
-    source = spec.source()
+    source, own, configs = spec.source(), spec.own_files(), expand(spec)
     if digest is not None:
-        return _planned(spec, storage, digest)
+        return _planned(spec, storage, configs, replace(own, digests=own_digests or {}), digest)
     problem = ""
     try:
+        own = own.digested(configs)
         if hash_data:
             datasets.ensure_present(source)
         signature = datasets.signature(source)
@@ -129,28 +139,35 @@ def make_plan(spec: SweepSpec, storage: Storage, hash_data: bool = False, digest
         if digest is None and hash_data:
             digest = datasets.content_digest(source)
             storage.write_json(f"data/{signature}.json", {"digest": digest, "name": source.name, "root": source.root})
-    except DataError as error:
+    except (DataError, SettingError) as error:
         if hash_data:
             raise UserError(str(error)) from error
         problem = str(error)
-    return _planned(spec, storage, digest, problem)
+    return _planned(spec, storage, configs, own, digest, problem)
 
 
-def _planned(spec: SweepSpec, storage: Storage, digest: str | None, problem: str = "") -> Plan:
-    configs = expand(spec)
+def _planned(
+    spec: SweepSpec,
+    storage: Storage,
+    configs: Sequence[TrialConfig],
+    own: OwnFiles,
+    digest: str | None,
+    problem: str = "",
+) -> Plan:
     trials = []
     for name, config in zip(trial_names(configs), configs, strict=True):
-        key = trial_key(config, digest) if digest else ""
+        inputs = inputs_digest(digest, own.used_by(config)) if digest else ""
+        key = trial_key(config, inputs) if inputs else ""
         trials.append(
             PlannedTrial(
                 name=name,
                 config=config,
                 key=key,
-                warmup_key=warmup_key(config, digest) if digest else "",
+                warmup_key=warmup_key(config, inputs) if inputs else "",
                 result=storage.read_json(trial_file(key, RESULT)) if key else None,
             )
         )
-    return Plan(spec=spec, trials=tuple(trials), data_digest=digest, data_problem=problem)
+    return Plan(spec=spec, trials=tuple(trials), data_digest=digest, data_problem=problem, own=own)
 
 
 def known_digest(storage: Storage, source: datasets.Source, signature: str) -> str | None:

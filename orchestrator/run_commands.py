@@ -109,7 +109,7 @@ def sync(options: Namespace) -> int:
     if options.tracking_uri:
         spec = spec.model_copy(update={"tracking": spec.tracking.model_copy(update={"uri": options.tracking_uri})})
     record = storage.read_json(folder.file("trials.json"))
-    planned = make_plan(spec, storage, digest=record["data_digest"])
+    planned = make_plan(spec, storage, digest=record["data_digest"], own_digests=record.get("own_digests"))
     if {one["key"] for one in record["trials"]} != {one.key for one in planned.trials}:
         raise UserError(
             f"sweep {folder.name!r} was run by code with other numerics, so its records cannot be told from the sweep file; "

@@ -10,8 +10,11 @@ import json
 from orchestrator.errors import SetupError
 from orchestrator.model_upload import KnownModel, SparseModelRecord, SweepModels
 from orchestrator.run_records import Item, RunRecord
+from orchestrator.store import trial_file
 from orchestrator.sweep_runs import Run, SweepRuns
 from trainables.metrics import Point
+from trainables.records import NETWORK
+from trainables.user_code import is_own
 
 MODEL_METRICS = ("test/accuracy", "val/accuracy", "prune/sparsity")
 LAYERS = "layers.json"
@@ -76,7 +79,8 @@ def points_on_model(run: Run, model: KnownModel, record: RunRecord) -> dict[Poin
 
 def _to_upload(item: Item, record: RunRecord, sweep: str) -> SparseModelRecord:
     result = record.result
-    if not record.model_file.exists():
+    network = record.storage.read(trial_file(item.key, NETWORK)) or b""
+    if not record.model_file.exists() or (is_own(result["config"]["model"]) and not network):
         raise SetupError(
             f"trial {item.key} ({item.name}): its model file is gone from storage {record.storage.root}; "
             "`drive-sweep run --recompute` makes it again"
@@ -92,4 +96,5 @@ def _to_upload(item: Item, record: RunRecord, sweep: str) -> SparseModelRecord:
         num_classes=result["num_classes"],
         params=item.params | settings,
         tags={"drive.sweep": sweep, "drive.trial_key": item.key, "drive.model_sha256": result["model_sha256"]},
+        network=network.decode(),
     )

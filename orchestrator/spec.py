@@ -209,7 +209,7 @@ def _checked(
     found: list[Problem],
 ) -> SweepSpec:
     """The sweep, if neither its fields nor their combinations break a rule."""
-    data = _with_some_model(data)
+    data = _with_some_model(_with_named_dataset(data))
     try:
         spec: SweepSpec | None = SweepSpec.model_validate(data)
     except ValidationError as error:
@@ -220,6 +220,15 @@ def _checked(
         found.sort(key=lambda problem: order(problem.path))
         raise UserError("\n".join(f"{place(problem.path)}: {dotted(problem.path)} {problem.told}" for problem in found))
     return spec
+
+
+def _with_named_dataset(data: dict[str, Any]) -> dict[str, Any]:
+    """The data with `dataset: {module: ...}` as the name that it stands for."""
+    dataset = data.get("dataset")
+    if not isinstance(dataset, dict) or "module" not in dataset or "name" in dataset:
+        return data
+    others = {key: value for key, value in dataset.items() if key != "module"}
+    return data | {"dataset": {"name": {"module": dataset["module"]}} | others}
 
 
 def _with_some_model(data: dict[str, Any]) -> dict[str, Any]:

@@ -257,7 +257,10 @@ def _unsearchable_key(path: Path, word: str, value: Any) -> Problem:
     """A key below `search` that no trial's configuration has, or that a whole sweep shares."""
     about = frozenset({word})
     if word in NOT_SEARCHED:
-        way_out = "write method: [drive, dense] outside of search" if word == "method" else "write one sweep for each data set"
+        way_out = {
+            "method": "write method: [drive, dense] outside of search",
+            "initial_weights": "write one sweep for each file",
+        }.get(word, "write one sweep for each data set")
         return Problem(path, f"must be one value for the whole sweep, got {shown(value)}; {way_out}", about)
     if isinstance(value, dict) and any(key.startswith(f"{word}.") for key in SEARCHABLE):
         inner = str(next(iter(value), "..."))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from annotated_types import Ge
@@ -27,9 +28,21 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
-from trainables.config import REWIND, Augment, Budget, DatasetConfig, Initialization, Model, Precision, Schedule, TrialConfig
+from trainables.config import (
+    REWIND,
+    Augment,
+    Budget,
+    DatasetConfig,
+    Initialization,
+    Loss,
+    Model,
+    Precision,
+    Schedule,
+    TrialConfig,
+)
 from trainables.datasets import Source
 from trainables.method_config import BatchNormMode, DensitySchedule, Method, Normalize
+from trainables.user_code import PREFIX, REFERENCE, OwnFiles, is_own
 
 DatasetName = Literal["digits", "cifar10", "fashion_mnist", "image_folder"]
 DEFAULT = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet")
@@ -110,14 +123,56 @@ GpuShare = Annotated[
 ]
 
 
+def _or_module(names: Any) -> PlainValidator:
+    """Takes one of the names, or {module: FILE.FUNCTION}, or what that is afterwards: the text module:FILE.FUNCTION."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and list(value) == ["module"] and isinstance(value["module"], str):
+            value = PREFIX + value["module"]
+        if not isinstance(value, str) or not (value in typing.get_args(names) or REFERENCE.fullmatch(value)):
+            raise ValueError("neither a known name nor a module")
+        return value
+
+    return PlainValidator(check)
+
+
+def _says_or_module(names: Any) -> Says:
+    return Says(f"one of {', '.join(typing.get_args(names))}, or {{module: FILE.FUNCTION}}")
+
+
+def _schema_or_module(names: Any) -> WithJsonSchema:
+    text = {"type": "string", "pattern": f"^{REFERENCE.pattern}$"}
+    return WithJsonSchema({"anyOf": [{"enum": list(typing.get_args(names))}, text, OWN_FUNCTION]})
+
+
+OWN_FUNCTION: dict[str, Any] = {
+    "type": "object",
+    "properties": {"module": {"type": "string", "description": "FILE.FUNCTION, a function of your own."}},
+    "required": ["module"],
+    "additionalProperties": False,
+}
+ModelName = Annotated[Model | str, _or_module(Model), _says_or_module(Model), _schema_or_module(Model)]
+SourceName = Annotated[DatasetName | str, _or_module(DatasetName), _says_or_module(DatasetName), _schema_or_module(DatasetName)]
+LossName = Annotated[Loss | str, _or_module(Loss), _says_or_module(Loss), _schema_or_module(Loss)]
+
+
 class Part(BaseModel):
     """A mapping of the sweep file. Nothing is converted but 1 for a number and 1.0 for a whole number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def _name_or_module(schema: dict[str, Any]) -> None:
+    """The schema of `dataset`, where `module: FILE.FUNCTION` may stand in place of `name` (spec.py puts it there)."""
+    schema["properties"]["module"] = OWN_FUNCTION["properties"]["module"]
+    schema["oneOf"] = [{"required": ["name"]}, {"required": ["module"]}]
+    del schema["required"]
+
+
 class Dataset(Part):
-    name: DatasetName = Field(description="Which data set; digits comes with the program, image_folder is your own.")
+    model_config = ConfigDict(json_schema_extra=_name_or_module)
+
+    name: SourceName = Field(description="Which data set; digits comes with the program, image_folder is your own.")
     root: Text | None = Field(default=None, description="Folder of its files; a relative one begins at the current folder.")
     download: bool = Field(default=False, description="Fetch cifar10 or fashion_mnist into root where they are missing.")
     image_size: ImageSize | None = Field(
@@ -177,6 +232,9 @@ class Training(Part):
     )
     clip_norm: float | None = Field(
         default=DEFAULT.training.clip_norm, gt=0, description="Largest norm of all gradients together; null clips nothing."
+    )
+    loss: LossName = Field(
+        default=DEFAULT.training.loss, description="Loss of training, scores and evaluation; or a function of your own."
     )
 
 
@@ -311,7 +369,7 @@ class TrialPart(Part):
     """What decides the numbers of the trials."""
 
     dataset: Dataset = Field(description="The images.")
-    model: Model = Field(description="The network.")
+    model: ModelName = Field(description="The network, by name or as a function of your own.")
     method: Methods = Field(default=(DEFAULT.method,), description="How to prune; dense trains without pruning.")
     warmup_epochs: Whole = Field(default=DEFAULT.warmup_epochs, ge=0, description="Dense epochs before pruning.")
     prune_iterations: Whole = Field(
@@ -395,7 +453,12 @@ def trial_keys(cls: Any = TrialConfig, prefix: str = "") -> Iterator[str]:
 
 
 TRIAL_KEYS = tuple(trial_keys())
-NOT_SEARCHED = ("dataset.name", "dataset.image_size", "method")  # a sweep has one data set; methods are a list by themselves
+NOT_SEARCHED = (
+    "dataset.name",
+    "dataset.image_size",
+    "method",
+    "initial_weights",
+)  # a sweep has one data set; methods are a list by themselves
 SEARCHABLE: dict[str, FieldInfo] = {
     key: field for key, field in keys(TrialPart) if key in TRIAL_KEYS and key not in NOT_SEARCHED
 }
@@ -436,6 +499,12 @@ class SweepSpec(TrialPart):
     search: Annotated[dict[str, tuple[Any, ...]], _Axes()] = Field(
         default_factory=dict, description="The axes: any dotted key that decides a trial's numbers, with the values to try."
     )
+    initial_weights: Text | None = Field(
+        default=None, description="File of a dense checkpoint that all trials start from; without it they are initialised."
+    )
+    modules_path: Text = Field(
+        default=".", description="Folder where the files of your own functions are looked up before the installed packages."
+    )
     baseline: Literal["dense", "none"] = Field(default="dense", description="Whether one dense trial per seed is added.")
     resources: Resources = Field(default=Resources(), description="What one trial reserves.")
     retries: Retries = Field(default=Retries(), description="How often a trial is tried again, by kind of failure.")
@@ -449,4 +518,13 @@ class SweepSpec(TrialPart):
     def source(self) -> Source:
         """Where the images come from."""
         dataset = self.dataset
-        return Source(name=dataset.name, image_size=dataset.image_size, root=dataset.root, download=dataset.download)
+        source = Source(name=dataset.name, image_size=dataset.image_size, root=dataset.root, download=dataset.download)
+        return replace(source, modules_path=self.own_files().modules_path) if is_own(dataset.name) else source
+
+    def own_files(self) -> OwnFiles:
+        """Where the user's own modules and weights lie, whatever the current folder; not yet looked at."""
+        weights = self.initial_weights
+        return OwnFiles(
+            modules_path=str(Path(self.modules_path).expanduser().absolute()),
+            initial_weights=None if weights is None else str(Path(weights).expanduser().absolute()),
+        )

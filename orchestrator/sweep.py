@@ -108,8 +108,10 @@ def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
     spec = resolved(plan.spec)
     if plan.spec.dataset.root is not None:  # `resume` may be called from another folder
         spec["dataset"]["root"] = str(Path(plan.spec.dataset.root).expanduser().absolute())
+    spec |= {"modules_path": plan.own.modules_path, "initial_weights": plan.own.initial_weights}
+    record = {"data_digest": plan.data_digest, "own_digests": plan.own.digests, "trials": trials}
     folder.storage.write_json(folder.file("spec.json"), spec)
-    folder.storage.write_json(folder.file("trials.json"), {"data_digest": plan.data_digest, "trials": trials})
+    folder.storage.write_json(folder.file("trials.json"), record)
 
 
 def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
@@ -189,6 +191,7 @@ def _settings(driver: Driver, plan: Plan, choices: Choices) -> Any:
         checkpoint_seconds=spec.checkpoint_seconds,
         metrics_seconds=min(5.0, spec.checkpoint_seconds),
         provenance={"data_digest": plan.data_digest, "revision": source_revision(), "sweep": folder.name},
+        own=plan.own,
     )
 
 

@@ -128,6 +128,8 @@ OTHER_VALUES: list[tuple[str, Any, bool]] = [
     ("training.lr_warmup_epochs", 2, False),
     ("training.label_smoothing", 0.1, True),
     ("training.clip_norm", 1.0, True),
+    ("training.loss", "module:mylosses.focal", True),
+    ("initial_weights", True, True),
     ("snip.score_batches", 2, False),
     ("snip.images_per_class", 10, False),
     ("snip.batch_norm", "running", False),

@@ -29,6 +29,8 @@ WITHOUT_TORCH = (
     "records",
     "runtime",
     "schedules",
+    "user_code",
+    "user_data",
 )
 
 RAY = ("ray_cluster", "packing", "scheduling", "sweep", "jobs", "doctor")

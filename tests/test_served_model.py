@@ -156,6 +156,8 @@ def test_only_what_a_model_needs_travels_with_it() -> None:
         "networks.py",
         "sparse_model.py",
         "tensors.py",
+        "user_code.py",
+        "user_network.py",
     }
     names = [requirement.partition("==")[0] for requirement in code.requirements]
     assert names == ["mlflow", "numpy", "safetensors", "torch", "torchvision", "zstandard"]

@@ -23,7 +23,7 @@ from trainables.keys import canonical
 from trainables.method_config import Method
 
 BASE = "name: x\ndataset: {name: digits}\nmodel: convnet\n"
-MODELS = ", ".join(get_args(Model))
+MODELS = ", ".join(get_args(Model)) + ", or {module: FILE.FUNCTION}"
 METHODS = ", ".join(get_args(Method))
 NAME_RULE = "at most 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"
 NUMBERS = "must be a key that decides a trial's numbers"
@@ -55,7 +55,8 @@ WRONG = {
         "training:\n  epochs: 3\n  learning: 0.1\n  momentun: 0.9\n",
         [
             "s.yaml:6: training.learning must be a known key, got 'learning'; known are epochs, batch_size, lr, momentum, "
-            "nesterov, weight_decay, milestones, gamma, budget, schedule, lr_warmup_epochs, label_smoothing, clip_norm",
+            "nesterov, weight_decay, milestones, gamma, budget, schedule, lr_warmup_epochs, label_smoothing, clip_norm, "
+            "loss",
             "s.yaml:7: training.momentun must be a known key, got 'momentun'; did you mean 'training.momentum'?",
         ],
     ),
@@ -309,7 +310,8 @@ WRONG_FILES = {
         "name: x\ndataset: {name: digit}\nsearch:\n  sparsity: [0.9, 95]\n  sed: [1]\nmodel: convnet\n"
         "training:\n  epochs: 0\n  budget: total\nseed: -1\nrewind: epoch 2\n",
         [
-            "s.yaml:2: dataset.name must be one of digits, cifar10, fashion_mnist, image_folder, got 'digit'; "
+            "s.yaml:2: dataset.name must be one of digits, cifar10, fashion_mnist, image_folder, or {module: FILE.FUNCTION}, "
+            "got 'digit'; "
             "did you mean 'digits'?",
             "s.yaml:4: search.sparsity[1] must be in [0, 1), got 95; a percentage? write 0.95",
             f"s.yaml:5: search.sed {NUMBERS}, got 'sed'; did you mean 'seed'?",
@@ -555,7 +557,7 @@ def test_defaults_are_those_of_the_trial() -> None:
 def test_every_key_of_a_trial_can_be_written_and_searched() -> None:
     written = {key for key, _ in keys(SweepSpec)}
     assert set(TRIAL_KEYS) <= written
-    assert set(TRIAL_KEYS) - set(SEARCHABLE) == {"dataset.name", "dataset.image_size", "method"}
+    assert set(TRIAL_KEYS) - set(SEARCHABLE) == {"dataset.name", "dataset.image_size", "method", "initial_weights"}
     assert get_args(DatasetName) == DATASETS
 
 

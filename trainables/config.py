@@ -42,6 +42,7 @@ Model = Literal[
     "resnet34",
     "resnet50",
 ]
+Loss = Literal["cross_entropy"]
 Initialization = Literal["fan_in", "fan_out"]
 Schedule = Literal["milestones", "cosine"]
 Budget = Literal["sparse", "total"]
@@ -93,6 +94,7 @@ class TrainingConfig:
         lr_warmup_epochs: epochs over which the rate rises linearly to lr, before and inside the schedule.
         clip_norm: largest norm of all gradients together; None clips nothing.
         budget: "sparse" restarts the schedule after pruning; "total" continues it where the warm-up ended.
+        loss: cross_entropy, or a function of the user's (user_code.py); then without label smoothing.
     """
 
     epochs: int = 160
@@ -108,6 +110,7 @@ class TrainingConfig:
     lr_warmup_epochs: int = 0
     label_smoothing: float = 0.0
     clip_norm: float | None = None
+    loss: str = "cross_entropy"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +126,8 @@ class TrialConfig:
 
     Attributes:
         width: factor of the channels of a CIFAR ResNet (WITH_WIDTH).
-        initialization: whether Kaiming's variance counts a layer's inputs or outputs.
+        initialization: whether Kaiming's variance counts a layer's inputs or outputs; not for a network of the user's.
+        initial_weights: starts from the weights of a file; where it lies is not part of it.
     """
 
     dataset: DatasetConfig
@@ -150,6 +154,7 @@ class TrialConfig:
     granet: GranetConfig = field(default_factory=GranetConfig)
     srste: SrsteConfig = field(default_factory=SrsteConfig)
     sanity: SanityConfig = field(default_factory=SanityConfig)
+    initial_weights: bool = False
 
     @property
     def sparse_epochs(self) -> int:

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.failures import DataError
+from trainables.user_code import is_own
+from trainables.user_data import own_files, read_own
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,12 +37,13 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where the images come from on this node; `root` and `download` decide no number, so they are in no key."""
+    """Where the images come from on this node; apart from name and image_size nothing decides a number or is in a key."""
 
     name: str
     image_size: int | None = None
     root: str | None = None
     download: bool = False
+    modules_path: str = "."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +67,7 @@ def load(source: Source) -> Images:
     from safetensors.torch import load_file, save_file
 
     ensure_present(source)
-    cache = cache_folder() / f"{source.name}-{signature(source)}.safetensors"
+    cache = cache_folder() / f"{source.name.replace(':', '-')}-{signature(source)}.safetensors"
     with _one_builder_at_a_time(cache):
         try:
             tensors = load_file(cache)
@@ -86,9 +89,9 @@ def ensure_present(source: Source) -> None:
     """
     if source.name == "digits":
         return
-    if source.root is None:
+    if source.root is None and not is_own(source.name):
         raise DataError(f"dataset.root is not set; data set {source.name!r} needs the folder that holds its files")
-    if source.download and source.name in _DOWNLOADS:
+    if source.root is not None and source.download and source.name in _DOWNLOADS:
         _DOWNLOADS[source.name](source.root)
     files(source)
 
@@ -97,6 +100,8 @@ def files(source: Source) -> list[tuple[str, Path]]:
     """Name within the data set and path of every file that decides its content, sorted by name."""
     if source.name == "digits":
         return []
+    if is_own(source.name):
+        return own_files(source.name, source.root, source.modules_path)
     root = Path(source.root or "").expanduser()
     if not root.is_dir():
         raise DataError(f"dataset.root: no folder {str(root)!r} on this machine; give the folder of {source.name}")
@@ -152,11 +157,12 @@ def content_digest(source: Source) -> str:
     """
     if source.name == "digits":
         return DIGITS_DIGEST
+    unpacks = not is_own(source.name)  # what a user calls .gz may be anything
 
     def line(named: tuple[str, Path]) -> bytes:
         name, path = named
         try:
-            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            content = gzip.decompress(path.read_bytes()) if unpacks and path.suffix == ".gz" else path.read_bytes()
         except BROKEN_GZIP as error:
             raise DataError(f"{str(path)!r} is damaged: {error}") from error
         return f"{name}\0{len(content)}\0{hashlib.sha256(content).hexdigest()}\n".encode()
@@ -186,7 +192,7 @@ def _one_builder_at_a_time(cache: Path) -> Iterator[None]:
 def _read(source: Source) -> dict[str, Tensor]:
     import torch
 
-    parts, num_classes = _READERS[source.name](source)
+    parts, num_classes = read_own(source.name, source.root) if is_own(source.name) else _READERS[source.name](source)
     names = ("train_images", "train_labels", "test_images", "test_labels")
     tensors = dict(zip(names, (torch.as_tensor(part).contiguous() for part in parts), strict=True))
     return tensors | {"num_classes": torch.tensor(num_classes)}

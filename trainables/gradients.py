@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.config import TrialConfig
 from trainables.data import Data, class_balanced_batches, scoring_batches
+from trainables.losses import batch_loss
 from trainables.method_config import BatchNormMode
 from trainables.runtime import Runtime
 
@@ -38,15 +38,16 @@ def scoring_gradients(
     runtime: Runtime,
     batch_norm: BatchNormMode = "batch",
     temperature: float = 1.0,
+    loss_name: str = "cross_entropy",
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean loss of softmax(logits / temperature) and its gradient by every prunable weight, dropout off.
+    """Mean loss of logits / temperature and its gradient by every prunable weight, dropout off.
 
     Gradients are averaged over the images before any absolute value is taken: the size of a mean gradient, not the mean of
     sizes.
     """
     mean = WeightedMean()
     with scoring_mode(model, batch_norm):
-        for images, loss in _losses(model, batches, runtime, temperature):
+        for images, loss in _losses(model, batches, runtime, temperature, loss_name):
             mean.add([loss.detach(), *torch.autograd.grad(loss, list(weights.values()))], images)
     loss_mean, *grads = mean.value()
     return loss_mean, dict(zip(weights, grads, strict=True))
@@ -60,16 +61,17 @@ def hessian_gradient_products(
     runtime: Runtime,
     batch_norm: BatchNormMode,
     temperature: float,
+    loss_name: str = "cross_entropy",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean loss, and H g of every prunable weight: g is the mean gradient by the kept weights, H the mean Hessian.
 
     A pruned weight is no variable of the loss any more, so its gradient does not count in g.
     """
-    loss_mean, grads = scoring_gradients(model, weights, batches, runtime, batch_norm, temperature)
+    loss_mean, grads = scoring_gradients(model, weights, batches, runtime, batch_norm, temperature, loss_name)
     direction = [grad * masks[name] for name, grad in grads.items()]
     mean = WeightedMean()
     with scoring_mode(model, batch_norm):
-        for images, loss in _losses(model, batches, runtime, temperature):
+        for images, loss in _losses(model, batches, runtime, temperature, loss_name):
             slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
             along = torch.stack([(slope * part).sum() for slope, part in zip(slopes, direction, strict=True)]).sum()
             mean.add(torch.autograd.grad(along, list(weights.values())), images)
@@ -95,13 +97,16 @@ class WeightedMean:
         return [total / self.total for total in self.sums]
 
 
-def _losses(model: nn.Module, batches: Batches, runtime: Runtime, temperature: float) -> Iterator[tuple[int, Tensor]]:
+def _losses(
+    model: nn.Module, batches: Batches, runtime: Runtime, temperature: float, loss_name: str
+) -> Iterator[tuple[int, Tensor]]:
     """Number of images and mean loss of every batch, with its graph."""
+    loss_of = batch_loss(loss_name)
     copies = {name: buffer.clone() for name, buffer in model.named_buffers()}  # BN writes its running statistics into them
     for images_BCHW, labels_B in batches:
         with runtime.autocast():
             logits_BK = torch.func.functional_call(model, copies, (runtime.arranged(images_BCHW),))
-        yield len(labels_B), cross_entropy(logits_BK.float() / temperature, labels_B)
+        yield len(labels_B), loss_of(logits_BK.float() / temperature, labels_B)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import hashlib
 import json
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -81,7 +82,11 @@ def _typed(value: Any, hint: Any) -> Any:
 
 
 def trial_key(config: TrialConfig, data_digest: str) -> str:
-    """16 hex digits that name the trial: a hash of its configuration, its data and the numerics of the code."""
+    """16 hex digits that name the trial: a hash of its configuration, its data and the numerics of the code.
+
+    Args:
+        data_digest: with files of the user's own, `inputs_digest` of it.
+    """
     return _digest({"config": canonical(config), "data": data_digest, "numerics": NUMERICS})
 
 
@@ -101,11 +106,23 @@ def warmup_key(config: TrialConfig, data_digest: str) -> str:
     }
     # Options that came later: left out at their default, so that keys made before them stay valid.
     written = canonical(config)
-    prefix |= {name: written[name] for name in ("width", "initialization") if name in written}
+    prefix |= {name: written[name] for name in ("width", "initialization", "initial_weights") if name in written}
     later = written.get("training", {})
-    prefix |= {name: later[name] for name in ("label_smoothing", "clip_norm") if name in later}
+    prefix |= {name: later[name] for name in ("label_smoothing", "clip_norm", "loss") if name in later}
     numerics = {name: NUMERICS[name] for name in ("data", "models", "training")}
     return _digest({"prefix": prefix, "data": data_digest, "numerics": numerics})
+
+
+def inputs_digest(data_digest: str, own: Mapping[str, str]) -> str:
+    """What names everything from files that decides a trial's numbers; the data's digest alone where there is nothing else.
+
+    Args:
+        own: SHA-256 of the user's own files (OwnFiles.used_by). A data set's module is in the data's digest already.
+    """
+    files = {place: digest for place, digest in own.items() if place != "dataset"}
+    if not files:
+        return data_digest
+    return hashlib.sha256(json.dumps(files | {"data": data_digest}, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _digest(content: dict[str, Any]) -> str:

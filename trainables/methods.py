@@ -83,7 +83,14 @@ def _grasp(subject: Subject) -> Scored:
     options = subject.config.grasp
     batches = list(batches_of_round(subject.data, subject.config, subject.round_))
     loss, products = hessian_gradient_products(
-        subject.model, subject.weights, subject.masks, batches, subject.runtime, options.batch_norm, options.temperature
+        subject.model,
+        subject.weights,
+        subject.masks,
+        batches,
+        subject.runtime,
+        options.batch_norm,
+        options.temperature,
+        subject.config.training.loss,
     )
     scores = flattened(subject.weights, subject.alive) * flattened(products, subject.alive)
     return Scored(scores=scores, loss=loss)
@@ -118,7 +125,8 @@ def _random(subject: Subject) -> Scored:
 def _weights_and_gradients(subject: Subject, batch_norm: BatchNormMode = "batch") -> tuple[Tensor, Tensor, Tensor]:
     """The loss over the round's images, and the surviving weights with their gradients, (S,) each."""
     batches = batches_of_round(subject.data, subject.config, subject.round_)
-    loss, grads = scoring_gradients(subject.model, subject.weights, batches, subject.runtime, batch_norm)
+    loss_name = subject.config.training.loss
+    loss, grads = scoring_gradients(subject.model, subject.weights, batches, subject.runtime, batch_norm, loss_name=loss_name)
     return loss, flattened(subject.weights, subject.alive), flattened(grads, subject.alive)
 
 

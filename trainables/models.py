@@ -1,7 +1,8 @@
 """Networks by name, seeded initialisation, and which of their weights are prunable.
 
 Input size and channels come from the data set. Initialisation draws from one seeded CPU generator, so weights do not
-depend on the device nor on what the process did before. Reads: networks.py. Read by: phases.py, sparse_model.py.
+depend on the device nor on what the process did before. Reads: networks.py, user_network.py.
+Read by: phases.py, sparse_model.py.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from trainables.config import Initialization, Model, TrialConfig, derived_seed
 from trainables.failures import SettingError
 from trainables.networks import VGG, AlexNet, CifarResNet, ConvNet, LeNet300
+from trainables.user_code import function_of, is_own
+from trainables.user_network import own_network
 
 SMALL_IMAGE = 64  # pixels; up to here a ResNet made for ImageNet would throw most of the image away in its stem
 CIFAR_RESNETS = {"resnet20": 20, "resnet32": 32, "resnet56": 56}
@@ -60,8 +63,18 @@ def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int, 
 
 
 def network_of(config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """The trial's network, with undefined weights."""
+    """The trial's network, with undefined weights; a user's own, whose module is imported, has its initial ones."""
+    if is_own(config.model):
+        return own_network(config.model, function_of(config.model), image_shape, num_classes, config.seed)
     return build_model(config.model, image_shape, num_classes, config.width)
+
+
+def initialized_network(config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """The trial's network on the CPU with its initial weights, which depend on the seed alone."""
+    network = network_of(config, image_shape, num_classes)
+    if not is_own(config.model):
+        initialize(network, config.seed, config.initialization)
+    return network
 
 
 def initialize(model: nn.Module, seed: int, mode: Initialization = "fan_in") -> None:

@@ -12,7 +12,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainables.checkpoint import (
@@ -30,19 +30,21 @@ from trainables.failures import StopRequestedError, SupersededError, kind_of
 from trainables.footprint import footprint
 from trainables.keys import NUMERICS, canonical
 from trainables.layer_densities import LayerCounts
+from trainables.losses import check_loss
 from trainables.masking import Masking, first_masks, make_masking
 from trainables.masks import apply_masks, full_masks
 from trainables.method_config import DURING_TRAINING
 from trainables.metrics import MetricLog, points_from_lines
-from trainables.models import initialize, network_of, prunable_weights
+from trainables.models import initialized_network, network_of, prunable_weights
 from trainables.outcome import costs, facts, size_metrics
 from trainables.pruning import mask_points, prune_round
-from trainables.records import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, RESULT
+from trainables.records import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, NETWORK, RESULT
 from trainables.runtime import Runtime
 from trainables.sanity import shuffled
 from trainables.schedules import learning_rate
 from trainables.sparse_model import ModelCard, encode
 from trainables.training import evaluate, make_optimizer, measured, train_epoch
+from trainables.user_code import NOTHING_OWN, OwnFiles, is_own, source_of
 from trainables.warmup import Trunk
 
 
@@ -57,6 +59,7 @@ class TrialContext:
         on_progress: called at boundaries with the state, after its points were published.
         provenance: told in the result and part of nothing: key, data digest, revision.
         counts_of: kept weights by layer of another trial, by its key.
+        own: where the user's own modules and weights lie; the result tells their digests.
     """
 
     source: Source
@@ -69,6 +72,7 @@ class TrialContext:
     on_progress: Callable[[TrialState], None] = lambda state: None
     provenance: dict[str, Any] = field(default_factory=dict)
     counts_of: LayerCounts = lambda key: None
+    own: OwnFiles = NOTHING_OWN
 
 
 def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
@@ -121,6 +125,9 @@ class _Trial:
         self.runtime = context.runtime
         self.begun_ms = int(time.time() * 1000)
         context.runtime.activate()
+        context.own.activate(config)
+        self.own_digests = context.own.used_by(config)
+        self.provenance = context.provenance | ({"own_digests": self.own_digests} if self.own_digests else {})
         self.data: Data = load_data(config.dataset, context.source, context.runtime.device)
         self.trunk = Trunk(
             config=config,
@@ -129,13 +136,15 @@ class _Trial:
             snapshots=context.snapshots,
             snapshot_seconds=context.checkpoint_seconds,
             after_epoch=self._after_warmup_epoch,
+            own=context.own,
         )
         self.last_checkpoint = self.last_metrics = time.monotonic()
 
     def run(self) -> dict[str, Any]:
         self._publish_config()
-        # A wrong pattern of prunable.exclude is told now, not after the warm-up.
+        # A wrong pattern of prunable.exclude, or a wrong function of the user's, is told now, not after the warm-up.
         prunable_weights(network_of(self.config, self.data.image_shape, self.data.num_classes), self.config.prunable.exclude)
+        check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
         state = self._resumed() or self._start_of_pruning()
         if self.runtime.fingerprint() not in state.fingerprints:
             state.fingerprints.append(self.runtime.fingerprint())
@@ -148,7 +157,7 @@ class _Trial:
         return self._publish_result(state)
 
     def _publish_config(self) -> None:
-        record = self.context.provenance | {"config": canonical(self.config), "numerics": NUMERICS}
+        record = self.provenance | {"config": canonical(self.config), "numerics": NUMERICS}
         content = json.dumps(record, indent=1, sort_keys=True).encode()
         if self.files.read(CONFIG) is None:
             self.files.publish(CONFIG, content)
@@ -232,7 +241,7 @@ class _Trial:
 
     def _record_accuracy(self, state: TrialState, step: int, when: str) -> None:
         """The validation accuracy right before or after pruning; no cost of it, since no method needs it."""
-        found = measured(state.model, self.data.validation, self.data.normalization, self.runtime)
+        found = measured(state.model, self.data.validation, self.data.normalization, self.runtime)  # its loss is not told
         state.metrics.record(step, {f"prune/val_{name}_{when}": found[name] for name in found if name != "loss"})
 
     def _start_of_training(self, state: TrialState) -> None:
@@ -254,8 +263,8 @@ class _Trial:
     def _begin_from(self, state: TrialState, epoch: int | None) -> None:
         """The weights and BN buffers of a warm-up epoch, or of another initialisation (None), under the masks, at rest."""
         if epoch is None:
-            network = network_of(self.config, self.data.image_shape, self.data.num_classes)
-            initialize(network, derived_seed(self.config.seed, "reinitialize"), self.config.initialization)
+            other = replace(self.config, seed=derived_seed(self.config.seed, "reinitialize"))
+            network = initialized_network(other, self.data.image_shape, self.data.num_classes)
             state.model.load_state_dict(network.state_dict())
         else:
             state.model.load_state_dict(self.trunk.state_at(epoch).model.state_dict())
@@ -268,7 +277,9 @@ class _Trial:
         told, masking = self._one_epoch(state, state.position)
         state.position += 1
         with masking.effective():
-            told |= evaluate(state.model, self.data.validation, self.data.normalization, self.runtime, "val")
+            told |= evaluate(
+                state.model, self.data.validation, self.data.normalization, self.runtime, "val", config.training.loss
+            )
         state.seconds["train"] += time.perf_counter() - begun
         step = config.warmup_epochs + state.position
         if config.method in DURING_TRAINING:
@@ -332,7 +343,9 @@ class _Trial:
         config, data = self.config, self.data
         apply_masks(prunable_weights(state.model, config.prunable.exclude), state.masks)  # -0.0 becomes 0.0
         last_step = config.total_epochs
-        state.metrics.record(last_step, evaluate(state.model, data.test, data.normalization, self.runtime, "test"))
+        state.metrics.record(
+            last_step, evaluate(state.model, data.test, data.normalization, self.runtime, "test", config.training.loss)
+        )
         found = footprint(state.model, state.masks, data.image_shape)
         card = ModelCard(
             model=config.model,
@@ -340,6 +353,7 @@ class _Trial:
             num_classes=data.num_classes,
             normalization=data.normalization,
             config=canonical(config),
+            source_sha256=self.own_digests.get("model"),
         )
         pattern = config.srste.pattern if config.method == "srste" else None
         model_file, model_sha256 = encode(state.model, state.masks, card, pattern)
@@ -347,8 +361,10 @@ class _Trial:
         state.metrics.record(last_step, told)
 
         self.files.publish(MODEL, model_file)
+        if is_own(config.model):
+            self.files.publish(NETWORK, source_of(config.model))
         self.files.publish(METRICS, state.metrics.to_lines())
-        result = self.context.provenance | {
+        result = self.provenance | {
             "config": canonical(config),
             "numerics": NUMERICS,
             "attempt": self.files.attempt,

@@ -14,6 +14,7 @@ from trainables.config import TrialConfig
 from trainables.datasets import Source
 from trainables.keys import from_canonical
 from trainables.runtime import Runtime, resolve_precision
+from trainables.user_code import NOTHING_OWN, OwnFiles
 
 STEPS = 4  # of one measurement's smallest part; reading the loss at its end waits for the device
 
@@ -42,21 +43,20 @@ def compile_problem(device: str) -> str:
 class Probe:
     """The training steps of one trial, to be timed beside others of its kind."""
 
-    def __init__(self, config: dict[str, Any], source: Source, runtime: Runtime) -> None:
+    def __init__(self, config: dict[str, Any], source: Source, runtime: Runtime, own: OwnFiles = NOTHING_OWN) -> None:
         from trainables.data import Split, load_data
-        from trainables.models import initialize, network_of, prunable_weights
+        from trainables.models import initialized_network, prunable_weights
         from trainables.training import make_optimizer
 
         self.config = from_canonical(TrialConfig, config)
         self.runtime = runtime.for_trial(self.config.precision)
         self.runtime.activate()
+        own.activate(self.config)
         data = load_data(self.config.dataset, source, runtime.device)
         images = STEPS * self.config.training.batch_size
         few = Split(images=data.train.images[:images], labels=data.train.labels[:images])
         self.data = replace(data, train=few if len(few) == images else data.train)
-        model = network_of(self.config, data.image_shape, data.num_classes)
-        initialize(model, self.config.seed)
-        self.model = self.runtime.place(model)
+        self.model = self.runtime.place(initialized_network(self.config, data.image_shape, data.num_classes))
         self.optimizer = make_optimizer(self.model, self.config.training)
         self.weights = prunable_weights(self.model, self.config.prunable.exclude)
 
@@ -67,9 +67,10 @@ class Probe:
         from trainables.training import evaluate
 
         batches = scoring_batches(self.data, self.config.training.batch_size, 1, self.config.seed, 1)
-        scoring_gradients(self.model, self.weights, batches, self.runtime)
+        loss_name = self.config.training.loss
+        scoring_gradients(self.model, self.weights, batches, self.runtime, loss_name=loss_name)
         self._train()
-        evaluate(self.model, self.data.test, self.data.normalization, self.runtime, "test")
+        evaluate(self.model, self.data.test, self.data.normalization, self.runtime, "test", loss_name)
         if self.runtime.device != "cuda":
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         import torch

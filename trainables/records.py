@@ -7,5 +7,6 @@ CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 CHECKPOINT = "checkpoint"
 MODEL = "model.safetensors.zst"
+NETWORK = "network.py"  # the source file of a network of the user's own
 RESULT = "result.json"
 ERROR = "error.json"

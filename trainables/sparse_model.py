@@ -21,19 +21,26 @@ from torch import Tensor, nn
 from trainables.masks import Masks
 from trainables.models import build_model
 from trainables.tensors import EVALUATION_BATCH, Normalization, tensors_sha256
+from trainables.user_code import carried_function, is_own
+from trainables.user_network import own_network
 
 FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelCard:
-    """What one must know to run the weights: network, input, classes, and the trial that they come from."""
+    """What one must know to run the weights: network, input, classes, and the trial that they come from.
+
+    Attributes:
+        source_sha256: of the file that a network of the user's own was made by.
+    """
 
     model: str
     image_shape: tuple[int, int, int]
     num_classes: int
     normalization: Normalization
     config: dict[str, Any]
+    source_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +92,7 @@ def encode(model: nn.Module, masks: Masks, card: ModelCard, pattern: str | None 
             tensors[name] = values
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
     # Without patterns a file is as version 1 wrote it.
-    header = {"format": FORMAT if patterns else 1, "card": asdict(card), "shapes": shapes}
+    header = {"format": FORMAT if patterns else 1, "card": _written(card), "shapes": shapes}
     header |= {"patterns": patterns} if patterns else {}
     content = save(tensors, {"header": json.dumps(header, sort_keys=True)})
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(content), tensors_sha256(tensors)
@@ -96,11 +103,17 @@ def _check_pattern(mask_channels_last: Tensor, pattern: str) -> None:
     assert bool((mask_channels_last.view(-1, m).sum(1) == n).all()), f"not {pattern} along the input channels"
 
 
+def _written(card: ModelCard) -> dict[str, Any]:
+    """The card's fields; files of built-in networks are as they were before others had a source."""
+    return {name: value for name, value in asdict(card).items() if value is not None}
+
+
 def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     """The model of a file's path or content, ready for `predict`.
 
     Raises:
-        ValueError: the file is not a sparse model, is damaged, or is of a newer format.
+        ValueError: the file is not a sparse model, is damaged, or is of a newer format; or the module of a user's own network
+            cannot be imported.
     """
     header, tensors = _unpacked(file)
     sha256 = tensors_sha256(tensors)
@@ -110,7 +123,7 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     card = ModelCard(
         **fields | {"normalization": normalization, "image_shape": tuple(fields["image_shape"])},
     )
-    network = build_model(card.model, card.image_shape, card.num_classes, card.config.get("width", 1))
+    network = _network(card)
     network.load_state_dict(dense)
     network = network.to(memory_format=torch.channels_last)
     return SparseModel(network=network.eval(), masks=masks, patterns=header.get("patterns", {}), card=card, sha256=sha256)
@@ -151,3 +164,10 @@ def _decoded(header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Masks,
             values, mask = values.movedim(-1, 1).contiguous(), mask.movedim(-1, 1).contiguous()
         masks[name], dense[name] = mask, values
     return masks, dense
+
+
+def _network(card: ModelCard) -> nn.Module:
+    if is_own(card.model):
+        function = carried_function(card.model, str(card.source_sha256))
+        return own_network(card.model, function, card.image_shape, card.num_classes)
+    return build_model(card.model, card.image_shape, card.num_classes, card.config.get("width", 1))

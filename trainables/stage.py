@@ -20,6 +20,7 @@ from trainables.datasets import Source
 from trainables.failures import StopRequestedError, TrialError, kind_of
 from trainables.keys import from_canonical
 from trainables.runtime import Runtime
+from trainables.user_code import NOTHING_OWN, OwnFiles
 
 if TYPE_CHECKING:
     from trainables.checkpoint import SnapshotFiles, TrialFiles, TrialState
@@ -55,6 +56,7 @@ class Settings:
     checkpoint_seconds: float
     metrics_seconds: float
     provenance: dict[str, Any]
+    own: OwnFiles = NOTHING_OWN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +137,7 @@ def _run(stage: Stage, settings: Settings, teller: _Teller) -> dict[str, Any]:
         on_progress=teller.progress,
         provenance=settings.provenance | {"key": stage.key, "warmup_key": stage.warmup_key},
         counts_of=settings.folders.layer_counts,
+        own=settings.own,
     )
     result = run_trial(config, context)
     # Pairs, since Tune flattens dicts in reports.
@@ -145,8 +148,10 @@ def _run_trunk(stage: Stage, config: TrialConfig, runtime: Runtime, settings: Se
     """Trains the trunk to its longest length; each snapshot that lands is told, so that its trials can begin."""
     from trainables.checkpoint import to_bytes
     from trainables.data import load_data
+    from trainables.losses import check_loss
     from trainables.warmup import Trunk
 
+    settings.own.activate(config)
     lengths = sorted(stage.lengths)
     snapshots = settings.folders.warmups(stage.key, runtime.fingerprint_id())
     trained = 0
@@ -166,7 +171,9 @@ def _run_trunk(stage: Stage, config: TrialConfig, runtime: Runtime, settings: Se
         snapshots=snapshots,
         snapshot_seconds=settings.checkpoint_seconds,
         after_epoch=after_epoch,
+        own=settings.own,
     )
+    check_loss(config.training.loss, trunk.data.num_classes, trunk.data.train.labels.device)
     for length in lengths:
         state = trunk.state_at(length)
         teller.progress(state, force=True)

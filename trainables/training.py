@@ -10,11 +10,11 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from trainables.config import TrainingConfig, derived_seed
 from trainables.data import Data, Split, evaluation_batches, training_batches
 from trainables.failures import NonFiniteError
+from trainables.losses import batch_loss, summed_loss
 from trainables.masking import Masking
 from trainables.runtime import Runtime
 from trainables.tensors import Normalization
@@ -76,6 +76,7 @@ def train_epoch(
         group["lr"] = lr
     device = data.train.labels.device
     forward = runtime.compiled(model)
+    loss_of = batch_loss(training.loss, training.label_smoothing)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros((), dtype=torch.int64, device=device)
     seen = 0
@@ -83,7 +84,7 @@ def train_epoch(
         masking.hide()
         with runtime.autocast():
             logits_BK = forward(runtime.arranged(images_BCHW))
-        loss = cross_entropy(logits_BK.float(), labels_B, label_smoothing=training.label_smoothing)
+        loss = loss_of(logits_BK.float(), labels_B)
         loss.backward()
         masking.reveal()
         if training.clip_norm is not None:
@@ -101,7 +102,14 @@ def train_epoch(
     return {"train/loss": mean_loss, "train/accuracy": int(hits) / seen}
 
 
-def evaluate(model: nn.Module, split: Split, normalization: Normalization, runtime: Runtime, prefix: str) -> dict[str, float]:
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    normalization: Normalization,
+    runtime: Runtime,
+    prefix: str,
+    loss_name: str = "cross_entropy",
+) -> dict[str, float]:
     """{prefix}/loss, {prefix}/accuracy and from TOP5_CLASSES classes on {prefix}/top5_accuracy over the whole split.
 
     Every image is counted once; empty for an empty split.
@@ -109,17 +117,20 @@ def evaluate(model: nn.Module, split: Split, normalization: Normalization, runti
     Raises:
         NonFiniteError: the loss is infinite or not a number: the last step before has diverged.
     """
-    told = measured(model, split, normalization, runtime)
+    told = measured(model, split, normalization, runtime, loss_name)
     if told and not math.isfinite(told["loss"]):
         raise NonFiniteError(f"the {prefix} loss became {told['loss']}")
     return {f"{prefix}/{name}": value for name, value in told.items()}
 
 
-def measured(model: nn.Module, split: Split, normalization: Normalization, runtime: Runtime) -> dict[str, float]:
+def measured(
+    model: nn.Module, split: Split, normalization: Normalization, runtime: Runtime, loss_name: str = "cross_entropy"
+) -> dict[str, float]:
     """The figures of `evaluate`, whatever they are: a network that was just pruned may have an infinite loss."""
     if not len(split):
         return {}
     model.eval()
+    summed = summed_loss(loss_name)
     loss_sum = torch.zeros((), dtype=torch.float64, device=split.labels.device)
     hits = torch.zeros((), dtype=torch.int64, device=split.labels.device)
     hits_top5: Tensor | None = None
@@ -127,7 +138,7 @@ def measured(model: nn.Module, split: Split, normalization: Normalization, runti
         for images_BCHW, labels_B in evaluation_batches(split, normalization):
             with runtime.autocast():
                 logits_BK = model(runtime.arranged(images_BCHW))
-            loss_sum += cross_entropy(logits_BK.float(), labels_B, reduction="sum")
+            loss_sum += summed(logits_BK.float(), labels_B)
             hits += (logits_BK.argmax(1) == labels_B).sum()
             if logits_BK.shape[1] >= TOP5_CLASSES:
                 found = (logits_BK.topk(5, dim=1).indices == labels_B[:, None]).sum()

@@ -17,10 +17,12 @@ from torch import nn
 from trainables.checkpoint import DamagedCheckpointError, SnapshotFiles, TrialState, from_bytes, to_bytes
 from trainables.config import TrialConfig
 from trainables.data import Data
+from trainables.initial_weights import load_initial_weights
 from trainables.masking import Masking
-from trainables.models import initialize, network_of
+from trainables.models import initialized_network, network_of
 from trainables.runtime import Runtime
 from trainables.training import evaluate, make_optimizer, train_epoch
+from trainables.user_code import NOTHING_OWN, OwnFiles
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class Trunk:
         config: any trial of the trunk's warm-up key; they all begin alike.
         snapshot_seconds: training time after which an epoch that no trial asked for is kept too, to survive a crash.
         after_epoch: called with the state after each trained epoch; may raise to stop.
+        own: where the weights lie that the trunk starts from, if they are the user's own.
     """
 
     config: TrialConfig
@@ -41,14 +44,16 @@ class Trunk:
     snapshots: SnapshotFiles
     snapshot_seconds: float
     after_epoch: Callable[[TrialState], None]
+    own: OwnFiles = NOTHING_OWN
 
     def state_at(self, length: int) -> TrialState:
         """The state after `length` dense epochs, trained from the nearest snapshot where it is missing.
 
-        A snapshot of it is there afterwards. Length 0 is the initialisation.
+        A snapshot of it is there afterwards. Length 0 is the initialisation, or the user's own weights.
 
         Raises:
             NonFiniteError: the loss diverged.
+            SettingError: the user's own network or weights are not what they must be.
         """
         state = self._nearest(length)
         last_publish = time.monotonic()
@@ -79,10 +84,10 @@ class Trunk:
                 continue
             if state.phase == "warmup" and state.position == epoch:
                 return state
-        network = self._network()
-        initialize(
-            network, self.config.seed, self.config.initialization
-        )  # before it is placed: random numbers are drawn in memory order
+        # Before it is placed: random numbers are drawn in memory order.
+        network = initialized_network(self.config, self.data.image_shape, self.data.num_classes)
+        if self.config.initial_weights:
+            load_initial_weights(network, self.own)
         network = self.runtime.place(network)
         return TrialState(model=network, optimizer=make_optimizer(network, self.config.training))
 
@@ -103,7 +108,9 @@ class Trunk:
             runtime=self.runtime,
         )
         state.position += 1
-        told |= evaluate(state.model, self.data.validation, self.data.normalization, self.runtime, "val")
+        told |= evaluate(
+            state.model, self.data.validation, self.data.normalization, self.runtime, "val", self.config.training.loss
+        )
         state.seconds["warmup"] += time.perf_counter() - begun
         state.metrics.record(state.position, told)
         fingerprint = self.runtime.fingerprint()
