@@ -124,7 +124,8 @@ def _reproduce(plan: Plan, chosen: PlannedTrial, made_in: Storage, options: Name
 def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Storage, made_in: Storage) -> dict[str, Any]:
     """The trial's result; automatic choices are those of the sweep in `made_in`, where it made them already."""
     from trainables.checkpoint import TrialState
-    from trainables.phases import TrialContext, run_trial
+    from trainables.context import TrialContext
+    from trainables.phases import run_trial
 
     runtime = _runtime(plan, SweepFolder(made_in, plan.spec.name)).for_trial(chosen.config.precision)
     told: list[str] = []

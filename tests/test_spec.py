@@ -403,7 +403,7 @@ def test_mistakes_of_file_and_options_come_together() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    ready = "must be a file or one of the ready sweeps cifar10-resnet20, digits, fashion-mnist"
+    ready = f"must be a file or one of the ready sweeps {', '.join(ready_sweeps())}"
     (tmp_path / "folder").mkdir()
     (tmp_path / "latin.yaml").write_bytes(BASE.encode() + "# caf\xe9\n".encode("latin-1"))
     (tmp_path / "loop").symlink_to(tmp_path / "loop")

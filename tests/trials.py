@@ -11,10 +11,11 @@ from torch import Tensor
 
 from orchestrator.store import Storage, TrialFolder, WarmupFolder
 from trainables.config import DatasetConfig, TrainingConfig, TrialConfig
+from trainables.context import TrialContext
 from trainables.data import Data
 from trainables.datasets import DIGITS_DIGEST, Source
 from trainables.keys import trial_key, warmup_key
-from trainables.phases import TrialContext, run_trial
+from trainables.phases import run_trial
 from trainables.runtime import Runtime
 from trainables.tensors import Normalization
 

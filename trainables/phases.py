@@ -2,77 +2,34 @@
 
 Pruning is rounds of score and mask, or for `imp` levels of training, pruning and rewinding; methods that prune during training
 have none. `run_trial` may be called again after any interruption; it continues from what is in the trial's folder and ends with
-the same bits and the same metric points. Reads: warmup.py, pruning.py, training.py, sparse_model.py, outcome.py. Read by:
-stage.py and orchestrator/foreground.py.
+the same bits and the same metric points. Reads: warmup.py, pruning.py, training.py, publication.py. Read by: stage.py and
+orchestrator/foreground.py.
 """
 
 from __future__ import annotations
 
 import json
 import time
-import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from trainables.checkpoint import (
-    DamagedCheckpointError,
-    SnapshotFiles,
-    TrialFiles,
-    TrialState,
-    from_bytes,
-    to_bytes,
-)
+from trainables.checkpoint import DamagedCheckpointError, TrialState, from_bytes
 from trainables.config import TrialConfig, derived_seed
+from trainables.context import TrialContext
 from trainables.data import Data, load_data
-from trainables.datasets import Source
-from trainables.failures import StopRequestedError, SupersededError, kind_of
-from trainables.footprint import footprint
-from trainables.keys import NUMERICS, canonical
-from trainables.layer_densities import LayerCounts
+from trainables.failures import StopRequestedError, SupersededError
 from trainables.losses import check_loss
 from trainables.masking import Masking, first_masks, make_masking
 from trainables.masks import apply_masks, full_masks
 from trainables.method_config import DURING_TRAINING
-from trainables.metrics import MetricLog, points_from_lines
 from trainables.models import initialized_network, network_of, prunable_weights
-from trainables.outcome import costs, facts, size_metrics
 from trainables.pruning import mask_points, prune_round
-from trainables.records import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, NETWORK, RESULT
-from trainables.runtime import Runtime
+from trainables.publication import Publication, publish_error
+from trainables.records import CHECKPOINT, ERROR, RESULT
 from trainables.sanity import shuffled
 from trainables.schedules import learning_rate
-from trainables.sparse_model import ModelCard, encode
 from trainables.training import evaluate, make_optimizer, measured, train_epoch
-from trainables.user_code import NOTHING_OWN, OwnFiles, is_own, source_of
 from trainables.warmup import Trunk
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialContext:
-    """What a trial needs besides its configuration.
-
-    Attributes:
-        shares_snapshots: other trials may read them; if not, they are removed when the trial has finished.
-        checkpoint_seconds: a checkpoint is written at the first boundary after so many seconds, and at phase ends.
-        metrics_seconds: the same for metrics.jsonl; only published points are told to `on_progress`.
-        on_progress: called at boundaries with the state, after its points were published.
-        provenance: told in the result and part of nothing: key, data digest, revision.
-        counts_of: kept weights by layer of another trial, by its key.
-        own: where the user's own modules and weights lie; the result tells their digests.
-    """
-
-    source: Source
-    runtime: Runtime
-    files: TrialFiles
-    snapshots: SnapshotFiles
-    shares_snapshots: bool = True
-    checkpoint_seconds: float = 60.0
-    metrics_seconds: float = 5.0
-    on_progress: Callable[[TrialState], None] = lambda state: None
-    provenance: dict[str, Any] = field(default_factory=dict)
-    counts_of: LayerCounts = lambda key: None
-    own: OwnFiles = NOTHING_OWN
 
 
 def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
@@ -96,7 +53,7 @@ def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
     except (StopRequestedError, SupersededError):
         raise
     except Exception as error:
-        _publish_error(context.files, error)
+        publish_error(context.files, error)
         raise
 
 
@@ -106,28 +63,15 @@ def _remove_private_snapshots(context: TrialContext) -> None:
             context.snapshots.remove(epoch)
 
 
-def _publish_error(files: TrialFiles, error: Exception) -> None:
-    record = {
-        "kind": kind_of(error),
-        "message": str(error) or type(error).__name__,
-        "traceback": traceback.format_exc(),
-        "attempt": files.attempt,
-        "time": int(time.time() * 1000),
-    }
-    files.publish(ERROR, json.dumps(record, indent=1).encode())
-
-
 class _Trial:
     def __init__(self, config: TrialConfig, context: TrialContext) -> None:
         self.config = config
         self.context = context
         self.files = context.files
         self.runtime = context.runtime
-        self.begun_ms = int(time.time() * 1000)
+        self.publication = Publication(config, context)
         context.runtime.activate()
         context.own.activate(config)
-        self.own_digests = context.own.used_by(config)
-        self.provenance = context.provenance | ({"own_digests": self.own_digests} if self.own_digests else {})
         self.data: Data = load_data(config.dataset, context.source, context.runtime.device)
         self.trunk = Trunk(
             config=config,
@@ -135,13 +79,12 @@ class _Trial:
             runtime=context.runtime,
             snapshots=context.snapshots,
             snapshot_seconds=context.checkpoint_seconds,
-            after_epoch=self._after_warmup_epoch,
+            after_epoch=self.publication.boundary,
             own=context.own,
         )
-        self.last_checkpoint = self.last_metrics = time.monotonic()
 
     def run(self) -> dict[str, Any]:
-        self._publish_config()
+        self.publication.config_file()
         # A wrong pattern of prunable.exclude, or a wrong function of the user's, is told now, not after the warm-up.
         prunable_weights(network_of(self.config, self.data.image_shape, self.data.num_classes), self.config.prunable.exclude)
         check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
@@ -154,13 +97,9 @@ class _Trial:
             self._train_one_level_epoch(state)
         while state.position < self.config.sparse_epochs:
             self._train_one_epoch(state)
-        return self._publish_result(state)
-
-    def _publish_config(self) -> None:
-        record = self.provenance | {"config": canonical(self.config), "numerics": NUMERICS}
-        content = json.dumps(record, indent=1, sort_keys=True).encode()
-        if self.files.read(CONFIG) is None:
-            self.files.publish(CONFIG, content)
+        apply_masks(prunable_weights(state.model, self.config.prunable.exclude), state.masks)  # -0.0 becomes 0.0
+        state.metrics.record(self.config.total_epochs, self._evaluated(state, "test"))
+        return self.publication.result(state, self.data)
 
     def _resumed(self) -> TrialState | None:
         """The state of the trial's checkpoint; None if there is none or it is damaged: the trial begins again."""
@@ -173,7 +112,7 @@ class _Trial:
         except DamagedCheckpointError:
             self.files.remove(CHECKPOINT)
             return None
-        self._keep_published_points(state)
+        self.publication.keep_published_points(state)
         return state
 
     def _start_of_pruning(self) -> TrialState:
@@ -181,7 +120,7 @@ class _Trial:
             if length < self.config.warmup_epochs:  # a rewind will read the trunk there
                 self.trunk.state_at(length)
         state = self.trunk.state_at(self.config.warmup_epochs)
-        self._keep_published_points(state)
+        self.publication.keep_published_points(state)
         state.phase, state.position = "level" if self.config.method == "imp" else "prune", 0
         if self.config.method in DURING_TRAINING or self.config.rounds == 0:
             state.masks = first_masks(state.model, self.config)
@@ -196,21 +135,13 @@ class _Trial:
             state.optimizer = make_optimizer(state.model, self.config.training)
         return state
 
-    def _keep_published_points(self, state: TrialState) -> None:
-        published = self.files.read(METRICS)
-        if published is not None:
-            state.metrics.merge(points_from_lines(published))
-
-    def _after_warmup_epoch(self, state: TrialState) -> None:
-        self._boundary(state)
-
     def _prune_one_round(self, state: TrialState) -> None:
         self._score_and_mask(state, state.position + 1)
         state.position += 1
         if state.position == self.config.rounds:
             self._record_accuracy(state, state.position, "after")
             self._start_of_training(state)
-        self._boundary(state, phase_ends=state.phase == "train")
+        self.publication.boundary(state, phase_ends=state.phase == "train")
 
     def _train_one_level_epoch(self, state: TrialState) -> None:
         """One epoch of iterative magnitude pruning; at the end of a level it prunes and rewinds (arXiv:1903.01611)."""
@@ -228,7 +159,7 @@ class _Trial:
                 self._start_of_training(state)
             else:
                 self._begin_from(state, config.warmup_epochs)
-        self._boundary(state, phase_ends=state.phase == "train")
+        self.publication.boundary(state, phase_ends=state.phase == "train")
 
     def _score_and_mask(self, state: TrialState, round_: int) -> None:
         begun = time.perf_counter()
@@ -277,9 +208,7 @@ class _Trial:
         told, masking = self._one_epoch(state, state.position)
         state.position += 1
         with masking.effective():
-            told |= evaluate(
-                state.model, self.data.validation, self.data.normalization, self.runtime, "val", config.training.loss
-            )
+            told |= self._evaluated(state, "val")
         state.seconds["train"] += time.perf_counter() - begun
         step = config.warmup_epochs + state.position
         if config.method in DURING_TRAINING:
@@ -287,7 +216,7 @@ class _Trial:
             told |= mask_points(state.masks)
         state.metrics.record(step, told)
         if state.position < config.sparse_epochs:
-            self._boundary(state)
+            self.publication.boundary(state)
 
     def _one_epoch(self, state: TrialState, done: int) -> tuple[dict[str, float], Masking]:
         """Trains one epoch, after `done` others of the sparse training or of a level."""
@@ -308,79 +237,6 @@ class _Trial:
         )
         return told, masking
 
-    def _boundary(self, state: TrialState, phase_ends: bool = False) -> None:
-        """Publishes what is due: points first, then the checkpoint that carries them; ends here if told to stop.
-
-        A warm-up's checkpoint is its snapshot (warmup.py), so none is written for it here.
-        """
-        now = time.monotonic()
-        stop = self.files.stop_requested()
-        checkpoint = phase_ends or stop or now - self.last_checkpoint >= self.context.checkpoint_seconds
-        if checkpoint or now - self.last_metrics >= self.context.metrics_seconds:
-            self.files.publish(METRICS, self._lines(state))
-            self.last_metrics = now
-            if checkpoint and state.phase != "warmup":
-                self.files.publish(CHECKPOINT, to_bytes(state))
-                self.last_checkpoint = now
-            self.context.on_progress(state)
-        if stop:
-            if state.phase == "warmup":
-                self.context.snapshots.publish(state.position, to_bytes(state))
-            raise StopRequestedError(f"stopped in phase {state.phase} after {state.position}; continues from there")
-
-    def _lines(self, state: TrialState) -> bytes:
-        """The content of metrics.jsonl. While the trunk is trained it is a copy that the trial's own points are added to:
-        they must not get into the snapshots that other trials read."""
-        if state.phase != "warmup":
-            return state.metrics.to_lines()
-        both = MetricLog(state.metrics.points())
-        published = self.files.read(METRICS)
-        if published is not None:
-            both.merge(points_from_lines(published))
-        return both.to_lines()
-
-    def _publish_result(self, state: TrialState) -> dict[str, Any]:
-        config, data = self.config, self.data
-        apply_masks(prunable_weights(state.model, config.prunable.exclude), state.masks)  # -0.0 becomes 0.0
-        last_step = config.total_epochs
-        state.metrics.record(
-            last_step, evaluate(state.model, data.test, data.normalization, self.runtime, "test", config.training.loss)
-        )
-        found = footprint(state.model, state.masks, data.image_shape)
-        card = ModelCard(
-            model=config.model,
-            image_shape=data.image_shape,
-            num_classes=data.num_classes,
-            normalization=data.normalization,
-            config=canonical(config),
-            source_sha256=self.own_digests.get("model"),
-        )
-        pattern = config.srste.pattern if config.method == "srste" else None
-        model_file, model_sha256 = encode(state.model, state.masks, card, pattern)
-        told = costs(config, state.seconds) | size_metrics(found) | {"model/bytes": float(len(model_file))}
-        state.metrics.record(last_step, told)
-
-        self.files.publish(MODEL, model_file)
-        if is_own(config.model):
-            self.files.publish(NETWORK, source_of(config.model))
-        self.files.publish(METRICS, state.metrics.to_lines())
-        result = self.provenance | {
-            "config": canonical(config),
-            "numerics": NUMERICS,
-            "attempt": self.files.attempt,
-            "model_sha256": model_sha256,
-            "model_bytes": len(model_file),
-            "image_shape": list(data.image_shape),
-            "num_classes": data.num_classes,
-            **facts(config, state, found),
-            "metrics": state.metrics.last_values(),
-            "metric_points": len(state.metrics.points()),
-            "fingerprints": state.fingerprints,
-            "started_ms": min([point.time_ms for point in state.metrics.points()] + [self.begun_ms]),
-            "finished_ms": int(time.time() * 1000),
-        }
-        self.files.publish(RESULT, json.dumps(result, indent=1, sort_keys=True).encode())
-        self.files.remove(CHECKPOINT)
-        self.files.remove(ERROR)
-        self.context.on_progress(state)
-        return result
+    def _evaluated(self, state: TrialState, prefix: str) -> dict[str, float]:
+        split = self.data.test if prefix == "test" else self.data.validation
+        return evaluate(state.model, split, self.data.normalization, self.runtime, prefix, self.config.training.loss)

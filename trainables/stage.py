@@ -110,7 +110,8 @@ def stage_end(stage: Stage, settings: Settings, report: Report) -> dict[str, Any
 
 
 def _run(stage: Stage, settings: Settings, teller: _Teller) -> dict[str, Any]:
-    from trainables.phases import TrialContext, run_trial
+    from trainables.context import TrialContext
+    from trainables.phases import run_trial
 
     config = from_canonical(TrialConfig, stage.config)
     runtime = settings.runtime.for_trial(config.precision)
