@@ -112,7 +112,7 @@ class _Trial:
         self.runtime = context.runtime
         self.begun_ms = int(time.time() * 1000)
         context.runtime.activate()
-        self.data: Data = load_data(config.dataset, context.source, context.runtime.device)
+        self.data: Data = load_data(config.dataset, context.source, context.runtime.device, context.runtime.threads)
         self.trunk = Trunk(
             config=config,
             data=self.data,
