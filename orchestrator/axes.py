@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Any
 
 from orchestrator.spec_fields import DEFAULT, TRIAL_KEYS, SweepSpec
-from trainables.config import IMAGE_SIDE, SMALLEST_IMAGE, WITH_WIDTH, TrialConfig
+from trainables.config import SMALLEST_IMAGE, WITH_WIDTH, TrialConfig
 from trainables.keys import from_canonical
 from trainables.method_config import (
     COUNTS_ITERATIONS,
@@ -25,6 +25,7 @@ from trainables.method_config import (
 )
 from trainables.user_code import PREFIX, is_own
 
+FETCHED = ("cifar10", "cifar100", "fashion_mnist")  # data sets that can be downloaded
 NAMED = ("warmup_epochs", "prune_iterations", "sparsity", "seed")  # parts of a name with a place of their own
 
 
@@ -162,7 +163,7 @@ def clashes(config: TrialConfig) -> Iterator[Clash]:
     training = config.training
     if training.nesterov and training.momentum == 0:
         yield Clash(("training.nesterov", "training.momentum"), "be false with momentum 0", "raise training.momentum")
-    side = IMAGE_SIDE.get(config.dataset.name, config.dataset.image_size)
+    side = config.dataset.side
     smallest = SMALLEST_IMAGE.get(config.model, 0)
     if side is not None and side < smallest:
         rule = f"be a network for images of {side} x {side} pixels"
@@ -192,11 +193,12 @@ def dataset_clashes(spec: SweepSpec) -> Iterator[Clash]:
     name, dataset = spec.dataset.name, spec.dataset
     if name == "image_folder" and dataset.image_size is None:
         yield Clash(("dataset.image_size", "dataset.name"), "be given for image_folder", "add image_size: 32")
-    if name != "image_folder" and dataset.image_size is not None:
+    if name not in ("image_folder", "imagenet") and dataset.image_size is not None:
         yield Clash(("dataset.image_size", "dataset.name"), f"not be given for {name}", "remove it, its images have one size")
     if name != "digits" and not is_own(name) and dataset.root is None:
         yield Clash(("dataset.root", "dataset.name"), f"be given for {name}", "add root: ./data")
     if name == "digits" and dataset.root is not None:
         yield Clash(("dataset.root", "dataset.name"), "not be given for digits", "remove it, digits come with the program")
-    if (name in ("digits", "image_folder") or is_own(name)) and dataset.download:
-        yield Clash(("dataset.download", "dataset.name"), f"be false for {name}", "only cifar10 and fashion_mnist are fetched")
+    if name not in FETCHED and dataset.download:
+        way_out = f"only {', '.join(FETCHED[:-1])} and {FETCHED[-1]} are fetched"
+        yield Clash(("dataset.download", "dataset.name"), f"be false for {name}", way_out)

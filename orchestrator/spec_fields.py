@@ -44,7 +44,7 @@ from trainables.datasets import Source
 from trainables.method_config import BatchNormMode, DensitySchedule, Method, Normalize
 from trainables.user_code import PREFIX, REFERENCE, OwnFiles, is_own
 
-DatasetName = Literal["digits", "cifar10", "fashion_mnist", "image_folder"]
+DatasetName = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder", "tiny_imagenet", "imagenet"]
 DEFAULT = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet")
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 METHODS = list(typing.get_args(Method))
@@ -174,9 +174,12 @@ class Dataset(Part):
 
     name: SourceName = Field(description="Which data set; digits comes with the program, image_folder is your own.")
     root: Text | None = Field(default=None, description="Folder of its files; a relative one begins at the current folder.")
-    download: bool = Field(default=False, description="Fetch cifar10 or fashion_mnist into root where they are missing.")
+    download: bool = Field(
+        default=False, description="Fetch cifar10, cifar100 or fashion_mnist into root where they are missing."
+    )
     image_size: ImageSize | None = Field(
-        default=DEFAULT.dataset.image_size, description="Side in pixels that the images of an image_folder are scaled to."
+        default=DEFAULT.dataset.image_size,
+        description="Side in pixels that images of image_folder and imagenet are scaled to; imagenet takes 224 without it.",
     )
     limit: Limit | None = Field(
         default=DEFAULT.dataset.limit,
@@ -193,7 +196,8 @@ class Dataset(Part):
     )
     augment: Augment = Field(
         default=DEFAULT.dataset.augment,
-        description="crop_flip pads by 4, crops and flips; auto is none for digits, crop_flip for all others.",
+        description="crop_flip pads by 4, crops and flips (imagenet: random resized crop); auto is none for digits, crop_flip "
+        "for all others.",
     )
 
 

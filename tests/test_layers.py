@@ -21,8 +21,10 @@ WITH_RAY_OR_MLFLOW = ("stage", "served_model")
 WITHOUT_TORCH = (
     "config",
     "datasets",
+    "decoding",
     "failures",
     "keys",
+    "listings",
     "method_config",
     "metrics",
     "probe",

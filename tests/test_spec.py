@@ -296,7 +296,23 @@ WRONG_FILES = {
             "s.yaml:5: dataset.root must not be given for digits, got dataset.root 'a', dataset.name 'digits'; "
             "remove it, digits come with the program",
             "s.yaml:6: dataset.download must be false for digits, got dataset.download true, dataset.name 'digits'; "
-            "only cifar10 and fashion_mnist are fetched",
+            "only cifar10, cifar100 and fashion_mnist are fetched",
+        ],
+    ),
+    "a size that the images have, and what nobody may fetch": (
+        "name: x\nmodel: convnet\ndataset: {name: tiny_imagenet, root: a, image_size: 32, download: true}\n",
+        [
+            "s.yaml:3: dataset.image_size must not be given for tiny_imagenet, got dataset.image_size 32, "
+            "dataset.name 'tiny_imagenet'; remove it, its images have one size",
+            "s.yaml:3: dataset.download must be false for tiny_imagenet, got dataset.download true, "
+            "dataset.name 'tiny_imagenet'; only cifar10, cifar100 and fashion_mnist are fetched",
+        ],
+    ),
+    "imagenet too small for the network": (
+        "name: x\nmodel: alexnet\ndataset: {name: imagenet, root: a, image_size: 16}\n",
+        [
+            "s.yaml:2: model must be a network for images of 16 x 16 pixels, got model 'alexnet', dataset.name 'imagenet', "
+            "dataset.image_size 16; this one needs 32; resnet20 takes any",
         ],
     ),
     "small and greedy": (
@@ -310,9 +326,8 @@ WRONG_FILES = {
         "name: x\ndataset: {name: digit}\nsearch:\n  sparsity: [0.9, 95]\n  sed: [1]\nmodel: convnet\n"
         "training:\n  epochs: 0\n  budget: total\nseed: -1\nrewind: epoch 2\n",
         [
-            "s.yaml:2: dataset.name must be one of digits, cifar10, fashion_mnist, image_folder, or {module: FILE.FUNCTION}, "
-            "got 'digit'; "
-            "did you mean 'digits'?",
+            "s.yaml:2: dataset.name must be one of digits, cifar10, cifar100, fashion_mnist, image_folder, tiny_imagenet, "
+            "imagenet, or {module: FILE.FUNCTION}, got 'digit'; did you mean 'digits'?",
             "s.yaml:4: search.sparsity[1] must be in [0, 1), got 95; a percentage? write 0.95",
             f"s.yaml:5: search.sed {NUMBERS}, got 'sed'; did you mean 'seed'?",
             "s.yaml:8: training.epochs must be >= 1, got 0; without the line it is 160",
@@ -440,12 +455,13 @@ def test_ready_sweeps_have_the_trials_they_tell_of(name: str, pruned: int, basel
 def test_recipes_name_their_source_and_hold_what_it_says(name: str) -> None:
     text = ready_sweep(name)
     folder, dataset = name.split("/")
-    if "tiny-imagenet" not in name and "/imagenet" not in name:  # not among the data sets yet
-        spec = load_spec(name)
-        assert spec.name == name.replace("/", "-")
-        assert dataset.startswith(spec.dataset.name)
-        assert expand(spec)
-        assert spec.training.milestones == ((60, 120) if folder == "synflow-parity" else (80, 120))
+    spec = load_spec(name)
+    assert spec.name == name.replace("/", "-")
+    assert dataset.startswith(spec.dataset.name.replace("_", "-"))
+    assert expand(spec)
+    assert spec.training.milestones == {"synflow-parity": (60, 120)}.get(
+        folder, (30, 60, 80) if "/imagenet" in name else (80, 120)
+    )
     assert "arXiv:" in text
     assert ("Assum" in text or "assum" in text) or folder != "reference"
 
@@ -578,6 +594,18 @@ def test_the_source_is_what_the_file_says() -> None:
     spec = loaded("name: x\nmodel: convnet\ndataset: {name: image_folder, root: ~/images, image_size: 16}\n")
     assert spec.source() == Source(name="image_folder", root="~/images", image_size=16)
     assert expand(spec)[0].dataset == DatasetConfig(name="image_folder", image_size=16)
+
+
+@pytest.mark.parametrize(("written", "side"), [("", 224), (", image_size: 64", 64)])
+def test_imagenet_takes_any_image_size_and_has_one_without(written: str, side: int) -> None:
+    spec = loaded(f"name: x\nmodel: alexnet\ndataset: {{name: imagenet, root: a{written}}}\n")
+    assert expand(spec)[0].dataset.side == side
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion_mnist"])
+def test_what_can_be_fetched_may_be(name: str) -> None:
+    spec = loaded(f"name: x\nmodel: convnet\ndataset: {{name: {name}, root: a, download: true}}\n")
+    assert spec.source() == Source(name=name, root="a", download=True)
 
 
 @pytest.mark.parametrize("name", ["digits", "fashion-mnist", "cifar10-resnet20"])

@@ -51,7 +51,14 @@ Augment = Literal["auto", "none", "crop", "crop_flip"]
 
 SMALLEST_IMAGE = {"alexnet": 32, "vgg11": 16, "vgg16": 16, "vgg19": 16}  # side in pixels; other networks take any
 WITH_WIDTH = ("resnet20", "resnet32", "resnet56")
-IMAGE_SIDE = {"digits": 8, "fashion_mnist": 28, "cifar10": 32}  # of data sets whose images have one size
+IMAGE_SIDE = {  # of data sets whose images have one size, and of imagenet where none is given
+    "digits": 8,
+    "fashion_mnist": 28,
+    "cifar10": 32,
+    "cifar100": 32,
+    "tiny_imagenet": 64,
+    "imagenet": 224,
+}
 
 REWIND = re.compile(r"none|init|epoch \d+")
 
@@ -61,11 +68,13 @@ class DatasetConfig:
     """Which images a trial sees; where they lie is not part of it.
 
     Attributes:
-        image_size: side in pixels that the images of an `image_folder` are scaled to; None for data sets of a fixed size.
+        image_size: side in pixels that the images of an `image_folder` or of `imagenet` are scaled to; None is what IMAGE_SIDE
+            says of the data set.
         limit: number of training images, class-balanced, validation included; limit // 5 test images go with it.
         validation: share of the training images that is held out for model selection, in [0, 1).
         split_seed: seed of the limit and of the validation split; apart from the trial's seed so that seeds share splits.
-        augment: "auto" is "none" for digits and "crop_flip" (pad 4, horizontal flip) for every other data set.
+        augment: "auto" is "none" for digits and "crop_flip" for every other data set; a crop is one of the image padded by 4,
+            of imagenet one of random area and shape that is scaled to `image_size`.
     """
 
     name: str
@@ -74,6 +83,11 @@ class DatasetConfig:
     validation: float = 0.1
     split_seed: int = 0
     augment: Augment = "auto"
+
+    @property
+    def side(self) -> int | None:
+        """Pixels in a row of an image as networks see it; None only where image_size is missing."""
+        return self.image_size or IMAGE_SIDE.get(self.name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,15 +1,15 @@
-"""Splits that live on the device, and the seeded batches that training, scoring and evaluation take from them.
+"""Splits that live on the device or are streamed to it, and the seeded batches that training, scoring and evaluation take.
 
 Shapes: B batch, C channels, H height, W width. Images stay uint8 until a batch is made; a batch is float32, normalised.
 Everything random comes from CPU generators seeded by (seed, purpose, epoch), so the order is the same on every device.
-Reads: datasets.py. Read by: training.py, pruning.py, phases.py.
+Reads: datasets.py, streaming.py. Read by: training.py, pruning.py, phases.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from trainables import datasets
 from trainables.config import DatasetConfig, derived_seed
 from trainables.failures import DataError
+from trainables.streaming import IMAGENET_NORMALIZATION, Stream, decoding_workers, encoded_names
 from trainables.tensors import EVALUATION_BATCH, Normalization
 
 PAD = 4  # pixels around an image before the random crop
@@ -25,13 +26,53 @@ PAD = 4  # pixels around an image before the random crop
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
-    """Images uint8 (N, C, H, W) and labels int64 (N,) on the device."""
+    """Images uint8 (N, C, H, W) and labels int64 (N,) on the device; of a streamed split `images` is (0, C, H, W).
+
+    A batch is asked for by a part: the places of its images in the split, int64 (B,) on the CPU. Parts are given all at once,
+    so that no step waits for its places, and streamed images are decoded ahead.
+    """
 
     images: Tensor
     labels: Tensor
+    stream: Stream | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def first(self, count: int) -> Split:
+        """The split of its first images, all if there are fewer."""
+        stream = None if self.stream is None else self.stream.chosen(slice(count))
+        return Split(images=self.images[:count], labels=self.labels[:count], stream=stream)
+
+    def batches(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images uint8 (B, C, H, W) and labels of each part, on the device, without augmentation."""
+        places = self._on_device(parts)
+        if self.stream is None:
+            return self._with_labels(places, (self.images[place] for place in places))
+        return self._with_labels(places, self.stream.batches(parts))
+
+    def augmented(self, parts: Sequence[Tensor], flip: bool, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same, each image cropped at random, and mirrored at random with `flip`; drawn for all places at once."""
+        places = self._on_device(parts)
+        if self.stream is None:
+            return self._with_labels(places, self._crops(places, flip, generator))
+        return self._with_labels(places, self.stream.augmented(parts, flip, generator))
+
+    def _on_device(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        return [part.to(self.labels.device) for part in parts]
+
+    def _with_labels(self, places: list[Tensor], images: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        for place, images_BCHW in zip(places, images, strict=True):
+            yield images_BCHW, self.labels[place]
+
+    def _crops(self, places: list[Tensor], flip: bool, generator: torch.Generator) -> Iterator[Tensor]:
+        count, height, width = len(self), *self.images.shape[2:]
+        offsets = torch.randint(0, 2 * PAD + 1, (count, 2), generator=generator).to(self.images.device)
+        flips = torch.randint(0, 2, (count,), generator=generator).to(self.images.device)
+        padded = torch.nn.functional.pad(self.images, (PAD, PAD, PAD, PAD))
+        for place in places:
+            flipped = flips[place] if flip else torch.zeros_like(place)
+            yield cropped(padded, place, offsets[place], flipped, height, width)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,35 +93,65 @@ class Data:
 
 
 @lru_cache(maxsize=2)
-def load_data(config: DatasetConfig, source: datasets.Source, device: str) -> Data:
+def load_data(config: DatasetConfig, source: datasets.Source, device: str, threads: int = 0) -> Data:
     """The splits of a data set on the device; the last two that a process used stay there.
+
+    Args:
+        threads: of the trial; decides how many processes decode a streamed data set, and no number. 0 is this process alone.
 
     Raises:
         DataError: the data set is missing, or has fewer images than `limit` asks for.
     """
+    if source.name in datasets.STREAMED:
+        return _streamed(config, source, device, decoding_workers(device, threads))
     images = datasets.load(source)
-    train = torch.arange(len(images.train_labels))
-    test = torch.arange(len(images.test_labels))
-    if config.limit is not None:
-        train = class_balanced(images.train_labels, config.limit, derived_seed(config.split_seed, "limit train"))
-        test = class_balanced(images.test_labels, config.limit // 5, derived_seed(config.split_seed, "limit test"), "test")
-    held_out = round(config.validation * len(train))
-    chosen = class_balanced(images.train_labels[train], held_out, derived_seed(config.split_seed, "validation"))
-    is_held_out = torch.zeros(len(train), dtype=torch.bool)
-    is_held_out[chosen] = True
+    kept, held_out, test = _chosen(config, images.train_labels, images.test_labels)
 
     def split(images_NCHW: Tensor, labels_N: Tensor, index: Tensor) -> Split:
         return Split(images=images_NCHW[index].to(device), labels=labels_N[index].to(device))
 
-    kept = train[~is_held_out]
     return Data(
         train=split(images.train_images, images.train_labels, kept),
-        validation=split(images.train_images, images.train_labels, train[is_held_out]),
+        validation=split(images.train_images, images.train_labels, held_out),
         test=split(images.test_images, images.test_labels, test),
         normalization=measured_normalization(images.train_images[kept]),
         num_classes=images.num_classes,
         augment=augmentation(config),
     )
+
+
+def _streamed(config: DatasetConfig, source: datasets.Source, device: str, workers: int) -> Data:
+    listing, side = datasets.listing(source), config.side
+    assert side is not None, "IMAGE_SIDE has a side for every streamed data set"
+    train_labels, test_labels = torch.tensor(listing.train_labels), torch.tensor(listing.test_labels)
+    kept, held_out, test = _chosen(config, train_labels, test_labels)
+    nothing = torch.empty((0, 3, side, side), dtype=torch.uint8, device=device)
+
+    def split(stream: Stream, labels_N: Tensor, index: Tensor) -> Split:
+        return Split(images=nothing, labels=labels_N[index].to(device), stream=stream.chosen(index))
+
+    train_files = Stream(root=listing.root, names=encoded_names(listing.train), side=side, device=device, workers=workers)
+    return Data(
+        train=split(train_files, train_labels, kept),
+        validation=split(train_files, train_labels, held_out),
+        test=split(replace(train_files, names=encoded_names(listing.test)), test_labels, test),
+        normalization=IMAGENET_NORMALIZATION,
+        num_classes=len(listing.classes),
+        augment=augmentation(config),
+    )
+
+
+def _chosen(config: DatasetConfig, train_labels: Tensor, test_labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices of the images to train on, of the held-out ones among the training images, and of the test images."""
+    train, test = torch.arange(len(train_labels)), torch.arange(len(test_labels))
+    if config.limit is not None:
+        train = class_balanced(train_labels, config.limit, derived_seed(config.split_seed, "limit train"))
+        test = class_balanced(test_labels, config.limit // 5, derived_seed(config.split_seed, "limit test"), "test")
+    held_out = round(config.validation * len(train))
+    chosen = class_balanced(train_labels[train], held_out, derived_seed(config.split_seed, "validation"))
+    is_held_out = torch.zeros(len(train), dtype=torch.bool)
+    is_held_out[chosen] = True
+    return train[~is_held_out], train[is_held_out], test
 
 
 def augmentation(config: DatasetConfig) -> str:
@@ -100,10 +171,11 @@ def class_balanced(labels_N: Tensor, count: int, seed: int, what: str = "trainin
         raise DataError(f"dataset.limit asks for {count} {what} images, the data set has {len(labels_N)}")
     shuffled = torch.randperm(len(labels_N), generator=torch.Generator().manual_seed(seed))
     labels = labels_N[shuffled]
+    by_class = torch.argsort(labels, stable=True)
+    sizes = torch.bincount(labels)
+    begins = sizes.cumsum(0) - sizes  # of each class in `by_class`
     rank_in_class = torch.empty_like(labels)
-    for label in labels.unique():
-        members = labels == label
-        rank_in_class[members] = torch.arange(int(members.sum()))
+    rank_in_class[by_class] = torch.arange(len(labels)) - begins[labels[by_class]]
     # Rank first, class second: one image of each class in turn.
     order = torch.argsort(rank_in_class * (int(labels.max()) + 1) + labels, stable=True)
     return shuffled[order[:count]].sort().values
@@ -134,21 +206,19 @@ def training_batches(data: Data, batch_size: int, seed: int, epoch: int) -> Iter
     count = len(data.train)
     if count < batch_size:
         raise DataError(f"training.batch_size is {batch_size}, but there are only {count} training images")
-    device = data.train.labels.device
     generator = torch.Generator().manual_seed(derived_seed(seed, "batches", epoch))
-    order = torch.randperm(count, generator=generator).to(device)
-    offsets = torch.randint(0, 2 * PAD + 1, (count, 2), generator=generator).to(device)
-    flips = torch.randint(0, 2, (count,), generator=generator).to(device)
-    images = data.train.images
-    padded = images if data.augment == "none" else torch.nn.functional.pad(images, (PAD, PAD, PAD, PAD))
-    for start in range(0, count - batch_size + 1, batch_size):
-        chosen = order[start : start + batch_size]
-        if data.augment == "none":
-            batch = images[chosen]
-        else:
-            flip = flips[chosen] if data.augment == "crop_flip" else torch.zeros_like(chosen)
-            batch = cropped(padded, chosen, offsets[chosen], flip, images.shape[2], images.shape[3])
-        yield data.normalization.apply(batch.float() / 255), data.train.labels[chosen]
+    parts = torch.randperm(count, generator=generator)[: count // batch_size * batch_size].split(batch_size)
+    if data.augment == "none":
+        batches = data.train.batches(parts)
+    else:
+        batches = data.train.augmented(parts, data.augment == "crop_flip", generator)
+    yield from normalized(batches, data.normalization)
+
+
+def normalized(batches: Iterable[tuple[Tensor, Tensor]], normalization: Normalization) -> Iterator[tuple[Tensor, Tensor]]:
+    """uint8 batches -> float32 batches, normalised on their device."""
+    for images_BCHW, labels_B in batches:
+        yield normalization.apply(images_BCHW.float() / 255), labels_B
 
 
 def cropped(padded_NCHW: Tensor, chosen_B: Tensor, offsets_B2: Tensor, flips_B: Tensor, height: int, width: int) -> Tensor:
@@ -169,11 +239,10 @@ def scoring_batches(data: Data, batch_size: int, count: int, seed: int, round_: 
     Batches within a round share no image as long as there are enough; a small set gives batches of all it has.
     """
     generator = torch.Generator().manual_seed(derived_seed(seed, "score", round_))
-    order = torch.randperm(len(data.train), generator=generator).to(data.train.labels.device)
+    order = torch.randperm(len(data.train), generator=generator)
     size = min(batch_size, len(order))
-    for batch in range(count):
-        chosen = order.roll(-batch * size)[:size]
-        yield data.normalization.apply(data.train.images[chosen].float() / 255), data.train.labels[chosen]
+    parts = [order.roll(-batch * size)[:size] for batch in range(count)]
+    return normalized(data.train.batches(parts), data.normalization)
 
 
 def class_balanced_batches(
@@ -190,13 +259,12 @@ def class_balanced_batches(
     chosen = class_balanced(labels, count, derived_seed(seed, "score images", round_))
     generator = torch.Generator().manual_seed(derived_seed(seed, "score", round_))
     mixed = chosen[torch.randperm(len(chosen), generator=generator)]
-    for part in mixed.tensor_split(math.ceil(len(mixed) / batch_size)):
-        batch = part.to(data.train.labels.device)
-        yield data.normalization.apply(data.train.images[batch].float() / 255), data.train.labels[batch]
+    parts = mixed.tensor_split(math.ceil(len(mixed) / batch_size))
+    return normalized(data.train.batches(parts), data.normalization)
 
 
 def evaluation_batches(split: Split, normalization: Normalization) -> Iterator[tuple[Tensor, Tensor]]:
     """The split in order, in batches of EVALUATION_BATCH, normalised."""
-    for start in range(0, len(split), EVALUATION_BATCH):
-        images = split.images[start : start + EVALUATION_BATCH]
-        yield normalization.apply(images.float() / 255), split.labels[start : start + EVALUATION_BATCH]
+    places = torch.arange(len(split))
+    parts = [places[start : start + EVALUATION_BATCH] for start in range(0, len(split), EVALUATION_BATCH)]
+    return normalized(split.batches(parts), normalization)

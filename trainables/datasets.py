@@ -2,7 +2,9 @@
 
 A source is a data set's name, its folder and image size. Its signature (paths, sizes and times of its files) names the
 cache file; its content digest (names, sizes and contents) goes into trial keys, so a moved copy gives the same keys.
-Read by: data.py (images), orchestrator/plan.py (signature and digest). Heavy imports stay inside the readers.
+ImageNet is not decoded here: streaming.py reads its files batch by batch, and its digest is over names and sizes alone, since
+reading 1.3 million files would take longer than many a sweep. Reads: listings.py, decoding.py. Read by: data.py (images),
+orchestrator/plan.py (signature and digest). Heavy imports stay inside the readers.
 """
 
 from __future__ import annotations
@@ -21,7 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainables import listings
+from trainables.config import IMAGE_SIDE
+from trainables.decoding import squares
 from trainables.failures import DataError
+from trainables.listings import IMAGE_SUFFIXES, Listing
 from trainables.user_code import is_own
 from trainables.user_data import own_files, read_own
 
@@ -31,8 +37,8 @@ if TYPE_CHECKING:
 DIGITS_DIGEST = "0b7e9c3202d7bcd255d6a19a238d3743"  # tests/test_data.py compares it with the images themselves
 FASHION_FILES = tuple(f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 CIFAR_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+CIFAR100_FILES = ("train", "test", "meta")
 BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,8 +95,6 @@ def ensure_present(source: Source) -> None:
     """
     if source.name == "digits":
         return
-    if source.root is None and not is_own(source.name):
-        raise DataError(f"dataset.root is not set; data set {source.name!r} needs the folder that holds its files")
     if source.root is not None and source.download and source.name in _DOWNLOADS:
         _DOWNLOADS[source.name](source.root)
     files(source)
@@ -102,13 +106,14 @@ def files(source: Source) -> list[tuple[str, Path]]:
         return []
     if is_own(source.name):
         return own_files(source.name, source.root, source.modules_path)
-    root = Path(source.root or "").expanduser()
-    if not root.is_dir():
-        raise DataError(f"dataset.root: no folder {str(root)!r} on this machine; give the folder of {source.name}")
+    if source.name in _LISTINGS:
+        return listing(source).files()
+    root = _folder(source)
     if source.name == "image_folder":
         return _image_files(root)
     names, folders = {
         "cifar10": (CIFAR_FILES, (root / "cifar-10-batches-py", root)),
+        "cifar100": (CIFAR100_FILES, (root / "cifar-100-python", root)),
         "fashion_mnist": (FASHION_FILES, (root / "FashionMNIST" / "raw", root / "raw", root)),
     }[source.name]
     found = []
@@ -120,6 +125,24 @@ def files(source: Source) -> list[tuple[str, Path]]:
             raise DataError(f"dataset.root: {str(root)!r} has no file {name} of {source.name}{way_out}")
         found.append((name, path))
     return sorted(found)
+
+
+def listing(source: Source) -> Listing:
+    """The files of Tiny ImageNet or ImageNet with their classes.
+
+    Raises:
+        DataError: the folder is missing or its layout is another one.
+    """
+    return _LISTINGS[source.name](_folder(source))
+
+
+def _folder(source: Source) -> Path:
+    if source.root is None:
+        raise DataError(f"dataset.root is not set; data set {source.name!r} needs the folder that holds its files")
+    root = Path(source.root).expanduser()
+    if not root.is_dir():
+        raise DataError(f"dataset.root: no folder {str(root)!r} on this machine; give the folder of {source.name}")
+    return root
 
 
 def _image_files(root: Path) -> list[tuple[str, Path]]:
@@ -150,7 +173,8 @@ def content_digest(source: Source) -> str:
     """32 hex digits over the sorted names, sizes and contents of the files; reads every byte once.
 
     Names are those within the data set, and of a compressed file the content counts, so the same data under another
-    path or packed with gzip has the same digest.
+    path or packed with gzip has the same digest. Of ImageNet it is over names and sizes alone: an image that was replaced
+    by another of the same size goes unnoticed.
 
     Raises:
         DataError: a file is missing, or its compression is damaged.
@@ -161,6 +185,8 @@ def content_digest(source: Source) -> str:
 
     def line(named: tuple[str, Path]) -> bytes:
         name, path = named
+        if source.name in STREAMED:
+            return f"{name}\0{path.stat().st_size}\n".encode()
         try:
             content = gzip.decompress(path.read_bytes()) if unpacks and path.suffix == ".gz" else path.read_bytes()
         except BROKEN_GZIP as error:
@@ -214,19 +240,31 @@ def _read_digits(source: Source) -> tuple[list[Any], int]:
 
 
 def _read_cifar10(source: Source) -> tuple[list[Any], int]:
-    import numpy as np
     from torchvision.datasets import CIFAR10
 
+    return _cifar_parts(source, CIFAR10, "CIFAR-10"), 10
+
+
+def _read_cifar100(source: Source) -> tuple[list[Any], int]:
+    """The 100 fine labels; the 20 coarse ones are not used."""
+    from torchvision.datasets import CIFAR100
+
+    return _cifar_parts(source, CIFAR100, "CIFAR-100"), 100
+
+
+def _cifar_parts(source: Source, reader: Any, title: str) -> list[Any]:
+    import numpy as np
+
     folder = files(source)[0][1].parent
-    with _laid_out(files(source), f"{CIFAR10.base_folder}") as root:
+    with _laid_out(files(source), reader.base_folder) as root:
         try:
-            splits = [CIFAR10(root, train=train) for train in (True, False)]
+            splits = [reader(root, train=train) for train in (True, False)]
         except RuntimeError as error:
-            raise DataError(f"CIFAR-10 in {str(folder)!r} is damaged: {error}") from error
+            raise DataError(f"{title} in {str(folder)!r} is damaged: {error}") from error
     parts: list[Any] = []
     for split in splits:
         parts += [split.data.transpose(0, 3, 1, 2), np.asarray(split.targets, dtype=np.int64)]
-    return parts, 10
+    return parts
 
 
 def _read_fashion_mnist(source: Source) -> tuple[list[Any], int]:
@@ -273,31 +311,20 @@ def _read_image_folder(source: Source) -> tuple[list[Any], int]:
     parts: list[Any] = []
     for split in ("train", "test"):
         members = [(name, path) for name, path in named if name.startswith(f"{split}/")]
-        images = np.empty((len(members), 3, size, size), dtype=np.uint8)
-
-        def decode(index: int, members: list[tuple[str, Path]] = members, images: Any = images) -> None:
-            images[index] = _decoded(members[index][1], size)
-
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            list(pool.map(decode, range(len(members)), chunksize=256))
         labels = np.asarray([classes.index(name.split("/")[1]) for name, _ in members], dtype=np.int64)
-        parts += [images, labels]
+        parts += [squares([path for _, path in members], size), labels]
     return parts, len(classes)
 
 
-def _decoded(path: Path, size: int) -> Any:
-    """One RGB image (3, size, size): the shorter side scaled to `size`, the middle cut out."""
+def _read_tiny_imagenet(source: Source) -> tuple[list[Any], int]:
     import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
 
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"cannot decode {str(path)!r}: {error}") from error
-    if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1)
+    listed = listing(source)
+    parts: list[Any] = []
+    for names, labels in ((listed.train, listed.train_labels), (listed.test, listed.test_labels)):
+        images = squares([listed.root / name for name in names], IMAGE_SIDE["tiny_imagenet"])
+        parts += [images, np.asarray(labels, dtype=np.int64)]
+    return parts, len(listed.classes)
 
 
 def _download_cifar10(root: str) -> None:
@@ -306,17 +333,31 @@ def _download_cifar10(root: str) -> None:
     CIFAR10(Path(root).expanduser(), download=True)
 
 
+def _download_cifar100(root: str) -> None:
+    from torchvision.datasets import CIFAR100
+
+    CIFAR100(Path(root).expanduser(), download=True)
+
+
 def _download_fashion_mnist(root: str) -> None:
     from torchvision.datasets import FashionMNIST
 
     FashionMNIST(Path(root).expanduser(), download=True)
 
 
-_DOWNLOADS: dict[str, Callable[[str], None]] = {"cifar10": _download_cifar10, "fashion_mnist": _download_fashion_mnist}
+_DOWNLOADS: dict[str, Callable[[str], None]] = {
+    "cifar10": _download_cifar10,
+    "cifar100": _download_cifar100,
+    "fashion_mnist": _download_fashion_mnist,
+}
+_LISTINGS: dict[str, Callable[[Path], Listing]] = {"tiny_imagenet": listings.tiny_imagenet, "imagenet": listings.imagenet}
 _READERS: dict[str, Callable[[Source], tuple[list[Any], int]]] = {
     "digits": _read_digits,
     "cifar10": _read_cifar10,
+    "cifar100": _read_cifar100,
     "fashion_mnist": _read_fashion_mnist,
     "image_folder": _read_image_folder,
+    "tiny_imagenet": _read_tiny_imagenet,
 }
-DATASETS = tuple(_READERS)
+STREAMED = ("imagenet",)  # too large for a device: decoded batch by batch
+DATASETS = (*_READERS, *STREAMED)

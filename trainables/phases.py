@@ -72,7 +72,7 @@ class _Trial:
         self.publication = Publication(config, context)
         context.runtime.activate()
         context.own.activate(config)
-        self.data: Data = load_data(config.dataset, context.source, context.runtime.device)
+        self.data: Data = load_data(config.dataset, context.source, context.runtime.device, context.runtime.threads)
         self.trunk = Trunk(
             config=config,
             data=self.data,

@@ -44,18 +44,18 @@ class Probe:
     """The training steps of one trial, to be timed beside others of its kind."""
 
     def __init__(self, config: dict[str, Any], source: Source, runtime: Runtime, own: OwnFiles = NOTHING_OWN) -> None:
-        from trainables.data import Split, load_data
+        from trainables.data import load_data
         from trainables.models import initialized_network, prunable_weights
+        from trainables.tensors import EVALUATION_BATCH
         from trainables.training import make_optimizer
 
         self.config = from_canonical(TrialConfig, config)
         self.runtime = runtime.for_trial(self.config.precision)
         self.runtime.activate()
         own.activate(self.config)
-        data = load_data(self.config.dataset, source, runtime.device)
+        data = load_data(self.config.dataset, source, runtime.device, runtime.threads)
         images = STEPS * self.config.training.batch_size
-        few = Split(images=data.train.images[:images], labels=data.train.labels[:images])
-        self.data = replace(data, train=few if len(few) == images else data.train)
+        self.data = replace(data, train=data.train.first(images), test=data.test.first(EVALUATION_BATCH))
         self.model = self.runtime.place(initialized_network(self.config, data.image_shape, data.num_classes))
         self.optimizer = make_optimizer(self.model, self.config.training)
         self.weights = prunable_weights(self.model, self.config.prunable.exclude)

@@ -167,7 +167,7 @@ def _run_trunk(stage: Stage, config: TrialConfig, runtime: Runtime, settings: Se
 
     trunk = Trunk(
         config=config,
-        data=load_data(config.dataset, settings.source, runtime.device),
+        data=load_data(config.dataset, settings.source, runtime.device, runtime.threads),
         runtime=runtime,
         snapshots=snapshots,
         snapshot_seconds=settings.checkpoint_seconds,
