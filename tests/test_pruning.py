@@ -111,8 +111,8 @@ def test_gradients_of_pruned_weights_decide_nothing(
     real = scoring_gradients
     spoilt: list[int] = []
 
-    def spoiling(*arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, grads = real(*arguments)
+    def spoiling(*arguments: Any, **named: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, grads = real(*arguments, **named)
         spoilt.append(sum(int(grad[~first[name]].count_nonzero()) for name, grad in grads.items()))
         return loss, {name: grad.masked_fill(~first[name], float("nan")) for name, grad in grads.items()}
 

@@ -42,7 +42,9 @@ def own_network(
             with torch.no_grad():
                 logits_BK = network.eval()(torch.zeros(2, *image_shape))
         except Exception as error:
-            raise refused(f"take images of shape (B, {image_shape})", f"{type(error).__name__}: {error}") from error
+            raise refused(
+                f"take images of shape {('B', *image_shape)}".replace("'", ""), f"{type(error).__name__}: {error}"
+            ) from error
     shape = tuple(logits_BK.shape) if isinstance(logits_BK, Tensor) else type(logits_BK).__name__
     if shape != (2, num_classes):
         raise refused(f"give class scores of shape (2, {num_classes}) for two images", str(shape))
