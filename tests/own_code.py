@@ -10,9 +10,10 @@ from typing import Any
 from orchestrator.store import Storage, TrialFolder, WarmupFolder
 from tests.trials import DIGITS, RUNTIME, tiny_config
 from trainables.config import DatasetConfig, TrialConfig
+from trainables.context import TrialContext
 from trainables.datasets import Source, content_digest
 from trainables.keys import inputs_digest, trial_key, warmup_key
-from trainables.phases import TrialContext, run_trial
+from trainables.phases import run_trial
 from trainables.user_code import OwnFiles, is_own
 
 # The built-in convnet written again, with another initialisation; needs nothing of this project.
