@@ -183,16 +183,16 @@ def compare(state: SweepState, reference: str = REFERENCE) -> Comparison:
     )
 
 
-def comparable(state: SweepState, reference: str = REFERENCE) -> bool:
-    """Whether `compare` has something to say: a finished trial of the reference and of another method."""
-    finished = {trial.config["method"] for trial in state.trials.values() if trial.state == "finished"} - {"dense"}
+def comparable(settings: list[Setting], reference: str = REFERENCE) -> bool:
+    """Whether `compare` has something to say: results of the reference and of another method."""
+    finished = {one.config.method for one in settings if not one.is_dense}
     return reference in finished and len(finished) > 1
 
 
 def paired_difference(reference: dict[int, float], other: dict[int, float]) -> Difference:
-    """Reference minus other over the seeds that both have, of which there must be one."""
+    """Reference minus other; both have the same seeds, at least one."""
     # Accuracies are fractions of image counts; rounded, differences that are equal by count are equal here too.
-    values = [round(reference[seed] - other[seed], 12) for seed in sorted(reference.keys() & other.keys())]
+    values = [round(reference[seed] - other[seed], 12) for seed in reference]
     n, mean = len(values), statistics.fmean(values)
     std = statistics.stdev(values) if n > 1 else None
     if not std:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from orchestrator.cells import by_cell, chosen
 from orchestrator.results import Setting, best_of, panels, several_methods
 
-FIRST = "drive"  # its row stands on top, the others by name
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Field:
@@ -93,7 +91,7 @@ def _method_grids(settings: list[Setting]) -> list[Grid]:
 
 
 def _method_grid(title: str, rows: dict[str, list[Setting]], with_choice: set[str]) -> Grid:
-    ordered = sorted(rows, key=lambda method: (method != FIRST, method))
+    ordered = sorted(rows)
     warmups = sorted({one.config.warmup_epochs for row in rows.values() for one in row})
     best = best_of([one for row in rows.values() for one in row])
     labels: list[str] = []

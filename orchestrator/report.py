@@ -179,12 +179,13 @@ def make_report(folder: SweepFolder, state: SweepState) -> Report:
     finished = [key for key, status in state.trials.items() if status.state == "finished"]
     results = [folder.storage.read_json(trial_file(key, RESULT)) for key in finished]
     counts = fingerprint_counts([result for result in results if result])
+    settings = settings_of(state)
     return Report(
         sweep=folder.name,
-        settings=settings_of(state),
+        settings=settings,
         counts=state.counts(),
         fingerprints=[f"{kind}: {count} trials" for kind, count in counts.most_common()],
-        comparison=compare(state) if comparable(state) else None,
+        comparison=compare(state) if comparable(settings) else None,
     )
 
 

@@ -216,9 +216,9 @@ def test_ratios_are_the_others_mean_seconds_over_the_references() -> None:
 
 
 def won_lost_and_open() -> SweepState:
-    """Three cells: DRIVE wins, loses, and neither, over three seeds each."""
+    """Four cells over three seeds each: DRIVE wins once, loses twice, and neither."""
     other = {0: 0.800, 1: 0.801, 2: 0.803}
-    shifts = {0.8: (0.10, 0.11, 0.12), 0.9: (-0.10, -0.11, -0.12), 0.98: (0.10, -0.10, 0.03)}
+    shifts = {0.8: (0.10, 0.11, 0.12), 0.9: (-0.10, -0.11, -0.12), 0.95: (-0.10, -0.11, -0.12), 0.98: (0.10, -0.10, 0.03)}
     return sweep_of(
         *(
             seeds_of(of("drive", sparsity=sparsity), {seed: other[seed] + shift[seed] for seed in other})
@@ -226,16 +226,16 @@ def won_lost_and_open() -> SweepState:
         ),
         *(
             seeds_of(of("snip", sparsity=sparsity), other, prune=prune, search=4)
-            for sparsity, prune in ((0.8, 0.5), (0.9, 7.0), (0.98, 0.1))
+            for sparsity, prune in ((0.8, 0.5), (0.9, 7.0), (0.95, 0.5), (0.98, 0.1))
         ),
     )
 
 
 def test_the_summary_counts_both_ways_and_takes_the_median_of_the_ratios() -> None:
     (summary,) = compare(won_lost_and_open()).summaries()
-    assert (summary.cells, summary.better, summary.worse) == (3, 2, 1)
-    assert (summary.significantly_better, summary.significantly_worse, summary.left_out) == (1, 1, 0)
-    assert summary.mean_difference == pytest.approx(0.01 / 3)
+    assert (summary.cells, summary.better, summary.worse) == (4, 2, 2)
+    assert (summary.significantly_better, summary.significantly_worse, summary.left_out) == (1, 2, 0)
+    assert summary.mean_difference == pytest.approx(-0.025)
     assert (summary.prune_ratio, summary.search_ratio) == (0.5, 2.0)
 
 
@@ -259,7 +259,7 @@ def test_what_cannot_be_compared_is_told_with_the_way_out(methods: list[str], re
     state = sweep_of(*(seeds_of(DENSE if method == "dense" else of(method), {0: 0.9}) for method in methods))
     with pytest.raises(UserError, match=told):
         compare(state, reference)
-    assert comparable(state) is ({"drive", "snip"} <= set(methods))
+    assert comparable(settings_of(state)) is ({"drive", "snip"} <= set(methods))
 
 
 def test_a_reference_that_has_not_finished_is_told() -> None:
@@ -267,7 +267,7 @@ def test_a_reference_that_has_not_finished_is_told() -> None:
     state.trials["t0"].state = "waiting"
     with pytest.raises(UserError, match=r"no trial of drive in sweep 's' has finished; `drive-sweep status s`"):
         compare(state)
-    assert not comparable(state)
+    assert not comparable(settings_of(state))
 
 
 # what is shown
@@ -284,10 +284,10 @@ def test_the_command_shows_the_facts_within_110_columns(tmp_path: Path) -> None:
     folder = stored(won_lost_and_open(), tmp_path)
     out = drive_sweep("compare", "s", "--storage", folder.storage.root).stdout
     lines = [" ".join(line.split()) for line in out.splitlines()]
-    assert "snip 3 2 1 1 ▲ 1 ▼ +0.003 0.50 2.00" in lines
+    assert "snip 4 2 2 1 ▲ 2 ▼ -0.025 0.50 2.00" in lines
     assert "0.8 0 0.911 0.801 +0.110 ± 0.010 +0.085…+0.135 0.003 ▲ 3 0.50 2.00 1 | 1" in lines
     assert "0.9 0 0.691 0.801 -0.110 ± 0.010 -0.135…-0.085 0.003 ▼ 3 7.00 2.00 1 | 1" in lines
-    assert "p values are not corrected for their number, 3" in out
+    assert "p values are not corrected for their number, 4" in out
     assert "Cells share seeds" in out
     assert max(map(len, out.splitlines())) <= 110
     assert "nan" not in out
@@ -296,7 +296,7 @@ def test_the_command_shows_the_facts_within_110_columns(tmp_path: Path) -> None:
 def test_the_command_answers_in_json_and_takes_another_method(tmp_path: Path) -> None:
     folder = stored(won_lost_and_open(), tmp_path)
     told = json.loads(drive_sweep("compare", "s", "--method", "snip", "--json", "--storage", folder.storage.root).stdout)
-    assert (told["sweep"], told["reference"], told["tests"], told["corrected"]) == ("s", "snip", 3, False)
+    assert (told["sweep"], told["reference"], told["tests"], told["corrected"]) == ("s", "snip", 4, False)
     assert [one["significantly_worse"] for one in told["summary"]] == [1]
     first = told["cells"][0]
     assert (first["sparsity"], first["warmup_epochs"], first["seeds"]) == (0.8, 0, [0, 1, 2])
@@ -327,7 +327,8 @@ def test_own_options_that_were_chosen_are_told_below_their_table() -> None:
 
 def test_a_loss_has_a_colour_of_its_own_in_the_page() -> None:
     page = to_html(compare(won_lost_and_open()))
-    assert page.count("class='win'") == page.count("class='lose'") == 12  # a whole line, and a count of the summary
+    # Whole lines of 11 cells, one won and two lost, and a count of the summary each.
+    assert (page.count("class='win'"), page.count("class='lose'")) == (11 + 1, 2 * 11 + 1)
 
 
 def test_the_report_has_the_comparison_where_there_is_one(tmp_path: Path) -> None:
