@@ -108,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     compare = command(
         "compare", "one method against every other: accuracy with a paired test over seeds, time", sweep=True, json=True
     )
+    compare.add_argument("--masks", action="store_true", help="tell how alike the masks are too, which reads the models")
     compare.add_argument("--method", metavar="METHOD", help="the method to compare with the others (default: drive)")
 
     ui = command("ui", "open the MLflow UI on a sweep; prints the link to the comparison of all its trials")

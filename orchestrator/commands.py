@@ -126,13 +126,24 @@ def compare(options: Namespace) -> int:
     folder = open_sweep(storage_from(options), options.name)
     state = folder.read_state() or SweepState(sweep=options.name)
     made = compare_methods(state, options.method or REFERENCE)
-    if options.json:
-        print(json.dumps(made.to_json(), indent=1))
-    else:
-        from orchestrator.compare_view import print_comparison
-        from orchestrator.report import terminal
+    facts = made.to_json()
+    if options.masks:
+        from orchestrator import mask_likeness
 
-        print_comparison(made, terminal())
+        masks_of = mask_likeness.masks_in(folder.storage)
+        alike, stable = mask_likeness.likeness(made, state, masks_of), mask_likeness.stability(made, state, masks_of)
+        facts["masks"] = mask_likeness.to_json(alike, stable)
+    if options.json:
+        print(json.dumps(facts, indent=1))
+        return EXIT_DONE
+    from orchestrator.compare_view import print_blocks, print_comparison
+    from orchestrator.report import terminal
+
+    console = terminal()
+    print_comparison(made, console)
+    if options.masks:
+        print_blocks(mask_likeness.blocks(made.reference, alike, stable), console)
+        console.print(mask_likeness.REMARK, style="dim", markup=False)
     return EXIT_DONE
 
 

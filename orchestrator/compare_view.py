@@ -59,7 +59,14 @@ class Block:
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Summary, a table for every other method, the loss against the dense baseline, remarks."""
-    for block in blocks(comparison):
+    print_blocks(blocks(comparison), console)
+    for line in remarks(comparison):
+        console.print(line, style="dim", markup=False)
+
+
+def print_blocks(made: Sequence[Block], console: Console) -> None:
+    """Tables one below the other."""
+    for block in made:
         table = Table(title=block.title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
         for column in block.columns:
             table.add_column(column, justify="right", no_wrap=column != "chosen", overflow="fold")
@@ -67,8 +74,6 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             table.add_row(*(Text(cell, style=STYLES[row.verdict_of(cell)]) for cell in row.cells))
         console.print(table)
         console.print(block.note(), style="dim", markup=False)
-    for line in remarks(comparison):
-        console.print(line, style="dim", markup=False)
 
 
 def to_html(comparison: Comparison) -> str:
