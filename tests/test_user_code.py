@@ -29,14 +29,15 @@ from tests.mlflow_stores import Content, new_target
 from tests.own_code import DATA, LOSSES, NETS, own_config, own_dataset, run_own, sha256_of, write_modules
 from tests.sweeps import drive_sweep, status
 from tests.test_served_model import ACCURACIES, BLOCKED
-from tests.trials import DIGITS, new_storage, run, tiny_config, tiny_training
+from tests.trials import DIGITS, RUNTIME, new_storage, run, tiny_config, tiny_training
 from trainables import user_code
 from trainables.config import TrialConfig
 from trainables.data import load_data
-from trainables.datasets import DIGITS_DIGEST
+from trainables.datasets import DIGITS_DIGEST, Source, load
 from trainables.failures import DataError, SettingError, TrialError
-from trainables.keys import trial_key, warmup_key
+from trainables.keys import canonical, trial_key, warmup_key
 from trainables.models import build_model, initialize
+from trainables.probe import Probe
 from trainables.records import MODEL, NETWORK
 from trainables.sparse_model import load_sparse_model
 from trainables.user_code import OwnFiles
@@ -376,6 +377,23 @@ def test_wrong_data_are_told(folder: Path, storage: Storage, returned: str, told
     assert f"dataset: module:mydata.load {told}" in refusal(tiny_config(dataset=own_dataset()), storage, folder, DataError)
 
 
+def test_data_of_a_file_that_has_changed_are_not_kept_for_the_new_one(folder: Path) -> None:
+    config = tiny_config(dataset=own_dataset())
+    OwnFiles(modules_path=str(folder)).digested([config]).activate(config)
+    write_modules(folder, mydata=DATA + "# changed\n")
+    with pytest.raises(DataError, match=r"dataset: the file of module:mydata\.load must stay as it is while a sweep runs"):
+        load(Source(name="module:mydata.load", modules_path=str(folder)))
+
+
+def test_a_probe_measures_own_code(folder: Path) -> None:
+    config = own_config(training=tiny_training(loss="module:mylosses.by_hand"), dataset=own_dataset())
+    own = OwnFiles(modules_path=str(folder)).digested([config])
+    source = Source(name="module:mydata.load", modules_path=str(folder))
+    probe = Probe(canonical(config), source, RUNTIME, own)
+    assert probe.ready() > 0
+    assert type(probe.model).__module__ == "mynets"
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return (Path.touch, (Path("executed"),))
@@ -448,12 +466,12 @@ def test_a_saved_model_needs_its_module_and_says_which(folder: Path, storage: St
     assert storage.read(trial_file(result["key"], NETWORK)) == NETS.encode()
     images = load_data(tiny_config().dataset, DIGITS, "cpu").test.images.float() / 255
     scores = load_sparse_model(file).predict(images)
-    load = (
+    script = (
         "import torch; from trainables.sparse_model import load_sparse_model; "
         f"print(load_sparse_model({str(file)!r}).predict(torch.zeros(1, 1, 8, 8)).shape)"
     )
     environment = os.environ | {"PYTHONPATH": str(folder)}
-    there = subprocess.run([sys.executable, "-c", load], env=environment, capture_output=True, text=True, check=True)
+    there = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert there.stdout == "torch.Size([1, 10])\n"
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(folder)])
     del sys.modules["mynets"]

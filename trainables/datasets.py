@@ -218,7 +218,9 @@ def _one_builder_at_a_time(cache: Path) -> Iterator[None]:
 def _read(source: Source) -> dict[str, Tensor]:
     import torch
 
-    parts, num_classes = read_own(source.name, source.root) if is_own(source.name) else _READERS[source.name](source)
+    parts, num_classes = (
+        read_own(source.name, source.root, source.modules_path) if is_own(source.name) else _READERS[source.name](source)
+    )
     names = ("train_images", "train_labels", "test_images", "test_labels")
     tensors = dict(zip(names, (torch.as_tensor(part).contiguous() for part in parts), strict=True))
     return tensors | {"num_classes": torch.tensor(num_classes)}

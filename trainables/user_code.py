@@ -25,7 +25,7 @@ from trainables.failures import SettingError
 PREFIX = "module:"
 REFERENCE = re.compile(r"module:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 WEIGHTS = "initial_weights"
-RESERVED = {*sys.stdlib_module_names, "orchestrator", "trainables"}
+RESERVED = {*sys.stdlib_module_names, "__main__", "orchestrator", "trainables"}
 
 _sources: dict[str, bytes] = {}  # module -> the text that was executed; a worker is reused from stage to stage
 
@@ -138,12 +138,14 @@ def source_file(place: str, reference: str, modules_path: str) -> Path:
     if first in RESERVED:
         raise SettingError(f"{place}: {reference} must not have the name of another module, got {first!r}; rename the file")
     file = Path(modules_path, f"{module.replace('.', '/')}.py")
+    if file.is_file():
+        return file
     installed = importlib.util.find_spec(first)  # of a name without dots it imports nothing
     folders = (installed and installed.submodule_search_locations) or ()
     elsewhere = [Path(folder, f"{'/'.join(others)}.py") for folder in folders if others]
     if installed and installed.origin and not folders:
         elsewhere = [Path(installed.origin)]
-    for candidate in (file, *elsewhere):
+    for candidate in elsewhere:
         if candidate.is_file() and candidate.suffix == ".py":
             return candidate
     if file.with_suffix("").is_dir() or any(path.with_suffix("").is_dir() for path in elsewhere) or (folders and not others):
@@ -208,7 +210,11 @@ def unreadable_weights(file: str, error: OSError) -> SettingError:
 def _execute(place: str, module: str, file: Path, source: bytes) -> None:
     """Makes a module of exactly these bytes: the import system might run a cached compilation of an older version."""
     there = sys.modules.get(module)
-    if there is not None and module not in _sources and Path(getattr(there, "__file__", None) or "") != file:
+    if (
+        there is not None
+        and module not in _sources
+        and Path(getattr(there, "__file__", None) or "").resolve() != file.resolve()
+    ):
         raise SettingError(f"{place}: {file} must not have the name of another module, got {module!r}; rename the file")
     parent, _, last = module.rpartition(".")
     spec = importlib.util.spec_from_file_location(module, file)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.failures import DataError
-from trainables.user_code import function_of, source_file
+from trainables.user_code import function_of, source_file, source_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,14 +36,17 @@ def own_files(reference: str, root: str | None, modules_path: str) -> list[tuple
     return sorted(found)
 
 
-def read_own(reference: str, root: str | None) -> tuple[list[Any], int]:
+def read_own(reference: str, root: str | None, modules_path: str) -> tuple[list[Any], int]:
     """Images uint8 (N, C, H, W) and labels int64 (N,) of both splits, and the number of classes, as the function gives them.
 
     Raises:
-        DataError: it fails, or what it gives is something else.
+        DataError: it fails, or what it gives is something else; or its file was changed since it was imported.
     """
     import torch
 
+    if source_file("dataset", reference, modules_path).read_bytes() != source_of(reference):
+        # The cache would keep the images of the old file under the signature of the new one.
+        raise DataError(f"dataset: the file of {reference} must stay as it is while a sweep runs; run the sweep again")
     try:
         train_images, train_labels, test_images, test_labels, num_classes = function_of(reference)(
             root and os.path.expanduser(root)
