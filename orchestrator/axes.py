@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
-from orchestrator.spec_fields import DEFAULT, TRIAL_KEYS, SweepSpec
+from orchestrator.spec_fields import TRIAL_KEYS, SweepSpec
+from orchestrator.spec_values import DEFAULT
 from trainables.config import SMALLEST_IMAGE, WITH_WIDTH, TrialConfig
 from trainables.keys import from_canonical
 from trainables.method_config import (

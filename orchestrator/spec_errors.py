@@ -18,7 +18,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.spec_fields import NOT_SEARCHED, SEARCHABLE, Says, SweepSpec, keys
+from orchestrator.spec_fields import NOT_SEARCHED, SEARCHABLE, SweepSpec, keys
+from orchestrator.spec_values import Says
 from orchestrator.yaml_lines import Path
 
 OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")

@@ -1,165 +1,46 @@
 """What a sweep file may say: every key with its type, range, default and meaning.
 
 One source for the checks, for the wording of errors (spec_errors.py), for the JSON Schema and for which keys may be searched.
-Defaults of what decides a trial's numbers are those of trainables/config.py. Read by: spec.py, spec_errors.py, axes.py.
+Defaults of what decides a trial's numbers are those of trainables/config.py. Reads: spec_values.py, method_fields.py. Read by:
+spec.py, spec_errors.py, axes.py.
 """
 
 from __future__ import annotations
 
-import math
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from annotated_types import Ge
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    PlainValidator,
-    Strict,
-    WithJsonSchema,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Strict
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
-from trainables.config import (
-    REWIND,
-    Augment,
-    Budget,
-    DatasetConfig,
-    Initialization,
-    Loss,
-    Model,
-    Precision,
-    Schedule,
-    TrialConfig,
+from orchestrator.method_fields import Drive, Gmp, Granet, Grasp, Imp, RandomPart, Sanity, Snip, Srste, Synflow
+from orchestrator.spec_values import (
+    DEFAULT,
+    OWN_FUNCTION,
+    Cpus,
+    GpuShare,
+    ImageSize,
+    Limit,
+    LossName,
+    Methods,
+    Milestones,
+    ModelName,
+    Part,
+    Says,
+    SourceName,
+    Text,
+    Whole,
+    no_repeats,
 )
+from trainables.config import REWIND, Augment, Budget, Initialization, Precision, Schedule, TrialConfig
 from trainables.datasets import Source
-from trainables.method_config import BatchNormMode, DensitySchedule, Method, Normalize
-from trainables.user_code import PREFIX, REFERENCE, OwnFiles, is_own
+from trainables.user_code import OwnFiles, is_own
 
-DatasetName = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder", "tiny_imagenet", "imagenet"]
-DEFAULT = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet")
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-METHODS = list(typing.get_args(Method))
-
-
-@dataclass(frozen=True, slots=True)
-class Says:
-    """The rule of a field in words, where type and range do not tell it."""
-
-    rule: str
-
-
-def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _ascending(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    if values is not None and list(values) != sorted(set(values)):
-        raise ValueError("not ascending")
-    return values
-
-
-def _no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if len(set(values)) < len(values):
-        raise ValueError("repeated")
-    return values
-
-
-Whole = Annotated[int, BeforeValidator(_whole)]
-Positive = Annotated[int, Ge(1), BeforeValidator(_whole)]
-ImageSize = Annotated[int, Ge(8), BeforeValidator(_whole)]
-Limit = Annotated[int, Ge(10), BeforeValidator(_whole)]
-Text = Annotated[str, Field(min_length=1)]
-Methods = Annotated[
-    tuple[Method, ...],
-    Strict(False),
-    Field(min_length=1),
-    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
-    AfterValidator(_no_repeats),
-    Says(f"one of {', '.join(METHODS)}, or a list of them without repeats"),
-    WithJsonSchema(
-        {"anyOf": [{"enum": METHODS}, {"type": "array", "items": {"enum": METHODS}, "minItems": 1, "uniqueItems": True}]}
-    ),
-]
-Milestones = Annotated[
-    Annotated[tuple[Positive, ...], Strict(False)] | None,
-    AfterValidator(_ascending),
-    Says("a list of ascending whole numbers >= 1"),
-]
-
-
-def _auto_or(fits: Callable[[float], bool]) -> PlainValidator:
-    """Takes the word auto, or a number that fits. A union of types would tell a mistake twice, in the checker's words."""
-
-    def check(value: Any) -> Any:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if value != "auto" and not (is_number and fits(value)):
-            raise ValueError("neither auto nor a number that fits")
-        return value if value == "auto" else float(value)
-
-    return PlainValidator(check)
-
-
-AUTO = {"const": "auto"}
-Cpus = Annotated[
-    float | Literal["auto"],
-    _auto_or(lambda cpus: cpus > 0),
-    Says("a number > 0, or auto"),
-    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, AUTO]}),
-]
-GpuShare = Annotated[
-    float | Literal["auto"],
-    _auto_or(lambda gpus: 0 <= gpus <= 1),
-    Says("in [0, 1], or auto"),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, AUTO]}),
-]
-
-
-def _or_module(names: Any) -> PlainValidator:
-    """Takes one of the names, or {module: FILE.FUNCTION}, or what that is afterwards: the text module:FILE.FUNCTION."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, dict) and list(value) == ["module"] and isinstance(value["module"], str):
-            value = PREFIX + value["module"]
-        if not isinstance(value, str) or not (value in typing.get_args(names) or REFERENCE.fullmatch(value)):
-            raise ValueError("neither a known name nor a module")
-        return value
-
-    return PlainValidator(check)
-
-
-def _says_or_module(names: Any) -> Says:
-    return Says(f"one of {', '.join(typing.get_args(names))}, or {{module: FILE.FUNCTION}}")
-
-
-def _schema_or_module(names: Any) -> WithJsonSchema:
-    text = {"type": "string", "pattern": f"^{REFERENCE.pattern}$"}
-    return WithJsonSchema({"anyOf": [{"enum": list(typing.get_args(names))}, text, OWN_FUNCTION]})
-
-
-OWN_FUNCTION: dict[str, Any] = {
-    "type": "object",
-    "properties": {"module": {"type": "string", "description": "FILE.FUNCTION, a function of your own."}},
-    "required": ["module"],
-    "additionalProperties": False,
-}
-ModelName = Annotated[Model | str, _or_module(Model), _says_or_module(Model), _schema_or_module(Model)]
-SourceName = Annotated[DatasetName | str, _or_module(DatasetName), _says_or_module(DatasetName), _schema_or_module(DatasetName)]
-LossName = Annotated[Loss | str, _or_module(Loss), _says_or_module(Loss), _schema_or_module(Loss)]
-
-
-class Part(BaseModel):
-    """A mapping of the sweep file. Nothing is converted but 1 for a number and 1.0 for a whole number."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _name_or_module(schema: dict[str, Any]) -> None:
@@ -240,126 +121,6 @@ class Training(Part):
     loss: LossName = Field(
         default=DEFAULT.training.loss, description="Loss of training, scores and evaluation; or a function of your own."
     )
-
-
-class Drive(Part):
-    magnitude: float = Field(default=DEFAULT.drive.magnitude, ge=0, description="Factor of |w| in the score.")
-    connection: float = Field(default=DEFAULT.drive.connection, ge=0, description="Factor of |w dL/dw| in the score.")
-    convergence: float = Field(default=DEFAULT.drive.convergence, ge=0, description="Factor of |dL/dw| in the score.")
-    normalize: Normalize = Field(default=DEFAULT.drive.normalize, description="What brings the three terms to one scale.")
-    density_schedule: DensitySchedule = Field(
-        default=DEFAULT.drive.density_schedule, description="How the share of kept weights falls over the iterations."
-    )
-    score_batches: Whole = Field(
-        default=DEFAULT.drive.score_batches, ge=1, description="Batches that the gradient of one score is taken over."
-    )
-
-
-def _rounds(default: Any) -> Any:
-    return Field(default=default, description="How the share of kept weights falls over the iterations.")
-
-
-def _score_batches(default: int) -> Any:
-    return Field(default=default, ge=1, description="Training batches of one score, where it has no images_per_class.")
-
-
-def _images_per_class(default: int | None) -> Any:
-    return Field(default=default, description="Images of every class that score; null takes training batches.")
-
-
-def _batch_norm(default: Any) -> Any:
-    return Field(default=default, description="Statistics of BN while scoring: of the batch, or running ones.")
-
-
-class Snip(Part):
-    score_batches: Whole = _score_batches(DEFAULT.snip.score_batches)
-    images_per_class: Positive | None = _images_per_class(DEFAULT.snip.images_per_class)
-    batch_norm: BatchNormMode = _batch_norm(DEFAULT.snip.batch_norm)
-    density_schedule: DensitySchedule = _rounds(DEFAULT.snip.density_schedule)
-
-
-class Grasp(Part):
-    temperature: float = Field(default=DEFAULT.grasp.temperature, gt=0, description="Divides the class scores in the loss.")
-    images_per_class: Positive | None = _images_per_class(DEFAULT.grasp.images_per_class)
-    score_batches: Whole = _score_batches(DEFAULT.grasp.score_batches)
-    batch_norm: BatchNormMode = _batch_norm(DEFAULT.grasp.batch_norm)
-    density_schedule: DensitySchedule = _rounds(DEFAULT.grasp.density_schedule)
-
-
-class Synflow(Part):
-    density_schedule: DensitySchedule = _rounds(DEFAULT.synflow.density_schedule)
-
-
-class RandomPart(Part):
-    layers: Annotated[str, Says("uniform, erk, or the key of a trial, 16 hex digits")] = Field(
-        default=DEFAULT.random.layers,
-        pattern="^(uniform|erk|[0-9a-f]{16})$",
-        description="One density for all layers, Erdos-Renyi-Kernel densities, or the counts of a finished trial, by its key.",
-    )
-
-
-class Imp(Part):
-    fraction: float = Field(
-        default=DEFAULT.imp.fraction, gt=0, lt=1, description="Share of the remaining weights that a level prunes."
-    )
-    exact: bool = Field(
-        default=DEFAULT.imp.exact,
-        description="Prune a little less at every level, so that the last ends on the sparsity; false ends at or beyond it.",
-    )
-
-
-def _begin(default: float) -> Any:
-    return Field(default=default, ge=0, lt=1, description="Share of the training after which gradual pruning begins.")
-
-
-def _end(default: float) -> Any:
-    return Field(default=default, gt=0, le=1, description="Share of the training after which the sparsity is reached.")
-
-
-def _initial_sparsity(default: float) -> Any:
-    return Field(default=default, ge=0, lt=1, description="Sparsity at the beginning of the training.")
-
-
-class Gmp(Part):
-    begin: float = _begin(DEFAULT.gmp.begin)
-    end: float = _end(DEFAULT.gmp.end)
-    initial_sparsity: float = _initial_sparsity(DEFAULT.gmp.initial_sparsity)
-
-
-class Granet(Part):
-    begin: float = _begin(DEFAULT.granet.begin)
-    end: float = _end(DEFAULT.granet.end)
-    initial_sparsity: float = _initial_sparsity(DEFAULT.granet.initial_sparsity)
-    regrow: float = Field(
-        default=DEFAULT.granet.regrow,
-        ge=0,
-        lt=1,
-        description="Share of a layer's weights that an update exchanges at first; it falls along a cosine to a hundredth.",
-    )
-
-
-def _n_of_m(value: str) -> str:
-    n, _, m = value.partition(":")
-    if not 0 < int(n) < int(m):
-        raise ValueError("not N of M")
-    return value
-
-
-class Srste(Part):
-    pattern: Annotated[str, AfterValidator(_n_of_m), Says("N:M with 0 < N < M, such as 2:4")] = Field(
-        default=DEFAULT.srste.pattern,
-        pattern="^[0-9]{1,3}:[0-9]{1,3}$",
-        description="Of every M weights along the input channels the N largest are kept; the sparsity follows from it.",
-    )
-    decay: float = Field(default=DEFAULT.srste.decay, ge=0, description="Extra decay of the weights that are not kept.")
-
-
-class Sanity(Part):
-    shuffle: bool = Field(default=DEFAULT.sanity.shuffle, description="Permute the final mask within every layer.")
-    reinitialize: bool = Field(
-        default=DEFAULT.sanity.reinitialize, description="Begin the sparse training from another initialisation."
-    )
-    invert: bool = Field(default=DEFAULT.sanity.invert, description="Keep the weights with the lowest scores.")
 
 
 class Prunable(Part):
@@ -486,7 +247,7 @@ def _axis(field: FieldInfo) -> Any:
     annotated, row = cast(Any, Annotated), cast(Any, tuple)  # built at run time: nothing for a type checker
     value = annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     told = Field(min_length=1, description=field.description, json_schema_extra={"uniqueItems": True})
-    return annotated[row[value, ...], Strict(False), told, AfterValidator(_no_repeats)]
+    return annotated[row[value, ...], Strict(False), told, AfterValidator(no_repeats)]
 
 
 def _in_order_of_file(value: Any, check: Callable[[Any], Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:

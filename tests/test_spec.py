@@ -16,7 +16,8 @@ import pytest
 from orchestrator.axes import expand, trial_names
 from orchestrator.errors import EXIT_USER, UserError
 from orchestrator.spec import json_schema, load_spec, ready_sweep, ready_sweeps, resolved, spec_from_resolved, template
-from orchestrator.spec_fields import SEARCHABLE, TRIAL_KEYS, DatasetName, SweepSpec, keys
+from orchestrator.spec_fields import SEARCHABLE, TRIAL_KEYS, SweepSpec, keys
+from orchestrator.spec_values import DatasetName
 from trainables.config import DatasetConfig, Model, TrialConfig
 from trainables.datasets import DATASETS, Source
 from trainables.keys import canonical

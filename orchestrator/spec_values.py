@@ -1,0 +1,135 @@
+"""The kinds of values in a sweep file, each with its rule in words and its JSON Schema: what pydantic has no type for.
+
+Read by: spec_fields.py, method_fields.py, spec_errors.py, axes.py.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, Strict, WithJsonSchema
+
+from trainables.config import DatasetConfig, Loss, Model, TrialConfig
+from trainables.method_config import Method
+from trainables.user_code import PREFIX, REFERENCE
+
+DatasetName = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder", "tiny_imagenet", "imagenet"]
+DEFAULT = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet")
+METHODS = list(typing.get_args(Method))
+
+
+@dataclass(frozen=True, slots=True)
+class Says:
+    """The rule of a field in words, where type and range do not tell it."""
+
+    rule: str
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _ascending(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    if values is not None and list(values) != sorted(set(values)):
+        raise ValueError("not ascending")
+    return values
+
+
+def no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("repeated")
+    return values
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Positive = Annotated[int, Ge(1), BeforeValidator(_whole)]
+ImageSize = Annotated[int, Ge(8), BeforeValidator(_whole)]
+Limit = Annotated[int, Ge(10), BeforeValidator(_whole)]
+Text = Annotated[str, Field(min_length=1)]
+Methods = Annotated[
+    tuple[Method, ...],
+    Strict(False),
+    Field(min_length=1),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    AfterValidator(no_repeats),
+    Says(f"one of {', '.join(METHODS)}, or a list of them without repeats"),
+    WithJsonSchema(
+        {"anyOf": [{"enum": METHODS}, {"type": "array", "items": {"enum": METHODS}, "minItems": 1, "uniqueItems": True}]}
+    ),
+]
+Milestones = Annotated[
+    Annotated[tuple[Positive, ...], Strict(False)] | None,
+    AfterValidator(_ascending),
+    Says("a list of ascending whole numbers >= 1"),
+]
+
+
+def _auto_or(fits: Callable[[float], bool]) -> PlainValidator:
+    """Takes the word auto, or a number that fits. A union of types would tell a mistake twice, in the checker's words."""
+
+    def check(value: Any) -> Any:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if value != "auto" and not (is_number and fits(value)):
+            raise ValueError("neither auto nor a number that fits")
+        return value if value == "auto" else float(value)
+
+    return PlainValidator(check)
+
+
+AUTO = {"const": "auto"}
+Cpus = Annotated[
+    float | Literal["auto"],
+    _auto_or(lambda cpus: cpus > 0),
+    Says("a number > 0, or auto"),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, AUTO]}),
+]
+GpuShare = Annotated[
+    float | Literal["auto"],
+    _auto_or(lambda gpus: 0 <= gpus <= 1),
+    Says("in [0, 1], or auto"),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, AUTO]}),
+]
+
+
+def _or_module(names: Any) -> PlainValidator:
+    """Takes one of the names, or {module: FILE.FUNCTION}, or what that is afterwards: the text module:FILE.FUNCTION."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and list(value) == ["module"] and isinstance(value["module"], str):
+            value = PREFIX + value["module"]
+        if not isinstance(value, str) or not (value in typing.get_args(names) or REFERENCE.fullmatch(value)):
+            raise ValueError("neither a known name nor a module")
+        return value
+
+    return PlainValidator(check)
+
+
+def _says_or_module(names: Any) -> Says:
+    return Says(f"one of {', '.join(typing.get_args(names))}, or {{module: FILE.FUNCTION}}")
+
+
+def _schema_or_module(names: Any) -> WithJsonSchema:
+    text = {"type": "string", "pattern": f"^{REFERENCE.pattern}$"}
+    return WithJsonSchema({"anyOf": [{"enum": list(typing.get_args(names))}, text, OWN_FUNCTION]})
+
+
+OWN_FUNCTION: dict[str, Any] = {
+    "type": "object",
+    "properties": {"module": {"type": "string", "description": "FILE.FUNCTION, a function of your own."}},
+    "required": ["module"],
+    "additionalProperties": False,
+}
+ModelName = Annotated[Model | str, _or_module(Model), _says_or_module(Model), _schema_or_module(Model)]
+SourceName = Annotated[DatasetName | str, _or_module(DatasetName), _says_or_module(DatasetName), _schema_or_module(DatasetName)]
+LossName = Annotated[Loss | str, _or_module(Loss), _says_or_module(Loss), _schema_or_module(Loss)]
+
+
+class Part(BaseModel):
+    """A mapping of the sweep file. Nothing is converted but 1 for a number and 1.0 for a whole number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
