@@ -179,8 +179,6 @@ def content_digest(source: Source) -> str:
 
     def line(named: tuple[str, Path]) -> bytes:
         name, path = named
-        if source.name in STREAMED:
-            return f"{name}\0{path.stat().st_size}\n".encode()
         try:
             content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         except BROKEN_GZIP as error:
@@ -188,6 +186,10 @@ def content_digest(source: Source) -> str:
         return f"{name}\0{len(content)}\0{hashlib.sha256(content).hexdigest()}\n".encode()
 
     digest = hashlib.sha256()
+    if source.name in STREAMED:
+        for name, path in files(source):
+            digest.update(f"{name}\0{path.stat().st_size}\n".encode())
+        return digest.hexdigest()[:32]
     with ThreadPoolExecutor(max_workers=8) as pool:
         for part in pool.map(line, files(source), chunksize=64):
             digest.update(part)
