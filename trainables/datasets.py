@@ -185,8 +185,6 @@ def content_digest(source: Source) -> str:
 
     def line(named: tuple[str, Path]) -> bytes:
         name, path = named
-        if source.name in STREAMED:
-            return f"{name}\0{path.stat().st_size}\n".encode()
         try:
             content = gzip.decompress(path.read_bytes()) if unpacks and path.suffix == ".gz" else path.read_bytes()
         except BROKEN_GZIP as error:
@@ -194,6 +192,10 @@ def content_digest(source: Source) -> str:
         return f"{name}\0{len(content)}\0{hashlib.sha256(content).hexdigest()}\n".encode()
 
     digest = hashlib.sha256()
+    if source.name in STREAMED:
+        for name, path in files(source):
+            digest.update(f"{name}\0{path.stat().st_size}\n".encode())
+        return digest.hexdigest()[:32]
     with ThreadPoolExecutor(max_workers=8) as pool:
         for part in pool.map(line, files(source), chunksize=64):
             digest.update(part)
