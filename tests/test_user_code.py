@@ -288,13 +288,16 @@ def test_the_weights_of_an_own_network_depend_on_the_seed_alone(folder: Path) ->
 # Workers
 
 
-def test_a_reused_worker_runs_the_file_that_was_planned_with(folder: Path) -> None:
+def test_a_reused_worker_runs_the_file_that_was_planned_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Same size, same second: Python's own import would take the compiled older version."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    os.utime(folder / "mynets.py", (1e9, 1e9))
     config = own_config()
     planned_first = OwnFiles(modules_path=str(folder)).digested([config])
     planned_first.activate(config)
     assert user_code.function_of(config.model)((1, 8, 8), 10).conv1.out_channels == 16
     write_modules(folder, mynets=NETS.replace("width=16", "width=24"))
+    os.utime(folder / "mynets.py", (1e9, 1e9))
     planned_first.activate(config)  # imported before it was changed
     planned_now = OwnFiles(modules_path=str(folder)).digested([config])
     planned_now.activate(config)
@@ -484,7 +487,9 @@ def test_a_saved_model_needs_its_module_and_says_which(folder: Path, storage: St
         assert torch.equal(load_sparse_model(file).predict(images), scores)
 
 
-def test_logged_models_of_two_versions_of_a_file_load_in_one_process(folder: Path, tmp_path: Path) -> None:
+def test_logged_models_of_two_versions_of_a_file_load_in_one_process(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mlflow import pyfunc
 
     storage, target = new_storage(tmp_path / "storage"), new_target(tmp_path)
@@ -497,6 +502,8 @@ def test_logged_models_of_two_versions_of_a_file_load_in_one_process(folder: Pat
         key = run_own(own_config(), storage, folder)["key"]
         mirror.finish(Item(key=key, name="wide", role="trial", params={}, tags={}))
         expected.append((key, load_sparse_model(storage.path(trial_file(key, MODEL))).predict(images).numpy()))
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(folder)])
+    del sys.modules["mynets"]
     models = {model.tags["drive.trial_key"]: model.artifact_location for model in Content(target).models}
     for key, scores in expected:
         assert np.array_equal(pyfunc.load_model(models[key]).predict(images.numpy()), scores)
