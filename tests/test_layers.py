@@ -28,6 +28,7 @@ WITHOUT_TORCH = (
     "method_config",
     "metrics",
     "probe",
+    "readers",
     "records",
     "runtime",
     "schedules",

@@ -3,8 +3,8 @@
 A source is a data set's name, its folder and image size. Its signature (paths, sizes and times of its files) names the
 cache file; its content digest (names, sizes and contents) goes into trial keys, so a moved copy gives the same keys.
 ImageNet is not decoded here: streaming.py reads its files batch by batch, and its digest is over names and sizes alone, since
-reading 1.3 million files would take longer than many a sweep. Reads: listings.py, decoding.py. Read by: data.py (images),
-orchestrator/plan.py (signature and digest). Heavy imports stay inside the readers.
+reading 1.3 million files would take longer than many a sweep. Reads: listings.py, readers.py. Read by: data.py (images),
+orchestrator/plan.py (signature and digest).
 """
 
 from __future__ import annotations
@@ -13,19 +13,14 @@ import fcntl
 import gzip
 import hashlib
 import os
-import shutil
-import tempfile
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from trainables import listings
-from trainables.config import IMAGE_SIDE
-from trainables.decoding import squares
+from trainables import listings, readers
 from trainables.failures import DataError
 from trainables.listings import IMAGE_SUFFIXES, Listing
 from trainables.user_code import is_own
@@ -38,7 +33,6 @@ DIGITS_DIGEST = "0b7e9c3202d7bcd255d6a19a238d3743"  # tests/test_data.py compare
 FASHION_FILES = tuple(f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 CIFAR_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 CIFAR100_FILES = ("train", "test", "meta")
-BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,8 +89,8 @@ def ensure_present(source: Source) -> None:
     """
     if source.name == "digits":
         return
-    if source.root is not None and source.download and source.name in _DOWNLOADS:
-        _DOWNLOADS[source.name](source.root)
+    if source.root is not None and source.download and source.name in readers.DOWNLOADS:
+        readers.DOWNLOADS[source.name](source.root)
     files(source)
 
 
@@ -187,7 +181,7 @@ def content_digest(source: Source) -> str:
         name, path = named
         try:
             content = gzip.decompress(path.read_bytes()) if unpacks and path.suffix == ".gz" else path.read_bytes()
-        except BROKEN_GZIP as error:
+        except readers.BROKEN_GZIP as error:
             raise DataError(f"{str(path)!r} is damaged: {error}") from error
         return f"{name}\0{len(content)}\0{hashlib.sha256(content).hexdigest()}\n".encode()
 
@@ -228,140 +222,19 @@ def _read(source: Source) -> dict[str, Tensor]:
     return tensors | {"num_classes": torch.tensor(num_classes)}
 
 
-def _read_digits(source: Source) -> tuple[list[Any], int]:
-    """scikit-learn's 1,797 digits of 8 x 8 in 0..16, scaled to 0..255; every fifth image of a class is a test image."""
-    import numpy as np
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-    labels = digits.target.astype(np.int64)
-    rank_in_class = np.zeros(len(labels), dtype=np.int64)
-    for label in range(10):
-        rank_in_class[labels == label] = np.arange((labels == label).sum())
-    test = rank_in_class % 5 == 4
-    return [images[~test], labels[~test], images[test], labels[test]], 10
+def _image_folder(source: Source) -> readers.Parts:
+    assert source.image_size is not None, "orchestrator/spec.py asks for image_size"
+    return readers.read_image_folder(files(source), source.image_size)
 
 
-def _read_cifar10(source: Source) -> tuple[list[Any], int]:
-    from torchvision.datasets import CIFAR10
-
-    return _cifar_parts(source, CIFAR10, "CIFAR-10"), 10
-
-
-def _read_cifar100(source: Source) -> tuple[list[Any], int]:
-    """The 100 fine labels; the 20 coarse ones are not used."""
-    from torchvision.datasets import CIFAR100
-
-    return _cifar_parts(source, CIFAR100, "CIFAR-100"), 100
-
-
-def _cifar_parts(source: Source, reader: Any, title: str) -> list[Any]:
-    import numpy as np
-
-    folder = files(source)[0][1].parent
-    with _laid_out(files(source), reader.base_folder) as root:
-        try:
-            splits = [reader(root, train=train) for train in (True, False)]
-        except RuntimeError as error:
-            raise DataError(f"{title} in {str(folder)!r} is damaged: {error}") from error
-    parts: list[Any] = []
-    for split in splits:
-        parts += [split.data.transpose(0, 3, 1, 2), np.asarray(split.targets, dtype=np.int64)]
-    return parts
-
-
-def _read_fashion_mnist(source: Source) -> tuple[list[Any], int]:
-    from torchvision.datasets import FashionMNIST
-
-    folder = files(source)[0][1].parent
-    try:
-        with _laid_out(files(source), "FashionMNIST/raw") as root:
-            splits = [FashionMNIST(root, train=train) for train in (True, False)]
-    except (*BROKEN_GZIP, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:  # of its IDX parser
-        raise DataError(f"Fashion-MNIST in {str(folder)!r} is damaged: {type(error).__name__} {error}") from error
-    parts: list[Any] = []
-    for split in splits:
-        parts += [split.data[:, None], split.targets.long()]
-    return parts, 10
-
-
-@contextmanager
-def _laid_out(named: list[tuple[str, Path]], below: str) -> Iterator[str]:
-    """A temporary folder in torchvision's layout, so that its readers take files from wherever the user has them."""
-    with tempfile.TemporaryDirectory() as root:
-        folder = Path(root, below)
-        folder.mkdir(parents=True)
-        for name, path in named:
-            if path.suffix == ".gz":
-                with gzip.open(path) as packed, open(folder / name, "wb") as plain:
-                    shutil.copyfileobj(packed, plain)
-            else:
-                (folder / name).symlink_to(path.absolute())
-        yield root
-
-
-def _read_image_folder(source: Source) -> tuple[list[Any], int]:
-    import numpy as np
-
-    named = files(source)
-    size = source.image_size
-    assert size is not None, "orchestrator/spec.py asks for image_size"
-    classes = sorted({name.split("/")[1] for name, _ in named if name.startswith("train/")})
-    unknown = sorted({name.split("/")[1] for name, _ in named} - set(classes))
-    if unknown:
-        raise DataError(f"dataset.root: class {unknown[0]!r} is in test/ but not in train/")
-
-    parts: list[Any] = []
-    for split in ("train", "test"):
-        members = [(name, path) for name, path in named if name.startswith(f"{split}/")]
-        labels = np.asarray([classes.index(name.split("/")[1]) for name, _ in members], dtype=np.int64)
-        parts += [squares([path for _, path in members], size), labels]
-    return parts, len(classes)
-
-
-def _read_tiny_imagenet(source: Source) -> tuple[list[Any], int]:
-    import numpy as np
-
-    listed = listing(source)
-    parts: list[Any] = []
-    for names, labels in ((listed.train, listed.train_labels), (listed.test, listed.test_labels)):
-        images = squares([listed.root / name for name in names], IMAGE_SIDE["tiny_imagenet"])
-        parts += [images, np.asarray(labels, dtype=np.int64)]
-    return parts, len(listed.classes)
-
-
-def _download_cifar10(root: str) -> None:
-    from torchvision.datasets import CIFAR10
-
-    CIFAR10(Path(root).expanduser(), download=True)
-
-
-def _download_cifar100(root: str) -> None:
-    from torchvision.datasets import CIFAR100
-
-    CIFAR100(Path(root).expanduser(), download=True)
-
-
-def _download_fashion_mnist(root: str) -> None:
-    from torchvision.datasets import FashionMNIST
-
-    FashionMNIST(Path(root).expanduser(), download=True)
-
-
-_DOWNLOADS: dict[str, Callable[[str], None]] = {
-    "cifar10": _download_cifar10,
-    "cifar100": _download_cifar100,
-    "fashion_mnist": _download_fashion_mnist,
-}
 _LISTINGS: dict[str, Callable[[Path], Listing]] = {"tiny_imagenet": listings.tiny_imagenet, "imagenet": listings.imagenet}
-_READERS: dict[str, Callable[[Source], tuple[list[Any], int]]] = {
-    "digits": _read_digits,
-    "cifar10": _read_cifar10,
-    "cifar100": _read_cifar100,
-    "fashion_mnist": _read_fashion_mnist,
-    "image_folder": _read_image_folder,
-    "tiny_imagenet": _read_tiny_imagenet,
+_READERS: dict[str, Callable[[Source], readers.Parts]] = {
+    "digits": lambda source: readers.read_digits(),
+    "cifar10": lambda source: readers.read_cifar10(files(source)),
+    "cifar100": lambda source: readers.read_cifar100(files(source)),
+    "fashion_mnist": lambda source: readers.read_fashion_mnist(files(source)),
+    "image_folder": _image_folder,
+    "tiny_imagenet": lambda source: readers.read_tiny_imagenet(listing(source)),
 }
 STREAMED = ("imagenet",)  # too large for a device: decoded batch by batch
 DATASETS = (*_READERS, *STREAMED)
