@@ -104,6 +104,14 @@ def test_all_weights_of_a_dense_network_are_live(name: str) -> None:
     assert all(bool(mask.all()) for mask in live_masks(model, masks, (3, 32, 32)).values())
 
 
+def test_every_path_through_a_pool_counts_and_not_the_largest_alone() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1, 2))
+    masks = full_masks(prunable_weights(model))
+    masks["0.weight"].fill_(False)
+    masks["0.weight"][0, 0, 0, 0] = masks["0.weight"][0, 0, 2, 2] = True  # each reaches another pixel of the pool
+    assert torch.equal(live_masks(model, masks, (1, 2, 2))["0.weight"], masks["0.weight"])
+
+
 def test_an_emptied_layer_kills_its_chain_but_not_what_goes_around_it() -> None:
     vgg, resnet = network("vgg11"), network("resnet20")
     of_vgg, of_resnet = full_masks(prunable_weights(vgg)), full_masks(prunable_weights(resnet))
