@@ -165,7 +165,7 @@ def compare(state: SweepState, reference: str = REFERENCE) -> Comparison:
             continue
         mine = chosen(members[reference])
         for method in others:
-            made = _pair(cell, mine, chosen(members[method]), state.trials) if method in members else "no finished trial"
+            made = _pair(cell, mine, chosen(members[method]), state.trials) if method in members else "no finished trial there"
             if isinstance(made, Pair):
                 pairs.append(made)
             else:

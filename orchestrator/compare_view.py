@@ -129,6 +129,9 @@ def remarks(comparison: Comparison) -> list[str]:
     unpaired = sum(len(pair.unpaired) for pair in everything)
     if unpaired:
         lines.append(f"{unpaired} results were left out, since only one side has finished their seed")
+    at_once = sorted({pair.method for pair in comparison.pairs if pair.prune_ratio == 0})
+    if at_once:
+        lines.append(f"× of 0: {', '.join(at_once)} prune during training, so what it costs is part of the training")
     for (method, why), count in Counter((one.method, one.why) for one in comparison.left_out).items():
         lines.append(f"{method}: {count} cells of {reference} left out, {why}")
     return lines

@@ -168,10 +168,10 @@ def test_a_cell_without_the_other_method_is_left_out_and_told() -> None:
         sweep_of(*drive, seeds_of(of("snip", sparsity=0.5), {0: 0.8}), seeds_of(of("random", sparsity=0.98), {1: 0.7}))
     )
     assert [(one.method, one.cell.sparsity, one.why) for one in made.left_out] == [
-        ("random", 0.5, "no finished trial"),
-        ("snip", 0.9, "no finished trial"),
-        ("random", 0.9, "no finished trial"),
-        ("snip", 0.98, "no finished trial"),
+        ("random", 0.5, "no finished trial there"),
+        ("snip", 0.9, "no finished trial there"),
+        ("random", 0.9, "no finished trial there"),
+        ("snip", 0.98, "no finished trial there"),
         ("random", 0.98, "no seed that both have finished"),
     ]
     assert "snip: 2 cells of drive left out, no finished trial" in remarks(made)

@@ -63,6 +63,24 @@ def test_multiply_adds_of_vgg_and_resnet_are_those_of_their_tables() -> None:
     assert sum(flops.values()) == 40_551_040 + shortcuts  # the first figure: He et al., section 4.2, counted
 
 
+class Repeated(nn.Module):
+    """One linear layer that is applied to every row of an image, twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.Linear(6, 6)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        tokens: Tensor = self.rows(self.rows(images_BCHW.flatten(1, 2)))
+        return tokens.mean(1)
+
+
+def test_a_layer_counts_for_every_row_and_every_call() -> None:
+    model = Repeated()
+    assert positions_by_layer(model, (3, 5, 6)) == {"rows.weight": 2 * 15}
+    assert footprint(model, full_masks(prunable_weights(model)), (3, 5, 6)).flops == {"rows.weight": 2 * 15 * 36}
+
+
 def test_layers_that_may_not_be_pruned_count_as_dense() -> None:
     model = network("convnet", 8, 1)
     masks = full_masks(prunable_weights(model, ("head",)))
