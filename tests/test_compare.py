@@ -174,7 +174,7 @@ def test_a_cell_without_the_other_method_is_left_out_and_told() -> None:
         ("snip", 0.98, "no finished trial there"),
         ("random", 0.98, "no seed that both have finished"),
     ]
-    assert "snip: 2 cells of drive left out, no finished trial" in remarks(made)
+    assert "snip: 2 cells of drive left out, no finished trial there" in remarks(made)
     assert [row.cells[1] for row in blocks(made)[0].rows] == ["1 of 3", "0 of 3"]
 
 
