@@ -103,7 +103,7 @@ class Plan:
         rates, sizes = [], []
         for result in _results_like(storage, self.trials[0].config):
             config = from_canonical(TrialConfig, result["config"])
-            rates.append(result["metrics"]["cost/total_seconds"] / (config.level_epochs + config.total_epochs))
+            rates.append(result["metrics"]["cost/total_seconds"] / config.trained_epochs)
             sizes.append(result["model_bytes"])
         hours = sum(rates) / len(rates) * self.epochs()["shared"] / 3600 if rates else None
         return {"hours": hours, "bytes": round(sum(sizes) / len(sizes) * len(self.unfinished)) if sizes else None}

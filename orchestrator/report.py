@@ -64,7 +64,7 @@ class Report:
                 "prune_iterations": one.config.rounds,
                 "val/accuracy": spread(one.validation),
                 "test/accuracy": spread(one.test),
-                "total_epochs": one.config.total_epochs,
+                "total_epochs": one.config.trained_epochs,
                 "search_seconds": one.search_seconds,
                 "best": one.best,
                 "trials": list(one.keys),
@@ -129,7 +129,7 @@ class Report:
             str(setting.validation) if setting.validation else "",
             str(setting.test) + (f"  ({setting.emptied_layers} layers empty)" if setting.emptied_layers else ""),
             seeds,
-            str(config.total_epochs),
+            str(config.trained_epochs),
             "" if setting.is_dense else f"{setting.search_seconds:.2f}",
         ]
 
@@ -154,7 +154,7 @@ class Report:
         lines = [
             "* best of its sparsity by mean validation accuracy; test accuracy decides nothing. "
             "± is the sample standard deviation over seeds.",
-            "epochs: warm-up and sparse training together; search s: warm-up (as if it were not shared) and pruning.",
+            "epochs: warm-up, levels of imp and sparse training; search s: warm-up (as if it were not shared) and pruning.",
         ]
         if len(self.fingerprints) > 1:
             lines.append("trials ran under different fingerprints, so bits may differ: " + "; ".join(self.fingerprints))

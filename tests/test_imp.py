@@ -153,3 +153,9 @@ def test_the_budget_continues_the_schedule_where_the_warmup_ended() -> None:
     config = replace(tiny_config(method="imp"), training=tiny_training(epochs=6, budget="total"))
     assert (config.sparse_epochs, config.level_epochs) == (4, 44)
     assert config.rewind_epoch == config.warmup_epochs == 2
+
+
+def test_the_epochs_that_are_told_are_all_that_were_trained() -> None:
+    config = tiny_config(method="imp", sparsity=0.9)  # 11 levels of 2 epochs, a warm-up of 2, and 2 at the end
+    assert (config.total_epochs, config.trained_epochs) == (4, 26)
+    assert tiny_config().trained_epochs == 4

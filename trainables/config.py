@@ -197,6 +197,11 @@ class TrialConfig:
         return self.rounds * self.sparse_epochs if self.method == "imp" else 0
 
     @property
+    def trained_epochs(self) -> int:
+        """All epochs that the trial costs, its warm-up as if it were not shared."""
+        return self.level_epochs + self.total_epochs
+
+    @property
     def rewind_epoch(self) -> int | None:
         """Warm-up epoch whose weights the sparse training starts from (0 is initialisation); None keeps the weights."""
         if self.method == "imp":
