@@ -5,6 +5,8 @@ Read by: mirror.py.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 
 from orchestrator.errors import SetupError
@@ -17,7 +19,8 @@ from trainables.records import NETWORK
 from trainables.user_code import is_own
 
 MODEL_METRICS = ("test/accuracy", "val/accuracy", "prune/sparsity")
-LAYERS = "layers.json"
+LAYERS = "layers.csv"
+LAYER_COLUMNS = ("name", "shape", "kept", "density", "flops", "kept_flops", "score_mean", "score_std")
 
 
 def log_dataset(runs: SweepRuns, run: Run, record: RunRecord) -> None:
@@ -37,11 +40,13 @@ def log_dataset(runs: SweepRuns, run: Run, record: RunRecord) -> None:
 
 
 def log_layers(runs: SweepRuns, run: Run, record: RunRecord) -> None:
-    """Puts the layer table into the run's artifacts, in the form that MLflow shows as a table; again it changes nothing."""
-    layers = record.result["layers"]
-    columns = list(dict.fromkeys(column for layer in layers for column in layer))
-    rows = [[str(layer[column]) if column == "shape" else layer.get(column) for column in columns] for layer in layers]
-    runs.client.log_text(run.run_id, json.dumps({"columns": columns, "data": rows}), LAYERS)
+    """Puts the layer table into the run's artifacts, as CSV, which MLflow shows as a table; again it changes nothing."""
+    content = io.StringIO()
+    table = csv.DictWriter(content, LAYER_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    for layer in record.result["layers"]:
+        table.writerow(layer | {"shape": "x".join(map(str, layer["shape"]))})
+    runs.client.log_text(run.run_id, content.getvalue(), LAYERS)
 
 
 def attach_model(runs: SweepRuns, models: SweepModels, run: Run, item: Item, record: RunRecord) -> KnownModel:

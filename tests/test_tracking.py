@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -229,12 +230,16 @@ def test_states_times_and_tags_follow_the_records(live: LiveSweep) -> None:
 def test_a_run_holds_the_layer_table_of_its_record(live: LiveSweep, tmp_path: Path) -> None:
     content = Content(live.target)
     (run,) = [run for run in content.runs if run.info.run_name == "w02-r0"]
-    file = Path(content.client.download_artifacts(run.info.run_id, "layers.json", str(tmp_path)))
-    table = json.loads(file.read_text())
-    result = record(live.storage, item("w02-r0"), "result.json")
-    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-    assert rows == [layer | {"shape": str(layer["shape"])} for layer in result["layers"]]
-    assert {"kept", "density", "kept_flops", "score_mean", "score_std"} <= set(table["columns"])
+    file = Path(content.client.download_artifacts(run.info.run_id, "layers.csv", str(tmp_path)))
+    with open(file) as opened:
+        rows = list(csv.DictReader(opened))
+    layers = record(live.storage, item("w02-r0"), "result.json")["layers"]
+    expected = [
+        {key: "x".join(map(str, value)) if key == "shape" else str(value) for key, value in layer.items()} for layer in layers
+    ]
+    assert rows == expected
+    assert list(rows[0]) == ["name", "shape", "kept", "density", "flops", "kept_flops", "score_mean", "score_std"]
+    assert rows[0]["shape"] == "16x1x3x3"
 
 
 def test_the_model_shows_the_headline_metrics_with_their_data(live: LiveSweep) -> None:
