@@ -48,9 +48,9 @@ def make_items(plan: Plan) -> dict[str, Item]:
 
 def _params(config: TrialConfig, spec: SweepSpec) -> dict[str, str]:
     """The search axes, method, model, data set and seed; the rest of a configuration is in the record."""
-    values = flat(complete(config))
+    values = flat(complete(config)) | {"prune_iterations": config.rounds}  # imp has as many as its sparsity takes
     keys = [*AXES, *(key for key in spec.search if key not in AXES), "method", "model"]
-    if config.method == "dense":
+    if config.rounds == 0:
         keys.remove("prune_iterations")
     return {key: str(values[key]) for key in keys if key in values} | {"dataset": config.dataset.name}
 

@@ -99,7 +99,7 @@ def _to_upload(item: Item, record: RunRecord, sweep: str) -> SparseModelRecord:
         file=record.model_file,
         image_shape=tuple(result["image_shape"]),
         num_classes=result["num_classes"],
-        params=item.params | settings,
+        params=settings | item.params,
         tags={"drive.sweep": sweep, "drive.trial_key": item.key, "drive.model_sha256": result["model_sha256"]},
         network=network.decode(),
     )

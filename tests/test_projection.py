@@ -1,0 +1,36 @@
+"""What of a plan is shown in MLflow: the params of every trial's run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.plan import make_plan
+from orchestrator.projection import make_items
+from orchestrator.spec import load_spec
+from orchestrator.store import Storage
+
+
+def params(text: str, folder: Path) -> dict[str, dict[str, str]]:
+    """Run name -> params."""
+    file = folder / "s.yaml"
+    file.write_text("name: x\ndataset: {name: digits}\nmodel: convnet\nsparsity: 0.9\n" + text)
+    plan = make_plan(load_spec(str(file)), Storage(str(folder)))
+    return {item.name: item.params for item in make_items(plan).values() if item.role == "trial"}
+
+
+def test_options_of_one_method_are_params_of_its_trials_alone(tmp_path: Path) -> None:
+    made = params("method: [drive, random]\nsearch: {drive.normalize: [mean, rank]}\n", tmp_path)
+    told = {name: one.get("drive.normalize") for name, one in made.items()}
+    assert sorted(filter(None, told.values())) == ["mean", "rank"]
+    assert [told[name] for name in made if not name.startswith("drive")] == [None, None]  # random, and the dense baseline
+
+
+def test_iterations_are_those_that_a_trial_runs(tmp_path: Path) -> None:
+    made = params("method: [drive, magnitude, imp, srste]\nprune_iterations: 20\n", tmp_path)
+    assert {one["method"]: one.get("prune_iterations") for one in made.values()} == {
+        "drive": "20",
+        "magnitude": "1",
+        "imp": "11",
+        "srste": None,
+        "dense": None,
+    }
