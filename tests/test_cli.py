@@ -108,6 +108,15 @@ def test_init_writes_a_file_that_plan_takes_and_never_overwrites(tmp_path: Path)
     assert file.read_text() == before
 
 
+def test_init_begins_with_a_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    drive_sweep("init", file, "--from", "open-lth/cifar10-resnet20")
+    assert "name: open-lth-cifar10-resnet20\n" in file.read_text()
+    answer = drive_sweep("init", tmp_path / "other.yaml", "--from", "open-lth/cifar10-resnet21", expect=2)
+    assert "did you mean 'open-lth/cifar10-resnet20'?" in answer.stderr
+    assert not (tmp_path / "other.yaml").exists()
+
+
 def test_a_file_with_several_trials_needs_an_index(tmp_path: Path) -> None:
     answer = drive_sweep("trial", tiny_sweep(tmp_path), "--storage", tmp_path / "runs", expect=2)
     assert "--index 0: w00-i001-s0.9-r0" in answer.stderr
