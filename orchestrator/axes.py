@@ -67,6 +67,11 @@ def relevant(config: TrialConfig) -> TrialConfig:
     if method == "srste":
         n, m = config.srste.n_of_m
         unused["sparsity"] = (m - n) / m
+    reinitialized = unused.get("sanity", config.sanity).reinitialize
+    if reinitialized:
+        unused["rewind"] = DEFAULT.rewind
+    if is_own(config.model) or (config.initial_weights and not reinitialized):  # which bring their weights
+        unused["initialization"] = DEFAULT.initialization
     return replace(config, **unused)
 
 

@@ -195,7 +195,8 @@ def _tell(result: dict[str, Any], chosen: PlannedTrial, options: Namespace) -> i
         return EXIT_DONE
     metrics = result["metrics"]
     print(f"{chosen.key} {chosen.name}: test/accuracy {metrics['test/accuracy']:.4f}, {metrics['cost/total_seconds']:.1f} s")
-    print(f"kept {result['kept_weights']} of {result['prunable_weights']} weights, {result['live_weights']} on a live path")
+    live = "" if result["live_weights"] is None else f", {result['live_weights']} on a live path"
+    print(f"kept {result['kept_weights']} of {result['prunable_weights']} weights{live}")
     speedup = metrics.get("model/theoretical_speedup", float("inf"))
     print(f"{speedup:.1f} times fewer multiply-adds, model {result['model_bytes']} bytes")
     print_layers(result)

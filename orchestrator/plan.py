@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from orchestrator.axes import expand, trial_names
@@ -19,7 +20,7 @@ from trainables.config import TrialConfig
 from trainables.failures import DataError, SettingError
 from trainables.keys import canonical, from_canonical, inputs_digest, trial_key, warmup_key
 from trainables.records import RESULT
-from trainables.user_code import OwnFiles
+from trainables.user_code import OwnFiles, is_own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,6 +131,11 @@ def make_plan(
     if digest is not None:
         return _planned(spec, storage, configs, replace(own, digests=own_digests or {}), digest)
     problem = ""
+    if is_own(source.name) and source.root and _holds(source.root, storage.root):
+        raise UserError(
+            f"dataset.root: {source.root!r} holds the storage {storage.root}, so its content would change with every result; "
+            "give the folder of the data alone, or another --storage"
+        )
     try:
         own = own.digested(configs)
         if hash_data:
@@ -144,6 +150,10 @@ def make_plan(
             raise UserError(str(error)) from error
         problem = str(error)
     return _planned(spec, storage, configs, own, digest, problem)
+
+
+def _holds(folder: str, other: str) -> bool:
+    return Path(other).resolve().is_relative_to(Path(folder).expanduser().resolve())
 
 
 def _planned(

@@ -140,12 +140,14 @@ def duration(seconds: float) -> str:
 
 def _phase(trial: TrialStatus) -> str:
     config = trial.config
+    training = config["training"]
+    epochs = training["epochs"] - (config["warmup_epochs"] if training["budget"] == "total" else 0)
     if trial.phase == "prune":
         return f"pruning {trial.position}/{config['prune_iterations']}"
     if trial.phase == "level":
-        return f"level {trial.position // config['training']['epochs'] + 1}"
+        return f"level {trial.position // epochs + 1}"
     if trial.phase == "train":
-        return f"training {trial.position}/{config['training']['epochs']}"
+        return f"training {trial.position}/{epochs}"
     return "warm-up" if trial.phase == "warmup" else "starting"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 
 from orchestrator.errors import SetupError
 from orchestrator.model_upload import KnownModel, SparseModelRecord, SweepModels
@@ -68,6 +69,11 @@ def attach_model(runs: SweepRuns, models: SweepModels, run: Run, item: Item, rec
     return model
 
 
+def model_name(run_name: str) -> str:
+    """The name of a run's model, which MLflow lets have no dots, colons, quotes and other signs."""
+    return "sparse-" + re.sub(r"[^\w-]", "_", run_name)
+
+
 def points_on_model(run: Run, model: KnownModel, record: RunRecord) -> dict[Point, dict[str, str]]:
     """The headline metrics, which the model shows too; a model that another run uploaded has them from there."""
     if model.source_run_id != run.run_id:
@@ -95,7 +101,7 @@ def _to_upload(item: Item, record: RunRecord, sweep: str) -> SparseModelRecord:
     if config.get("method") != "dense":
         settings["prune_iterations"] = str(config.get("prune_iterations", 1))
     return SparseModelRecord(
-        name=f"sparse-{item.name.replace('.', '_')}",  # MLflow allows no dots in a name of a model
+        name=model_name(item.name),
         file=record.model_file,
         image_shape=tuple(result["image_shape"]),
         num_classes=result["num_classes"],

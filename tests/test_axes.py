@@ -71,6 +71,26 @@ def test_sanity_checks_belong_to_methods_that_hand_a_mask_over(method: str, expe
     assert config.sanity == expected
 
 
+def test_what_a_reinitialized_trial_does_not_use_is_no_axis(tmp_path: Path) -> None:
+    made = trials("warmup_epochs: 2\nsearch: {rewind: [none, init], sanity.reinitialize: [false, true]}\n", tmp_path)
+    assert [(config.rewind, config.sanity.reinitialize) for config in made] == [
+        ("none", False),
+        ("none", True),
+        ("init", False),
+    ]
+
+
+def test_initialization_is_no_axis_of_networks_that_bring_their_weights(tmp_path: Path) -> None:
+    axes = "search: {initialization: [fan_in, fan_out], model: [resnet20, {module: m.f}]}\n"
+    file = tmp_path / "s.yaml"
+    file.write_text(BASE.replace("model: convnet\n", "") + axes)
+    assert [(config.model, config.initialization) for config in expand(load_spec(str(file)))] == [
+        ("resnet20", "fan_in"),
+        ("module:m.f", "fan_in"),
+        ("resnet20", "fan_out"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

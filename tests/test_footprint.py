@@ -15,6 +15,7 @@ from trainables.data import Split
 from trainables.footprint import footprint, live_masks, masks_sha256, positions_by_layer
 from trainables.masks import full_masks
 from trainables.models import build_model, initialize, prunable_weights
+from trainables.outcome import size_metrics
 from trainables.training import measured
 
 
@@ -79,6 +80,45 @@ def test_a_layer_counts_for_every_row_and_every_call() -> None:
     model = Repeated()
     assert positions_by_layer(model, (3, 5, 6)) == {"rows.weight": 2 * 15}
     assert footprint(model, full_masks(prunable_weights(model)), (3, 5, 6)).flops == {"rows.weight": 2 * 15 * 36}
+
+
+class Attending(nn.Module):
+    """A network whose parts read a prunable weight without calling its layer, and do more than multiply and add."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.head = nn.Linear(4, 3)
+        self.auxiliary = nn.Linear(4, 3)  # never called in evaluation
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        tokens = images_BCHW.flatten(2).transpose(1, 2)
+        mixed, _ = self.attention(tokens, tokens, tokens, need_weights=False)
+        logits: Tensor = self.head(mixed.mean(1))
+        return logits
+
+
+def test_a_network_of_any_parts_has_the_figures_that_can_be_told() -> None:
+    model = Attending()
+    masks = full_masks(prunable_weights(model))
+    assert {"attention.out_proj.weight", "head.weight", "auxiliary.weight"} == set(masks)
+    found = footprint(model, masks, (4, 2, 2))
+    assert found.live_weights is None
+    assert found.effective_sparsity is None
+    assert found.flops == {"attention.out_proj.weight": 0, "head.weight": 12, "auxiliary.weight": 0}
+    assert found.kept == found.prunable == 16 + 12 + 12
+    assert "model/effective_sparsity" not in size_metrics(found)
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.LayerNorm([4, 5, 5]), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4, affine=True), nn.BatchNorm2d(4)]
+)
+def test_norm_layers_of_any_kind_hide_no_path(norm: nn.Module) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), norm, nn.ReLU(), nn.Flatten(), nn.Linear(100, 3))
+    masks = full_masks(prunable_weights(model))
+    masks["0.weight"][0] = False
+    # The first map is constant zero, so what reads it is dead: 25 of the 100 inputs of the last layer.
+    assert footprint(model, masks, (2, 5, 5)).live_weights == 3 * 18 + 3 * 75
 
 
 def test_layers_that_may_not_be_pruned_count_as_dense() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tests.trials import RUNTIME, Fuse, KilledError, MortalStorage, metric_points, new_storage, run, tiny_config, trial_folder
 from trainables.config import TrialConfig, final_count
+from trainables.failures import SettingError
 from trainables.layer_densities import erk_densities
 from trainables.masking import GradualMasks, Masking, PatternMasks, exchanged, first_masks, pattern_masks, regrown_share
 from trainables.masks import full_masks, num_kept
@@ -95,13 +96,13 @@ def test_granet_begins_with_a_random_mask_of_erk_densities() -> None:
 
 
 def test_granet_exchanges_the_smallest_weights_for_the_largest_gradients() -> None:
-    weight = nn.Parameter(torch.tensor([5.0, 1.0, 4.0, 2.0, 0.0, 0.0, 0.0, 0.0]))
-    weight.grad = torch.tensor([0.0, 0.1, 0.0, 9.0, 7.0, -8.0, 1.0, 0.0])
+    weight = torch.tensor([5.0, 1.0, 4.0, 2.0, 0.0, 0.0, 0.0, 0.0])
+    slopes = torch.tensor([0.0, 0.1, 0.0, 9.0, 7.0, 8.0, 1.0, 0.0])
     mask = torch.tensor([1, 1, 1, 1, 0, 0, 0, 0], dtype=torch.bool)
-    # Half of the four kept go: sizes 1 and 2. The largest gradients among the rest: 9, of one that just went, and -8.
-    assert exchanged(weight, mask, 0.5).tolist() == [True, False, True, True, False, True, False, False]
-    assert exchanged(weight, mask, 0.2).equal(mask)
-    assert exchanged(weight, mask, 0.3).tolist() == [True, False, True, True, False, True, False, False]
+    # Half of the four kept go: sizes 1 and 2. The largest gradients among the rest: 9, of one that just went, and 8.
+    assert exchanged(weight, mask, slopes, 0.5).tolist() == [True, False, True, True, False, True, False, False]
+    assert exchanged(weight, mask, slopes, 0.2).equal(mask)
+    assert exchanged(weight, mask, slopes, 0.3).tolist() == [True, False, True, True, False, True, False, False]
     assert mask.tolist() == [True] * 4 + [False] * 4
 
 
@@ -118,6 +119,7 @@ def test_an_update_of_granet_prunes_and_regrows_at_rest() -> None:
     before = masking.masks
     sizes = {name: weight.detach().abs().clone() for name, weight in weights.items()}
     slopes = {name: weight.grad.abs() for name, weight in weights.items() if weight.grad is not None}
+    masking.reveal(4)
     masking.enforce(4)
     assert num_kept(masking.masks) == kept_on_cubic(1, 4, 0.5, 0.9, PRUNABLE)
     grown = 0
@@ -145,6 +147,78 @@ def test_updates_that_are_done_are_not_done_again_after_a_resume() -> None:
     assert masking.masks is before
     masking.enforce(12)
     assert masking.masks is not before
+
+
+def test_granet_goes_on_exchanging_after_it_has_reached_the_sparsity() -> None:
+    config = tiny_config(method="granet", prune_iterations=2, granet=GranetConfig(end=0.5))
+    model, _, masking = moved(config)
+    changed = []
+    for step in range(1, STEPS + 1):
+        before = masking.masks
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step))
+        masking.reveal(step)
+        masking.enforce(step)
+        if any(not torch.equal(masking.masks[name], before[name]) for name in before):
+            changed.append((step, num_kept(masking.masks)))
+    final = final_count(0.9, PRUNABLE)
+    # Updates after steps 5 and 10, and at that pace on; at the last step there is no training left for new weights.
+    assert changed == [(5, kept_on_cubic(1, 2, 0.5, 0.9, PRUNABLE)), (10, final), (15, final)]
+
+
+def test_granet_ranks_by_the_gradient_and_not_by_what_nesterov_makes_of_it() -> None:
+    training = replace(tiny_config().training, nesterov=True, weight_decay=0.0)
+    config = tiny_config(method="granet", prune_iterations=4, granet=GranetConfig(end=0.8), training=training)
+    model, optimizer, masking = moved(config)
+    weights = prunable_weights(model)
+    gradients = {
+        name: torch.randn(weight.shape, generator=torch.Generator().manual_seed(2)) for name, weight in weights.items()
+    }
+    for name, weight in weights.items():
+        weight.grad = gradients[name].clone()
+    before = masking.masks
+    masking.reveal(4)
+    optimizer.step()
+    masking.enforce(4)
+    grown = {name: masking.masks[name] & ~before[name] for name in weights}
+    never = {name: ~masking.masks[name] & ~before[name] for name in weights}
+    assert any(bool(one.any()) for one in grown.values())
+    for name, gradient in gradients.items():
+        if grown[name].any() and never[name].any():
+            assert gradient[grown[name]].abs().min() >= gradient[never[name]].abs().max()
+
+
+def test_gmp_begins_where_it_is_told_by_magnitude() -> None:
+    model = network()
+    masks = first_masks(model, tiny_config(method="gmp", gmp=GmpConfig(initial_sparsity=0.4)))
+    sizes = torch.cat([weight.detach().abs().flatten() for weight in prunable_weights(model).values()])
+    expected = sizes >= sizes.sort(descending=True).values[final_count(0.4, PRUNABLE) - 1]
+    assert torch.equal(torch.cat([mask.flatten() for mask in masks.values()]), expected)
+
+
+@pytest.mark.parametrize("method", ["gmp", "granet"])
+def test_updates_that_begin_at_the_very_end_still_come(method: Any) -> None:
+    late = {"gmp": GmpConfig(begin=0.98, end=1.0), "granet": GranetConfig(begin=0.98, end=1.0)}
+    _, _, masking = moved(tiny_config(method=method, prune_iterations=3, **{method: late[method]}))
+    for step in range(1, STEPS + 1):
+        masking.enforce(step)
+    assert num_kept(masking.masks) == final_count(0.9, PRUNABLE)
+
+
+def test_a_pattern_that_no_layer_takes_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"srste\.pattern: no layer has a multiple of 5 input channels, got 2:5"):
+        first_masks(network(), tiny_config(method="srste", srste=SrsteConfig(pattern="2:5"), sparsity=0.6))
+
+
+def test_layers_that_do_not_take_the_pattern_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    config = tiny_config(method="srste", srste=SrsteConfig(pattern="1:32"), sparsity=31 / 32)
+    first_masks(network(), config)
+    (record,) = caplog.records
+    assert "1:32 reaches sparsity 0.6" in record.getMessage()
+    assert "conv1.weight, conv2.weight stay dense" in record.getMessage()
+    caplog.clear()
+    first_masks(network(), tiny_config(method="srste", sparsity=0.5))
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (2, 8), (3, 4)])

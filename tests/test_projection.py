@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from orchestrator.plan import make_plan
 from orchestrator.projection import make_items
+from orchestrator.run_results import model_name
 from orchestrator.spec import load_spec
 from orchestrator.store import Storage
 
@@ -34,3 +37,14 @@ def test_iterations_are_those_that_a_trial_runs(tmp_path: Path) -> None:
         "srste": None,
         "dense": None,
     }
+
+
+@pytest.mark.parametrize(
+    "name", ["w04-i050-s0.95-r0", "srste-w0-pattern2:4-r0", 'w0-exclude["head","blocks.0.*"]-r0', "a/b%c'd"]
+)
+def test_every_name_of_a_run_gives_a_name_that_mlflow_takes(name: str) -> None:
+    from mlflow.utils.validation import _validate_logged_model_name
+
+    _validate_logged_model_name(model_name(name))
+    with pytest.raises(Exception, match="Invalid model name"):
+        _validate_logged_model_name(f"sparse-{name}")

@@ -154,6 +154,16 @@ def test_files_below_the_root_of_an_own_data_set_are_part_of_its_keys(folder: Pa
     assert planned(text.replace("./images", "./others"), storage).data_digest != before
 
 
+def test_a_root_that_holds_the_storage_or_a_link_to_nothing_is_refused(folder: Path, storage: Storage) -> None:
+    text = PLAIN.replace("name: digits", "module: mydata.load, root: ..")
+    with pytest.raises(UserError, match=r"dataset.root: '\.\.' holds the storage .*runs, so its content would change"):
+        planned(text, storage)
+    (folder / "images").mkdir()
+    (folder / "images" / "x.png").symlink_to("nowhere.png")
+    with pytest.raises(UserError, match=r"images/x.png' must be a file that can be read; it may be a link to nothing"):
+        planned(text.replace("..", "./images"), storage)
+
+
 def test_a_plan_imports_no_module_of_the_user(folder: Path, storage: Storage) -> None:
     write_modules(folder, mynets="raise RuntimeError\n", mydata="raise RuntimeError\n", mylosses="raise RuntimeError\n")
     save_file(dense_weights(), folder / "dense.safetensors")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainables.masks import Masks
+from trainables.masks import Masks, full_masks, num_kept
 from trainables.synflow import neutralized
 
 
@@ -24,21 +24,22 @@ class Footprint:
         parameters: all trainable ones, biases and norm layers included; `kept_parameters` are those that are left.
         flops: multiply-adds of all conv and linear layers for one image, by layer; a layer that is not prunable counts too.
         kept_flops: the same for the kept weights alone, what a machine would need that skips every zero.
-        live_weights: kept prunable weights on some path from input to output; the others may as well be pruned.
+        live_weights: kept prunable weights on some path from input to output; the others may as well be pruned. None where
+            paths cannot be told: in a network whose parts do more than multiply, add and rectify.
     """
 
     parameters: int
     kept_parameters: int
     prunable: int
     kept: int
-    live_weights: int
+    live_weights: int | None
     flops: Mapping[str, int]
     kept_flops: Mapping[str, int]
 
     @property
-    def effective_sparsity(self) -> float:
-        """Share of the prunable weights that do nothing (Vysogorets and Kempe, arXiv:2107.02306)."""
-        return 1 - self.live_weights / self.prunable
+    def effective_sparsity(self) -> float | None:
+        """Share of the prunable weights that do nothing (Vysogorets and Kempe, arXiv:2107.02306); None if not known."""
+        return None if self.live_weights is None else 1 - self.live_weights / self.prunable
 
     @property
     def parameter_sparsity(self) -> float:
@@ -60,7 +61,7 @@ class Footprint:
 def footprint(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int]) -> Footprint:
     """The counts of a network under its masks; the network stays as it is."""
     positions = positions_by_layer(model, image_shape)
-    weights = {name: weight for name, weight in model.named_parameters() if name in positions}
+    weights = {name: weight for name, weight in model.named_parameters() if name in positions or name in masks}
     kept = {name: int(masks[name].count_nonzero()) if name in masks else weight.numel() for name, weight in weights.items()}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     prunable, kept_prunable = sum(mask.numel() for mask in masks.values()), sum(kept[name] for name in masks)
@@ -69,16 +70,27 @@ def footprint(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int])
         kept_parameters=parameters - prunable + kept_prunable,
         prunable=prunable,
         kept=kept_prunable,
-        live_weights=sum(int(mask.count_nonzero()) for mask in live_masks(model, masks, image_shape).values()),
-        flops={name: positions[name] * weight.numel() for name, weight in weights.items()},
-        kept_flops={name: positions[name] * kept[name] for name in weights},
+        live_weights=_live_weights(model, masks, image_shape),
+        flops={name: positions.get(name, 0) * weight.numel() for name, weight in weights.items()},
+        kept_flops={name: positions.get(name, 0) * kept[name] for name in weights},
     )
+
+
+def _live_weights(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int]) -> int | None:
+    """None where a network that is whole would seem to have dead weights, or cannot be run without its norm layers."""
+    try:
+        if not all(bool(mask.all()) for mask in live_masks(model, full_masks(masks), image_shape).values()):
+            return None
+        return num_kept(live_masks(model, masks, image_shape))
+    except Exception:  # whatever a user's network does: this figure alone is missing
+        return None
 
 
 def positions_by_layer(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
     """How often one image uses each weight of a conv or linear layer, by the name of the layer's weight.
 
-    For a convolution these are its output pixels; a layer that is called twice counts twice.
+    For a convolution these are its output pixels; a layer that is called twice counts twice, and one whose weight is read by
+    others (as the output projection of MultiheadAttention) does not count.
     """
     used: dict[str, int] = {}
     hooks = []

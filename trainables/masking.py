@@ -1,11 +1,12 @@
 """What happens to the masks while a network trains: nothing, or what GMP, GraNet and SR-STE do.
 
-`train_epoch` calls `hide` before a step's forward pass, `reveal` before the optimizer's step and `enforce` after it. Shapes: S
-surviving weights. Reads: masks.py, layer_densities.py, schedules.py. Read by: training.py, phases.py.
+`train_epoch` calls `hide` before a step's forward pass, `reveal` before the optimizer's step and `enforce` after it; steps of
+the sparse training count from 1. Reads: masks.py, layer_densities.py, schedules.py. Read by: training.py, phases.py.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,11 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import TrialConfig, derived_seed
+from trainables.failures import SettingError
 from trainables.layer_densities import erk_densities, fitted_counts, random_masks
 from trainables.masks import Masks, apply_masks, flattened, full_masks, keep_highest, num_kept, survivors
 from trainables.method_config import GRADUAL, GmpConfig, GranetConfig
 from trainables.models import prunable_weights
 from trainables.schedules import kept_on_cubic
+
+log = logging.getLogger(__name__)
 
 
 class Masking:
@@ -32,11 +36,11 @@ class Masking:
     def hide(self) -> None:
         """Before the forward pass: sets weights to what the network computes with."""
 
-    def reveal(self) -> None:
-        """After the backward pass: gives back what `hide` took, for the optimizer."""
+    def reveal(self, step: int = 0) -> None:
+        """After the backward pass: gives back what `hide` took, for the optimizer. `step` is 0 outside of training."""
 
     def enforce(self, step: int) -> None:
-        """After the optimizer's step, the `step`-th (1-based) of the sparse training."""
+        """After the optimizer's step."""
 
     @contextmanager
     def effective(self) -> Iterator[None]:
@@ -71,7 +75,8 @@ class GradualMasks(FixedMasks):
     """GMP: masks shrink along a cubic during training; GraNet: and every update exchanges some weights (`regrow`).
 
     Update k of N comes after the share begin + (end - begin) k/N of all `steps`; updates that would fall on one step are one.
-    GraNet's public code ends one update short of its target and counts updates in steps; here the last lands on it exactly.
+    GraNet goes on exchanging at the same pace until the training ends. Its public code ends one update short of the target and
+    counts updates in steps; here update N lands on it exactly.
     """
 
     def __init__(
@@ -81,17 +86,25 @@ class GradualMasks(FixedMasks):
         self.config, self.optimizer, self.steps = config, optimizer, steps
         self.options: GmpConfig | GranetConfig = config.gmp if config.method == "gmp" else config.granet
         self.done = self._due(first_step)
+        self._slopes: dict[str, Tensor] = {}
+
+    def reveal(self, step: int = 0) -> None:
+        # Before the step: with Nesterov's momentum the optimizer adds to the gradients in place.
+        if self.config.method == "granet" and step < self.steps and self._due(step) > self.done:
+            self._slopes = {name: weight.grad.abs() for name, weight in self.weights.items() if weight.grad is not None}
 
     def enforce(self, step: int) -> None:
         if (due := self._due(step)) > self.done:
             self.done = due
-            self._update(due, step)
+            self._update(min(due, self.config.rounds), step)
         super().enforce(step)
 
     def _due(self, step: int) -> int:
         """Updates that have come by a step."""
-        begin, end = round(self.options.begin * self.steps), round(self.options.end * self.steps)
-        return min(self.config.rounds, max(0, (step - begin) * self.config.rounds // max(1, end - begin)))
+        begin = min(round(self.options.begin * self.steps), self.steps - 1)
+        end = max(begin + 1, round(self.options.end * self.steps))
+        due = max(0, (step - begin) * self.config.rounds // (end - begin))
+        return due if self.config.method == "granet" else min(due, self.config.rounds)
 
     def _update(self, round_: int, step: int) -> None:
         prunable = sum(weight.numel() for weight in self.weights.values())
@@ -100,9 +113,10 @@ class GradualMasks(FixedMasks):
         alive = survivors(self.masks, num_kept(self.masks))
         before = self.masks
         masks = keep_highest(flattened(self.weights, alive).abs(), before, count)
-        if isinstance(self.options, GranetConfig):
+        if isinstance(self.options, GranetConfig) and self._slopes:
             share = regrown_share(step, self.steps, self.options.regrow)
-            masks = {name: exchanged(weight, masks[name], share) for name, weight in self.weights.items()}
+            masks = {name: exchanged(weight, masks[name], self._slopes[name], share) for name, weight in self.weights.items()}
+            self._slopes = {}
         self._set(masks)
         for name, weight in self.weights.items():  # what grows back begins at zero and at rest
             came_back = masks[name] & ~before[name]
@@ -118,14 +132,13 @@ def regrown_share(step: int, steps: int, first: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
-def exchanged(weight: Tensor, mask: Tensor, share: float) -> Tensor:
-    """The mask without its floor(share * kept) smallest weights, and with as many others of the largest gradients.
+def exchanged(weight: Tensor, mask: Tensor, slopes: Tensor, share: float) -> Tensor:
+    """The mask without its floor(share * kept) smallest weights, and with as many others of the largest `slopes`.
 
     What was let go is among the others. Equal values: the later weight goes, the earlier one comes.
     Source: GraNet, arXiv:2106.10404, section 3.2.
     """
-    assert weight.grad is not None
-    changed, sizes, slopes = mask.flatten().clone(), weight.detach().abs().flatten(), weight.grad.abs().flatten()
+    changed, sizes, slopes = mask.flatten().clone(), weight.detach().abs().flatten(), slopes.flatten()
     count = math.floor(share * int(changed.count_nonzero()))
     last_first = sizes.masked_fill(~changed, math.inf).flip(0).sort(stable=True).indices[:count]
     changed[len(changed) - 1 - last_first] = False
@@ -152,7 +165,7 @@ class PatternMasks(Masking):
         self._dense = [weight.detach().clone() for weight in self.weights.values()]
         apply_masks(self.weights, self.masks)
 
-    def reveal(self) -> None:
+    def reveal(self, step: int = 0) -> None:
         with torch.no_grad():
             for (name, weight), dense in zip(self.weights.items(), self._dense, strict=True):
                 weight.copy_(dense)
@@ -190,14 +203,39 @@ def _n_largest_of_m(weight: Tensor, n: int, m: int) -> Tensor:
 def first_masks(model: nn.Module, config: TrialConfig) -> Masks:
     """The masks that a method which prunes during training begins with."""
     weights = prunable_weights(model, config.prunable.exclude)
+    sizes = {name: weight.numel() for name, weight in weights.items()}
+    total = sum(sizes.values())
     if config.method == "srste":
-        return pattern_masks(weights, *config.srste.n_of_m)
+        masks = pattern_masks(weights, *config.srste.n_of_m)
+        _tell_what_stays_dense(masks, config)
+        return masks
     if config.method == "granet":
-        sizes = {name: weight.numel() for name, weight in weights.items()}
-        count = kept_on_cubic(0, config.rounds, config.granet.initial_sparsity, config.sparsity, sum(sizes.values()))
-        densities = erk_densities({name: tuple(weight.shape) for name, weight in weights.items()}, count / sum(sizes.values()))
+        count = kept_on_cubic(0, config.rounds, config.granet.initial_sparsity, config.sparsity, total)
+        densities = erk_densities({name: tuple(weight.shape) for name, weight in weights.items()}, count / total)
         return random_masks(weights, fitted_counts(densities, sizes, count), derived_seed(config.seed, "first mask"))
+    if config.method == "gmp":
+        count = kept_on_cubic(0, config.rounds, config.gmp.initial_sparsity, config.sparsity, total)
+        return keep_highest(flattened(weights).abs(), full_masks(weights), count)
     return full_masks(weights)
+
+
+def _tell_what_stays_dense(masks: Masks, config: TrialConfig) -> None:
+    """A layer whose input channels are no multiple of M stays dense; little of the network is expected to.
+
+    Raises:
+        SettingError: no layer takes the pattern.
+    """
+    pattern = config.srste.pattern
+    dense = [name for name, mask in masks.items() if bool(mask.all())]
+    if len(dense) == len(masks):
+        raise SettingError(
+            f"srste.pattern: no layer has a multiple of {pattern.partition(':')[2]} input channels, got {pattern}"
+        )
+    achieved = 1 - num_kept(masks) / sum(mask.numel() for mask in masks.values())
+    if config.sparsity - achieved > 0.01:
+        log.warning(
+            "%s reaches sparsity %.3f and not %.3f: %s stay dense", pattern, achieved, config.sparsity, ", ".join(dense)
+        )
 
 
 def make_masking(

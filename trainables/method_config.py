@@ -97,7 +97,8 @@ class ImpConfig:
     """Iterative magnitude pruning with rewinding (arXiv:1803.03635, arXiv:1903.01611): train, prune, rewind, again.
 
     Every level trains as long as the sparse training does and rewinds to the end of the warm-up; without a warm-up that is the
-    original lottery ticket.
+    original lottery ticket. As published, a level continues the learning-rate schedule where it rewound to: that is
+    `training.budget: total`; by default every level begins the schedule anew, as all methods do.
 
     Attributes:
         fraction: share of the remaining weights that a level prunes; with the sparsity it decides how many levels there are.
@@ -115,7 +116,7 @@ class GmpConfig:
 
     Attributes:
         begin, end: shares of the sparse training between which the updates are spread evenly.
-        initial_sparsity: where the cubic begins.
+        initial_sparsity: where the cubic begins, by magnitude.
     """
 
     begin: float = 0.0
@@ -130,7 +131,7 @@ class GranetConfig:
     Attributes:
         begin, end, initial_sparsity: as in GmpConfig.
         regrow: share of every layer's weights that an update exchanges for those of the largest gradients, at the first step;
-            it falls along a cosine to a hundredth of it at the end of the training.
+            it falls along a cosine to a hundredth of it at the end of the training. Updates go on after `end`, at their pace.
     """
 
     begin: float = 0.0

@@ -45,7 +45,7 @@ def size_metrics(found: Footprint) -> dict[str, float]:
         "model/flops": float(sum(found.kept_flops.values())),
         "model/theoretical_speedup": found.speedup,
     }
-    return {key: value for key, value in told.items() if math.isfinite(value)}
+    return {key: value for key, value in told.items() if value is not None and math.isfinite(value)}
 
 
 def facts(config: TrialConfig, state: TrialState, found: Footprint) -> dict[str, Any]:

@@ -10,15 +10,17 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
+
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def synaptic_flow(model: nn.Module, weights: Mapping[str, Tensor], image_shape: tuple[int, int, int]) -> dict[str, Tensor]:
     """|w| dR/d|w| of every prunable weight, float64, with R the sum of the outputs for one image of ones and all weights |w|.
 
-    Computed on a copy in eval mode and float64 (products of many layer sums leave float32 both ways), with BN as the identity
-    and without biases, so that R is the paper's product of weights and every layer's scores sum to R. At initialisation this
-    is what the authors' code computes; after a warm-up BN's statistics would enter it.
+    Computed on a copy in eval mode and float64 (products of many layer sums leave float32 both ways), with norm layers as the
+    identity and without biases, so that R is the paper's product of weights and every layer's scores sum to R. At
+    initialisation this is what the authors' code computes; after a warm-up BN's statistics would enter it.
     """
     linear = neutralized(model)
     parameters = dict(linear.named_parameters())
@@ -29,11 +31,11 @@ def synaptic_flow(model: nn.Module, weights: Mapping[str, Tensor], image_shape: 
 
 
 def neutralized(model: nn.Module) -> nn.Module:
-    """A copy in eval mode and float64: weights |w|, biases zero, BN the identity."""
+    """A copy in eval mode and float64: weights |w|, biases zero, norm layers the identity."""
     copy = deepcopy(model).double().eval()
     for module in list(copy.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, _BatchNorm):
+            if isinstance(child, NORMS):
                 setattr(module, name, nn.Identity())
     with torch.no_grad():
         for name, parameter in copy.named_parameters():

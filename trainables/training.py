@@ -86,7 +86,7 @@ def train_epoch(
             logits_BK = forward(runtime.arranged(images_BCHW))
         loss = loss_of(logits_BK.float(), labels_B)
         loss.backward()
-        masking.reveal()
+        masking.reveal(step)
         if training.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
         optimizer.step()

@@ -33,6 +33,9 @@ def own_files(reference: str, root: str | None, modules_path: str) -> list[tuple
     for folder, folders, names in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if name != "__pycache__"]
         found += [(f"root/{os.path.relpath(Path(folder, name), root)}", Path(folder, name)) for name in names]
+    for _, path in found:
+        if not path.is_file():
+            raise DataError(f"dataset.root: {str(path)!r} must be a file that can be read; it may be a link to nothing")
     return sorted(found)
 
 
