@@ -24,9 +24,9 @@ from trainables.method_config import (
     HANDS_A_MASK_TO_TRAINING,
     METHOD_BLOCKS,
 )
+from trainables.readers import DOWNLOADS
 from trainables.user_code import PREFIX, is_own
 
-FETCHED = ("cifar10", "cifar100", "fashion_mnist")  # data sets that can be downloaded
 NAMED = ("warmup_epochs", "prune_iterations", "sparsity", "seed")  # parts of a name with a place of their own
 
 
@@ -205,6 +205,7 @@ def dataset_clashes(spec: SweepSpec) -> Iterator[Clash]:
         yield Clash(("dataset.root", "dataset.name"), f"be given for {name}", "add root: ./data")
     if name == "digits" and dataset.root is not None:
         yield Clash(("dataset.root", "dataset.name"), "not be given for digits", "remove it, digits come with the program")
-    if name not in FETCHED and dataset.download:
-        way_out = f"only {', '.join(FETCHED[:-1])} and {FETCHED[-1]} are fetched"
+    if name not in DOWNLOADS and dataset.download:
+        *others, last = DOWNLOADS
+        way_out = f"only {', '.join(others)} and {last} are fetched"
         yield Clash(("dataset.download", "dataset.name"), f"be false for {name}", way_out)

@@ -126,15 +126,14 @@ def compare(options: Namespace) -> int:
     folder = open_sweep(storage_from(options), options.name)
     state = folder.read_state() or SweepState(sweep=options.name)
     made = compare_methods(state, options.method or REFERENCE)
-    facts = made.to_json()
     if options.masks:
         from orchestrator import mask_likeness
 
         masks_of = mask_likeness.masks_in(folder.storage)
         alike, stable = mask_likeness.likeness(made, state, masks_of), mask_likeness.stability(made, state, masks_of)
-        facts["masks"] = mask_likeness.to_json(alike, stable)
     if options.json:
-        print(json.dumps(facts, indent=1))
+        masks = {"masks": mask_likeness.to_json(alike, stable)} if options.masks else {}
+        print(json.dumps(made.to_json() | masks, indent=1))
         return EXIT_DONE
     from orchestrator.compare_view import print_blocks, print_comparison
     from orchestrator.report import terminal

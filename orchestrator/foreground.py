@@ -177,7 +177,7 @@ def _runtime(plan: Plan, folder: SweepFolder) -> Runtime:
     return choices_of(resources, alone | answers_on(device, made)).runtime(resources)
 
 
-def print_layers(result: dict[str, Any]) -> None:
+def _print_layers(result: dict[str, Any]) -> None:
     """The layer table of a result."""
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for column in ("layer", "shape", "kept", "density", "multiply-adds", "score"):
@@ -199,7 +199,7 @@ def _tell(result: dict[str, Any], chosen: PlannedTrial, options: Namespace) -> i
     print(f"kept {result['kept_weights']} of {result['prunable_weights']} weights{live}")
     speedup = metrics.get("model/theoretical_speedup", float("inf"))
     print(f"{speedup:.1f} times fewer multiply-adds, model {result['model_bytes']} bytes")
-    print_layers(result)
+    _print_layers(result)
     print(f"model_sha256 {result['model_sha256']}")
     if result["emptied_layers"]:
         print(f"emptied layers: {', '.join(result['emptied_layers'])}")

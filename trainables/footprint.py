@@ -1,19 +1,20 @@
 """What is left of a pruned network: parameters, multiply-adds, and weights that still connect input and output.
 
-Shapes: B batch of 1, C channels, H height, W width. Reads: synflow.py. Read by: outcome.py.
+Shapes: B batch of 1, C channels, H height, W width. Reads: synflow.py, gradients.py. Read by: outcome.py, publication.py.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from trainables.gradients import scoring_mode
 from trainables.masks import Masks, full_masks, num_kept
 from trainables.synflow import neutralized
+from trainables.tensors import tensors_sha256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,9 +80,10 @@ def footprint(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int])
 def _live_weights(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int]) -> int | None:
     """None where a network that is whole would seem to have dead weights, or cannot be run without its norm layers."""
     try:
-        if not all(bool(mask.all()) for mask in live_masks(model, full_masks(masks), image_shape).values()):
+        network = _averaging(neutralized(model))
+        if not all(bool(mask.all()) for mask in _on_a_path(network, full_masks(masks), image_shape).values()):
             return None
-        return num_kept(live_masks(model, masks, image_shape))
+        return num_kept(_on_a_path(network, masks, image_shape))
     except Exception:  # whatever a user's network does: this figure alone is missing
         return None
 
@@ -102,16 +104,12 @@ def positions_by_layer(model: nn.Module, image_shape: tuple[int, int, int]) -> d
                 used[name] = used.get(name, 0) + per_channel
 
             hooks.append(module.register_forward_hook(count))
-    modes = {module: module.training for module in model.modules()}
     try:
-        model.eval()
-        with torch.inference_mode():
+        with scoring_mode(model, "running"), torch.inference_mode():
             model(torch.zeros((1, *image_shape), device=next(model.parameters()).device))
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return used
 
 
@@ -121,12 +119,21 @@ def live_masks(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int]
     A path exists where the product of its masks is 1; summed over all paths through a weight that is its synaptic flow in a
     network whose weights are the masks. Pooling by the maximum would follow one path of several, so it averages here.
     """
-    linear = neutralized(model)
+    return _on_a_path(_averaging(neutralized(model)), masks, image_shape)
+
+
+def _averaging(linear: nn.Module) -> nn.Module:
+    """The network itself, its pools changed."""
     for module in list(linear.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.MaxPool2d):
                 average = nn.AvgPool2d(child.kernel_size, child.stride, child.padding, ceil_mode=child.ceil_mode)
                 setattr(module, name, average)
+    return linear
+
+
+def _on_a_path(linear: nn.Module, masks: Masks, image_shape: tuple[int, int, int]) -> Masks:
+    """Sets the network's weights to the masks, and follows them."""
     parameters = dict(linear.named_parameters())
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -144,8 +151,4 @@ def live_masks(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int]
 
 def masks_sha256(masks: Masks) -> str:
     """64 hex digits over names, shapes and bits: two trials with the same digest kept the same weights."""
-    digest = hashlib.sha256()
-    for name in sorted(masks):
-        digest.update(f"{name}\0{tuple(masks[name].shape)}\0".encode())
-        digest.update(masks[name].cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_sha256({name: mask.cpu() for name, mask in masks.items()})

@@ -18,7 +18,7 @@ from trainables.config import TrialConfig, derived_seed
 from trainables.failures import SettingError
 from trainables.layer_densities import erk_densities, fitted_counts, random_masks
 from trainables.masks import Masks, apply_masks, flattened, full_masks, keep_highest, num_kept, survivors
-from trainables.method_config import GRADUAL, GmpConfig, GranetConfig
+from trainables.method_config import GRADUAL, GranetConfig
 from trainables.models import prunable_weights
 from trainables.schedules import kept_on_cubic
 
@@ -84,13 +84,13 @@ class GradualMasks(FixedMasks):
     ) -> None:
         super().__init__(model, masks)
         self.config, self.optimizer, self.steps = config, optimizer, steps
-        self.options: GmpConfig | GranetConfig = config.gmp if config.method == "gmp" else config.granet
+        self.options = config.gmp if config.method == "gmp" else config.granet
         self.done = self._due(first_step)
         self._slopes: dict[str, Tensor] = {}
 
     def reveal(self, step: int = 0) -> None:
         # Before the step: with Nesterov's momentum the optimizer adds to the gradients in place.
-        if self.config.method == "granet" and step < self.steps and self._due(step) > self.done:
+        if isinstance(self.options, GranetConfig) and step < self.steps and self._due(step) > self.done:
             self._slopes = {name: weight.grad.abs() for name, weight in self.weights.items() if weight.grad is not None}
 
     def enforce(self, step: int) -> None:
@@ -104,7 +104,7 @@ class GradualMasks(FixedMasks):
         begin = min(round(self.options.begin * self.steps), self.steps - 1)
         end = max(begin + 1, round(self.options.end * self.steps))
         due = max(0, (step - begin) * self.config.rounds // (end - begin))
-        return due if self.config.method == "granet" else min(due, self.config.rounds)
+        return due if isinstance(self.options, GranetConfig) else min(due, self.config.rounds)
 
     def _update(self, round_: int, step: int) -> None:
         prunable = sum(weight.numel() for weight in self.weights.values())

@@ -116,7 +116,7 @@ class GmpConfig:
 
     Attributes:
         begin, end: shares of the sparse training between which the updates are spread evenly.
-        initial_sparsity: where the cubic begins, by magnitude.
+        initial_sparsity: where the cubic begins, here by magnitude.
     """
 
     begin: float = 0.0
@@ -125,17 +125,14 @@ class GmpConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GranetConfig:
+class GranetConfig(GmpConfig):
     """Gradual pruning with regrowth (GraNet, arXiv:2106.10404): begins with a random mask of Erdos-Renyi-Kernel densities.
 
     Attributes:
-        begin, end, initial_sparsity: as in GmpConfig.
         regrow: share of every layer's weights that an update exchanges for those of the largest gradients, at the first step;
             it falls along a cosine to a hundredth of it at the end of the training. Updates go on after `end`, at their pace.
     """
 
-    begin: float = 0.0
-    end: float = 0.5
     initial_sparsity: float = 0.5
     regrow: float = 0.5
 
