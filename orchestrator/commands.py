@@ -147,6 +147,7 @@ def compare(options: Namespace) -> int:
 
 
 def ui(options: Namespace) -> int:
+    from orchestrator.mlflow_client import is_server
     from orchestrator.projection import tracking_target
     from orchestrator.ui import compare_url, runs_url, serve
 
@@ -159,14 +160,15 @@ def ui(options: Namespace) -> int:
             runs.setdefault(trial.config["sparsity"], []).append(trial.mlflow_run_id)
     if state is None or not runs or not state.experiment_id:
         raise UserError(f"MLflow has no runs of sweep {folder.name!r} yet; `drive-sweep sync {folder.name}` sends them")
-    with serve(tracking_target(spec_of(folder), storage), options.port) as base:
+    target = tracking_target(spec_of(folder), storage)
+    with serve(target, options.port) as base:
         print(f"trials, best first:  {runs_url(base, state.experiment_id, folder.name)}")
         print(f"the sweep's run:     {base}/#/experiments/{state.experiment_id}/runs/{state.parent_run_id}")
         for sparsity, run_ids in sorted(runs.items()):
             print(f"compare at {sparsity!r}:".ljust(20), compare_url(base, state.experiment_id, run_ids))
         sys.stdout.flush()
         say("the surface: choose Contour Plot there, with warmup_epochs, prune_iterations and test/accuracy")
-        if not base.startswith("http://127."):
+        if is_server(target.uri):
             return EXIT_DONE
         say("Ctrl-C ends the server")
         signal.pause()

@@ -10,11 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from orchestrator.errors import SetupError
+from orchestrator.mlflow_client import CREDENTIALS
 
 
 @contextmanager
-def quiet_ray_environment() -> Iterator[None]:
-    """Tune without its own loggers, files and signal handler; see the traps in the module of the Searcher."""
+def ray_environment() -> Iterator[None]:
+    """Tune without its own loggers, files and signal handler (the traps are in the module of the Searcher).
+
+    Workers of a Ray that we start inherit the environment: the login of the tracking server, which is the driver's alone, is
+    not in it meanwhile.
+    """
     settings = {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -25,8 +30,10 @@ def quiet_ray_environment() -> Iterator[None]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
-    before = {name: os.environ.get(name) for name in [*settings, "TUNE_MAX_PENDING_TRIALS_PG"]}
+    before = {name: os.environ.get(name) for name in [*settings, "TUNE_MAX_PENDING_TRIALS_PG", *CREDENTIALS]}
     os.environ.update(settings)
+    for name in CREDENTIALS:
+        os.environ.pop(name, None)
     try:
         yield
     finally:

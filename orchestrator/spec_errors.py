@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.spec_fields import NOT_SEARCHED, SEARCHABLE, SweepSpec, keys
-from orchestrator.spec_values import Says
+from orchestrator.spec_values import LOGIN, Says
 from orchestrator.yaml_lines import Path
 
 OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
@@ -101,6 +101,8 @@ def shown(value: Any) -> str:
     """A value as one would write it in YAML, cut where it is long."""
     if value is None or isinstance(value, bool):
         return {None: "nothing", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        value = LOGIN.sub("...@", value)
     short = reprlib.Repr()
     short.maxstring = short.maxother = 60
     return short.repr(value)
@@ -207,6 +209,8 @@ def _way_out(rule: Rule, value: Any, path: Path) -> str:
         return advice
     if rule.kind is str and isinstance(value, int | float):
         return f"write '{value}' in quotes"
+    if isinstance(value, str) and LOGIN.search(value):
+        return f"write {LOGIN.sub('', value)}"
     if key == "name" and isinstance(value, str) and (name := re.sub(r"[^A-Za-z0-9._-]+", "-", value).lstrip("._-")[:100]):
         return f"write {name}"
     if key == "dataset" and isinstance(value, str):

@@ -6,6 +6,7 @@ Read by: spec_fields.py, method_fields.py, spec_errors.py, axes.py.
 from __future__ import annotations
 
 import math
+import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from trainables.user_code import PREFIX, REFERENCE
 DatasetName = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder", "tiny_imagenet", "imagenet"]
 DEFAULT = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet")
 METHODS = list(typing.get_args(Method))
+LOGIN = re.compile(r"(?<=://)(?!anonymous@)[^/?#]*@")  # user, or user and password, of a URI
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,12 @@ def _ascending(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return values
 
 
+def _no_login(uri: str) -> str:
+    if LOGIN.search(uri):
+        raise ValueError("holds a login")
+    return uri
+
+
 def no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) < len(values):
         raise ValueError("repeated")
@@ -51,6 +59,9 @@ Positive = Annotated[int, Ge(1), BeforeValidator(_whole)]
 ImageSize = Annotated[int, Ge(8), BeforeValidator(_whole)]
 Limit = Annotated[int, Ge(10), BeforeValidator(_whole)]
 Text = Annotated[str, Field(min_length=1)]
+Uri = Annotated[  # kept in the sweep's folder, shown in logs and in MLflow
+    Text, AfterValidator(_no_login), Says("a folder or a URI without a login in it (that comes from the environment)")
+]
 Methods = Annotated[
     tuple[Method, ...],
     Strict(False),

@@ -23,7 +23,7 @@ from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, Setu
 from orchestrator.plan import Plan
 from orchestrator.progress import Screen, summary_line
 from orchestrator.projection import item_states, make_items, sweep_opening, sweep_status
-from orchestrator.ray_cluster import is_own, joined_cluster, quiet_ray_environment, slots
+from orchestrator.ray_cluster import is_own, joined_cluster, ray_environment, slots
 from orchestrator.report import write_report
 from orchestrator.revision import source_revision
 from orchestrator.state import StateWriter, SweepFolder
@@ -117,7 +117,7 @@ def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
 def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
     """Ray's whole life within a sweep: start or join, run the stages, leave."""
     driver.screen.say("starting Ray")
-    with quiet_ray_environment(), joined_cluster(options.address):
+    with ray_environment(), joined_cluster(options.address):
         _note_signals(driver)  # ray.init() sets its own handler of SIGTERM
         try:
             _run_stages(driver, plan, is_own(options.address))

@@ -271,6 +271,16 @@ WRONG_FILES = {
         "name: x\ndataset: digits\nmodel: convnet\n",
         ["s.yaml:2: dataset must be a mapping of keys, got 'digits'; write {name: digits}"],
     ),
+    "logins in addresses": (
+        "name: x\nmodel: convnet\ndataset: {name: digits}\nstorage: s3://key:secret@team/sweeps\n"
+        "tracking: {uri: 'http://me:secret@mlflow:5000'}\n",
+        [
+            "s.yaml:4: storage must be a folder or a URI without a login in it (that comes from the environment), "
+            "got 's3://...@team/sweeps'; write s3://team/sweeps",
+            "s.yaml:5: tracking.uri must be a folder or a URI without a login in it (that comes from the environment), "
+            "got 'http://...@mlflow:5000'; write http://mlflow:5000",
+        ],
+    ),
     "files without a folder": (
         "name: x\nmodel: convnet\ndataset:\n  name: cifar10\n  image_size: 32\n",
         [
@@ -631,7 +641,7 @@ def test_a_damaged_resolved_form_is_refused() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("jsonschema") is None, reason="jsonschema is not installed")
 def test_the_schema_agrees_about_right_and_wrong_files() -> None:
-    import jsonschema  # type: ignore[import-untyped]
+    import jsonschema
 
     from orchestrator.yaml_lines import parse
 
