@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ CREDENTIALS = (
     "MLFLOW_TRACKING_PASSWORD",
     "MLFLOW_TRACKING_TOKEN",
 )
+NO_LOGIN = re.compile(r"error code 40[13]|not authenticated|permission denied", re.IGNORECASE)
 SQLITE = "sqlite:///"
 
 
@@ -101,6 +103,8 @@ def tracking_problems(uri: str) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         way_out = "start it, or" if is_server(uri) else "repair it, or"
+        if NO_LOGIN.search(reason):
+            way_out = f"export the login that it asks for as {CREDENTIALS[0]} and {CREDENTIALS[1]}, or"
         raise SetupError(
             f"tracking {uri} cannot be used: {reason[:300]}; {way_out} give another with --tracking-uri. The trials' "
             "folders hold everything; `drive-sweep sync NAME` brings MLflow up to date later"

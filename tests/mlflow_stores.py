@@ -15,6 +15,8 @@ from typing import Any
 from orchestrator.mirror import Mirror
 from orchestrator.mlflow_client import TrackingTarget, connect
 
+TIMED = ("start", "end", "inputs")
+TAGS_OF_TIME = ("drive.projection", "mlflow.user", "mlflow.source.name", "drive.artifact.")
 ID_TAGS = ("mlflow.parentRunId", "drive.model_id")
 
 
@@ -43,6 +45,7 @@ class Content:
     """All runs and models of an experiment."""
 
     def __init__(self, target: TrackingTarget) -> None:
+        self.uri = target.uri
         self.client, experiment_id = connect(target)
         self.runs = list(self.client.search_runs([experiment_id], max_results=1000))
         self.models = list(self.client.search_logged_models([experiment_id]))
@@ -82,8 +85,7 @@ class Content:
         return sorted((point.key, point.step, point.value, point.timestamp) for point in history)
 
     def model(self, model: Any, ids: bool) -> dict[str, Any]:
-        folder = Path(model.artifact_location.removeprefix("file://"))
-        files = {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+        files = self.files(model.artifact_location)
         metrics = model.metrics or []
         return {
             "id": model.model_id if ids else None,
@@ -100,6 +102,16 @@ class Content:
             # MLmodel holds ids and the time of the upload.
             "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items() if ids or name != "MLmodel"},
         }
+
+    def files(self, location: str) -> dict[str, bytes]:
+        """Relative path -> content of all artifacts in a folder, or in one that only the server reaches."""
+        from mlflow.artifacts import download_artifacts
+
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(location.removeprefix("file://"))
+            if not folder.is_absolute():
+                folder = Path(download_artifacts(artifact_uri=location, dst_path=scratch, tracking_uri=self.uri))
+            return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
     def named(self, name: str) -> dict[str, Any]:
         """The one run of this name."""
@@ -137,3 +149,27 @@ def recorded(mirror: Mirror, die_after: int = 0) -> Recorder:
     recorder = Recorder(mirror.client, die_after)
     mirror.client = mirror.runs.client = mirror.models.client = recorder
     return recorder
+
+
+def timeless(plain: dict[str, Any]) -> dict[str, Any]:
+    """Without what differs between any two sweeps: times, costs and what is derived from them."""
+    runs = []
+    for run in plain["runs"]:
+        kept = {name: value for name, value in run.items() if name not in TIMED}
+        kept["points"] = [(key, step, value) for key, step, value, _ in run["points"] if not key.startswith("cost/")]
+        kept["tags"] = {name: value for name, value in run["tags"].items() if not name.startswith(TAGS_OF_TIME)}
+        runs.append(kept)
+    models = []
+    for model in plain["models"]:
+        kept = dict(model)
+        kept["metrics"] = [(key, step, value) for key, step, value, *_ in model["metrics"]]
+        models.append(kept)
+    return {"runs": runs, "models": models}
+
+
+def compare(first: dict[str, Any], second: dict[str, Any]) -> None:
+    for kind in ("runs", "models"):
+        assert len(first[kind]) == len(second[kind]), f"{len(first[kind])} {kind} against {len(second[kind])}"
+        for one, other in zip(first[kind], second[kind], strict=True):
+            different = [name for name in one if one[name] != other[name]]
+            assert not different, f"{one['name']}: {different[0]}: {one[different[0]]} != {other[different[0]]}"

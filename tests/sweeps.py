@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -63,10 +64,15 @@ def drive_sweep(
 started: list[subprocess.Popen[str]] = []
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Begins a command in a process group of its own; `started` keeps it for a clean-up after failed tests."""
     process = subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=os.environ | (environment or {}),
     )
     started.append(process)
     return process
@@ -126,6 +132,12 @@ def kill_all(process: subprocess.Popen[str]) -> None:
         except ProcessLookupError:
             continue
     process.communicate()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Any, timeout_s: float = 120, every_s: float = 0.1) -> Any:

@@ -9,18 +9,14 @@ times included; `sync` again changes nothing.
 
 from __future__ import annotations
 
-import socket
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from orchestrator.mlflow_client import TrackingTarget
 from orchestrator.ui import serve
-from tests.mlflow_stores import Content
-from tests.sweeps import drive_sweep, status
-
-TIMED = ("start", "end", "inputs")
-TAGS_OF_TIME = ("drive.projection", "mlflow.user", "mlflow.source.name", "drive.artifact.")
+from tests.mlflow_stores import Content, compare, timeless
+from tests.sweeps import drive_sweep, free_port, status
 
 
 def main() -> None:
@@ -63,44 +59,14 @@ def server_at(folder: Path) -> TrackingTarget:
     )
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def content(uri: str, ids: bool = False) -> dict[str, Any]:
     return Content(TrackingTarget(uri=uri, experiment="drive-sweep", artifact_root=None)).plain(ids)
-
-
-def timeless(plain: dict[str, Any]) -> dict[str, Any]:
-    """Without what differs between any two sweeps: times, costs and what is derived from them."""
-    runs = []
-    for run in plain["runs"]:
-        kept = {name: value for name, value in run.items() if name not in TIMED}
-        kept["points"] = [(key, step, value) for key, step, value, _ in run["points"] if not key.startswith("cost/")]
-        kept["tags"] = {name: value for name, value in run["tags"].items() if not name.startswith(TAGS_OF_TIME)}
-        runs.append(kept)
-    models = []
-    for model in plain["models"]:
-        kept = dict(model)
-        kept["metrics"] = [(key, step, value) for key, step, value, *_ in model["metrics"]]
-        models.append(kept)
-    return {"runs": runs, "models": models}
 
 
 def children(plain: dict[str, Any]) -> dict[str, Any]:
     """Trials and trunks without the time at which a worker took them up, which the records do not hold."""
     runs = [{name: value for name, value in run.items() if name != "start"} for run in plain["runs"]]
     return {"runs": [run for run in runs if run["tags"]["drive.role"] != "sweep"], "models": plain["models"]}
-
-
-def compare(first: dict[str, Any], second: dict[str, Any]) -> None:
-    for kind in ("runs", "models"):
-        assert len(first[kind]) == len(second[kind]), f"{len(first[kind])} {kind} against {len(second[kind])}"
-        for one, other in zip(first[kind], second[kind], strict=True):
-            different = [name for name in one if one[name] != other[name]]
-            assert not different, f"{one['name']}: {different[0]}: {one[different[0]]} != {other[different[0]]}"
 
 
 if __name__ == "__main__":

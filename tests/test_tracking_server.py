@@ -1,0 +1,95 @@
+"""A sweep against a tracking server as a team has it (tests/tracking_server.py): what MLflow shows, and who sees its login."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.mlflow_client import TrackingTarget
+from tests.mlflow_stores import Content, compare, timeless
+from tests.sweeps import command_line, descendants, drive_sweep, start, tiny_sweep, wait_for
+from tests.tracking_server import PASSWORD, S3_SECRET, Server, tracking_server, why_not
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "it can run")
+
+SECRETS = (PASSWORD.encode(), S3_SECRET.encode())
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    for parent in folder.parents[:2]:  # pytest keeps them to root; PostgreSQL runs as somebody else
+        parent.chmod(0o755)
+    folder.chmod(0o755)
+    with tracking_server(folder) as running:
+        yield running
+
+
+def test_a_wrong_login_is_told_and_nothing_is_lost(server: Server, tmp_path: Path) -> None:
+    sweep = [tiny_sweep(tmp_path), "--set", "search.warmup_epochs=[0]", "--set", "search.prune_iterations=[1]"]
+    wrong = server.login | {"MLFLOW_TRACKING_PASSWORD": "not-this-one"}
+    place = ["--storage", tmp_path / "runs", "--tracking-uri", server.uri]
+    answer = drive_sweep("run", *sweep, *place, environment=wrong)
+    assert re.search(r"MLflow: \d+ events could not be sent \(.*(credential|login|auth|401)", answer.stderr, re.IGNORECASE)
+    told = drive_sweep("sync", "tiny", "--storage", tmp_path / "runs", environment=wrong, expect=3)
+    assert "MLFLOW_TRACKING_USERNAME" in told.stderr
+    assert "not-this-one" not in answer.stderr + told.stderr
+    drive_sweep("sync", "tiny", "--storage", tmp_path / "runs", environment=server.login)
+
+
+def test_a_sweep_shows_what_a_local_one_shows_and_keeps_the_login_to_itself(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, remote, local = tiny_sweep(tmp_path), tmp_path / "remote", tmp_path / "local"
+    setting = ["--set", "tracking.experiment=compared"]
+    process = start("run", file, "--storage", remote, "--tracking-uri", server.uri, *setting, environment=server.login)
+    workers = wait_for(lambda: [pid for pid in descendants(process.pid) if "ray::" in command_line(pid)])
+    told = readable_secrets(process.pid)
+    folders = session_folders(process.pid)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert workers
+    assert told == []
+    assert folders
+    for file_ in [*remote.rglob("*"), *(file for folder in folders for file in folder.rglob("*"))]:
+        if file_.is_file():
+            assert not [secret for secret in SECRETS if secret in file_.read_bytes()], file_
+    assert not [secret for secret in SECRETS if secret in output.encode()]
+
+    drive_sweep("run", file, "--storage", local, *setting)
+    for name, value in server.login.items():
+        monkeypatch.setenv(name, value)
+    shown = Content(TrackingTarget(uri=server.uri, experiment="compared", artifact_root=None)).plain(ids=False)
+    here = TrackingTarget(uri=f"sqlite:///{local}/mlflow.db", experiment="compared", artifact_root=None)
+    compare(timeless(Content(here).plain(ids=False)), timeless(shown))
+    assert {run["status"] for run in shown["runs"]} == {"FINISHED"}
+    assert len(shown["models"]) == 7
+
+    link = drive_sweep("ui", "tiny", "--storage", remote, timeout_s=60).stdout
+    assert f"{server.uri}/#/compare-runs?" in link
+
+
+def readable_secrets(driver: int) -> list[str]:
+    """Processes of the driver's Ray in whose environment or command line a secret stands; the tracker needs the login."""
+    found = []
+    for pid in descendants(driver):
+        command = command_line(pid)
+        if "orchestrator.tracking_process" in command:
+            continue
+        try:
+            seen = Path(f"/proc/{pid}/environ").read_bytes() + command.encode()
+        except OSError:
+            continue
+        found += [f"{pid} {command[:80]}" for secret in SECRETS if secret in seen]
+    return found
+
+
+def session_folders(driver: int) -> list[Path]:
+    """Where the driver's Ray keeps its logs."""
+    lines = [command_line(pid) for pid in descendants(driver)]
+    names = {match.group(0) for line in lines for match in re.finditer(r"/\S*?/session_[0-9_-]+", line)}
+    return [Path(os.path.realpath(name)) / "logs" for name in names]
