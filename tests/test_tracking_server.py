@@ -55,9 +55,7 @@ def test_a_sweep_shows_what_a_local_one_shows_and_keeps_the_login_to_itself(
     assert workers
     assert told == []
     assert folders
-    for file_ in [*remote.rglob("*"), *(file for folder in folders for file in folder.rglob("*"))]:
-        if file_.is_file():
-            assert not [secret for secret in SECRETS if secret in file_.read_bytes()], file_
+    assert secrets_in([remote, *folders]) == []
     assert not [secret for secret in SECRETS if secret in output.encode()]
 
     drive_sweep("run", file, "--storage", local, *setting)
@@ -86,6 +84,12 @@ def readable_secrets(driver: int) -> list[str]:
             continue
         found += [f"{pid} {command[:80]}" for secret in SECRETS if secret in seen]
     return found
+
+
+def secrets_in(folders: list[Path]) -> list[Path]:
+    """Files in which a secret stands."""
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+    return [file for file in files if any(secret in file.read_bytes() for secret in SECRETS)]
 
 
 def session_folders(driver: int) -> list[Path]:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tests.sweeps import drive_sweep
 from trainables.config import final_count
@@ -36,12 +37,19 @@ def check(storage: Path) -> None:
     import mlflow
     import torch
 
+    torch.set_num_threads(1)  # as the sweep's trials
+    mlflow.set_tracking_uri(f"sqlite:///{storage}/mlflow.db")
+    check_models(mlflow.MlflowClient())
+
+
+def check_models(client: Any) -> None:
+    """Loads the models of the digits sweep from the store that MLflow is set to, which is also the client's."""
+    import mlflow
+    import torch
+
     from trainables import datasets
     from trainables.sparse_model import load_sparse_model
 
-    torch.set_num_threads(1)  # as the sweep's trials
-    mlflow.set_tracking_uri(f"sqlite:///{storage}/mlflow.db")
-    client = mlflow.MlflowClient()
     (experiment,) = [one.experiment_id for one in client.search_experiments() if one.name == "drive-sweep"]
     runs = client.search_runs([experiment], max_results=1000)
     roles = [run.data.tags["drive.role"] for run in runs]
@@ -58,8 +66,12 @@ def check(storage: Path) -> None:
         scores = torch.from_numpy(mlflow.pyfunc.load_model(f"models:/{model.model_id}").predict(inputs))
         accuracy = int((scores.argmax(1) == labels).sum()) / len(labels)
         assert accuracy == run.data.metrics["test/accuracy"], f"{run.info.run_name}: {accuracy}"
-        (weights,) = Path(model.artifact_location.removeprefix("file://")).rglob("*.zst")
-        masks = load_sparse_model(weights).masks
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(model.artifact_location.removeprefix("file://"))
+            if not folder.is_absolute():  # behind a server
+                folder = Path(mlflow.artifacts.download_artifacts(model.artifact_location, dst_path=scratch))
+            (weights,) = folder.rglob("*.zst")
+            masks = load_sparse_model(weights).masks
         kept, prunable = sum(int(mask.sum()) for mask in masks.values()), sum(mask.numel() for mask in masks.values())
         assert kept == final_count(float(run.data.params["sparsity"]), prunable), f"{run.info.run_name}: {kept}"
     print("1 sweep run and 50 trial runs FINISHED; 50 models loaded without pickle: accuracies and counts exact")
