@@ -11,8 +11,10 @@ import sys
 from collections.abc import Sequence
 
 from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError
+from trainables.failures import StorageError
 
 STORAGE_TROUBLES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
+STORAGE_HELP = "where results are kept: a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX (default: ./runs)"
 FILE_HELP = "sweep file, or the name of a ready sweep such as digits or reference/cifar10-vgg16 (README)"
 
 
@@ -30,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SweepError as error:
         print(f"drive-sweep: {error}", file=sys.stderr)
         return error.exit_code
+    except StorageError as error:
+        print(f"drive-sweep: {error}", file=sys.stderr)
+        return EXIT_ENVIRONMENT
     except OSError as error:
         if error.errno not in STORAGE_TROUBLES:
             raise
@@ -62,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         if sweep:
             added.add_argument("name", metavar="NAME", help="name of the sweep")
         if file or sweep:
-            added.add_argument("--storage", metavar="FOLDER", help="where results are kept (default: ./runs)")
+            added.add_argument("--storage", metavar="FOLDER|URI", help=STORAGE_HELP)
         if json:
             added.add_argument("--json", action="store_true", help="answer in JSON on stdout")
         return added
@@ -113,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
 
     ui = command("ui", "open the MLflow UI on a sweep; prints the link to the comparison of all its trials")
     ui.add_argument("name", metavar="NAME", nargs="?", help="name of the sweep (default: the newest)")
-    ui.add_argument("--storage", metavar="FOLDER", help="where results are kept (default: ./runs)")
+    ui.add_argument("--storage", metavar="FOLDER|URI", help=STORAGE_HELP)
     ui.add_argument("--port", type=int, default=5000, help="port of the server on loopback (default: 5000)")
     return parser
 

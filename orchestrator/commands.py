@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import EXIT_DONE, UserError
 from orchestrator.state import SweepFolder, SweepState, driver_alive, open_sweep, refuse_unknown_trial
-from orchestrator.store import Storage, open_storage, trial_file
+from orchestrator.storage import Storage
+from orchestrator.store import open_storage, trial_file
 from trainables.records import ERROR
 
 if TYPE_CHECKING:
     from orchestrator.spec import SweepSpec
 
 DEFAULT_STORAGE = "./runs"
+LOG_POLL_S, STORE_POLL_S = 0.5, 3.0  # of `logs --follow`, on a folder and on an object store
 LOG_HEAD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 
 
@@ -49,9 +51,11 @@ def schema(options: Namespace) -> int:
 def plan(options: Namespace) -> int:
     from orchestrator.plan import make_plan
     from orchestrator.plan_view import plan_facts, print_plan
+    from orchestrator.projection import tracking_target
 
     spec = spec_from(options)
     storage = open_storage(spec.storage)
+    tracking_target(spec, storage)
     planned = make_plan(spec, storage, hash_data=options.hash)
     facts = plan_facts(planned, storage)
     print(json.dumps(facts, indent=1)) if options.json else print_plan(planned, facts)
@@ -76,7 +80,6 @@ def status(options: Namespace) -> int:
 def logs(options: Namespace) -> int:
     storage = storage_from(options)
     folder = open_sweep(storage, options.name)
-    path = storage.path(folder.file("sweep.log"))
     wanted = re.compile("")
     if options.trial:
         state = folder.read_state()
@@ -85,21 +88,20 @@ def logs(options: Namespace) -> int:
         wanted = re.compile(rf" {re.escape(trials[options.trial].name)}(?=[ :]|$)")
     position, shown, ended = 0, True, not options.follow
     while True:
-        if path.exists():
-            with open(path) as file:
-                file.seek(position)
-                for line in file:
-                    if LOG_HEAD.match(line):  # what follows without a time belongs to it
-                        shown = bool(wanted.search(line.rstrip()))
-                    if shown:
-                        print(line, end="")
-                position = file.tell()
+        new = storage.read(folder.file("sweep.log"), position) or b""
+        whole = new[: new.rfind(b"\n") + 1]
+        for line in whole.decode().splitlines():
+            if LOG_HEAD.match(line):  # what follows without a time belongs to it
+                shown = bool(wanted.search(line.rstrip()))
+            if shown:
+                print(line)
+        position += len(whole)
         if ended:
             break
         state = folder.read_state()
         ended = state is None or not driver_alive(state.driver)  # then once more, for what came meanwhile
         sys.stdout.flush()
-        time.sleep(0.5)
+        time.sleep(LOG_POLL_S if storage.folder is not None else STORE_POLL_S)
     error = storage.read_json(trial_file(options.trial, ERROR)) if options.trial else None
     if error:
         print(f"attempt {error['attempt']} failed ({error['kind']}):\n{error['traceback']}", end="")
@@ -201,7 +203,7 @@ def _newest_sweep(storage: Storage) -> str:
     names = storage.names("sweeps")
     if not names:
         raise UserError(f"no sweeps in storage {storage.root}; another storage: --storage")
-    return max(names, key=lambda name: storage.path(f"sweeps/{name}").stat().st_mtime)
+    return max(names, key=lambda name: storage.modified(SweepFolder(storage, name).file("state.json")))
 
 
 def say(line: str) -> None:

@@ -17,8 +17,10 @@ from orchestrator.progress import Screen
 from orchestrator.run_records import Item
 from orchestrator.stages import ACTIVE_STATES, Entry, StageQueue
 from orchestrator.state import StateWriter, SweepFolder, SweepState, TrialStatus, WarmupStatus
-from orchestrator.store import Storage, newest_attempt
+from orchestrator.storage import Storage
+from orchestrator.store import newest_attempt
 from orchestrator.tracking_process import TrackingProcess
+from trainables.failures import StorageError
 from trainables.keys import canonical, complete
 from trainables.metrics import points_from_json
 
@@ -91,7 +93,7 @@ class Driver:
         now = time.monotonic()
         if now - self.last_stop_check >= STOP_CHECK_S:
             self.last_stop_check = now
-            asked = self.signal is not None or self.folder.storage.exists(self.folder.file("stop"))
+            asked = self.signal is not None or self.folder.storage.appeared(self.folder.file("stop"))
             if asked:
                 self.begin_stop()
             self.take_tracking_news()
@@ -198,8 +200,16 @@ def make_queue(plan: Plan, storage: Storage, chosen: Callable[[str], bool]) -> S
         trunks=trunks,
         trials=trials,
         most_losses=plan.spec.retries.lost,
-        newest_attempt=lambda key: newest_attempt(storage, key),
+        newest_attempt=lambda key: _newest_known(storage, key),
     )
+
+
+def _newest_known(storage: Storage, key: str) -> int:
+    """The newest attempt; 0 where the storage does not tell now: the worker will be refused if there was one."""
+    try:
+        return newest_attempt(storage, key)
+    except StorageError:
+        return 0
 
 
 def _trunk(warmup: PlannedWarmup, trials: dict[str, Entry]) -> Entry:

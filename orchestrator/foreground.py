@@ -26,8 +26,9 @@ from orchestrator.plan import Plan, PlannedTrial, make_plan
 from orchestrator.revision import source_revision
 from orchestrator.spec import SweepSpec, spec_from_resolved
 from orchestrator.state import SweepFolder
-from orchestrator.store import StageFolders, Storage, TrialFolder, newest_attempt, open_storage
-from trainables.failures import StopRequestedError, TrialError
+from orchestrator.storage import Storage
+from orchestrator.store import StageFolders, TrialFolder, newest_attempt, open_storage
+from trainables.failures import StopRequestedError, StorageError, TrialError
 from trainables.keys import canonical
 from trainables.runtime import Runtime, resolve_precision
 
@@ -91,6 +92,8 @@ def _run_here(plan: Plan, chosen: PlannedTrial, storage: Storage, options: Names
         signal.signal(number, stop)
     try:
         result = _compute(plan, chosen, files, storage, storage)
+    except StorageError:
+        raise  # not the trial's failure
     except StopRequestedError as error:
         print(f"{chosen.name}: {error}", file=sys.stderr)
         return 128 + signals[-1]

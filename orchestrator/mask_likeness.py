@@ -17,7 +17,8 @@ from orchestrator.compare import Comparison
 from orchestrator.compare_view import Block, Row
 from orchestrator.results import Setting
 from orchestrator.state import SweepState
-from orchestrator.store import Storage, trial_file
+from orchestrator.storage import Storage
+from orchestrator.store import trial_file
 from trainables.records import MODEL
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from orchestrator.mlflow_client import TrackingTarget, connect, tracking_problem
 from orchestrator.model_upload import KnownModel, SweepModels
 from orchestrator.run_records import Item, RunRecord, read_record
 from orchestrator.run_results import attach_model, log_dataset, log_layers, points_on_model
-from orchestrator.store import Storage
+from orchestrator.storage import Storage
 from orchestrator.sweep_runs import FAILURE_TAGS, SWEEP, Run, SweepRuns
 from trainables.metrics import Point
 

@@ -14,7 +14,8 @@ from typing import Any
 from orchestrator.axes import expand, trial_names
 from orchestrator.errors import UserError
 from orchestrator.spec import SweepSpec
-from orchestrator.store import Storage, trial_file
+from orchestrator.storage import Storage
+from orchestrator.store import trial_file
 from trainables import datasets
 from trainables.config import TrialConfig
 from trainables.failures import DataError, SettingError
@@ -131,7 +132,7 @@ def make_plan(
     if digest is not None:
         return _planned(spec, storage, configs, replace(own, digests=own_digests or {}), digest)
     problem = ""
-    if is_own(source.name) and source.root and _holds(source.root, storage.root):
+    if is_own(source.name) and source.root and storage.folder and _holds(source.root, storage.folder):
         raise UserError(
             f"dataset.root: {source.root!r} holds the storage {storage.root}, so its content would change with every result; "
             "give the folder of the data alone, or another --storage"
@@ -152,8 +153,8 @@ def make_plan(
     return _planned(spec, storage, configs, own, digest, problem)
 
 
-def _holds(folder: str, other: str) -> bool:
-    return Path(other).resolve().is_relative_to(Path(folder).expanduser().resolve())
+def _holds(folder: str, other: Path) -> bool:
+    return other.resolve().is_relative_to(Path(folder).expanduser().resolve())
 
 
 def _planned(

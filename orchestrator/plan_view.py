@@ -10,7 +10,7 @@ from rich.table import Table
 from orchestrator.plan import Plan
 from orchestrator.progress import duration
 from orchestrator.state import SweepFolder
-from orchestrator.store import Storage
+from orchestrator.storage import Storage
 
 
 def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:

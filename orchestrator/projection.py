@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import SetupError
+from orchestrator.errors import SetupError, UserError
 from orchestrator.mirror import SweepOpening
 from orchestrator.mlflow_client import TrackingTarget
 from orchestrator.plan import Plan
@@ -13,7 +12,7 @@ from orchestrator.results import flat
 from orchestrator.run_records import Item
 from orchestrator.spec import SweepSpec
 from orchestrator.state import SweepFolder, SweepState, driver_alive
-from orchestrator.store import Storage
+from orchestrator.storage import Storage
 from trainables.config import TrialConfig
 from trainables.keys import complete
 
@@ -21,10 +20,19 @@ AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")
 
 
 def tracking_target(spec: SweepSpec, storage: Storage) -> TrackingTarget:
-    """Where the runs of a sweep go: the URI that was given, else a SQLite file and a folder in the storage."""
+    """Where the runs of a sweep go: the URI that was given, else a SQLite file and a folder in the storage.
+
+    Raises:
+        UserError: no URI was given, and the storage is no folder.
+    """
     uri = spec.tracking.uri
     if uri is None:
-        root = Path(storage.root)
+        root = storage.folder
+        if root is None:
+            raise UserError(
+                f"tracking.uri must be given, since storage {storage.root} is no folder that could hold MLflow's database; "
+                "give --tracking-uri, such as http://mlflow:5000"
+            )
         return TrackingTarget(
             uri=f"sqlite:///{root / 'mlflow.db'}", experiment=spec.tracking.experiment, artifact_root=str(root / "artifacts")
         )

@@ -7,6 +7,7 @@ Read by: cli.py.
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING
 from orchestrator.commands import DEFAULT_STORAGE, say, spec_from, spec_of, storage_from
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, SetupError, UserError
 from orchestrator.state import SweepFolder, driver_alive, open_sweep, refuse_unknown_trial
-from orchestrator.store import Storage, open_storage, trial_file
+from orchestrator.storage import Storage
+from orchestrator.store import open_storage, trial_file
 from trainables.records import CHECKPOINT
 
 if TYPE_CHECKING:
@@ -24,10 +26,12 @@ if TYPE_CHECKING:
 
 def run(options: Namespace) -> int:
     from orchestrator.plan import make_plan
+    from orchestrator.projection import tracking_target
     from orchestrator.spec import sweep_text
 
     spec = spec_from(options)
     storage = open_storage(spec.storage)
+    tracking_target(spec, storage)  # before anything is read that takes time
     planned = make_plan(spec, storage, hash_data=True)
     folder = SweepFolder(storage, spec.name)
     again = frozenset(trial.key for trial in planned.trials if trial.result is not None) if options.recompute else frozenset()
@@ -162,7 +166,7 @@ def _told(folder: SweepFolder, options: Namespace, code: int) -> int:
 
 def _storage_option(folder: SweepFolder) -> str:
     here = Path(DEFAULT_STORAGE).absolute()
-    return "" if Path(folder.storage.root) == here else f" --storage {folder.storage.root}"
+    return "" if folder.storage.folder == here else f" --storage {shlex.quote(folder.storage.root)}"
 
 
 def _say_resume(planned: Plan, keys: set[str], failed: set[str], storage: Storage, from_scratch: bool) -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store import Storage, trial_file
+from orchestrator.storage import Storage
+from orchestrator.store import trial_file
 from trainables.metrics import Point, points_from_json, points_from_lines
 from trainables.records import ERROR, METRICS, MODEL, RESULT
 
@@ -73,9 +75,9 @@ class RunRecord:
         """Content digest of the data of a finished trial; MLflow takes 36 characters."""
         return str(self.result.get("data_digest") or "unknown")[:36]
 
-    @property
-    def model_file(self) -> Path:
-        return self.storage.path(trial_file(self.key, MODEL))
+    def model_file(self) -> AbstractContextManager[Path | None]:
+        """The model file of a finished trial, for as long as the block lasts; None if there is none."""
+        return self.storage.local_copy(trial_file(self.key, MODEL))
 
 
 def read_record(storage: Storage, role: str, key: str) -> RunRecord:

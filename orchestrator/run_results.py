@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
 
 from orchestrator.errors import SetupError
 from orchestrator.model_upload import KnownModel, SparseModelRecord, SweepModels
@@ -61,7 +62,8 @@ def attach_model(runs: SweepRuns, models: SweepModels, run: Run, item: Item, rec
     elsewhere = record.result.get("sweep") != runs.sweep  # then that sweep may have uploaded it since we looked
     model = models.find(item.key, record.result["model_sha256"], run.run_id, again=elsewhere)
     if model is None:
-        model = models.upload(item.key, run.run_id, _to_upload(item, record, runs.sweep))
+        with record.model_file() as file:
+            model = models.upload(item.key, run.run_id, _to_upload(item, record, runs.sweep, file))
     if model.model_id not in run.model_ids:  # MLflow refuses to link it twice
         last_step = max((point.step for point in record.points), default=0)
         runs.client.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, last_step)])
@@ -88,10 +90,10 @@ def points_on_model(run: Run, model: KnownModel, record: RunRecord) -> dict[Poin
     return {last[key]: shown_with for key in MODEL_METRICS if key in last}
 
 
-def _to_upload(item: Item, record: RunRecord, sweep: str) -> SparseModelRecord:
+def _to_upload(item: Item, record: RunRecord, sweep: str, file: Path | None) -> SparseModelRecord:
     result = record.result
     network = record.storage.read(trial_file(item.key, NETWORK)) or b""
-    if not record.model_file.exists() or (is_own(result["config"]["model"]) and not network):
+    if file is None or (is_own(result["config"]["model"]) and not network):
         raise SetupError(
             f"trial {item.key} ({item.name}): its model file is gone from storage {record.storage.root}; "
             "`drive-sweep run --recompute` makes it again"
@@ -102,7 +104,7 @@ def _to_upload(item: Item, record: RunRecord, sweep: str) -> SparseModelRecord:
         settings["prune_iterations"] = str(config.get("prune_iterations", 1))
     return SparseModelRecord(
         name=model_name(item.name),
-        file=record.model_file,
+        file=file,
         image_shape=tuple(result["image_shape"]),
         num_classes=result["num_classes"],
         params=settings | item.params,

@@ -192,7 +192,9 @@ class Retries(Part):
 
 
 class Tracking(Part):
-    uri: Uri | None = Field(default=None, description="MLflow server; without it a database inside a local storage.")
+    uri: Uri | None = Field(
+        default=None, description="MLflow server; without it a database inside the storage, which must be a folder then."
+    )
     experiment: Text = Field(default="drive-sweep", description="MLflow experiment that holds the runs.")
     models: Literal["all", "none"] = Field(
         default="all", description="Whether every trial's sparse model is logged; the trial folders keep them either way."
@@ -274,7 +276,9 @@ class SweepSpec(TrialPart):
     baseline: Literal["dense", "none"] = Field(default="dense", description="Whether one dense trial per seed is added.")
     resources: Resources = Field(default=Resources(), description="What one trial reserves.")
     retries: Retries = Field(default=Retries(), description="How often a trial is tried again, by kind of failure.")
-    storage: Uri = Field(default="./runs", description="Folder that holds trials, warm-ups and sweeps.")
+    storage: Uri = Field(
+        default="./runs", description="Folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX that holds trials, warm-ups and sweeps."
+    )
     tracking: Tracking = Field(default=Tracking(), description="Where MLflow runs go.")
     checkpoint_seconds: float = Field(
         default=60.0, ge=0, description="A trial writes a checkpoint at the first boundary after so many seconds."

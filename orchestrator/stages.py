@@ -28,7 +28,7 @@ class Entry:
         lengths: warm-up lengths that a trial reads, or that a trunk publishes.
         work: epochs and rounds, to let long ones begin first.
         state: "waiting", "handed out" (to Tune), "running", "finished", "failed" or "stopped".
-        losses: attempts that ended because the process was lost, which are limited; lost nodes are not counted.
+        losses: attempts that ended because the process or the storage was lost, which are limited; lost nodes are not counted.
         whole_gpu: run alone on a GPU, after it was out of memory once.
         not_before: monotonic time before which it is not tried again.
     """
@@ -130,8 +130,8 @@ class StageQueue:
     def ended(self, entry: Entry, status: str, message: str = "") -> None:
         """Takes note of how a stage ended.
 
-        status: "finished", "stopped", "superseded", "lost" (process), "lost_node", "oom", or a kind of failure that would
-        only repeat itself.
+        status: "finished", "stopped", "superseded", "lost" (process), "storage" (out of reach), "lost_node", "oom", or a kind
+        of failure that would only repeat itself.
         """
         self._active.discard((entry.kind, entry.key))
         entry.message = message
@@ -146,7 +146,7 @@ class StageQueue:
         elif status == "lost_node":
             self._again(entry, entry.node_losses)
             entry.node_losses += 1
-        elif status == "lost" and entry.losses < self.most_losses:
+        elif status in ("lost", "storage") and entry.losses < self.most_losses:
             self._again(entry, entry.losses)
             entry.losses += 1
         elif status == "oom" and self.whole_gpu_helps and not entry.whole_gpu:

@@ -6,6 +6,7 @@
                             resolved.json   automatic choices, made once: device, threads, precision
                             state.json      states, last metrics, run ids, the driver and its heartbeat
                             sweep.log       what happened, a line each
+                            driver.lock     held by the driver; driver.json where there are no locks
                             stop, stop-KEY  requests to end
 
 `status` reads these files alone. The driver writes state.json when something changed, at most every 2 s (more rarely where
@@ -14,7 +15,6 @@ writing takes long), and at least every 10 s as a heartbeat. Read by: sweep.py, 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -27,8 +27,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.driver_right import HeldError, sole_driver
 from orchestrator.errors import SetupError, UserError
-from orchestrator.store import Storage, stop_files
+from orchestrator.storage import Storage
+from orchestrator.store import stop_files
 
 WRITE_S = 2.0
 PATIENCE = 20.0  # times as long as the last writing took: it may take a twentieth of the driver's time
@@ -140,11 +142,8 @@ class SweepFolder:
 
     def log(self, line: str) -> None:
         """Adds a line to sweep.log; nothing depends on it, so a full disk is no reason to end a sweep here."""
-        path = self.storage.path(self.file("sweep.log"))
         with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "a") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+            self.storage.append(self.file("sweep.log"), f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def refuse_second_driver(self) -> None:
         """Raises SetupError if a live driver works on this sweep."""
@@ -160,14 +159,11 @@ class SweepFolder:
             SetupError: another driver has it.
         """
         self.refuse_second_driver()
-        path = self.storage.path(self.file("driver.lock"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise self._held("another process") from None
-            yield
+        try:
+            with sole_driver(self.storage, f"sweeps/{self.name}", this_driver, driver_alive):
+                yield
+        except HeldError as error:
+            raise self._held(str(error)) from None
 
     def _held(self, who: str) -> SetupError:
         return SetupError(f"sweep {self.name!r} is being run by {who}; `drive-sweep stop {self.name}` ends it")

@@ -6,106 +6,53 @@
     <storage>/sweeps/<name>/                                sweep file, trials, state, stop requests
     <storage>/data/<signature>.json                         content digest of a data set, made once
 
-Every file is written as a whole, so a reader never meets half of one. Read by: everything above; the folders are handed to
-`trainables/` as the protocols of trainables/checkpoint.py.
+Reads: storage.py. Read by: everything above; the folders are handed to `trainables/` as the protocols of
+trainables/checkpoint.py.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any
 
-from orchestrator.errors import SetupError, UserError
-from trainables.failures import SupersededError
+from orchestrator.errors import SetupError
+from orchestrator.object_storage import object_storage
+from orchestrator.storage import LocalStorage, Storage
+from trainables.failures import StorageError, SupersededError
 from trainables.records import RESULT
 
 LAYOUT = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """Whole files below one folder, addressed by relative path. Small and picklable: workers get a copy."""
-
-    root: str
-
-    def path(self, name: str) -> Path:
-        return Path(self.root, name)
-
-    def read(self, name: str) -> bytes | None:
-        try:
-            return self.path(name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-
-    def write(self, name: str, content: bytes, before_publish: Callable[[], None] = lambda: None) -> None:
-        """Replaces the file at once: temporary name, fsync, rename. `before_publish` may raise to leave it as it is."""
-        path = self.path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
-        try:
-            with open(partial, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            before_publish()
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-
-    def remove(self, name: str) -> None:
-        self.path(name).unlink(missing_ok=True)
-
-    def exists(self, name: str) -> bool:
-        return self.path(name).exists()
-
-    def names(self, folder: str) -> list[str]:
-        """Names in a folder, sorted; those of files that are being written are left out."""
-        try:
-            return sorted(name for name in os.listdir(self.path(folder)) if not name.startswith("."))
-        except FileNotFoundError:
-            return []
-
-    def read_json(self, name: str) -> Any:
-        """The content of a JSON file, or None if there is none or it is not whole."""
-        content = self.read(name)
-        try:
-            return None if content is None else json.loads(content)
-        except ValueError:
-            return None
-
-    def write_json(self, name: str, content: Any) -> None:
-        self.write(name, json.dumps(content, indent=1).encode())
-
-
 def open_storage(uri: str, create: bool = False) -> Storage:
-    """The storage at a folder.
+    """The storage at a folder, or at a prefix of an object store.
 
     Raises:
-        UserError: the URI is not a folder's.
-        SetupError: the folder cannot be written, or has the layout of a newer version.
+        UserError: the URI is neither.
+        SetupError: the storage cannot be reached or written, or has the layout of a newer version.
     """
-    if "://" in uri and not uri.startswith("file://"):
-        raise UserError(f"storage: {uri!r} is not a folder; object stores are not supported in this version")
-    root = Path(uri.removeprefix("file://")).expanduser().absolute()
-    storage = Storage(str(root))
-    layout = storage.read_json("storage.json")
-    if layout is not None and layout["layout"] > LAYOUT:
-        raise SetupError(f"storage {root} has layout {layout['layout']}, this version knows {LAYOUT}; update drive-sweep")
-    if create and layout is None:
-        try:
-            storage.write_json("storage.json", {"layout": LAYOUT})
-        except OSError as error:
+    try:
+        storage = _storage_at(uri)
+        layout = storage.read_json("storage.json")
+        if layout is None:
+            storage.check()
+        if layout is not None and layout["layout"] > LAYOUT:
             raise SetupError(
-                f"storage {root} cannot be written: {error.strerror}; give another folder with --storage"
-            ) from error
+                f"storage {storage.root} has layout {layout['layout']}, this version knows {LAYOUT}; update drive-sweep"
+            )
+        if create and layout is None:
+            storage.write_json("storage.json", {"layout": LAYOUT})
+    except StorageError as error:
+        raise SetupError(str(error)) from error
     return storage
+
+
+def _storage_at(uri: str) -> Storage:
+    if "://" in uri and not uri.startswith("file://"):
+        return object_storage(uri)
+    return LocalStorage(str(Path(uri.removeprefix("file://")).expanduser().absolute()))
 
 
 def trial_file(key: str, name: str) -> str:
@@ -153,7 +100,7 @@ class TrialFolder:
     def stop_requested(self) -> bool:
         if self.stop_asked or self.sweep is None:
             return self.stop_asked
-        return any(self.storage.exists(name) for name in stop_files(self.sweep, self.key))
+        return any(self.storage.appeared(name) for name in stop_files(self.sweep, self.key))
 
     def _raise_if_superseded(self) -> None:
         record = self.storage.read_json(trial_file(self.key, "attempt.json")) or {"attempt": 0}
@@ -176,12 +123,12 @@ def set_aside(storage: Storage, key: str) -> None:
 
     Attempts go on counting, so that a late worker of the old folder cannot write into the new one.
     """
-    folder, attempt = storage.path(f"trials/{key}"), newest_attempt(storage, key)
-    if folder.exists():
-        aside = storage.path(f"trials/.aside/{key}-{attempt}")
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        if not aside.exists():  # else nothing but the count has been in the folder since
-            folder.rename(aside)
+    folder, attempt = f"trials/{key}", newest_attempt(storage, key)
+    names = storage.names(folder)
+    if names:
+        if names != ["attempt.json"]:  # else nothing but the count has been in the folder since
+            places = (f"trials/.aside/{key}-{number}" for number in count(attempt))
+            storage.move_folder(folder, next(place for place in places if not storage.names(place)))
         storage.write_json(trial_file(key, "attempt.json"), {"attempt": attempt + 1})
 
 
@@ -245,4 +192,4 @@ class StageFolders:
 
     def stop_requested(self) -> bool:
         """Whether the whole sweep was asked to stop."""
-        return self.sweep is not None and self.storage.exists(f"sweeps/{self.sweep}/stop")
+        return self.sweep is not None and self.storage.appeared(stop_files(self.sweep, "")[0])

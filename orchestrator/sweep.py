@@ -27,10 +27,12 @@ from orchestrator.ray_cluster import is_own, joined_cluster, ray_environment, sl
 from orchestrator.report import write_report
 from orchestrator.revision import source_revision
 from orchestrator.state import StateWriter, SweepFolder
-from orchestrator.store import StageFolders, Storage, set_aside
+from orchestrator.storage import Storage
+from orchestrator.store import StageFolders, set_aside
 from orchestrator.tracking_process import TrackingProcess
 
 FLUSH_S = 120.0
+METRICS_S = 5.0  # between two writes of a trial's points; on an object store they come with the checkpoints
 HURRIED_FLUSH_S = 6.0  # after a request to stop; whoever sent a signal will not wait for long
 
 
@@ -92,6 +94,7 @@ def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptio
     finally:
         tracking.close()
         writer.close()
+        folder.storage.flush()
         folder.clear_stop_requests()
 
 
@@ -189,7 +192,7 @@ def _settings(driver: Driver, plan: Plan, choices: Choices) -> Any:
         runtime=choices.runtime(spec.resources),
         share_warmups=spec.share_warmups,
         checkpoint_seconds=spec.checkpoint_seconds,
-        metrics_seconds=min(5.0, spec.checkpoint_seconds),
+        metrics_seconds=min(METRICS_S, spec.checkpoint_seconds) if folder.storage.folder else spec.checkpoint_seconds,
         provenance={"data_digest": plan.data_digest, "revision": source_revision(), "sweep": folder.name},
         own=plan.own,
     )

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store import Storage, TrialFolder, WarmupFolder
+from orchestrator.storage import Storage
+from orchestrator.store import TrialFolder, WarmupFolder
 from tests.trials import DIGITS, RUNTIME, tiny_config
 from trainables.config import DatasetConfig, TrialConfig
 from trainables.context import TrialContext

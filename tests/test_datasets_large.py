@@ -21,7 +21,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from orchestrator.store import Storage, stop_files
+from orchestrator.storage import Storage
+from orchestrator.store import stop_files
 from tests.trials import SWEEP, metric_points, new_storage, run, tiny_config, tiny_training
 from trainables import data as data_module
 from trainables import streaming

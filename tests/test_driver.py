@@ -12,7 +12,8 @@ from orchestrator.errors import SetupError
 from orchestrator.plan import Plan, make_plan
 from orchestrator.spec import load_spec
 from orchestrator.state import SweepFolder, SweepState
-from orchestrator.store import Storage, TrialFolder, newest_attempt, open_storage, set_aside, trial_file
+from orchestrator.storage import Storage
+from orchestrator.store import TrialFolder, newest_attempt, open_storage, set_aside, trial_file
 from orchestrator.sweep import RunOptions, run_sweep
 from tests.sweeps import tiny_sweep
 from trainables.failures import SupersededError
@@ -90,7 +91,7 @@ def test_setting_aside_deletes_nothing_and_keeps_late_workers_out(storage: Stora
     again.begin()
     again.publish("result.json", b"second")
     set_aside(storage, "k")
-    kept = sorted(path.read_bytes() for path in storage.path("trials/.aside").glob("*/result.json"))
+    kept = sorted(path.read_bytes() for path in Path(storage.root, "trials/.aside").glob("*/result.json"))
     assert kept == [b"first", b"second"]
 
 
@@ -127,4 +128,4 @@ def test_trials_begin_anew_only_under_the_lock_of_their_driver(
     assert storage.exists(trial_file(first, RESULT))
     run_sweep(plan, "", storage, again)
     assert [trial.result for trial in held[0].trials if trial.key in (first, second)] == [None, {"revision": "earlier"}]
-    assert [path.name for path in storage.path("trials/.aside").iterdir()] == [f"{first}-0"]
+    assert [path.name for path in Path(storage.root, "trials/.aside").iterdir()] == [f"{first}-0"]

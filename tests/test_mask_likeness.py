@@ -84,7 +84,7 @@ def test_the_command_reads_the_models_of_a_sweep(tmp_path: Path) -> None:
 
 
 def test_masks_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator.store import Storage
+    from orchestrator.storage import LocalStorage, Storage
 
     asked: list[str] = []
 
@@ -92,7 +92,7 @@ def test_masks_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         asked.append(name)
 
     monkeypatch.setattr(Storage, "read", read)
-    masks_of = masks_in(Storage(str(tmp_path)))
+    masks_of = masks_in(LocalStorage(str(tmp_path)))
     assert masks_of("k") is None
     assert masks_of("k") is None
     assert asked == ["trials/k/model.safetensors.zst"]

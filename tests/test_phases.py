@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.store import StageFolders, Storage, TrialFolder, stop_files
+from orchestrator.storage import LocalStorage, Storage
+from orchestrator.store import StageFolders, TrialFolder, stop_files
 from tests.trials import (
     DIGITS,
     RUNTIME,
@@ -96,8 +97,8 @@ def test_a_trial_killed_at_any_write_ends_with_the_same_bits_and_points(
         try:
             run(config, MortalStorage(root, fuse), attempt=1)
         except KilledError:
-            check_checkpoint_is_told(config, Storage(root))
-            check_ends_alike(config, Storage(root), expected, attempt=2)
+            check_checkpoint_is_told(config, LocalStorage(root))
+            check_ends_alike(config, LocalStorage(root), expected, attempt=2)
         else:
             break
     minimum = config.warmup_epochs + config.rounds + config.sparse_epochs
@@ -115,7 +116,7 @@ def test_a_trial_killed_again_and_again_ends_with_the_same_bits_and_points(tmp_p
             continue
         break
     assert attempt > 3
-    check_ends_alike(PLAIN, Storage(root), expected, attempt)
+    check_ends_alike(PLAIN, LocalStorage(root), expected, attempt)
 
 
 def test_rare_checkpoints_lose_work_but_no_bits_and_no_points(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_rare_checkpoints_lose_work_but_no_bits_and_no_points(tmp_path: Path) ->
         try:
             run(config, MortalStorage(root, fuse), attempt=1, **rare)
         except KilledError:
-            check_ends_alike(config, Storage(root), expected, attempt=2)
+            check_ends_alike(config, LocalStorage(root), expected, attempt=2)
         else:
             break
     checkpoints = [name for name in fuse.names if name.endswith("checkpoint")]
@@ -232,7 +233,7 @@ def test_an_older_attempt_cannot_begin(tmp_path: Path) -> None:
 
 def test_a_finished_trial_answers_and_writes_nothing(tmp_path: Path) -> None:
     root = str(tmp_path)
-    first = run(PLAIN, Storage(root))
+    first = run(PLAIN, LocalStorage(root))
     fuse = Fuse()
     storage = MortalStorage(root, fuse)
     assert run_trial(PLAIN, trial_context(PLAIN, storage)) == first
@@ -448,7 +449,7 @@ def test_a_trial_that_shares_no_warmup_removes_its_own_when_it_has_finished(tmp_
     seen: list[list[int]] = []
     result = run(config, storage, snapshots=own, shares_snapshots=False, on_progress=lambda state: seen.append(own.epochs()))
     assert [2, 3] in seen  # they were there
-    assert list(storage.path(f"trials/{key}/warmup").iterdir()) == []
+    assert list(Path(storage.root, f"trials/{key}/warmup").iterdir()) == []
     assert not storage.exists("warmups")
     assert result["model_sha256"] == run(config, new_storage(tmp_path / "shared"))["model_sha256"]
 

@@ -15,7 +15,8 @@ from orchestrator.errors import UserError
 from orchestrator.plan import make_plan
 from orchestrator.plan_view import plan_facts
 from orchestrator.spec import load_spec
-from orchestrator.store import Storage, open_storage, trial_file
+from orchestrator.storage import LocalStorage, Storage
+from orchestrator.store import open_storage, trial_file
 from tests.sweeps import tiny_sweep
 from trainables import keys
 from trainables.records import RESULT
@@ -155,9 +156,9 @@ def test_time_and_size_are_judged_by_finished_trials_of_the_same_network_and_dat
 
 def test_a_plan_writes_nothing(tmp_path: Path) -> None:
     file = tiny_sweep(tmp_path)
-    facts(file, Storage(str(tmp_path / "new")))
+    facts(file, LocalStorage(str(tmp_path / "new")))
     assert not (tmp_path / "new").exists()
-    assert json.dumps(facts(file, Storage(str(tmp_path / "new"))))
+    assert json.dumps(facts(file, LocalStorage(str(tmp_path / "new"))))
 
 
 def test_a_trial_stands_once_whatever_its_method_does_not_use(tmp_path: Path) -> None:

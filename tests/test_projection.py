@@ -10,14 +10,14 @@ from orchestrator.plan import make_plan
 from orchestrator.projection import make_items
 from orchestrator.run_results import model_name
 from orchestrator.spec import load_spec
-from orchestrator.store import Storage
+from orchestrator.storage import LocalStorage
 
 
 def params(text: str, folder: Path) -> dict[str, dict[str, str]]:
     """Run name -> params."""
     file = folder / "s.yaml"
     file.write_text("name: x\ndataset: {name: digits}\nmodel: convnet\nsparsity: 0.9\n" + text)
-    plan = make_plan(load_spec(str(file)), Storage(str(folder)))
+    plan = make_plan(load_spec(str(file)), LocalStorage(str(folder)))
     return {item.name: item.params for item in make_items(plan).values() if item.role == "trial"}
 
 

@@ -97,14 +97,15 @@ def test_failures_that_would_repeat_themselves_are_not_tried_again(status: str) 
     assert queue.done
 
 
-def test_a_lost_process_is_tried_again_up_to_the_limit_with_a_new_attempt_each_time() -> None:
+@pytest.mark.parametrize("kind", ["lost", "storage"])
+def test_a_lost_process_or_storage_is_tried_again_up_to_the_limit_with_a_new_attempt_each_time(kind: str) -> None:
     queue = queue_of(trial("x"), most_losses=2)
     attempts = []
     while (entry := queue.next_entry()) is not None:
         attempts.append(entry.attempt)
-        queue.ended(entry, "lost", "its process was lost")
+        queue.ended(entry, kind, "why")
     assert attempts == [1, 2, 3]
-    assert queue.trials["x"].failure == "lost"
+    assert (queue.trials["x"].failure, queue.trials["x"].message) == (kind, "why")
 
 
 def test_a_lost_node_counts_against_nothing() -> None:

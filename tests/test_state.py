@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ from orchestrator.state import (
     open_sweep,
     this_driver,
 )
-from orchestrator.store import Storage, TrialFolder, open_storage
+from orchestrator.storage import Storage
+from orchestrator.store import open_storage
 from tests.sweeps import wait_for
-from trainables.failures import SupersededError
 
 
 @pytest.fixture
@@ -209,40 +208,7 @@ def test_a_newer_layout_is_refused(storage: Storage) -> None:
         open_storage(storage.root)
 
 
-def test_object_stores_are_refused_in_words() -> None:
-    with pytest.raises(UserError, match="'s3://bucket/sweeps' is not a folder"):
-        open_storage("s3://bucket/sweeps")
-
-
 def test_a_storage_that_cannot_be_made_is_an_environment_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SetupError, match=r"cannot be written: .* give another folder with --storage"):
         open_storage(str(tmp_path / "file" / "runs"), create=True)
-
-
-def test_a_file_is_replaced_at_once_and_a_failed_write_leaves_the_old_one(storage: Storage) -> None:
-    storage.write("folder/name", b"old")
-
-    def refuse() -> None:
-        raise SupersededError("late")
-
-    with pytest.raises(SupersededError):
-        storage.write("folder/name", b"new", before_publish=refuse)
-    assert storage.read("folder/name") == b"old"
-    assert os.listdir(storage.path("folder")) == ["name"]
-
-
-def test_an_older_attempt_publishes_and_removes_nothing_once_a_newer_has_begun(storage: Storage) -> None:
-    older, newer = TrialFolder(storage, "k", 1), TrialFolder(storage, "k", 2)
-    older.begin()
-    older.publish("checkpoint", b"old")
-    newer.begin()
-    attempts: list[Callable[[], None]] = [
-        lambda: older.publish("checkpoint", b"late"),
-        lambda: older.remove("checkpoint"),
-        older.begin,
-    ]
-    for late in attempts:
-        with pytest.raises(SupersededError, match="attempt 2 has begun, attempt 1 gives up"):
-            late()
-    assert newer.read("checkpoint") == b"old"

@@ -25,7 +25,8 @@ from orchestrator.projection import sync_sweep
 from orchestrator.run_records import Item, read_record
 from orchestrator.spec import load_spec
 from orchestrator.state import SweepFolder
-from orchestrator.store import StageFolders, Storage, TrialFolder
+from orchestrator.storage import LocalStorage, Storage
+from orchestrator.store import StageFolders, TrialFolder
 from orchestrator.tracking import TrackingThread
 from orchestrator.ui import compare_url, serve
 from tests.mlflow_stores import Content, ProcessEndedError, empty_database, new_target, recorded
@@ -121,7 +122,7 @@ def trial_stage(name: str) -> Stage:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSweep]:
-    storage = Storage(str(tmp_path_factory.mktemp("storage")))
+    storage = LocalStorage(str(tmp_path_factory.mktemp("storage")))
     target = new_target(tmp_path_factory.mktemp("live"))
     thread = TrackingThread(lambda: opened(target, storage), interval_s=0.05)
     thread.start()
@@ -316,7 +317,7 @@ def nothing_before(mirror: Mirror, of: Item) -> None:
 
 def a_failed_attempt_before(mirror: Mirror, of: Item) -> None:
     points = points_of(mirror.storage, of)[:5]
-    mirror.storage = Storage(str(mirror.storage.path("of-that-time")))  # where nothing is recorded yet
+    mirror.storage = LocalStorage(str(Path(mirror.storage.root, "of-that-time")))  # where nothing is recorded yet
     mirror.start(of)
     mirror.add_points(of, points)
     mirror.fail(of, "lost its process")
@@ -400,7 +401,7 @@ def cut_after_every_call(
 
 
 def test_a_stopped_trial_that_got_further_is_whole_whenever_its_projection_was_cut_off(live: LiveSweep, tmp_path: Path) -> None:
-    one, storage = item("w02-r0"), Storage(str(tmp_path / "storage"))
+    one, storage = item("w02-r0"), LocalStorage(str(tmp_path / "storage"))
     file = f"trials/{one.key}/metrics.jsonl"
     storage.write(file, live.storage.read(file) or b"")
 
@@ -431,11 +432,11 @@ def test_a_run_that_was_cut_off_and_left_out_is_whole_when_it_returns(live: Live
 
 def copies(storage: Storage, root: Path, number: int) -> tuple[Storage, list[Item]]:
     """A storage with so many trials that left the same record."""
-    copied, one = Storage(str(root)), item("w02-r0")
+    copied, one = LocalStorage(str(root)), item("w02-r0")
     items = []
     for index in range(number):
         key = f"{index:016x}"
-        shutil.copytree(storage.path(f"trials/{one.key}"), copied.path(f"trials/{key}"))
+        shutil.copytree(Path(storage.root, f"trials/{one.key}"), copied.path(f"trials/{key}"))
         items.append(Item(key=key, name=f"w02-r{index}", role="trial", params=one.params, tags=one.tags))
     return copied, items
 
@@ -498,7 +499,7 @@ def test_models_may_be_left_out_and_logged_later(live: LiveSweep, tmp_path: Path
 
 
 def test_the_sweep_file_says_whether_models_are_logged(live: LiveSweep, tmp_path: Path) -> None:
-    storage = Storage(str(tmp_path / "storage"))
+    storage = LocalStorage(str(tmp_path / "storage"))
     shutil.copytree(live.storage.root, storage.root)
     target = new_target(Path(storage.root), "drive-sweep")
     file = tmp_path / "sweep.yaml"
@@ -541,8 +542,8 @@ def test_an_interrupted_trial_goes_on_in_its_run(live: LiveSweep, tmp_path: Path
 
 def test_a_trial_computed_anew_gets_a_new_run(live: LiveSweep, tmp_path: Path) -> None:
     target, one = new_target(tmp_path), item("w00-s0.9-r1")
-    storage = Storage(str(tmp_path / "storage"))
-    shutil.copytree(live.storage.path(f"trials/{one.key}"), storage.path(f"trials/{one.key}"))
+    storage = LocalStorage(str(tmp_path / "storage"))
+    shutil.copytree(Path(live.storage.root, f"trials/{one.key}"), Path(storage.root, f"trials/{one.key}"))
     synced(target, storage, [(one, "finished")])
     later = [point.to_json() | {"time": point.time_ms + 60_000} for point in points_of(storage, one)]
     storage.write(f"trials/{one.key}/metrics.jsonl", b"".join(json.dumps(line).encode() + b"\n" for line in later))
@@ -672,7 +673,7 @@ def test_artifacts_are_uploaded_when_they_changed(live: LiveSweep, tmp_path: Pat
 
 
 def test_a_missing_model_file_is_told_after_all_others_were_projected(live: LiveSweep, tmp_path: Path) -> None:
-    storage = Storage(str(tmp_path / "storage"))
+    storage = LocalStorage(str(tmp_path / "storage"))
     shutil.copytree(live.storage.root, storage.root)
     storage.remove(f"trials/{item('w02-r0').key}/model.safetensors.zst")
     target = new_target(tmp_path)

@@ -136,7 +136,7 @@ import time
 from pathlib import Path
 from orchestrator.mirror import SweepOpening
 from orchestrator.mlflow_client import TrackingTarget
-from orchestrator.store import Storage
+from orchestrator.storage import 
 from orchestrator.tracking_process import TrackingProcess
 process = TrackingProcess({opening!r})
 process.start()

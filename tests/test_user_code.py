@@ -24,7 +24,8 @@ from orchestrator.mlflow_client import TrackingTarget
 from orchestrator.plan import Plan, make_plan
 from orchestrator.run_records import Item
 from orchestrator.spec import load_spec, resolved, spec_from_resolved
-from orchestrator.store import Storage, open_storage, trial_file
+from orchestrator.storage import Storage
+from orchestrator.store import open_storage, trial_file
 from tests.mlflow_stores import Content, new_target
 from tests.own_code import DATA, LOSSES, NETS, own_config, own_dataset, run_own, sha256_of, write_modules
 from tests.sweeps import drive_sweep, status
@@ -256,7 +257,7 @@ def test_weights_trained_elsewhere_are_pruned_like_a_warm_up(folder: Path, stora
     dense = run(tiny_config(method="dense", training=training), storage)
     assert dense["kept_weights"] == dense["prunable_weights"]
     key = trial_key(tiny_config(method="dense", training=training), DIGITS_DIGEST)
-    trained = load_sparse_model(storage.path(trial_file(key, MODEL))).network.state_dict()
+    trained = load_sparse_model(Path(storage.root, trial_file(key, MODEL))).network.state_dict()
     weights = {f"module.{name}": value for name, value in trained.items()}
     torch.save({"epoch": 2, "state_dict": weights}, folder / "dense.pt")
     config = tiny_config(training=training, warmup_epochs=0, initial_weights=True)
@@ -475,7 +476,7 @@ def refusal(config: TrialConfig, storage: Storage, folder: Path, kind: type[Tria
 
 def test_a_saved_model_needs_its_module_and_says_which(folder: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run_own(own_config(), storage, folder)
-    file = storage.path(trial_file(result["key"], MODEL))
+    file = Path(storage.root, trial_file(result["key"], MODEL))
     assert storage.read(trial_file(result["key"], NETWORK)) == NETS.encode()
     images = load_data(tiny_config().dataset, DIGITS, "cpu").test.images.float() / 255
     scores = load_sparse_model(file).predict(images)
@@ -491,7 +492,7 @@ def test_a_saved_model_needs_its_module_and_says_which(folder: Path, storage: St
     monkeypatch.setattr(user_code, "_sources", {})
     with pytest.raises(ValueError, match=rf"module:mynets\.wide .*{sha256_of(NETS)}.* module 'mynets' cannot be imported"):
         load_sparse_model(file)
-    changed = write_modules(storage.path("trials"), mynets=NETS + "# changed\n")
+    changed = write_modules(Path(storage.root, "trials"), mynets=NETS + "# changed\n")
     monkeypatch.syspath_prepend(str(changed))
     with pytest.warns(UserWarning, match="is not the file that the model was trained with"):
         assert torch.equal(load_sparse_model(file).predict(images), scores)
@@ -511,7 +512,7 @@ def test_logged_models_of_two_versions_of_a_file_load_in_one_process(
         write_modules(folder, mynets=text)
         key = run_own(own_config(), storage, folder)["key"]
         mirror.finish(Item(key=key, name="wide", role="trial", params={}, tags={}))
-        expected.append((key, load_sparse_model(storage.path(trial_file(key, MODEL))).predict(images).numpy()))
+        expected.append((key, load_sparse_model(Path(storage.root, trial_file(key, MODEL))).predict(images).numpy()))
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(folder)])
     del sys.modules["mynets"]
     models = {model.tags["drive.trial_key"]: model.artifact_location for model in Content(target).models}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.store import Storage
+from orchestrator.storage import Storage
 from tests.trials import DIGITS, RUNTIME, all_files, metric_points, new_storage, run, tiny_config, trial_context, warmup_folder
 from trainables.checkpoint import DamagedCheckpointError, TrialState, from_bytes, to_bytes
 from trainables.config import TrialConfig

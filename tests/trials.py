@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from orchestrator.store import Storage, TrialFolder, WarmupFolder
+from orchestrator.storage import LocalStorage, Storage
+from orchestrator.store import TrialFolder, WarmupFolder
 from trainables.config import DatasetConfig, TrainingConfig, TrialConfig
 from trainables.context import TrialContext
 from trainables.data import Data
@@ -55,7 +56,7 @@ def in_float64(data: Data) -> Data:
 
 
 def new_storage(root: Path) -> Storage:
-    return Storage(str(root))
+    return LocalStorage(str(root))
 
 
 def trial_folder(config: TrialConfig, storage: Storage, attempt: int = 1) -> TrialFolder:
@@ -122,7 +123,7 @@ class Fuse:
 
 
 @dataclass(frozen=True)
-class MortalStorage(Storage):
+class MortalStorage(LocalStorage):
     """The real storage in a process that ends at its fuse's write or removal.
 
     Before a write means in the middle of it: half of the content lies under the temporary name, as a kill leaves it.

@@ -47,3 +47,9 @@ class StopRequestedError(TrialError):
     """The sweep is being stopped; the trial has left a checkpoint and will continue from it."""
 
     kind = "stopped"
+
+
+class StorageError(TrialError, OSError):
+    """The storage cannot be reached or used. It may come back, so the trial is tried again; its record says nothing of it."""
+
+    kind = "storage"

@@ -17,7 +17,7 @@ from trainables.checkpoint import DamagedCheckpointError, TrialState, from_bytes
 from trainables.config import TrialConfig, derived_seed
 from trainables.context import TrialContext
 from trainables.data import Data, load_data
-from trainables.failures import StopRequestedError, SupersededError
+from trainables.failures import StopRequestedError, StorageError, SupersededError
 from trainables.losses import check_loss
 from trainables.masking import Masking, first_masks, make_masking
 from trainables.masks import apply_masks, full_masks
@@ -36,8 +36,8 @@ def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
     """The content of result.json, after the sparse model and every metric point were published.
 
     Raises:
-        TrialError: a failure with a kind; StopRequestedError leaves a checkpoint. Any other failure, of a kind that we know or
-            not, leaves error.json with its traceback.
+        TrialError: a failure with a kind; StopRequestedError leaves a checkpoint, StorageError whatever was there. Any other
+            failure, of a kind that we know or not, leaves error.json with its traceback.
     """
     finished = context.files.read(RESULT)
     if finished is not None:
@@ -50,7 +50,7 @@ def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
         result = _Trial(config, context).run()
         _remove_private_snapshots(context)
         return result
-    except (StopRequestedError, SupersededError):
+    except (StopRequestedError, SupersededError, StorageError):
         raise
     except Exception as error:
         publish_error(context.files, error)

@@ -61,9 +61,10 @@ class Publication:
         if checkpoint or now - self.last_metrics >= self.context.metrics_seconds:
             self.files.publish(METRICS, self._lines(state))
             self.last_metrics = now
-            if checkpoint and state.phase != "warmup":
-                self.files.publish(CHECKPOINT, to_bytes(state))
+            if checkpoint:
                 self.last_checkpoint = now
+                if state.phase != "warmup":
+                    self.files.publish(CHECKPOINT, to_bytes(state))
             self.context.on_progress(state)
         if stop:
             if state.phase == "warmup":

@@ -92,7 +92,8 @@ def _node_id() -> str:
 def stage_end(stage: Stage, settings: Settings, report: Report) -> dict[str, Any]:
     """Runs the stage, telling progress through `report`; what is left to tell is how it ended.
 
-    status is "finished", or the kind of failure: "stopped", "superseded", "oom", "nonfinite", "data", "setting", "code".
+    status is "finished", or the kind of failure: "stopped", "superseded", "storage", "oom", "nonfinite", "data",
+    "setting", "code".
     """
     teller = _Teller(report)
     logging.getLogger("trainables").addHandler(teller)
