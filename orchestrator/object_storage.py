@@ -1,8 +1,8 @@
 """A prefix of an object store as a storage: `s3://` and `gs://` through pyarrow, which is imported when a file is asked for.
 
 A file is one PUT of bytes that are there already, so nobody meets half of one, and no temporary names are needed. Requests cost
-money and tens of milliseconds: `exists` is one HEAD, `read` a HEAD and a GET. Keys come from where the store's own tools look
-for them (environment, ~/.aws, the machine's role); they are never part of the URI, of a file or of what workers are sent.
+money and tens of milliseconds: `exists` is one HEAD, `read` a GET between two HEADs. Keys come from where the store's own tools
+look for them (environment, ~/.aws, the machine's role); they are never part of the URI, of a file or of what workers are sent.
 `gs://` is written like `s3://` and was not run.
 Read by: store.py.
 """
@@ -62,13 +62,17 @@ class ObjectStorage(Storage):
             raise self._trouble(OSError("NO_SUCH_BUCKET"))
 
     def read(self, name: str, offset: int = 0) -> bytes | None:
+        """Between asking for the size and reading the file may be replaced, and what is read be cut: then it is read again."""
+        path = self._path(name)
         with self._named_trouble():
             try:
-                with self.filesystem.open_input_file(self._path(name)) as file:
-                    if file.size() <= offset:
-                        return b""
-                    file.seek(offset)
-                    return bytes(file.read())
+                while True:
+                    with self.filesystem.open_input_file(path) as file:
+                        file.seek(min(offset, file.size()))
+                        content = bytes(file.read())
+                        with self.filesystem.open_input_file(path) as now:
+                            if now.metadata() == file.metadata():
+                                return content
             except FileNotFoundError:
                 return None
 

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from tests.sweeps import free_port
+from tests.sweeps import free_port, points_in
 from tests.tracking_server import wait_until_up
 
 BUCKET = "lab"
@@ -41,11 +42,7 @@ class ObjectStore:
         }
 
     def client(self, service: str = "s3") -> Any:
-        import boto3
-
-        return boto3.client(
-            service, endpoint_url=self.endpoint, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1"
-        )
+        return _client(self.endpoint, service)
 
     def objects(self, prefix: str = "") -> dict[str, int]:
         """Key -> bytes of everything below a prefix."""
@@ -54,6 +51,15 @@ class ObjectStore:
 
     def content(self, key: str) -> bytes:
         return bytes(self.client().get_object(Bucket=BUCKET, Key=key)["Body"].read())
+
+    def curves(self, prefix: str) -> dict[str, set[tuple[str, int, float]]]:
+        """Those of a sweep's trials, as tests.sweeps.curves has them."""
+        files = [key for key in self.objects(f"{prefix}/trials/") if key.endswith("/metrics.jsonl") and "/.aside/" not in key]
+        return {key.split("/")[-2]: points_in(self.content(key).decode()) for key in files}
+
+    def finished(self, prefix: str) -> dict[str, bytes]:
+        """Key -> content of the results that are there."""
+        return {key: self.content(key) for key in self.objects(f"{prefix}/trials/") if key.endswith("/result.json")}
 
     def requests(self, since: int = 0) -> list[tuple[str, str]]:
         """Method and path of every request, from a byte of the log on; a listing counts as LIST."""
@@ -83,6 +89,14 @@ class ObjectStore:
         address = f"{self.endpoint}/moto-api/reset-auth"
         request = Request(address, data=requests.encode(), headers={"Content-Type": "text/plain"}, method="POST")
         assert json.loads(urlopen(request, timeout=10).read())["status"] == "ok"
+
+
+@cache
+def _client(endpoint: str, service: str) -> Any:
+    import boto3
+
+    keys = {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET}
+    return boto3.client(service, endpoint_url=endpoint, region_name="us-east-1", **keys)
 
 
 @contextmanager

@@ -78,25 +78,27 @@ def start(*arguments: object, environment: dict[str, str] | None = None) -> subp
     return process
 
 
-def status(name: str, storage: Path) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(drive_sweep("status", name, "--storage", storage, "--json").stdout)
+def status(name: str, storage: Path | str, environment: dict[str, str] | None = None) -> dict[str, Any]:
+    told = drive_sweep("status", name, "--storage", storage, "--json", environment=environment).stdout
+    answer: dict[str, Any] = json.loads(told)
     return answer
 
 
-def digests(name: str, storage: Path) -> dict[str, str | None]:
+def digests(name: str, storage: Path | str, environment: dict[str, str] | None = None) -> dict[str, str | None]:
     """Trial name -> model_sha256."""
-    return {trial["name"]: trial["model_sha256"] for trial in status(name, storage)["trials"]}
+    return {trial["name"]: trial["model_sha256"] for trial in status(name, storage, environment)["trials"]}
 
 
 def curves(storage: Path) -> dict[str, set[tuple[str, int, float]]]:
     """Trial key -> metric points, without costs, which no two runs share."""
-    found = {}
-    for file in storage.glob("trials/*/metrics.jsonl"):
-        points = [json.loads(line) for line in file.read_text().splitlines()]
-        assert len({(point["key"], point["step"]) for point in points}) == len(points), f"a point twice in {file}"
-        kept = {(point["key"], point["step"], point["value"]) for point in points if not point["key"].startswith("cost/")}
-        found[file.parent.name] = kept
-    return found
+    return {file.parent.name: points_in(file.read_text()) for file in storage.glob("trials/*/metrics.jsonl")}
+
+
+def points_in(lines: str) -> set[tuple[str, int, float]]:
+    """The points of a metrics.jsonl, none of them twice."""
+    points = [json.loads(line) for line in lines.splitlines()]
+    assert len({(point["key"], point["step"]) for point in points}) == len(points), f"a point twice in {lines}"
+    return {(point["key"], point["step"], point["value"]) for point in points if not point["key"].startswith("cost/")}
 
 
 def descendants(pid: int) -> list[int]:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,25 @@ def test_a_file_of_many_parts_comes_back_whole(storage: Storage) -> None:
     content = secrets.token_bytes(11_000_000)
     storage.write("large", content)
     assert storage.read("large") == content
+
+
+def test_a_reader_never_meets_a_part_of_a_file_that_grows_and_shrinks(storage: Storage) -> None:
+    storage.write_json("file", "")
+    ended = threading.Event()
+
+    def rewrite() -> None:
+        for number in count():
+            storage.write_json("file", [number, "x" * (number % 3) * 1000])
+            if ended.is_set():
+                return
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    try:
+        assert None not in [storage.read_json("file") for _ in range(100)]
+    finally:
+        ended.set()
+        writer.join()
 
 
 def test_a_write_that_is_called_off_leaves_what_was_there(storage: Storage) -> None:
@@ -286,7 +306,7 @@ def test_a_write_is_one_put_a_look_one_head_and_no_folder_is_made(s3: ObjectStor
         "write": (lambda: s3.write("a/b/file", b"content"), [("PUT", path)]),
         "exists": (lambda: s3.exists("a/b/file"), [("HEAD", path)]),
         "exists not": (lambda: s3.exists("a/b/none"), [("HEAD", path.replace("file", "none"))]),
-        "read": (lambda: s3.read("a/b/file"), [("HEAD", path), ("GET", path)]),
+        "read": (lambda: s3.read("a/b/file"), [("HEAD", path), ("GET", path), ("HEAD", path)]),
     }
     for name, (ask, requests) in expected.items():
         since = store.now

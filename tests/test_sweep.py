@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from tests.s3 import BUCKET, SECRET, object_store
 from tests.sweeps import (
     command_line,
     curves,
@@ -129,6 +130,40 @@ def test_a_driver_killed_with_its_ray_is_continued_by_resume(undisturbed: Finish
     drive_sweep("resume", "tiny", "--storage", storage, "--quiet")
     assert_same_as(undisturbed, storage)
     assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_a_sweep_on_an_object_store_is_killed_and_resumed_and_ends_with_the_same_bits(
+    undisturbed: Finished, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").create_experiment("drive-sweep", str(tmp_path / "artifacts"))
+    with object_store(tmp_path) as store:
+        storage = f"s3://{BUCKET}/runs"
+        process = start(
+            "run",
+            undisturbed.file,
+            *("--storage", storage, "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"),
+            environment=store.environment,
+        )
+        wait_for(lambda: len(store.finished("runs")) >= 2, timeout_s=300, every_s=0.3)
+        kill_all(process)
+        kept = store.finished("runs")
+        assert 2 <= len(kept) < TRIALS
+        told = status("tiny", storage, store.environment)
+        assert (told["driver_alive"], told["running"]) == (False, 0)
+        drive_sweep("resume", "tiny", "--storage", storage, "--quiet", environment=store.environment)
+        assert digests("tiny", storage, store.environment) == digests("tiny", undisturbed.storage)
+        assert store.curves("runs") == curves(undisturbed.storage)
+        assert kept.items() <= store.finished("runs").items()
+        log = drive_sweep("logs", "tiny", "--storage", storage, environment=store.environment).stdout
+        assert log.count(" run: ") == 2
+        objects = store.objects()
+        assert not any(SECRET.encode() in store.content(key) for key in objects)
+        assert not any(key.endswith(("/driver.json", "/stop", "/checkpoint")) for key in objects)
+    found = by_role(tmp_path)
+    assert [len(found[role]) for role in ("sweep", "trial", "warmup")] == [1, TRIALS, 1]
+    assert {run.info.status for run in runs(tmp_path)} == {"FINISHED"}
 
 
 def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_checkpoint(tmp_path: Path, storage: Path) -> None:
