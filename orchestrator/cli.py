@@ -1,4 +1,4 @@
-"""The command line: what each command takes. What it does is in commands.py and run_commands.py, imported when needed.
+"""The command line: what each command takes. What it does is in commands.py, run_commands.py and job_commands.py.
 
 A --json answer goes to stdout alone; progress and errors go to stderr. Exit codes are in errors.py.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError
+from orchestrator.ray_cluster import is_api
 from trainables.failures import StorageError
 
 STORAGE_TROUBLES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 STORAGE_HELP = "where results are kept: a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX (default: ./runs)"
+API_HELP = "dashboard of a cluster, http://HEAD:8265: ask there, of the newest job of the sweep"
 FILE_HELP = "sweep file, or the name of a ready sweep such as digits or reference/cifar10-vgg16 (README)"
 
 
@@ -22,10 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; errors that a user can cause are a message, not a traceback."""
     options = _parser().parse_args(arguments)
     try:
-        from orchestrator import commands, run_commands
-
-        run = getattr(commands, options.command, None) or getattr(run_commands, options.command)
-        return int(run(options))
+        return int(_function(options)(options))
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -45,6 +44,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_ENVIRONMENT
     except KeyboardInterrupt:
         return EXIT_SIGINT
+
+
+def _function(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
+    """What the command does: here, or where --address is a Jobs API the function of the same name that works through it."""
+    name, address = options.command, getattr(options, "address", None)
+    joins = name in ("run", "resume") and not is_api(address)  # a cluster itself, at HOST:PORT
+    if name in ("submit", "list_jobs") or (address and not joins):
+        from orchestrator import job_commands
+
+        modules = [job_commands]
+    else:
+        from orchestrator import commands, run_commands
+
+        modules = [commands, run_commands]
+    found: Callable[[argparse.Namespace], int] = next(getattr(one, name) for one in modules if hasattr(one, name))
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,27 +103,40 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--recompute", action="store_true", help="set results of earlier runs aside and compute them again")
     _cluster_options(run)
 
+    submit = command("submit", "run a sweep on a cluster as a job, which goes on without this machine", file=True, json=True)
+    submit.add_argument("--address", help="dashboard of the cluster, http://HEAD:8265 (default: RAY_API_SERVER_ADDRESS)")
+    submit.add_argument("--wait", action="store_true", help="show what the job prints, and end with its exit code")
+
+    jobs = command("list", "show the sweeps that were submitted to a cluster, newest first", json=True)
+    jobs.add_argument("--address", help="dashboard of the cluster, http://HEAD:8265 (default: RAY_API_SERVER_ADDRESS)")
+    jobs.set_defaults(command="list_jobs")  # `list` is a name of Python's own
+
     resume = command("resume", "run what failed or did not finish", sweep=True, json=True)
     resume.add_argument("--only", choices=["failed", "unfinished"], help="only trials that failed, or only those that did not")
     resume.add_argument("--trial", metavar="KEY", action="append", help="only this trial; may be repeated")
     resume.add_argument("--from-scratch", action="store_true", help="do not continue from checkpoints")
     resume.add_argument("--dry-run", action="store_true", help="only show what would run")
+    resume.add_argument("--wait", action="store_true", help="with the address of a dashboard: show what the job prints")
     _cluster_options(resume)
 
-    command("status", "show how a sweep stands", sweep=True, json=True)
+    status = command("status", "show how a sweep stands", sweep=True, json=True)
+    status.add_argument("--address", help=API_HELP)
 
     logs = command("logs", "show what happened in a sweep", sweep=True)
     logs.add_argument("--trial", metavar="KEY", help="one trial: its lines, and its error with the traceback")
     logs.add_argument("--follow", "-f", action="store_true", help="go on until the sweep ends")
+    logs.add_argument("--address", help=API_HELP)
 
     stop = command("stop", "end a running sweep; `resume` continues it", sweep=True)
     stop.add_argument("--trial", metavar="KEY", help="end one trial only")
+    stop.add_argument("--address", help=API_HELP)
 
     sync = command("sync", "bring MLflow up to date from the trial folders", sweep=True, json=True)
     sync.add_argument("--tracking-uri", metavar="URI", help="MLflow tracking server, instead of the sweep's")
 
     report = command("report", "show the results: a table, heat maps, the best trials", sweep=True, json=True)
     report.add_argument("--html", metavar="FILE", help="write the report as one HTML file")
+    report.add_argument("--address", help=API_HELP)
 
     compare = command(
         "compare", "one method against every other: accuracy with a paired test over seeds, time", sweep=True, json=True
@@ -124,7 +152,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _cluster_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--address", help="Ray cluster to run on (default: RAY_ADDRESS, else a local Ray)")
+    told = "Ray cluster to join, HOST:PORT (default: RAY_ADDRESS, else a local Ray); with `resume` also a dashboard, http://..."
+    parser.add_argument("--address", help=told)
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 

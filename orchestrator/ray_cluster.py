@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from orchestrator.errors import SetupError
+from orchestrator.errors import SetupError, UserError
 from orchestrator.mlflow_client import CREDENTIALS
 
 
@@ -52,10 +52,16 @@ def joined_cluster(address: str | None) -> Iterator[None]:
     the home folder; for an existing cluster the user's RAY_AUTH_MODE and token count.
 
     Raises:
+        UserError: the address is that of a dashboard.
         SetupError: the cluster cannot be reached.
     """
     own = is_own(address)
     address = address or os.environ.get("RAY_ADDRESS")
+    if is_api(address):
+        raise UserError(
+            f"--address or RAY_ADDRESS: must be HOST:PORT of a cluster that this driver joins, got {address!r}; "
+            "`drive-sweep submit` runs the driver there"
+        )
     added: list[str] = []
     if own and "RAY_AUTH_MODE" not in os.environ and "RAY_AUTH_TOKEN" not in os.environ:
         os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
@@ -123,3 +129,8 @@ def slots(cpus: float, gpus: float, own: bool) -> int:
 def is_own(address: str | None) -> bool:
     """Whether no existing cluster was named, by the argument or by RAY_ADDRESS."""
     return (address or os.environ.get("RAY_ADDRESS")) in (None, "", "local")
+
+
+def is_api(address: str | None) -> bool:
+    """Whether an address is that of a dashboard with its Jobs API, and not HOST:PORT of a cluster that a driver joins."""
+    return bool(address) and str(address).startswith(("http://", "https://"))

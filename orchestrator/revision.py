@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
+SHIPPED_REVISION = "REVISION"  # file beside the code that a job brings along, which has no .git
+
 
 def source_revision() -> str:
-    """Git revision of this code where it runs from a checkout, else the installed version."""
+    """Git revision of this code where it runs from a checkout or was shipped from one, else the installed version."""
     folder = Path(__file__).resolve().parent.parent
+    with suppress(OSError):
+        return (folder / SHIPPED_REVISION).read_text().strip()
     if (folder / ".git").exists():
         asked = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
         try:

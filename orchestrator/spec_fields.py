@@ -39,7 +39,7 @@ from orchestrator.spec_values import (
 )
 from trainables.config import REWIND, Augment, Budget, Initialization, Precision, Schedule, TrialConfig
 from trainables.datasets import Source
-from trainables.user_code import OwnFiles, is_own
+from trainables.user_code import SHIPPED, OwnFiles, is_own
 
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
@@ -295,6 +295,10 @@ class SweepSpec(TrialPart):
         """Where the user's own modules and weights lie, whatever the current folder; not yet looked at."""
         weights = self.initial_weights
         return OwnFiles(
-            modules_path=str(Path(self.modules_path).expanduser().absolute()),
-            initial_weights=None if weights is None else str(Path(weights).expanduser().absolute()),
+            modules_path=_absolute(self.modules_path), initial_weights=None if weights is None else _absolute(weights)
         )
+
+
+def _absolute(path: str) -> str:
+    """The path from any folder; that of a shipped file stays as it is, since it differs from node to node."""
+    return path if path.startswith(SHIPPED) else str(Path(path).expanduser().absolute())

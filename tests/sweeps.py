@@ -66,13 +66,14 @@ started: list[subprocess.Popen[str]] = []
 
 def start(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Begins a command in a process group of its own; `started` keeps it for a clean-up after failed tests."""
+    everything = os.environ | (environment or {})
     process = subprocess.Popen(
         command(*arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=everything,
         start_new_session=True,
-        env=os.environ | (environment or {}),
     )
     started.append(process)
     return process

@@ -15,7 +15,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from trainables.failures import SettingError
-from trainables.user_code import WEIGHTS, OwnFiles, sha256, unreadable_weights
+from trainables.user_code import WEIGHTS, OwnFiles, on_this_node, sha256, unreadable_weights
 
 WRAPPERS = ("state_dict", "model")  # under which training scripts save them
 PARALLEL = "module."  # before every name, of a network that was wrapped in DataParallel
@@ -27,7 +27,7 @@ def load_initial_weights(network: nn.Module, own: OwnFiles) -> None:
     Raises:
         SettingError: the file is not there, is not the one that was planned with, or does not fit the network.
     """
-    file, planned = str(own.initial_weights), own.digests[WEIGHTS]
+    file, planned = on_this_node(str(own.initial_weights)), own.digests[WEIGHTS]
     try:
         content = Path(file).read_bytes()
     except OSError as error:

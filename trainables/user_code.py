@@ -25,6 +25,9 @@ from trainables.failures import SettingError
 PREFIX = "module:"
 REFERENCE = re.compile(r"module:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 WEIGHTS = "initial_weights"
+SHIPPED = (
+    "shipped:"  # begins a path below the folder that a job brings to every node; where that lies differs from node to node
+)
 RESERVED = {*sys.stdlib_module_names, "__main__", "orchestrator", "trainables"}
 
 _sources: dict[str, bytes] = {}  # module -> the text that was executed; a worker is reused from stage to stage
@@ -69,7 +72,7 @@ class OwnFiles:
         if name != WEIGHTS:
             return sha256(source_file(place, name, self.modules_path).read_bytes())
         try:
-            with open(str(self.initial_weights), "rb") as file:
+            with open(on_this_node(str(self.initial_weights)), "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise unreadable_weights(str(self.initial_weights), error) from error
@@ -100,8 +103,9 @@ class OwnFiles:
                     f"{place}: {file} must be the file that the sweep was planned with (SHA-256 {planned[:12]}), got "
                     f"{sha256(source)[:12]}; run the sweep again, or give this machine the same file"
                 )
-            if self.modules_path not in sys.path:
-                sys.path.insert(0, self.modules_path)
+            folder = on_this_node(self.modules_path)
+            if folder not in sys.path:
+                sys.path.insert(0, folder)
             _execute(place, module, file, source)
             _sources[module] = source
         if not callable(getattr(sys.modules[module], function, None)):
@@ -113,6 +117,13 @@ class OwnFiles:
 
 
 NOTHING_OWN = OwnFiles()
+
+
+def on_this_node(path: str) -> str:
+    """The path as it is on this node: what was shipped lies beside the code that runs here."""
+    if not path.startswith(SHIPPED):
+        return path
+    return str(Path(__file__).absolute().parent.parent / path.removeprefix(SHIPPED))
 
 
 def function_of(reference: str) -> Callable[..., Any]:
@@ -137,7 +148,7 @@ def source_file(place: str, reference: str, modules_path: str) -> Path:
     first, *others = module.split(".")
     if first in RESERVED:
         raise SettingError(f"{place}: {reference} must not have the name of another module, got {first!r}; rename the file")
-    file = Path(modules_path, f"{module.replace('.', '/')}.py")
+    file = Path(on_this_node(modules_path), f"{module.replace('.', '/')}.py")
     if file.is_file():
         return file
     installed = importlib.util.find_spec(first)  # of a name without dots it imports nothing
