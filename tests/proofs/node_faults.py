@@ -43,7 +43,17 @@ LONGER = ["--set", "training.epochs=12", "--set", "checkpoint_seconds=0"]  # so 
 def main() -> None:
     if "--inside" not in sys.argv:
         with hosts():
-            inside = ["ip", "netns", "exec", host(0), sys.executable, "-m", "tests.proofs.node_faults", "--inside"]
+            inside = [
+                "ip",
+                "netns",
+                "exec",
+                host(0),
+                sys.executable,
+                "-m",
+                "tests.proofs.node_faults",
+                "--inside",
+                str(os.getpid()),
+            ]
             sys.exit(subprocess.run(inside, check=False).returncode)
     with tempfile.TemporaryDirectory(prefix="f") as scratch:
         root = Path(scratch)
@@ -116,11 +126,11 @@ class Faults:
         assert len(keys) == len(set(keys)) == 53, f"{len(keys)} runs of {len(set(keys))} things"
         assert {run.info.status for run in runs} == {"FINISHED"}
         twice = [line for line in self.log().splitlines() if line.endswith(" finished")]
-        assert len(twice) == len(set(line[20:] for line in twice)), "a trial finished twice"
+        assert len(twice) == len({line[20:] for line in twice}), "a trial finished twice"
         again = sum("will be tried again" in line for line in self.log().splitlines())
         self.say(
-            f"all {len(expected)} trials finished with the digests and curves of the local run, {again} of their attempts were cut "
-            f"off; {len(self.kept)} files that were finished at a fault are unchanged; 53 runs FINISHED in MLflow"
+            f"all {len(expected)} trials finished with the digests and curves of the local run, {again} attempts were cut off; "
+            f"{len(self.kept)} files that were finished at a fault are unchanged; 53 runs FINISHED in MLflow"
         )
 
     def submit(self) -> subprocess.Popen[str]:
@@ -187,8 +197,9 @@ def within(number: int) -> tuple[str, ...]:
 
 
 def cable(number: int, state: str) -> None:
-    """Cuts a host off, or puts its cable back; from inside a host, so by way of the first network."""
-    subprocess.run(["nsenter", "--net=/proc/1/ns/net", "ip", "link", "set", f"dsveth{number}", state], check=True)
+    """Cuts a host off, or puts its cable back: that is on the side of the process that made the hosts."""
+    outside = f"--net=/proc/{sys.argv[-1]}/ns/net"
+    subprocess.run(["nsenter", outside, "ip", "link", "set", f"dsveth{number}", state], check=True)
 
 
 @contextmanager
