@@ -32,7 +32,7 @@ class PlannedTrial:
     config: TrialConfig
     key: str
     warmup_key: str
-    result: dict[str, Any] | None
+    result: dict[str, Any] | None = None
 
     @property
     def shares(self) -> bool:
@@ -169,15 +169,11 @@ def _planned(
     for name, config in zip(trial_names(configs), configs, strict=True):
         inputs = inputs_digest(digest, own.used_by(config)) if digest else ""
         key = trial_key(config, inputs) if inputs else ""
-        trials.append(
-            PlannedTrial(
-                name=name,
-                config=config,
-                key=key,
-                warmup_key=warmup_key(config, inputs) if inputs else "",
-                result=storage.read_json(trial_file(key, RESULT)) if key else None,
-            )
-        )
+        trial = PlannedTrial(name=name, config=config, key=key, warmup_key=warmup_key(config, inputs) if inputs else "")
+        trials.append(trial)
+    if digest:
+        results = storage.read_all_json([trial_file(trial.key, RESULT) for trial in trials])
+        trials = [replace(trial, result=result) for trial, result in zip(trials, results, strict=True)]
     return Plan(spec=spec, trials=tuple(trials), data_digest=digest, data_problem=problem, own=own)
 
 
@@ -195,13 +191,12 @@ def _prefix_without_data(config: TrialConfig) -> str:
 
 
 def _results_like(storage: Storage, config: TrialConfig) -> Iterator[dict[str, Any]]:
-    """Up to 20 results of trials with the same network and data set."""
+    """Some 20 results of trials with the same network and data set."""
     wanted = (config.model, canonical(config.dataset))
-    found = 0
-    for key in storage.names("trials"):
-        result = storage.read_json(trial_file(key, RESULT))
-        if result and (result["config"]["model"], result["config"]["dataset"]) == wanted:
-            yield result
-            found += 1
-        if found == 20:
-            return
+    keys, found = storage.names("trials"), 0
+    while keys and found < 20:
+        some, keys = keys[:20], keys[20:]
+        for result in storage.read_all_json([trial_file(key, RESULT) for key in some]):
+            if result and (result["config"]["model"], result["config"]["dataset"]) == wanted:
+                yield result
+                found += 1

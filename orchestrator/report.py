@@ -177,7 +177,7 @@ def terminal() -> Console:
 def make_report(folder: SweepFolder, state: SweepState) -> Report:
     """The report of what has finished so far."""
     finished = [key for key, status in state.trials.items() if status.state == "finished"]
-    results = [folder.storage.read_json(trial_file(key, RESULT)) for key in finished]
+    results = folder.storage.read_all_json([trial_file(key, RESULT) for key in finished])
     counts = fingerprint_counts([result for result in results if result])
     settings = settings_of(state)
     return Report(

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +93,10 @@ class Storage(ABC):
             return None if content is None else json.loads(content)
         except ValueError:
             return None
+
+    def read_all_json(self, names: Sequence[str]) -> list[Any]:
+        """`read_json` of many files, in their order."""
+        return [self.read_json(name) for name in names]
 
     def write_json(self, name: str, content: Any) -> None:
         self.write(name, json.dumps(content, indent=1).encode())

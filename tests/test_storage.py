@@ -101,6 +101,12 @@ def test_a_reader_never_meets_a_part_of_a_file_that_grows_and_shrinks(storage: S
         writer.join()
 
 
+def test_many_files_are_read_in_their_order(storage: Storage) -> None:
+    for number in range(40):
+        storage.write_json(f"many/{number}", number)
+    assert storage.read_all_json([f"many/{number}" for number in (*range(40), 99)]) == [*range(40), None]
+
+
 def test_a_write_that_is_called_off_leaves_what_was_there(storage: Storage) -> None:
     def refuse() -> None:
         raise SupersededError("late")
@@ -341,6 +347,11 @@ def test_a_folder_is_opened_without_pyarrow(tmp_path: Path) -> None:
 
 
 # Where it is, and how it fails
+
+
+def test_a_file_uri_is_a_folder(tmp_path: Path) -> None:
+    assert open_storage(f"file://{tmp_path}/runs", create=True).folder == tmp_path / "runs"
+    assert (tmp_path / "runs" / "storage.json").exists()
 
 
 def test_the_uri_may_tell_where_the_store_is(store: ObjectStore, s3: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
