@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from orchestrator.sweep_runs import FAILURE_TAGS, SWEEP, Run, SweepRuns
 from trainables.metrics import Point
 
 PROJECTION = 2  # raised when ended runs should look different, so that the next sync brings them up to date
+NOT_IN_TAGS = re.compile(r"[^\w\-. :/]", re.ASCII)  # MLflow refuses them in a tag's name, not in a file's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +165,10 @@ class Mirror:
             run = self.runs.by_key[SWEEP]
             for path, content in artifacts.items():
                 digest = hashlib.sha256(content).hexdigest()
-                if run.tags.get(f"drive.artifact.{path}") != digest:
+                tag = f"drive.artifact.{NOT_IN_TAGS.sub('_', path)}"
+                if run.tags.get(tag) != digest:
                     self._upload_artifact(run, Path(path), content)
-                    self.runs.log(run, tags={f"drive.artifact.{path}": digest})
+                    self.runs.log(run, tags={tag: digest})
             ends = [child.end_ms for key, child in self.runs.by_key.items() if key != SWEEP and child.end_ms]
             self.runs.end(run, status, max([*ends, run.start_ms]) if ends else None)
 

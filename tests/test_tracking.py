@@ -662,14 +662,16 @@ def test_an_edited_sweep_renames_runs_and_adds_params(live: LiveSweep, tmp_path:
 def test_artifacts_are_uploaded_when_they_changed(live: LiveSweep, tmp_path: Path) -> None:
     target = new_target(tmp_path)
     mirror = opened(target, live.storage)
-    mirror.close_sweep("FINISHED", ARTIFACTS)
+    named_by_an_axis = {"heatmap-s0.9-training.epochs=2.png": b"png"}
+    mirror.close_sweep("FINISHED", ARTIFACTS | named_by_an_axis)
     calls = recorded(mirror).calls
-    mirror.close_sweep("FINISHED", ARTIFACTS | {"report.html": b"<p>more</p>"})
+    mirror.close_sweep("FINISHED", ARTIFACTS | named_by_an_axis | {"report.html": b"<p>more</p>"})
     assert calls.count("log_artifact") == 1
     (run,) = Content(target).runs
     folder = Path(run.info.artifact_uri.removeprefix("file://"))
     assert (folder / "report.html").read_bytes() == b"<p>more</p>"
     assert (folder / "figures/heat.png").read_bytes() == ARTIFACTS["figures/heat.png"]
+    assert (folder / "heatmap-s0.9-training.epochs=2.png").read_bytes() == b"png"
 
 
 def test_a_missing_model_file_is_told_after_all_others_were_projected(live: LiveSweep, tmp_path: Path) -> None:
