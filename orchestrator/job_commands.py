@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from orchestrator.commands import say, spec_from
-from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_SIGINT, SetupError, UserError
+from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_USER, SetupError, UserError
 from orchestrator.job_package import own_files, package, refuse_missing, shipped_settings
 from orchestrator.jobs import Job, Jobs, api_address
 from orchestrator.revision import source_revision
@@ -56,7 +56,8 @@ def resume(options: Namespace) -> int:
     arguments += ["--only", options.only] if options.only else []
     for key in options.trial or ():
         arguments += ["--trial", key]
-    arguments += ["--from-scratch"] if options.from_scratch else []
+    for option in ("from_scratch", "quiet"):
+        arguments += [f"--{option.replace('_', '-')}"] if getattr(options, option) else []
     if options.dry_run:
         print(_asked(jobs, last, [*arguments, "--dry-run"], answer_on_stderr=True), end="")
         return EXIT_DONE
@@ -204,7 +205,7 @@ def _follow(jobs: Jobs, job: Job, output: Any = None) -> Job:
         ended = jobs.follow(job.id, emit)
     except KeyboardInterrupt:
         say(f"job {job.id} goes on; drive-sweep logs {job.sweep} --address {jobs.address} -f shows it again")
-        sys.exit(EXIT_SIGINT)
+        raise
     if ended.problem and ended.exit_code == EXIT_ENVIRONMENT:
         say(f"job {job.id} {ended.state}: {ended.problem}")
     return ended
@@ -244,7 +245,7 @@ def _asked(jobs: Jobs, about: Job, arguments: list[str], answer_on_stderr: bool 
     if job.exit_code == EXIT_DONE:
         return answer
     told = answer.strip().removeprefix("drive-sweep: ") or job.problem
-    raise (SetupError if job.exit_code == EXIT_ENVIRONMENT else UserError)(told)
+    raise (UserError if job.exit_code == EXIT_USER else SetupError)(told)
 
 
 def _who(storage: str) -> dict[str, str]:

@@ -143,15 +143,20 @@ class Jobs:
         told = 0
         in_touch = time.monotonic()
 
+        def tell(text: str) -> None:
+            nonlocal told
+            output = own_output(text)
+            if len(output) > told:
+                emit(output[told:])
+                told = len(output)
+
         async def tail() -> None:
-            nonlocal told, in_touch
+            nonlocal in_touch
             text = ""
             async for chunk in self.client.tail_job_logs(id_):
                 text, in_touch = text + chunk, time.monotonic()
-                output = own_output(text)
-                if len(output) > told:
-                    emit(output[told:])
-                    told = len(output)
+                tell(text[: text.rfind("\n") + 1])  # whether a line is Ray's is known at its end
+            tell(text)
 
         while True:
             lost: Exception | None = None
