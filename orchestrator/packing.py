@@ -71,7 +71,7 @@ def _device(resources: Resources, chosen_before: str | None) -> str:
         device = str(resources.device)
     else:
         device = chosen_before or ("cuda" if gpus_there or resources.gpus_per_trial else "cpu")
-    if device == "cuda" and not gpus_there:
+    if device == "cuda" and not gpus_there and not resources.max_concurrent:  # with it the cluster may still grow
         why = "this sweep ran on GPUs before" if chosen_before == "cuda" else "GPUs are asked for"
         raise SetupError(f"resources: {why}, but the cluster has none; set resources.device: cpu, or join a cluster with GPUs")
     return device
@@ -156,7 +156,16 @@ def _probes(
 
 
 def _largest_node(kind: str, having: str = "CPU") -> dict[str, Any]:
+    """The node to measure on.
+
+    Raises:
+        SetupError: none is up, on a cluster that adds nodes on demand.
+    """
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind) and node["Resources"].get(having)]
+    if not nodes:
+        raise SetupError(
+            f"no node with a {kind} is up to measure on; write resources.cpus_per_trial and resources.gpus_per_trial as numbers"
+        )
     return max(nodes, key=lambda node: float(node["Resources"][kind]))
 
 

@@ -81,7 +81,7 @@ def joined_cluster(address: str | None) -> Iterator[None]:
             logging_level=logging.ERROR,
             configure_logging=True,
         )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises a bare one where a node takes more than 30 s to start
         where = "a local Ray" if own else f"the Ray cluster at {address}"
         hint = "" if own else "; is it up, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN those of the cluster?"
         raise SetupError(f"cannot start or reach {where}: {str(error).strip().splitlines()[0]}{hint}") from error

@@ -53,10 +53,11 @@ class Hooks:
 
 
 class StageSearcher(Searcher):  # type: ignore[misc]
-    """Suggests the next ready stage as the configuration of a new Tune trial."""
+    """Suggests the next ready stage as the configuration of a new Tune trial, while fewer than `most` are under way."""
 
-    def __init__(self, queue: StageQueue, hooks: Hooks) -> None:
+    def __init__(self, queue: StageQueue, hooks: Hooks, most: int | None = None) -> None:
         super().__init__(metric="event", mode="max")
+        self.most = most
         self.queue = queue
         self.hooks = hooks
         self.running: dict[str, Entry] = {}
@@ -67,6 +68,8 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         self.hooks.guarded(self.hooks.on_tick)
         if self.queue.done:
             return Searcher.FINISHED
+        if self.most is not None and len(self.running) >= self.most:
+            return None
         entry = self.queue.next_entry()
         if entry is None:
             return None

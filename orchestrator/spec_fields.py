@@ -179,6 +179,12 @@ class Resources(Part):
         default=None,
         description="Share of one GPU that a trial reserves; auto measures how many trials pay on one. Without it a whole GPU.",
     )
+    max_concurrent: Whole | None = Field(
+        default=None,
+        ge=1,
+        description="Most trials at once. A cluster that adds nodes on demand is asked for room for that many; "
+        "without it, for no more than what fits on the nodes that are there.",
+    )
     deterministic: bool | None = Field(
         default=None, description="Refuse kernels whose bits change from run to run; without it true on CPU, false on GPU."
     )

@@ -144,7 +144,9 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
     hooks = Hooks(driver.on_report, driver.on_tick, driver.begin_stop)
     fitting = slots(choices.cpus_per_trial, choices.gpus_per_trial, own_cluster)
     driver.queue.whole_gpu_helps = 0 < choices.gpus_per_trial < 1
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, fitting))
+    # Stages that wait as placement groups are what makes a cluster grow that adds nodes on demand.
+    most = plan.spec.resources.max_concurrent
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(most or max(1, fitting))
 
     def placement(config: dict[str, Any]) -> dict[str, float]:
         return {"cpu": choices.cpus_per_trial, "gpu": 1.0 if config.get("whole_gpu") else choices.gpus_per_trial}
@@ -158,7 +160,7 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=StageSearcher(driver.queue, hooks),
+                search_alg=StageSearcher(driver.queue, hooks, most),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
