@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from orchestrator.mlflow_client import TrackingTarget
 from tests.mlflow_stores import Content, compare, timeless
 from tests.sweeps import command_line, descendants, drive_sweep, start, tiny_sweep, wait_for
-from tests.tracking_server import PASSWORD, S3_SECRET, Server, tracking_server, why_not
+from tests.tracking_server import DATABASE_PASSWORD, PASSWORD, S3_SECRET, Server, tracking_server, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "it can run")
 
@@ -27,6 +28,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder.chmod(0o755)
     with tracking_server(folder) as running:
         yield running
+
+
+def test_who_has_no_login_or_comes_by_another_name_is_turned_away(server: Server) -> None:
+    name, password = server.login.values()
+
+    def answer(login: tuple[str, str] | None, host: str = "127.0.0.1:1") -> int:
+        search = f"{server.uri}/api/2.0/mlflow/experiments/search"
+        headers = {"Host": host}
+        return requests.post(search, json={"max_results": 5}, auth=login, headers=headers, timeout=60).status_code
+
+    assert [answer(None), answer((name, "wrong")), answer((name, password))] == [401, 401, 200]
+    assert answer((name, password), host="evil.example") == 403
+
+
+def test_no_password_stands_on_a_command_line_of_the_server(server: Server) -> None:
+    lines = wait_for(lambda: [line for line in map(command_line, [server.pid, *descendants(server.pid)]) if line])
+    assert any("uvicorn" in line and "--workers 2" in line and "--loop uvloop" in line for line in lines), lines
+    assert not [line for line in lines if PASSWORD in line or S3_SECRET in line or DATABASE_PASSWORD in line]
 
 
 def test_a_wrong_login_is_told_and_nothing_is_lost(server: Server, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """A tracking server as a team has it: MLflow with a login, on a PostgreSQL of its own, artifacts on an S3 API; all on loopback.
 
+The server is started by cluster/mlflow/serve.sh, as it is.
+
 Needs Debian's postgresql, and root where a server of the database must not run as root (`why_not` tells).
 """
 
@@ -21,15 +23,18 @@ from tests.sweeps import free_port
 
 PASSWORD = "the-login-that-nobody-may-see"
 S3_SECRET = "the-key-that-nobody-may-see"
+DATABASE_PASSWORD = "p%25ss%2Fword-that-nobody-may-see"  # as a URI writes it: p%ss/word...
+SERVE = Path(__file__).parents[1] / "cluster/mlflow/serve.sh"
 DATABASE_BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: its address, and the environment of those who may use it."""
+    """A running server: its address, the environment of those who may use it, its process."""
 
     uri: str
     login: dict[str, str]
+    pid: int
 
 
 def why_not() -> str:
@@ -51,23 +56,21 @@ def tracking_server(folder: Path) -> Iterator[Server]:
             "AWS_SECRET_ACCESS_KEY": S3_SECRET,
             "AWS_DEFAULT_REGION": "us-east-1",
             "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{objects}",
-            "MLFLOW_AUTH_CONFIG_PATH": str(_login_settings(folder, database)),
+            "MLFLOW_BACKEND_STORE_URI": f"postgresql://mlflow:{DATABASE_PASSWORD}@127.0.0.1:{database}/mlflow",
+            "MLFLOW_ARTIFACTS_DESTINATION": "s3://mlflow/artifacts",
             "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": "of-a-test",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ALLOWED_HOSTS": "127.0.0.1:*",
+            "MLFLOW_HOST": "127.0.0.1",
+            "MLFLOW_PORT": str(port),
+            "MLFLOW_WORKERS": "2",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         _make_bucket(environment)
-        store = f"postgresql+psycopg://mlflow@127.0.0.1:{database}/mlflow"
-        mlflow = [sys.executable, "-m", "mlflow"]
-        subprocess.run([*mlflow, "db", "upgrade", store], check=True, env=environment, capture_output=True)
-        server = [*mlflow, "server", "--app-name", "basic-auth", "--backend-store-uri", store]
-        server += ["--artifacts-destination", "s3://mlflow/artifacts", "--host", "127.0.0.1", "--port", str(port)]
-        server += ["--workers", "2", "--uvicorn-opts", "--loop uvloop", "--allowed-hosts", "127.0.0.1:*"]
-        running.enter_context(_process(server, folder / "mlflow.log", environment))
+        pid = running.enter_context(_process([str(SERVE)], folder / "mlflow.log", environment))
         uri = f"http://127.0.0.1:{port}"
         wait_until_up(f"{uri}/health")
-        yield Server(uri, {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD})
+        yield Server(uri, {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}, pid)
 
 
 def wait_until_up(url: str, timeout_s: float = 180) -> None:
@@ -81,7 +84,7 @@ def wait_until_up(url: str, timeout_s: float = 180) -> None:
 
 @contextmanager
 def _database(folder: Path, port: int) -> Iterator[None]:
-    """PostgreSQL with empty databases for runs and for users."""
+    """PostgreSQL with an empty database."""
     folder.mkdir()
     shutil.chown(folder, "postgres")
     binaries = DATABASE_BINARIES[-1]
@@ -94,7 +97,7 @@ def _database(folder: Path, port: int) -> Iterator[None]:
     server = [*as_its_user, str(binaries / "postgres"), "-D", str(folder), "-p", str(port), "-k", "", "-h", "127.0.0.1", "-F"]
     with _process(server, folder.parent / "postgres.log", dict(os.environ)):
         ask = [str(binaries / "psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "mlflow", "-d", "postgres"]
-        ask += ["-c", "CREATE DATABASE mlflow", "-c", "CREATE DATABASE users"]
+        ask += ["-c", "CREATE DATABASE mlflow"]
         deadline = time.monotonic() + 60
         while subprocess.run(ask, capture_output=True, check=False).returncode:
             assert time.monotonic() < deadline, "PostgreSQL does not answer"
@@ -116,23 +119,13 @@ def _make_bucket(environment: dict[str, str]) -> None:
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
 
 
-def _login_settings(folder: Path, port: int) -> Path:
-    file = folder / "login.ini"
-    file.write_text(
-        "[mlflow]\ndefault_permission = READ\nadmin_username = admin\nauth_cache_ttl_seconds = 60\n"
-        f"database_uri = postgresql+psycopg://mlflow@127.0.0.1:{port}/users\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-    )
-    return file
-
-
 @contextmanager
-def _process(command: list[str], log: Path, environment: dict[str, str]) -> Iterator[None]:
+def _process(command: list[str], log: Path, environment: dict[str, str]) -> Iterator[int]:
     """The process and its workers, until the block ends."""
     with open(log, "wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
     try:
-        yield
+        yield process.pid
     finally:
         for number in (signal.SIGINT, signal.SIGKILL):  # SIGINT: the quick way to end PostgreSQL
             with suppress(ProcessLookupError):
