@@ -6,7 +6,7 @@ Read by: sweep.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,11 +15,12 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.choices import Choices, answers_on, choices_of, read_choices, write_choices, written_share
+from orchestrator.cluster_watch import living_nodes
 from orchestrator.driver import Driver
 from orchestrator.errors import SetupError
 from orchestrator.plan import Plan
-from orchestrator.spec_fields import Resources
 from trainables.keys import canonical
+from trainables.node_data import PlannedData
 from trainables.probe import Probe, examine
 from trainables.runtime import Runtime
 
@@ -30,26 +31,28 @@ MOST_PER_GPU = 16
 WAIT_S = 0.5
 
 
-def decide(driver: Driver, plan: Plan) -> Choices:
+def decide(driver: Driver, plan: Plan, data: PlannedData, without: Container[str] = ()) -> Choices:
     """The sweep's choices: as the sweep file says, else as they were made before, else asked and measured; kept in its folder.
+
+    Args:
+        without: ids of nodes that cannot run trials.
 
     Raises:
         SetupError: a GPU is asked for, and the cluster has none; or a probe failed.
         InterruptedError: a signal came while workers were asked.
     """
     resources = plan.spec.resources
-    made = read_choices(driver.folder)
-    device = _device(resources, made.get("device"))
-    made = answers_on(device, made)
+    device = chosen_device(driver, plan)
+    made = answers_on(device, read_choices(driver.folder))
     asks_precision = "precision" not in made and any(trial.config.precision == "auto" for trial in plan.trials)
     asks_compile = "compile" not in made and resources.compile
     written = written_share(resources.gpus_per_trial, device)
     if asks_precision or asks_compile:
         made = _examined(driver, device, asks_compile, written) | made
     if written is None and "gpus_per_trial" not in made:
-        made["gpus_per_trial"] = _measured_share(driver, plan, choices_of(resources, made))
+        made["gpus_per_trial"] = _measured_share(driver, plan, data, choices_of(resources, made), without)
     if resources.cpus_per_trial == "auto" and "cpus_per_trial" not in made:
-        made["cpus_per_trial"] = _measured_threads(driver, plan, choices_of(resources, made))
+        made["cpus_per_trial"] = _measured_threads(driver, plan, data, choices_of(resources, made), without)
     write_choices(driver.folder, made)
     return choices_of(resources, made)
 
@@ -60,12 +63,13 @@ def smallest_near_best(totals: dict[int, float]) -> int:
     return min(candidate for candidate, total in totals.items() if total >= NEAR * best)
 
 
-def _device(resources: Resources, chosen_before: str | None) -> str:
+def chosen_device(driver: Driver, plan: Plan) -> str:
     """cpu or cuda: as the sweep file says, else as this sweep ran before, else a GPU where there is one.
 
     Raises:
         SetupError: it is to be a GPU, and the cluster has none.
     """
+    resources, chosen_before = plan.spec.resources, read_choices(driver.folder).get("device")
     gpus_there = ray.cluster_resources().get("GPU", 0)
     if resources.device != "auto":
         device = str(resources.device)
@@ -89,16 +93,16 @@ def _examined(driver: Driver, device: str, wants_compile: bool, share: float | N
     return {"precision": answer["precision"], "compile": not problem, "compile_problem": problem}
 
 
-def _measured_share(driver: Driver, plan: Plan, choices: Choices) -> float:
+def _measured_share(driver: Driver, plan: Plan, data: PlannedData, choices: Choices, without: Container[str]) -> float:
     """The share of a GPU at which trials side by side train the most images."""
-    node = _largest_node("GPU")
-    with _probes(driver, plan, choices, 1, {"num_cpus": 1, "num_gpus": 1}, node) as (measure, peak, probe):
+    node = _largest_node("GPU", "CPU", without)
+    with _probes(driver, plan, data, choices, 1, {"num_cpus": 1, "num_gpus": 1}, node) as (measure, peak, probe):
         fits = max(1, min(MOST_PER_GPU, int(MEMORY_SHARE * ray.get(probe.gpu_bytes.remote()) // peak)))
         totals = {1: measure()}
     count = 2
     while count <= fits and totals[count // 2] >= NEAR * max(totals.values()):  # as long as it still pays
         needs = {"num_cpus": 0.01, "num_gpus": 1 / count}
-        with _probes(driver, plan, choices, count, needs, node) as (measure, _, _):
+        with _probes(driver, plan, data, choices, count, needs, node) as (measure, _, _):
             totals[count] = measure()
         count *= 2
     best = smallest_near_best(totals)
@@ -106,9 +110,9 @@ def _measured_share(driver: Driver, plan: Plan, choices: Choices) -> float:
     return 1 / best
 
 
-def _measured_threads(driver: Driver, plan: Plan, choices: Choices) -> float:
+def _measured_threads(driver: Driver, plan: Plan, data: PlannedData, choices: Choices, without: Container[str]) -> float:
     """The threads of a trial at which a full node trains the most images."""
-    node = _largest_node("CPU", having="GPU" if choices.device == "cuda" else "CPU")
+    node = _largest_node("CPU", "GPU" if choices.device == "cuda" else "CPU", without)
     cpus = int(node["Resources"]["CPU"])
     totals: dict[int, float] = {}
     threads = 1
@@ -117,7 +121,7 @@ def _measured_threads(driver: Driver, plan: Plan, choices: Choices) -> float:
         if choices.gpus_per_trial:
             count = min(count, int(node["Resources"]["GPU"] / choices.gpus_per_trial))
         needs = {"num_cpus": threads, "num_gpus": choices.gpus_per_trial}
-        with _probes(driver, plan, replace(choices, cpus_per_trial=threads), count, needs, node) as (measure, _, _):
+        with _probes(driver, plan, data, replace(choices, cpus_per_trial=threads), count, needs, node) as (measure, _, _):
             totals[threads] = measure()
         threads *= 2
     best = smallest_near_best(totals)
@@ -133,6 +137,7 @@ def _told(totals: dict[int, float]) -> str:
 def _probes(
     driver: Driver,
     plan: Plan,
+    data: PlannedData,
     choices: Choices,
     count: int,
     needs: dict[str, float],
@@ -142,7 +147,7 @@ def _probes(
     runtime: Runtime = choices.runtime(plan.spec.resources)
     config = canonical(max((trial.config for trial in plan.trials), key=lambda config: config.training.batch_size))
     actor = ray.remote(**needs, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))(Probe)
-    probes = [actor.remote(config, plan.spec.source(), runtime, plan.own) for _ in range(count)]
+    probes = [actor.remote(config, data, runtime, plan.own) for _ in range(count)]
     try:
         peak = max(_waited(driver, [probe.ready.remote() for probe in probes]))
 
@@ -155,13 +160,14 @@ def _probes(
             ray.kill(probe)
 
 
-def _largest_node(kind: str, having: str = "CPU") -> dict[str, Any]:
+def _largest_node(kind: str, having: str, without: Container[str]) -> dict[str, Any]:
     """The node to measure on.
 
     Raises:
         SetupError: none is up, on a cluster that adds nodes on demand.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind) and node["Resources"].get(having)]
+    nodes = [node for node in living_nodes() if node["Resources"].get(kind) and node["Resources"].get(having)]
+    nodes = [node for node in nodes if node["NodeID"] not in without]
     if not nodes:
         raise SetupError(
             f"no node with a {kind} is up to measure on; write resources.cpus_per_trial and resources.gpus_per_trial as numbers"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import socket
 from collections.abc import Iterator
@@ -82,6 +83,8 @@ def joined_cluster(address: str | None) -> Iterator[None]:
             configure_logging=True,
         )
     except Exception as error:  # Ray raises a bare one where a node takes more than 30 s to start
+        if "Version mismatch" in str(error):
+            raise SetupError(_versions(str(address), str(error))) from error
         where = "a local Ray" if own else f"the Ray cluster at {address}"
         hint = "" if own else "; is it up, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN those of the cluster?"
         raise SetupError(f"cannot start or reach {where}: {str(error).strip().splitlines()[0]}{hint}") from error
@@ -91,6 +94,16 @@ def joined_cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
         for name in added:
             os.environ.pop(name, None)
+
+
+def _versions(address: str, reason: str) -> str:
+    """What is wrong where cluster and client have other versions of Ray or Python; Ray's message names both in this order."""
+    ray_there, ray_here = re.findall(r"Ray: (\S+)", reason)[:2]
+    python_there, python_here = re.findall(r"Python: (\S+)", reason)[:2]
+    return (
+        f"the Ray cluster at {address} runs Ray {ray_there} and Python {python_there}, drive-sweep Ray {ray_here} and Python "
+        f"{python_here}; install the same versions on both sides (requirements.txt names ours), and start the cluster again"
+    )
 
 
 def _refuse_dead_address(address: str) -> None:
@@ -107,23 +120,16 @@ def _refuse_dead_address(address: str) -> None:
         ) from error
 
 
-def slots(cpus: float, gpus: float, own: bool) -> int:
-    """How many stages fit on the cluster at once; 0 on a cluster that may still grow.
-
-    Raises:
-        SetupError: not one fits on our own Ray, which never grows.
-    """
+def refuse_too_small_machine(cpus: float, gpus: float) -> None:
+    """Raises SetupError if not one stage fits on our own Ray, which never grows."""
     import ray
 
     there = ray.cluster_resources()
-    fits = [there.get("CPU", 0) / cpus] + ([there.get("GPU", 0) / gpus] if gpus else [])
-    if own and min(fits) < 1:
-        raise SetupError(
-            f"resources.cpus_per_trial is {cpus:g}, this machine has {there.get('CPU', 0):g} CPUs; lower it"
-            if fits[0] < 1
-            else f"resources.gpus_per_trial is {gpus:g}, this machine has {there.get('GPU', 0):g} GPUs; lower it"
-        )
-    return int(min(fits))
+    for name, wanted, has in (("cpus", cpus, there.get("CPU", 0)), ("gpus", gpus, there.get("GPU", 0))):
+        if wanted > has:
+            raise SetupError(
+                f"resources.{name}_per_trial is {wanted:g}, this machine has {has:g} {name[:-1].upper()}s; lower it"
+            )
 
 
 def is_own(address: str | None) -> bool:

@@ -12,14 +12,15 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.cluster_watch import ClusterWatch, address_of
 from orchestrator.stages import Entry, StageQueue
 
-NODE_CHECK_S = 2.0  # how long a lost process waits for word that its node is gone too
+VERDICT_S = 20.0  # after a process, until Ray tells of its node: 5 health checks of 3 s
 
 
 class Hooks:
@@ -53,27 +54,32 @@ class Hooks:
 
 
 class StageSearcher(Searcher):  # type: ignore[misc]
-    """Suggests the next ready stage as the configuration of a new Tune trial, while fewer than `most` are under way."""
+    """Suggests the next ready stage as the configuration of a new Tune trial, up to the most that may be under way."""
 
-    def __init__(self, queue: StageQueue, hooks: Hooks, most: int | None = None) -> None:
+    def __init__(self, queue: StageQueue, hooks: Hooks, watch: ClusterWatch) -> None:
         super().__init__(metric="event", mode="max")
-        self.most = most
         self.queue = queue
         self.hooks = hooks
+        self.watch = watch
         self.running: dict[str, Entry] = {}
-        self.nodes: dict[str, str] = {}
+        self.lost: list[tuple[Entry, frozenset[str], float]] = []  # with their nodes and the time by which to decide
+        self.nodes: dict[str, frozenset[str]] = {}  # the one that a stage began on; before that, those it may be put on
 
     def suggest(self, trial_id: str) -> Any:
         # While nothing runs Tune calls nothing but this, once a second.
         self.hooks.guarded(self.hooks.on_tick)
         if self.queue.done:
             return Searcher.FINISHED
-        if self.most is not None and len(self.running) >= self.most:
+        if self.watch.most is not None and len(self.running) >= self.watch.most:
+            return None
+        avoided = self.watch.avoided()
+        if avoided and not self.watch.slots:  # a stage would wait for nodes other than these, also when they are well again
             return None
         entry = self.queue.next_entry()
         if entry is None:
             return None
         self.running[trial_id] = entry
+        self.nodes[trial_id] = self.watch.alive
         stage = {
             "kind": entry.kind,
             "key": entry.key,
@@ -83,32 +89,48 @@ class StageSearcher(Searcher):  # type: ignore[misc]
             "warmup_key": entry.warmup_key,
             "lengths": entry.lengths,
         }
-        return {"stage": stage, "whole_gpu": entry.whole_gpu}
+        return {"stage": stage, "whole_gpu": entry.whole_gpu, "avoided": avoided}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         entry = self.running.get(trial_id)
         if entry is None:
             return
         if result.get("event") == "begun":
-            self.nodes[trial_id] = result["node"]
+            self.nodes[trial_id] = frozenset([result["node"]])
             self.hooks.guarded(self.queue.begun, entry)
         if entry.kind == "trunk" and result.get("phase") == "warmup":
             self.queue.snapshot_landed(entry.key, max((n for n in entry.lengths if n <= result["position"]), default=0))
         self.hooks.guarded(self.hooks.on_report, entry, result)
         if result.get("event") == "ended":  # Tune shows the last report twice; the entry is gone by then
             del self.running[trial_id]
-            self.hooks.guarded(self.queue.ended, entry, result["status"], result["message"])
+            self.hooks.guarded(self._ended, entry, self.nodes.pop(trial_id), result["status"], result["message"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         entry = self.running.pop(trial_id, None)
         if entry is None:
             return
-        node = self.nodes.pop(trial_id, None)
-        self.hooks.guarded(self._lost, entry, node)
+        self.lost.append((entry, self.nodes.pop(trial_id), time.monotonic() + VERDICT_S))
+        self.hooks.guarded(self.decide_losses)
 
-    def _lost(self, entry: Entry, node: str | None) -> None:
-        lost_node = node is not None and not _node_alive(node)
-        self.queue.ended(entry, "lost_node" if lost_node else "lost", "its process was lost")
+    def decide_losses(self) -> None:
+        """Ends the stages whose process was lost, as soon as it is clear whether their node was lost with it."""
+        undecided, self.lost = self.lost, []
+        for entry, nodes, deadline in undecided:
+            dead = nodes - self.watch.alive
+            if dead:
+                self.queue.ended(entry, "lost_node", f"its node {address_of(min(dead))} was lost")
+            elif nodes <= {self.watch.home} or time.monotonic() > deadline or self.queue.stopping:
+                self.queue.ended(entry, "lost", "its process was lost")
+            else:
+                self.lost.append((entry, nodes, deadline))
+
+    def _ended(self, entry: Entry, nodes: frozenset[str], status: str, message: str) -> None:
+        if status == "misplaced" and self.watch.own:
+            status = "data"  # there is no other node
+        elif status == "misplaced":
+            for node in nodes:
+                self.watch.avoid(node, message)
+        self.queue.ended(entry, status, message)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a sweep is resumed from its trial folders, never from Tune's state."""
@@ -120,15 +142,20 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         return Searcher, ()  # Tune pickles the searcher beside its own state; we never read that
 
 
-def _node_alive(node_id: str) -> bool:
-    """Whether Ray still counts the node as alive, a few seconds after a process on it was lost."""
-    deadline = time.monotonic() + NODE_CHECK_S
-    alone = len(ray.nodes()) == 1  # the driver's own node: it lives
-    while not alone and time.monotonic() < deadline:
-        if not any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes()):
-            return False
-        time.sleep(0.2)
-    return True
+class GrowingQueue(FIFOScheduler):  # type: ignore[misc]
+    """Stages in the order in which they were suggested; as many wait for room as suit the cluster's size at the time."""
+
+    def __init__(self, watch: ClusterWatch) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        # Tune itself reads TUNE_MAX_PENDING_TRIALS_PG once, at its start.
+        tune_controller.update_max_pending_trials(self.watch.pending)
+        return super().choose_trial_to_run(tune_controller)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FIFOScheduler, ()
 
 
 class OutOfTimeError(BaseException):

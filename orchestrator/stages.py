@@ -130,8 +130,8 @@ class StageQueue:
     def ended(self, entry: Entry, status: str, message: str = "") -> None:
         """Takes note of how a stage ended.
 
-        status: "finished", "stopped", "superseded", "lost" (process), "storage" (out of reach), "lost_node", "oom", or a kind
-        of failure that would only repeat itself.
+        status: "finished", "stopped", "superseded", "lost" (process), "storage" (out of reach), "lost_node", "misplaced" (on a
+        node that cannot run it), "oom", or a kind of failure that would only repeat itself.
         """
         self._active.discard((entry.kind, entry.key))
         entry.message = message
@@ -146,6 +146,8 @@ class StageQueue:
         elif status == "lost_node":
             self._again(entry, entry.node_losses)
             entry.node_losses += 1
+        elif status == "misplaced":
+            self._again(entry, 0)
         elif status in ("lost", "storage") and entry.losses < self.most_losses:
             self._again(entry, entry.losses)
             entry.losses += 1

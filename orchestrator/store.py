@@ -193,3 +193,7 @@ class StageFolders:
     def stop_requested(self) -> bool:
         """Whether the whole sweep was asked to stop."""
         return self.sweep is not None and self.storage.appeared(stop_files(self.sweep, "")[0])
+
+    def in_sight(self) -> bool:
+        """Whether this process sees the sweep's files; a node without the storage would write where nobody looks."""
+        return self.sweep is None or self.storage.exists(f"sweeps/{self.sweep}/trials.json")

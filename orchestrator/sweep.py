@@ -23,13 +23,14 @@ from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, Setu
 from orchestrator.plan import Plan
 from orchestrator.progress import Screen, summary_line
 from orchestrator.projection import item_states, make_items, sweep_opening, sweep_status
-from orchestrator.ray_cluster import is_own, joined_cluster, ray_environment, slots
+from orchestrator.ray_cluster import is_own, joined_cluster, ray_environment, refuse_too_small_machine
 from orchestrator.report import write_report
 from orchestrator.revision import source_revision
 from orchestrator.state import StateWriter, SweepFolder
 from orchestrator.storage import Storage
 from orchestrator.store import StageFolders, set_aside
 from orchestrator.tracking_process import TrackingProcess
+from trainables.node_data import PlannedData
 
 FLUSH_S = 120.0
 METRICS_S = 5.0  # between two writes of a trial's points; on an object store they come with the checkpoints
@@ -135,32 +136,57 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
     """Decides the automatic choices, and lets Tune run the stages that the queue hands out."""
     from ray import tune
 
-    from orchestrator.packing import decide
-    from orchestrator.scheduling import Hooks, OutOfTimeError, StageSearcher, Ticker
+    from orchestrator.cluster_watch import ClusterWatch
+    from orchestrator.node_checks import planned_data, prepare_nodes
+    from orchestrator.packing import chosen_device, decide
+    from orchestrator.scheduling import GrowingQueue, Hooks, OutOfTimeError, StageSearcher, Ticker
     from trainables.stage import run_stage
 
-    choices = decide(driver, plan)
-    settings = _settings(driver, plan, choices)
-    hooks = Hooks(driver.on_report, driver.on_tick, driver.begin_stop)
-    fitting = slots(choices.cpus_per_trial, choices.gpus_per_trial, own_cluster)
-    driver.queue.whole_gpu_helps = 0 < choices.gpus_per_trial < 1
-    # Stages that wait as placement groups are what makes a cluster grow that adds nodes on demand.
-    most = plan.spec.resources.max_concurrent
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(most or max(1, fitting))
+    data = planned_data(plan, own_cluster)
+    lacking = {}
+    if not own_cluster:
+        kind = "GPU" if chosen_device(driver, plan) == "cuda" else "CPU"
+        lacking = prepare_nodes(driver, plan, data, kind)
+    choices = decide(driver, plan, data, without=lacking)
+    settings = _settings(driver, plan, choices, data)
+    if own_cluster:
+        refuse_too_small_machine(choices.cpus_per_trial, choices.gpus_per_trial)
+    watch = ClusterWatch(
+        cpus=choices.cpus_per_trial,
+        gpus=choices.gpus_per_trial,
+        own=own_cluster,
+        tell=driver.tell,
+        most=plan.spec.resources.max_concurrent,
+    )
 
-    def placement(config: dict[str, Any]) -> dict[str, float]:
-        return {"cpu": choices.cpus_per_trial, "gpu": 1.0 if config.get("whole_gpu") else choices.gpus_per_trial}
+    def on_tick() -> None:
+        driver.on_tick()
+        watch.look()
+        searcher.decide_losses()
+
+    hooks = Hooks(driver.on_report, on_tick, driver.begin_stop)
+    searcher = StageSearcher(driver.queue, hooks, watch)
+    driver.queue.whole_gpu_helps = 0 < choices.gpus_per_trial < 1
+
+    def placement(config: dict[str, Any]) -> Any:
+        needs = {"CPU": choices.cpus_per_trial, "GPU": 1.0 if config.get("whole_gpu") else choices.gpus_per_trial}
+        avoided = config.get("avoided")
+        elsewhere = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(avoided)})"}]} if avoided else {}
+        return tune.PlacementGroupFactory([needs], **elsewhere)
 
     trainable = tune.with_resources(tune.with_parameters(run_stage, settings=settings), placement)
-    driver.screen.say(f"{len(driver.queue.trials)} trials on {fitting} slots, {settings.runtime.device}")
-    if fitting == 0:
-        driver.screen.say("no node of the cluster has room for a trial (resources in the sweep file); waiting for one that has")
+    watch.look()
+    for node, reason in lacking.items():
+        watch.avoid(node, reason)
+    driver.screen.say(f"{len(driver.queue.trials)} trials on {watch.slots} slots, {settings.runtime.device}")
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(watch.pending)
     scratch = tempfile.mkdtemp(prefix="drive-sweep-")
     try:
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=StageSearcher(driver.queue, hooks, most),
+                search_alg=searcher,
+                scheduler=GrowingQueue(watch),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
@@ -183,14 +209,14 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
         )
 
 
-def _settings(driver: Driver, plan: Plan, choices: Choices) -> Any:
+def _settings(driver: Driver, plan: Plan, choices: Choices, data: PlannedData) -> Any:
     """What all stages share."""
     from trainables.stage import Settings
 
     folder, spec = driver.folder, plan.spec
     return Settings(
         folders=StageFolders(folder.storage, folder.name),
-        source=spec.source(),
+        data=data,
         runtime=choices.runtime(spec.resources),
         share_warmups=spec.share_warmups,
         checkpoint_seconds=spec.checkpoint_seconds,

@@ -40,6 +40,7 @@ from trainables.data import (
 from trainables.datasets import Source, content_digest, ensure_present, load, signature
 from trainables.failures import DataError, StopRequestedError
 from trainables.keys import canonical
+from trainables.node_data import PlannedData
 from trainables.probe import STEPS, Probe
 from trainables.runtime import Runtime
 from trainables.streaming import AREA, RATIO, middle, random_box, random_crop
@@ -587,7 +588,7 @@ def test_a_trial_on_tiny_imagenet_ends_with_the_same_bits_however_it_ran(tmp_pat
 
 def test_a_probe_measures_a_few_streamed_batches(tmp_path: Path) -> None:
     config = replace(streamed_config(), training=tiny_training(batch_size=4))
-    probe = Probe(canonical(config), imagenet_source(imagenet(tmp_path)), Runtime())
+    probe = Probe(canonical(config), PlannedData(source=imagenet_source(imagenet(tmp_path))), Runtime())
     assert len(probe.data.train) == STEPS * 4
     assert probe.ready() > 1 << 26
     assert probe._train() == STEPS * 4

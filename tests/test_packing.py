@@ -23,6 +23,7 @@ from orchestrator.spec import load_spec
 from orchestrator.state import SweepFolder
 from orchestrator.store import open_storage
 from tests.sweeps import drive_sweep, tiny_sweep
+from trainables.node_data import PlannedData
 from trainables.runtime import resolve_precision
 
 NO_COMPILER = "no C++ compiler"
@@ -82,7 +83,8 @@ def decided(tmp_path: Path) -> Callable[..., Choices]:
         if before is not None:
             write_choices(folder, before)
         driver = SimpleNamespace(folder=folder, signal=None, tell=lambda line: None)
-        return decide(cast(Driver, driver), make_plan(load_spec(str(tiny_sweep(tmp_path)), options), folder.storage))
+        plan = make_plan(load_spec(str(tiny_sweep(tmp_path)), options), folder.storage)
+        return decide(cast(Driver, driver), plan, PlannedData(source=plan.spec.source()))
 
     return decide_for
 
@@ -184,7 +186,7 @@ class Node:
 
     @contextmanager
     def probes(
-        self, driver: Any, plan: Any, choices: Any, count: int, needs: dict[str, float], node: Any
+        self, driver: Any, plan: Any, data: Any, choices: Any, count: int, needs: dict[str, float], node: Any
     ) -> Iterator[tuple[Callable[[], float], int, Any]]:
         self.measured.append((count, needs))
         gpu = SimpleNamespace(gpu_bytes=SimpleNamespace(remote=lambda: 32 << 30))
@@ -196,7 +198,7 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Node:
     node = Node()
     monkeypatch.setattr(packing, "_probes", node.probes)
     monkeypatch.setattr(
-        packing, "_largest_node", lambda kind, having="CPU": {"NodeID": "here", "Resources": {"CPU": 8.0, "GPU": 1.0}}
+        packing, "_largest_node", lambda kind, having, without: {"NodeID": "here", "Resources": {"CPU": 8.0, "GPU": 1.0}}
     )
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
     monkeypatch.setattr("ray.get", lambda answer: answer)

@@ -15,6 +15,7 @@ import torch
 from tests.trials import DIGITS, tiny_config, tiny_training
 from trainables.config import DatasetConfig, TrialConfig
 from trainables.keys import canonical
+from trainables.node_data import PlannedData
 from trainables.probe import STEPS, Probe, examine
 from trainables.runtime import Runtime, resolve_precision
 
@@ -23,7 +24,7 @@ WITHOUT_COMPILER = {"PATH": "", "CXX": "/nonexistent"}
 
 
 def probe_of(config: TrialConfig, runtime: Runtime | None = None) -> Probe:
-    return Probe(canonical(config), DIGITS, runtime or Runtime())
+    return Probe(canonical(config), PlannedData(source=DIGITS), runtime or Runtime())
 
 
 def test_a_probe_takes_memory_trains_images_and_keeps_finite_weights() -> None:

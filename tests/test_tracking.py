@@ -34,6 +34,7 @@ from tests.trials import RUNTIME, tiny_config, tiny_training
 from trainables.datasets import DIGITS_DIGEST, Source
 from trainables.keys import canonical, trial_key, warmup_key
 from trainables.metrics import Point, points_from_json, points_from_lines
+from trainables.node_data import PlannedData
 from trainables.stage import Settings, Stage, stage_end
 
 SWEEP = "tiny"
@@ -87,10 +88,11 @@ class StoppingFolders(StageFolders):
 
 def run_stage(storage: Storage, thread: TrackingThread, of: Item, stage: Stage) -> None:
     """One stage in this process, its news told as the driver tells them."""
+    storage.write_json(f"sweeps/{SWEEP}/trials.json", {})  # without it the storage would be another one
     folders = StoppingFolders if of.name == "w00-stopped" else StageFolders
     settings = Settings(
         folders=folders(storage, SWEEP),
-        source=Source(name="digits"),
+        data=PlannedData(source=Source(name="digits")),
         runtime=RUNTIME,
         share_warmups=True,
         checkpoint_seconds=0.0,

@@ -38,6 +38,7 @@ from trainables.datasets import DIGITS_DIGEST, Source, load
 from trainables.failures import DataError, SettingError, TrialError
 from trainables.keys import canonical, trial_key, warmup_key
 from trainables.models import build_model, initialize
+from trainables.node_data import PlannedData
 from trainables.probe import Probe
 from trainables.records import MODEL, NETWORK
 from trainables.sparse_model import load_sparse_model
@@ -403,7 +404,7 @@ def test_a_probe_measures_own_code(folder: Path) -> None:
     config = own_config(training=tiny_training(loss="module:mylosses.by_hand"), dataset=own_dataset())
     own = OwnFiles(modules_path=str(folder)).digested([config])
     source = Source(name="module:mydata.load", modules_path=str(folder))
-    probe = Probe(canonical(config), source, RUNTIME, own)
+    probe = Probe(canonical(config), PlannedData(source=source), RUNTIME, own)
     assert probe.ready() > 0
     assert type(probe.model).__module__ == "mynets"
 

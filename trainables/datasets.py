@@ -37,13 +37,18 @@ CIFAR100_FILES = ("train", "test", "meta")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where the images come from on this node; apart from name and image_size nothing decides a number or is in a key."""
+    """Where the images come from on this node; apart from name and image_size nothing decides a number or is in a key.
+
+    Attributes:
+        decoded: file of the decoded images, on a node that has none of the data set's own.
+    """
 
     name: str
     image_size: int | None = None
     root: str | None = None
     download: bool = False
     modules_path: str = "."
+    decoded: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,22 +68,40 @@ def load(source: Source) -> Images:
     Raises:
         DataError: the folder or a file of it is missing or cannot be decoded.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
+    # From a file also right after it was made, so that all have tensors of the same strides: kernels are chosen by them.
+    tensors = load_file(source.decoded or decoded_file(source))
+    num_classes = int(tensors.pop("num_classes"))
+    return Images(**tensors, num_classes=num_classes)
+
+
+def decoded_file(source: Source) -> Path:
+    """The node's cache file of the decoded data set, made first if it is not there or not whole.
+
+    Raises:
+        DataError: the folder or a file of it is missing or cannot be decoded.
+    """
     ensure_present(source)
     cache = cache_folder() / f"{source.name.replace(':', '-')}-{signature(source)}.safetensors"
-    with _one_builder_at_a_time(cache):
-        try:
-            tensors = load_file(cache)
-        except (SafetensorError, OSError):  # not there yet, or damaged
+    with one_builder_at_a_time(cache):
+        if not _is_whole(cache):
+            from safetensors.torch import save_file
+
             partial = cache.with_suffix(".partial")
             save_file(_read(source), partial)
             os.replace(partial, cache)
-            # Read back, so that builder and reader compute with tensors of the same strides: kernels are chosen by them.
-            tensors = load_file(cache)
-    num_classes = int(tensors.pop("num_classes"))
-    return Images(**tensors, num_classes=num_classes)
+    return cache
+
+
+def _is_whole(cache: Path) -> bool:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(cache, framework="numpy"):  # compares the length of the file with its table of contents
+            return True
+    except (SafetensorError, OSError):
+        return False
 
 
 def ensure_present(source: Source) -> None:
@@ -205,7 +228,8 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def _one_builder_at_a_time(cache: Path) -> Iterator[None]:
+def one_builder_at_a_time(cache: Path) -> Iterator[None]:
+    """The right to make a file of the node's cache, while other processes of the node wait."""
     with open(cache.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -43,6 +43,12 @@ class SupersededError(TrialError):
     kind = "superseded"
 
 
+class MisplacedError(TrialError):
+    """This node lacks what the trial needs, such as the data or the storage; another node may have it."""
+
+    kind = "misplaced"
+
+
 class StopRequestedError(TrialError):
     """The sweep is being stopped; the trial has left a checkpoint and will continue from it."""
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from trainables.config import TrialConfig
-from trainables.datasets import Source
 from trainables.keys import from_canonical
+from trainables.node_data import PlannedData
 from trainables.runtime import Runtime, resolve_precision
 from trainables.user_code import NOTHING_OWN, OwnFiles
 
@@ -43,7 +43,7 @@ def compile_problem(device: str) -> str:
 class Probe:
     """The training steps of one trial, to be timed beside others of its kind."""
 
-    def __init__(self, config: dict[str, Any], source: Source, runtime: Runtime, own: OwnFiles = NOTHING_OWN) -> None:
+    def __init__(self, config: dict[str, Any], data: PlannedData, runtime: Runtime, own: OwnFiles = NOTHING_OWN) -> None:
         from trainables.data import load_data
         from trainables.models import initialized_network, prunable_weights
         from trainables.tensors import EVALUATION_BATCH
@@ -53,10 +53,10 @@ class Probe:
         self.runtime = runtime.for_trial(self.config.precision)
         self.runtime.activate()
         own.activate(self.config)
-        data = load_data(self.config.dataset, source, runtime.device, runtime.threads)
+        loaded = load_data(self.config.dataset, data.here(), runtime.device, runtime.threads)
         images = STEPS * self.config.training.batch_size
-        self.data = replace(data, train=data.train.first(images), test=data.test.first(EVALUATION_BATCH))
-        self.model = self.runtime.place(initialized_network(self.config, data.image_shape, data.num_classes))
+        self.data = replace(loaded, train=loaded.train.first(images), test=loaded.test.first(EVALUATION_BATCH))
+        self.model = self.runtime.place(initialized_network(self.config, loaded.image_shape, loaded.num_classes))
         self.optimizer = make_optimizer(self.model, self.config.training)
         self.weights = prunable_weights(self.model, self.config.prunable.exclude)
 

@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.config import TrialConfig
-from trainables.datasets import Source
-from trainables.failures import StopRequestedError, TrialError, kind_of
+from trainables.failures import MisplacedError, StopRequestedError, TrialError, kind_of
 from trainables.keys import from_canonical
+from trainables.node_data import PlannedData
 from trainables.runtime import Runtime
 from trainables.user_code import NOTHING_OWN, OwnFiles
 
 if TYPE_CHECKING:
     from trainables.checkpoint import SnapshotFiles, TrialFiles, TrialState
+    from trainables.datasets import Source
 
 
 class Folders(Protocol):
@@ -44,13 +45,16 @@ class Folders(Protocol):
     def stop_requested(self) -> bool:
         """Whether the whole sweep was asked to stop."""
 
+    def in_sight(self) -> bool:
+        """Whether this node sees the sweep's files, so that the driver will see what a stage writes here."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What all stages of a sweep have in common; the runtime's precision is what "auto" stands for."""
 
     folders: Folders
-    source: Source
+    data: PlannedData
     runtime: Runtime
     share_warmups: bool
     checkpoint_seconds: float
@@ -92,7 +96,7 @@ def _node_id() -> str:
 def stage_end(stage: Stage, settings: Settings, report: Report) -> dict[str, Any]:
     """Runs the stage, telling progress through `report`; what is left to tell is how it ended.
 
-    status is "finished", or the kind of failure: "stopped", "superseded", "storage", "oom", "nonfinite", "data",
+    status is "finished", or the kind of failure: "stopped", "superseded", "misplaced", "storage", "oom", "nonfinite", "data",
     "setting", "code".
     """
     teller = _Teller(report)
@@ -117,10 +121,11 @@ def _run(stage: Stage, settings: Settings, teller: _Teller) -> dict[str, Any]:
     config = from_canonical(TrialConfig, stage.config)
     runtime = settings.runtime.for_trial(config.precision)
     runtime.activate()
+    source = _require_place(config, settings)
     if settings.folders.stop_requested():
         raise StopRequestedError("stopped before it began")
     if stage.kind == "trunk":
-        return _run_trunk(stage, config, runtime, settings, teller)
+        return _run_trunk(stage, config, runtime, source, settings, teller)
     files = settings.folders.trial(stage.key, stage.attempt)
     if files.stop_requested():
         raise StopRequestedError("stopped before it began")
@@ -129,7 +134,7 @@ def _run(stage: Stage, settings: Settings, teller: _Teller) -> dict[str, Any]:
     else:
         snapshots = settings.folders.private_warmups(stage.key, runtime.fingerprint_id())
     context = TrialContext(
-        source=settings.source,
+        source=source,
         runtime=runtime,
         files=files,
         snapshots=snapshots,
@@ -146,7 +151,18 @@ def _run(stage: Stage, settings: Settings, teller: _Teller) -> dict[str, Any]:
     return {"metrics": list(result["metrics"].items()), "model_sha256": result["model_sha256"]}
 
 
-def _run_trunk(stage: Stage, config: TrialConfig, runtime: Runtime, settings: Settings, teller: _Teller) -> dict[str, Any]:
+def _require_place(config: TrialConfig, settings: Settings) -> Source:
+    """Where this node has the data. Raises MisplacedError if it lacks anything that the stage needs."""
+    if not settings.folders.in_sight():
+        raise MisplacedError("it does not see the sweep's files in the storage; mount it there as on the driver's host")
+    if missing := settings.own.missing(config):
+        raise MisplacedError(missing)
+    return settings.data.here()
+
+
+def _run_trunk(
+    stage: Stage, config: TrialConfig, runtime: Runtime, source: Source, settings: Settings, teller: _Teller
+) -> dict[str, Any]:
     """Trains the trunk to its longest length; each snapshot that lands is told, so that its trials can begin."""
     from trainables.checkpoint import to_bytes
     from trainables.data import load_data
@@ -168,7 +184,7 @@ def _run_trunk(stage: Stage, config: TrialConfig, runtime: Runtime, settings: Se
 
     trunk = Trunk(
         config=config,
-        data=load_data(config.dataset, settings.source, runtime.device, runtime.threads),
+        data=load_data(config.dataset, source, runtime.device, runtime.threads),
         runtime=runtime,
         snapshots=snapshots,
         snapshot_seconds=settings.checkpoint_seconds,

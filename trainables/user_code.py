@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import re
 import sys
 import warnings
@@ -80,6 +81,18 @@ class OwnFiles:
     def used_by(self, config: TrialConfig) -> dict[str, str]:
         """Key of the sweep file -> SHA-256, of the files that decide this trial's numbers."""
         return {place: self.digests[name] for place, name in own_parts(config).items()}
+
+    def missing(self, config: TrialConfig) -> str:
+        """What this machine lacks of the trial's own files; empty if they are all there."""
+        for place, name in own_parts(config).items():
+            if name == WEIGHTS and not os.access(str(self.initial_weights), os.R_OK):
+                return f"{WEIGHTS}: no file {self.initial_weights!r} that can be read"
+            if name != WEIGHTS:
+                try:
+                    source_file(place, name, self.modules_path)
+                except SettingError as error:
+                    return str(error)
+        return ""
 
     def activate(self, config: TrialConfig) -> None:
         """Imports the trial's own modules, so that `function_of` finds their functions; a worker calls it before every stage.

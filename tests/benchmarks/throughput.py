@@ -64,6 +64,7 @@ def measure(setting: Setting, root: str, seconds: float) -> float:
     from trainables.config import DatasetConfig, TrainingConfig, TrialConfig
     from trainables.datasets import Source
     from trainables.keys import canonical
+    from trainables.node_data import PlannedData
     from trainables.probe import Probe
     from trainables.runtime import Runtime
 
@@ -76,7 +77,7 @@ def measure(setting: Setting, root: str, seconds: float) -> float:
     runtime = Runtime(
         device=setting.device, threads=setting.threads, compile=setting.compile, channels_last=setting.channels_last
     )
-    probe = Probe(canonical(config), Source(name="image_folder", root=root, image_size=32), runtime)
+    probe = Probe(canonical(config), PlannedData(source=Source(name="image_folder", root=root, image_size=32)), runtime)
     probe.ready()
     return probe.images_per_second(seconds)
 

@@ -1,0 +1,61 @@
+"""Sweeps on a real cluster whose nodes come, are lost, or lack what a trial needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ray_nodes import RayNodes
+from tests.sweeps import curves, kill_all, start, started, status, tiny_sweep, wait_for
+
+TRACKING = ("--tracking-uri", "sqlite:///{}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayNodes]:
+    """A head without CPUs; the tests add worker nodes and take them away."""
+    with RayNodes() as nodes:
+        yield nodes
+
+
+@pytest.fixture(autouse=True)
+def inside(cluster: RayNodes, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    yield
+    while started:
+        process = started.pop()
+        if process.poll() is None:
+            kill_all(process)
+    for node in cluster.workers:
+        if not node.ended():
+            node.kill()
+
+
+def log_of(storage: Path, name: str = "tiny") -> str:
+    file = storage / "sweeps" / name / "sweep.log"
+    return file.read_text() if file.exists() else ""
+
+
+def test_a_sweep_waits_while_no_node_is_there_and_says_so(cluster: RayNodes, tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    file = tiny_sweep(tmp_path, epochs=40)
+    process = start("run", file, "--storage", storage, "--address", cluster.gcs, "--set", "search.warmup_epochs=[0]")
+    wait_for(lambda: "no node of the cluster has room for a trial" in log_of(storage))
+    first = cluster.add()
+    wait_for(lambda: len(list(storage.glob("trials/*/checkpoint"))) >= 2)
+    first.kill()
+    wait_for(lambda: "no node is left that has room for a trial" in log_of(storage))
+    cluster.add()
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    told = log_of(storage)
+    assert told.count("there is room for 2 trials again") == 2
+    assert f"its node {first.address} was lost" in told
+    assert "its process was lost" not in told
+    assert status("tiny", storage)["finished"] == 3
+    assert sorted(json.loads(path.read_text())["attempt"] for path in storage.glob("trials/*/result.json"))[-1] == 2
+    curves(storage)  # no point is there twice

@@ -1,0 +1,98 @@
+"""The data set on the node where a stage runs: its own files if they are the planned ones, else the decoded images, shipped.
+
+A node may have no such folder, or another copy than the one that the sweep was planned with; neither is a fault of the trial.
+Read by: stage.py, probe.py, orchestrator/node_checks.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from trainables import datasets
+from trainables.datasets import STREAMED, Source, one_builder_at_a_time
+from trainables.failures import DataError, MisplacedError, SettingError
+
+Ship = Callable[[], bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedData:
+    """The data set that a sweep was planned with, to be found on any node.
+
+    Attributes:
+        digest: of its content; None accepts whatever lies at the source's folder.
+        signature: of the files on the driver's host. A node with the same signature reads the same files and hashes nothing.
+        ship: the decoded data set as a file's content, from where the data is. Raises DataError if it cannot be had.
+    """
+
+    source: Source
+    digest: str | None = None
+    signature: str | None = None
+    ship: Ship | None = None
+
+    def here(self) -> Source:
+        """Where this node has the planned images.
+
+        Raises:
+            MisplacedError: it has other files or none, and they are not shipped.
+            DataError: its files are damaged.
+        """
+        if self.digest is None:
+            return self.source
+        try:
+            _require_planned(self.source, self.digest, self.signature)
+        except MisplacedError as error:
+            return replace(self.source, decoded=str(self._shipped(self.digest, str(error))))
+        return self.source
+
+    def prepare(self) -> Source:
+        """The same, with the images decoded into the node's cache."""
+        source = self.here()
+        if source.decoded is None and source.name not in STREAMED:
+            datasets.decoded_file(source)
+        return source
+
+    def _shipped(self, digest: str, problem: str) -> Path:
+        """The node's copy of the decoded data set, fetched once per node."""
+        if self.ship is None:
+            raise MisplacedError(problem)
+        name = f"{self.source.name.replace(':', '-')}-{self.source.image_size or 'whole'}-{digest}"
+        cache = datasets.cache_folder() / f"{name}.safetensors"
+        with one_builder_at_a_time(cache):
+            if not cache.exists():
+                try:
+                    content = self.ship()
+                except DataError as error:
+                    raise MisplacedError(f"{problem} ({error})") from error
+                partial = cache.with_suffix(".partial")
+                partial.write_bytes(content)
+                os.replace(partial, cache)
+        return cache
+
+
+@lru_cache(maxsize=2)
+def _require_planned(source: Source, digest: str, planned_signature: str | None) -> None:
+    """Raises MisplacedError unless this node's own files are the planned ones; found once, they count for the process.
+
+    Of a streamed data set only the listing is compared with nothing: it has a million files.
+    """
+    try:
+        datasets.ensure_present(source)
+        if source.name in STREAMED or (signature := datasets.signature(source)) == planned_signature:
+            return
+    except (DataError, SettingError) as error:
+        raise MisplacedError(str(error)) from error
+    record = datasets.cache_folder() / f"{signature}.digest"
+    with one_builder_at_a_time(record):
+        if not record.exists():
+            record.write_text(datasets.content_digest(source))
+    found = record.read_text()
+    if found != digest:
+        raise MisplacedError(
+            f"dataset.root: {source.root!r} must hold the files that the sweep was planned with (digest {digest}), got others "
+            f"(digest {found}); give this node the same files"
+        )
