@@ -74,11 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=help_, description=help_)
         if file:
             added.add_argument("file", metavar="FILE", help=FILE_HELP)
-            added.add_argument(
-                "--set", metavar="KEY=VALUE", action="append", default=[], help="any key of the sweep file, dotted"
-            )
-            added.add_argument("--name", help="name of the sweep, instead of the file's")
-            added.add_argument("--tracking-uri", metavar="URI", help="MLflow tracking server, instead of the file's")
+            _spec_options(added)
         if sweep:
             added.add_argument("name", metavar="NAME", help="name of the sweep")
         if file or sweep:
@@ -138,6 +134,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--html", metavar="FILE", help="write the report as one HTML file")
     report.add_argument("--address", help=API_HELP)
 
+    doctor = command("doctor", "check storage, tracking, data and every node before a sweep; repair after a crash", json=True)
+    doctor.add_argument("file", metavar="FILE", nargs="?", help=FILE_HELP + "; without it nothing is known of the data")
+    _spec_options(doctor)
+    doctor.add_argument("--storage", metavar="FOLDER", help="where results are kept (default: ./runs)")
+    doctor.add_argument("--address", help="Ray cluster to look at (default: RAY_ADDRESS, else this machine alone)")
+
     compare = command(
         "compare", "one method against every other: accuracy with a paired test over seeds, time", sweep=True, json=True
     )
@@ -149,6 +151,12 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument("--storage", metavar="FOLDER|URI", help=STORAGE_HELP)
     ui.add_argument("--port", type=int, default=5000, help="port of the server on loopback (default: 5000)")
     return parser
+
+
+def _spec_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="any key of the sweep file, dotted")
+    parser.add_argument("--name", help="name of the sweep, instead of the file's")
+    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow tracking server, instead of the file's")
 
 
 def _cluster_options(parser: argparse.ArgumentParser) -> None:

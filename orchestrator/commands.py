@@ -16,7 +16,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import EXIT_DONE, UserError
+from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, UserError
 from orchestrator.state import SweepFolder, SweepState, driver_alive, open_sweep, refuse_unknown_trial
 from orchestrator.storage import Storage
 from orchestrator.store import open_storage, trial_file
@@ -66,6 +66,21 @@ def trial(options: Namespace) -> int:
     from orchestrator.foreground import run_one
 
     return run_one(options, spec_from)
+
+
+def doctor(options: Namespace) -> int:
+    from dataclasses import asdict
+
+    from orchestrator.doctor import examine, tracking_of
+    from orchestrator.doctor_view import print_checks
+
+    spec = spec_from(options) if options.file else None
+    storage = spec.storage if spec else options.storage or DEFAULT_STORAGE
+    checks = examine(spec, storage, tracking_of(spec, storage, options.tracking_uri), options.address)
+    done = list(checks) if options.json else print_checks(checks)
+    if options.json:
+        print(json.dumps([asdict(check) for check in done], indent=1))
+    return EXIT_DONE if all(check.ok for check in done) else EXIT_ENVIRONMENT
 
 
 def status(options: Namespace) -> int:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.broken_nodes import join
 from tests.ray_nodes import RayNodes
 from tests.sweeps import curves, kill_all, start, started, status, tiny_sweep, wait_for
-
-TRACKING = ("--tracking-uri", "sqlite:///{}/mlflow.db")
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +44,11 @@ def test_a_sweep_waits_while_no_node_is_there_and_says_so(cluster: RayNodes, tmp
     file = tiny_sweep(tmp_path, epochs=40)
     process = start("run", file, "--storage", storage, "--address", cluster.gcs, "--set", "search.warmup_epochs=[0]")
     wait_for(lambda: "no node of the cluster has room for a trial" in log_of(storage))
-    first = cluster.add()
+    first = join(cluster)
     wait_for(lambda: len(list(storage.glob("trials/*/checkpoint"))) >= 2)
     first.kill()
     wait_for(lambda: "no node is left that has room for a trial" in log_of(storage))
-    cluster.add()
+    join(cluster)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     told = log_of(storage)

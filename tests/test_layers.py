@@ -36,8 +36,16 @@ WITHOUT_TORCH = (
     "user_data",
 )
 
-RAY = ("ray_cluster", "packing", "scheduling", "sweep", "jobs", "doctor")
-MLFLOW = ("tracking", "mlflow_client", "model_upload", "run_results", "sweep_runs", "ui")  # tracking and its parts
+RAY = ("ray_cluster", "cluster_watch", "node_checks", "packing", "scheduling", "sweep", "jobs", "doctor")
+MLFLOW = (
+    "tracking",
+    "tracking_checks",
+    "mlflow_client",
+    "model_upload",
+    "run_results",
+    "sweep_runs",
+    "ui",
+)
 
 
 def imported_packages(source: str) -> set[str]:

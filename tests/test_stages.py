@@ -55,6 +55,16 @@ def test_equal_ones_start_in_the_order_of_the_plan_and_keep_their_place_when_the
     assert keys_ready(queue_of(trunk("b", 4), trunk("c", 4), trunk("a", 4))) == ["b", "c", "a"]
 
 
+def test_a_stage_on_a_node_that_lacks_something_is_tried_again_and_nothing_is_counted() -> None:
+    queue = queue_of(trial("x"), most_losses=0)
+    for attempt in range(1, 20):
+        entry = queue.next_entry()
+        assert entry is not None
+        assert entry.attempt == attempt
+        queue.ended(entry, "misplaced", "no folder '/data' on this machine")
+        assert (entry.state, entry.losses, entry.node_losses) == ("waiting", 0, 0)
+
+
 def test_a_trial_starts_when_its_own_snapshot_has_landed() -> None:
     queue = queue_of(trunk("a", 1, 4), trial("short", "a", 1), trial("long", "a", 4))
     assert keys_ready(queue) == ["a"]

@@ -78,7 +78,7 @@ class PlannedData:
 def _require_planned(source: Source, digest: str, planned_signature: str | None) -> None:
     """Raises MisplacedError unless this node's own files are the planned ones; found once, they count for the process.
 
-    Of a streamed data set only the listing is compared with nothing: it has a million files.
+    Of a streamed data set it is enough that its folders are there: it has a million files.
     """
     try:
         datasets.ensure_present(source)
