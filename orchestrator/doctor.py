@@ -10,7 +10,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,12 +21,14 @@ from orchestrator.node_checks import SharedFolder, call_on, data_problem_here
 from orchestrator.node_facts import NodeFacts, facts_here
 from orchestrator.plan import Plan, make_plan
 from orchestrator.projection import tracking_target
-from orchestrator.ray_cluster import is_own, joined_cluster, quiet_ray_environment
+from orchestrator.ray_cluster import is_own, joined_cluster, ray_environment
 from orchestrator.spec import SweepSpec, spec_from_resolved
 from orchestrator.spec_fields import Tracking
 from orchestrator.state import SweepFolder, driver_alive
-from orchestrator.store import Storage, open_storage
+from orchestrator.storage import Storage
+from orchestrator.store import open_storage
 from trainables import datasets
+from trainables.failures import StorageError
 from trainables.node_data import PlannedData
 
 LEAST_FREE_BYTES = 2 << 30  # checkpoints of large networks side by side, and what Ray spills
@@ -83,21 +84,21 @@ def tracking_of(spec: SweepSpec | None, storage_uri: str, uri: str | None) -> Tr
     storage = open_storage(storage_uri)
     if spec is not None:
         return tracking_target(spec, storage)
-    database = Path(storage.root, "mlflow.db")
-    if uri is None and not database.exists():
-        return None
-    return TrackingTarget(uri=uri or f"{SQLITE}{database}", experiment=Tracking().experiment, artifact_root=None)
+    if uri is None:
+        database = storage.folder and storage.folder / "mlflow.db"
+        if database is None or not database.exists():
+            return None
+        uri = f"{SQLITE}{database}"
+    return TrackingTarget(uri=uri, experiment=Tracking().experiment, artifact_root=None)
 
 
 def attempted(check: str, action: Callable[[], str], way_out: str = "") -> Check:
     """What an action tells, or how it failed."""
     try:
         return Check(check=check, ok=True, message=action())
-    except SweepError as error:
+    except (SweepError, StorageError) as error:
         message, _, rest = str(error).partition("; ")
         return Check(check=check, ok=False, message=message, way_out=rest or way_out)
-    except OSError as error:
-        return Check(check=check, ok=False, message=f"{error.filename or check}: {error.strerror or error}", way_out=way_out)
 
 
 # Storage, tracking and data, as this machine sees them
@@ -115,8 +116,8 @@ def _checked_storage(uri: str) -> tuple[Storage | None, list[Check]]:
 
     checks = [attempted("storage", write, "give a folder that can be written with --storage")]
     storage = opened[0] if opened else None
-    if storage is not None and Path(storage.root).is_dir():
-        checks.append(_free("disk", f"storage {storage.root}", shutil.disk_usage(storage.root).free))
+    if storage is not None and storage.folder is not None:
+        checks.append(_free("disk", f"storage {storage.root}", shutil.disk_usage(storage.folder).free))
     return storage, checks
 
 
@@ -177,7 +178,7 @@ def _orphans(storage: Storage) -> Iterator[Check]:
 
 def _cluster(address: str | None, storage: Storage | None, target: TrackingTarget | None, plan: Plan | None) -> Iterator[Check]:
     try:
-        with quiet_ray_environment(), joined_cluster(address):
+        with ray_environment(), joined_cluster(address):
             yield from _nodes(storage, target, plan)
     except SweepError as error:
         message, _, way_out = str(error).partition("; ")

@@ -19,10 +19,10 @@ from orchestrator.cluster_watch import address_of, living_nodes
 from orchestrator.driver import Driver
 from orchestrator.errors import SetupError
 from orchestrator.plan import Plan
-from orchestrator.store import Storage
+from orchestrator.storage import Storage
 from trainables import datasets
 from trainables.config import TrialConfig
-from trainables.failures import DataError, MisplacedError, TrialError
+from trainables.failures import DataError, MisplacedError, StorageError, TrialError
 from trainables.node_data import PlannedData
 from trainables.user_code import OwnFiles
 
@@ -63,7 +63,7 @@ class SharedFolder:
 
     @staticmethod
     def laid(storage: Storage) -> SharedFolder:
-        """With the driver's file in it. Raises OSError if the storage cannot be written."""
+        """With the driver's file in it. Raises StorageError if the storage cannot be written."""
         folder = SharedFolder(storage=storage, round=secrets.token_hex(8), content=secrets.token_bytes(64))
         storage.write(folder.file("driver"), folder.content)
         return folder
@@ -81,8 +81,8 @@ class SharedFolder:
             if read != self.content:
                 return f"storage {root} gives other content than the driver wrote; mount the same folder"
             self.storage.write(self.file(own_name), self.content)
-        except OSError as error:
-            return f"storage {root} cannot be used there: {error.strerror or error}; let trials write to it"
+        except StorageError as error:
+            return f"{str(error).partition('; ')[0]}; let trials read and write there, or take the node out of the cluster"
         return ""
 
     def unseen(self, own_name: str) -> bool:

@@ -31,6 +31,7 @@ from tests.test_layers import loaded_after
 from tests.trials import DIGITS, RUNTIME, tiny_config
 from trainables.failures import StorageError, SupersededError
 from trainables.keys import canonical
+from trainables.node_data import PlannedData
 from trainables.stage import Settings, Stage, stage_end
 
 
@@ -445,7 +446,7 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> ObjectStorage:
 def test_a_stage_whose_storage_is_lost_says_so_and_is_no_failure_of_its_trial(lost: ObjectStorage) -> None:
     settings = Settings(
         folders=StageFolders(lost, "s"),
-        source=DIGITS,
+        data=PlannedData(source=DIGITS),
         runtime=RUNTIME,
         share_warmups=False,
         checkpoint_seconds=0.0,
