@@ -19,6 +19,8 @@ from orchestrator.cluster_watch import living_nodes
 from orchestrator.driver import Driver
 from orchestrator.errors import SetupError
 from orchestrator.plan import Plan
+from orchestrator.spec_fields import Resources
+from orchestrator.state import SweepFolder
 from trainables.keys import canonical
 from trainables.node_data import PlannedData
 from trainables.probe import Probe, examine
@@ -42,7 +44,7 @@ def decide(driver: Driver, plan: Plan, data: PlannedData, without: Container[str
         InterruptedError: a signal came while workers were asked.
     """
     resources = plan.spec.resources
-    device = chosen_device(driver, plan)
+    device = chosen_device(driver.folder, resources)
     made = answers_on(device, read_choices(driver.folder))
     asks_precision = "precision" not in made and any(trial.config.precision == "auto" for trial in plan.trials)
     asks_compile = "compile" not in made and resources.compile
@@ -63,13 +65,13 @@ def smallest_near_best(totals: dict[int, float]) -> int:
     return min(candidate for candidate, total in totals.items() if total >= NEAR * best)
 
 
-def chosen_device(driver: Driver, plan: Plan) -> str:
+def chosen_device(folder: SweepFolder, resources: Resources) -> str:
     """cpu or cuda: as the sweep file says, else as this sweep ran before, else a GPU where there is one.
 
     Raises:
         SetupError: it is to be a GPU, and the cluster has none.
     """
-    resources, chosen_before = plan.spec.resources, read_choices(driver.folder).get("device")
+    chosen_before = read_choices(folder).get("device")
     gpus_there = ray.cluster_resources().get("GPU", 0)
     if resources.device != "auto":
         device = str(resources.device)

@@ -145,7 +145,7 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
     data = planned_data(plan, own_cluster)
     lacking = {}
     if not own_cluster:
-        kind = "GPU" if chosen_device(driver, plan) == "cuda" else "CPU"
+        kind = "GPU" if chosen_device(driver.folder, plan.spec.resources) == "cuda" else "CPU"
         lacking = prepare_nodes(driver, plan, data, kind)
     choices = decide(driver, plan, data, without=lacking)
     settings = _settings(driver, plan, choices, data)
