@@ -1,4 +1,4 @@
-"""What a sweep asks of a cluster that adds nodes on demand; tests.proofs.growing runs it with Ray's autoscaler."""
+"""What a sweep asks of a cluster that adds nodes on demand."""
 
 from __future__ import annotations
 
