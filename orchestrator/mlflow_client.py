@@ -55,6 +55,11 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
+def database_file(uri: str) -> Path | None:
+    """The file of a SQLite store; None for other stores."""
+    return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
+
+
 def import_mlflow(uri: str = SQLITE) -> None:
     """Imports what a projection to this tracking URI needs: seconds of work, once per process."""
     for name, value in SETTINGS.items():
@@ -73,8 +78,7 @@ def connect(target: TrackingTarget) -> tuple[Any, str]:
     Raises:
         SetupError: the store does not answer or cannot be used, or the experiment is deleted.
     """
-    if target.uri.startswith(SQLITE):
-        _prepare_database(target.uri)
+    _prepare_database(target.uri)
     import_mlflow(target.uri)
     from mlflow import MlflowClient
 
@@ -113,7 +117,9 @@ def tracking_problems(uri: str) -> Iterator[None]:
 
 def _prepare_database(uri: str) -> None:
     """Makes a new database with a write-ahead log: writing takes half as long, and readers do not wait for it."""
-    file = Path(uri.removeprefix(SQLITE).partition("?")[0])
+    file = database_file(uri)
+    if file is None:
+        return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.errors import SetupError, UserError
 from orchestrator.mirror import SweepOpening
-from orchestrator.mlflow_client import TrackingTarget
+from orchestrator.mlflow_client import TrackingTarget, database_file
 from orchestrator.plan import Plan
 from orchestrator.results import flat
 from orchestrator.run_records import Item
@@ -20,7 +20,7 @@ AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")
 
 
 def tracking_target(spec: SweepSpec, storage: Storage) -> TrackingTarget:
-    """Where the runs of a sweep go: the URI that was given, else a SQLite file and a folder in the storage.
+    """Where the runs of a sweep go: the URI that was given, else a SQLite file in the storage; artifacts beside such a file.
 
     Raises:
         UserError: no URI was given, and the storage is no folder.
@@ -36,7 +36,9 @@ def tracking_target(spec: SweepSpec, storage: Storage) -> TrackingTarget:
         return TrackingTarget(
             uri=f"sqlite:///{root / 'mlflow.db'}", experiment=spec.tracking.experiment, artifact_root=str(root / "artifacts")
         )
-    return TrackingTarget(uri=uri, experiment=spec.tracking.experiment, artifact_root=None)
+    database = database_file(uri)  # without a word MLflow would put artifacts into the current folder
+    beside = None if database is None else str(database.absolute().parent / "artifacts")
+    return TrackingTarget(uri=uri, experiment=spec.tracking.experiment, artifact_root=beside)
 
 
 def make_items(plan: Plan) -> dict[str, Item]:

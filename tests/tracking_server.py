@@ -52,6 +52,7 @@ def tracking_server(folder: Path) -> Iterator[Server]:
         running.enter_context(_database(folder / "postgres", database))
         running.enter_context(_objects(folder, objects))
         environment = os.environ | {
+            "HOME": str(folder),
             "AWS_ACCESS_KEY_ID": "mlflow",
             "AWS_SECRET_ACCESS_KEY": S3_SECRET,
             "AWS_DEFAULT_REGION": "us-east-1",

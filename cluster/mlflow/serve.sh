@@ -23,7 +23,7 @@ done
 
 # Who may do what is kept in the same database; the file that says so holds its password.
 umask 077
-MLFLOW_AUTH_CONFIG_PATH=$(mktemp)
+MLFLOW_AUTH_CONFIG_PATH=${HOME:-/tmp}/.drive-sweep-mlflow.ini
 cat >"$MLFLOW_AUTH_CONFIG_PATH" <<END
 [mlflow]
 database_uri = ${MLFLOW_BACKEND_STORE_URI//%/%%}
