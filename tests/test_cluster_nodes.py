@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.broken_nodes import join
+from tests.broken_nodes import join, namespaces_work, without
 from tests.ray_nodes import RayNodes
 from tests.sweeps import curves, kill_all, start, started, status, tiny_sweep, wait_for
 
@@ -58,3 +58,18 @@ def test_a_sweep_waits_while_no_node_is_there_and_says_so(cluster: RayNodes, tmp
     assert status("tiny", storage)["finished"] == 3
     assert sorted(json.loads(path.read_text())["attempt"] for path in storage.glob("trials/*/result.json"))[-1] == 2
     curves(storage)  # no point is there twice
+
+
+@pytest.mark.skipif(not namespaces_work(), reason="mount namespaces (unshare -m) need root")
+def test_a_later_node_without_the_storage_is_left_out_and_costs_no_trial(cluster: RayNodes, tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    join(cluster, cpus=1)
+    options = ("--storage", storage, "--address", cluster.gcs, "--set", "search.warmup_epochs=[0]")
+    process = start("run", tiny_sweep(tmp_path, epochs=400), *options)
+    wait_for(lambda: list(storage.glob("trials/*/checkpoint")))
+    late = join(cluster, cpus=1, prefix=without(storage))
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    assert output.count(f"node {late.address} is left out for 10 minutes: it does not see the sweep's files") == 1
+    told = status("tiny", storage)
+    assert (told["finished"], told["failed"]) == (3, 0)
