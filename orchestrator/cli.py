@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _function(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
     """What the command does: here, or where --address is a Jobs API the function of the same name that works through it."""
     name, address = options.command, getattr(options, "address", None)
-    joins = name in ("run", "resume") and not is_api(address)  # a cluster itself, at HOST:PORT
+    joins = name in ("run", "resume", "doctor") and not is_api(address)  # a cluster itself, at HOST:PORT
     if name in ("submit", "list_jobs") or (address and not joins):
         from orchestrator import job_commands
 
@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("file", metavar="FILE", nargs="?", help=FILE_HELP + "; without it nothing is known of the data")
     _spec_options(doctor)
     doctor.add_argument("--storage", metavar="FOLDER", help="where results are kept (default: ./runs)")
-    doctor.add_argument("--address", help="Ray cluster to look at (default: RAY_ADDRESS, else this machine alone)")
+    doctor.add_argument("--address", help="Ray cluster to look at, HOST:PORT or a dashboard, http://... (else this machine)")
 
     compare = command(
         "compare", "one method against every other: accuracy with a paired test over seeds, time", sweep=True, json=True

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from orchestrator.commands import say, spec_from
-from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_USER, SetupError, UserError
+from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
 from orchestrator.job_package import own_files, package, refuse_missing, shipped_settings
 from orchestrator.jobs import Job, Jobs, api_address
 from orchestrator.revision import source_revision
@@ -27,24 +27,17 @@ from orchestrator.spec_fields import SweepSpec
 
 COMMAND = ("python", "-m", "orchestrator.cli")
 SWEEP_FILE = "sweep.yaml"
+NOTHING: Mapping[str, str] = {}
 
 
 def submit(options: Namespace) -> int:
     """Begins a job that runs the sweep; of one that exists, what is left of it."""
-    from orchestrator.spec import ready_sweeps, sweep_text
-
     spec = spec_from(options)
     _refuse_local(spec)
-    own, text = own_files(spec), sweep_text(options.file)
     jobs = Jobs(api_address(options.address))
-    ready = options.file in ready_sweeps() and not Path(options.file).is_file()
-    arguments = ["run", options.file if ready else SWEEP_FILE]
-    for setting in (*options.set, *shipped_settings(own)):
-        arguments += ["--set", setting]
-    for option in ("name", "storage", "tracking_uri"):
-        if value := getattr(options, option):
-            arguments += [f"--{option.replace('_', '-')}", value]
-    return _begin(jobs, options, spec.name, spec.storage, arguments, own, {} if ready else {SWEEP_FILE: text})
+    own = own_files(spec)
+    arguments, texts = _shipped(options, own)
+    return _begin(jobs, options, spec.name, spec.storage, ["run", *arguments], own, texts)
 
 
 def resume(options: Namespace) -> int:
@@ -62,6 +55,26 @@ def resume(options: Namespace) -> int:
         print(_asked(jobs, last, [*arguments, "--dry-run"], answer_on_stderr=True), end="")
         return EXIT_DONE
     return _begin(jobs, options, last.sweep, last.storage, arguments, last.own, {})
+
+
+def doctor(options: Namespace) -> int:
+    """The doctor's checks on the cluster: of its nodes, and of what its head reaches."""
+    own: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    if options.file:
+        spec = spec_from(options)
+        _refuse_local(spec)
+        own = own_files(spec)
+        arguments, texts = _shipped(options, own)
+    elif options.storage:
+        arguments = ["--storage", options.storage]
+        arguments += ["--tracking-uri", options.tracking_uri] if options.tracking_uri else []
+    else:
+        raise UserError("doctor --address: must be told what to check on the cluster; give a sweep file, or --storage URI")
+    jobs = Jobs(api_address(options.address))
+    job, answer = _small_job(jobs, "doctor", ["doctor", *arguments, *_json(options)], "", own, texts)
+    print(answer, end="")
+    return EXIT_DONE if job.exit_code is None else job.exit_code
 
 
 def status(options: Namespace) -> int:
@@ -232,20 +245,51 @@ def _asked(jobs: Jobs, about: Job, arguments: list[str], answer_on_stderr: bool 
         SetupError: it failed; with its own words.
         UserError: it says that the input is wrong.
     """
-    command = shlex.join([*COMMAND, *arguments, *([] if "--storage" in arguments else ["--storage", about.storage])])
-    # A job has one log: errors are in it only when there is no answer, so that the answer is alone.
-    quiet = f'errors=$(mktemp); {command} 2>"$errors" || {{ code=$?; cat "$errors"; exit $code; }}; rm "$errors"'
-    id_ = f"{arguments[0]}-{about.sweep}-{secrets.token_hex(3)}"
-    width = {"COLUMNS": str(shutil.get_terminal_size().columns)}
-    with package({}, {}) as folder:
-        jobs.submit(id_, command if answer_on_stderr else quiet, folder, _who(about.storage), width)
-    job = jobs.wait(id_)
-    answer = jobs.log(id_)
-    jobs.delete(id_)
+    if "--storage" not in arguments:
+        arguments = [*arguments, "--storage", about.storage]
+    name = f"{arguments[0]}-{about.sweep}"
+    job, answer = _small_job(jobs, name, arguments, about.storage, answer_on_stderr=answer_on_stderr)
     if job.exit_code == EXIT_DONE:
         return answer
     told = answer.strip().removeprefix("drive-sweep: ") or job.problem
-    raise (UserError if job.exit_code == EXIT_USER else SetupError)(told)
+    raise (SetupError if job.exit_code == EXIT_ENVIRONMENT else UserError)(told)
+
+
+def _small_job(
+    jobs: Jobs,
+    name: str,
+    arguments: list[str],
+    storage: str,
+    own: Mapping[str, str] = NOTHING,
+    texts: Mapping[str, str] = NOTHING,
+    answer_on_stderr: bool = False,
+) -> tuple[Job, str]:
+    """A job that runs one command, as it ended, and what it printed; it is not kept on the cluster."""
+    command = shlex.join([*COMMAND, *arguments])
+    # A job has one log: errors are in it only when there is no answer, so that the answer is alone.
+    quiet = f'errors=$(mktemp); {command} 2>"$errors" || {{ code=$?; cat "$errors"; exit $code; }}; rm "$errors"'
+    id_ = f"{name}-{secrets.token_hex(3)}"
+    width = {"COLUMNS": str(shutil.get_terminal_size().columns)}
+    with package(texts, own) as folder:
+        jobs.submit(id_, command if answer_on_stderr else quiet, folder, _who(storage), width)
+    job = jobs.wait(id_)
+    answer = jobs.log(id_)
+    jobs.delete(id_)
+    return job, answer
+
+
+def _shipped(options: Namespace, own: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The sweep file and its options as arguments of a command on the cluster; the files to ship for them."""
+    from orchestrator.spec import ready_sweeps, sweep_text
+
+    ready = options.file in ready_sweeps() and not Path(options.file).is_file()
+    arguments = [options.file if ready else SWEEP_FILE]
+    for setting in (*options.set, *shipped_settings(own)):
+        arguments += ["--set", setting]
+    for option in ("name", "storage", "tracking_uri"):
+        if value := getattr(options, option):
+            arguments += [f"--{option.replace('_', '-')}", value]
+    return arguments, {} if ready else {SWEEP_FILE: sweep_text(options.file)}
 
 
 def _who(storage: str) -> dict[str, str]:

@@ -37,7 +37,7 @@ HEALTH = {  # dead after half a minute without an answer; the default takes a mi
     "RAY_health_check_timeout_ms": "5000",
     "RAY_health_check_failure_threshold": "4",
 }
-LONGER = ["--set", "training.epochs=12", "--set", "checkpoint_seconds=0"]  # so that faults meet trials that run
+LONGER = ["--set", "training.epochs=30", "--set", "checkpoint_seconds=0"]  # so that faults meet trials that run
 
 
 def main() -> None:
