@@ -137,6 +137,10 @@ def test_a_sweep_lives_on_a_cluster(cluster: RayNodes, tmp_path: Path) -> None:
         assert len(models(alone)) == len(by_itself)
         assert models(alone).items() <= models(shared).items()
 
+        answer = cluster_command("doctor", *submit[1:], "--json", expect=3)  # it finds that the GPUs do not exist
+        checked = [(check["check"], check["message"].split(":")[0]) for check in json.loads(answer.stdout) if check["ok"]]
+        assert all(("storage", f"node {node.address}") in checked for node in cluster.workers), checked
+
         answer = cluster_command(*submit, "--wait")
         assert "sweep 'slow' is finished; nothing to do" in answer.stdout
         assert "INFO" not in answer.stdout + answer.stderr
@@ -144,6 +148,8 @@ def test_a_sweep_lives_on_a_cluster(cluster: RayNodes, tmp_path: Path) -> None:
 
     answer = cluster_command("status", "slow", "--json")
     assert json.loads(answer.stdout)["finished"] == TRIALS
+    assert "test/accuracy" in cluster_command("report", "slow").stdout
+    assert "nothing to do" in cluster_command("logs", "slow", "-f").stdout
     listed = json.loads(cluster_command("list", "--json").stdout)
     assert [(one["sweep"], one["state"], one["exit_code"]) for one in listed] == [
         ("slow", "SUCCEEDED", 0),
