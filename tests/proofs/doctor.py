@@ -1,9 +1,9 @@
-"""Five broken set-ups, each real, and what the doctor says of them: the trouble, its place and the way out.
+"""Six broken set-ups, each real, and what the doctor says of them: the trouble, its place and the way out.
 
     python -m tests.proofs.doctor            needs root, for mount namespaces, and a package index, for an older Ray
 
 Shown: a node with another storage, a node whose storage is read-only, a node without data, a tracking server that is down, a
-cluster that runs an older Ray. Every one ends with exit 3 and is named with its node or address.
+key that the object store refuses, a cluster that runs an older Ray. Every one ends with exit 3 and is named with its node or address.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.broken_nodes import broken_cluster
 from tests.ray_nodes import free_ports
+from tests.s3 import BUCKET, object_store
 from tests.sweeps import descendants, drive_sweep, wait_for
 
 DEAD_SERVER = "http://127.0.0.1:9"
@@ -45,7 +46,19 @@ def main() -> None:
             show("tracking server down", one(checks, "tracking", DEAD_SERVER))
             assert all(check["ok"] for check in checks if broken.well.address in check["message"]), checks
             print(f"all of these in one call of {answer.seconds:.0f} s; the fourth node is well", flush=True)
+        bad_key(root)
         older_ray(root)
+
+
+def bad_key(root: Path) -> None:
+    """An object store that checks keys, asked with one that may do nothing, and with one that it has never seen."""
+    with object_store(root) as store, store.checking_keys() as nobody:
+        unknown = {"AWS_ACCESS_KEY_ID": "AKIAUNKNOWN", "AWS_SECRET_ACCESS_KEY": "x"}
+        for title, key in (("S3 key without rights", nobody), ("S3 key that is wrong", unknown)):
+            place = ["--storage", f"s3://{BUCKET}/runs", "--tracking-uri", DEAD_SERVER]
+            environment = store.environment | key
+            answer = drive_sweep("doctor", "digits", *place, "--json", expect=3, environment=environment)
+            show(title, one(json.loads(answer.stdout), "storage", f"s3://{BUCKET}/runs"))
 
 
 def older_ray(root: Path) -> None:
