@@ -3,7 +3,8 @@
     python -m tests.proofs.doctor            needs root, for mount namespaces, and a package index, for an older Ray
 
 Shown: a node with another storage, a node whose storage is read-only, a node without data, a tracking server that is down, a
-key that the object store refuses, a cluster that runs an older Ray. Every one ends with exit 3 and is named with its node or address.
+key that the object store refuses, a cluster that runs an older Ray. Every one ends with exit 3 and is named with its node or
+address.
 """
 
 from __future__ import annotations
