@@ -34,9 +34,9 @@ def submit(options: Namespace) -> int:
     """Begins a job that runs the sweep; of one that exists, what is left of it."""
     spec = spec_from(options)
     _refuse_local(spec)
-    jobs = Jobs(api_address(options.address))
     own = own_files(spec)
     arguments, texts = _shipped(options, own)
+    jobs = Jobs(api_address(options.address))
     return _begin(jobs, options, spec.name, spec.storage, ["run", *arguments], own, texts)
 
 

@@ -84,14 +84,14 @@ def test_the_command_reads_the_models_of_a_sweep(tmp_path: Path) -> None:
 
 
 def test_masks_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator.storage import LocalStorage, Storage
+    from orchestrator.storage import LocalStorage
 
     asked: list[str] = []
 
-    def read(storage: Storage, name: str) -> None:
+    def read(storage: LocalStorage, name: str) -> None:
         asked.append(name)
 
-    monkeypatch.setattr(Storage, "read", read)
+    monkeypatch.setattr(LocalStorage, "read", read)
     masks_of = masks_in(LocalStorage(str(tmp_path)))
     assert masks_of("k") is None
     assert masks_of("k") is None

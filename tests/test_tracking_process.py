@@ -136,7 +136,7 @@ import time
 from pathlib import Path
 from orchestrator.mirror import SweepOpening
 from orchestrator.mlflow_client import TrackingTarget
-from orchestrator.storage import 
+from orchestrator.storage import LocalStorage
 from orchestrator.tracking_process import TrackingProcess
 process = TrackingProcess({opening!r})
 process.start()
