@@ -12,6 +12,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,6 +21,7 @@ from typing import Any
 from orchestrator.choices import Choices
 from orchestrator.driver import Driver, initial_state, make_queue
 from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, SetupError
+from orchestrator.last_resort import LastResort
 from orchestrator.plan import Plan
 from orchestrator.progress import Screen, summary_line
 from orchestrator.projection import item_states, make_items, sweep_opening, sweep_status
@@ -30,6 +32,7 @@ from orchestrator.state import StateWriter, SweepFolder
 from orchestrator.storage import Storage
 from orchestrator.store import StageFolders, set_aside
 from orchestrator.tracking_process import TrackingProcess
+from trainables.failures import StorageError
 from trainables.node_data import PlannedData
 
 FLUSH_S = 120.0
@@ -60,13 +63,13 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
         SetupError: another driver runs this sweep, Ray cannot be reached, or GPUs were asked for that are not there.
     """
     folder = SweepFolder(storage, plan.spec.name)
-    with folder.held():
+    with LastResort() as last_resort, folder.held():
         for key in options.again:
             set_aside(storage, key)
-        return _run_held(folder, plan.without_results(options.again), spec_text, options)
+        return _run_held(folder, plan.without_results(options.again), spec_text, options, last_resort)
 
 
-def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptions) -> int:
+def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptions, last_resort: LastResort) -> int:
     """The sweep's life from its first file to its last line; no other driver works on it meanwhile."""
     queue = make_queue(plan, folder.storage, options.chosen)
     state = initial_state(plan, folder.read_state(), queue)
@@ -81,12 +84,12 @@ def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptio
                 folder=folder, state=state, writer=writer, tracking=tracking, items=make_items(plan), screen=screen, queue=queue
             )
             queue.on_change = driver.on_change
-            _note_signals(driver)
+            _note_signals(driver, last_resort)
             tracking.reconcile(item_states(plan, state, driver.items))
             folder.log(f"run: {summary_line(state)}")
             try:
                 if queue.trials:
-                    _run_on_ray(driver, plan, options)
+                    _run_on_ray(driver, plan, options, last_resort)
             finally:
                 driver.interrupt_running()
                 close_tracking(driver, plan)
@@ -96,7 +99,8 @@ def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptio
         tracking.close()
         writer.close()
         folder.storage.flush()
-        folder.clear_stop_requests()
+        with suppress(StorageError):  # the next run clears them too, and how this one ended counts more
+            folder.clear_stop_requests()
 
 
 def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
@@ -118,11 +122,11 @@ def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
     folder.storage.write_json(folder.file("trials.json"), record)
 
 
-def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
+def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions, last_resort: LastResort) -> None:
     """Ray's whole life within a sweep: start or join, run the stages, leave."""
     driver.screen.say("starting Ray")
     with ray_environment(), joined_cluster(options.address):
-        _note_signals(driver)  # ray.init() sets its own handler of SIGTERM
+        _note_signals(driver, last_resort)  # ray.init() sets its own handler of SIGTERM
         try:
             _run_stages(driver, plan, is_own(options.address))
         except InterruptedError:
@@ -226,11 +230,13 @@ def _settings(driver: Driver, plan: Plan, choices: Choices, data: PlannedData) -
     )
 
 
-def _note_signals(driver: Driver) -> None:
+def _note_signals(driver: Driver, last_resort: LastResort) -> None:
     """From now on SIGINT and SIGTERM ask for a clean stop; the second one no longer waits."""
 
     def note(number: int, frame: FrameType | None) -> None:
-        if driver.signal is not None:
+        if driver.signal is None:
+            last_resort.begin(number)
+        else:
             driver.stop_deadline = 0.0
         driver.signal = number
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,7 +116,7 @@ def test_trials_begin_anew_only_under_the_lock_of_their_driver(
     plan, again = make_plan(spec, storage), RunOptions(again=frozenset([first]))
     held: list[Plan] = []
 
-    def run_held(folder: SweepFolder, given: Plan, spec_text: str, options: RunOptions) -> int:
+    def run_held(folder: SweepFolder, given: Plan, spec_text: str, options: RunOptions, last_resort: object) -> int:
         with pytest.raises(SetupError, match="being run by another process"), folder.held():
             pass
         assert not storage.exists(trial_file(first, RESULT))
@@ -129,3 +131,24 @@ def test_trials_begin_anew_only_under_the_lock_of_their_driver(
     run_sweep(plan, "", storage, again)
     assert [trial.result for trial in held[0].trials if trial.key in (first, second)] == [None, {"revision": "earlier"}]
     assert [path.name for path in Path(storage.root, "trials/.aside").iterdir()] == [f"{first}-0"]
+
+
+def test_a_driver_that_hangs_ends_some_time_after_a_signal() -> None:
+    script = """
+import sys, time
+from orchestrator import last_resort
+last_resort.END_S = 0.5
+with last_resort.LastResort() as end:
+    end.begin(15)
+    time.sleep(float(sys.argv[1]))
+time.sleep(1)
+"""
+
+    def ended(work_s: float) -> tuple[int, str]:
+        done = subprocess.run([sys.executable, "-c", script, str(work_s)], capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    assert ended(0.0) == (0, "")
+    code, told = ended(60.0)
+    assert code == 128 + 15
+    assert "`resume` continues" in told
