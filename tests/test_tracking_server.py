@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,9 +24,10 @@ SECRETS = (PASSWORD.encode(), S3_SECRET.encode())
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
-    for parent in folder.parents[:2]:  # pytest keeps them to root; PostgreSQL runs as somebody else
-        parent.chmod(0o755)
-    folder.chmod(0o755)
+    for one in (folder, *folder.parents):  # pytest keeps them to root; PostgreSQL runs as somebody else
+        if one == Path(tempfile.gettempdir()):
+            break
+        one.chmod(0o755)
     with tracking_server(folder) as running:
         yield running
 
