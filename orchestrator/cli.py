@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError
 from orchestrator.ray_cluster import is_api
+from orchestrator.uris import refuse
 from trainables.failures import StorageError
 
 STORAGE_TROUBLES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; errors that a user can cause are a message, not a traceback."""
     options = _parser().parse_args(arguments)
     try:
+        for option in ("storage", "tracking_uri"):  # before one is sent anywhere or written into a file
+            refuse(f"--{option.replace('_', '-')}", getattr(options, option, None) or "", storage=option == "storage")
         return int(_function(options)(options))
     except BrokenPipeError:
         sys.stderr.close()

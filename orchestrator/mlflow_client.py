@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SetupError
+from orchestrator.uris import masked
 
 # What the user has set stays. Retries are ours: those of MLflow would block for two minutes without a word.
 SETTINGS = {
@@ -89,7 +90,7 @@ def connect(target: TrackingTarget) -> tuple[Any, str]:
             return client, str(client.create_experiment(target.experiment, artifact_location=target.artifact_root))
         if experiment.lifecycle_stage == "deleted":
             raise SetupError(
-                f"tracking.experiment: {target.experiment!r} was deleted at {target.uri}; bring it back with "
+                f"tracking.experiment: {target.experiment!r} was deleted at {masked(target.uri)}; bring it back with "
                 f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`, or give another name with "
                 "--set tracking.experiment=NAME"
             )
@@ -105,12 +106,13 @@ def tracking_problems(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        shown = masked(uri)  # that of the environment or of an older sweep may hold a login
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(uri, shown)
         way_out = "start it, or" if is_server(uri) else "repair it, or"
         if NO_LOGIN.search(reason):
             way_out = f"export the login that it asks for as {CREDENTIALS[0]} and {CREDENTIALS[1]}, or"
         raise SetupError(
-            f"tracking {uri} cannot be used: {reason[:300]}; {way_out} give another with --tracking-uri. The trials' "
+            f"tracking {shown} cannot be used: {reason[:300]}; {way_out} give another with --tracking-uri. The trials' "
             "folders hold everything; `drive-sweep sync NAME` brings MLflow up to date later"
         ) from error
 

@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from orchestrator.errors import UserError
 from orchestrator.object_troubles import told
 from orchestrator.storage import Storage
+from orchestrator.uris import refuse
 from trainables.failures import StorageError
 
-OPTIONS = ("endpoint_override", "scheme", "region")
 LOOK_S = 2.0  # between two looks for a file that is waited for
 APPEND_S = 5.0  # between two writes of a text that grows
 CONNECT_S = 5.0
@@ -254,22 +253,12 @@ def object_storage(uri: str) -> ObjectStorage:
     AWS_ENDPOINT_URL, AWS_REGION or AWS_DEFAULT_REGION; the region of a bucket on AWS is asked for where nothing tells it.
 
     Raises:
-        UserError: the URI is none of these forms, or holds a password.
+        UserError: the URI is none of these forms, or holds a login.
         StorageError: the region had to be asked for, and nobody answers.
     """
+    refuse("storage", uri, storage=True)
     parts = urlsplit(uri)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    _, at, bucket = parts.netloc.rpartition("@")
-    if at:
-        raise UserError(
-            f"storage: {parts.scheme}://...@{bucket}{parts.path} holds a key, and a storage's name is written into files and "
-            "logs; leave it out and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
-    if parts.scheme not in ("s3", "gs") or not parts.netloc:
-        raise UserError(f"storage: {uri!r} is neither a folder nor s3://BUCKET/PREFIX or gs://BUCKET/PREFIX")
-    unknown = sorted(set(options) - set(OPTIONS))
-    if unknown:
-        raise UserError(f"storage: option {unknown[0]!r} after '?' in the URI is none of {', '.join(OPTIONS)}")
     storage = ObjectStorage(uri, _endpoint(parts.scheme, options), options.get("region"))
     if storage.region is None:
         storage.region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.spec_fields import NOT_SEARCHED, SEARCHABLE, SweepSpec, keys
-from orchestrator.spec_values import LOGIN, Says
+from orchestrator.spec_values import Says
+from orchestrator.uris import STORAGE_RULE, masked, mistake, storage_mistake
 from orchestrator.yaml_lines import Path
 
 OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
@@ -102,7 +103,7 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "nothing", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        value = LOGIN.sub("...@", value)
+        value = masked(value)
     short = reprlib.Repr()
     short.maxstring = short.maxother = 60
     return short.repr(value)
@@ -209,8 +210,8 @@ def _way_out(rule: Rule, value: Any, path: Path) -> str:
         return advice
     if rule.kind is str and isinstance(value, int | float):
         return f"write '{value}' in quotes"
-    if isinstance(value, str) and LOGIN.search(value):
-        return f"write {LOGIN.sub('', value)}"
+    if isinstance(value, str) and (advice := storage_mistake(value) if rule.words == STORAGE_RULE else mistake(value)):
+        return advice
     if key == "name" and isinstance(value, str) and (name := re.sub(r"[^A-Za-z0-9._-]+", "-", value).lstrip("._-")[:100]):
         return f"write {name}"
     if key == "dataset" and isinstance(value, str):

@@ -32,6 +32,7 @@ from orchestrator.spec_values import (
     Part,
     Says,
     SourceName,
+    StorageUri,
     Text,
     Uri,
     Whole,
@@ -282,7 +283,7 @@ class SweepSpec(TrialPart):
     baseline: Literal["dense", "none"] = Field(default="dense", description="Whether one dense trial per seed is added.")
     resources: Resources = Field(default=Resources(), description="What one trial reserves.")
     retries: Retries = Field(default=Retries(), description="How often a trial is tried again, by kind of failure.")
-    storage: Uri = Field(
+    storage: StorageUri = Field(
         default="./runs", description="Folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX that holds trials, warm-ups and sweeps."
     )
     tracking: Tracking = Field(default=Tracking(), description="Where MLflow runs go.")

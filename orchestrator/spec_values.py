@@ -6,7 +6,6 @@ Read by: spec_fields.py, method_fields.py, spec_errors.py, axes.py.
 from __future__ import annotations
 
 import math
-import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, Strict, WithJsonSchema
 
+from orchestrator.uris import ANY_RULE, STORAGE_RULE, mistake, storage_mistake
 from trainables.config import DatasetConfig, Loss, Model, TrialConfig
 from trainables.method_config import Method
 from trainables.user_code import PREFIX, REFERENCE
@@ -22,7 +22,6 @@ from trainables.user_code import PREFIX, REFERENCE
 DatasetName = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder", "tiny_imagenet", "imagenet"]
 DEFAULT = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet")
 METHODS = list(typing.get_args(Method))
-LOGIN = re.compile(r"(?<=://)(?!anonymous@)[^/?#]*@")  # user, or user and password, of a URI
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +41,13 @@ def _ascending(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return values
 
 
-def _no_login(uri: str) -> str:
-    if LOGIN.search(uri):
-        raise ValueError("holds a login")
-    return uri
+def _may_be_written(mistake: Callable[[str], str]) -> AfterValidator:
+    def check(uri: str) -> str:
+        if mistake(uri):
+            raise ValueError("may not be written down")
+        return uri
+
+    return AfterValidator(check)
 
 
 def no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -59,9 +61,8 @@ Positive = Annotated[int, Ge(1), BeforeValidator(_whole)]
 ImageSize = Annotated[int, Ge(8), BeforeValidator(_whole)]
 Limit = Annotated[int, Ge(10), BeforeValidator(_whole)]
 Text = Annotated[str, Field(min_length=1)]
-Uri = Annotated[  # kept in the sweep's folder, shown in logs and in MLflow
-    Text, AfterValidator(_no_login), Says("a folder or a URI without a login in it (that comes from the environment)")
-]
+Uri = Annotated[Text, _may_be_written(mistake), Says(ANY_RULE)]
+StorageUri = Annotated[Text, _may_be_written(storage_mistake), Says(STORAGE_RULE)]
 Methods = Annotated[
     tuple[Method, ...],
     Strict(False),

@@ -275,8 +275,8 @@ WRONG_FILES = {
         "name: x\nmodel: convnet\ndataset: {name: digits}\nstorage: s3://key:secret@team/sweeps\n"
         "tracking: {uri: 'http://me:secret@mlflow:5000'}\n",
         [
-            "s.yaml:4: storage must be a folder or a URI without a login in it (that comes from the environment), "
-            "got 's3://...@team/sweeps'; write s3://team/sweeps",
+            "s.yaml:4: storage must be a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX without a login in it (that "
+            "comes from the environment), got 's3://...@team/sweeps'; write s3://team/sweeps",
             "s.yaml:5: tracking.uri must be a folder or a URI without a login in it (that comes from the environment), "
             "got 'http://...@mlflow:5000'; write http://mlflow:5000",
         ],

@@ -369,10 +369,13 @@ def test_the_uri_may_tell_where_the_store_is(store: ObjectStore, s3: ObjectStora
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("s3://me:password@bucket/runs", r"s3://\.\.\.@bucket/runs holds a key.* set AWS_ACCESS_KEY_ID"),
-        ("s3://bucket/runs?acces_key=password", "option 'acces_key' .* is none of endpoint_override, scheme, region"),
-        ("ftp://bucket/runs", "neither a folder nor s3://BUCKET/PREFIX"),
-        ("s3:///runs", "neither a folder nor s3://BUCKET/PREFIX"),
+        ("s3://me:password@bucket/runs", r"got 's3://\.\.\.@bucket/runs'; write s3://bucket/runs"),
+        (
+            "s3://bucket/runs?acces_key=password",
+            r"got 's3://bucket/runs\?\.\.\.'; remove 'acces_key' after '\?', where only endpoint_override, scheme, region",
+        ),
+        ("ftp://bucket/runs", "storage: must be a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX without"),
+        ("s3:///runs", "must be a folder, s3://BUCKET/PREFIX or gs"),
     ],
 )
 def test_a_uri_that_is_no_storage_is_refused_without_telling_its_key(uri: str, said: str) -> None:
