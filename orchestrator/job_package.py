@@ -11,6 +11,7 @@ Data, results and all else in the user's folder stay here. Knows no Ray. Read by
 from __future__ import annotations
 
 import ast
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -94,7 +95,9 @@ def own_files(spec: SweepSpec) -> dict[str, str]:
 
 def shipped_settings(own: Mapping[str, str]) -> list[str]:
     """Options of `run` that name the places of own files in the package, in place of those on this machine."""
-    weights = [f"initial_weights={SHIPPED}{place}" for place in own if place.startswith("weights/")]
+    weights = [
+        f"initial_weights={json.dumps(SHIPPED + place, ensure_ascii=False)}" for place in own if place.startswith("weights/")
+    ]
     return ([f"modules_path={SHIPPED}{OWN}"] if len(own) > len(weights) else []) + weights
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.axes import expand
 from orchestrator.errors import UserError
 from orchestrator.job_package import CODE, own_files, package, shipped_settings
 from orchestrator.jobs import api_address, own_output
 from orchestrator.revision import source_revision
 from orchestrator.spec import load_spec
 from tests.sweeps import drive_sweep, tiny_sweep
+from trainables.failures import SettingError
 
 SHARED = ("--storage", "/shared/sweeps", "--tracking-uri", "http://mlflow:5000")
 
@@ -72,20 +74,37 @@ def test_shipped_files_are_found_beside_the_code_of_every_node(modules: Path) ->
     """The package is unpacked anywhere; the settings that go along name no folder of the machine that sent it."""
     own = own_files(load_spec("digits", own_sweep(modules)))
     settings = [*own_sweep(modules)[:2], *shipped_settings(own)]
-    assert settings[2:] == ["modules_path=shipped:own", "initial_weights=shipped:weights/dense.pt"]
+    assert settings[2:] == ["modules_path=shipped:own", 'initial_weights="shipped:weights/dense.pt"']
     script = f"""
 from orchestrator.axes import expand
 from orchestrator.spec import load_spec, resolved, spec_from_resolved
 spec = load_spec("digits", {settings!r})
 spec = spec_from_resolved(resolved(spec))  # as `resume` reads it
-print(*sorted(spec.own_files().digested(expand(spec)).digests))
+own = spec.own_files()
+print(*sorted(own.digested(expand(spec)).digests), own.missing(expand(spec)[0]))
 """
     with package({}, own) as folder:
         for source in modules.iterdir():
             source.rename(source.with_name(f"gone-{source.name}"))
         assert printed_in(folder, script) == "initial_weights module:losses.focal module:nets.wide.net"
+        (folder / "weights").rename(folder / "gone")
+        assert "initial_weights: weights/dense.pt is a file that the sweep was submitted with" in printed_in(folder, script)
+        (folder / "gone").rename(folder / "weights")
         (folder / "own/losses.py").unlink()
         assert "module:losses.focal must be a function of a Python file in shipped:own" in printed_in(folder, script)
+
+
+def test_weights_may_have_any_name(tmp_path: Path) -> None:
+    (tmp_path / "my model #1: ü😀.pt").write_text("w")
+    own = own_files(load_spec("digits", [f"initial_weights='{tmp_path}/my model #1: ü😀.pt'"]))
+    assert load_spec("digits", shipped_settings(own)).initial_weights == "shipped:weights/my model #1: ü😀.pt"
+
+
+@pytest.mark.parametrize("setting", ["model={module: nets.net}", "initial_weights=shipped:weights/dense.pt"])
+def test_files_that_only_jobs_have_are_told_with_how_to_go_on(tmp_path: Path, setting: str) -> None:
+    spec = load_spec("digits", ["modules_path=shipped:own", setting])
+    with pytest.raises(SettingError, match=r"which only its jobs on the cluster have; `drive-sweep resume NAME --address"):
+        spec.own_files().digested(expand(spec))
 
 
 def printed_in(folder: Path, script: str) -> str:

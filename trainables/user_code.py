@@ -29,6 +29,10 @@ WEIGHTS = "initial_weights"
 SHIPPED = (
     "shipped:"  # begins a path below the folder that a job brings to every node; where that lies differs from node to node
 )
+NOT_BROUGHT = (
+    "is a file that the sweep was submitted with, which only its jobs on the cluster have; "
+    "`drive-sweep resume NAME --address http://HEAD:8265` goes on there, `drive-sweep run FILE` goes on here"
+)
 RESERVED = {*sys.stdlib_module_names, "__main__", "orchestrator", "trainables"}
 
 _sources: dict[str, bytes] = {}  # module -> the text that was executed; a worker is reused from stage to stage
@@ -85,7 +89,7 @@ class OwnFiles:
     def missing(self, config: TrialConfig) -> str:
         """What this machine lacks of the trial's own files; empty if they are all there."""
         for place, name in own_parts(config).items():
-            if name == WEIGHTS and not os.access(str(self.initial_weights), os.R_OK):
+            if name == WEIGHTS and not os.access(on_this_node(str(self.initial_weights)), os.R_OK):
                 return f"{WEIGHTS}: no file {self.initial_weights!r} that can be read"
             if name != WEIGHTS:
                 try:
@@ -139,6 +143,11 @@ def on_this_node(path: str) -> str:
     return str(Path(__file__).absolute().parent.parent / path.removeprefix(SHIPPED))
 
 
+def not_brought(path: str) -> bool:
+    """Whether a path is that of a shipped file on a machine to which no job brought any."""
+    return path.startswith(SHIPPED) and not Path(on_this_node(path)).exists()
+
+
 def function_of(reference: str) -> Callable[..., Any]:
     """The function, from its module as `OwnFiles.activate` imported it."""
     module, function = split(reference)
@@ -176,6 +185,8 @@ def source_file(place: str, reference: str, modules_path: str) -> Path:
         got = f"a package; name the file in it: {module}.FILE.{function}"
     else:
         got = "no such file; correct it, or set modules_path to its folder"
+    if not_brought(modules_path):
+        raise SettingError(f"{place}: {reference} {NOT_BROUGHT}")
     rule = f"be a function of a Python file in {modules_path} or in an installed package"
     raise SettingError(f"{place}: {reference} must {rule}, got {got}")
 
@@ -228,6 +239,8 @@ def sha256(content: bytes) -> str:
 
 
 def unreadable_weights(file: str, error: OSError) -> SettingError:
+    if not_brought(file):
+        return SettingError(f"initial_weights: {file.removeprefix(SHIPPED)} {NOT_BROUGHT}")
     return SettingError(f"initial_weights must be a file that can be read, got {file!r}: {error.strerror}; correct the path")
 
 
