@@ -6,11 +6,9 @@ that a storage which this machine does not see needs no second reader. Read by: 
 
 from __future__ import annotations
 
-import getpass
 import json
 import secrets
 import shlex
-import shutil
 import sys
 import time
 from argparse import Namespace
@@ -22,12 +20,10 @@ from orchestrator.commands import say, spec_from
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
 from orchestrator.job_package import own_files, package, refuse_missing, shipped_settings
 from orchestrator.jobs import Job, Jobs, api_address
-from orchestrator.revision import source_revision
+from orchestrator.small_jobs import COMMAND, NOTHING, small_job, who
 from orchestrator.spec_fields import SweepSpec
 
-COMMAND = ("python", "-m", "orchestrator.cli")
 SWEEP_FILE = "sweep.yaml"
-NOTHING: Mapping[str, str] = {}
 
 
 def submit(options: Namespace) -> int:
@@ -52,7 +48,7 @@ def resume(options: Namespace) -> int:
     for option in ("from_scratch", "quiet"):
         arguments += [f"--{option.replace('_', '-')}"] if getattr(options, option) else []
     if options.dry_run:
-        print(_asked(jobs, last, [*arguments, "--dry-run"], answer_on_stderr=True), end="")
+        print(_asked(jobs, last, [*arguments, "--dry-run"], last.own, answer_on_stderr=True), end="")
         return EXIT_DONE
     return _begin(jobs, options, last.sweep, last.storage, arguments, last.own, {})
 
@@ -72,9 +68,11 @@ def doctor(options: Namespace) -> int:
     else:
         raise UserError("doctor --address: must be told what to check on the cluster; give a sweep file, or --storage URI")
     jobs = Jobs(api_address(options.address))
-    job, answer = _small_job(jobs, "doctor", ["doctor", *arguments, *_json(options)], "", own, texts)
-    print(answer, end="")
-    return EXIT_DONE if job.exit_code is None else job.exit_code
+    answer = small_job(jobs, "doctor", ["doctor", *arguments, *_json(options)], "", own, texts)
+    if not answer.text:
+        raise answer.failure()
+    print(answer.text, end="")
+    return answer.job.exit_code or EXIT_DONE
 
 
 def status(options: Namespace) -> int:
@@ -192,7 +190,7 @@ def _begin(
                 f"to watch it: drive-sweep logs {sweep} --address {jobs.address} -f; `drive-sweep stop` ends it"
             )
     id_ = f"{sweep}-{secrets.token_hex(3)}"
-    metadata = {"drive.sweep": sweep, "drive.own": json.dumps(dict(own))} | _who(storage)
+    metadata = {"drive.sweep": sweep, "drive.own": json.dumps(dict(own))} | who(storage)
     with package(texts, own) as folder:
         jobs.submit(id_, f"exec {shlex.join([*COMMAND, *arguments])}", folder, metadata, {})
     say(f"submitted job {id_} to {jobs.address}; it goes on without this machine")
@@ -234,11 +232,16 @@ def _newest(jobs: Jobs, options: Namespace) -> Job:
     if not found:
         known = ", ".join(sorted({job.sweep for job in jobs.all()})) or "none"
         where = f" with storage {options.storage}" if options.storage else ""
-        raise UserError(f"no job of a sweep {options.name!r}{where} at {jobs.address}; sweeps there: {known}")
+        raise UserError(
+            f"no job of a sweep {options.name!r}{where} at {jobs.address}; sweeps there: {known}. A head that was started anew "
+            "knows no earlier jobs: `drive-sweep submit FILE` continues a sweep from its storage"
+        )
     return found[0]
 
 
-def _asked(jobs: Jobs, about: Job, arguments: list[str], answer_on_stderr: bool = False) -> str:
+def _asked(
+    jobs: Jobs, about: Job, arguments: list[str], own: Mapping[str, str] = NOTHING, answer_on_stderr: bool = False
+) -> str:
     """What a command prints that is run as a small job on the cluster, on the storage of another job's sweep.
 
     Raises:
@@ -248,34 +251,10 @@ def _asked(jobs: Jobs, about: Job, arguments: list[str], answer_on_stderr: bool 
     if "--storage" not in arguments:
         arguments = [*arguments, "--storage", about.storage]
     name = f"{arguments[0]}-{about.sweep}"
-    job, answer = _small_job(jobs, name, arguments, about.storage, answer_on_stderr=answer_on_stderr)
-    if job.exit_code == EXIT_DONE:
-        return answer
-    told = answer.strip().removeprefix("drive-sweep: ") or job.problem
-    raise (SetupError if job.exit_code == EXIT_ENVIRONMENT else UserError)(told)
-
-
-def _small_job(
-    jobs: Jobs,
-    name: str,
-    arguments: list[str],
-    storage: str,
-    own: Mapping[str, str] = NOTHING,
-    texts: Mapping[str, str] = NOTHING,
-    answer_on_stderr: bool = False,
-) -> tuple[Job, str]:
-    """A job that runs one command, as it ended, and what it printed; it is not kept on the cluster."""
-    command = shlex.join([*COMMAND, *arguments])
-    # A job has one log: errors are in it only when there is no answer, so that the answer is alone.
-    quiet = f'errors=$(mktemp); {command} 2>"$errors" || {{ code=$?; cat "$errors"; exit $code; }}; rm "$errors"'
-    id_ = f"{name}-{secrets.token_hex(3)}"
-    width = {"COLUMNS": str(shutil.get_terminal_size().columns)}
-    with package(texts, own) as folder:
-        jobs.submit(id_, command if answer_on_stderr else quiet, folder, _who(storage), width)
-    job = jobs.wait(id_)
-    answer = jobs.log(id_)
-    jobs.delete(id_)
-    return job, answer
+    answer = small_job(jobs, name, arguments, about.storage, own, answer_on_stderr=answer_on_stderr)
+    if answer.job.exit_code != EXIT_DONE:
+        raise answer.failure()
+    return answer.text
 
 
 def _shipped(options: Namespace, own: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -290,10 +269,6 @@ def _shipped(options: Namespace, own: Mapping[str, str]) -> tuple[list[str], dic
         if value := getattr(options, option):
             arguments += [f"--{option.replace('_', '-')}", value]
     return arguments, {} if ready else {SWEEP_FILE: sweep_text(options.file)}
-
-
-def _who(storage: str) -> dict[str, str]:
-    return {"drive.storage": storage, "drive.revision": source_revision(), "drive.user": getpass.getuser()}
 
 
 def _facts(job: Job) -> dict[str, Any]:

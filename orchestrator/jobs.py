@@ -1,7 +1,7 @@
 """Sweeps as jobs of a cluster, over Ray's Jobs API: what runs there, what it prints, how it ends.
 
 An address is that of the dashboard, http(s)://HEAD:8265. Every call raises SetupError where the cluster cannot be reached or
-does not let us in. Ray is imported when the first call needs it. Read by: job_commands.py.
+does not let us in. Ray is imported when the first call needs it. Read by: job_commands.py, small_jobs.py.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import json
 import logging
 import os
 import re
-import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
-from orchestrator.ray_cluster import is_api
+from orchestrator.ray_cluster import is_api, refuse_silent
+from orchestrator.uris import same_place
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -31,7 +31,8 @@ EXIT_STOPPED = 143  # Ray does not keep the exit code of a job that was asked to
 STOP_S = 30  # a driver that was asked to stop leaves within 20 s, also on a busy machine
 STOP_SETTINGS = {"RAY_JOB_STOP_SIGNAL": "SIGTERM", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}
 POLL_S = 0.5
-PATIENCE_S = 60.0
+PATIENCE_S = 60.0  # for a cluster that does not answer
+QUIET_S = 60.0  # without output; a connection whose other end is gone is quiet too
 HEAD = re.compile(r"\A.*?^Running entrypoint for job [^\n]*\n", re.DOTALL | re.MULTILINE)  # Ray's, above what the job prints
 RAY_LINE = re.compile(
     r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\tINFO |\[\d{4}-\d\d-\d\d [\d:,]+ [IWE] \d+ \d+\]).*\n", re.MULTILINE
@@ -51,6 +52,10 @@ def api_address(given: str | None) -> str:
             f"--address: must be the cluster's dashboard, got {got}; give --address http://HEAD:8265, or set "
             "RAY_API_SERVER_ADDRESS"
         )
+    try:
+        _ = urlsplit(named).port
+    except ValueError as error:
+        raise UserError(f"--address: must be the cluster's dashboard, got {named!r}: {error}; correct its port") from error
     return named.rstrip("/")
 
 
@@ -90,7 +95,11 @@ class Jobs:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        _refuse_dead(address)
+        parts = urlsplit(address)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        refuse_silent(
+            str(parts.hostname), port, address, "give the dashboard of a running head with --address http://HEAD:8265"
+        )
         _use_token()
         with self._refusals():
             self.client = _client(address)
@@ -106,7 +115,7 @@ class Jobs:
     def of_sweep(self, name: str, storage: str | None = None) -> list[Job]:
         """The jobs of one sweep, newest first; `name` may also be the id of one job."""
         jobs = [job for job in self.all() if name in (job.sweep, job.id)]
-        return [job for job in jobs if storage in (None, job.storage)]
+        return [job for job in jobs if storage is None or same_place(storage, job.storage)]
 
     def job(self, id_: str) -> Job:
         with self._refusals():
@@ -122,14 +131,14 @@ class Jobs:
         """Asks the job to stop, and returns it when it has ended."""
         with self._refusals():
             self.client.stop_job(id_)
-        return self.wait(id_, STOP_S + PATIENCE_S)
+        return self.wait(id_, STOP_S + PATIENCE_S, "`drive-sweep list` tells how it stands")
 
-    def wait(self, id_: str, patience_s: float = PATIENCE_S) -> Job:
+    def wait(self, id_: str, patience_s: float, way_out: str) -> Job:
         """The job when it has ended. Raises SetupError if it does not in this time."""
         deadline = time.monotonic() + patience_s
         while (job := self.job(id_)).active:
             if time.monotonic() > deadline:
-                raise SetupError(f"job {id_} has not ended within {patience_s:.0f} s; `drive-sweep list` tells how it stands")
+                raise SetupError(f"job {id_} has not ended within {patience_s:.0f} s; {way_out}")
             time.sleep(POLL_S)
         return job
 
@@ -141,7 +150,6 @@ class Jobs:
     def follow(self, id_: str, emit: Callable[[str], object]) -> Job:
         """Hands on what the job's command prints, from its beginning, until it ends; over a lost connection too."""
         told = 0
-        in_touch = time.monotonic()
 
         def tell(text: str) -> None:
             nonlocal told
@@ -151,28 +159,36 @@ class Jobs:
                 told = len(output)
 
         async def tail() -> None:
-            nonlocal in_touch
             text = ""
-            async for chunk in self.client.tail_job_logs(id_):
-                text, in_touch = text + chunk, time.monotonic()
-                tell(text[: text.rfind("\n") + 1])  # whether a line is Ray's is known at its end
+            async with aclosing(self.client.tail_job_logs(id_)) as chunks:
+                while (chunk := await asyncio.wait_for(anext(chunks, None), QUIET_S)) is not None:
+                    text += chunk
+                    tell(text[: text.rfind("\n") + 1])  # whether a line is Ray's is known at its end
             tell(text)
 
+        lost_at: float | None = None
         while True:
-            lost: Exception | None = None
-            try:
+            with suppress(*_troubles()):  # the job's state tells whether there is more to come; all output comes again then
                 asyncio.run(tail())
-            except _troubles() as error:
-                lost = error
             try:
                 job = self.job(id_)
                 if not job.active:
+                    with self._refusals():
+                        tell(self.client.get_job_logs(id_))
                     return job
-                in_touch = time.monotonic() if lost is None else in_touch
+                lost_at = None
             except SetupError:
-                if time.monotonic() - in_touch > PATIENCE_S:
+                lost_at = lost_at or time.monotonic()
+                if time.monotonic() - lost_at > PATIENCE_S:
                     raise
             time.sleep(POLL_S)
+
+    def discard(self, id_: str) -> None:
+        """Ends the job if it runs, and removes it; left as it is where the cluster does not do that."""
+        with suppress(SetupError):
+            if self.job(id_).active:
+                self.stop(id_)
+            self.delete(id_)
 
     def delete(self, id_: str) -> None:
         with self._refusals():
@@ -249,19 +265,6 @@ def _refuse_other_version(client: Any, address: str) -> None:
         raise SetupError(
             f"the cluster at {address} runs Ray {there}, this machine has {ray.__version__}; install the same version on both"
         )
-
-
-def _refuse_dead(address: str) -> None:
-    """Raises SetupError if nothing listens there; Ray itself would try for minutes."""
-    parts = urlsplit(address)
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((str(parts.hostname), port), timeout=5).close()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SetupError(
-            f"nothing answers at {address}: {reason}; give the dashboard of a running head with --address http://HEAD:8265"
-        ) from error
 
 
 def _use_token() -> None:

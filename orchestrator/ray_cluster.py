@@ -111,13 +111,17 @@ def _refuse_dead_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not port.isdigit() or "/" in host:
         return
+    way_out = "give the address of a running head with --address or RAY_ADDRESS, or neither for a local Ray"
+    refuse_silent(host, int(port), f"the Ray cluster's address {address}", way_out)
+
+
+def refuse_silent(host: str, port: int, place: str, way_out: str) -> None:
+    """Raises SetupError if nothing listens at this port."""
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        raise SetupError(
-            f"nothing answers at the Ray cluster's address {address}: {error.strerror or error}; "
-            "give the address of a running head with --address or RAY_ADDRESS, or neither for a local Ray"
-        ) from error
+        socket.create_connection((host, port), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SetupError(f"nothing answers at {place}: {reason}; {way_out}") from error
 
 
 def refuse_too_small_machine(cpus: float, gpus: float) -> None:
