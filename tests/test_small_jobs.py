@@ -182,7 +182,9 @@ def test_a_connection_whose_other_end_is_gone_does_not_block(api: JobsApi, monke
     api.put("open-1", "first\n", **{"drive.sweep": "open"})
     api.silent = True
     end_later(api, "open-1", 1, "last\n")
+    begun = time.monotonic()
     told, job = followed(api, "open-1")
+    assert time.monotonic() - begun < 30  # the connection itself ends after 60 s
     assert (told, job.exit_code) == ("first\nlast\n", 0)
 
 
