@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from orchestrator.progress import Screen
 from orchestrator.run_records import Item
 from orchestrator.stages import ACTIVE_STATES, Entry, StageQueue
 from orchestrator.state import StateWriter, SweepFolder, SweepState, TrialStatus, WarmupStatus
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, try_for
 from orchestrator.store import newest_attempt
 from orchestrator.tracking_process import TrackingProcess
 from trainables.failures import StorageError
@@ -105,8 +104,8 @@ class Driver:
             self.queue.stopping = True
             self.stop_deadline = time.monotonic() + self.stop_grace_s
             self._log("stopping: waiting for checkpoints")
-            with suppress(OSError):  # without the file the stages are cut off when the grace ends
-                self.folder.request_stop()
+            # Without the file the stages are cut off when the grace ends.
+            try_for(self.stop_grace_s / 2, self.folder.request_stop)
 
     def take_tracking_news(self) -> None:
         """Copies what the tracking thread knows into the state."""

@@ -2,7 +2,13 @@
 
 A lock ends with its process. Object stores have none, nor do some NFS; there a claim is a file that its holder writes anew
 every RENEW_S, and it counts as long as a driver that writes its state does. Of several that claim at once the last one to
-write wins: each looks, writes, waits longer than a look and a write may take, and reads back whose claim it is.
+write wins: each looks, writes, waits longer than a look and a write may take, and reads back whose claim it is. A write that
+took longer may have landed on the claim of one who has the right by now: he puts his own back, once, and the late one waits for
+that before he goes on.
+
+What a claim cannot do: a holder that was silent for DEAD_AFTER_S and is then heard of again drives beside his successor until
+he looks, RENEW_S or one request of the store later; trials are kept apart by their attempts meanwhile (store.py). Clocks of
+hosts that differ by about DEAD_AFTER_S make a living driver look dead.
 Read by: state.py.
 """
 
@@ -15,14 +21,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from orchestrator.errors import EXIT_ENVIRONMENT
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, try_for
 from trainables.failures import StorageError
 
 CLAIM_S = 2.0
 RENEW_S = 10.0
+DEAD_AFTER_S = 30.0  # without a heartbeat, for a driver whose process cannot be seen from here
+GIVE_BACK_S = 3.0  # for each of two steps, where the storage hangs
 TRIES = 5
 
 Driver = dict[str, Any]  # what identifies a driver, with its host, process and heartbeat
@@ -63,6 +71,7 @@ class _Claim:
         self.this_driver = this_driver
         self.alive = alive
         self.owner = secrets.token_hex(8)
+        self.heard_of = 0.0  # Unix time of the newest heartbeat that was written
         self.ended = threading.Event()
         self.renewal = threading.Thread(target=self._renew, name="claim", daemon=True)
 
@@ -73,9 +82,14 @@ class _Claim:
         self.renewal.start()
 
     def give_back(self) -> None:
+        """A claim that cannot be removed now runs out."""
         self.ended.set()
-        self.renewal.join()
-        with suppress(StorageError):  # then it runs out
+        self.renewal.join(GIVE_BACK_S)
+        if not self.renewal.is_alive():  # else its writing would land after the removal
+            try_for(GIVE_BACK_S, self._remove)
+
+    def _remove(self) -> None:
+        if self._other() is None:
             self.storage.remove(self.name)
 
     def _write_unless_held(self) -> None:
@@ -86,6 +100,7 @@ class _Claim:
             self._write()
             if time.monotonic() - begun < CLAIM_S:
                 return
+            time.sleep(RENEW_S + CLAIM_S)  # until a holder whose claim this replaced has put it back
         raise StorageError(
             f"storage {self.storage.root} takes longer than {CLAIM_S:g} s to read and write {self.name}; try again"
         )
@@ -101,19 +116,37 @@ class _Claim:
         return claim if claim and claim["owner"] != self.owner else None
 
     def _write(self) -> None:
-        self.storage.write_json(self.name, self.this_driver() | {"owner": self.owner})
+        driver = self.this_driver()
+        self.storage.write_json(self.name, driver | {"owner": self.owner})
+        self.heard_of = float(driver["heartbeat"])
 
     def _renew(self) -> None:
-        """Ends this process if it was silent for so long that another one has taken over: it must write nothing more."""
+        """Ends this process if another one has taken over: it must write nothing more."""
+        disputed = False
         while not self.ended.wait(RENEW_S):
             with suppress(StorageError):  # the next time may be in time
                 other = self._other()
-                if other:
-                    print(
-                        f"drive-sweep: process {other['pid']} on {other['host']} has taken the sweep over while this one "
-                        "could not be heard of; this one ends",
-                        file=sys.stderr,
-                        flush=True,
-                    )
-                    os._exit(EXIT_ENVIRONMENT)
+                if other and (disputed or self._was_silent(self.heard_of)):
+                    _end(other)
+                disputed = other is not None  # by a write that was late: its writer gives way once ours is back
+                before = self.heard_of
                 self._write()
+                if self._was_silent(before):  # what was read before the writing may have changed since
+                    self.ended.wait(RENEW_S + CLAIM_S)
+                    other = self._other()
+                    if other:
+                        _end(other)
+
+    def _was_silent(self, heard_of: float) -> bool:
+        """Whether somebody may rightly have taken over."""
+        return time.time() - heard_of >= DEAD_AFTER_S
+
+
+def _end(other: Driver) -> NoReturn:
+    print(
+        f"drive-sweep: process {other['pid']} on {other['host']} has taken the sweep over while this one "
+        "could not be heard of; this one ends",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(EXIT_ENVIRONMENT)

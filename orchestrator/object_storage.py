@@ -22,12 +22,14 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from orchestrator.object_troubles import told
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, try_for
 from orchestrator.uris import refuse
 from trainables.failures import StorageError
 
 LOOK_S = 2.0  # between two looks for a file that is waited for
+ANSWER_S = 1.0  # that a look is waited for
 APPEND_S = 5.0  # between two writes of a text that grows
+FLUSH_S = 5.0
 CONNECT_S = 5.0
 REQUEST_S = 20.0  # without a byte
 ATTEMPTS = 5  # of a request, with growing pauses: some seconds where nothing listens
@@ -47,7 +49,7 @@ class ObjectStorage(Storage):
         self.endpoint = endpoint
         self.region = region
         self._filesystem: Any = None
-        self._looked: dict[str, float] = {}
+        self._lookout = _Lookout(self)
         self._texts: dict[str, _GrowingText] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -96,8 +98,8 @@ class ObjectStorage(Storage):
         self._texts[name].add(text)
 
     def flush(self) -> None:
-        for text in self._texts.values():
-            text.send()
+        for text in list(self._texts.values()):
+            try_for(FLUSH_S, text.send)
 
     def remove(self, name: str) -> None:
         """Leaves, as pyarrow does, an empty object named like the folder; `names` does not show it."""
@@ -114,17 +116,7 @@ class ObjectStorage(Storage):
         return True
 
     def appeared(self, name: str) -> bool:
-        """What cannot be seen for now has not appeared: whoever writes next will hear of the trouble."""
-        now = time.monotonic()
-        if now - self._looked.get(name, -LOOK_S) < LOOK_S:
-            return False
-        try:
-            there = self.exists(name)
-        except StorageError:
-            there = False
-        if not there:
-            self._looked[name] = time.monotonic()
-        return there
+        return self._lookout.appeared(name)
 
     def names(self, folder: str) -> list[str]:
         return sorted(name for name in (Path(info.path).name for info in self._listed(folder)) if not name.startswith("."))
@@ -209,6 +201,30 @@ class ObjectStorage(Storage):
 
             with self._named_trouble():
                 self.region = resolve_s3_region(self.bucket)
+
+
+class _Lookout:
+    """Looks for files that are waited for, one at a time and from a thread, so that a store that hangs holds nobody up."""
+
+    def __init__(self, storage: ObjectStorage) -> None:
+        self.storage = storage
+        self.there: set[str] = set()
+        self.looked: dict[str, float] = {}
+        self.thread: threading.Thread | None = None
+
+    def appeared(self, name: str) -> bool:
+        """What cannot be seen for now has not appeared: whoever writes next will hear of the trouble."""
+        due = time.monotonic() - self.looked.get(name, -LOOK_S) >= LOOK_S
+        if due and not (self.thread and self.thread.is_alive()):
+            self.thread = threading.Thread(target=self._look, args=(name,), name="lookout", daemon=True)
+            self.thread.start()
+            self.thread.join(ANSWER_S)
+        return name in self.there
+
+    def _look(self, name: str) -> None:
+        with suppress(StorageError):
+            (self.there.add if self.storage.exists(name) else self.there.discard)(name)
+        self.looked[name] = time.monotonic()
 
 
 class _GrowingText:

@@ -10,7 +10,8 @@
                             stop, stop-KEY  requests to end
 
 `status` reads these files alone. The driver writes state.json when something changed, at most every 2 s (more rarely where
-writing takes long), and at least every 10 s as a heartbeat. Read by: sweep.py, cli.py, report.py.
+writing takes long), and at least every 10 s as a heartbeat, if a writing takes no longer than that.
+Read by: sweep.py, cli.py, report.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Container, Iterable, Iterator
@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.driver_right import HeldError, sole_driver
+from orchestrator.driver_right import DEAD_AFTER_S, HeldError, sole_driver
 from orchestrator.errors import SetupError, UserError
 from orchestrator.storage import Storage
 from orchestrator.store import stop_files
@@ -35,7 +35,7 @@ from orchestrator.store import stop_files
 WRITE_S = 2.0
 PATIENCE = 20.0  # times as long as the last writing took: it may take a twentieth of the driver's time
 HEARTBEAT_S = 10.0
-DEAD_AFTER_S = 30.0  # without a heartbeat, for a driver on another host
+CLOSE_S = 5.0  # for the last writing, where the storage hangs
 
 
 @dataclass(kw_only=True, slots=True)
@@ -186,9 +186,10 @@ def refuse_unknown_trial(sweep: str, wanted: Iterable[str], known: Container[str
 
 
 def this_driver() -> dict[str, Any]:
-    """Identifies this process, so that others can tell whether it still lives."""
+    """Identifies this process, so that others can tell whether it still lives; the host's name is for people."""
     return {
         "host": socket.gethostname(),
+        "process_table": _process_table(),
         "pid": os.getpid(),
         "pid_started": _pid_started(os.getpid()),
         "started": time.time(),
@@ -197,29 +198,34 @@ def this_driver() -> dict[str, Any]:
 
 
 def driver_alive(driver: dict[str, Any]) -> bool:
-    """Whether a driver still works: by its process on its own host, by its heartbeat from another."""
+    """Whether a driver still works: by its process where that can be seen, by its heartbeat from anywhere else."""
     if not driver:
         return False
-    if driver["host"] == socket.gethostname():
+    here = _process_table()
+    if here is not None and driver.get("process_table") == here:
         started = _pid_started(driver["pid"])
         return started is not None and started == driver["pid_started"]
     return time.time() - float(driver["heartbeat"]) < DEAD_AFTER_S
 
 
+def _process_table() -> str | None:
+    """Names the boot of this machine and the process ids that are seen here; None where the system does not tell.
+
+    Two machines may have one name, as may a container and its host, and then an id means another process.
+    """
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
+
+
 def _pid_started(pid: int) -> str | None:
     """Start time of a process in clock ticks since boot, since process ids come again; None if it is gone or a zombie."""
-    if not Path("/proc").is_dir():
-        return _pid_started_without_proc(pid)
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] == "Z" else fields[19]
-
-
-def _pid_started_without_proc(pid: int) -> str | None:
-    answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or None
 
 
 class StateWriter:
@@ -252,22 +258,25 @@ class StateWriter:
         self._changed.set()
 
     def close(self) -> None:
-        """Writes the last state, without a driver."""
+        """Has the last state written, without a driver. Where the storage hangs it is not waited for longer than CLOSE_S."""
         self._closed.set()
         self._changed.set()
-        self._thread.join()
+        self._thread.join(CLOSE_S)
+
+    def _run(self) -> None:
+        """Writes until the end and once more then: no other thread does, so an older state never lands after a newer one."""
+        begun = time.monotonic()
+        while not self._closed.is_set():
+            self._changed.wait(timeout=max(0.0, begun + HEARTBEAT_S - time.monotonic()))
+            self._changed.clear()
+            begun = time.monotonic()
+            self._write()
+            took = time.monotonic() - begun
+            self._closed.wait(timeout=min(max(WRITE_S, PATIENCE * took), max(0.0, HEARTBEAT_S - took)))
         with self.lock:
             self.state.driver = {}
             self._texts.clear()
         self._write()
-
-    def _run(self) -> None:
-        while not self._closed.is_set():
-            self._changed.wait(timeout=HEARTBEAT_S)
-            self._changed.clear()
-            begun = time.monotonic()
-            self._write()
-            self._closed.wait(timeout=max(WRITE_S, PATIENCE * (time.monotonic() - begun)))
 
     def _write(self) -> None:
         with self.lock:

@@ -12,12 +12,24 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainables.failures import StorageError
+
+
+def try_for(seconds: float, act: Callable[[], object]) -> None:
+    """Does something whose failure changes nothing. Where the storage hangs it goes on in a thread that nobody waits for."""
+
+    def attempt() -> None:
+        with suppress(StorageError):
+            act()
+
+    thread = threading.Thread(target=attempt, name="storage", daemon=True)
+    thread.start()
+    thread.join(seconds)
 
 
 class Storage(ABC):
@@ -52,7 +64,7 @@ class Storage(ABC):
 
     @abstractmethod
     def flush(self) -> None:
-        """Puts in place what was appended so far, as far as possible."""
+        """Puts in place what was appended so far, as far as possible within seconds."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
@@ -64,7 +76,8 @@ class Storage(ABC):
 
     @abstractmethod
     def appeared(self, name: str) -> bool:
-        """Whether a file that is waited for is there, to be asked often: an object store looks now and then."""
+        """Whether a file that is waited for is there, to be asked often: an object store looks now and then,
+        and is waited for no longer than a second."""
 
     @abstractmethod
     def names(self, folder: str) -> list[str]:

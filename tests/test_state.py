@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from orchestrator import state as module
+from orchestrator.driver_right import DEAD_AFTER_S
 from orchestrator.errors import SetupError, UserError
 from orchestrator.state import (
     StateWriter,
@@ -25,7 +27,7 @@ from orchestrator.state import (
     open_sweep,
     this_driver,
 )
-from orchestrator.storage import Storage
+from orchestrator.storage import LocalStorage, Storage
 from orchestrator.store import open_storage
 from tests.sweeps import wait_for
 
@@ -50,9 +52,34 @@ def test_another_process_with_the_same_id_is_not_the_driver() -> None:
 
 
 def test_a_driver_on_another_host_is_judged_by_its_heartbeat() -> None:
-    elsewhere = this_driver() | {"host": "elsewhere"}
+    elsewhere = this_driver() | {"process_table": "another boot pid:[4026531836]", "pid_started": "1"}
     assert driver_alive(elsewhere)
-    assert not driver_alive(elsewhere | {"heartbeat": time.time() - module.DEAD_AFTER_S - 1})
+    assert not driver_alive(elsewhere | {"heartbeat": time.time() - DEAD_AFTER_S - 1})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_driver_of_a_container_with_the_name_of_its_host_is_alive(storage: Storage) -> None:
+    """It has another process table, where its id is nobody's here."""
+    inside = "import json; from orchestrator.state import this_driver; print(json.dumps(this_driver()))"
+    namespaces = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    told = subprocess.run([*namespaces, sys.executable, "-c", inside], capture_output=True, text=True, check=False)
+    if told.returncode:
+        pytest.skip(f"namespaces are not allowed here: {told.stderr.strip()}")
+    driver = json.loads(told.stdout)
+    assert (driver["host"], driver["pid"]) == (this_driver()["host"], 1)
+    assert driver_alive(driver)
+    assert not driver_alive(driver | {"heartbeat": time.time() - DEAD_AFTER_S - 1})
+
+
+def test_a_driver_of_a_state_file_that_names_no_process_table_is_judged_by_its_heartbeat(storage: Storage) -> None:
+    folder, driver = SweepFolder(storage, "s"), this_driver()
+    del driver["process_table"]
+    driver["pid_started"] = "1"
+    folder.write_state(SweepState(sweep="s", driver=driver))
+    read = folder.read_state()
+    assert read is not None
+    assert driver_alive(read.driver)
+    assert not driver_alive(read.driver | {"heartbeat": time.time() - DEAD_AFTER_S - 1})
 
 
 def test_trials_that_ran_under_a_dead_driver_are_waiting(storage: Storage) -> None:
@@ -88,6 +115,28 @@ def test_the_writer_keeps_a_heartbeat_and_ends_without_a_driver(storage: Storage
     last = folder.read_state()
     assert last is not None
     assert last.driver == {}
+
+
+class SlowStorage(LocalStorage):
+    """A folder that takes its time for each file."""
+
+    def write(self, name: str, content: bytes, before_publish: Callable[[], None] = lambda: None) -> None:
+        time.sleep(0.4)
+        LocalStorage.write(self, name, content, before_publish)
+
+
+def test_heartbeats_are_no_rarer_where_a_writing_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.5)
+    folder = SweepFolder(SlowStorage(str(tmp_path)), "s")
+    writer = StateWriter(folder, SweepState(sweep="s"))
+    writer.start()
+    beats = {on_disk(folder)["driver"]["heartbeat"]}
+    for _ in range(3):
+        writer.changed()
+        wait_for(lambda: on_disk(folder)["driver"]["heartbeat"] not in beats, timeout_s=4)
+        beats.add(on_disk(folder)["driver"]["heartbeat"])
+    writer.close()
+    assert on_disk(folder)["driver"] == {}
 
 
 def large_state(trials: int) -> SweepState:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pickle
 import secrets
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import driver_right, object_storage
+from orchestrator import driver_right, object_storage, state
 from orchestrator.driver import make_queue
 from orchestrator.errors import SetupError, UserError
 from orchestrator.object_storage import ObjectStorage
@@ -238,6 +239,7 @@ def test_a_request_to_stop_reaches_the_trials_of_its_sweep(storage: Storage, mon
 @pytest.fixture
 def quick_claims(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver_right, "CLAIM_S", 0.5)
+    monkeypatch.setattr(driver_right, "RENEW_S", 0.5)
 
 
 @pytest.fixture
@@ -274,7 +276,7 @@ def test_only_one_of_several_drivers_that_start_together_holds_the_sweep_without
 
 def test_a_claim_counts_as_long_as_its_driver_is_heard_of(without_locks: Storage) -> None:
     folder, claim = SweepFolder(without_locks, "s"), "sweeps/s/driver.json"
-    elsewhere = this_driver() | {"host": "elsewhere", "owner": "other"}
+    elsewhere = this_driver() | {"host": "elsewhere", "process_table": "another", "owner": "other"}
     without_locks.write_json(claim, elsewhere)
     with pytest.raises(SetupError, match=r"on elsewhere, heard of \d+ s ago"), folder.held():
         pass
@@ -297,11 +299,53 @@ def test_a_driver_that_was_taken_over_ends_at_once(s3: ObjectStorage) -> None:
     assert driver.stdout.readline() == "held\n"
     beats = {s3.read_json("sweeps/s/driver.json")["heartbeat"]}
     wait_for(lambda: s3.read_json("sweeps/s/driver.json")["heartbeat"] not in beats)  # it is renewed
-    s3.write_json("sweeps/s/driver.json", this_driver() | {"owner": "other"})
+    late = this_driver() | {"owner": "other"}
+    s3.write_json("sweeps/s/driver.json", late)  # once, as by a write that was late: it is put right
+    wait_for(lambda: s3.read_json("sweeps/s/driver.json")["owner"] != "other")
+    time.sleep(0.5)
+    assert driver.poll() is None
+    while driver.poll() is None:  # a living one holds on to it
+        s3.write_json("sweeps/s/driver.json", late)
     _, error = driver.communicate(timeout=30)
     assert driver.returncode == 3
     assert f"process {os.getpid()} on" in error
     assert "has taken the sweep over" in error
+
+
+def test_a_claim_that_was_written_late_gives_way_to_one_that_was_there(s3: ObjectStorage, quick_claims: None) -> None:
+    """The first writing takes longer than CLAIM_S, and lands on the claim of a driver that came meanwhile."""
+    slow, told = ObjectStorage(s3.root, s3.endpoint, s3.region), list[str]()
+    prompt = slow.write_json
+
+    def late(name: str, content: object) -> None:
+        winner.start()
+        wait_for(lambda: told == ["held"])
+        slow.write_json = prompt  # type: ignore[method-assign]
+        slow.write_json(name, content)
+
+    def win() -> None:
+        with SweepFolder(s3, "s").held():
+            told.append("held")
+            ended.wait(30)
+        told.append("ended in its own time")
+
+    winner, ended = threading.Thread(target=win), threading.Event()
+    slow.write_json = late  # type: ignore[method-assign]
+    try:
+        with pytest.raises(SetupError, match="being run by"), SweepFolder(slow, "s").held():
+            pass
+    finally:
+        ended.set()
+        winner.join()
+    assert told == ["held", "ended in its own time"]
+
+
+def test_a_claim_of_another_is_not_given_back(s3: ObjectStorage, quick_claims: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim, other = "sweeps/s/driver.json", this_driver() | {"owner": "other"}
+    monkeypatch.setattr(driver_right, "RENEW_S", 60.0)
+    with SweepFolder(s3, "s").held():
+        s3.write_json(claim, other)
+    assert s3.read_json(claim) == other
 
 
 # What an object store is asked for
@@ -477,3 +521,37 @@ def test_a_driver_goes_on_while_its_storage_is_lost(lost: ObjectStorage, tmp_pat
     writer.start()
     writer.close()
     assert "state.json cannot be written: storage s3://lab/runs: nothing answers" in str(writer.state.tracking_error)
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStorage]:
+    """A storage whose store takes every request and answers none, until it goes at the end."""
+    monkeypatch.setattr(object_storage, "ATTEMPTS", 1)
+    before = set(threading.enumerate())
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as server:
+        yield ObjectStorage(f"s3://{BUCKET}/runs", f"http://127.0.0.1:{server.getsockname()[1]}", "us-east-1")
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+
+
+def test_a_driver_waits_seconds_where_its_storage_hangs(hanging: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((object_storage, "FLUSH_S"), (state, "CLOSE_S"), (driver_right, "GIVE_BACK_S")):
+        monkeypatch.setattr(module, name, 0.5)
+    monkeypatch.setattr(StateWriter, "start", lambda writer: writer._thread.start())  # begins in the middle
+    hanging.append("sweeps/s/sweep.log", "a line\n")
+    writer = StateWriter(SweepFolder(hanging, "s"), SweepState(sweep="s"))
+    claim = driver_right._Claim(hanging, "sweeps/s/driver.json", this_driver, lambda driver: True)
+    monkeypatch.setattr(driver_right, "RENEW_S", 0.1)
+    writer.start()
+    claim.renewal.start()
+    time.sleep(0.3)
+    acts: dict[str, Callable[[], object]] = {
+        "look": lambda: [hanging.appeared("sweeps/s/stop") for _ in range(100)],
+        "flush": hanging.flush,
+        "close": writer.close,
+        "give back": claim.give_back,
+    }
+    for name, act in acts.items():
+        begun = time.monotonic()
+        act()
+        assert time.monotonic() - begun < 4, name
