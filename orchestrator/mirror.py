@@ -23,7 +23,7 @@ from orchestrator.errors import SetupError
 from orchestrator.mlflow_client import TrackingTarget, connect, tracking_problems
 from orchestrator.model_upload import KnownModel, SweepModels
 from orchestrator.run_records import Item, RunRecord, read_record
-from orchestrator.run_results import attach_model, log_dataset, log_layers, points_on_model
+from orchestrator.run_results import attach_model, log_dataset, log_layers, points_on_model, refuse_foreign_file
 from orchestrator.storage import Storage
 from orchestrator.sweep_runs import FAILURE_TAGS, SWEEP, Run, SweepRuns
 from trainables.metrics import Point
@@ -142,11 +142,12 @@ class Mirror:
         Like `fail` and `stop`, with `begun_ms` and `points` this does the work of `start` and `add_points` too.
 
         Raises:
-            SetupError: there is no result, or its model file is gone.
+            SetupError: there is no result, its model file is gone, or a file there is not the result's own.
         """
         record = read_record(self.storage, item.role, item.key)
         if item.role == "trial" and not record.result:
             raise SetupError(f"trial {item.key} ({item.name}) has no result.json in storage {self.storage.root}")
+        refuse_foreign_file(item, record, self.sweep)
         return self._end(item, record, "FINISHED", begun_ms=begun_ms, points=points)
 
     def fail(self, item: Item, message: str, begun_ms: int | None = None, points: Sequence[Point] = ()) -> str:

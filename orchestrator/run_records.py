@@ -75,6 +75,18 @@ class RunRecord:
         """Content digest of the data of a finished trial; MLflow takes 36 characters."""
         return str(self.result.get("data_digest") or "unknown")[:36]
 
+    def foreign_file(self, model: Path | None = None) -> str:
+        """What is wrong where a finished trial's points, or its model file, are not those that its result was written with.
+
+        An attempt that was cut off may have written one file later than that (TrialFolder).
+        """
+        expected = self.result.get("metric_points", len(self.points))
+        if len(self.points) != expected:
+            return f"{METRICS} has {len(self.points)} points and not {expected}"
+        if model is not None and model.stat().st_size != self.result["model_bytes"]:
+            return f"{MODEL} has {model.stat().st_size} bytes and not {self.result['model_bytes']}"
+        return ""
+
     def model_file(self) -> AbstractContextManager[Path | None]:
         """The model file of a finished trial, for as long as the block lasts; None if there is none."""
         return self.storage.local_copy(trial_file(self.key, MODEL))

@@ -90,6 +90,16 @@ def points_on_model(run: Run, model: KnownModel, record: RunRecord) -> dict[Poin
     return {last[key]: shown_with for key in MODEL_METRICS if key in last}
 
 
+def refuse_foreign_file(item: Item, record: RunRecord, sweep: str, model: Path | None = None) -> None:
+    """Raises SetupError if the points, or the model file, are not those that the trial's result was written with."""
+    wrong = record.foreign_file(model)
+    if wrong:
+        raise SetupError(
+            f"trial {item.key} ({item.name}): {wrong}, as result.json says: an attempt that had been cut off wrote it later; "
+            f"move trials/{item.key} out of storage {record.storage.root}, and `drive-sweep resume {sweep}` computes it again"
+        )
+
+
 def _to_upload(item: Item, record: RunRecord, sweep: str, file: Path | None) -> SparseModelRecord:
     result = record.result
     network = record.storage.read(trial_file(item.key, NETWORK)) or b""
@@ -98,6 +108,7 @@ def _to_upload(item: Item, record: RunRecord, sweep: str, file: Path | None) -> 
             f"trial {item.key} ({item.name}): its model file is gone from storage {record.storage.root}; "
             "`drive-sweep run --recompute` makes it again"
         )
+    refuse_foreign_file(item, record, sweep, file)
     config = result["config"]
     settings = {"sparsity": str(config.get("sparsity", 0.0)), "warmup_epochs": str(config.get("warmup_epochs", 0))}
     if config.get("method") != "dense":

@@ -13,6 +13,7 @@ trainables/checkpoint.py.
 from __future__ import annotations
 
 import secrets
+import time
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -24,6 +25,7 @@ from trainables.failures import StorageError, SupersededError
 from trainables.records import RESULT
 
 LAYOUT = 1
+LATE_S = 5.0  # that a writing may take before somebody else may have begun meanwhile
 
 
 def open_storage(uri: str, create: bool = False) -> Storage:
@@ -64,7 +66,11 @@ class TrialFolder:
     """One trial's folder as one attempt sees it (TrialFiles).
 
     `attempt.json` holds the newest attempt. It is compared right before each publication, so that a worker that was
-    cut off and comes back changes nothing.
+    cut off and comes back changes nothing. One that is cut off, or whose store hangs, between the comparison and the end of
+    its writing may still put one file over the newer attempt's; an object store tries a request for up to two minutes. A
+    writing that took long is therefore compared again, and that worker ends. Attempts on like machines write the same bytes,
+    and whoever reads a finished trial's files compares them with its result (RunRecord.foreign_file); a checkpoint beside a
+    result is never continued from.
     """
 
     storage: Storage
@@ -91,7 +97,11 @@ class TrialFolder:
         return self.storage.read(trial_file(self.key, name))
 
     def publish(self, name: str, content: bytes) -> None:
+        """Raises SupersededError if a newer attempt has begun, after a writing that took long too."""
+        begun = time.time()
         self.storage.write(trial_file(self.key, name), content, before_publish=self._raise_if_superseded)
+        if time.time() - begun > LATE_S:
+            self._raise_if_superseded(f"; its {name} was written late and may lie over that of the newer one")
 
     def remove(self, name: str) -> None:
         self._raise_if_superseded()
@@ -102,14 +112,14 @@ class TrialFolder:
             return self.stop_asked
         return any(self.storage.appeared(name) for name in stop_files(self.sweep, self.key))
 
-    def _raise_if_superseded(self) -> None:
+    def _raise_if_superseded(self, besides: str = "") -> None:
         record = self.storage.read_json(trial_file(self.key, "attempt.json")) or {"attempt": 0}
         same = record["attempt"] == self.attempt and record.get("owner", self.owner) != self.owner
         if record["attempt"] > self.attempt or same:
-            raise self._superseded(record["attempt"])
+            raise self._superseded(record["attempt"], besides)
 
-    def _superseded(self, newest: int) -> SupersededError:
-        return SupersededError(f"trial {self.key}: attempt {newest} has begun, attempt {self.attempt} gives up")
+    def _superseded(self, newest: int, besides: str = "") -> SupersededError:
+        return SupersededError(f"trial {self.key}: attempt {newest} has begun, attempt {self.attempt} gives up{besides}")
 
 
 def newest_attempt(storage: Storage, key: str) -> int:

@@ -387,6 +387,18 @@ def test_the_dense_baseline_keeps_everything_and_never_scores(tmp_path: Path) ->
     assert not torch.equal(weights["head.weight"], trunk["head.weight"])
 
 
+def test_a_finished_trial_is_not_continued_from_a_checkpoint_that_was_written_late(tmp_path: Path) -> None:
+    storage, folder = new_storage(tmp_path), trial_folder(PLAIN, new_storage(tmp_path))
+    checkpoints: list[bytes] = []
+    result = run(PLAIN, storage, on_progress=lambda state: checkpoints.append(folder.read("checkpoint") or b""))
+    before = all_files(storage)
+    folder.publish("checkpoint", next(filter(None, checkpoints)))
+    trained: list[TrialState] = []
+    assert run(PLAIN, storage, attempt=2, on_progress=trained.append) == result
+    assert trained == []
+    assert all_files(storage) == before
+
+
 def test_the_result_tells_what_the_files_hold(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     result = run(PLAIN, storage, provenance={"key": "k", "revision": "r"})

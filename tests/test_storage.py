@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import driver_right, object_storage, state
+from orchestrator import store as store_module
 from orchestrator.driver import make_queue
 from orchestrator.errors import SetupError, UserError
 from orchestrator.object_storage import ObjectStorage
@@ -206,6 +207,25 @@ def test_an_older_attempt_publishes_and_removes_nothing_once_a_newer_has_begun(s
         with pytest.raises(SupersededError):
             late()
     assert newer.read("checkpoint") == b"old"
+
+
+def test_an_attempt_whose_writing_came_late_gives_up(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "LATE_S", 0.5)
+    older, newer = TrialFolder(storage, "k", 1), TrialFolder(storage, "k", 2)
+    write = type(storage).write
+
+    def frozen(storage: Storage, name: str, content: bytes, before_publish: Callable[[], None] = lambda: None) -> None:
+        before_publish()
+        if content == b"late":  # between the comparison and the end of the writing
+            time.sleep(0.6)
+            newer.begin()
+        write(storage, name, content)
+
+    older.begin()
+    monkeypatch.setattr(type(storage), "write", frozen)
+    older.publish("metrics.jsonl", b"in time")
+    with pytest.raises(SupersededError, match=r"attempt 2 has begun.*its metrics\.jsonl was written late"):
+        older.publish("metrics.jsonl", b"late")
 
 
 def test_setting_a_trial_aside_deletes_nothing_even_where_that_was_cut_off_before(storage: Storage) -> None:

@@ -691,6 +691,19 @@ def test_a_missing_model_file_is_told_after_all_others_were_projected(live: Live
     assert run["params"] == item("w02-r0").params
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "model.safetensors.zst"])
+def test_a_file_that_a_late_attempt_wrote_over_a_finished_trial_is_told(live: LiveSweep, tmp_path: Path, name: str) -> None:
+    storage, one = LocalStorage(str(tmp_path / "storage")), item("w02-r0")
+    shutil.copytree(live.storage.root, storage.root)
+    file = storage.path(f"trials/{one.key}/{name}")
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-1]))
+    target = new_target(tmp_path)
+    said = rf"w02-r0.*{name} has \d+ .* and not \d+.*move trials/{one.key} out of .*drive-sweep resume {SWEEP}"
+    with pytest.raises(SetupError, match=said):
+        synced(target, storage, [(one, "finished")])
+    assert "FINISHED" not in [run.info.status for run in Content(target).runs if run.info.run_name == "w02-r0"]
+
+
 def test_a_server_that_goes_away_loses_nothing(live: LiveSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where the server puts the artifacts that it is sent
     database = TrackingTarget(uri=new_target(tmp_path).uri, experiment="pruning", artifact_root=None)
