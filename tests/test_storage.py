@@ -321,7 +321,7 @@ def test_a_driver_that_was_taken_over_ends_at_once(s3: ObjectStorage) -> None:
     wait_for(lambda: s3.read_json("sweeps/s/driver.json")["heartbeat"] not in beats)  # it is renewed
     late = this_driver() | {"owner": "other"}
     s3.write_json("sweeps/s/driver.json", late)  # once, as by a write that was late: it is put right
-    wait_for(lambda: s3.read_json("sweeps/s/driver.json")["owner"] != "other")
+    wait_for(lambda: s3.read_json("sweeps/s/driver.json")["owner"] != "other", timeout_s=20)
     time.sleep(0.5)
     assert driver.poll() is None
     while driver.poll() is None:  # a living one holds on to it
@@ -332,8 +332,11 @@ def test_a_driver_that_was_taken_over_ends_at_once(s3: ObjectStorage) -> None:
     assert "has taken the sweep over" in error
 
 
-def test_a_claim_that_was_written_late_gives_way_to_one_that_was_there(s3: ObjectStorage, quick_claims: None) -> None:
+def test_a_claim_that_was_written_late_gives_way_to_one_that_was_there(
+    s3: ObjectStorage, quick_claims: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first writing takes longer than CLAIM_S, and lands on the claim of a driver that came meanwhile."""
+    monkeypatch.setattr(driver_right, "RENEW_S", 1.5)
     slow, told = ObjectStorage(s3.root, s3.endpoint, s3.region), list[str]()
     prompt = slow.write_json
 
