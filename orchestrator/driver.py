@@ -19,7 +19,6 @@ from orchestrator.state import StateWriter, SweepFolder, SweepState, TrialStatus
 from orchestrator.storage import Storage, try_for
 from orchestrator.store import newest_attempt
 from orchestrator.tracking_process import TrackingProcess
-from trainables.failures import StorageError
 from trainables.keys import canonical, complete
 from trainables.metrics import points_from_json
 
@@ -199,16 +198,8 @@ def make_queue(plan: Plan, storage: Storage, chosen: Callable[[str], bool]) -> S
         trunks=trunks,
         trials=trials,
         most_losses=plan.spec.retries.lost,
-        newest_attempt=lambda key: _newest_known(storage, key),
+        newest_attempt=lambda key: newest_attempt(storage, key),
     )
-
-
-def _newest_known(storage: Storage, key: str) -> int:
-    """The newest attempt; 0 where the storage does not tell now: the worker will be refused if there was one."""
-    try:
-        return newest_attempt(storage, key)
-    except StorageError:
-        return 0
 
 
 def _trunk(warmup: PlannedWarmup, trials: dict[str, Entry]) -> Entry:

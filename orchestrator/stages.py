@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainables.failures import StorageError
+
 ACTIVE_STATES = ("handed out", "running")
 BACK_OFF_S = (1, 2, 5, 10, 30, 60)
 
@@ -58,7 +60,8 @@ class Entry:
 class StageQueue:
     """The stages of one sweep.
 
-    `on_change` is called with every entry whose state changed; `newest_attempt` tells the newest attempt at a trial on record.
+    `on_change` is called with every entry whose state changed; `newest_attempt` tells the newest attempt at a trial on record,
+    or raises StorageError: then nothing is handed out for some time.
     `whole_gpu_helps`: trials share GPUs, so one that is out of memory gets a second chance alone.
     """
 
@@ -74,6 +77,8 @@ class StageQueue:
     _gated: dict[str, list[Entry]] = field(default_factory=dict)  # warm-up key -> trials that wait for a snapshot
     _active: set[tuple[str, str]] = field(default_factory=set)
     _places: dict[tuple[str, str], int] = field(default_factory=dict)  # equal ones run in the order of the plan
+    _unanswered: int = 0  # times in a row that the storage did not tell the newest attempt
+    _not_before: float = 0.0  # monotonic time before which nothing is handed out
 
     def __post_init__(self) -> None:
         for entry in (*self.trunks.values(), *self.trials.values()):
@@ -83,7 +88,7 @@ class StageQueue:
 
     def next_entry(self) -> Entry | None:
         """The entry to run now, marked as handed out, with a new attempt; None if there is none at the moment."""
-        if self.stopping:
+        if self.stopping or time.monotonic() < self._not_before:
             return None
         if not self._ready and not self._active:
             for warmup_key in list(self._gated):
@@ -91,11 +96,30 @@ class StageQueue:
         chosen = self._first_due()
         if chosen is None:
             return None
+        try:  # Somebody else may have tried since: another sweep with the same trial, or the command `trial`.
+            newest = self.newest_attempt(chosen.key)
+        except StorageError as error:
+            self._hold(chosen, str(error))
+            return None
+        self._unanswered = 0
         chosen.state, chosen.message, chosen.failure = "handed out", "", ""
         self._active.add((chosen.kind, chosen.key))
-        # Somebody else may have tried since: another sweep with the same trial, or the command `trial`.
-        chosen.attempt = max(chosen.attempt, self.newest_attempt(chosen.key)) + 1
+        chosen.attempt = max(chosen.attempt, newest) + 1
         return chosen
+
+    def returned(self, entry: Entry) -> None:
+        """Takes back an entry that no worker has taken up, as if it had not been handed out."""
+        self._active.discard((entry.kind, entry.key))
+        entry.state, entry.attempt = "waiting", entry.attempt - 1
+        self._push(entry)
+
+    def _hold(self, entry: Entry, message: str) -> None:
+        """Hands out nothing for some time: an attempt whose number the storage does not tell would be refused."""
+        self._not_before = time.monotonic() + BACK_OFF_S[min(self._unanswered, len(BACK_OFF_S) - 1)]
+        self._unanswered += 1
+        self._push(entry)
+        entry.message = message
+        self.on_change(entry)
 
     def _first_due(self) -> Entry | None:
         """The first ready entry whose time has come, taken out; those that wait for another try are few."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, ClassVar
 
 import pytest
 
 from orchestrator import stages
 from orchestrator.stages import Entry, StageQueue
+from trainables.failures import StorageError
 
 
 def trunk(key: str, *lengths: int) -> Entry:
@@ -178,6 +180,42 @@ def test_every_change_of_state_is_told() -> None:
     queue.begun(queue.trunks["a"])
     queue.ended(queue.trunks["a"], "code", "bug")
     assert seen == [("a", "running"), ("x", "failed"), ("a", "failed")]
+
+
+def test_nothing_is_handed_out_while_the_storage_does_not_tell_the_newest_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[int | Exception] = [StorageError("storage s3://b: no answer"), 2]
+
+    def newest(key: str) -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    seen: list[tuple[str, str]] = []
+    queue = queue_of(trial("x"), most_losses=0, newest_attempt=newest)
+    queue.on_change = lambda entry: seen.append((entry.state, entry.message))
+    monkeypatch.setattr(stages, "BACK_OFF_S", (0.2,))
+    assert queue.next_entry() is None
+    assert not queue.done
+    assert seen == [("waiting", "storage s3://b: no answer")]
+    assert queue.next_entry() is None  # the storage is left in peace
+    assert answers == [2]
+    time.sleep(0.25)
+    entry = queue.next_entry()
+    assert entry is not None
+    assert (entry.attempt, entry.message, entry.losses) == (3, "", 0)
+
+
+def test_an_entry_that_no_worker_took_up_is_handed_out_as_if_for_the_first_time() -> None:
+    queue = queue_of(trial("x", work=2), trial("y"), most_losses=0)
+    entry = queue.next_entry()
+    assert entry is not None
+    queue.returned(entry)
+    assert not queue.done
+    assert queue.next_entry() is entry
+    assert (entry.attempt, entry.losses, entry.not_before) == (1, 0, 0.0)
+    queue.ended(entry, "finished")
+    assert keys_ready(queue) == ["y"]
 
 
 class CountedEntry(Entry):
