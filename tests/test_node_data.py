@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from tests.broken_nodes import digit_images
+from tests.trials import tiny_config
 from trainables import datasets
 from trainables.datasets import Source, cache_folder, content_digest, decoded_file, load, signature
 from trainables.failures import DataError, MisplacedError
 from trainables.node_data import PlannedData
+from trainables.user_code import OwnFiles
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +90,52 @@ def test_data_that_appear_later_are_found(planned: PlannedData, tmp_path: Path) 
         late.here()
     shutil.copytree(str(planned.source.root), tmp_path / "late")
     assert late.here() == late.source
+
+
+# What a node's disks refuse is no fault of the trial: another node may do better
+
+
+def test_a_node_whose_cache_cannot_be_written_is_the_wrong_place(
+    planned: PlannedData, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = at(planned, Path(shutil.copytree(str(planned.source.root), tmp_path / "copy")))
+    cache.write_text("a file where the folder should be")
+    for ask in (copy.here, planned.prepare, replace(at(planned, tmp_path / "nowhere"), ship=lambda: b"").here):
+        with pytest.raises(MisplacedError, match=r"cannot be read or kept there: .*cache"):
+            ask()
+
+
+def test_files_that_only_this_node_cannot_read_are_no_planned_ones(
+    planned: PlannedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(source: Source) -> str:
+        raise DataError("0.png.gz is damaged")
+
+    copy = at(planned, Path(shutil.copytree(str(planned.source.root), tmp_path / "copy")))
+    monkeypatch.setattr(datasets, "content_digest", damaged)
+    with pytest.raises(MisplacedError, match="is damaged"):
+        copy.here()
+
+
+def test_a_process_that_is_lost_while_it_writes_leaves_no_half_of_a_digest(
+    planned: PlannedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lost(BaseException):
+        pass
+
+    def lost(*arguments: object) -> None:
+        raise Lost
+
+    copy = at(planned, Path(shutil.copytree(str(planned.source.root), tmp_path / "copy")))
+    with monkeypatch.context() as patch:
+        patch.setattr("trainables.node_data.os.replace", lost)
+        with pytest.raises(Lost):
+            copy.here()
+    assert not list(cache_folder().glob("*.digest"))
+    assert copy.here() == copy.source
+
+
+def test_weights_that_travelled_with_a_job_are_found_on_every_node() -> None:
+    config = tiny_config(initial_weights=True)
+    assert OwnFiles(initial_weights="shipped:trainables/user_code.py").missing(config) == ""
+    assert "no file 'shipped:nothing.pt'" in OwnFiles(initial_weights="shipped:nothing.pt").missing(config)

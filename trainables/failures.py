@@ -49,6 +49,12 @@ class MisplacedError(TrialError):
     kind = "misplaced"
 
 
+class UnprovidedError(MisplacedError):
+    """This node lacks a file that this trial needs and others may not, such as a module of the user's."""
+
+    kind = "unprovided"
+
+
 class StopRequestedError(TrialError):
     """The sweep is being stopped; the trial has left a checkpoint and will continue from it."""
 

@@ -7,7 +7,8 @@ Read by: stage.py, probe.py, orchestrator/node_checks.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -38,22 +39,29 @@ class PlannedData:
         """Where this node has the planned images.
 
         Raises:
-            MisplacedError: it has other files or none, and they are not shipped.
-            DataError: its files are damaged.
+            MisplacedError: it has other files or none, or cannot read them, and they are not shipped; or it cannot keep them.
         """
         if self.digest is None:
             return self.source
         try:
-            _require_planned(self.source, self.digest, self.signature)
+            with _this_nodes_trouble(self.source):
+                _require_planned(self.source, self.digest, self.signature)
         except MisplacedError as error:
-            return replace(self.source, decoded=str(self._shipped(self.digest, str(error))))
+            with _this_nodes_trouble(self.source):
+                return replace(self.source, decoded=str(self._shipped(self.digest, str(error))))
         return self.source
 
     def prepare(self) -> Source:
-        """The same, with the images decoded into the node's cache."""
+        """The same, with the images decoded into the node's cache.
+
+        Raises:
+            MisplacedError: as above, or it cannot read all files or write its cache.
+            DataError: a file cannot be decoded.
+        """
         source = self.here()
         if source.decoded is None and source.name not in STREAMED:
-            datasets.decoded_file(source)
+            with _this_nodes_trouble(source):
+                _decode_once(source)
         return source
 
     def _shipped(self, digest: str, problem: str) -> Path:
@@ -68,10 +76,27 @@ class PlannedData:
                     content = self.ship()
                 except DataError as error:
                     raise MisplacedError(f"{problem} ({error})") from error
-                partial = cache.with_suffix(".partial")
-                partial.write_bytes(content)
-                os.replace(partial, cache)
+                _write_whole(cache, content)
         return cache
+
+
+@contextmanager
+def _this_nodes_trouble(source: Source) -> Iterator[None]:
+    """Turns what the node's disks refuse into a MisplacedError: another node may well read and write."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or source.root or "its cache"
+        raise MisplacedError(
+            f"{source.name} cannot be read or kept there: {place}: {error.strerror or error}; repair it, or take the node out "
+            "of the cluster"
+        ) from error
+
+
+@lru_cache(maxsize=2)
+def _decode_once(source: Source) -> None:
+    """A look at every file, which no process takes before each of its stages."""
+    datasets.decoded_file(source)
 
 
 @lru_cache(maxsize=2)
@@ -84,15 +109,22 @@ def _require_planned(source: Source, digest: str, planned_signature: str | None)
         datasets.ensure_present(source)
         if source.name in STREAMED or (signature := datasets.signature(source)) == planned_signature:
             return
+        record = datasets.cache_folder() / f"{signature}.digest"
+        with one_builder_at_a_time(record):
+            if not record.exists():
+                _write_whole(record, datasets.content_digest(source).encode())
     except (DataError, SettingError) as error:
         raise MisplacedError(str(error)) from error
-    record = datasets.cache_folder() / f"{signature}.digest"
-    with one_builder_at_a_time(record):
-        if not record.exists():
-            record.write_text(datasets.content_digest(source))
     found = record.read_text()
     if found != digest:
         raise MisplacedError(
             f"dataset.root: {source.root!r} must hold the files that the sweep was planned with (digest {digest}), got others "
             f"(digest {found}); give this node the same files"
         )
+
+
+def _write_whole(file: Path, content: bytes) -> None:
+    """A process that is lost meanwhile leaves no half of the file."""
+    partial = file.with_suffix(".partial")
+    partial.write_bytes(content)
+    os.replace(partial, file)

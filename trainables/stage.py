@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.config import TrialConfig
-from trainables.failures import MisplacedError, StopRequestedError, TrialError, kind_of
+from trainables.failures import DataError, MisplacedError, StopRequestedError, TrialError, UnprovidedError, kind_of
 from trainables.keys import from_canonical
 from trainables.node_data import PlannedData
 from trainables.runtime import Runtime
-from trainables.user_code import NOTHING_OWN, OwnFiles
+from trainables.user_code import NOTHING_OWN, OwnFiles, is_own
 
 if TYPE_CHECKING:
     from trainables.checkpoint import SnapshotFiles, TrialFiles, TrialState
@@ -96,8 +96,8 @@ def _node_id() -> str:
 def stage_end(stage: Stage, settings: Settings, report: Report) -> dict[str, Any]:
     """Runs the stage, telling progress through `report`; what is left to tell is how it ended.
 
-    status is "finished", or the kind of failure: "stopped", "superseded", "misplaced", "storage", "oom", "nonfinite", "data",
-    "setting", "code".
+    status is "finished", or the kind of failure: "stopped", "superseded", "misplaced", "unprovided", "storage", "oom",
+    "nonfinite", "data", "setting", "code".
     """
     teller = _Teller(report)
     logging.getLogger("trainables").addHandler(teller)
@@ -156,8 +156,13 @@ def _require_place(config: TrialConfig, settings: Settings) -> Source:
     if not settings.folders.in_sight():
         raise MisplacedError("it does not see the sweep's files in the storage; mount it there as on the driver's host")
     if missing := settings.own.missing(config):
-        raise MisplacedError(missing)
-    return settings.data.here()
+        raise UnprovidedError(missing)
+    if is_own(settings.data.source.name):  # the trial imports its function first
+        return settings.data.here()
+    try:
+        return settings.data.prepare()
+    except DataError:  # the trial meets it too, and tells in its record
+        return settings.data.here()
 
 
 def _run_trunk(
