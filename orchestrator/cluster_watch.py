@@ -27,6 +27,7 @@ class ClusterWatch:
         most: stages that may be under way at once; None is as many as fit.
         slots: stages that fit at once on the nodes that are not avoided, as of the last look.
         alive: ids of the living nodes, as of the last look.
+        fitting: ids of those that have room for a stage when nothing else runs there.
         home: id of the driver's own node.
     """
 
@@ -37,6 +38,7 @@ class ClusterWatch:
     most: int | None = None
     slots: int = 0
     alive: frozenset[str] = frozenset()
+    fitting: frozenset[str] = frozenset()
     home: str = field(default_factory=lambda: str(ray.get_runtime_context().get_node_id()))
     _avoided: dict[str, float] = field(default_factory=dict)  # node id -> monotonic time of the end
     _told: set[tuple[str, str]] = field(default_factory=set)
@@ -53,6 +55,7 @@ class ClusterWatch:
         nodes = living_nodes()
         self.alive = frozenset(node["NodeID"] for node in nodes)
         rooms = {node["NodeID"]: room(node, self.cpus, self.gpus) for node in nodes}
+        self.fitting = frozenset(node for node, stages in rooms.items() if stages)
         self.slots = sum(stages for node, stages in rooms.items() if node not in self._avoided)
         if bool(self.slots) != self._had_room:
             self._tell_change(any(rooms.values()))
@@ -66,6 +69,11 @@ class ClusterWatch:
             self.tell(f"node {address_of(node)} is left out for {AVOIDED_S / 60:.0f} minutes: {reason}")
         self._looked = float("-inf")
         self.look()
+
+    def readmit(self, node: str) -> None:
+        """Lets stages begin again on a node that was left out."""
+        self._avoided.pop(node, None)
+        self._looked = float("-inf")
 
     def avoided(self) -> list[str]:
         """Ids of the living nodes that stages must not begin on, sorted."""

@@ -6,9 +6,10 @@ Read by: sweep.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -33,18 +34,23 @@ MOST_PER_GPU = 16
 WAIT_S = 0.5
 
 
-def decide(driver: Driver, plan: Plan, data: PlannedData, without: Container[str] = ()) -> Choices:
+class LostProbeError(SetupError):
+    """The process of a probe was lost, perhaps with its node."""
+
+
+def decide(driver: Driver, plan: Plan, data: PlannedData, without: Collection[str] = (), joined: bool = False) -> Choices:
     """The sweep's choices: as the sweep file says, else as they were made before, else asked and measured; kept in its folder.
 
     Args:
         without: ids of nodes that cannot run trials.
+        joined: the cluster is not our own Ray on this machine.
 
     Raises:
         SetupError: a GPU is asked for, and the cluster has none; or a probe failed.
         InterruptedError: a signal came while workers were asked.
     """
     resources = plan.spec.resources
-    device = chosen_device(driver.folder, resources)
+    device = chosen_device(driver.folder, resources, joined)
     made = answers_on(device, read_choices(driver.folder))
     asks_precision = "precision" not in made and any(trial.config.precision == "auto" for trial in plan.trials)
     asks_compile = "compile" not in made and resources.compile
@@ -52,9 +58,12 @@ def decide(driver: Driver, plan: Plan, data: PlannedData, without: Container[str
     if asks_precision or asks_compile:
         made = _examined(driver, device, asks_compile, written) | made
     if written is None and "gpus_per_trial" not in made:
-        made["gpus_per_trial"] = _measured_share(driver, plan, data, choices_of(resources, made), without)
+        share = partial(_measured_share, driver, plan, data, choices_of(resources, made))
+        made["gpus_per_trial"] = _on_largest_node(driver, share, "GPU", "CPU", without)
     if resources.cpus_per_trial == "auto" and "cpus_per_trial" not in made:
-        made["cpus_per_trial"] = _measured_threads(driver, plan, data, choices_of(resources, made), without)
+        having = "GPU" if device == "cuda" else "CPU"
+        threads = partial(_measured_threads, driver, plan, data, choices_of(resources, made))
+        made["cpus_per_trial"] = _on_largest_node(driver, threads, "CPU", having, without)
     write_choices(driver.folder, made)
     return choices_of(resources, made)
 
@@ -65,11 +74,11 @@ def smallest_near_best(totals: dict[int, float]) -> int:
     return min(candidate for candidate, total in totals.items() if total >= NEAR * best)
 
 
-def chosen_device(folder: SweepFolder, resources: Resources) -> str:
+def chosen_device(folder: SweepFolder, resources: Resources, joined: bool) -> str:
     """cpu or cuda: as the sweep file says, else as this sweep ran before, else a GPU where there is one.
 
     Raises:
-        SetupError: it is to be a GPU, and the cluster has none.
+        SetupError: it is to be a GPU, and the cluster has none; one that was joined may still grow if max_concurrent is given.
     """
     chosen_before = read_choices(folder).get("device")
     gpus_there = ray.cluster_resources().get("GPU", 0)
@@ -77,7 +86,7 @@ def chosen_device(folder: SweepFolder, resources: Resources) -> str:
         device = str(resources.device)
     else:
         device = chosen_before or ("cuda" if gpus_there or resources.gpus_per_trial else "cpu")
-    if device == "cuda" and not gpus_there and not resources.max_concurrent:  # with it the cluster may still grow
+    if device == "cuda" and not gpus_there and not (joined and resources.max_concurrent):
         why = "this sweep ran on GPUs before" if chosen_before == "cuda" else "GPUs are asked for"
         raise SetupError(f"resources: {why}, but the cluster has none; set resources.device: cpu, or join a cluster with GPUs")
     return device
@@ -95,11 +104,10 @@ def _examined(driver: Driver, device: str, wants_compile: bool, share: float | N
     return {"precision": answer["precision"], "compile": not problem, "compile_problem": problem}
 
 
-def _measured_share(driver: Driver, plan: Plan, data: PlannedData, choices: Choices, without: Container[str]) -> float:
+def _measured_share(driver: Driver, plan: Plan, data: PlannedData, choices: Choices, node: dict[str, Any]) -> float:
     """The share of a GPU at which trials side by side train the most images."""
-    node = _largest_node("GPU", "CPU", without)
     with _probes(driver, plan, data, choices, 1, {"num_cpus": 1, "num_gpus": 1}, node) as (measure, peak, probe):
-        fits = max(1, min(MOST_PER_GPU, int(MEMORY_SHARE * ray.get(probe.gpu_bytes.remote()) // peak)))
+        fits = max(1, min(MOST_PER_GPU, int(MEMORY_SHARE * _waited(driver, [probe.gpu_bytes.remote()])[0] // peak)))
         totals = {1: measure()}
     count = 2
     while count <= fits and totals[count // 2] >= NEAR * max(totals.values()):  # as long as it still pays
@@ -112,9 +120,8 @@ def _measured_share(driver: Driver, plan: Plan, data: PlannedData, choices: Choi
     return 1 / best
 
 
-def _measured_threads(driver: Driver, plan: Plan, data: PlannedData, choices: Choices, without: Container[str]) -> float:
+def _measured_threads(driver: Driver, plan: Plan, data: PlannedData, choices: Choices, node: dict[str, Any]) -> float:
     """The threads of a trial at which a full node trains the most images."""
-    node = _largest_node("CPU", "GPU" if choices.device == "cuda" else "CPU", without)
     cpus = int(node["Resources"]["CPU"])
     totals: dict[int, float] = {}
     threads = 1
@@ -162,14 +169,37 @@ def _probes(
             ray.kill(probe)
 
 
-def _largest_node(kind: str, having: str, without: Container[str]) -> dict[str, Any]:
+def _on_largest_node(
+    driver: Driver, measured: Callable[[dict[str, Any]], float], kind: str, having: str, without: Collection[str]
+) -> float:
+    """What is measured on the largest node; where a process of it is lost, most likely with the node, once more on another one.
+
+    Raises:
+        SetupError: it could not be measured.
+    """
+    node = _largest_node(kind, having, without)
+    try:
+        return measured(node)
+    except LostProbeError:
+        without = {*without, node["NodeID"]}
+        if not _nodes(kind, having, without):
+            raise
+    driver.tell(f"node {node['NodeManagerAddress']} lost a probe; measuring on another node")
+    return measured(_largest_node(kind, having, without))
+
+
+def _nodes(kind: str, having: str, without: Collection[str]) -> list[dict[str, Any]]:
+    nodes = [node for node in living_nodes() if node["Resources"].get(kind) and node["Resources"].get(having)]
+    return [node for node in nodes if node["NodeID"] not in without]
+
+
+def _largest_node(kind: str, having: str, without: Collection[str]) -> dict[str, Any]:
     """The node to measure on.
 
     Raises:
         SetupError: none is up, on a cluster that adds nodes on demand.
     """
-    nodes = [node for node in living_nodes() if node["Resources"].get(kind) and node["Resources"].get(having)]
-    nodes = [node for node in nodes if node["NodeID"] not in without]
+    nodes = _nodes(kind, having, without)
     if not nodes:
         raise SetupError(
             f"no node with a {kind} is up to measure on; write resources.cpus_per_trial and resources.gpus_per_trial as numbers"
@@ -182,7 +212,7 @@ def _waited(driver: Driver, answers: list[Any]) -> list[Any]:
 
     Raises:
         InterruptedError: a signal came meanwhile.
-        SetupError: one of them failed.
+        SetupError: one of them failed; LostProbeError if its process was lost.
     """
     waited_s = 0.0
     while len(ray.wait(answers, num_returns=len(answers), timeout=WAIT_S)[0]) < len(answers):
@@ -195,7 +225,8 @@ def _waited(driver: Driver, answers: list[Any]) -> list[Any]:
         return list(ray.get(answers))
     except ray.exceptions.RayError as error:
         reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
-        raise SetupError(
+        kind = LostProbeError if isinstance(error, ray.exceptions.RayActorError) else SetupError
+        raise kind(
             f"an automatic choice could not be made, its probe failed: {reason}; write precision, resources.cpus_per_trial "
             "and resources.gpus_per_trial in the sweep file, or correct the trial"
         ) from error

@@ -64,6 +64,7 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         self.running: dict[str, Entry] = {}
         self.lost: list[tuple[Entry, frozenset[str], float]] = []  # with their nodes and the time by which to decide
         self.nodes: dict[str, frozenset[str]] = {}  # the one that a stage began on; before that, those it may be put on
+        self.unprovided: dict[str, set[str]] = {}  # key -> nodes that lacked a file of this one
 
     def suggest(self, trial_id: str) -> Any:
         # While nothing runs Tune calls nothing but this, once a second.
@@ -105,6 +106,11 @@ class StageSearcher(Searcher):  # type: ignore[misc]
             del self.running[trial_id]
             self.hooks.guarded(self._ended, entry, self.nodes.pop(trial_id), result["status"], result["message"])
 
+    def recall(self, trial_id: str) -> None:
+        """Puts a stage that waits in Tune's queue back into ours; nothing is counted."""
+        self.queue.returned(self.running.pop(trial_id))
+        del self.nodes[trial_id]
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         entry = self.running.pop(trial_id, None)
         if entry is None:
@@ -125,12 +131,24 @@ class StageSearcher(Searcher):  # type: ignore[misc]
                 self.lost.append((entry, nodes, deadline))
 
     def _ended(self, entry: Entry, nodes: frozenset[str], status: str, message: str) -> None:
-        if status == "misplaced" and self.watch.own:
-            status = "data"  # there is no other node
-        elif status == "misplaced":
-            for node in nodes:
-                self.watch.avoid(node, message)
+        if status in ("misplaced", "unprovided"):
+            status = self._elsewhere(entry, nodes, status, message)
         self.queue.ended(entry, status, message)
+
+    def _elsewhere(self, entry: Entry, nodes: frozenset[str], status: str, message: str) -> str:
+        """Leaves out nodes that lack something; how the stage ended, which is for good where no other node is left for it."""
+        if self.watch.own:
+            return "data" if status == "misplaced" else "setting"
+        if status == "unprovided":
+            lacking = self.unprovided.setdefault(entry.key, set())
+            lacking |= nodes
+            if self.watch.fitting and self.watch.fitting <= lacking:  # then the trial is to blame, not the nodes
+                for node in lacking:
+                    self.watch.readmit(node)
+                return "setting"
+        for node in nodes:
+            self.watch.avoid(node, message)
+        return "misplaced"
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a sweep is resumed from its trial folders, never from Tune's state."""
@@ -143,19 +161,43 @@ class StageSearcher(Searcher):  # type: ignore[misc]
 
 
 class GrowingQueue(FIFOScheduler):  # type: ignore[misc]
-    """Stages in the order in which they were suggested; as many wait for room as suit the cluster's size at the time."""
+    """Stages in the order in which they were suggested; as many wait for room as suit the cluster's size at the time.
 
-    def __init__(self, watch: ClusterWatch) -> None:
+    A stage that waits for other nodes than one that is well again is recalled: it would wait for ever if these were lost.
+    """
+
+    def __init__(self, searcher: StageSearcher) -> None:
         super().__init__()
-        self.watch = watch
+        self.searcher = searcher
+        self.avoided: set[str] = set()
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         # Tune itself reads TUNE_MAX_PENDING_TRIALS_PG once, at its start.
-        tune_controller.update_max_pending_trials(self.watch.pending)
+        tune_controller.update_max_pending_trials(self.searcher.watch.pending)
+        avoided = set(self.searcher.watch.avoided())
+        if self.avoided - avoided:
+            self.searcher.hooks.guarded(self._recall_all_but, tune_controller, avoided)
+        self.avoided = avoided
         return super().choose_trial_to_run(tune_controller)
+
+    def _recall_all_but(self, controller: Any, avoided: set[str]) -> None:
+        """Recalls the waiting stages that must not be put on any other node than those that are avoided now."""
+        for trial in list(controller.get_live_trials()):
+            if trial.status != Trial.PENDING or set(trial.config["avoided"]) <= avoided or _has_room(controller, trial):
+                continue
+            self.searcher.recall(trial.trial_id)
+            if trial in controller._staged_trials:  # else an actor would be kept for it
+                controller._unstage_trial_with_resources(trial)
+            controller.stop_trial(trial)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FIFOScheduler, ()
+
+
+def _has_room(controller: Any, trial: Trial) -> bool:
+    """Whether a pending trial has a worker already, which it is about to begin on."""
+    actor = controller._trial_to_actor.get(trial)
+    return trial in controller._resetting_trials or (actor is not None and controller._actor_manager.is_actor_started(actor))
 
 
 class OutOfTimeError(BaseException):

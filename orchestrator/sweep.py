@@ -149,9 +149,9 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
     data = planned_data(plan, own_cluster)
     lacking = {}
     if not own_cluster:
-        kind = "GPU" if chosen_device(driver.folder, plan.spec.resources) == "cuda" else "CPU"
+        kind = "GPU" if chosen_device(driver.folder, plan.spec.resources, joined=True) == "cuda" else "CPU"
         lacking = prepare_nodes(driver, plan, data, kind)
-    choices = decide(driver, plan, data, without=lacking)
+    choices = decide(driver, plan, data, without=lacking, joined=not own_cluster)
     settings = _settings(driver, plan, choices, data)
     if own_cluster:
         refuse_too_small_machine(choices.cpus_per_trial, choices.gpus_per_trial)
@@ -190,7 +190,7 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=GrowingQueue(watch),
+                scheduler=GrowingQueue(searcher),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,

@@ -31,9 +31,9 @@ def test_no_more_stages_are_under_way_than_were_asked_for(most: int | None, hand
 def test_a_cluster_that_may_grow_needs_no_gpu_yet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("ray.cluster_resources", dict)
     folder = SweepFolder(open_storage(str(tmp_path)), "s")
-    assert chosen_device(folder, Resources(device="cuda", max_concurrent=4)) == "cuda"
+    assert chosen_device(folder, Resources(device="cuda", max_concurrent=4), joined=True) == "cuda"
     with pytest.raises(SetupError, match="the cluster has none"):
-        chosen_device(folder, Resources(device="cuda"))
+        chosen_device(folder, Resources(device="cuda"), joined=True)
 
 
 def test_without_a_node_to_measure_on_the_shares_have_to_be_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from orchestrator import packing
 from orchestrator.choices import Choices, write_choices
 from orchestrator.driver import Driver
 from orchestrator.errors import SetupError
-from orchestrator.packing import decide, smallest_near_best
+from orchestrator.packing import LostProbeError, decide, smallest_near_best
 from orchestrator.plan import make_plan
 from orchestrator.spec import load_spec
 from orchestrator.state import SweepFolder
@@ -26,6 +26,8 @@ from tests.sweeps import drive_sweep, tiny_sweep
 from trainables.node_data import PlannedData
 from trainables.runtime import resolve_precision
 
+LARGE = {"NodeID": "large", "Alive": True, "NodeManagerAddress": "10.0.0.2", "Resources": {"CPU": 8.0, "GPU": 1.0}}
+SMALL = {"NodeID": "small", "Alive": True, "NodeManagerAddress": "10.0.0.3", "Resources": {"CPU": 2.0}}
 NO_COMPILER = "no C++ compiler"
 
 
@@ -70,6 +72,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     answering("_measured_share", lambda *arguments: 0.25)
     answering("_measured_threads", lambda *arguments: 4.0)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
+    monkeypatch.setattr("ray.nodes", lambda: [LARGE])
     return questions
 
 
@@ -150,6 +153,7 @@ def test_what_an_earlier_run_was_told_is_not_taken_for_a_measurement(
     [
         ({"device": "cuda"}, None, "GPUs are asked for, but the cluster has none; set resources.device: cpu"),
         ({"device": "auto", "gpus_per_trial": 0.5}, None, "GPUs are asked for"),
+        ({"device": "cuda", "max_concurrent": 4}, None, "GPUs are asked for"),  # our own Ray does not grow
         ({"device": "auto"}, {"device": "cuda"}, "this sweep ran on GPUs before, but the cluster has none"),
     ],
 )
@@ -197,11 +201,9 @@ class Node:
 def node(monkeypatch: pytest.MonkeyPatch) -> Node:
     node = Node()
     monkeypatch.setattr(packing, "_probes", node.probes)
-    monkeypatch.setattr(
-        packing, "_largest_node", lambda kind, having, without: {"NodeID": "here", "Resources": {"CPU": 8.0, "GPU": 1.0}}
-    )
+    monkeypatch.setattr("ray.nodes", lambda: [LARGE])
+    monkeypatch.setattr(packing, "_waited", lambda driver, answers: answers)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
-    monkeypatch.setattr("ray.get", lambda answer: answer)
     return node
 
 
@@ -241,6 +243,22 @@ def test_threads_of_trials_on_a_gpu_are_measured_at_the_share_that_was_found(
         (1, {"num_cpus": 8, "num_gpus": 0.25}),
     ]
     assert (choices.gpus_per_trial, choices.cpus_per_trial) == (0.25, 1.0)
+
+
+def test_a_node_that_is_lost_while_it_is_measured_gives_way_to_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    driver = cast(Driver, SimpleNamespace(tell=told.append))
+
+    def measured(node: dict[str, Any]) -> float:
+        if node is LARGE:
+            raise LostProbeError("its probe failed")
+        return 2.0
+
+    monkeypatch.setattr("ray.nodes", lambda: [SMALL, LARGE])
+    assert packing._on_largest_node(driver, measured, "CPU", "CPU", ()) == 2.0
+    assert told == ["node 10.0.0.2 lost a probe; measuring on another node"]
+    with pytest.raises(LostProbeError):
+        packing._on_largest_node(driver, measured, "CPU", "CPU", ("small",))
 
 
 # On real Ray
