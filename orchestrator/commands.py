@@ -71,12 +71,12 @@ def trial(options: Namespace) -> int:
 def doctor(options: Namespace) -> int:
     from dataclasses import asdict
 
-    from orchestrator.doctor import examine, tracking_of
+    from orchestrator.doctor import examine
     from orchestrator.doctor_view import print_checks
 
     spec = spec_from(options) if options.file else None
     storage = spec.storage if spec else options.storage or DEFAULT_STORAGE
-    checks = examine(spec, storage, tracking_of(spec, storage, options.tracking_uri), options.address)
+    checks = examine(spec, storage, options.tracking_uri, options.address)
     done = list(checks) if options.json else print_checks(checks)
     if options.json:
         print(json.dumps([asdict(check) for check in done], indent=1))

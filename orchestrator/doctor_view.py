@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from orchestrator.doctor import Check
+    from orchestrator.checks import Check
 
 
 def print_checks(checks: Iterable[Check]) -> list[Check]:

@@ -1,14 +1,14 @@
 """What every node of a cluster must have before trials run there, asked on the nodes themselves: the storage and the data.
 
 The driver writes a file to the storage and the nodes read it; each node writes one and the driver reads that. Nodes that lack
-the data get the decoded images from the driver's node, if these are small. Read by: sweep.py, doctor.py.
+the data get the decoded images from the driver's node, if these are small. Read by: sweep.py, cluster_checks.py.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from trainables.user_code import OwnFiles
 
 SHIPPED_BYTES = 256 << 20  # CIFAR decoded takes 176 MiB; larger sets would push other objects out of a node's object store
 SIGHT_S = 5.0  # for a file of another host to come into sight: NFS remembers for 3 s what a folder holds
+LATE_S = 150.0  # for other nodes, once the first one has its data decoded; on a dead NFS mount a process waits for ever
 FOLDER = "doctor"
 
 
@@ -36,11 +37,15 @@ class NodeReport:
     """What a node lacks; empty texts where all is well.
 
     Attributes:
+        broken: the questions could not be answered there.
+        trial: why a trial fails there; on other nodes it may not.
         shipped: the node has no data of its own and was given the decoded images.
     """
 
     storage: str = ""
     data: str = ""
+    broken: str = ""
+    trial: str = ""
     shipped: bool = False
 
 
@@ -85,9 +90,15 @@ class SharedFolder:
             return f"{str(error).partition('; ')[0]}; let trials read and write there, or take the node out of the cluster"
         return ""
 
-    def unseen(self, own_name: str) -> bool:
-        """Whether the driver does not find what a process left under this name."""
-        return self._sighted(own_name) != self.content
+    def unseen(self, names: Iterable[str], interrupted: Callable[[], bool] = lambda: False) -> set[str]:
+        """Those under whose name the driver does not find what a process left; all are looked for at the same time."""
+        deadline = time.monotonic() + SIGHT_S
+        left = set(names)
+        while left := {name for name in left if self.storage.read(self.file(name)) != self.content}:
+            if time.monotonic() > deadline or interrupted():
+                break
+            time.sleep(0.2)
+        return left
 
     def removed(self) -> None:
         for name in self.storage.names(FOLDER):
@@ -160,31 +171,33 @@ def report_here(name: str, folder: SharedFolder, data: PlannedData, config: Tria
     """What this node lacks; its data is decoded by then."""
     if problem := folder.problem_here(name):
         return NodeReport(storage=problem)
-    if problem := data_problem_here(data, config, own):
-        return NodeReport(data=problem)
+    report = files_here(data, config, own)
+    if report.data:
+        return report
     try:
         own.activate(config)
-        return NodeReport(shipped=data.prepare().decoded is not None)
-    except TrialError:
-        return NodeReport()  # the trials will tell, each in its record
-
-
-def data_problem_here(data: PlannedData, config: TrialConfig, own: OwnFiles) -> str:
-    """Why trials cannot run on this node for want of files; empty if they can."""
-    try:
-        data.here()
+        data.prepare()
     except MisplacedError as error:
-        return str(error)
-    except TrialError:
-        return ""
-    return own.missing(config)
+        return NodeReport(data=str(error))
+    except TrialError as error:
+        return NodeReport(trial=str(error))
+    return report
+
+
+def files_here(data: PlannedData, config: TrialConfig, own: OwnFiles) -> NodeReport:
+    """What this node lacks of the data and of the trial's own files; decodes nothing."""
+    try:
+        shipped = data.here().decoded is not None
+    except MisplacedError as error:
+        return NodeReport(data=str(error))
+    return NodeReport(data=own.missing(config), shipped=shipped)
 
 
 def prepare_nodes(driver: Driver, plan: Plan, data: PlannedData, kind: str) -> dict[str, str]:
     """Prepares the data on every node with a `kind` of "CPU" or "GPU"; node id -> what it lacks, of those to leave out.
 
     Raises:
-        SetupError: a node does not have the same storage as the driver, or no node has the data.
+        SetupError: a node does not have the same storage as the driver, or no node has the data or can run trials.
         InterruptedError: a signal came meanwhile.
     """
     nodes = [node for node in living_nodes() if node["Resources"].get(kind)]
@@ -197,9 +210,11 @@ def prepare_nodes(driver: Driver, plan: Plan, data: PlannedData, kind: str) -> d
         }
         reports = _answers(driver, asked)
         unshared = {node: report.storage for node, report in reports.items() if report.storage}
-        for node in reports.keys() - unshared.keys():
-            if folder.unseen(node):
-                unshared[node] = f"what it writes to storage {driver.folder.storage.root} does not reach the driver"
+        wrote = [node for node, report in reports.items() if not (report.storage or report.broken)]
+        for node in folder.unseen(wrote, lambda: driver.signal is not None):
+            unshared[node] = f"what it writes to storage {driver.folder.storage.root} does not reach the driver"
+        if driver.signal is not None:
+            raise InterruptedError
     finally:
         folder.removed()
     if unshared:
@@ -208,9 +223,15 @@ def prepare_nodes(driver: Driver, plan: Plan, data: PlannedData, kind: str) -> d
     for node, report in reports.items():
         if report.shipped:
             driver.tell(f"node {address_of(node)} has not the planned data; it gets the decoded images through Ray")
-    lacking = {node: report.data for node, report in reports.items() if report.data}
+    lacking = {node: problem for node, report in reports.items() if (problem := report.broken or report.data or report.trial)}
+    if len(lacking) == len(reports):  # what ails a trial on every node is told in its record
+        lacking = {node: problem for node, report in reports.items() if (problem := report.broken or report.data)}
     if lacking and len(lacking) == len(reports):
         node, problem = min(lacking.items())
+        if not reports[node].data:
+            raise SetupError(
+                f"no node of the cluster can run trials; node {address_of(node)}: {problem}; `drive-sweep doctor` tells of all"
+            )
         raise SetupError(
             f"no node of the cluster has the data; node {address_of(node)}: {problem}. Mount the folder of the data set on the "
             "nodes under the same path, or give one that they share with dataset.root"
@@ -219,21 +240,38 @@ def prepare_nodes(driver: Driver, plan: Plan, data: PlannedData, kind: str) -> d
 
 
 def _answers(driver: Driver, asked: dict[str, Any]) -> dict[str, NodeReport]:
-    """Every node's report; a node that is lost meanwhile has none."""
+    """Every node's report; a node that is lost meanwhile has none, and one that does not answer in time counts as broken."""
     begun, told = time.monotonic(), False
+    first: float | None = None
     waiting = list(asked.values())
-    while waiting:
-        _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=0.5)
+    while waiting and (first is None or time.monotonic() - first < LATE_S):
+        answered, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=0.5)
         if driver.signal is not None:
             raise InterruptedError
+        if answered and first is None:
+            first = time.monotonic()
         if waiting and not told and time.monotonic() - begun > 30:
             told = True
             late = ", ".join(address_of(node) for node, answer in asked.items() if answer in waiting)
             driver.tell(f"waiting for nodes that look at the storage and prepare the data: {late}")
     reports = {}
+    living = {node["NodeID"] for node in living_nodes()}
     for node, answer in asked.items():
+        if answer in waiting:
+            hangs = f"it has not answered {LATE_S:.0f} s after the first one; look whether its storage or its data hang"
+            reports[node] = NodeReport(broken=hangs)
+            continue
         try:
             reports[node] = ray.get(answer)
         except ray.exceptions.RayError as error:
-            driver.tell(f"node {address_of(node)} could not be examined: {str(error).strip().splitlines()[0]}")
+            if node in living:
+                reports[node] = NodeReport(broken=f"it cannot run our code: {reason_of(error)}")
+            else:
+                driver.tell(f"node {address_of(node)} was lost while it looked at the storage and the data")
     return reports
+
+
+def reason_of(error: Exception) -> str:
+    """In one line why a call on a node failed."""
+    lines = str(getattr(error, "cause", None) or error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

@@ -1,6 +1,6 @@
 """What a machine tells about itself: versions, clock, free disk space, GPUs. Runs on the node in question, without Ray.
 
-Read by: doctor.py.
+Read by: checks.py, cluster_checks.py.
 """
 
 from __future__ import annotations

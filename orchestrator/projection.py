@@ -36,9 +36,14 @@ def tracking_target(spec: SweepSpec, storage: Storage) -> TrackingTarget:
         return TrackingTarget(
             uri=f"sqlite:///{root / 'mlflow.db'}", experiment=spec.tracking.experiment, artifact_root=str(root / "artifacts")
         )
+    return given_target(uri, spec.tracking.experiment)
+
+
+def given_target(uri: str, experiment: str) -> TrackingTarget:
+    """A tracking URI that was given; artifacts lie beside a SQLite file."""
     database = database_file(uri)  # without a word MLflow would put artifacts into the current folder
     beside = None if database is None else str(database.absolute().parent / "artifacts")
-    return TrackingTarget(uri=uri, experiment=spec.tracking.experiment, artifact_root=beside)
+    return TrackingTarget(uri=uri, experiment=experiment, artifact_root=beside)
 
 
 def make_items(plan: Plan) -> dict[str, Item]:

@@ -36,7 +36,7 @@ WITHOUT_TORCH = (
     "user_data",
 )
 
-RAY = ("ray_cluster", "cluster_watch", "node_checks", "packing", "scheduling", "sweep", "jobs", "doctor")
+RAY = ("ray_cluster", "cluster_watch", "node_checks", "packing", "scheduling", "sweep", "jobs", "cluster_checks")
 MLFLOW = (
     "tracking",
     "tracking_checks",

@@ -1,0 +1,138 @@
+"""Nodes that are left out: how the stages that wait because of them go on, and which nodes are left out. On a real Ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import ray
+from ray import tune
+
+from orchestrator import node_checks
+from orchestrator.cluster_watch import ClusterWatch
+from orchestrator.driver import Driver
+from orchestrator.node_checks import NodeReport, SharedFolder, call_on
+from orchestrator.ray_cluster import joined_cluster, ray_environment
+from orchestrator.scheduling import GrowingQueue, Hooks, StageSearcher, Ticker
+from orchestrator.stages import Entry, StageQueue
+from orchestrator.store import open_storage
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[str]:
+    """The only node of a Ray of our own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        with ray_environment(), joined_cluster(None):
+            yield str(ray.get_runtime_context().get_node_id())
+
+
+def searching(*keys: str, **options: Any) -> StageSearcher:
+    trials = {key: Entry(kind="trial", key=key, name=key, config={}, work=1) for key in keys}
+    watch = ClusterWatch(cpus=1, gpus=0, own=False, tell=lambda line: None, **options)
+    return StageSearcher(StageQueue(trunks={}, trials=trials), Hooks(lambda *_: None, lambda: None, lambda: None), watch)
+
+
+def test_stages_that_wait_for_a_node_that_was_lost_begin_on_one_that_is_well_again(node: str, tmp_path: Path) -> None:
+    """Ten stages are handed out while the node is left out and another one is there; then that one is lost."""
+    searcher = searching(*"abcdefghij")
+    watch, queue = searcher.watch, searcher.queue
+    watch.look()
+    watch.avoid(node, "it has no data")
+    watch.slots, watch._looked = 1, time.monotonic() + 3600  # another node, until the next look
+    begun = time.monotonic()
+
+    def tick() -> None:
+        assert time.monotonic() - begun < 120, "no stage began"
+        if len(searcher.running) >= 8 and watch._looked > time.monotonic():
+            watch._looked = float("-inf")  # the other node is lost
+            watch._avoided[node] = time.monotonic() + 3  # and these ten minutes are nearly over
+        watch.look()
+
+    def stage(config: dict[str, Any]) -> None:
+        tune.report({"event": "begun", "node": "any"})
+        tune.report({"event": "ended", "status": "finished", "message": ""})
+
+    def placement(config: dict[str, Any]) -> Any:
+        avoided = config["avoided"]
+        elsewhere = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(avoided)})"}]} if avoided else {}
+        return tune.PlacementGroupFactory([{"CPU": 1}], **elsewhere)
+
+    hooks = searcher.hooks
+    hooks.on_tick = tick
+    tune.Tuner(
+        tune.with_resources(stage, placement),
+        tune_config=tune.TuneConfig(search_alg=searcher, scheduler=GrowingQueue(searcher), num_samples=-1, reuse_actors=True),
+        run_config=tune.RunConfig(
+            storage_path=str(tmp_path),
+            verbose=0,
+            callbacks=[Ticker(hooks, lambda: hooks.problem is not None)],
+            failure_config=tune.FailureConfig(max_failures=0),
+        ),
+    ).fit()
+    assert hooks.problem is None
+    assert [(entry.state, entry.attempt, entry.losses) for entry in queue.trials.values()] == [("finished", 1, 0)] * 10
+
+
+def driver_telling(told: list[str]) -> Driver:
+    return cast(Driver, SimpleNamespace(tell=told.append, signal=None))
+
+
+def test_a_node_that_cannot_answer_or_hangs_is_left_out_and_a_lost_one_is_not(
+    node: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def well() -> NodeReport:
+        return NodeReport()
+
+    def unable() -> NodeReport:
+        raise PermissionError("no right to read /data")
+
+    def slow() -> NodeReport:
+        time.sleep(600)
+        return NodeReport()
+
+    monkeypatch.setattr(node_checks, "LATE_S", 3.0)
+    monkeypatch.setattr(node_checks, "living_nodes", lambda: [{"NodeID": name} for name in ("well", "unable", "hung")])
+    told: list[str] = []
+    answering = {"well": well, "unable": unable, "lost": unable, "hung": slow}
+    asked = {name: call_on(node, function) for name, function in answering.items()}
+    reports = node_checks._answers(driver_telling(told), asked)
+    assert reports["well"] == NodeReport()
+    assert "no right to read /data" in reports["unable"].broken
+    assert "has not answered 3 s after the first one" in reports["hung"].broken
+    assert "lost" not in reports
+    assert told == ["node lost was lost while it looked at the storage and the data"]
+    ray.cancel(asked["hung"], force=True)
+
+
+def test_the_files_of_many_nodes_are_looked_for_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_checks, "SIGHT_S", 0.5)
+    folder = SharedFolder.laid(open_storage(str(tmp_path), create=True))
+    assert folder.problem_here("a") == ""
+    begun = time.monotonic()
+    lost = {f"n{number}" for number in range(20)}
+    assert folder.unseen({"a", *lost}) == lost
+    assert time.monotonic() - begun < 5
+    monkeypatch.setattr(node_checks, "SIGHT_S", 600.0)
+    assert folder.unseen(lost, interrupted=lambda: True) == lost
+
+
+def test_a_trial_whose_own_file_is_on_no_node_fails_and_leaves_no_node_out() -> None:
+    searcher = searching("x", "y", home="home", alive=frozenset("ab"), fitting=frozenset("ab"), slots=2)
+    searcher.watch._looked = time.monotonic() + 3600
+    told = {"event": "ended", "status": "unprovided", "message": "model: module:nets.wide: no such file"}
+    for number, (place, state, avoided) in enumerate([("a", "waiting", ["a"]), ("b", "failed", [])]):
+        searcher.queue.trials["x"].not_before = 0.0
+        searcher.queue.trials["y"].not_before = float("inf")
+        trial = f"id-{number}"
+        assert searcher.suggest(trial)["stage"]["key"] == "x"
+        searcher.on_trial_result(trial, {"event": "begun", "node": place})
+        searcher.watch.avoid = lambda node, reason: searcher.watch._avoided.__setitem__(node, time.monotonic() + 60)  # type: ignore[method-assign]
+        searcher.on_trial_result(trial, told)
+        entry = searcher.queue.trials["x"]
+        assert (entry.state, searcher.watch.avoided()) == (state, avoided)
+    assert (entry.failure, entry.message) == ("setting", told["message"])
