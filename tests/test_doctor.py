@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.doctor import examine
+from orchestrator.spec import load_spec, resolved
+from orchestrator.state import SweepFolder, SweepState
+from orchestrator.store import open_storage
 from tests.broken_nodes import Broken, broken_cluster, namespaces_work
 from tests.sweeps import drive_sweep, kill_all, start, started, status, tiny_sweep, wait_for
 
@@ -47,6 +51,27 @@ def test_every_check_runs_and_each_trouble_has_a_way_out(tmp_path: Path) -> None
     found = checks(tiny_sweep(tmp_path), "--set", data, "--storage", tmp_path / "runs", expect=3)
     assert "no folder '/nowhere'" in found["data"][0]["message"]
     assert "give the folder of cifar10" in found["data"][0]["way_out"]
+
+
+def test_a_storage_out_of_reach_and_a_damaged_sweep_keep_no_other_check_from_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    found = {check.check: check for check in examine(None, "s3://lab/runs", f"sqlite:///{tmp_path}/m.db", None)}
+    assert "nothing answers at http://127.0.0.1:9" in found["storage"].message
+    assert found["tracking"].ok
+    assert found["versions"].ok
+
+    storage = open_storage(str(tmp_path / "runs"), create=True)
+    for name, spec in (("damaged", {"name": 1}), ("well", resolved(load_spec(str(tiny_sweep(tmp_path)))))):
+        folder = SweepFolder(storage, name)
+        folder.write_state(SweepState(sweep=name, driver={"host": "gone", "heartbeat": 0.0}))
+        storage.write_json(folder.file("spec.json"), spec)
+    damaged, well = (check for check in examine(None, storage.root, None, None) if check.check == "orphans")
+    assert not damaged.ok
+    assert well.message == "sweep 'well': its driver is gone, no run of it is left RUNNING"
 
 
 def test_runs_of_a_killed_driver_are_ended(tmp_path: Path) -> None:
@@ -99,8 +124,8 @@ def test_the_doctor_names_each_broken_node_and_its_way_out(broken: Broken, tmp_p
     locked = failed.pop(("storage", broken.read_only.address))
     assert "Read-only file system" in locked["message"]
     assert locked["way_out"].startswith("let trials read and write there")
-    lacking = failed.pop(("data", broken.without_data.address))
-    assert "has no folder 'train'" in lacking["message"]
+    (served,) = [one for one in found["data"] if broken.without_data.address in one["message"]]
+    assert served["message"].endswith("gets the decoded images through Ray")  # as in a run
     fake = failed.pop(("gpu", broken.read_only.address))
     assert "Ray counts 1 GPUs, CUDA sees 0" in fake["message"]
     assert failed.pop(("tracking", f"tracking {DEAD_SERVER.partition(':')[0]}"))["way_out"].startswith("start it")
