@@ -12,7 +12,6 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,7 +20,7 @@ from typing import Any
 from orchestrator.choices import Choices
 from orchestrator.driver import Driver, initial_state, make_queue
 from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, SetupError
-from orchestrator.last_resort import LastResort
+from orchestrator.last_resort import end_in_time
 from orchestrator.plan import Plan
 from orchestrator.progress import Screen, summary_line
 from orchestrator.projection import item_states, make_items, sweep_opening, sweep_status
@@ -29,13 +28,13 @@ from orchestrator.ray_cluster import is_own, joined_cluster, ray_environment, re
 from orchestrator.report import write_report
 from orchestrator.revision import source_revision
 from orchestrator.state import StateWriter, SweepFolder
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, try_for
 from orchestrator.store import StageFolders, set_aside
 from orchestrator.tracking_process import TrackingProcess
-from trainables.failures import StorageError
 from trainables.node_data import PlannedData
 
 FLUSH_S = 120.0
+CLEAR_S = 5.0
 METRICS_S = 5.0  # between two writes of a trial's points; on an object store they come with the checkpoints
 HURRIED_FLUSH_S = 6.0  # after a request to stop; whoever sent a signal will not wait for long
 
@@ -63,13 +62,13 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
         SetupError: another driver runs this sweep, Ray cannot be reached, or GPUs were asked for that are not there.
     """
     folder = SweepFolder(storage, plan.spec.name)
-    with LastResort() as last_resort, folder.held():
+    with folder.held():
         for key in options.again:
             set_aside(storage, key)
-        return _run_held(folder, plan.without_results(options.again), spec_text, options, last_resort)
+        return _run_held(folder, plan.without_results(options.again), spec_text, options)
 
 
-def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptions, last_resort: LastResort) -> int:
+def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptions) -> int:
     """The sweep's life from its first file to its last line; no other driver works on it meanwhile."""
     queue = make_queue(plan, folder.storage, options.chosen)
     state = initial_state(plan, folder.read_state(), queue)
@@ -84,12 +83,12 @@ def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptio
                 folder=folder, state=state, writer=writer, tracking=tracking, items=make_items(plan), screen=screen, queue=queue
             )
             queue.on_change = driver.on_change
-            _note_signals(driver, last_resort)
+            _note_signals(driver)
             tracking.reconcile(item_states(plan, state, driver.items))
             folder.log(f"run: {summary_line(state)}")
             try:
                 if queue.trials:
-                    _run_on_ray(driver, plan, options, last_resort)
+                    _run_on_ray(driver, plan, options)
             finally:
                 driver.interrupt_running()
                 close_tracking(driver, plan)
@@ -99,8 +98,7 @@ def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptio
         tracking.close()
         writer.close()
         folder.storage.flush()
-        with suppress(StorageError):  # the next run clears them too, and how this one ended counts more
-            folder.clear_stop_requests()
+        try_for(CLEAR_S, folder.clear_stop_requests)  # the next run clears them too, and how this one ended counts more
 
 
 def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
@@ -122,11 +120,11 @@ def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
     folder.storage.write_json(folder.file("trials.json"), record)
 
 
-def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions, last_resort: LastResort) -> None:
+def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
     """Ray's whole life within a sweep: start or join, run the stages, leave."""
     driver.screen.say("starting Ray")
     with ray_environment(), joined_cluster(options.address):
-        _note_signals(driver, last_resort)  # ray.init() sets its own handler of SIGTERM
+        _note_signals(driver)  # ray.init() sets its own handler of SIGTERM
         try:
             _run_stages(driver, plan, is_own(options.address))
         except InterruptedError:
@@ -230,12 +228,12 @@ def _settings(driver: Driver, plan: Plan, choices: Choices, data: PlannedData) -
     )
 
 
-def _note_signals(driver: Driver, last_resort: LastResort) -> None:
+def _note_signals(driver: Driver) -> None:
     """From now on SIGINT and SIGTERM ask for a clean stop; the second one no longer waits."""
 
     def note(number: int, frame: FrameType | None) -> None:
         if driver.signal is None:
-            last_resort.begin(number)
+            end_in_time(number)
         else:
             driver.stop_deadline = 0.0
         driver.signal = number

@@ -116,7 +116,7 @@ def test_trials_begin_anew_only_under_the_lock_of_their_driver(
     plan, again = make_plan(spec, storage), RunOptions(again=frozenset([first]))
     held: list[Plan] = []
 
-    def run_held(folder: SweepFolder, given: Plan, spec_text: str, options: RunOptions, last_resort: object) -> int:
+    def run_held(folder: SweepFolder, given: Plan, spec_text: str, options: RunOptions) -> int:
         with pytest.raises(SetupError, match="being run by another process"), folder.held():
             pass
         assert not storage.exists(trial_file(first, RESULT))
@@ -135,20 +135,21 @@ def test_trials_begin_anew_only_under_the_lock_of_their_driver(
 
 def test_a_driver_that_hangs_ends_some_time_after_a_signal() -> None:
     script = """
-import sys, time
+import atexit, sys, time
 from orchestrator import last_resort
-last_resort.END_S = 0.5
-with last_resort.LastResort() as end:
-    end.begin(15)
-    time.sleep(float(sys.argv[1]))
-time.sleep(1)
+last_resort.END_S = 2.0
+atexit.register(time.sleep, float(sys.argv[2]))
+last_resort.end_in_time(15)
+time.sleep(float(sys.argv[1]))
 """
 
-    def ended(work_s: float) -> tuple[int, str]:
-        done = subprocess.run([sys.executable, "-c", script, str(work_s)], capture_output=True, text=True, check=False)
+    def ended(work_s: float, cleaning_s: float) -> tuple[int, str]:
+        command = [sys.executable, "-c", script, str(work_s), str(cleaning_s)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.returncode, done.stderr
 
-    assert ended(0.0) == (0, "")
-    code, told = ended(60.0)
-    assert code == 128 + 15
-    assert "`resume` continues" in told
+    assert ended(0.0, 0.0) == (0, "")
+    for hanging in ((60.0, 0.0), (0.0, 60.0)):
+        code, told = ended(*hanging)
+        assert code == 128 + 15
+        assert "`resume` continues" in told
