@@ -68,12 +68,12 @@ def small_job(
 def _alone(command: str, answer: str) -> str:
     """A shell's line that prints what the command answers on that output, else its errors: a job has one log for both.
 
-    The doctor ends with 3 and an answer.
+    One line in truth, since Ray writes it into the log. The doctor ends with 3 and an answer.
     """
     answers = f'[ $code = 0 ] || [ $code = {EXIT_ENVIRONMENT} -a {answer} = out -a -s "$said/out" ]'
     return (
         f'said=$(mktemp -d); {command} >"$said/out" 2>"$said/err"; code=$?; '
-        f'if {answers}; then cat "$said/{answer}"; else printf %s {shlex.quote(NO_ANSWER)}; cat "$said/err"; fi; '
+        f'if {answers}; then cat "$said/{answer}"; else echo {shlex.quote(NO_ANSWER.rstrip())}; cat "$said/err"; fi; '
         f'rm -r "$said"; exit $code'
     )
 

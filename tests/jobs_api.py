@@ -54,11 +54,11 @@ class JobsApi:
     silent: bool = False
     drops_after_s: float | None = None
 
-    def put(self, id_: str, log: str, state: str = "RUNNING", **metadata: str) -> Sent:
-        """A job that is there without having been sent."""
+    def put(self, id_: str, log: str, state: str = "RUNNING", entrypoint: str = "x", **metadata: str) -> Sent:
+        """A job that is there without having been sent; its log begins as Ray's do."""
         file = self.folder / f"{id_}.log"
-        file.write_text(f"Running entrypoint for job {id_}: x\n{log}")
-        self.jobs[id_] = Sent({"submission_id": id_, "entrypoint": "x", "status": state, "metadata": metadata}, file)
+        file.write_text(f"Running entrypoint for job {id_}: {entrypoint}\n{log}")
+        self.jobs[id_] = Sent({"submission_id": id_, "entrypoint": entrypoint, "status": state, "metadata": metadata}, file)
         return self.jobs[id_]
 
     def facts(self, job: Sent) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class JobsApi:
         id_, environment = asked["submission_id"], asked["runtime_env"]
         there = self.folder / id_
         zipfile.ZipFile(io.BytesIO(self.packages[environment["working_dir"].rpartition("/")[2]])).extractall(there)
-        job = self.put(id_, "", "PENDING", **asked["metadata"])
+        job = self.put(id_, "", "PENDING", asked["entrypoint"], **asked["metadata"])
         if not self.holds:
             job.details["status"] = "RUNNING"
             path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
