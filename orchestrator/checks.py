@@ -57,12 +57,14 @@ def enough_space(check: str, place: str, free: int) -> Check:
 
 def machine_checks(name: str, facts: NodeFacts, ours: NodeFacts, gpus_counted: int) -> Iterator[Check]:
     """The checks of a machine's own facts, beside those of the driver's machine."""
-    told = facts.versions.items()
-    other = [f"{package} {found} (here {ours.versions[package]})" for package, found in told if found != ours.versions[package]]
+    versions = facts.versions.items()
+    other = [
+        f"{package} {found} (here {ours.versions[package]})" for package, found in versions if found != ours.versions[package]
+    ]
     yield Check(
         check="versions",
         ok=not other,
-        message=f"{name}: {', '.join(other or [' '.join(one) for one in told])}",
+        message=f"{name}: {', '.join(other or [' '.join(one) for one in versions])}",
         way_out="install the same versions on every node; other ones compute other numbers" if other else "",
     )
     for folder, free in facts.free_bytes.items():

@@ -1,4 +1,4 @@
-"""What every test shares: a private cache folder and one PyTorch thread."""
+"""What every test shares: a private cache folder, one PyTorch thread, and no commands that outlive it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
+from tests.sweeps import kill_all, started
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -18,3 +20,13 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """A failed test must not leave a sweep that takes the machine from the next one."""
+    yield
+    for process in started:
+        if process.poll() is None:
+            kill_all(process)
+    started.clear()

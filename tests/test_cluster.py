@@ -16,7 +16,7 @@ import pytest
 from orchestrator.ui import serve
 from tests.mlflow_stores import new_target
 from tests.ray_nodes import RayNodes, free_ports
-from tests.sweeps import Answer, drive_sweep, kill_all, start, started, wait_for
+from tests.sweeps import Answer, drive_sweep, start, wait_for
 
 SWEEP = """\
 name: slow
@@ -61,15 +61,6 @@ TRIALS = 4
 def cluster() -> Iterator[RayNodes]:
     with RayNodes(workers=2) as nodes:
         yield nodes
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    yield
-    for process in started:
-        if process.poll() is None:
-            kill_all(process)
-    started.clear()
 
 
 def test_only_the_right_token_at_the_right_address_is_let_in(cluster: RayNodes, tmp_path: Path) -> None:

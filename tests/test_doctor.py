@@ -15,7 +15,7 @@ from orchestrator.spec import load_spec, resolved
 from orchestrator.state import SweepFolder, SweepState
 from orchestrator.store import open_storage
 from tests.broken_nodes import Broken, broken_cluster, namespaces_work
-from tests.sweeps import drive_sweep, kill_all, start, started, status, tiny_sweep, wait_for
+from tests.sweeps import drive_sweep, kill_all, start, status, tiny_sweep, wait_for
 
 DEAD_SERVER = "http://127.0.0.1:9"
 
@@ -159,12 +159,3 @@ def test_a_node_without_data_computes_with_the_images_that_it_is_given(
     key = told["trials"][0]["key"]
     again = drive_sweep("trial", key, "--storage", broken.storage)  # with the data themselves
     assert "the record is reproduced" in again.stderr
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running() -> Iterator[None]:
-    yield
-    while started:
-        process = started.pop()
-        if process.poll() is None:
-            kill_all(process)

@@ -31,7 +31,6 @@ from tests.sweeps import (
     drive_sweep,
     kill_all,
     start,
-    started,
     status,
     tiny_sweep,
     wait_for,
@@ -52,16 +51,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     file = tiny_sweep(folder)
     drive_sweep("run", file, "--storage", folder / "runs", "--quiet")
     return Finished(file, folder / "runs")
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    """A failed test must not leave a sweep that takes the machine from the next one."""
-    yield
-    for process in started:
-        if process.poll() is None:
-            kill_all(process)
-    started.clear()
 
 
 @pytest.fixture

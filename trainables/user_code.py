@@ -26,9 +26,8 @@ from trainables.failures import SettingError
 PREFIX = "module:"
 REFERENCE = re.compile(r"module:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 WEIGHTS = "initial_weights"
-SHIPPED = (
-    "shipped:"  # begins a path below the folder that a job brings to every node; where that lies differs from node to node
-)
+# Begins a path below the folder that a job brings to every node; where that lies differs from node to node.
+SHIPPED = "shipped:"
 NOT_BROUGHT = (
     "is a file that the sweep was submitted with, which only its jobs on the cluster have; "
     "`drive-sweep resume NAME --address http://HEAD:8265` goes on there, `drive-sweep run FILE` goes on here"
