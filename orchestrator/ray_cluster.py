@@ -31,7 +31,7 @@ def ray_environment() -> Iterator[None]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
-    before = {name: os.environ.get(name) for name in [*settings, "TUNE_MAX_PENDING_TRIALS_PG", *CREDENTIALS]}
+    before = {name: os.environ.get(name) for name in [*settings, *CREDENTIALS]}
     os.environ.update(settings)
     for name in CREDENTIALS:
         os.environ.pop(name, None)

@@ -163,26 +163,37 @@ class StageSearcher(Searcher):  # type: ignore[misc]
 class GrowingQueue(FIFOScheduler):  # type: ignore[misc]
     """Stages in the order in which they were suggested; as many wait for room as suit the cluster's size at the time.
 
-    A stage that waits for other nodes than one that is well again is recalled: it would wait for ever if these were lost.
+    A free worker goes to the first stage that has none: Tune gives it to the very first one and ends the worker that is
+    starting for that, so that slots whose workers start slowly are never used. A stage that waits for other nodes than one
+    that is well again is recalled: it would wait for ever if these were lost.
     """
 
     def __init__(self, searcher: StageSearcher) -> None:
         super().__init__()
         self.searcher = searcher
+        self.waiting: list[Trial] = []
         self.avoided: set[str] = set()
 
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self.waiting.append(trial)
+
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        # Tune itself reads TUNE_MAX_PENDING_TRIALS_PG once, at its start.
+        # Tune's own way, TUNE_MAX_PENDING_TRIALS_PG, is read once, at its start.
         tune_controller.update_max_pending_trials(self.searcher.watch.pending)
         avoided = set(self.searcher.watch.avoided())
         if self.avoided - avoided:
             self.searcher.hooks.guarded(self._recall_all_but, tune_controller, avoided)
         self.avoided = avoided
-        return super().choose_trial_to_run(tune_controller)
+        self.waiting = [trial for trial in self.waiting if trial.status == Trial.PENDING]
+        cached = tune_controller._actor_cache
+        for trial in self.waiting:
+            if cached.has_cached_object(trial.placement_group_factory) and not _has_room(tune_controller, trial):
+                return trial
+        return self.waiting[0] if self.waiting else None
 
     def _recall_all_but(self, controller: Any, avoided: set[str]) -> None:
         """Recalls the waiting stages that must not be put on any other node than those that are avoided now."""
-        for trial in list(controller.get_live_trials()):
+        for trial in self.waiting:
             if trial.status != Trial.PENDING or set(trial.config["avoided"]) <= avoided or _has_room(controller, trial):
                 continue
             self.searcher.recall(trial.trial_id)
@@ -195,7 +206,7 @@ class GrowingQueue(FIFOScheduler):  # type: ignore[misc]
 
 
 def _has_room(controller: Any, trial: Trial) -> bool:
-    """Whether a pending trial has a worker already, which it is about to begin on."""
+    """Whether a pending trial has a worker, which starts or which it is about to begin on."""
     actor = controller._trial_to_actor.get(trial)
     return trial in controller._resetting_trials or (actor is not None and controller._actor_manager.is_actor_started(actor))
 

@@ -7,7 +7,6 @@ Read by: cli.py.
 from __future__ import annotations
 
 import gc
-import os
 import shutil
 import signal
 import tempfile
@@ -181,7 +180,6 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
     for node, reason in lacking.items():
         watch.avoid(node, reason)
     driver.screen.say(f"{len(driver.queue.trials)} trials on {watch.slots} slots, {settings.runtime.device}")
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(watch.pending)
     scratch = tempfile.mkdtemp(prefix="drive-sweep-")
     try:
         tune.Tuner(

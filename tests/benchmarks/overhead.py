@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections import defaultdict
 from contextlib import closing
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,7 @@ def run_one(trials: int, slots: int, with_model: bool, folder: Path) -> dict[str
         "tracker_cpu_ms_per_trial": 1000 * trackers[0].cpu_seconds / trials,
         "mlflow_rows_per_second": _rows(Path(spec.storage, "mlflow.db")) / (ended - first),
         "driver_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "busy_percent": 100 * busy_share(results),
-    }
+    } | use_of_slots(results, slots)
 
 
 def _rows(database: Path) -> int:
@@ -112,17 +112,36 @@ def _noted_trackers() -> list[TrackingProcess]:
     return trackers
 
 
-def busy_share(results: list[dict[str, Any]]) -> float:
-    """Share of the time between a slot's first and last trial in which it runs trials, over all slots."""
+def use_of_slots(results: list[dict[str, Any]], slots: int) -> dict[str, float]:
+    """How many slots ran trials, how long until the last of them began, and the share of time in which they were busy.
+
+    The share is told from the end of a slot's first trial to its last one, over the slots that ran any; and until the last
+    trial of all begins, over all slots: from the first trial on, and from the moment when every slot has begun.
+    """
     by_slot: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for result in results:
         by_slot[result["fingerprints"][0]["pid"]].append((result["started_ms"], result["finished_ms"]))
-    busy = whole = 0
-    for spans in by_slot.values():
-        first, *rest = sorted(spans)
-        busy += sum(end - start for start, end in rest)
-        whole += rest[-1][1] - first[1] if rest else 0
-    return busy / whole if whole else float("nan")
+    spans = [span for of_slot in by_slot.values() for span in of_slot]
+    begins = [min(of_slot)[0] for of_slot in by_slot.values()]
+    last = max(spans)[0]
+    between = [
+        (sum(end - start for start, end in rest), rest[-1][1] - first[1])
+        for first, *rest in map(sorted, by_slot.values())
+        if rest
+    ]
+    return {
+        "slots_used": len(by_slot),
+        "ramp_seconds": (max(begins) - min(begins)) / 1000,
+        "busy_percent_once_up": 100 * sum(busy for busy, _ in between) / sum(whole for _, whole in between) if between else nan,
+        "busy_percent_of_all": _busy_percent(spans, slots, min(begins), last),
+        "busy_percent_after_ramp": _busy_percent(spans, slots, max(begins), last),
+    }
+
+
+def _busy_percent(spans: list[tuple[int, int]], slots: int, begin: int, end: int) -> float:
+    """Share of the time from begin to end in which slots ran trials, over all slots, unused ones too."""
+    busy = sum(max(0, min(end, finished) - max(begin, started)) for started, finished in spans)
+    return 100 * busy / (slots * (end - begin)) if end > begin else nan
 
 
 def in_process_of_its_own(trials: int, slots: int, sleep: float, model: Path | None) -> dict[str, Any]:

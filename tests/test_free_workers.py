@@ -1,0 +1,86 @@
+"""A worker that is free gets a stage that has none, on a real Ray whose workers, but for the first one, start slowly."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import tune
+
+from orchestrator.cluster_watch import ClusterWatch
+from orchestrator.ray_cluster import joined_cluster, ray_environment
+from orchestrator.scheduling import GrowingQueue, Hooks, StageSearcher, Ticker
+from orchestrator.stages import Entry, StageQueue
+
+SLOTS = 3
+STAGES = 40
+STAGE_S = 0.5
+
+
+class SlowStart:
+    """Is loaded at once by the driver and by the first worker, and after a while by every other one."""
+
+    def __init__(self, first: Path) -> None:
+        self.first = first
+        self.driver = os.getpid()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+        if os.getpid() == self.driver:
+            return
+        try:
+            self.first.touch(exist_ok=False)
+        except FileExistsError:
+            time.sleep(5)
+
+
+def stage_of(slow: SlowStart) -> Callable[[dict[str, Any]], None]:
+    def stage(config: dict[str, Any]) -> None:
+        assert slow.first.exists()
+        tune.report({"event": "begun", "node": "any", "pid": os.getpid()})
+        time.sleep(STAGE_S)
+        tune.report({"event": "ended", "status": "finished", "message": ""})
+
+    return stage
+
+
+def test_a_free_worker_does_not_end_one_that_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(SLOTS)))
+    trials = {name: Entry(kind="trial", key=name, name=name, config={}, work=1) for name in map(str, range(STAGES))}
+    queue = StageQueue(trunks={}, trials=trials)
+    began: list[tuple[str, int]] = []
+
+    def note(entry: Entry, report: dict[str, Any]) -> None:
+        if report["event"] == "begun":
+            began.append((entry.name, report["pid"]))
+
+    hooks = Hooks(note, lambda: None, lambda: None)
+    with ray_environment(), joined_cluster(None):
+        watch = ClusterWatch(cpus=1, gpus=0, own=True, tell=print)
+        watch.look()
+        searcher = StageSearcher(queue, hooks, watch)
+        tune.Tuner(
+            tune.with_resources(stage_of(SlowStart(tmp_path / "first")), {"CPU": 1}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher, scheduler=GrowingQueue(searcher), num_samples=-1, reuse_actors=True
+            ),
+            run_config=tune.RunConfig(
+                storage_path=str(tmp_path),
+                verbose=0,
+                callbacks=[Ticker(hooks, lambda: hooks.problem is not None)],
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        ).fit()
+    assert hooks.problem is None
+    assert {entry.state for entry in trials.values()} == {"finished"}
+    firsts = {pid: name for name, pid in reversed(began)}
+    assert sorted(firsts.values()) == [str(number) for number in range(SLOTS)], (
+        "each worker begins with the stage for which it was started"
+    )
+    later = [int(name) for name, _ in began if name not in firsts.values()]
+    assert later == sorted(later)
