@@ -14,7 +14,7 @@ import ray
 
 LOOK_S = 2.0
 AVOIDED_S = 600.0  # then a node is tried again: what it lacked may have been mounted meanwhile
-FEWEST_PENDING = 8  # on a cluster that is not our own; an autoscaler adds nodes for stages that wait, one at a time for one
+WAITING = 8  # for room, on a cluster that is not our own; an autoscaler adds nodes for stages that wait, one at a time for one
 
 
 @dataclass(kw_only=True)
@@ -24,7 +24,7 @@ class ClusterWatch:
     Attributes:
         own: the cluster is our own Ray on this machine, which never changes.
         tell: takes a line for the user when the last room is lost, when there is room again, and when a node is avoided.
-        most: stages that may be under way at once; None is as many as fit.
+        most: stages that may be with Tune at once, if the user limits them.
         slots: stages that fit at once on the nodes that are not avoided, as of the last look.
         alive: ids of the living nodes, as of the last look.
         fitting: ids of those that have room for a stage when nothing else runs there.
@@ -80,11 +80,14 @@ class ClusterWatch:
         return sorted(self.alive & self._avoided.keys())
 
     @property
-    def pending(self) -> int:
-        """How many stages may wait in Tune's queue for room: those that follow at once, and enough for an autoscaler to see."""
+    def under_way(self) -> int:
+        """How many stages may be with Tune: those that there is room for, and on a cluster those that an autoscaler has to see.
+
+        For each one that waits for room Ray keeps a placement group; many of them slow it down.
+        """
         if self.most is not None:
             return self.most
-        return max(1, self.slots) if self.own else max(FEWEST_PENDING, self.slots)
+        return max(1, self.slots) if self.own else self.slots + WAITING
 
     def _tell_change(self, room_on_avoided: bool) -> None:
         if self.slots:

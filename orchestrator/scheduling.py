@@ -61,7 +61,8 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         self.queue = queue
         self.hooks = hooks
         self.watch = watch
-        self.running: dict[str, Entry] = {}
+        self.with_tune: set[str] = set()  # from the suggestion until the worker is free again
+        self.running: dict[str, Entry] = {}  # until the end is reported
         self.lost: list[tuple[Entry, frozenset[str], float]] = []  # with their nodes and the time by which to decide
         self.nodes: dict[str, frozenset[str]] = {}  # the one that a stage began on; before that, those it may be put on
         self.unprovided: dict[str, set[str]] = {}  # key -> nodes that lacked a file of this one
@@ -71,7 +72,7 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         self.hooks.guarded(self.hooks.on_tick)
         if self.queue.done:
             return Searcher.FINISHED
-        if self.watch.most is not None and len(self.running) >= self.watch.most:
+        if len(self.with_tune) >= self.watch.under_way:
             return None
         avoided = self.watch.avoided()
         if avoided and not self.watch.slots:  # a stage would wait for nodes other than these, also when they are well again
@@ -79,6 +80,7 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         entry = self.queue.next_entry()
         if entry is None:
             return None
+        self.with_tune.add(trial_id)
         self.running[trial_id] = entry
         self.nodes[trial_id] = self.watch.alive
         stage = {
@@ -108,10 +110,12 @@ class StageSearcher(Searcher):  # type: ignore[misc]
 
     def recall(self, trial_id: str) -> None:
         """Puts a stage that waits in Tune's queue back into ours; nothing is counted."""
+        self.with_tune.remove(trial_id)
         self.queue.returned(self.running.pop(trial_id))
         del self.nodes[trial_id]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self.with_tune.discard(trial_id)
         entry = self.running.pop(trial_id, None)
         if entry is None:
             return
@@ -178,8 +182,8 @@ class GrowingQueue(FIFOScheduler):  # type: ignore[misc]
         self.waiting.append(trial)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        # Tune's own way, TUNE_MAX_PENDING_TRIALS_PG, is read once, at its start.
-        tune_controller.update_max_pending_trials(self.searcher.watch.pending)
+        # Tune's own limit, one stage that waits or TUNE_MAX_PENDING_TRIALS_PG, is set once, at its start.
+        tune_controller.update_max_pending_trials(self.searcher.watch.under_way)
         avoided = set(self.searcher.watch.avoided())
         if self.avoided - avoided:
             self.searcher.hooks.guarded(self._recall_all_but, tune_controller, avoided)

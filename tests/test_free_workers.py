@@ -54,12 +54,13 @@ def test_a_free_worker_does_not_end_one_that_starts(tmp_path: Path, monkeypatch:
     trials = {name: Entry(kind="trial", key=name, name=name, config={}, work=1) for name in map(str, range(STAGES))}
     queue = StageQueue(trunks={}, trials=trials)
     began: list[tuple[str, int]] = []
+    under_way: list[int] = []
 
     def note(entry: Entry, report: dict[str, Any]) -> None:
         if report["event"] == "begun":
             began.append((entry.name, report["pid"]))
 
-    hooks = Hooks(note, lambda: None, lambda: None)
+    hooks = Hooks(note, lambda: under_way.append(len(searcher.running)), lambda: None)
     with ray_environment(), joined_cluster(None):
         watch = ClusterWatch(cpus=1, gpus=0, own=True, tell=print)
         watch.look()
@@ -77,6 +78,7 @@ def test_a_free_worker_does_not_end_one_that_starts(tmp_path: Path, monkeypatch:
             ),
         ).fit()
     assert hooks.problem is None
+    assert max(under_way) == SLOTS, "no stage is handed out before there is room for it"
     assert {entry.state for entry in trials.values()} == {"finished"}
     firsts = {pid: name for name, pid in reversed(began)}
     assert sorted(firsts.values()) == [str(number) for number in range(SLOTS)], (

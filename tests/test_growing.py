@@ -16,16 +16,20 @@ from orchestrator.state import SweepFolder
 from orchestrator.store import open_storage
 
 
-@pytest.mark.parametrize(("most", "handed_out"), [(None, 4), (2, 2), (9, 4)])
-def test_no_more_stages_are_under_way_than_were_asked_for(most: int | None, handed_out: int) -> None:
-    trials = {key: Entry(kind="trial", key=key, name=key, config={}, work=1) for key in "abcd"}
-    watch = ClusterWatch(cpus=1, gpus=0, own=True, tell=print, most=most, home="here", slots=2)
+@pytest.mark.parametrize(
+    ("own", "most", "handed_out"), [(True, None, 2), (False, None, 10), (True, 4, 4), (False, 1, 1), (False, 99, 12)]
+)
+def test_no_more_stages_are_under_way_than_there_is_use_for(own: bool, most: int | None, handed_out: int) -> None:
+    """As many as fit; on a cluster eight more, which an autoscaler sees; or as the user says."""
+    trials = {key: Entry(kind="trial", key=key, name=key, config={}, work=1) for key in "abcdefghijkl"}
+    watch = ClusterWatch(cpus=1, gpus=0, own=own, tell=print, most=most, home="here", slots=2)
     searcher = StageSearcher(StageQueue(trunks={}, trials=trials), Hooks(lambda *_: None, lambda: None, lambda: None), watch)
-    assert watch.pending == (most or 2)
-    suggested = [searcher.suggest(f"id-{number}") for number in range(6)]
-    assert [one is not None for one in suggested] == [True] * handed_out + [False] * (6 - handed_out)
+    suggested = [searcher.suggest(f"id-{number}") for number in range(14)]
+    assert [one is not None for one in suggested] == [True] * handed_out + [False] * (14 - handed_out)
     searcher.on_trial_result("id-0", {"event": "ended", "status": "finished", "message": ""})
-    assert (searcher.suggest("id-6") is not None) == (handed_out < 4)
+    assert searcher.suggest("id-14") is None, "its worker is not free yet"
+    searcher.on_trial_complete("id-0", {"event": "ended"})
+    assert (searcher.suggest("id-15") is not None) == (handed_out < len(trials))
 
 
 def test_a_cluster_that_may_grow_needs_no_gpu_yet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
