@@ -30,11 +30,12 @@ DATABASE_BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: its address, the environment of those who may use it, its process."""
+    """A running server: its address, the environment of those who may use it, its process, and the database behind it."""
 
     uri: str
     login: dict[str, str]
     pid: int
+    database: str
 
 
 def why_not() -> str:
@@ -51,13 +52,14 @@ def tracking_server(folder: Path) -> Iterator[Server]:
     with ExitStack() as running:
         running.enter_context(_database(folder / "postgres", database))
         running.enter_context(_objects(folder, objects))
+        database_uri = f"postgresql://mlflow:{DATABASE_PASSWORD}@127.0.0.1:{database}/mlflow"
         environment = os.environ | {
             "HOME": str(folder),
             "AWS_ACCESS_KEY_ID": "mlflow",
             "AWS_SECRET_ACCESS_KEY": S3_SECRET,
             "AWS_DEFAULT_REGION": "us-east-1",
             "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{objects}",
-            "MLFLOW_BACKEND_STORE_URI": f"postgresql://mlflow:{DATABASE_PASSWORD}@127.0.0.1:{database}/mlflow",
+            "MLFLOW_BACKEND_STORE_URI": database_uri,
             "MLFLOW_ARTIFACTS_DESTINATION": "s3://mlflow/artifacts",
             "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": "of-a-test",
@@ -71,7 +73,7 @@ def tracking_server(folder: Path) -> Iterator[Server]:
         pid = running.enter_context(_process([str(SERVE)], folder / "mlflow.log", environment))
         uri = f"http://127.0.0.1:{port}"
         wait_until_up(f"{uri}/health")
-        yield Server(uri, {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}, pid)
+        yield Server(uri, {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}, pid, database_uri)
 
 
 def wait_until_up(url: str, timeout_s: float = 180) -> None:

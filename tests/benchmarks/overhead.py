@@ -3,6 +3,7 @@
     python -m tests.benchmarks.overhead                      no-op trials: 50, 500, 2,000
     python -m tests.benchmarks.overhead --model              the same, each with a ResNet-18 sparse model logged
     python -m tests.benchmarks.overhead --slots 64 --sleep 5 --trials 1000   trials that sleep, on fake slots
+    python -m tests.benchmarks.overhead --server             into an MLflow server with a login and PostgreSQL behind it
 
 Every sweep runs in a process of its own on a fresh storage. Milliseconds per trial count from the moment that the first
 trial begins to the moment that MLflow, report included, is up to date.
@@ -14,20 +15,22 @@ import argparse
 import json
 import os
 import resource
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from contextlib import closing
+from contextlib import ExitStack
 from math import nan
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import create_engine, text
+
 from orchestrator.tracking_process import TrackingProcess
 from tests.benchmarks.noop import MODEL_FILE, SLEEP_S, noop_stage
 from tests.benchmarks.tell import spread
+from tests.tracking_server import tracking_server, why_not
 
 SWEEP = """\
 name: noop
@@ -40,6 +43,8 @@ precision: fp32
 resources: {{device: cpu}}
 tracking: {{models: {models}}}
 """
+SERVER = "DRIVE_SWEEP_NOOP_SERVER"  # environment of the process that runs one sweep
+DATABASE = "DRIVE_SWEEP_NOOP_DATABASE"
 MODEL = """\
 import pathlib, sys
 import torch
@@ -70,7 +75,8 @@ def run_one(trials: int, slots: int, with_model: bool, folder: Path) -> dict[str
     os.sched_getaffinity = lambda pid: set(range(slots))  # Ray is told of so many CPUs
     file = folder / "noop.yaml"
     file.write_text(SWEEP.format(seeds=", ".join(map(str, range(trials))), models="all" if with_model else "none"))
-    spec = load_spec(str(file), [f"storage={folder / 'runs'}"])
+    server = [f"tracking.uri={os.environ[SERVER]}"] if SERVER in os.environ else []
+    spec = load_spec(str(file), [f"storage={folder / 'runs'}", *server])
     storage = open_storage(spec.storage, create=True)
     trackers = _noted_trackers()
     begun, cpu = time.time(), time.process_time()
@@ -87,16 +93,16 @@ def run_one(trials: int, slots: int, with_model: bool, folder: Path) -> dict[str
         "ms_per_trial": 1000 * (ended - first) / trials,
         "driver_cpu_ms_per_trial": 1000 * (time.process_time() - cpu) / trials,
         "tracker_cpu_ms_per_trial": 1000 * trackers[0].cpu_seconds / trials,
-        "mlflow_rows_per_second": _rows(Path(spec.storage, "mlflow.db")) / (ended - first),
+        "mlflow_rows_per_second": _rows(os.environ.get(DATABASE, f"sqlite:///{spec.storage}/mlflow.db")) / (ended - first),
         "driver_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     } | use_of_slots(results, slots)
 
 
-def _rows(database: Path) -> int:
+def _rows(database: str) -> int:
     """Rows that MLflow keeps of a sweep's runs: each run, metric point, param and tag is one."""
-    with closing(sqlite3.connect(database)) as store:
-        tables = ("runs", "metrics", "params", "tags", "inputs", "logged_models")
-        return sum(int(store.execute(f"SELECT count(*) FROM {table}").fetchone()[0]) for table in tables)
+    tables = ("runs", "metrics", "params", "tags", "inputs", "logged_models")
+    with create_engine(database).connect() as store:
+        return sum(int(store.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()) for table in tables)
 
 
 def _noted_trackers() -> list[TrackingProcess]:
@@ -144,10 +150,15 @@ def _busy_percent(spans: list[tuple[int, int]], slots: int, begin: int, end: int
     return 100 * busy / (slots * (end - begin)) if end > begin else nan
 
 
-def in_process_of_its_own(trials: int, slots: int, sleep: float, model: Path | None) -> dict[str, Any]:
-    environment = os.environ | {SLEEP_S: str(sleep)} | ({MODEL_FILE: str(model)} if model else {})
-    command = [sys.executable, "-m", "tests.benchmarks.overhead", "--one", str(trials), "--slots", str(slots)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+def in_process_of_its_own(options: argparse.Namespace, trials: int, model: Path | None) -> dict[str, Any]:
+    environment = os.environ | {SLEEP_S: str(options.sleep)} | ({MODEL_FILE: str(model)} if model else {})
+    command = [sys.executable, "-m", "tests.benchmarks.overhead", "--one", str(trials), "--slots", str(options.slots)]
+    with tempfile.TemporaryDirectory(prefix="drive-sweep-server-") as scratch, ExitStack() as running:
+        if options.server:
+            Path(scratch).chmod(0o755)
+            server = running.enter_context(tracking_server(Path(scratch)))
+            environment |= server.login | {SERVER: server.uri, DATABASE: server.database}
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
@@ -159,8 +170,11 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--sleep", type=float, default=0.0)
     parser.add_argument("--model", action="store_true")
+    parser.add_argument("--server", action="store_true")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.server and why_not():
+        parser.error(why_not())
     with tempfile.TemporaryDirectory(prefix="drive-sweep-overhead-") as scratch:
         if options.one:
             print(json.dumps(run_one(options.one, options.slots, MODEL_FILE in os.environ, Path(scratch))))
@@ -170,7 +184,7 @@ def main() -> None:
             subprocess.run([sys.executable, "-c", MODEL, str(model)], check=True)
             print(f"model file: {model.stat().st_size / 1e6:.2f} MB")
         for trials in options.trials:
-            runs = [in_process_of_its_own(trials, options.slots, options.sleep, model) for _ in range(options.repeat)]
+            runs = [in_process_of_its_own(options, trials, model) for _ in range(options.repeat)]
             print(f"{trials} trials on {options.slots} slots, {options.sleep:g} s of sleep each")
             for figure in runs[0]:
                 if figure != "trials":
