@@ -34,6 +34,7 @@ from trainables.node_data import PlannedData
 
 FLUSH_S = 120.0
 CLEAR_S = 5.0
+REPORTS_PER_S = 200  # of all stages' progress together; Tune takes half a millisecond for each
 METRICS_S = 5.0  # between two writes of a trial's points; on an object store they come with the checkpoints
 HURRIED_FLUSH_S = 6.0  # after a request to stop; whoever sent a signal will not wait for long
 
@@ -149,7 +150,6 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
         kind = "GPU" if chosen_device(driver.folder, plan.spec.resources, joined=True) == "cuda" else "CPU"
         lacking = prepare_nodes(driver, plan, data, kind)
     choices = decide(driver, plan, data, without=lacking, joined=not own_cluster)
-    settings = _settings(driver, plan, choices, data)
     if own_cluster:
         refuse_too_small_machine(choices.cpus_per_trial, choices.gpus_per_trial)
     watch = ClusterWatch(
@@ -175,8 +175,9 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
         elsewhere = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(avoided)})"}]} if avoided else {}
         return tune.PlacementGroupFactory([needs], **elsewhere)
 
-    trainable = tune.with_resources(tune.with_parameters(run_stage, settings=settings), placement)
     watch.look()
+    settings = _settings(driver, plan, choices, data, watch.most or watch.slots)
+    trainable = tune.with_resources(tune.with_parameters(run_stage, settings=settings), placement)
     for node, reason in lacking.items():
         watch.avoid(node, reason)
     driver.screen.say(f"{len(driver.queue.trials)} trials on {watch.slots} slots, {settings.runtime.device}")
@@ -209,8 +210,8 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
         )
 
 
-def _settings(driver: Driver, plan: Plan, choices: Choices, data: PlannedData) -> Any:
-    """What all stages share."""
+def _settings(driver: Driver, plan: Plan, choices: Choices, data: PlannedData, slots: int) -> Any:
+    """What all stages share; the more of them at once, the more rarely each tells its progress."""
     from trainables.stage import Settings
 
     folder, spec = driver.folder, plan.spec
@@ -223,6 +224,7 @@ def _settings(driver: Driver, plan: Plan, choices: Choices, data: PlannedData) -
         metrics_seconds=min(METRICS_S, spec.checkpoint_seconds) if folder.storage.folder else spec.checkpoint_seconds,
         provenance={"data_digest": plan.data_digest, "revision": source_revision(), "sweep": folder.name},
         own=plan.own,
+        progress_seconds=max(1.0, slots / REPORTS_PER_S),
     )
 
 

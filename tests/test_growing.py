@@ -1,19 +1,31 @@
-"""What a sweep asks of a cluster that adds nodes on demand."""
+"""What a sweep asks of a cluster that grows, and what it does to stay small beside many slots."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from orchestrator.choices import choices_of
 from orchestrator.cluster_watch import ClusterWatch
+from orchestrator.driver import Driver
 from orchestrator.errors import SetupError
 from orchestrator.packing import _largest_node, chosen_device
+from orchestrator.plan import make_plan
 from orchestrator.scheduling import Hooks, StageSearcher
+from orchestrator.spec import load_spec
 from orchestrator.spec_fields import Resources
 from orchestrator.stages import Entry, StageQueue
 from orchestrator.state import SweepFolder
-from orchestrator.store import open_storage
+from orchestrator.store import StageFolders, open_storage
+from orchestrator.sweep import _settings
+from tests.sweeps import tiny_sweep
+from tests.trials import DIGITS, RUNTIME, tiny_config
+from trainables.keys import canonical
+from trainables.node_data import PlannedData
+from trainables.stage import Settings, Stage, stage_end
 
 
 @pytest.mark.parametrize(
@@ -30,6 +42,36 @@ def test_no_more_stages_are_under_way_than_there_is_use_for(own: bool, most: int
     assert searcher.suggest("id-14") is None, "its worker is not free yet"
     searcher.on_trial_complete("id-0", {"event": "ended"})
     assert (searcher.suggest("id-15") is not None) == (handed_out < len(trials))
+
+
+@pytest.mark.parametrize(("seconds", "reports"), [(0.0, 2), (3600.0, 0)])
+def test_stages_tell_their_progress_no_more_often_than_asked(seconds: float, reports: int, tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path), create=True)
+    storage.write_json("sweeps/s/trials.json", {})
+    settings = Settings(
+        folders=StageFolders(storage, "s"),
+        data=PlannedData(source=DIGITS),
+        runtime=RUNTIME,
+        share_warmups=False,
+        checkpoint_seconds=60.0,
+        metrics_seconds=60.0,
+        provenance={"data_digest": "d", "revision": "r", "sweep": "s"},
+        progress_seconds=seconds,
+    )
+    told: list[dict[str, Any]] = []
+    stage = Stage(kind="trial", key="k", name="n", config=canonical(tiny_config()), attempt=1)
+    ended = stage_end(stage, settings, told.append)
+    assert ended["status"] == "finished", ended["message"]
+    assert len(told) == reports
+
+
+def test_the_more_stages_at_once_the_more_rarely_each_tells(tmp_path: Path) -> None:
+    plan = make_plan(load_spec(str(tiny_sweep(tmp_path))), open_storage(str(tmp_path / "runs")))
+    driver = cast(Driver, SimpleNamespace(folder=SweepFolder(open_storage(str(tmp_path / "runs"), create=True), "s")))
+    data = PlannedData(source=DIGITS)
+    choices = choices_of(plan.spec.resources, {"device": "cpu", "precision": "fp32"})
+    told = [_settings(driver, plan, choices, data, slots).progress_seconds for slots in (0, 8, 200, 1000)]
+    assert told == [1, 1, 1, 5]
 
 
 def test_a_cluster_that_may_grow_needs_no_gpu_yet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -51,7 +51,11 @@ class Folders(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all stages of a sweep have in common; the runtime's precision is what "auto" stands for."""
+    """What all stages of a sweep have in common; the runtime's precision is what "auto" stands for.
+
+    Attributes:
+        progress_seconds: a stage tells its progress at most this often.
+    """
 
     folders: Folders
     data: PlannedData
@@ -61,6 +65,7 @@ class Settings:
     metrics_seconds: float
     provenance: dict[str, Any]
     own: OwnFiles = NOTHING_OWN
+    progress_seconds: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +104,7 @@ def stage_end(stage: Stage, settings: Settings, report: Report) -> dict[str, Any
     status is "finished", or the kind of failure: "stopped", "superseded", "misplaced", "unprovided", "storage", "oom",
     "nonfinite", "data", "setting", "code".
     """
-    teller = _Teller(report)
+    teller = _Teller(report, settings.progress_seconds)
     logging.getLogger("trainables").addHandler(teller)
     try:
         outcome = _run(stage, settings, teller)
@@ -212,11 +217,10 @@ def _run_trunk(
 class _Teller(logging.Handler):
     """Sends a stage's progress, its new points and its warnings to the driver."""
 
-    INTERVAL_S = 1.0
-
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, interval_s: float) -> None:
         super().__init__(level=logging.WARNING)
         self.report = report
+        self.interval_s = interval_s
         self.told = 0
         self.lines: list[str] = []
         self.last = time.monotonic()
@@ -234,8 +238,8 @@ class _Teller(logging.Handler):
         return new
 
     def progress(self, state: TrialState, force: bool = False) -> None:
-        """Tells where the stage stands, at most once a second unless forced."""
-        if not force and time.monotonic() - self.last < self.INTERVAL_S:
+        """Tells where the stage stands, at most once per interval unless forced."""
+        if not force and time.monotonic() - self.last < self.interval_s:
             return
         self.last = time.monotonic()
         self.report(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trainables.records import METRICS, MODEL, RESULT
 from trainables.stage import Settings, Stage
 
 SLEEP_S = "DRIVE_SWEEP_NOOP_SECONDS"  # environment of the workers, which they have from the driver
+EPOCHS = "DRIVE_SWEEP_NOOP_EPOCHS"
 MODEL_FILE = "DRIVE_SWEEP_NOOP_MODEL"
 
 
@@ -29,7 +31,10 @@ def noop_stage(config: dict[str, Any], settings: Settings) -> None:
     begun_ms = int(time.time() * 1000)
     node = str(ray.get_runtime_context().get_node_id())
     tune.report({"event": "begun", "pid": os.getpid(), "node": node})
-    time.sleep(float(os.environ.get(SLEEP_S, "0")))
+    end = time.monotonic() + float(os.environ.get(SLEEP_S, "0"))
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(settings.progress_seconds, left))
+        tune.report({"event": "progress", "phase": "sparse", "position": 0, "points": [], "log": []})
     metrics = publish(stage, settings, begun_ms)
     ended = {"event": "ended", "status": "finished", "message": "", "log": []}
     tune.report(ended | {"metrics": list(metrics.items()), "model_sha256": "0" * 64})
@@ -39,9 +44,9 @@ def publish(stage: Stage, settings: Settings, begun_ms: int) -> dict[str, float]
     """The metrics of the trial, after its record was written."""
     files = settings.folders.trial(stage.key, stage.attempt)
     points = MetricLog()
-    for epoch in range(1, 4):
-        points.record(epoch, {"train/loss": 1 / epoch, "val/accuracy": 0.2 * epoch})
-    points.record(3, {"test/accuracy": 0.5, "prune/sparsity": 0.9, "cost/search_seconds": 0.0, "cost/total_seconds": 0.0})
+    for epoch in range(1, int(os.environ.get(EPOCHS, "3")) + 1):
+        points.record(epoch, {"train/loss": 1 / epoch, "val/accuracy": 1 - 1 / (epoch + 1)})
+    points.record(epoch, {"test/accuracy": 0.5, "prune/sparsity": 0.9, "cost/search_seconds": 0.0, "cost/total_seconds": 0.0})
     model = Path(os.environ[MODEL_FILE]).read_bytes() if MODEL_FILE in os.environ else b"none"
     files.publish(MODEL, model)
     files.publish(METRICS, points.to_lines())
@@ -59,7 +64,7 @@ def publish(stage: Stage, settings: Settings, begun_ms: int) -> dict[str, float]
         "layers": [],
         "metrics": points.last_values(),
         "metric_points": len(points.points()),
-        "fingerprints": [{"pid": os.getpid()}],
+        "fingerprints": [asdict(settings.runtime) | {"pid": os.getpid(), "processor": "none", "torch": "none", "cudnn": None}],
         "started_ms": begun_ms,
         "finished_ms": int(time.time() * 1000),
     }

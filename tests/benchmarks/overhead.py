@@ -28,7 +28,7 @@ from typing import Any
 from sqlalchemy import create_engine, text
 
 from orchestrator.tracking_process import TrackingProcess
-from tests.benchmarks.noop import MODEL_FILE, SLEEP_S, noop_stage
+from tests.benchmarks.noop import EPOCHS, MODEL_FILE, SLEEP_S, noop_stage
 from tests.benchmarks.tell import spread
 from tests.tracking_server import tracking_server, why_not
 
@@ -151,7 +151,9 @@ def _busy_percent(spans: list[tuple[int, int]], slots: int, begin: int, end: int
 
 
 def in_process_of_its_own(options: argparse.Namespace, trials: int, model: Path | None) -> dict[str, Any]:
-    environment = os.environ | {SLEEP_S: str(options.sleep)} | ({MODEL_FILE: str(model)} if model else {})
+    environment = (
+        os.environ | {SLEEP_S: str(options.sleep), EPOCHS: str(options.epochs)} | ({MODEL_FILE: str(model)} if model else {})
+    )
     command = [sys.executable, "-m", "tests.benchmarks.overhead", "--one", str(trials), "--slots", str(options.slots)]
     with tempfile.TemporaryDirectory(prefix="drive-sweep-server-") as scratch, ExitStack() as running:
         if options.server:
@@ -169,6 +171,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--sleep", type=float, default=0.0)
+    parser.add_argument("--epochs", type=int, default=3, help="with two metric points each")
     parser.add_argument("--model", action="store_true")
     parser.add_argument("--server", action="store_true")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
