@@ -85,4 +85,5 @@ def test_a_free_worker_does_not_end_one_that_starts(tmp_path: Path, monkeypatch:
         "each worker begins with the stage for which it was started"
     )
     later = [int(name) for name, _ in began if name not in firsts.values()]
-    assert later == sorted(later)
+    # Tune hears of what happens at the same time in any order.
+    assert all(abs(number - place) < SLOTS for place, number in enumerate(later, start=SLOTS)), later
