@@ -26,7 +26,7 @@ from pathlib import Path
 from tests.sweeps import digests, drive_sweep, wait_for
 
 SCRIPT = Path(__file__).parents[2] / "cluster/slurm/sweep.sbatch"
-SWEEP = ("digits", "--set", "search.seed=[0]", "--set", "training.epochs=20")
+SWEEP = ("digits", "--set", "search.seed=[0]", "--set", "training.epochs=60")
 TRIALS = 25
 CONFIGURATION = """\
 ClusterName=proof
