@@ -166,7 +166,7 @@ def compare(options: Namespace) -> int:
 def ui(options: Namespace) -> int:
     from orchestrator.mlflow_client import is_server
     from orchestrator.projection import tracking_target
-    from orchestrator.ui import compare_url, runs_url, serve
+    from orchestrator.ui import compare_url, run_url, runs_url, serve
 
     storage = storage_from(options)
     folder = open_sweep(storage, options.name or _newest_sweep(storage))
@@ -178,9 +178,12 @@ def ui(options: Namespace) -> int:
     if state is None or not runs or not state.experiment_id:
         raise UserError(f"MLflow has no runs of sweep {folder.name!r} yet; `drive-sweep sync {folder.name}` sends them")
     target = tracking_target(spec_of(folder), storage)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # else the server would outlive this process
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     with serve(target, options.port) as base:
         print(f"trials, best first:  {runs_url(base, state.experiment_id, folder.name)}")
-        print(f"the sweep's run:     {base}/#/experiments/{state.experiment_id}/runs/{state.parent_run_id}")
+        if state.parent_run_id:
+            print(f"the sweep's run:     {run_url(base, state.experiment_id, state.parent_run_id)}")
         for sparsity, run_ids in sorted(runs.items()):
             print(f"compare at {sparsity!r}:".ljust(20), compare_url(base, state.experiment_id, run_ids))
         sys.stdout.flush()

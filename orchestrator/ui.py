@@ -22,19 +22,24 @@ from orchestrator.mlflow_client import SETTINGS, TrackingTarget, is_server
 
 HOST = "127.0.0.1"
 START_S = 180.0  # a busy machine imports slowly, and a new database is migrated first
+VIEW = {"workflowType": "machine_learning"}  # of training; MLflow's default is another
 
 
 def compare_url(base: str, experiment_id: str, run_ids: Sequence[str]) -> str:
     """The page that draws the runs' params against their metrics; it opens with parallel coordinates."""
     runs = quote(json.dumps(list(run_ids), separators=(",", ":")), safe="")
     experiments = quote(json.dumps([experiment_id]), safe="")
-    return f"{base.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
+    return f"{base.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}&{urlencode(VIEW)}"
+
+
+def run_url(base: str, experiment_id: str, run_id: str) -> str:
+    """One run's page."""
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{urlencode(VIEW)}"
 
 
 def runs_url(base: str, experiment_id: str, sweep: str) -> str:
-    """The list of a sweep's trials, best validation accuracy first, in MLflow's view for training (its default is another)."""
-    state = {
-        "workflowType": "machine_learning",
+    """The list of a sweep's trials, best validation accuracy first."""
+    state = VIEW | {
         "searchFilter": f"tags.`drive.sweep` = '{sweep}' and tags.`drive.role` = 'trial'",
         "orderByKey": "metrics.`val/accuracy`",
         "orderByAsc": "false",

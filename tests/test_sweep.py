@@ -29,6 +29,7 @@ from tests.sweeps import (
     descendants,
     digests,
     drive_sweep,
+    free_port,
     kill_all,
     start,
     status,
@@ -189,6 +190,19 @@ def test_ctrl_c_leaves_checkpoints_and_resume_completes(undisturbed: Finished, s
     assert "RUNNING" not in {run.info.status for run in runs(storage)}
     drive_sweep("resume", "tiny", "--storage", storage, "--quiet")
     assert_same_as(undisturbed, storage)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_the_server_of_the_ui_ends_with_it(undisturbed: Finished, number: signal.Signals) -> None:
+    process = start("ui", "tiny", "--storage", undisturbed.storage, "--port", free_port())
+    assert process.stdout is not None
+    links = [process.stdout.readline() for _ in range(3)]
+    assert links[1].startswith("the sweep's run:"), links
+    servers = descendants(process.pid)
+    assert servers
+    os.kill(process.pid, number)
+    assert process.wait(timeout=30) == 128 + number
+    wait_for(lambda: not any(Path("/proc", str(pid)).exists() for pid in servers), 30)
 
 
 @pytest.fixture

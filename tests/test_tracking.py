@@ -28,7 +28,7 @@ from orchestrator.state import SweepFolder
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.store import StageFolders, TrialFolder
 from orchestrator.tracking import TrackingThread
-from orchestrator.ui import compare_url, serve
+from orchestrator.ui import compare_url, run_url, serve
 from tests.mlflow_stores import Content, ProcessEndedError, empty_database, new_target, recorded
 from tests.trials import RUNTIME, tiny_config, tiny_training
 from trainables.datasets import DIGITS_DIGEST, Source
@@ -852,7 +852,8 @@ def test_the_ui_of_a_server_is_its_own_address() -> None:
         assert base == "http://mlflow:5000"
 
 
-def test_the_comparison_link_holds_quoted_ids() -> None:
+def test_links_hold_quoted_ids_and_open_in_the_view_for_training() -> None:
     assert compare_url("http://h:5000/", "7", ["a", "b"]) == (
-        "http://h:5000/#/compare-runs?runs=%5B%22a%22%2C%22b%22%5D&experiments=%5B%227%22%5D"
+        "http://h:5000/#/compare-runs?runs=%5B%22a%22%2C%22b%22%5D&experiments=%5B%227%22%5D&workflowType=machine_learning"
     )
+    assert run_url("http://h:5000/", "7", "a") == "http://h:5000/#/experiments/7/runs/a?workflowType=machine_learning"
