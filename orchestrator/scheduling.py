@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from ray import tune
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
@@ -233,3 +234,31 @@ class Ticker(Callback):  # type: ignore[misc]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Callback, ()
+
+
+def run_stages(trainable: Any, searcher: StageSearcher, scratch: str, out_of_time: Callable[[], bool]) -> None:
+    """Has Tune run the stages that the searcher hands out, until there are none.
+
+    Args:
+        scratch: a folder for Tune's own files, which are never read.
+
+    Raises:
+        OutOfTimeError: `out_of_time` has said so.
+    """
+    tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=GrowingQueue(searcher),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="stages",
+            storage_path=scratch,
+            verbose=0,
+            callbacks=[Ticker(searcher.hooks, out_of_time)],
+            failure_config=tune.FailureConfig(max_failures=0),
+        ),
+    ).fit()

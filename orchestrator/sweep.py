@@ -141,7 +141,7 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
     from orchestrator.cluster_watch import ClusterWatch
     from orchestrator.node_checks import planned_data, prepare_nodes
     from orchestrator.packing import chosen_device, decide
-    from orchestrator.scheduling import GrowingQueue, Hooks, OutOfTimeError, StageSearcher, Ticker
+    from orchestrator.scheduling import Hooks, OutOfTimeError, StageSearcher, run_stages
     from trainables.stage import run_stage
 
     data = planned_data(plan, own_cluster)
@@ -183,23 +183,7 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
     driver.screen.say(f"{len(driver.queue.trials)} trials on {watch.slots} slots, {settings.runtime.device}")
     scratch = tempfile.mkdtemp(prefix="drive-sweep-")
     try:
-        tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=GrowingQueue(searcher),
-                num_samples=-1,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=tune.RunConfig(
-                name="stages",
-                storage_path=scratch,
-                verbose=0,
-                callbacks=[Ticker(hooks, lambda: driver.out_of_time)],
-                failure_config=tune.FailureConfig(max_failures=0),
-            ),
-        ).fit()
+        run_stages(trainable, searcher, scratch, lambda: driver.out_of_time)
     except OutOfTimeError:
         driver.screen.say("stopped without waiting for the last checkpoints")
     finally:

@@ -13,7 +13,7 @@ from ray import tune
 
 from orchestrator.cluster_watch import ClusterWatch
 from orchestrator.ray_cluster import joined_cluster, ray_environment
-from orchestrator.scheduling import GrowingQueue, Hooks, StageSearcher, Ticker
+from orchestrator.scheduling import Hooks, StageSearcher, run_stages
 from orchestrator.stages import Entry, StageQueue
 
 SLOTS = 3
@@ -65,18 +65,8 @@ def test_a_free_worker_does_not_end_one_that_starts(tmp_path: Path, monkeypatch:
         watch = ClusterWatch(cpus=1, gpus=0, own=True, tell=print)
         watch.look()
         searcher = StageSearcher(queue, hooks, watch)
-        tune.Tuner(
-            tune.with_resources(stage_of(SlowStart(tmp_path / "first")), {"CPU": 1}),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher, scheduler=GrowingQueue(searcher), num_samples=-1, reuse_actors=True
-            ),
-            run_config=tune.RunConfig(
-                storage_path=str(tmp_path),
-                verbose=0,
-                callbacks=[Ticker(hooks, lambda: hooks.problem is not None)],
-                failure_config=tune.FailureConfig(max_failures=0),
-            ),
-        ).fit()
+        stage = tune.with_resources(stage_of(SlowStart(tmp_path / "first")), {"CPU": 1})
+        run_stages(stage, searcher, str(tmp_path), lambda: hooks.problem is not None)
     assert hooks.problem is None
     assert max(under_way) == SLOTS, "no stage is handed out before there is room for it"
     assert {entry.state for entry in trials.values()} == {"finished"}

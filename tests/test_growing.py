@@ -22,10 +22,10 @@ from orchestrator.state import SweepFolder
 from orchestrator.store import StageFolders, open_storage
 from orchestrator.sweep import _settings
 from tests.sweeps import tiny_sweep
-from tests.trials import DIGITS, RUNTIME, tiny_config
+from tests.trials import DIGITS, tiny_config, tiny_settings
 from trainables.keys import canonical
 from trainables.node_data import PlannedData
-from trainables.stage import Settings, Stage, stage_end
+from trainables.stage import Stage, stage_end
 
 
 @pytest.mark.parametrize(
@@ -48,16 +48,8 @@ def test_no_more_stages_are_under_way_than_there_is_use_for(own: bool, most: int
 def test_stages_tell_their_progress_no_more_often_than_asked(seconds: float, reports: int, tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path), create=True)
     storage.write_json("sweeps/s/trials.json", {})
-    settings = Settings(
-        folders=StageFolders(storage, "s"),
-        data=PlannedData(source=DIGITS),
-        runtime=RUNTIME,
-        share_warmups=False,
-        checkpoint_seconds=60.0,
-        metrics_seconds=60.0,
-        provenance={"data_digest": "d", "revision": "r", "sweep": "s"},
-        progress_seconds=seconds,
-    )
+    rarely = {"checkpoint_seconds": 60.0, "metrics_seconds": 60.0}
+    settings = tiny_settings(StageFolders(storage, "s"), progress_seconds=seconds, **rarely)
     told: list[dict[str, Any]] = []
     stage = Stage(kind="trial", key="k", name="n", config=canonical(tiny_config()), attempt=1)
     ended = stage_end(stage, settings, told.append)

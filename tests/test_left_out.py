@@ -17,7 +17,7 @@ from orchestrator.cluster_watch import ClusterWatch
 from orchestrator.driver import Driver
 from orchestrator.node_checks import NodeReport, SharedFolder, call_on
 from orchestrator.ray_cluster import joined_cluster, ray_environment
-from orchestrator.scheduling import GrowingQueue, Hooks, StageSearcher, Ticker
+from orchestrator.scheduling import Hooks, StageSearcher, run_stages
 from orchestrator.stages import Entry, StageQueue
 from orchestrator.store import open_storage
 
@@ -64,16 +64,7 @@ def test_stages_that_wait_for_a_node_that_was_lost_begin_on_one_that_is_well_aga
 
     hooks = searcher.hooks
     hooks.on_tick = tick
-    tune.Tuner(
-        tune.with_resources(stage, placement),
-        tune_config=tune.TuneConfig(search_alg=searcher, scheduler=GrowingQueue(searcher), num_samples=-1, reuse_actors=True),
-        run_config=tune.RunConfig(
-            storage_path=str(tmp_path),
-            verbose=0,
-            callbacks=[Ticker(hooks, lambda: hooks.problem is not None)],
-            failure_config=tune.FailureConfig(max_failures=0),
-        ),
-    ).fit()
+    run_stages(tune.with_resources(stage, placement), searcher, str(tmp_path), lambda: hooks.problem is not None)
     assert hooks.problem is None
     assert [(entry.state, entry.attempt, entry.losses) for entry in queue.trials.values()] == [("finished", 1, 0)] * 10
 

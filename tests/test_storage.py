@@ -30,11 +30,10 @@ from orchestrator.store import StageFolders, TrialFolder, newest_attempt, open_s
 from tests.s3 import BUCKET, KEY, SECRET, ObjectStore, object_store
 from tests.sweeps import drive_sweep, tiny_sweep, wait_for
 from tests.test_layers import loaded_after
-from tests.trials import DIGITS, RUNTIME, tiny_config
+from tests.trials import tiny_config, tiny_settings
 from trainables.failures import StorageError, SupersededError
 from trainables.keys import canonical
-from trainables.node_data import PlannedData
-from trainables.stage import Settings, Stage, stage_end
+from trainables.stage import Stage, stage_end
 
 
 @pytest.fixture(scope="module")
@@ -514,17 +513,8 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> ObjectStorage:
 
 
 def test_a_stage_whose_storage_is_lost_says_so_and_is_no_failure_of_its_trial(lost: ObjectStorage) -> None:
-    settings = Settings(
-        folders=StageFolders(lost, "s"),
-        data=PlannedData(source=DIGITS),
-        runtime=RUNTIME,
-        share_warmups=False,
-        checkpoint_seconds=0.0,
-        metrics_seconds=0.0,
-        provenance={},
-    )
     stage = Stage(kind="trial", key="k", name="n", config=canonical(tiny_config()), attempt=1)
-    told = stage_end(stage, settings, lambda report: None)
+    told = stage_end(stage, tiny_settings(StageFolders(lost, "s")), lambda report: None)
     assert told["status"] == "storage"
     assert "nothing answers at http://127.0.0.1:9" in told["message"]
     assert told["log"] == []

@@ -30,12 +30,11 @@ from orchestrator.store import StageFolders, TrialFolder
 from orchestrator.tracking import TrackingThread
 from orchestrator.ui import compare_url, run_url, serve
 from tests.mlflow_stores import Content, ProcessEndedError, empty_database, new_target, recorded
-from tests.trials import RUNTIME, tiny_config, tiny_training
-from trainables.datasets import DIGITS_DIGEST, Source
+from tests.trials import tiny_config, tiny_settings, tiny_training
+from trainables.datasets import DIGITS_DIGEST
 from trainables.keys import canonical, trial_key, warmup_key
 from trainables.metrics import Point, points_from_json, points_from_lines
-from trainables.node_data import PlannedData
-from trainables.stage import Settings, Stage, stage_end
+from trainables.stage import Stage, stage_end
 
 SWEEP = "tiny"
 DESCRIPTION = "a sweep of **tests**"
@@ -90,15 +89,7 @@ def run_stage(storage: Storage, thread: TrackingThread, of: Item, stage: Stage) 
     """One stage in this process, its news told as the driver tells them."""
     storage.write_json(f"sweeps/{SWEEP}/trials.json", {})  # without it the storage would be another one
     folders = StoppingFolders if of.name == "w00-stopped" else StageFolders
-    settings = Settings(
-        folders=folders(storage, SWEEP),
-        data=PlannedData(source=Source(name="digits")),
-        runtime=RUNTIME,
-        share_warmups=True,
-        checkpoint_seconds=0.0,
-        metrics_seconds=0.0,
-        provenance={"data_digest": DIGITS_DIGEST, "revision": "abc1234", "sweep": SWEEP},
-    )
+    settings = tiny_settings(folders(storage, SWEEP), share_warmups=True)
 
     def hear(report: dict[str, Any]) -> None:
         thread.points(of, [points_from_json(point) for point in report.get("points", ())])

@@ -16,8 +16,10 @@ from trainables.context import TrialContext
 from trainables.data import Data
 from trainables.datasets import DIGITS_DIGEST, Source
 from trainables.keys import trial_key, warmup_key
+from trainables.node_data import PlannedData
 from trainables.phases import run_trial
 from trainables.runtime import Runtime
+from trainables.stage import Folders, Settings
 from trainables.tensors import Normalization
 
 DIGITS = Source(name="digits")
@@ -35,6 +37,21 @@ def tiny_config(**changes: Any) -> TrialConfig:
         sparsity=0.9,
         precision="fp32",
         training=TrainingConfig(epochs=2, batch_size=20, lr=0.05),
+    )
+    return replace(base, **changes)
+
+
+def tiny_settings(folders: Folders, **changes: Any) -> Settings:
+    """What the stages of a sweep of tiny trials share; they write whenever they may."""
+    base = Settings(
+        folders=folders,
+        data=PlannedData(source=DIGITS),
+        runtime=RUNTIME,
+        share_warmups=False,
+        checkpoint_seconds=0.0,
+        metrics_seconds=0.0,
+        provenance={"data_digest": DIGITS_DIGEST, "revision": "abc1234", "sweep": SWEEP},
+        progress_seconds=1.0,
     )
     return replace(base, **changes)
 

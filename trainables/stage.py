@@ -64,8 +64,8 @@ class Settings:
     checkpoint_seconds: float
     metrics_seconds: float
     provenance: dict[str, Any]
+    progress_seconds: float
     own: OwnFiles = NOTHING_OWN
-    progress_seconds: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
