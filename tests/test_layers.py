@@ -23,6 +23,7 @@ WITHOUT_TORCH = (
     "datasets",
     "decoding",
     "failures",
+    "findings",
     "keys",
     "listings",
     "method_config",
