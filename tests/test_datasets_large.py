@@ -224,13 +224,13 @@ def sorted_like_an_image_folder(root: Path) -> None:
         ),
         (sorted_into_class_folders, r"where val/ was sorted into class folders, unpack it again"),
         (with_an_image_too_many, r"val_annotations\.txt' has no line for val_99\.JPEG; unpack"),
-        (with_a_strange_class, r"val_0\.JPEG' is of class 'n99999999', which has no images in .*train'; unpack"),
+        (with_a_strange_class, r"val_0\.JPEG' is of class 'n99999999', which has no images in .*train'; give"),
         (
             with_spaces_for_tabs,
             r"val_annotations\.txt', line 1: must be file, wnid and box, separated by tabs, got 'val_0\.JPEG n",
         ),
         (without_validation_images, r"no images in .*val/images'; unpack the archive again"),
-        (sorted_like_an_image_folder, r"no images in .*train'; the layout is train/WNID/images/\*\.JPEG"),
+        (sorted_like_an_image_folder, rf"train/{WNIDS[0]}' must hold its images in 'images'; move them there"),
         (lambda root: shutil.rmtree(root / "train"), r"has no folder 'train'; the layout is train/WNID/images/\*\.JPEG"),
     ],
 )

@@ -24,6 +24,7 @@ WITHOUT_TORCH = (
     "decoding",
     "failures",
     "findings",
+    "image_files",
     "keys",
     "listings",
     "method_config",

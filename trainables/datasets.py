@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables import listings, readers
+from trainables.config import IMAGE_SIDE
 from trainables.failures import DataError
-from trainables.listings import IMAGE_SUFFIXES, Listing
+from trainables.image_files import LeftOut
+from trainables.listings import Listing
 from trainables.user_code import is_own
 from trainables.user_data import own_files, read_own
 
@@ -126,8 +128,6 @@ def files(source: Source) -> list[tuple[str, Path]]:
     if source.name in _LISTINGS:
         return listing(source).files()
     root = _folder(source)
-    if source.name == "image_folder":
-        return _image_files(root)
     names, folders = {
         "cifar10": (CIFAR_FILES, (root / "cifar-10-batches-py", root)),
         "cifar100": (CIFAR100_FILES, (root / "cifar-100-python", root)),
@@ -145,12 +145,21 @@ def files(source: Source) -> list[tuple[str, Path]]:
 
 
 def listing(source: Source) -> Listing:
-    """The files of Tiny ImageNet or ImageNet with their classes.
+    """The image files of an image folder, Tiny ImageNet or ImageNet with their classes.
 
     Raises:
         DataError: the folder is missing or its layout is another one.
     """
     return _LISTINGS[source.name](_folder(source))
+
+
+def left_out(source: Source) -> tuple[LeftOut, ...]:
+    """What lies in the folders of a data set of image files and is not read, by reason; of other data sets nothing.
+
+    Raises:
+        DataError: as `listing`.
+    """
+    return listing(source).left_out if source.name in _LISTINGS else ()
 
 
 def _folder(source: Source) -> Path:
@@ -160,21 +169,6 @@ def _folder(source: Source) -> Path:
     if not root.is_dir():
         raise DataError(f"dataset.root: no folder {str(root)!r} on this machine; give the folder of {source.name}")
     return root
-
-
-def _image_files(root: Path) -> list[tuple[str, Path]]:
-    found: list[tuple[str, Path]] = []
-    for split in ("train", "test"):
-        if not (root / split).is_dir():
-            raise DataError(f"dataset.root: {str(root)!r} has no folder {split!r}; the layout is {split}/CLASS/image.png")
-        for folder, _, names in os.walk(root / split):
-            relative = os.path.relpath(folder, root)
-            if len(Path(relative).parts) == 2:
-                images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
-                found += [(f"{relative}/{name}", Path(folder, name)) for name in images]
-        if not any(name.startswith(split) for name, _ in found):
-            raise DataError(f"dataset.root: no images in {str(root / split)!r}; the layout is {split}/CLASS/image.png")
-    return sorted(found)
 
 
 def signature(source: Source) -> str:
@@ -248,17 +242,21 @@ def _read(source: Source) -> dict[str, Tensor]:
 
 def _image_folder(source: Source) -> readers.Parts:
     assert source.image_size is not None, "orchestrator/spec.py asks for image_size"
-    return readers.read_image_folder(files(source), source.image_size)
+    return readers.read_listing(listing(source), source.image_size)
 
 
-_LISTINGS: dict[str, Callable[[Path], Listing]] = {"tiny_imagenet": listings.tiny_imagenet, "imagenet": listings.imagenet}
+_LISTINGS: dict[str, Callable[[Path], Listing]] = {
+    "image_folder": listings.image_folder,
+    "tiny_imagenet": listings.tiny_imagenet,
+    "imagenet": listings.imagenet,
+}
 _READERS: dict[str, Callable[[Source], readers.Parts]] = {
     "digits": lambda source: readers.read_digits(),
     "cifar10": lambda source: readers.read_cifar10(files(source)),
     "cifar100": lambda source: readers.read_cifar100(files(source)),
     "fashion_mnist": lambda source: readers.read_fashion_mnist(files(source)),
     "image_folder": _image_folder,
-    "tiny_imagenet": lambda source: readers.read_tiny_imagenet(listing(source)),
+    "tiny_imagenet": lambda source: readers.read_listing(listing(source), IMAGE_SIDE["tiny_imagenet"]),
 }
 STREAMED = ("imagenet",)  # too large for a device: decoded batch by batch
 DATASETS = (*_READERS, *STREAMED)

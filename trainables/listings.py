@@ -1,18 +1,18 @@
-"""Published data sets of image files: which files belong to which split, and the class of each. Nothing is decoded here.
+"""Data sets of image files: which files belong to which split, and the class of each. Nothing is decoded here.
 
-A class is named by its wnid (n01443537); its label is the wnid's place among the sorted wnids that have images in train/.
-Names are paths below the data set's folder. Read by: datasets.py, streaming.py.
+A class is named by its folder (a wnid such as n01443537 in ImageNet); its label is the place of its name among the sorted names
+of those that have images in train/. Names are paths below the data set's folder. Reads: image_files.py. Read by: datasets.py,
+readers.py, data.py.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.failures import DataError
+from trainables.image_files import ImageFolders, LeftOut, printable
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 TINY_FOLDER = "tiny-imagenet-200"
 ANNOTATIONS = "val/val_annotations.txt"
 
@@ -28,10 +28,25 @@ class Listing:
     test: list[str]
     test_labels: list[int]
     others: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     def files(self) -> list[tuple[str, Path]]:
         """Name and path of every file, sorted by name."""
         return [(name, self.root / name) for name in sorted([*self.train, *self.test, *self.others])]
+
+
+def image_folder(root: Path) -> Listing:
+    """Images in train/CLASS/* and test/CLASS/*.
+
+    Raises:
+        DataError: the layout is another one, or a class is only in test/.
+    """
+    folders, layout = ImageFolders(root), "{split}/CLASS/image.png"
+    # By whole names: the order of the images decides which of them a seed chooses.
+    train, test = (sorted(_class_images(folders, split, layout.format(split=split))) for split in ("train", "test"))
+    for split, names in (("train", train), ("test", test)):
+        _require_images(folders, split, names, f"the layout is {layout.format(split=split)}")
+    return _labelled(folders, train, test, [name.split("/")[1] for name in test])
 
 
 def tiny_imagenet(root: Path) -> Listing:
@@ -43,25 +58,23 @@ def tiny_imagenet(root: Path) -> Listing:
         DataError: the layout is another one, or a validation image has no class.
     """
     root = root / TINY_FOLDER if (root / TINY_FOLDER).is_dir() else root
-    train = [
-        f"train/{wnid}/images/{name}"
-        for wnid in _folders(root, "train", "train/WNID/images/*.JPEG")
-        for name in _images(root / "train" / wnid / "images")
-    ]
-    classes = _classes(train, root / "train", "train/WNID/images/*.JPEG")
+    folders, layout = ImageFolders(root), "train/WNID/images/*.JPEG"
+    train = _class_images(folders, "train", layout, below="/images")
+    _require_images(folders, "train", train, f"the layout is {layout}")
     if not (root / "val" / "images").is_dir() or not (root / ANNOTATIONS).is_file():
         raise DataError(
             f"dataset.root: {str(root / 'val')!r} must hold images/*.JPEG and val_annotations.txt, as the archive of Tiny "
             "ImageNet unpacks; where val/ was sorted into class folders, unpack it again"
         )
-    test = [f"val/images/{name}" for name in _images(root / "val" / "images")]
-    if not test:
-        raise DataError(f"dataset.root: no images in {str(root / 'val' / 'images')!r}; unpack the archive again")
+    test = folders.images("val/images")
+    _require_images(folders, "val/images", test, "unpack the archive again")
     wnids = _annotated(root)
     for name in test:
         if name not in wnids:
-            raise DataError(f"{str(root / ANNOTATIONS)!r} has no line for {Path(name).name}; unpack the archive again")
-    return _labelled(root, classes, train, test, [wnids[name] for name in test], others=(ANNOTATIONS,))
+            raise DataError(
+                f"{str(root / ANNOTATIONS)!r} has no line for {printable(Path(name).name)}; unpack the archive again"
+            )
+    return _labelled(folders, train, test, [wnids[name] for name in test], others=(ANNOTATIONS,))
 
 
 def imagenet(root: Path) -> Listing:
@@ -70,66 +83,58 @@ def imagenet(root: Path) -> Listing:
     Raises:
         DataError: the layout is another one, or a class is only in val/.
     """
-    train, test = (
-        [f"{split}/{wnid}/{name}" for wnid in _folders(root, split, layout) for name in _images(root / split / wnid)]
-        for split, layout in (("train", "train/WNID/*.JPEG"), ("val", "val/WNID/*.JPEG"))
-    )
-    classes = _classes(train, root / "train", "train/WNID/*.JPEG")
-    if not test:
-        raise DataError(
-            f"dataset.root: no images in {str(root / 'val')!r}; the layout is val/WNID/*.JPEG, so sort the validation images "
-            "into folders of their classes, as torchvision.datasets.ImageNet does"
-        )
-    return _labelled(root, classes, train, test, [name.split("/")[1] for name in test])
+    folders = ImageFolders(root)
+    train, test = (_class_images(folders, split, f"{split}/WNID/*.JPEG") for split in ("train", "val"))
+    _require_images(folders, "train", train, "the layout is train/WNID/*.JPEG")
+    hint = "so sort the validation images into folders of their classes, as torchvision.datasets.ImageNet does"
+    _require_images(folders, "val", test, f"the layout is val/WNID/*.JPEG, {hint}")
+    return _labelled(folders, train, test, [name.split("/")[1] for name in test])
+
+
+def _class_images(folders: ImageFolders, split: str, layout: str, below: str = "") -> list[str]:
+    if not (folders.root / split).is_dir():
+        raise DataError(f"dataset.root: {str(folders.root)!r} has no folder {split!r}; the layout is {layout}")
+    return folders.class_images(split, below)
+
+
+def _require_images(folders: ImageFolders, folder: str, names: list[str], hint: str) -> None:
+    if not names:
+        others = "".join(f" ({left.finding().message})" for left in folders.left_out() if left.reason != "hidden")
+        raise DataError(f"dataset.root: no images in {str(folders.root / folder)!r}; {hint}{others}")
 
 
 def _labelled(
-    root: Path, classes: list[str], train: list[str], test: list[str], test_wnids: list[str], others: tuple[str, ...] = ()
+    folders: ImageFolders, train: list[str], test: list[str], test_classes: list[str], others: tuple[str, ...] = ()
 ) -> Listing:
-    label = {wnid: index for index, wnid in enumerate(classes)}
-    for name, wnid in zip(test, test_wnids, strict=True):
-        if wnid not in label:
+    classes = sorted({name.split("/")[1] for name in train})
+    label = {name: index for index, name in enumerate(classes)}
+    for name, class_ in zip(test, test_classes, strict=True):
+        if class_ not in label:
             raise DataError(
-                f"dataset.root: {str(root / name)!r} is of class {wnid!r}, which has no images in {str(root / 'train')!r}; "
-                "unpack the archive again, or remove the class from val/ too"
+                f"dataset.root: {str(folders.root / name)!r} is of class {class_!r}, which has no images in "
+                f"{str(folders.root / 'train')!r}; give the class training images, or remove its test images"
             )
+    if len(classes) < 2:
+        raise DataError(
+            f"dataset.root: {str(folders.root / 'train')!r} must hold images of two classes or more, got {classes[0]!r} alone; "
+            "add a folder of images for each other class"
+        )
     return Listing(
-        root=root,
+        root=folders.root,
         classes=tuple(classes),
         train=train,
         train_labels=[label[name.split("/")[1]] for name in train],
         test=test,
-        test_labels=[label[wnid] for wnid in test_wnids],
+        test_labels=[label[class_] for class_ in test_classes],
         others=others,
+        left_out=folders.left_out(),
     )
-
-
-def _folders(root: Path, split: str, layout: str) -> list[str]:
-    """Sorted names of the folders in a split."""
-    if not (root / split).is_dir():
-        raise DataError(f"dataset.root: {str(root)!r} has no folder {split!r}; the layout is {layout}")
-    with os.scandir(root / split) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir())
-
-
-def _images(folder: Path) -> list[str]:
-    """Sorted names of the image files in a folder; none where it is missing."""
-    if not folder.is_dir():
-        return []
-    return sorted(name for name in os.listdir(folder) if name.lower().endswith(IMAGE_SUFFIXES))
-
-
-def _classes(names: list[str], folder: Path, layout: str) -> list[str]:
-    """Sorted wnids that have images."""
-    if not names:
-        raise DataError(f"dataset.root: no images in {str(folder)!r}; the layout is {layout}")
-    return sorted({name.split("/")[1] for name in names})
 
 
 def _annotated(root: Path) -> dict[str, str]:
     """Name of a validation image -> wnid, from lines of file, wnid and box, separated by tabs."""
     wnids = {}
-    for number, line in enumerate((root / ANNOTATIONS).read_text().splitlines(), start=1):
+    for number, line in enumerate((root / ANNOTATIONS).read_text("utf-8", "surrogateescape").splitlines(), start=1):
         file, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]
         if not wnid:

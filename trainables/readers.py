@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainables.config import IMAGE_SIDE
 from trainables.decoding import squares
 from trainables.failures import DataError
 from trainables.listings import Listing
@@ -98,29 +97,13 @@ def _laid_out(named: Files, below: str) -> Iterator[str]:
         yield root
 
 
-def read_image_folder(named: Files, size: int) -> Parts:
-    """Images of train/CLASS/* and test/CLASS/* scaled to size x size; classes in the order of their names."""
-    import numpy as np
-
-    classes = sorted({name.split("/")[1] for name, _ in named if name.startswith("train/")})
-    unknown = sorted({name.split("/")[1] for name, _ in named} - set(classes))
-    if unknown:
-        raise DataError(f"dataset.root: class {unknown[0]!r} is in test/ but not in train/")
-
-    parts: list[Any] = []
-    for split in ("train", "test"):
-        members = [(name, path) for name, path in named if name.startswith(f"{split}/")]
-        labels = np.asarray([classes.index(name.split("/")[1]) for name, _ in members], dtype=np.int64)
-        parts += [squares([path for _, path in members], size), labels]
-    return parts, len(classes)
-
-
-def read_tiny_imagenet(listed: Listing) -> Parts:
+def read_listing(listed: Listing, size: int) -> Parts:
+    """The images of a listing, scaled to size x size."""
     import numpy as np
 
     parts: list[Any] = []
     for names, labels in ((listed.train, listed.train_labels), (listed.test, listed.test_labels)):
-        images = squares([listed.root / name for name in names], IMAGE_SIDE["tiny_imagenet"])
+        images = squares([listed.root / name for name in names], size)
         parts += [images, np.asarray(labels, dtype=np.int64)]
     return parts, len(listed.classes)
 

@@ -1,0 +1,232 @@
+"""Which files of a folder are images: links are followed, what is hidden is no data, what is left out is counted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from trainables.datasets import Source, content_digest, files, left_out, listing, load, signature
+from trainables.failures import DataError
+from trainables.listings import Listing
+
+CLASSES = ("ant", "bee", "cow")
+
+
+def write(path: Path, value: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (value, 0, 255 - value)).save(path, format="PNG")
+    return path
+
+
+def data_set(name: str, root: Path) -> Source:
+    """Three classes of two training images and a test image, in the layout of the data set."""
+    for number, label in enumerate(CLASSES):
+        for index in range(2):
+            write(root / "train" / label / ("images" if name == "tiny_imagenet" else "") / f"{label}{index}.png", 40 * number)
+        split = {"image_folder": "test", "imagenet": "val", "tiny_imagenet": "val"}[name]
+        write(root / split / ("images" if name == "tiny_imagenet" else label) / f"val{number}.png", 40 * number)
+    if name == "tiny_imagenet":
+        lines = "".join(f"val{number}.png\t{label}\t0\t0\t8\t8\n" for number, label in enumerate(CLASSES))
+        (root / "val" / "val_annotations.txt").write_text(lines)
+    return Source(name=name, root=str(root), image_size=8)
+
+
+def left_out_of(source: Source) -> dict[str, tuple[int, tuple[str, ...]]]:
+    return {left.reason: (left.count, left.examples) for left in left_out(source)}
+
+
+def refusal(source: Source) -> str:
+    """The same for whatever asks: the plan (signature and digest), the data checks, and a trial."""
+    messages = set()
+    for ask in (files, signature, content_digest, left_out, listing):
+        with pytest.raises(DataError) as caught:
+            ask(source)
+        messages.add(str(caught.value))
+    (message,) = messages
+    return message
+
+
+every_layout = pytest.mark.parametrize("name", ["image_folder", "imagenet", "tiny_imagenet"])
+
+
+@every_layout
+def test_nothing_is_left_out_of_a_data_set_of_images_alone(tmp_path: Path, name: str) -> None:
+    assert left_out_of(data_set(name, tmp_path)) == {}
+
+
+@every_layout
+def test_a_class_folder_that_is_a_link_is_a_class(tmp_path: Path, name: str) -> None:
+    source = data_set(name, tmp_path / "data")
+    expected = listing(source), content_digest(source)
+    for label in CLASSES[:2]:
+        shutil.move(tmp_path / "data" / "train" / label, tmp_path / f"elsewhere-{label}")
+        (tmp_path / "data" / "train" / label).symlink_to(tmp_path / f"elsewhere-{label}")
+    assert (listing(source), content_digest(source)) == expected
+    assert len(expected[0].train) == 6
+
+
+@every_layout
+def test_linked_files_splits_and_roots_are_followed(tmp_path: Path, name: str) -> None:
+    plain = data_set(name, tmp_path / "data")
+    for path in list((tmp_path / "data").rglob("*.png")):
+        path.rename(tmp_path / path.name)
+        path.symlink_to(os.path.relpath(tmp_path / path.name, path.parent))
+    (tmp_path / "root").mkdir()
+    for split in ("train", "val", "test"):
+        (tmp_path / "root" / split).symlink_to(tmp_path / "data" / split)
+    (tmp_path / "link").symlink_to("root")
+    linked = Source(name=name, root=str(tmp_path / "link"), image_size=8)
+    assert content_digest(linked) == content_digest(plain)
+    assert len(listing(linked).train) == 6
+
+
+@every_layout
+@pytest.mark.parametrize("target", [".", "..", "../..", "loop"])
+def test_a_class_that_leads_back_to_its_own_folder_is_refused_with_its_path(tmp_path: Path, name: str, target: str) -> None:
+    source = data_set(name, tmp_path)
+    (tmp_path / "train" / "loop").symlink_to(target)
+    assert f"dataset.root: '{tmp_path}/train/loop' must" in refusal(source)
+
+
+@every_layout
+def test_one_folder_is_not_two_classes(tmp_path: Path, name: str) -> None:
+    source = data_set(name, tmp_path)
+    (tmp_path / "train" / "dog").symlink_to("cow")
+    message = refusal(source)
+    assert "must be another folder than class" in message
+    assert "got a link to the same images; remove one of them" in message
+
+
+@every_layout
+@pytest.mark.parametrize("place", ["train/gone", "train/cow/{below}gone.png"])
+def test_a_link_to_nothing_is_named(tmp_path: Path, name: str, place: str) -> None:
+    source = data_set(name, tmp_path)
+    path = tmp_path / place.format(below="images/" if name == "tiny_imagenet" else "")
+    path.symlink_to("/nowhere/to\nbe")
+    message = refusal(source)
+    assert f"{str(path)!r} must be a" in message
+    assert (
+        "got a link to '/nowhere/to\\nbe' that cannot be followed: No such file or directory; restore it, or remove" in message
+    )
+
+
+def as_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def as_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        folder = os.open(path.parent, os.O_RDONLY)
+        made.bind(f"/proc/self/fd/{folder}/{path.name}")  # the whole path is too long for a socket
+        os.close(folder)
+
+
+def as_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@every_layout
+@pytest.mark.parametrize("make", [as_pipe, as_socket, as_device, os.mkdir])
+def test_an_image_name_that_is_no_file_is_refused_and_never_waited_for(
+    tmp_path: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    source = data_set(name, tmp_path)
+    path = Path(listing(source).root / listing(source).train[0]).with_name("x.png")
+    make(path)
+    kind = "a folder" if make is os.mkdir else "a named pipe, a socket or a device"
+    assert refusal(source) == f"dataset.root: {str(path)!r} must be a file, got {kind}; restore it, or remove it"
+
+
+@every_layout
+def test_hidden_files_and_folders_are_no_data(tmp_path: Path, name: str) -> None:
+    source = data_set(name, tmp_path)
+    before = listing(source), content_digest(source)
+    folder = Path(listing(source).root / listing(source).train[0]).parent
+    hidden = [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git", "__pycache__"]
+    for one in hidden:
+        write(tmp_path / "train" / one / "images" / "x.png")
+        write(tmp_path / "train" / one / "x.png")
+    for one in (".DS_Store", "Thumbs.db", "._ant0.png", ".hidden.png", "desktop.ini"):
+        (folder / one).write_bytes(b"no image")
+    (tmp_path / "train" / ".#lock").symlink_to("somebody@somewhere")
+    after = listing(source)
+    assert (after.train, after.train_labels, after.classes) == (before[0].train, before[0].train_labels, before[0].classes)
+    assert content_digest(source) == before[1]
+    assert left_out_of(source) == {"hidden": (11, ("train/.#lock", "train/.git", "train/.ipynb_checkpoints"))}
+
+
+@pytest.mark.parametrize("name", ["image_folder", "imagenet"])
+def test_what_is_left_out_is_counted_by_its_reason(tmp_path: Path, name: str) -> None:
+    source = data_set(name, tmp_path)
+    before = listing(source)
+    for index in range(4):
+        write(tmp_path / "train" / "ant" / "more" / f"deep{index}" / "a.png")
+    write(tmp_path / "train" / "loose.png")
+    (tmp_path / "train" / "README.md").write_text("no class")
+    for other in ("a.gif", "b.TIF", "c.tiff"):
+        shutil.copy(tmp_path / "train" / "ant" / "ant0.png", tmp_path / "train" / "bee" / other)
+    (tmp_path / "train" / "cow" / "notes.txt").write_text("")
+    (tmp_path / "train" / "cow" / "loop").symlink_to(".")
+    (tmp_path / "train" / "lost+found").mkdir()
+    after = listing(source)
+    assert (after.train, after.test, after.classes) == (before.train, before.test, before.classes)
+    assert left_out_of(source) == {
+        "nested": (5, ("train/ant/more/deep0/a.png", "train/ant/more/deep1/a.png", "train/ant/more/deep2/a.png")),
+        "without_class": (1, ("train/loose.png",)),
+        "other_format": (3, ("train/bee/a.gif", "train/bee/b.TIF", "train/bee/c.tiff")),
+        "other_file": (1, ("train/cow/notes.txt",)),
+        "empty_class": (1, ("train/lost+found",)),
+    }
+    findings = {left.reason: left.finding() for left in left_out(source)}
+    assert str(findings["nested"]) == (
+        "dataset.root: images in folders inside a class folder are not read; 5 left out: train/ant/more/deep0/a.png, "
+        "train/ant/more/deep1/a.png, train/ant/more/deep2/a.png, ...; move them up into the class folder"
+    )
+    assert [finding.severity for finding in findings.values()] == ["warning", "warning", "warning", "warning", "info"]
+
+
+@pytest.mark.parametrize("name", ["image_folder", "imagenet"])
+@pytest.mark.parametrize("others", ["a.gif", "b.tiff", "more/c.png"])
+def test_a_class_of_which_no_image_is_read_is_refused(tmp_path: Path, name: str, others: str) -> None:
+    source = data_set(name, tmp_path)
+    write(tmp_path / "train" / "dog" / others)
+    message = refusal(source)
+    assert f"'{tmp_path}/train/dog' must hold images, got 1 others such as 'train/dog/{others}'" in message
+
+
+@every_layout
+def test_a_data_set_of_formats_that_are_not_read_says_so(tmp_path: Path, name: str) -> None:
+    source = data_set(name, tmp_path)
+    for path in list((tmp_path / "train").rglob("*.png")):
+        path.rename(path.with_suffix(".tif"))
+    message = refusal(source)
+    assert "images are read from .jpg, .jpeg, .png, .bmp, .webp, .ppm files only" in message
+
+
+@every_layout
+def test_one_class_is_refused(tmp_path: Path, name: str) -> None:
+    source = data_set(name, tmp_path)
+    shutil.rmtree(tmp_path / "train" / "ant")
+    shutil.rmtree(tmp_path / "train" / "bee")
+    for path in sorted(path for path in (tmp_path / "val").rglob("*.png") if path.stem != "val2"):
+        path.unlink()
+    for label in ("ant", "bee"):
+        shutil.rmtree(tmp_path / "test" / label, ignore_errors=True)
+    assert "must hold images of two classes or more, got 'cow' alone; add" in refusal(source)
+
+
+def test_classes_sort_by_their_names_and_images_by_their_paths(tmp_path: Path) -> None:
+    """ "ant-b/" sorts before "ant/": the order in which images have always been read, on which seeded choices rest."""
+    source = data_set("image_folder", tmp_path)
+    write(tmp_path / "train" / "ant-b" / "x.png", 200)
+    listed: Listing = listing(source)
+    assert listed.classes == ("ant", "ant-b", "bee", "cow")
+    assert listed.train[:2] == ["train/ant-b/x.png", "train/ant/ant0.png"]
+    assert listed.train_labels == [1, 0, 0, 2, 2, 3, 3]
+    assert load(source).train_images[0, 0, 0, 0] == 200
