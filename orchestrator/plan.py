@@ -18,6 +18,7 @@ from orchestrator.storage import Storage
 from orchestrator.store import trial_file
 from trainables import datasets
 from trainables.config import TrialConfig
+from trainables.data_facts import DIGITS_FACTS, DataFacts, quick_facts
 from trainables.failures import DataError, SettingError
 from trainables.keys import canonical, from_canonical, inputs_digest, trial_key, warmup_key
 from trainables.records import RESULT
@@ -52,13 +53,20 @@ class PlannedWarmup:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What `run` would do; `data_digest` names the content of the data, `own.digests` that of the user's own files."""
+    """What `run` would do.
+
+    Attributes:
+        data_digest: names the content of the data; None while it is not known.
+        data_facts: image shape, classes and counts of the data; None while they are not known.
+        own: the user's own files; `own.digests` names their content.
+    """
 
     spec: SweepSpec
     trials: tuple[PlannedTrial, ...]
     data_digest: str | None
     data_problem: str
     own: OwnFiles
+    data_facts: DataFacts | None = None
 
     @property
     def unfinished(self) -> list[PlannedTrial]:
@@ -117,6 +125,7 @@ def make_plan(
     hash_data: bool = False,
     digest: str | None = None,
     own_digests: dict[str, str] | None = None,
+    facts: DataFacts | None = None,
 ) -> Plan:
     """The plan of a sweep.
 
@@ -124,13 +133,14 @@ def make_plan(
         hash_data: read the data to make their digest if it is not known; without it the plan may show no reuse.
         digest: the digest on record, for what only reads records; neither data nor own files need be here then.
         own_digests: those of the user's own files, on the same record.
+        facts: of the data, on the same record; a record that was made before there were any has none.
 
     Raises:
         UserError: `hash_data` is set and the data, or the user's own files, are not where the sweep file says.
     """
     source, own, configs = spec.source(), spec.own_files(), expand(spec)
     if digest is not None:
-        return _planned(spec, storage, configs, replace(own, digests=own_digests or {}), digest)
+        return _planned(spec, storage, configs, replace(own, digests=own_digests or {}), digest, facts)
     problem = ""
     if is_own(source.name) and source.root and storage.folder and _holds(source.root, storage.folder):
         raise UserError(
@@ -141,16 +151,24 @@ def make_plan(
         own = own.digested(configs)
         if hash_data:
             datasets.ensure_present(source)
-        signature = datasets.signature(source)
-        digest = known_digest(storage, source, signature)
-        if digest is None and hash_data:
-            digest = datasets.content_digest(source)
-            storage.write_json(f"data/{signature}.json", {"digest": digest, "name": source.name, "root": source.root})
+        digest, facts = _known_data(storage, source, hash_data)
     except (DataError, SettingError) as error:
         if hash_data:
             raise UserError(str(error)) from error
         problem = str(error)
-    return _planned(spec, storage, configs, own, digest, problem)
+    return _planned(spec, storage, configs, own, digest, facts, problem)
+
+
+def recorded_plan(spec: SweepSpec, storage: Storage, record: dict[str, Any]) -> Plan:
+    """The plan of a sweep by its trials.json; neither data nor own files need be here."""
+    facts = record.get("data_facts")
+    return make_plan(
+        spec,
+        storage,
+        digest=record["data_digest"],
+        own_digests=record.get("own_digests"),
+        facts=DataFacts.from_json(facts) if facts else None,
+    )
 
 
 def _holds(folder: str, other: Path) -> bool:
@@ -163,6 +181,7 @@ def _planned(
     configs: Sequence[TrialConfig],
     own: OwnFiles,
     digest: str | None,
+    facts: DataFacts | None,
     problem: str = "",
 ) -> Plan:
     trials = []
@@ -174,15 +193,26 @@ def _planned(
     if digest:
         results = storage.read_all_json([trial_file(trial.key, RESULT) for trial in trials])
         trials = [replace(trial, result=result) for trial, result in zip(trials, results, strict=True)]
-    return Plan(spec=spec, trials=tuple(trials), data_digest=digest, data_problem=problem, own=own)
+    return Plan(spec=spec, trials=tuple(trials), data_digest=digest, data_problem=problem, own=own, data_facts=facts)
 
 
-def known_digest(storage: Storage, source: datasets.Source, signature: str) -> str | None:
-    """The content digest of the data if it was made before and no file has changed since."""
+def _known_data(storage: Storage, source: datasets.Source, hash_data: bool) -> tuple[str | None, DataFacts | None]:
+    """Digest and facts of the data, as far as they were made before and no file has changed since, or can be had at once.
+
+    Raises:
+        DataError: the data are not where the sweep file says, or damaged.
+    """
     if source.name == "digits":
-        return datasets.DIGITS_DIGEST
-    record = storage.read_json(f"data/{signature}.json")
-    return None if record is None else str(record["digest"])
+        return datasets.DIGITS_DIGEST, DIGITS_FACTS
+    file = f"data/{datasets.signature(source)}.json"
+    record = storage.read_json(file) or {}
+    digest, facts = record.get("digest"), record.get("facts")
+    known = DataFacts.from_json(facts) if facts else quick_facts(source)
+    if hash_data and (digest is None or (known and not facts)):
+        digest = digest or datasets.content_digest(source)
+        written = {"digest": digest, "name": source.name, "root": source.root}
+        storage.write_json(file, written | ({"facts": known.to_json()} if known else {}))
+    return digest, known
 
 
 def _prefix_without_data(config: TrialConfig) -> str:

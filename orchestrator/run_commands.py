@@ -104,7 +104,7 @@ def stop(options: Namespace) -> int:
 
 
 def sync(options: Namespace) -> int:
-    from orchestrator.plan import make_plan
+    from orchestrator.plan import recorded_plan
     from orchestrator.projection import sync_sweep
 
     storage = storage_from(options)
@@ -113,7 +113,7 @@ def sync(options: Namespace) -> int:
     if options.tracking_uri:
         spec = spec.model_copy(update={"tracking": spec.tracking.model_copy(update={"uri": options.tracking_uri})})
     record = storage.read_json(folder.file("trials.json"))
-    planned = make_plan(spec, storage, digest=record["data_digest"], own_digests=record.get("own_digests"))
+    planned = recorded_plan(spec, storage, record)
     if {one["key"] for one in record["trials"]} != {one.key for one in planned.trials}:
         raise UserError(
             f"sweep {folder.name!r} was run by code with other numerics, so its records cannot be told from the sweep file; "

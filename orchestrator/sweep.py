@@ -115,7 +115,12 @@ def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
     if plan.spec.dataset.root is not None:  # `resume` may be called from another folder
         spec["dataset"]["root"] = str(Path(plan.spec.dataset.root).expanduser().absolute())
     spec |= {"modules_path": plan.own.modules_path, "initial_weights": plan.own.initial_weights}
-    record = {"data_digest": plan.data_digest, "own_digests": plan.own.digests, "trials": trials}
+    record = {
+        "data_digest": plan.data_digest,
+        "data_facts": plan.data_facts and plan.data_facts.to_json(),
+        "own_digests": plan.own.digests,
+        "trials": trials,
+    }
     folder.storage.write_json(folder.file("spec.json"), spec)
     folder.storage.write_json(folder.file("trials.json"), record)
 

@@ -20,6 +20,7 @@ HEAVY = ("ray", "mlflow", "pyarrow", "sklearn", "torchvision", "pandas", "PIL")
 WITH_RAY_OR_MLFLOW = ("stage", "served_model")
 WITHOUT_TORCH = (
     "config",
+    "data_facts",
     "datasets",
     "decoding",
     "failures",

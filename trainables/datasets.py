@@ -85,9 +85,9 @@ def decoded_file(source: Source) -> Path:
         DataError: the folder or a file of it is missing or cannot be decoded.
     """
     ensure_present(source)
-    cache = cache_folder() / f"{source.name.replace(':', '-')}-{signature(source)}.safetensors"
+    cache = cache_file(source)
     with one_builder_at_a_time(cache):
-        if not _is_whole(cache):
+        if not is_whole(cache):
             from safetensors.torch import save_file
 
             partial = cache.with_suffix(".partial")
@@ -96,7 +96,13 @@ def decoded_file(source: Source) -> Path:
     return cache
 
 
-def _is_whole(cache: Path) -> bool:
+def cache_file(source: Source) -> Path:
+    """Where the node's cache keeps the decoded data set, once it was made."""
+    return cache_folder() / f"{source.name.replace(':', '-')}-{signature(source)}.safetensors"
+
+
+def is_whole(cache: Path) -> bool:
+    """Whether a file of the cache is there and has the length that it says of itself."""
     from safetensors import SafetensorError, safe_open
 
     try:
