@@ -188,7 +188,8 @@ def _print_layers(result: dict[str, Any]) -> None:
     for layer in result["layers"]:
         score = f"{layer['score_mean']:.2e} ± {layer['score_std']:.1e}" if "score_mean" in layer else ""
         shape = "x".join(str(size) for size in layer["shape"])
-        table.add_row(layer["name"], shape, str(layer["kept"]), f"{layer['density']:.4f}", f"{layer['kept_flops']:,}", score)
+        flops = "not known" if layer["kept_flops"] is None else f"{layer['kept_flops']:,}"
+        table.add_row(layer["name"], shape, str(layer["kept"]), f"{layer['density']:.4f}", flops, score)
     Console(highlight=False).print(table)
 
 
@@ -198,10 +199,13 @@ def _tell(result: dict[str, Any], chosen: PlannedTrial, options: Namespace) -> i
         return EXIT_DONE
     metrics = result["metrics"]
     print(f"{chosen.key} {chosen.name}: test/accuracy {metrics['test/accuracy']:.4f}, {metrics['cost/total_seconds']:.1f} s")
-    live = "" if result["live_weights"] is None else f", {result['live_weights']} on a live path"
-    print(f"kept {result['kept_weights']} of {result['prunable_weights']} weights{live}")
-    speedup = metrics.get("model/theoretical_speedup", float("inf"))
-    print(f"{speedup:.1f} times fewer multiply-adds, model {result['model_bytes']} bytes")
+    live = (
+        "how many are on a live path is not known" if (count := result["live_weights"]) is None else f"{count} on a live path"
+    )
+    print(f"kept {result['kept_weights']} of {result['prunable_weights']} weights, {live}")
+    speedup = metrics.get("model/theoretical_speedup")
+    fewer = "multiply-adds not known" if speedup is None else f"{speedup:.2f} times fewer multiply-adds"
+    print(f"{fewer}, model {result['model_bytes']} bytes")
     _print_layers(result)
     print(f"model_sha256 {result['model_sha256']}")
     if result["emptied_layers"]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.sweeps import kill_all, started
+
+# Tests of properties: 100 examples, or as many as their own command asks for (DRIVE_SWEEP_EXAMPLES=10000 pytest -k ...).
+settings.register_profile("drive-sweep", max_examples=int(os.environ.get("DRIVE_SWEEP_EXAMPLES", "100")), deadline=None)
+settings.load_profile("drive-sweep")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from tests.test_methods import digits
 from tests.trials import RUNTIME, new_storage, run, tiny_config
 from trainables.data import Split
-from trainables.footprint import footprint, live_masks, masks_sha256, positions_by_layer
+from trainables.footprint import footprint, masks_sha256
 from trainables.masks import full_masks
 from trainables.models import build_model, initialize, prunable_weights
 from trainables.outcome import size_metrics
@@ -37,8 +36,9 @@ def test_multiply_adds_of_convolutions_of_every_kind_by_hand() -> None:
     masks = full_masks(weights)
     masks["0.weight"][:4] = False
     found = footprint(model, masks, (3, 10, 10))
-    assert list(found.flops.values()) == [64 * 8 * 27, 16 * 4 * 72, 16 * 4 * 9, 320]
-    assert list(found.kept_flops.values()) == [64 * 4 * 27, 16 * 4 * 72, 16 * 4 * 9, 320]
+    assert list(found.layer_flops.values()) == [64 * 8 * 27, 16 * 4 * 72, 16 * 4 * 9, 320]
+    assert list(found.kept_layer_flops.values()) == [64 * 4 * 27, 16 * 4 * 72, 16 * 4 * 9, 320]
+    assert found.flops == 13_824 + 4608 + 576 + 320
     assert found.speedup == pytest.approx((13_824 + 4608 + 576 + 320) / (6912 + 4608 + 576 + 320))
     biases = 8 + 4 + 4 + 5
     assert (found.parameters, found.kept_parameters) == (216 + 288 + 36 + 320 + biases, 108 + 288 + 36 + 320 + biases)
@@ -55,31 +55,12 @@ def test_multiply_adds_of_vgg_and_resnet_are_those_of_their_tables() -> None:
             channels = width
         side //= 2
     vgg = network("vgg16")
-    assert sum(footprint(vgg, full_masks(prunable_weights(vgg)), (3, 32, 32)).flops.values()) == total + 5120
+    assert footprint(vgg, full_masks(prunable_weights(vgg)), (3, 32, 32)).flops == total + 5120
     assert total == 313_196_544
     resnet = network("resnet20")
-    assert sum(positions_by_layer(resnet, (3, 32, 32)).values()) > 0
-    flops = footprint(resnet, full_masks(prunable_weights(resnet)), (3, 32, 32)).flops
     shortcuts = 16 * 32 * 16 * 16 + 32 * 64 * 8 * 8
-    assert sum(flops.values()) == 40_551_040 + shortcuts  # the first figure: He et al., section 4.2, counted
-
-
-class Repeated(nn.Module):
-    """One linear layer that is applied to every row of an image, twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows = nn.Linear(6, 6)
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        tokens: Tensor = self.rows(self.rows(images_BCHW.flatten(1, 2)))
-        return tokens.mean(1)
-
-
-def test_a_layer_counts_for_every_row_and_every_call() -> None:
-    model = Repeated()
-    assert positions_by_layer(model, (3, 5, 6)) == {"rows.weight": 2 * 15}
-    assert footprint(model, full_masks(prunable_weights(model)), (3, 5, 6)).flops == {"rows.weight": 2 * 15 * 36}
+    # The first figure: He et al., section 4.2, counted.
+    assert footprint(resnet, full_masks(prunable_weights(resnet)), (3, 32, 32)).flops == 40_551_040 + shortcuts
 
 
 class Attending(nn.Module):
@@ -102,84 +83,54 @@ def test_a_network_of_any_parts_has_the_figures_that_can_be_told() -> None:
     model = Attending()
     masks = full_masks(prunable_weights(model))
     assert {"attention.out_proj.weight", "head.weight", "auxiliary.weight"} == set(masks)
+    masks["attention.out_proj.weight"][:2] = False
     found = footprint(model, masks, (4, 2, 2))
     assert found.live_weights is None
     assert found.effective_sparsity is None
-    assert found.flops == {"attention.out_proj.weight": 0, "head.weight": 12, "auxiliary.weight": 0}
-    assert found.kept == found.prunable == 16 + 12 + 12
+    assert found.layer_flops == {"attention.out_proj.weight": 4 * 16, "head.weight": 12, "auxiliary.weight": 0}
+    dense = 4 * 48 + 2 * (4 * 4 * 4)  # queries, keys and values of 4 tokens; their products, over both heads
+    assert found.flops == dense + 4 * 16 + 12
+    assert found.kept_flops == dense + 4 * 8 + 12
+    assert (found.kept, found.prunable) == (8 + 12 + 12, 16 + 12 + 12)
     assert "model/effective_sparsity" not in size_metrics(found)
+    assert size_metrics(found)["model/theoretical_speedup"] == found.flops / found.kept_flops
 
 
-@pytest.mark.parametrize(
-    "norm", [nn.LayerNorm([4, 5, 5]), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4, affine=True), nn.BatchNorm2d(4)]
-)
-def test_norm_layers_of_any_kind_hide_no_path(norm: nn.Module) -> None:
-    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), norm, nn.ReLU(), nn.Flatten(), nn.Linear(100, 3))
-    masks = full_masks(prunable_weights(model))
-    masks["0.weight"][0] = False
-    # The first map is constant zero, so what reads it is dead: 25 of the 100 inputs of the last layer.
-    assert footprint(model, masks, (2, 5, 5)).live_weights == 3 * 18 + 3 * 75
+class Transformed(nn.Module):
+    """A network with an operation that PyTorch's counter has no formula for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        logits: Tensor = self.head(torch.fft.fft(images_BCHW.flatten(1)).real)
+        return logits
+
+
+def test_what_is_not_known_has_no_figure() -> None:
+    model = Transformed()
+    found = footprint(model, full_masks(prunable_weights(model)), (1, 4, 4))
+    assert (found.flops, found.kept_flops, found.speedup) == (None, None, None)
+    assert found.layer_flops == {"head.weight": 48}
+    assert not {"model/flops", "model/theoretical_speedup"} & set(size_metrics(found))
+
+
+def test_an_empty_network_has_no_ratios() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False))
+    masks = {name: torch.zeros_like(mask) for name, mask in full_masks(prunable_weights(model)).items()}
+    found = footprint(model, masks, (1, 4, 4))
+    assert (found.kept, found.kept_flops, found.kept_parameters) == (0, 0, 0)
+    assert (found.speedup, found.compression_ratio, found.parameter_sparsity) == (None, None, 1.0)
+    assert not {"model/compression_ratio", "model/theoretical_speedup"} & set(size_metrics(found))
 
 
 def test_layers_that_may_not_be_pruned_count_as_dense() -> None:
     model = network("convnet", 8, 1)
     masks = full_masks(prunable_weights(model, ("head",)))
     found = footprint(model, {name: torch.zeros_like(mask) for name, mask in masks.items()}, (1, 8, 8))
-    assert found.kept_flops["head.weight"] == found.flops["head.weight"] == 1280
+    assert found.kept_flops == 1280
     assert (found.kept, found.live_weights, found.prunable) == (0, 0, 15_248 - 1280)
-
-
-def live_by_paths(layers: list[Tensor]) -> list[Tensor]:
-    """Of masks (out, in) of linear layers those edges that lie on some path, found by walking every path."""
-    live = [torch.zeros_like(layer) for layer in layers]
-    sizes = [layers[0].shape[1], *(layer.shape[0] for layer in layers)]
-    for path in product(*(range(size) for size in sizes)):
-        edges = [(index, path[index + 1], path[index]) for index in range(len(layers))]
-        if all(bool(layers[index][end, start]) for index, end, start in edges):
-            for index, end, start in edges:
-                live[index][end, start] = True
-    return live
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_live_weights_are_those_on_a_path(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
-    masks = {name: torch.rand(weight.shape, generator=generator) < 0.35 for name, weight in prunable_weights(model).items()}
-    found = live_masks(model, masks, (1, 2, 2))
-    expected = live_by_paths(list(masks.values()))
-    assert all(torch.equal(mask, path) for mask, path in zip(found.values(), expected, strict=True))
-    dead = sum(int(mask.sum()) for mask in masks.values()) - sum(int(mask.sum()) for mask in expected)
-    assert dead > 0, "the example shows nothing"
-    counted = footprint(model, masks, (1, 2, 2))
-    assert counted.effective_sparsity == pytest.approx(1 - sum(int(mask.sum()) for mask in expected) / 52)
-
-
-@pytest.mark.parametrize("name", ["convnet", "lenet300", "alexnet", "vgg11", "resnet20", "resnet18"])
-def test_all_weights_of_a_dense_network_are_live(name: str) -> None:
-    model = network(name)
-    masks = full_masks(prunable_weights(model))
-    assert all(bool(mask.all()) for mask in live_masks(model, masks, (3, 32, 32)).values())
-
-
-def test_every_path_through_a_pool_counts_and_not_the_largest_alone() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1, 2))
-    masks = full_masks(prunable_weights(model))
-    masks["0.weight"].fill_(False)
-    masks["0.weight"][0, 0, 0, 0] = masks["0.weight"][0, 0, 2, 2] = True  # each reaches another pixel of the pool
-    assert torch.equal(live_masks(model, masks, (1, 2, 2))["0.weight"], masks["0.weight"])
-
-
-def test_an_emptied_layer_kills_its_chain_but_not_what_goes_around_it() -> None:
-    vgg, resnet = network("vgg11"), network("resnet20")
-    of_vgg, of_resnet = full_masks(prunable_weights(vgg)), full_masks(prunable_weights(resnet))
-    of_vgg["features.4.weight"].fill_(False)
-    assert footprint(vgg, of_vgg, (3, 32, 32)).live_weights == 0
-    of_resnet["blocks.1.conv1.weight"].fill_(False)
-    live = live_masks(resnet, of_resnet, (3, 32, 32))
-    assert not live["blocks.1.conv2.weight"].any()
-    others = [name for name in live if not name.startswith("blocks.1.")]
-    assert all(bool(live[name].all()) for name in others)
 
 
 def test_counting_leaves_the_network_as_it_is() -> None:

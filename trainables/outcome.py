@@ -5,7 +5,6 @@ Reads: footprint.py. Read by: phases.py.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from trainables.checkpoint import TrialState
@@ -36,20 +35,20 @@ def costs(config: TrialConfig, seconds: dict[str, float]) -> dict[str, float]:
 
 
 def size_metrics(found: Footprint) -> dict[str, float]:
-    """The points that tell what is left of the network."""
+    """The points that tell what is left of the network; a figure that is not known has none."""
     told = {
         "model/sparsity": 1 - found.kept / found.prunable,
         "model/parameter_sparsity": found.parameter_sparsity,
         "model/effective_sparsity": found.effective_sparsity,
         "model/compression_ratio": found.compression_ratio,
-        "model/flops": float(sum(found.kept_flops.values())),
+        "model/flops": found.kept_flops,
         "model/theoretical_speedup": found.speedup,
     }
-    return {key: value for key, value in told.items() if value is not None and math.isfinite(value)}
+    return {key: float(value) for key, value in told.items() if value is not None}
 
 
 def facts(config: TrialConfig, state: TrialState, found: Footprint) -> dict[str, Any]:
-    """The part of result.json that tells which weights were kept, in all and by layer."""
+    """The part of result.json that tells which weights were kept, in all and by layer; null where a figure is not known."""
     return {
         "seed": config.seed,
         "device": state.fingerprints[-1]["processor"],
@@ -60,8 +59,8 @@ def facts(config: TrialConfig, state: TrialState, found: Footprint) -> dict[str,
         "live_weights": found.live_weights,
         "parameters": found.parameters,
         "kept_parameters": found.kept_parameters,
-        "flops": sum(found.flops.values()),
-        "kept_flops": sum(found.kept_flops.values()),
+        "flops": found.flops,
+        "kept_flops": found.kept_flops,
         "emptied_layers": emptied_layers(state.masks),
         "mask_sha256": masks_sha256(state.masks),
         "layers": layer_table(state.masks, found, state.layer_scores),
@@ -76,8 +75,8 @@ def layer_table(masks: Masks, found: Footprint, scores: dict[str, dict[str, floa
             "shape": list(mask.shape),
             "kept": (kept := int(mask.count_nonzero())),
             "density": kept / mask.numel(),
-            "flops": found.flops[name],
-            "kept_flops": found.kept_flops[name],
+            "flops": found.layer_flops[name],
+            "kept_flops": found.kept_layer_flops[name],
         }
         | scores.get(name, {})
         for name, mask in masks.items()
