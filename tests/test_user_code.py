@@ -423,10 +423,8 @@ def test_wrong_weights_are_told_and_never_executed(folder: Path, storage: Storag
         return refusal(config, storage, folder, SettingError, file)
 
     message = told({first: weights[first].flatten()} | {"extra": torch.zeros(1)} | {name: weights[name] for name in others[1:]})
-    assert (
-        f"must hold the {len(weights)} tensors of the network, got {str(file)!r} with 1 missing, first {others[0]};" in message
-    )
-    assert "1 unexpected, first extra; 1 of another shape, first conv1.weight (144,) for (16, 1, 3, 3)" in message
+    assert f"must hold the {len(weights)} tensors of the network, got {str(file)!r} with 1 missing ({others[0]});" in message
+    assert "1 unexpected (extra); 1 of another shape (conv1.weight (144,) for (16, 1, 3, 3))" in message
     assert "must be a state dict of tensors" in told([1, 2])
     assert "must be safetensors or a state dict saved by torch.save" in told({"state_dict": Evil()})
     assert not Path("executed").exists()
