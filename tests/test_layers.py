@@ -24,6 +24,7 @@ WITHOUT_TORCH = (
     "datasets",
     "decoding",
     "failures",
+    "file_digests",
     "findings",
     "image_files",
     "keys",

@@ -10,7 +10,6 @@ orchestrator/plan.py (signature and digest).
 from __future__ import annotations
 
 import fcntl
-import gzip
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 from trainables import listings, readers
 from trainables.config import IMAGE_SIDE
 from trainables.failures import DataError
+from trainables.file_digests import content_line, encoded_line, raw_content_line, size_line
 from trainables.image_files import LeftOut
 from trainables.listings import Listing
 from trainables.user_code import is_own
@@ -35,6 +35,7 @@ DIGITS_DIGEST = "0b7e9c3202d7bcd255d6a19a238d3743"  # tests/test_data.py compare
 FASHION_FILES = tuple(f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 CIFAR_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 CIFAR100_FILES = ("train", "test", "meta")
+READING = 2  # of image files; raised when pixels of any change, so that no cached images of an older version are used
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +99,7 @@ def decoded_file(source: Source) -> Path:
 
 def cache_file(source: Source) -> Path:
     """Where the node's cache keeps the decoded data set, once it was made."""
-    return cache_folder() / f"{source.name.replace(':', '-')}-{signature(source)}.safetensors"
+    return cache_folder() / f"{source.name.replace(':', '-')[:150]}-{signature(source)}.safetensors"
 
 
 def is_whole(cache: Path) -> bool:
@@ -126,9 +127,18 @@ def ensure_present(source: Source) -> None:
 
 
 def files(source: Source) -> list[tuple[str, Path]]:
-    """Name within the data set and path of every file that decides its content, sorted by name."""
+    """Name within the data set and path of every file that decides its content, sorted by name.
+
+    Raises:
+        DataError: the folder or a file of it is missing or cannot be read.
+    """
     if source.name == "digits":
         return []
+    with _readable(source):
+        return _files(source)
+
+
+def _files(source: Source) -> list[tuple[str, Path]]:
     if is_own(source.name):
         return own_files(source.name, source.root, source.modules_path)
     if source.name in _LISTINGS:
@@ -156,7 +166,8 @@ def listing(source: Source) -> Listing:
     Raises:
         DataError: the folder is missing or its layout is another one.
     """
-    return _LISTINGS[source.name](_folder(source))
+    with _readable(source):
+        return _LISTINGS[source.name](_folder(source))
 
 
 def left_out(source: Source) -> tuple[LeftOut, ...]:
@@ -171,18 +182,36 @@ def left_out(source: Source) -> tuple[LeftOut, ...]:
 def _folder(source: Source) -> Path:
     if source.root is None:
         raise DataError(f"dataset.root is not set; data set {source.name!r} needs the folder that holds its files")
-    root = Path(source.root).expanduser()
+    root = Path(os.path.expanduser(source.root))
     if not root.is_dir():
         raise DataError(f"dataset.root: no folder {str(root)!r} on this machine; give the folder of {source.name}")
     return root
 
 
+@contextmanager
+def _readable(source: Source) -> Iterator[None]:
+    """Turns what the machine refuses to read into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        place = str(error.filename or source.root)
+        raise DataError(
+            f"dataset.root: {place!r} must be readable, got: {error.strerror or error}; repair it, or give another folder"
+        ) from error
+
+
 def signature(source: Source) -> str:
-    """32 hex digits over name, image size and the paths, sizes and times of the files; cheap, decides about the cache."""
-    digest = hashlib.sha256(f"{source.name}/{source.image_size}".encode())
-    for name, path in files(source):
-        status = path.stat()
-        digest.update(f"{name}\0{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    """32 hex digits over name, image size and the paths, sizes and times of the files; cheap, decides about the cache.
+
+    Raises:
+        DataError: a file is missing.
+    """
+    how = f"/{READING}" if source.name in _LISTINGS else ""
+    digest = hashlib.sha256(f"{source.name}/{source.image_size}{how}".encode())
+    with _readable(source):
+        for name, path in files(source):
+            status = path.stat()
+            digest.update(encoded_line(f"{name}\0{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}"))
     return digest.hexdigest()[:32]
 
 
@@ -198,22 +227,9 @@ def content_digest(source: Source) -> str:
     """
     if source.name == "digits":
         return DIGITS_DIGEST
-    unpacks = not is_own(source.name)  # what a user calls .gz may be anything
-
-    def line(named: tuple[str, Path]) -> bytes:
-        name, path = named
-        try:
-            content = gzip.decompress(path.read_bytes()) if unpacks and path.suffix == ".gz" else path.read_bytes()
-        except readers.BROKEN_GZIP as error:
-            raise DataError(f"{str(path)!r} is damaged: {error}") from error
-        return f"{name}\0{len(content)}\0{hashlib.sha256(content).hexdigest()}\n".encode()
-
+    line = size_line if source.name in STREAMED else raw_content_line if is_own(source.name) else content_line
     digest = hashlib.sha256()
-    if source.name in STREAMED:
-        for name, path in files(source):
-            digest.update(f"{name}\0{path.stat().st_size}\n".encode())
-        return digest.hexdigest()[:32]
-    with ThreadPoolExecutor(max_workers=8) as pool:
+    with ThreadPoolExecutor(max_workers=8) as pool, _readable(source):
         for part in pool.map(line, files(source), chunksize=64):
             digest.update(part)
     return digest.hexdigest()[:32]

@@ -32,6 +32,7 @@ IMAGENET_NORMALIZATION = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0
 AREA = (0.08, 1.0)  # of a random crop, as a share of the image
 RATIO = (3 / 4, 4 / 3)  # of its width to its height
 TRIES = 10
+LONGEST = 1000  # times its shorter side, of an image that is scaled as a whole
 SHORTER_SIDE = 256 / 224  # of an image that is evaluated, before its middle of 1 is cut out
 PIECE = 32  # images that a worker decodes at once: one batch occupies several workers, and little shared memory is needed
 PREFETCHED = 4  # pieces that each worker is ahead
@@ -130,7 +131,28 @@ def middle(image: Image, side: int) -> Image:
     width, height = image.size
     scaled = (shorter, shorter * height // width) if width <= height else (shorter * width // height, shorter)
     left, top = (round((length - side) / 2) for length in scaled)
+    if max(image.size) > LONGEST * min(image.size):
+        return _middle_of_long(image, scaled, (left, top), side)
     return image.resize(scaled, Resampling.BILINEAR).crop((left, top, left + side, top + side))
+
+
+def _middle_of_long(image: Image, scaled: tuple[int, int], corner: tuple[int, int], side: int) -> Image:
+    """The same pixels without those far from the middle, which could be gigabytes: an image of 1 x 100,000 is a small file."""
+    from PIL.Image import Resampling
+
+    begins, ends, steps = [], [], []
+    for length, target, begin in zip(image.size, scaled, corner, strict=True):
+        margin = math.ceil(max(1.0, target / length)) + 1  # as far as the filter reaches, in scaled pixels
+        begins.append(max(begin - margin, 0))
+        ends.append(min(begin + side + margin, target))
+        steps.append(length / target)
+    box = [place * step for place, step in zip((*begins, *ends), steps * 2, strict=True)]
+    columns, rows = ends[0] - begins[0], ends[1] - begins[1]
+    part = image.resize(
+        (columns, rows), Resampling.BILINEAR, box=(box[0], box[1], min(box[2], image.width), min(box[3], image.height))
+    )
+    left, top = corner[0] - begins[0], corner[1] - begins[1]
+    return part.crop((left, top, left + side, top + side))
 
 
 def random_crop(image: Image, side: int, seed: int, flip: bool) -> Image:
