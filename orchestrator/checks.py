@@ -67,6 +67,9 @@ def machine_checks(name: str, facts: NodeFacts, ours: NodeFacts, gpus_counted: i
         message=f"{name}: {', '.join(other or [' '.join(one) for one in versions])}",
         way_out="install the same versions on every node; other ones compute other numbers" if other else "",
     )
+    if facts.processors:
+        size = f"{facts.processors} processors, {facts.memory_bytes / 2**30:.1f} GiB of memory"
+        yield Check(check="machine", ok=True, message=f"{name}: {size}" + (f" ({facts.limits})" if facts.limits else ""))
     for folder, free in facts.free_bytes.items():
         yield enough_space("disk", f"{name}: {folder}", free)
     if facts.gpu_problem:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError
+from orchestrator.output import STDOUT, answers_alone
+from orchestrator.process_setup import prepare_process
 from orchestrator.ray_cluster import is_api
 from orchestrator.uris import refuse
 from trainables.failures import StorageError
@@ -23,14 +25,16 @@ FILE_HELP = "sweep file, or the name of a ready sweep such as digits or referenc
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; errors that a user can cause are a message, not a traceback."""
+    if arguments is None:  # the process is the command's alone
+        prepare_process()
     options = _parser().parse_args(arguments)
     try:
         for option in ("storage", "tracking_uri"):  # before one is sent anywhere or written into a file
             refuse(f"--{option.replace('_', '-')}", getattr(options, option, None) or "", storage=option == "storage")
-        return int(_function(options)(options))
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        with answers_alone(getattr(options, "json", False) or options.command == "schema"):
+            code = int(_function(options)(options))
+        sys.stdout.flush()
+        return code
     except SweepError as error:
         print(f"drive-sweep: {error}", file=sys.stderr)
         return error.exit_code
@@ -40,10 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in STORAGE_TROUBLES:
             raise
-        print(
-            f"drive-sweep: {error.filename or 'storage'}: {error.strerror}; make room, or give another --storage",
-            file=sys.stderr,
-        )
+        hint = "make room there" if error.filename == STDOUT else "make room, or give another --storage"
+        print(f"drive-sweep: {error.filename or 'storage'}: {error.strerror}; {hint}", file=sys.stderr)
         return EXIT_ENVIRONMENT
     except KeyboardInterrupt:
         return EXIT_SIGINT

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, UserError
+from orchestrator.output import answer, reader_gone
 from orchestrator.state import SweepFolder, SweepState, driver_alive, open_sweep, refuse_unknown_trial
 from orchestrator.storage import Storage
 from orchestrator.store import open_storage, trial_file
@@ -44,7 +45,7 @@ def init(options: Namespace) -> int:
 def schema(options: Namespace) -> int:
     from orchestrator.spec import json_schema
 
-    print(json.dumps(json_schema(), indent=1))
+    answer(json.dumps(json_schema(), indent=1))
     return EXIT_DONE
 
 
@@ -58,7 +59,7 @@ def plan(options: Namespace) -> int:
     tracking_target(spec, storage)
     planned = make_plan(spec, storage, hash_data=options.hash)
     facts = plan_facts(planned, storage)
-    print(json.dumps(facts, indent=1)) if options.json else print_plan(planned, facts)
+    answer(json.dumps(facts, indent=1)) if options.json else print_plan(planned, facts)
     return EXIT_DONE
 
 
@@ -79,7 +80,7 @@ def doctor(options: Namespace) -> int:
     checks = examine(spec, storage, options.tracking_uri, options.address)
     done = list(checks) if options.json else print_checks(checks)
     if options.json:
-        print(json.dumps([asdict(check) for check in done], indent=1))
+        answer(json.dumps([asdict(check) for check in done], indent=1))
     return EXIT_DONE if all(check.ok for check in done) else EXIT_ENVIRONMENT
 
 
@@ -88,7 +89,7 @@ def status(options: Namespace) -> int:
 
     folder = open_sweep(storage_from(options), options.name)
     state = folder.read_state() or SweepState(sweep=options.name)
-    print(json.dumps(state.to_status(), indent=1)) if options.json else print_status(state)
+    answer(json.dumps(state.to_status(), indent=1)) if options.json else print_status(state)
     return EXIT_DONE
 
 
@@ -116,6 +117,8 @@ def logs(options: Namespace) -> int:
         state = folder.read_state()
         ended = state is None or not driver_alive(state.driver)  # then once more, for what came meanwhile
         sys.stdout.flush()
+        if reader_gone():
+            break
         time.sleep(LOG_POLL_S if storage.folder is not None else STORE_POLL_S)
     error = storage.read_json(trial_file(options.trial, ERROR)) if options.trial else None
     if error:
@@ -132,7 +135,7 @@ def report(options: Namespace) -> int:
     if options.html:
         Path(options.html).write_text(made.to_html())
         say(f"wrote {options.html}")
-    print(json.dumps(made.to_json(), indent=1)) if options.json else made.print()
+    answer(json.dumps(made.to_json(), indent=1)) if options.json else made.print()
     return EXIT_DONE
 
 
@@ -150,7 +153,7 @@ def compare(options: Namespace) -> int:
         alike, stable = mask_likeness.likeness(made, state, masks_of), mask_likeness.stability(made, state, masks_of)
     if options.json:
         masks = {"masks": mask_likeness.to_json(alike, stable)} if options.masks else {}
-        print(json.dumps(made.to_json() | masks, indent=1))
+        answer(json.dumps(made.to_json() | masks, indent=1))
         return EXIT_DONE
     from orchestrator.compare_view import print_blocks, print_comparison
     from orchestrator.report import terminal
@@ -178,8 +181,6 @@ def ui(options: Namespace) -> int:
     if state is None or not runs or not state.experiment_id:
         raise UserError(f"MLflow has no runs of sweep {folder.name!r} yet; `drive-sweep sync {folder.name}` sends them")
     target = tracking_target(spec_of(folder), storage)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # else the server would outlive this process
-        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     with serve(target, options.port) as base:
         print(f"trials, best first:  {runs_url(base, state.experiment_id, folder.name)}")
         if state.parent_run_id:

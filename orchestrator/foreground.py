@@ -7,7 +7,6 @@ finished is computed once more in a temporary storage and compared. Read by: com
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import sys
@@ -22,7 +21,9 @@ from rich.table import Table
 
 from orchestrator.choices import answers_on, choices_of, read_choices
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, UserError
+from orchestrator.output import answer
 from orchestrator.plan import Plan, PlannedTrial, make_plan
+from orchestrator.process_setup import stop_signals
 from orchestrator.revision import source_revision
 from orchestrator.spec import SweepSpec, spec_from_resolved
 from orchestrator.state import SweepFolder
@@ -30,6 +31,7 @@ from orchestrator.storage import Storage
 from orchestrator.store import StageFolders, TrialFolder, newest_attempt, open_storage
 from trainables.failures import StopRequestedError, StorageError, TrialError
 from trainables.keys import canonical
+from trainables.machine import processors
 from trainables.runtime import Runtime, resolve_precision
 
 KEY = re.compile(r"[0-9a-f]{16}")
@@ -88,7 +90,7 @@ def _run_here(plan: Plan, chosen: PlannedTrial, storage: Storage, options: Names
         signals.append(number)
         files.stop_asked = True
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
         signal.signal(number, stop)
     try:
         result = _compute(plan, chosen, files, storage, storage)
@@ -176,7 +178,7 @@ def _runtime(plan: Plan, folder: SweepFolder) -> Runtime:
     resources, made = plan.spec.resources, read_choices(folder)
     here = made.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
     device = here if resources.device == "auto" else resources.device
-    alone = {"precision": resolve_precision("auto", device), "cpus_per_trial": float(os.cpu_count() or 1)}
+    alone = {"precision": resolve_precision("auto", device), "cpus_per_trial": float(processors())}
     return choices_of(resources, alone | answers_on(device, made)).runtime(resources)
 
 
@@ -195,7 +197,7 @@ def _print_layers(result: dict[str, Any]) -> None:
 
 def _tell(result: dict[str, Any], chosen: PlannedTrial, options: Namespace) -> int:
     if options.json:
-        print(json.dumps(result, indent=1))
+        answer(json.dumps(result, indent=1))
         return EXIT_DONE
     metrics = result["metrics"]
     print(f"{chosen.key} {chosen.name}: test/accuracy {metrics['test/accuracy']:.4f}, {metrics['cost/total_seconds']:.1f} s")

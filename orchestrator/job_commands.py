@@ -20,6 +20,7 @@ from orchestrator.commands import say, spec_from
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
 from orchestrator.job_package import own_files, package, refuse_missing, shipped_settings
 from orchestrator.jobs import Job, Jobs, api_address
+from orchestrator.output import answer, reader_gone
 from orchestrator.small_jobs import COMMAND, NOTHING, small_job, who
 from orchestrator.spec_fields import SweepSpec
 
@@ -48,7 +49,8 @@ def resume(options: Namespace) -> int:
     for option in ("from_scratch", "quiet"):
         arguments += [f"--{option.replace('_', '-')}"] if getattr(options, option) else []
     if options.dry_run:
-        print(_asked(jobs, last, [*arguments, "--dry-run"], last.own, answer_on_stderr=True), end="")
+        arguments += ["--dry-run", *_json(options)]
+        answer(_asked(jobs, last, arguments, last.own, answer_on_stderr=not options.json), end="")
         return EXIT_DONE
     return _begin(jobs, options, last.sweep, last.storage, arguments, last.own, {})
 
@@ -68,17 +70,17 @@ def doctor(options: Namespace) -> int:
     else:
         raise UserError("doctor --address: must be told what to check on the cluster; give a sweep file, or --storage URI")
     jobs = Jobs(api_address(options.address))
-    answer = small_job(jobs, "doctor", ["doctor", *arguments, *_json(options)], "", own, texts)
-    if not answer.text:
-        raise answer.failure()
-    print(answer.text, end="")
-    return answer.job.exit_code or EXIT_DONE
+    reply = small_job(jobs, "doctor", ["doctor", *arguments, *_json(options)], "", own, texts)
+    if not reply.text:
+        raise reply.failure()
+    answer(reply.text, end="")
+    return reply.job.exit_code or EXIT_DONE
 
 
 def status(options: Namespace) -> int:
     jobs = Jobs(api_address(options.address))
     last = _newest(jobs, options)
-    print(_asked(jobs, last, ["status", last.sweep, *_json(options)]), end="")
+    answer(_asked(jobs, last, ["status", last.sweep, *_json(options)]), end="")
     return EXIT_DONE
 
 
@@ -90,7 +92,7 @@ def report(options: Namespace) -> int:
         )
     jobs = Jobs(api_address(options.address))
     last = _newest(jobs, options)
-    print(_asked(jobs, last, ["report", last.sweep, *_json(options)]), end="")
+    answer(_asked(jobs, last, ["report", last.sweep, *_json(options)]), end="")
     return EXIT_DONE
 
 
@@ -101,12 +103,12 @@ def logs(options: Namespace) -> int:
     if options.trial:
         if options.follow:
             raise UserError("--follow: must not go with --trial on a cluster; leave one of them out")
-        print(_asked(jobs, last, ["logs", last.sweep, "--trial", options.trial]), end="")
+        answer(_asked(jobs, last, ["logs", last.sweep, "--trial", options.trial]), end="")
         return EXIT_DONE
     if options.follow:
-        _follow(jobs, last)
+        _follow(jobs, last, ends_with_reader=True)
     else:
-        print(jobs.log(last.id), end="")
+        answer(jobs.log(last.id), end="")
     return EXIT_DONE
 
 
@@ -133,7 +135,7 @@ def list_jobs(options: Namespace) -> int:
     """The jobs of all sweeps on a cluster, newest first."""
     jobs = Jobs(api_address(options.address)).all()
     if options.json:
-        print(json.dumps([_facts(job) for job in jobs], indent=1))
+        answer(json.dumps([_facts(job) for job in jobs], indent=1))
         return EXIT_DONE
     from rich.console import Console
     from rich.table import Table
@@ -200,17 +202,19 @@ def _begin(
     else:
         say(f"to watch it: drive-sweep logs {sweep} --address {jobs.address} -f")
     if options.json:
-        print(json.dumps(_facts(job), indent=1))
+        answer(json.dumps(_facts(job), indent=1))
     elif not options.wait:
         print(id_)
     return job.exit_code or EXIT_DONE
 
 
-def _follow(jobs: Jobs, job: Job, output: Any = None) -> Job:
+def _follow(jobs: Jobs, job: Job, output: Any = None, ends_with_reader: bool = False) -> Job:
     """Tells what the job prints until it ends. Ctrl-C leaves the job alone and says how to look again."""
 
     def emit(text: str) -> None:
         print(text, end="", file=output or sys.stdout, flush=True)
+        if ends_with_reader and reader_gone():
+            sys.exit(EXIT_DONE)
 
     try:
         ended = jobs.follow(job.id, emit)
@@ -251,10 +255,10 @@ def _asked(
     if "--storage" not in arguments:
         arguments = [*arguments, "--storage", about.storage]
     name = f"{arguments[0]}-{about.sweep}"
-    answer = small_job(jobs, name, arguments, about.storage, own, answer_on_stderr=answer_on_stderr)
-    if answer.job.exit_code != EXIT_DONE:
-        raise answer.failure()
-    return answer.text
+    reply = small_job(jobs, name, arguments, about.storage, own, answer_on_stderr=answer_on_stderr)
+    if reply.job.exit_code != EXIT_DONE:
+        raise reply.failure()
+    return reply.text
 
 
 def _shipped(options: Namespace, own: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 
 END_S = 18.0
 
@@ -20,6 +21,7 @@ def end_in_time(number: int) -> None:
 
 def _end(number: int) -> None:
     time.sleep(END_S)
-    told = "drive-sweep: the storage or the tracking server does not answer; ending without it, `resume` continues"
-    print(told, file=sys.stderr, flush=True)
+    message = "drive-sweep: the storage or the tracking server does not answer; ending without it, `resume` continues"
+    with suppress(OSError):  # the terminal may be gone
+        print(message, file=sys.stderr, flush=True)
     os._exit(128 + number)

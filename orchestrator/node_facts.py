@@ -19,6 +19,7 @@ from typing import Any
 
 from orchestrator.revision import source_revision
 from trainables.datasets import cache_folder
+from trainables.machine import limits, machine_memory, memory_limit, processors
 
 PACKAGES = ("torch", "torchvision", "numpy")  # those that decide numbers
 GPU_S = 120.0
@@ -49,6 +50,8 @@ class NodeFacts:
         free_bytes: folder -> free space, of the folders that trials fill on the node.
         gpus: one entry a GPU that CUDA sees: index, name, free and total bytes, or its problem.
         gpu_problem: why CUDA could not be asked.
+        processors: that processes can use there; 0 is not known. `memory_bytes` likewise.
+        limits: what a container takes away of both, in words.
     """
 
     versions: dict[str, str]
@@ -56,6 +59,9 @@ class NodeFacts:
     free_bytes: dict[str, int]
     gpus: list[dict[str, Any]]
     gpu_problem: str = ""
+    processors: int = 0
+    memory_bytes: int = 0
+    limits: str = ""
 
 
 def facts_here(ask_gpus: bool) -> NodeFacts:
@@ -69,6 +75,9 @@ def facts_here(ask_gpus: bool) -> NodeFacts:
         free_bytes={folder: shutil.disk_usage(folder).free for folder in sorted(folders)},
         gpus=gpus,
         gpu_problem=problem,
+        processors=processors(),
+        memory_bytes=memory_limit() or machine_memory(),
+        limits=limits(),
     )
 
 

@@ -12,6 +12,10 @@ from contextlib import contextmanager
 
 from orchestrator.errors import SetupError, UserError
 from orchestrator.mlflow_client import CREDENTIALS
+from orchestrator.process_setup import hangup_spares_children
+from trainables.machine import limits, memory_limit, processors
+
+LEAST_STORE_BYTES, MOST_STORE_BYTES, STORE_SHARE = 80 << 20, 1 << 30, 0.3  # of memory for Ray's objects; a sweep has few
 
 
 @contextmanager
@@ -71,17 +75,18 @@ def joined_cluster(address: str | None) -> Iterator[None]:
         _refuse_dead_address(str(address))
     import ray  # reads both while it is imported
 
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     try:
-        ray.init(
-            address="local" if own else address,
-            num_cpus=cpus if own else None,
-            include_dashboard=False if own else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-        )
+        with hangup_spares_children():
+            ray.init(
+                address="local" if own else address,
+                num_cpus=processors() if own else None,
+                include_dashboard=False if own else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+                **(_memory_settings() if own else {}),
+            )
     except Exception as error:  # Ray raises a bare one where a node takes more than 30 s to start
         if "Version mismatch" in str(error):
             raise SetupError(_versions(str(address), str(error))) from error
@@ -94,6 +99,15 @@ def joined_cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
         for name in added:
             os.environ.pop(name, None)
+
+
+def _memory_settings() -> dict[str, int]:
+    """What our own Ray may use where a container limits the memory; Ray itself sees only limits of a container's root."""
+    limit = memory_limit()
+    if limit is None:
+        return {}
+    store = max(LEAST_STORE_BYTES, min(int(STORE_SHARE * limit), MOST_STORE_BYTES))
+    return {"object_store_memory": store, "_memory": max(limit - store, 0)}
 
 
 def _versions(address: str, reason: str) -> str:
@@ -131,8 +145,9 @@ def refuse_too_small_machine(cpus: float, gpus: float) -> None:
     there = ray.cluster_resources()
     for name, wanted, has in (("cpus", cpus, there.get("CPU", 0)), ("gpus", gpus, there.get("GPU", 0))):
         if wanted > has:
+            reason = f" ({limits()})" if name == "cpus" and limits() else ""
             raise SetupError(
-                f"resources.{name}_per_trial is {wanted:g}, this machine has {has:g} {name[:-1].upper()}s; lower it"
+                f"resources.{name}_per_trial is {wanted:g}, this machine has {has:g} {name[:-1].upper()}s{reason}; lower it"
             )
 
 

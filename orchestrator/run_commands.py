@@ -11,10 +11,11 @@ import shlex
 import time
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.commands import DEFAULT_STORAGE, say, spec_from, spec_of, storage_from
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, SetupError, UserError
+from orchestrator.output import answer
 from orchestrator.state import SweepFolder, driver_alive, open_sweep, refuse_unknown_trial
 from orchestrator.storage import Storage
 from orchestrator.store import open_storage, trial_file
@@ -62,14 +63,22 @@ def resume(options: Namespace) -> int:
     if options.trial:
         refuse_unknown_trial(options.name, sorted(options.trial), {one.key for one in planned.trials})
         keys &= set(options.trial)
-    _say_resume(planned, keys, failed, storage, options.from_scratch)
+    facts = _resume_facts(planned, keys, failed, storage, options.from_scratch)
+    say(
+        f"{facts['finished']} finished and kept, {facts['failed']} failed and {facts['unfinished']} unfinished to run, "
+        f"{facts['from_checkpoint']} of them from a checkpoint, {facts['left_alone']} left alone"
+    )
     if options.dry_run:
+        if options.json:
+            answer(json.dumps(facts, indent=1))
         return EXIT_DONE
     if not keys:
         if _nothing_left(folder, planned):
             return _finished(folder, options)
         if planned.unfinished:
             say("nothing to resume")
+            if options.json and state:
+                answer(json.dumps(state.to_status(), indent=1))
             return EXIT_DONE
     text = (storage.read(folder.file("sweep.yaml")) or b"").decode()
     again = frozenset(keys) if options.from_scratch else frozenset()
@@ -120,7 +129,7 @@ def sync(options: Namespace) -> int:
             f"use that version, or run the sweep again"
         )
     facts = sync_sweep(folder, planned)
-    print(json.dumps(facts)) if options.json else say(f"MLflow at {facts['uri']} shows {facts['runs']} runs of {options.name}")
+    answer(json.dumps(facts)) if options.json else say(f"MLflow at {facts['uri']} shows {facts['runs']} runs of {options.name}")
     return EXIT_DONE
 
 
@@ -149,7 +158,7 @@ def _told(folder: SweepFolder, options: Namespace, code: int) -> int:
     state = folder.read_state()
     assert state is not None
     if options.json:
-        print(json.dumps(state.to_status(), indent=1))
+        answer(json.dumps(state.to_status(), indent=1))
         return code
     waiting = state.counts()["waiting"] + state.counts()["stopped"]
     if code == EXIT_DONE and waiting:
@@ -169,10 +178,14 @@ def _storage_option(folder: SweepFolder) -> str:
     return "" if folder.storage.folder == here else f" --storage {shlex.quote(folder.storage.root)}"
 
 
-def _say_resume(planned: Plan, keys: set[str], failed: set[str], storage: Storage, from_scratch: bool) -> None:
-    finished = len(planned.trials) - len(planned.unfinished)
+def _resume_facts(planned: Plan, keys: set[str], failed: set[str], storage: Storage, from_scratch: bool) -> dict[str, Any]:
+    """Counts of what `resume` keeps, runs and leaves alone, and the keys of what it runs."""
     resumable = {key for key in keys if storage.exists(trial_file(key, CHECKPOINT))} if not from_scratch else set()
-    say(
-        f"{finished} finished and kept, {len(keys & failed)} failed and {len(keys - failed)} unfinished to run, "
-        f"{len(resumable)} of them from a checkpoint, {len(planned.unfinished) - len(keys)} left alone"
-    )
+    return {
+        "finished": len(planned.trials) - len(planned.unfinished),
+        "failed": len(keys & failed),
+        "unfinished": len(keys - failed),
+        "from_checkpoint": len(resumable),
+        "left_alone": len(planned.unfinished) - len(keys),
+        "trials": sorted(keys),
+    }

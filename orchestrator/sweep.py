@@ -21,6 +21,7 @@ from orchestrator.driver import Driver, initial_state, make_queue
 from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.last_resort import end_in_time
 from orchestrator.plan import Plan
+from orchestrator.process_setup import stop_signals
 from orchestrator.progress import Screen, summary_line
 from orchestrator.projection import item_states, make_items, sweep_opening, sweep_status
 from orchestrator.ray_cluster import is_own, joined_cluster, ray_environment, refuse_too_small_machine
@@ -218,7 +219,7 @@ def _settings(driver: Driver, plan: Plan, choices: Choices, data: PlannedData, s
 
 
 def _note_signals(driver: Driver) -> None:
-    """From now on SIGINT and SIGTERM ask for a clean stop; the second one no longer waits."""
+    """From now on SIGINT, SIGTERM and SIGHUP ask for a clean stop; the second one no longer waits."""
 
     def note(number: int, frame: FrameType | None) -> None:
         if driver.signal is None:
@@ -227,7 +228,7 @@ def _note_signals(driver: Driver) -> None:
             driver.stop_deadline = 0.0
         driver.signal = number
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
         signal.signal(number, note)
 
 

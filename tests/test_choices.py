@@ -127,7 +127,7 @@ def test_a_trial_in_the_foreground_computes_as_its_sweep_chose(
 def test_a_trial_in_the_foreground_before_its_sweep_has_the_process_to_itself(
     folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.setattr("orchestrator.foreground.processors", lambda: 6)
     automatic = tiny_plan(folder, tmp_path, device="cpu", cpus_per_trial="auto", compile="true")
     expected = Runtime(threads=6, precision=resolve_precision("auto", "cpu"), compile=False)
     assert foreground._runtime(automatic, folder) == expected

@@ -29,6 +29,7 @@ WITHOUT_TORCH = (
     "image_files",
     "keys",
     "listings",
+    "machine",
     "method_config",
     "metrics",
     "probe",

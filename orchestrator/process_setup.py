@@ -1,0 +1,47 @@
+"""What a command sets up in its own process before it begins; the processes that it starts inherit it. Read by: cli.py."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from orchestrator.output import prepare_streams
+
+END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # of `kill`, and of a terminal that is closed
+
+
+def prepare_process() -> None:
+    prepare_streams()
+    for number in END_SIGNALS:
+        if not ignored(number):
+            signal.signal(number, _leave)  # temporary files and small jobs are removed on the way
+
+
+def ignored(number: int) -> bool:
+    """Whether the process was started to ignore a signal; `nohup` does that with SIGHUP."""
+    return signal.getsignal(number) is signal.SIG_IGN
+
+
+def stop_signals() -> list[int]:
+    """The signals that ask a sweep or a trial for a clean stop."""
+    return [signal.SIGINT, signal.SIGTERM, *([] if ignored(signal.SIGHUP) else [signal.SIGHUP])]
+
+
+@contextmanager
+def hangup_spares_children() -> Iterator[None]:
+    """Processes that are started in the block do not get the SIGHUP of a terminal that is closed: it is for the driver alone.
+
+    They inherit the mask of signals, as Ray does it for Ctrl-C; another thread, or the end of the block, takes what comes.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
