@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 READER_GONE = (errno.EPIPE, errno.EIO)  # a closed pipe, a terminal that was closed
 STDOUT = "standard output"
@@ -33,7 +33,7 @@ class _Output(io.FileIO):
         self.lossy = lossy
         self.lost = False
 
-    def write(self, content: bytes, /) -> int:  # type: ignore[override]
+    def write(self, content: Any, /) -> int:
         if not self.lost:
             try:
                 return super().write(content) or 0

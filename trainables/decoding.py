@@ -8,7 +8,6 @@ file is opened.
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.failures import DataError
+from trainables.machine import processors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -166,7 +166,7 @@ def square(path: Path, size: int) -> NDArray[Any]:
 
 
 def squares(paths: Sequence[Path], size: int) -> NDArray[Any]:
-    """uint8 (N, 3, size, size), decoded by as many threads as there are processors.
+    """uint8 (N, 3, size, size), decoded by as many threads as there are processors to use.
 
     Raises:
         DataError: files cannot be decoded; names the first five.
@@ -182,7 +182,7 @@ def squares(paths: Sequence[Path], size: int) -> NDArray[Any]:
             return error
         return None
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=processors()) as pool:
         errors = [error for error in pool.map(decode, range(len(paths)), chunksize=256) if error]
     if errors:
         more = f"; and {len(errors) - NAMED} more" if len(errors) > NAMED else ""
