@@ -37,6 +37,7 @@ WITHOUT_TORCH = (
     "records",
     "runtime",
     "schedules",
+    "user_arrays",
     "user_code",
     "user_data",
 )

@@ -34,7 +34,7 @@ from tests.trials import DIGITS, RUNTIME, new_storage, run, tiny_config, tiny_tr
 from trainables import user_code
 from trainables.config import TrialConfig
 from trainables.data import load_data
-from trainables.datasets import DIGITS_DIGEST, Source, load
+from trainables.datasets import DIGITS_DIGEST, Source, content_digest, files, load, signature
 from trainables.failures import DataError, SettingError, TrialError
 from trainables.keys import canonical, trial_key, warmup_key
 from trainables.models import build_model, initialize
@@ -375,14 +375,14 @@ def test_a_wrong_loss_is_told_before_the_warm_up(folder: Path, storage: Storage,
 IMAGES = "import numpy as np\ni, l = np.zeros((60, 1, 8, 8), np.uint8), np.arange(60) % 10\ndef load(root): return "
 NO_DATA = {
     "i, l": "must return train_images, train_labels, test_images, test_labels, num_classes, got ValueError",
-    "i, l, i, l, 1": "must return num_classes >= 2, got 1",
-    "i / 255, l, i, l, 10": "must return train_images as uint8 of shape (N, C, H, W), got torch.float64 of shape (60, 1, 8, 8)",
-    "i, l, i[:, 0], l, 10": "must return test_images as uint8 of shape (N, C, H, W), got torch.uint8 of shape (60, 8, 8)",
-    "i, l[:5], i, l, 10": "must return train_labels as integers of shape (60,), got torch.int64 of shape (5,)",
-    "i, l / 2, i, l, 10": "must return train_labels as integers of shape (60,), got torch.float64",
+    "i, l, i, l, 1": "must return num_classes as an integer from 2 on, got 1",
+    "i / 255, l, i, l, 10": "must return train_images as uint8 of shape (N, C, H, W), got float64 of shape (60, 1, 8, 8)",
+    "i, l, i[:, 0], l, 10": "must return test_images as uint8 of shape (N, C, H, W), got uint8 of shape (60, 8, 8)",
+    "i, l[:5], i, l, 10": "must return train_labels as integers of shape (60,), got int64 of shape (5,)",
+    "i, l / 2, i, l, 10": "must return train_labels as integers of shape (60,), got float64",
     "i, l, i, l, 9": "must return train_labels in 0..8, got 0..9",
     "i, l, i[:, :, 1:], l, 10": "must return test images of the shape of its training images, got (1, 7, 8) and (1, 8, 8)",
-    "i, [[1], [1, 2]], i, l, 10": "must return arrays, got for train:",
+    "i, [[1], [1, 2]], i, l, 10": "must return train_labels as an array, got ValueError:",
 }
 
 
@@ -560,3 +560,36 @@ def test_a_sweep_of_own_everything_runs_and_its_records_outlive_the_files(
     done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {model.model_id: lost["metrics"]["test/accuracy"]}
+
+
+@pytest.mark.parametrize("target", [".", "..", "sub/back"])
+def test_loops_of_links_below_an_own_root_are_refused_with_the_path(folder: Path, tmp_path: Path, target: str) -> None:
+    root = tmp_path / "images"
+    (root / "sub" / "deep").mkdir(parents=True)
+    if target == "sub/back":  # two links that hold each other
+        other = tmp_path / "other"
+        other.mkdir()
+        (other / "there").symlink_to(root)
+        (root / "loop").symlink_to(other)
+        loop = root / "loop" / "there"
+    else:
+        loop = root / "sub" / "deep" / "loop"
+        loop.symlink_to(target)
+    with pytest.raises(DataError, match=rf"dataset\.root: '{loop}' must not be a link to a folder that holds it; remove"):
+        content_digest(Source(name="module:mydata.load", root=str(root), modules_path=str(folder)))
+
+
+def test_linked_folders_and_names_that_are_no_utf8_below_an_own_root_are_part_of_its_digest(
+    folder: Path, tmp_path: Path
+) -> None:
+    root, elsewhere = tmp_path / "images", tmp_path / "elsewhere"
+    for path in (root, elsewhere):
+        path.mkdir()
+    (root / "first").symlink_to(elsewhere)
+    (root / "second").symlink_to(elsewhere)  # the same folder twice is no loop
+    Path(os.fsdecode(os.fsencode(elsewhere) + b"/caf\xe9.npy")).write_bytes(b"1")
+    source = Source(name="module:mydata.load", root=str(root), modules_path=str(folder))
+    assert [name for name, _ in files(source)] == ["module", "root/first/caf\udce9.npy", "root/second/caf\udce9.npy"]
+    before = content_digest(source), signature(source)
+    Path(os.fsdecode(os.fsencode(elsewhere) + b"/caf\xe9.npy")).write_bytes(b"2")
+    assert content_digest(source) != before[0]

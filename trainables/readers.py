@@ -74,6 +74,9 @@ def read_fashion_mnist(named: Files) -> Parts:
     try:
         with _laid_out(named, "FashionMNIST/raw") as root:
             splits = [FashionMNIST(root, train=train) for train in (True, False)]
+        for split in splits:
+            if len(split.data) != len(split.targets) or int(split.targets.max()) > 9:
+                raise ValueError(f"{len(split.data)} images, {len(split.targets)} labels up to {int(split.targets.max())}")
     except (*BROKEN_GZIP, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:  # of its IDX parser
         raise DataError(f"Fashion-MNIST in {str(folder)!r} is damaged: {type(error).__name__} {error}") from error
     parts: list[Any] = []

@@ -1,20 +1,18 @@
-"""A data set of the user's own: the files that decide its content, and its images, checked.
+"""A data set of the user's own: the files that decide its content, and the call of the function that reads it.
 
 The function gets `dataset.root` (or None) and returns train_images, train_labels, test_images, test_labels and the number
-of classes. Read by: datasets.py.
+of classes. Reads: user_arrays.py. Read by: datasets.py.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 from trainables.failures import DataError
+from trainables.user_arrays import checked_arrays
 from trainables.user_code import function_of, source_file, source_of
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def own_files(reference: str, root: str | None, modules_path: str) -> list[tuple[str, Path]]:
@@ -30,13 +28,35 @@ def own_files(reference: str, root: str | None, modules_path: str) -> list[tuple
     root = os.path.expanduser(root)
     if not Path(root).is_dir():
         raise DataError(f"dataset.root: no folder {root!r} on this machine; give the folder that {reference} reads")
-    for folder, folders, names in os.walk(root, followlinks=True):
+    above: dict[str, tuple[str, ...]] = {root: ()}
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=_raise):
         folders[:] = [name for name in folders if name != "__pycache__"]
+        _refuse_loops(folder, folders, above)
         found += [(f"root/{os.path.relpath(Path(folder, name), root)}", Path(folder, name)) for name in names]
     for _, path in found:
         if not path.is_file():
             raise DataError(f"dataset.root: {str(path)!r} must be a file that can be read; it may be a link to nothing")
     return sorted(found)
+
+
+def _refuse_loops(folder: str, folders: list[str], above: dict[str, tuple[str, ...]]) -> None:
+    """Raises DataError for a link to a folder that holds it, which would be walked until its path is too long.
+
+    Args:
+        above: folder -> real paths of the folders that hold the links on the way to it; gets those of `folders`.
+    """
+    way = above.pop(folder)
+    for path in (os.path.join(folder, name) for name in folders):
+        above[path] = way
+        if os.path.islink(path):
+            real, above[path] = os.path.realpath(path), (*way, os.path.realpath(folder))
+            if any(os.path.commonpath([real, holder]) == real for holder in above[path]):
+                raise DataError(f"dataset.root: {path!r} must not be a link to a folder that holds it; remove the link")
+
+
+def _raise(error: OSError) -> NoReturn:
+    """A folder that cannot be read would be missing from the digest without a word."""
+    raise error
 
 
 def read_own(reference: str, root: str | None, modules_path: str) -> tuple[list[Any], int]:
@@ -45,8 +65,6 @@ def read_own(reference: str, root: str | None, modules_path: str) -> tuple[list[
     Raises:
         DataError: it fails, or what it gives is something else; or its file was changed since it was imported.
     """
-    import torch
-
     if source_file("dataset", reference, modules_path).read_bytes() != source_of(reference):
         # The cache would keep the images of the old file under the signature of the new one.
         raise DataError(f"dataset: the file of {reference} must stay as it is while a sweep runs; run the sweep again")
@@ -57,34 +75,4 @@ def read_own(reference: str, root: str | None, modules_path: str) -> tuple[list[
     except Exception as error:
         rule = "return train_images, train_labels, test_images, test_labels, num_classes"
         raise DataError(f"dataset: {reference} must {rule}, got {type(error).__name__}: {error}; correct it") from error
-    if not isinstance(num_classes, int) or num_classes < 2:
-        raise DataError(f"dataset: {reference} must return num_classes >= 2, got {num_classes!r}; correct it")
-    parts: list[Any] = []
-    for split, images, labels in (("train", train_images, train_labels), ("test", test_images, test_labels)):
-        try:
-            parts += [torch.as_tensor(images), torch.as_tensor(labels)]
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise DataError(f"dataset: {reference} must return arrays, got for {split}: {error}; correct it") from error
-        _check(reference, split, parts[-2], parts[-1], num_classes)
-    train, test = parts[0].shape[1:], parts[2].shape[1:]
-    if train != test:
-        rule = "return test images of the shape of its training images"
-        raise DataError(f"dataset: {reference} must {rule}, got {tuple(test)} and {tuple(train)}; correct it")
-    return [part if part.ndim == 4 else part.long() for part in parts], num_classes
-
-
-def _check(reference: str, split: str, images: Tensor, labels: Tensor, num_classes: int) -> None:
-    def refused(rule: str, got: object) -> DataError:
-        return DataError(f"dataset: {reference} must return {split}_{rule}, got {got}; correct it")
-
-    if images.ndim != 4 or not images.numel() or str(images.dtype) != "torch.uint8":
-        raise refused("images as uint8 of shape (N, C, H, W)", f"{images.dtype} of shape {tuple(images.shape)}")
-    if (
-        labels.shape != images.shape[:1]
-        or labels.is_floating_point()
-        or labels.is_complex()
-        or str(labels.dtype) == "torch.bool"
-    ):
-        raise refused(f"labels as integers of shape ({len(images)},)", f"{labels.dtype} of shape {tuple(labels.shape)}")
-    if not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-        raise refused(f"labels in 0..{num_classes - 1}", f"{int(labels.min())}..{int(labels.max())}")
+    return checked_arrays(reference, (train_images, train_labels, test_images, test_labels), num_classes)
