@@ -7,14 +7,16 @@ Read by: methods.py.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.config import TrialConfig
 from trainables.data import Data, class_balanced_batches, scoring_batches
+from trainables.failures import SettingError
 from trainables.losses import batch_loss
 from trainables.method_config import BatchNormMode
 from trainables.runtime import Runtime
@@ -48,7 +50,7 @@ def scoring_gradients(
     mean = WeightedMean()
     with scoring_mode(model, batch_norm):
         for images, loss in _losses(model, batches, runtime, temperature, loss_name):
-            mean.add([loss.detach(), *torch.autograd.grad(loss, list(weights.values()))], images)
+            mean.add([loss.detach(), *gradients(loss, weights)], images)
     loss_mean, *grads = mean.value()
     return loss_mean, dict(zip(weights, grads, strict=True))
 
@@ -70,12 +72,47 @@ def hessian_gradient_products(
     loss_mean, grads = scoring_gradients(model, weights, batches, runtime, batch_norm, temperature, loss_name)
     direction = [grad * masks[name] for name, grad in grads.items()]
     mean = WeightedMean()
-    with scoring_mode(model, batch_norm):
+    with scoring_mode(model, batch_norm), twice_differentiable(model):
         for images, loss in _losses(model, batches, runtime, temperature, loss_name):
-            slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+            slopes = gradients(loss, weights, create_graph=True)
             along = torch.stack([(slope * part).sum() for slope, part in zip(slopes, direction, strict=True)]).sum()
-            mean.add(torch.autograd.grad(along, list(weights.values())), images)
+            # The slope of a loss that is linear in a weight does not depend on it.
+            mean.add(torch.autograd.grad(along, list(weights.values()), materialize_grads=True), images)
     return loss_mean, dict(zip(weights, mean.value(), strict=True))
+
+
+def gradients(of: Tensor, by: Mapping[str, Tensor], create_graph: bool = False) -> Sequence[Tensor]:
+    """The gradient by every one of the named tensors.
+
+    Raises:
+        SettingError: some have none, such as the weights of a layer that is frozen or never called.
+    """
+    frozen = [name for name, tensor in by.items() if not tensor.requires_grad]
+    if frozen:
+        raise _without_gradient(frozen, "are frozen (requires_grad is False)")
+    grads = torch.autograd.grad(of, list(by.values()), create_graph=create_graph, allow_unused=True)
+    unused = [name for name, grad in zip(by, grads, strict=True) if grad is None]
+    if unused:
+        raise _without_gradient(unused, "do not reach the output")
+    return grads
+
+
+def _without_gradient(names: list[str], reason: str) -> SettingError:
+    return SettingError(
+        f"every prunable weight must get a gradient, but {', '.join(names)} {reason}; "
+        f"exclude the layers: prunable: {{exclude: [{', '.join(name.removesuffix('.weight') for name in names)}]}}"
+    )
+
+
+@contextmanager
+def twice_differentiable(model: nn.Module) -> Iterator[None]:
+    """Inside, attention and recurrent layers run as kernels that have a second derivative, which their fused ones lack."""
+    with ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        yield
 
 
 class WeightedMean:

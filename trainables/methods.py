@@ -21,7 +21,7 @@ from trainables.masks import Masks, flattened
 from trainables.method_config import BatchNormMode
 from trainables.runtime import Runtime
 from trainables.scores import connection_sensitivity, drive_score, drive_terms
-from trainables.synflow import synaptic_flow
+from trainables.synflow import require_flow, synaptic_flow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +97,8 @@ def _grasp(subject: Subject) -> Scored:
 
 
 def _synflow(subject: Subject) -> Scored:
+    if subject.round_ == 1:
+        require_flow(subject.model, subject.weights, subject.data.image_shape)
     flow = synaptic_flow(subject.model, subject.weights, subject.data.image_shape)
     return Scored(scores=flattened(flow, subject.alive))
 
