@@ -16,7 +16,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, UserError
+from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
 from orchestrator.output import answer, reader_gone
 from orchestrator.state import SweepFolder, SweepState, driver_alive, open_sweep, refuse_unknown_trial
 from orchestrator.storage import Storage
@@ -130,6 +130,7 @@ def report(options: Namespace) -> int:
     from orchestrator.report import make_report
 
     folder = open_sweep(storage_from(options), options.name)
+    follow_moved_storage(folder.storage)
     state = folder.read_state() or SweepState(sweep=options.name)
     made = make_report(folder, state)
     if options.html:
@@ -216,6 +217,18 @@ def spec_of(folder: SweepFolder) -> SweepSpec:
 
 def storage_from(options: Namespace) -> Storage:
     return open_storage(options.storage or DEFAULT_STORAGE)
+
+
+def follow_moved_storage(storage: Storage) -> None:
+    """Corrects the locations in MLflow's database where the storage was moved; says so, or why it cannot."""
+    from orchestrator.database_locations import follow_storage
+    from orchestrator.tracking_database import NAME
+
+    if storage.folder is not None and (storage.folder / NAME).exists():
+        try:
+            follow_storage(storage.folder, say)
+        except SetupError as error:
+            say(str(error))
 
 
 def _newest_sweep(storage: Storage) -> str:

@@ -12,17 +12,18 @@ from functools import partial
 
 from orchestrator.checks import Check, attempted, enough_space, failed, machine_checks
 from orchestrator.errors import SweepError
-from orchestrator.mlflow_client import SQLITE, TrackingTarget
+from orchestrator.mlflow_client import TrackingTarget
 from orchestrator.node_checks import SharedFolder
 from orchestrator.node_facts import facts_here
 from orchestrator.plan import Plan, make_plan
-from orchestrator.projection import given_target, tracking_target
+from orchestrator.projection import given_target, storage_target, tracking_target
 from orchestrator.ray_cluster import is_own
 from orchestrator.spec import SweepSpec, spec_from_resolved
 from orchestrator.spec_fields import Tracking
 from orchestrator.state import SweepFolder, driver_alive
 from orchestrator.storage import Storage
 from orchestrator.store import open_storage
+from orchestrator.tracking_database import NAME as DATABASE
 from trainables.failures import StorageError
 
 
@@ -71,8 +72,8 @@ def _target(spec: SweepSpec | None, storage: Storage | None, uri: str | None) ->
         return None
     if spec is not None:
         return tracking_target(spec, storage)
-    database = storage.folder and storage.folder / "mlflow.db"
-    return given_target(f"{SQLITE}{database}", experiment) if database is not None and database.exists() else None
+    folder = storage.folder
+    return storage_target(folder, experiment) if folder is not None and (folder / DATABASE).exists() else None
 
 
 def _checked_storage(uri: str) -> tuple[Storage | None, list[Check]]:

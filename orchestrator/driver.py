@@ -112,8 +112,12 @@ class Driver:
             self.state.tracking_pending = self.tracking.pending
             self.state.tracking_error = self.tracking.last_error
             self.state.tracking_cpu_seconds = self.tracking.cpu_seconds
+            if self.tracking.database is not None:
+                self.state.tracking_database = self.tracking.database
             self.state.parent_run_id = self.tracking.parent_run_id or self.state.parent_run_id
             self.state.experiment_id = self.tracking.experiment_id or self.state.experiment_id
+        for remark in self.tracking.take_remarks():
+            self.tell(remark)
         for key, run_id in dict(self.tracking.run_ids).items():
             status = self.state.trials.get(key) or self.state.warmups.get(key)
             if status is not None and status.mlflow_run_id != run_id:
@@ -150,6 +154,7 @@ def initial_state(plan: Plan, before: SweepState | None, queue: StageQueue) -> S
     old_trials, old_warmups = (before.trials, before.warmups) if before else ({}, {})
     if before:
         state.parent_run_id, state.experiment_id = before.parent_run_id, before.experiment_id
+        state.tracking_database = before.tracking_database
     for trial in plan.trials:
         old = old_trials.get(trial.key)
         status = TrialStatus(key=trial.key, name=trial.name, state="waiting", config=complete(trial.config))

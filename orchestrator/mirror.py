@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import SetupError
-from orchestrator.mlflow_client import TrackingTarget, connect, tracking_problems
+from orchestrator.mlflow_client import TrackingTarget, connect, database_file, say_on_stderr, tracking_problems
 from orchestrator.model_upload import KnownModel, SweepModels
 from orchestrator.run_records import Item, RunRecord, read_record
 from orchestrator.run_results import attach_model, log_dataset, log_layers, points_on_model, refuse_foreign_file
 from orchestrator.storage import Storage
 from orchestrator.sweep_runs import FAILURE_TAGS, SWEEP, Run, SweepRuns
+from orchestrator.tracking_database import Remark, database_id, file_identity
 from trainables.metrics import Point
 
 PROJECTION = 2  # raised when ended runs should look different, so that the next sync brings them up to date
@@ -50,9 +51,11 @@ class SweepOpening:
     params: dict[str, str]
     tags: dict[str, str]
 
-    def opened(self, start_ms: int | None = None, reopen: bool = True) -> Mirror:
+    def opened(self, start_ms: int | None = None, reopen: bool = True, remark: Remark = say_on_stderr) -> Mirror:
         """The projection with the sweep's run there; see `Mirror.open_sweep`."""
-        mirror = Mirror(self.target, self.storage, self.sweep, log_models=self.log_models, trial_keys=self.trial_keys)
+        mirror = Mirror(
+            self.target, self.storage, self.sweep, log_models=self.log_models, trial_keys=self.trial_keys, remark=remark
+        )
         mirror.open_sweep(self.description, self.params, self.tags, start_ms=start_ms, reopen=reopen)
         return mirror
 
@@ -62,6 +65,7 @@ class Mirror:
 
     Attributes:
         parent_run_id: run of the sweep, once it is open.
+        database: number of the SQLite database (`database_id`); 0 for other stores.
     """
 
     def __init__(
@@ -72,10 +76,14 @@ class Mirror:
         *,
         log_models: bool = True,
         trial_keys: Iterable[str] = (),
+        remark: Remark = say_on_stderr,
     ) -> None:
         """`trial_keys` are trials whose models may be there already; they are looked up together when one is needed."""
         self.uri = target.uri
-        self.client, self.experiment_id = connect(target)
+        self.client, self.experiment_id = connect(target, remark)
+        self._file = database_file(target.uri)
+        self._identity = self._file and file_identity(self._file)
+        self.database = (self._file and database_id(self._file)) or 0
         self.storage = storage
         self.sweep = sweep
         self.log_models = log_models
@@ -83,6 +91,10 @@ class Mirror:
         self.models = SweepModels(self.client, self.experiment_id)
         self.models.forget(trial_keys)
         self.parent_run_id = ""
+
+    def is_replaced(self) -> bool:
+        """Whether another database is in the place of the one that was opened, which does not hold what was sent so far."""
+        return self._file is not None and file_identity(self._file) != self._identity
 
     def run_ids(self) -> dict[str, str]:
         """Trial key or warm-up key -> run id, of all runs."""

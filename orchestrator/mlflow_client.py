@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import sqlite3
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+from orchestrator.database_locations import follow_storage
 from orchestrator.errors import SetupError
+from orchestrator.tracking_database import Remark, make_ready
+from orchestrator.tracking_troubles import CREDENTIALS as CREDENTIALS
+from orchestrator.tracking_troubles import trouble
 from orchestrator.uris import masked
 
 # What the user has set stays. Retries are ours: those of MLflow would block for two minutes without a word.
@@ -30,12 +34,6 @@ SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_UV_AUTO_DETECT": "false",
 }
-CREDENTIALS = (
-    "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
-)
-NO_LOGIN = re.compile(r"error code 40[13]|not authenticated|permission denied", re.IGNORECASE)
 SQLITE = "sqlite:///"
 
 
@@ -45,11 +43,13 @@ class TrackingTarget:
 
     Attributes:
         artifact_root: folder of the models and figures of a new experiment; None leaves that to the server.
+        storage: the folder of the storage whose database this is; None for one that is not a storage's.
     """
 
     uri: str
     experiment: str
     artifact_root: str | None
+    storage: str | None = None
 
 
 def is_server(uri: str) -> bool:
@@ -58,7 +58,7 @@ def is_server(uri: str) -> bool:
 
 def database_file(uri: str) -> Path | None:
     """The file of a SQLite store; None for other stores."""
-    return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
+    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])) if uri.startswith(SQLITE) else None
 
 
 def import_mlflow(uri: str = SQLITE) -> None:
@@ -73,61 +73,77 @@ def import_mlflow(uri: str = SQLITE) -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.")
 
 
-def connect(target: TrackingTarget) -> tuple[Any, str]:
+def say_on_stderr(remark: str) -> None:
+    print(f"drive-sweep: {remark}", file=sys.stderr, flush=True)
+
+
+def connect(target: TrackingTarget, remark: Remark = say_on_stderr, *, restore: bool = True) -> tuple[Any, str]:
     """A client and the id of the experiment, which is made if there is none.
+
+    Args:
+        remark: is told what had to be done to the store before it could be used.
+        restore: bring a deleted experiment back, since no other can have its name.
 
     Raises:
         SetupError: the store does not answer or cannot be used, or the experiment is deleted.
     """
-    _prepare_database(target.uri)
     import_mlflow(target.uri)
     from mlflow import MlflowClient
 
     with tracking_problems(target.uri):
+        prepare_database(target, remark)
         client = MlflowClient(tracking_uri=target.uri)
+        if database_file(target.uri):  # MLflow keeps connections, maybe to a file that is not there any more
+            client._tracking_client.store.engine.dispose()
         experiment = client.get_experiment_by_name(target.experiment)
         if experiment is None:
-            return client, str(client.create_experiment(target.experiment, artifact_location=target.artifact_root))
+            return client, _new_experiment(client, target)
         if experiment.lifecycle_stage == "deleted":
-            raise SetupError(
-                f"tracking.experiment: {target.experiment!r} was deleted at {masked(target.uri)}; bring it back with "
-                f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`, or give another name with "
-                "--set tracking.experiment=NAME"
-            )
+            if not restore:
+                raise SetupError(
+                    f"tracking.experiment must not be deleted, got {target.experiment!r} at {masked(target.uri)}, which is; "
+                    "the next `run`, `resume` or `sync` of a sweep restores it with its runs, or give another name with "
+                    "--set tracking.experiment=NAME"
+                )
+            client.restore_experiment(experiment.experiment_id)
+            remark(f"experiment {target.experiment!r} was deleted in MLflow; it is restored with its runs")
         return client, str(experiment.experiment_id)
+
+
+def prepare_database(target: TrackingTarget, remark: Remark) -> None:
+    """Makes a SQLite store ready for use; nothing for other stores. Needs mlflow to be imported."""
+    file = database_file(target.uri)
+    if file is None:
+        return
+    make_ready(
+        file, target.artifact_root or str(file.absolute().parent / "artifacts"), remark, replaceable=bool(target.storage)
+    )
+    if target.storage:
+        follow_storage(Path(target.storage), remark)
+
+
+def _new_experiment(client: Any, target: TrackingTarget) -> str:
+    """The id of the experiment that this process or, at the same moment, another one makes."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.create_experiment(target.experiment, artifact_location=target.artifact_root))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return str(client.get_experiment_by_name(target.experiment).experiment_id)
 
 
 @contextmanager
 def tracking_problems(uri: str) -> Iterator[None]:
-    """Turns what MLflow raises inside into a SetupError with a way out."""
+    """Turns what MLflow raises inside into a SetupError with the fix."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        shown = masked(uri)  # that of the environment or of an older sweep may hold a login
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(uri, shown)
-        way_out = "start it, or" if is_server(uri) else "repair it, or"
-        if NO_LOGIN.search(reason):
-            way_out = f"export the login that it asks for as {CREDENTIALS[0]} and {CREDENTIALS[1]}, or"
         raise SetupError(
-            f"tracking {shown} cannot be used: {reason[:300]}; {way_out} give another with --tracking-uri. The trials' "
-            "folders hold everything; `drive-sweep sync NAME` brings MLflow up to date later"
+            f"{trouble(uri, error)}. The trials' folders hold everything; `drive-sweep sync NAME` brings MLflow up to date "
+            "later"
         ) from error
-
-
-def _prepare_database(uri: str) -> None:
-    """Makes a new database with a write-ahead log: writing takes half as long, and readers do not wait for it."""
-    file = database_file(uri)
-    if file is None:
-        return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SetupError(
-            f"tracking {uri}: folder {file.parent} cannot be made: {error.strerror}; give another place with --tracking-uri"
-        ) from error
-    if not file.exists():
-        with suppress(sqlite3.Error), closing(sqlite3.connect(file)) as database:  # MLflow will tell what is wrong with it
-            database.execute("PRAGMA journal_mode=WAL")

@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from orchestrator.database_locations import local_folder
 from orchestrator.sweep_runs import pages
 from trainables.records import MODEL
 from trainables.user_code import carried_name, sha256
@@ -125,8 +126,14 @@ def _known(model: Any) -> KnownModel:
         sweep=model.tags.get("drive.sweep", ""),
         source_run_id=model.source_run_id,
         created_ms=model.creation_timestamp,
-        ready=str(model.status) == "READY",
+        ready=str(model.status) == "READY" and _has_files(model.artifact_location),
     )
+
+
+def _has_files(location: str) -> bool:
+    """Whether a folder still has the model that was uploaded to it; of other places MLflow's word is taken."""
+    folder = local_folder(location)
+    return folder is None or (folder / "MLmodel").is_file()
 
 
 def upload_model(client: Any, experiment_id: str, run_id: str, record: SparseModelRecord) -> Any:

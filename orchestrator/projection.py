@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import SetupError, UserError
+from orchestrator.errors import SetupError, SweepError, UserError
 from orchestrator.mirror import SweepOpening
-from orchestrator.mlflow_client import TrackingTarget, database_file
-from orchestrator.plan import Plan
+from orchestrator.mlflow_client import SQLITE, TrackingTarget, database_file
+from orchestrator.plan import Plan, recorded_plan
 from orchestrator.results import flat
 from orchestrator.run_records import Item
-from orchestrator.spec import SweepSpec
+from orchestrator.spec import SweepSpec, spec_from_resolved
 from orchestrator.state import SweepFolder, SweepState, driver_alive
 from orchestrator.storage import Storage
+from orchestrator.tracking_database import NAME as DATABASE
+from orchestrator.tracking_database import Remark, database_id
 from trainables.config import TrialConfig
 from trainables.keys import complete
 
@@ -33,10 +37,27 @@ def tracking_target(spec: SweepSpec, storage: Storage) -> TrackingTarget:
                 f"tracking.uri must be given, since storage {storage.root} is no folder that could hold MLflow's database; "
                 "give --tracking-uri, such as http://mlflow:5000"
             )
-        return TrackingTarget(
-            uri=f"sqlite:///{root / 'mlflow.db'}", experiment=spec.tracking.experiment, artifact_root=str(root / "artifacts")
-        )
+        return storage_target(root, spec.tracking.experiment)
     return given_target(uri, spec.tracking.experiment)
+
+
+def storage_target(folder: Path, experiment: str) -> TrackingTarget:
+    """The database in a storage's folder, and its artifacts there.
+
+    Raises:
+        UserError: MLflow would take the folder's name for another one.
+    """
+    name = str(folder)
+    escapes = re.search(r"\?|%[0-9a-fA-F]{2}|[\udc80-\udcff]", name)
+    if escapes:
+        raise UserError(
+            "storage must be a folder without '?', %XX and bytes that are no UTF-8 in its path, since MLflow's database there "
+            f"is named by a URI, got {escapes[0]!a} in {name!a}; rename the folder, or give a tracking server with "
+            "--tracking-uri"
+        )
+    return TrackingTarget(
+        uri=f"{SQLITE}{folder / DATABASE}", experiment=experiment, artifact_root=str(folder / "artifacts"), storage=name
+    )
 
 
 def given_target(uri: str, experiment: str) -> TrackingTarget:
@@ -122,6 +143,51 @@ def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
     for status in state.entries():
         status.mlflow_run_id = run_ids.get(status.key, status.mlflow_run_id)
     state.parent_run_id, state.experiment_id = mirror.parent_run_id, mirror.experiment_id
+    state.tracking_database = mirror.database
     state.tracking_pending, state.tracking_error = 0, None
     folder.write_state(state)
     return {"uri": opening.target.uri, "runs": len(run_ids), "parent_run_id": mirror.parent_run_id}
+
+
+def plan_of(folder: SweepFolder, tracking_uri: str | None = None) -> Plan:
+    """The plan of a sweep as its own files have it; `tracking_uri` takes the place of theirs.
+
+    Raises:
+        UserError: the code makes other keys of the sweep's configurations than the code that ran it.
+    """
+    spec = spec_from_resolved(folder.storage.read_json(folder.file("spec.json")))
+    spec = spec.model_copy(update={"storage": folder.storage.root})
+    if tracking_uri:
+        spec = spec.model_copy(update={"tracking": spec.tracking.model_copy(update={"uri": tracking_uri})})
+    record = folder.storage.read_json(folder.file("trials.json"))
+    plan = recorded_plan(spec, folder.storage, record)
+    if {one["key"] for one in record["trials"]} != {one.key for one in plan.trials}:
+        raise UserError(
+            f"sweep {folder.name!r} was run by code with other numerics, so its records cannot be told from the sweep file; "
+            "use that version, or run the sweep again"
+        )
+    return plan
+
+
+def is_in_present_database(spec: SweepSpec, storage: Storage, state: SweepState) -> bool:
+    """Whether the run ids of a state are of the database that the storage has now; yes for runs that are elsewhere."""
+    target = tracking_target(spec, storage)
+    return target.storage is None or database_id(Path(target.storage, DATABASE)) == state.tracking_database
+
+
+def sync_sweeps_left_behind(storage: Storage, remark: Remark) -> None:
+    """Brings the other sweeps whose runs were in a former database of this storage into the present one.
+
+    What cannot be brought there is told with the reason; the sweep that runs does it itself.
+    """
+    for name in storage.names("sweeps"):
+        folder = SweepFolder(storage, name)
+        state, record = folder.read_state(), storage.read_json(folder.file("spec.json"))
+        if state is None or record is None or not state.experiment_id or driver_alive(state.driver):
+            continue
+        try:
+            if not is_in_present_database(spec_from_resolved(record), storage, state):
+                facts = sync_sweep(folder, plan_of(folder))
+                remark(f"MLflow shows {facts['runs']} runs of sweep {name!r} again, from the trial folders")
+        except SweepError as error:
+            remark(f"sweep {name!r} is not in the new MLflow database: {error}")

@@ -13,8 +13,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.commands import DEFAULT_STORAGE, say, spec_from, spec_of, storage_from
-from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, SetupError, UserError
+from orchestrator.commands import DEFAULT_STORAGE, follow_moved_storage, say, spec_from, spec_of, storage_from
+from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.output import answer
 from orchestrator.state import SweepFolder, driver_alive, open_sweep, refuse_unknown_trial
 from orchestrator.storage import Storage
@@ -113,50 +113,48 @@ def stop(options: Namespace) -> int:
 
 
 def sync(options: Namespace) -> int:
-    from orchestrator.plan import recorded_plan
-    from orchestrator.projection import sync_sweep
+    from orchestrator.projection import plan_of, sync_sweep, sync_sweeps_left_behind
 
     storage = storage_from(options)
     folder = open_sweep(storage, options.name)
-    spec = spec_of(folder)
-    if options.tracking_uri:
-        spec = spec.model_copy(update={"tracking": spec.tracking.model_copy(update={"uri": options.tracking_uri})})
-    record = storage.read_json(folder.file("trials.json"))
-    planned = recorded_plan(spec, storage, record)
-    if {one["key"] for one in record["trials"]} != {one.key for one in planned.trials}:
-        raise UserError(
-            f"sweep {folder.name!r} was run by code with other numerics, so its records cannot be told from the sweep file; "
-            f"use that version, or run the sweep again"
-        )
-    facts = sync_sweep(folder, planned)
+    facts = sync_sweep(folder, plan_of(folder, options.tracking_uri))
+    sync_sweeps_left_behind(storage, say)
     answer(json.dumps(facts)) if options.json else say(f"MLflow at {facts['uri']} shows {facts['runs']} runs of {options.name}")
     return EXIT_DONE
 
 
 def _nothing_left(folder: SweepFolder, planned: Plan) -> bool:
     """Whether the sweep's own files say that all of it is finished and MLflow knows it, as the sweep file asks for it."""
+    from orchestrator.projection import is_in_present_database
+
     record, spec = folder.storage.read_json(folder.file("trials.json")), folder.storage.read_json(folder.file("spec.json"))
     state = folder.read_state()
     if record is None or state is None or planned.unfinished or state.tracking_pending or driver_alive(state.driver):
         return False
     if spec is None or spec["tracking"] != planned.spec.tracking.model_dump():
         return False
+    if not is_in_present_database(planned.spec, folder.storage, state):
+        return False
     same = [(one["key"], one["name"]) for one in record["trials"]] == [(one.key, one.name) for one in planned.trials]
     return same and all(status.state == "finished" and status.mlflow_run_id for status in state.trials.values())
 
 
 def _finished(folder: SweepFolder, options: Namespace) -> int:
+    follow_moved_storage(folder.storage)
     say(f"sweep {folder.name!r} is finished; nothing to do")
     return _told(folder, options, EXIT_DONE)
 
 
 def _told(folder: SweepFolder, options: Namespace, code: int) -> int:
     """The last word of `run` and `resume`: the results, failed trials with their last error lines, how to go on."""
+    from orchestrator.projection import sync_sweeps_left_behind
     from orchestrator.report import make_report
     from orchestrator.status_view import print_failures
 
     state = folder.read_state()
     assert state is not None
+    if not state.tracking_pending and code in (EXIT_DONE, EXIT_TRIALS_FAILED):
+        sync_sweeps_left_behind(folder.storage, say)
     if options.json:
         answer(json.dumps(state.to_status(), indent=1))
         return code

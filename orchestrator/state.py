@@ -78,6 +78,7 @@ class SweepState:
     tracking_cpu_seconds: float = 0.0
     parent_run_id: str | None = None
     experiment_id: str | None = None
+    tracking_database: int = 0  # number of the SQLite database that run ids and experiment are of; 0 elsewhere
     driver: dict[str, Any] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
@@ -246,7 +247,7 @@ class StateWriter:
 
     def start(self) -> None:
         with self.lock:
-            self.state.driver = this_driver()
+            self.state.driver = this_driver() | {"storage": self.folder.storage.root}
         self._write()
         self._thread.start()
 

@@ -72,6 +72,7 @@ class TrackingThread:
         last_error: why an attempt failed; None again when all is sent.
         run_ids: trial key or warm-up key -> run id.
         experiment_id, parent_run_id: empty until MLflow was reached for the first time.
+        database: number of the database that these are in; see Mirror.
         cpu_seconds: CPU time of the process since mlflow was imported, which takes seconds; opening the store counts.
     """
 
@@ -86,6 +87,7 @@ class TrackingThread:
         self.run_ids: dict[str, str] = {}
         self.experiment_id = ""
         self.parent_run_id = ""
+        self.database: int | None = None
         self.cpu_seconds = 0.0
         self._factory = mirror_factory
         self._import_first = import_first
@@ -96,6 +98,8 @@ class TrackingThread:
         self._news: dict[tuple[str, str], _News] = {}
         self._sending = 0
         self._told: set[tuple[str, str]] = set()
+        self._states: dict[tuple[str, str], tuple[Item, str]] = {}  # of all items, as the driver told them last
+        self._replaced = False
         self._wake = threading.Event()
         self._in_a_hurry = False
         self._closed = False
@@ -106,25 +110,28 @@ class TrackingThread:
         self._thread.start()
 
     def start_item(self, item: Item, begun_ms: int | None = None) -> None:
-        self._note(_News(item=item, begun_ms=begun_ms or int(time.time() * 1000)))
+        self._note(_News(item=item, begun_ms=begun_ms or int(time.time() * 1000)), state="running")
 
     def points(self, item: Item, points: Sequence[Point]) -> None:
         self._note(_News(item=item, points=list(points)))
 
     def finish(self, item: Item) -> None:
-        self._note(_News(item=item, end=lambda mirror, news: mirror.finish(item, news.begun_ms, news.points)))
+        self._note(_News(item=item, end=lambda mirror, news: mirror.finish(item, news.begun_ms, news.points)), state="finished")
 
     def fail(self, item: Item, message: str) -> None:
-        self._note(_News(item=item, end=lambda mirror, news: mirror.fail(item, message, news.begun_ms, news.points)))
+        self._note(
+            _News(item=item, end=lambda mirror, news: mirror.fail(item, message, news.begun_ms, news.points)), state="failed"
+        )
 
     def stop(self, item: Item) -> None:
-        self._note(_News(item=item, end=lambda mirror, news: mirror.stop(item, news.begun_ms, news.points)))
+        self._note(_News(item=item, end=lambda mirror, news: mirror.stop(item, news.begun_ms, news.points)), state="stopped")
 
     def reconcile(self, items: Sequence[tuple[Item, str]]) -> None:
         """Brings MLflow up to date with the states as they are now, before the news that come later."""
         states = list(items)
         with self._lock:
             self._told.clear()
+            self._states = {(item.role, item.key): (item, state) for item, state in states}
 
         def send(mirror: Mirror, news: _News) -> None:
             with self._lock:
@@ -163,11 +170,13 @@ class TrackingThread:
         if self._thread.is_alive():
             self._thread.join(timeout=2.0)
 
-    def _note(self, news: _News, key: tuple[str, str] | None = None) -> None:
+    def _note(self, news: _News, key: tuple[str, str] | None = None, state: str = "") -> None:
         with self._lock:
             if news.item:
                 key = (news.item.role, news.item.key)
                 self._told.add(key)
+                if state:
+                    self._states[key] = (news.item, state)
             assert key is not None
             if key in self._news:
                 self._news[key].add(news)
@@ -204,6 +213,8 @@ class TrackingThread:
 
         Raises at once if MLflow cannot be reached.
         """
+        if self._mirror and self._mirror.is_replaced():
+            self._mirror, self._replaced = None, True
         if not self.pending and self._mirror:
             return
         problem: Exception | None = None
@@ -234,6 +245,13 @@ class TrackingThread:
             self._import_first()
             self._imported_at = time.process_time()
         mirror = self._factory()
+        if self._replaced or self.database not in (None, mirror.database):  # it does not know what was sent to the former one
+            with self._lock:
+                states = list(self._states.values())
+            mirror.reconcile(states)
+            self.run_ids |= mirror.run_ids()
+            self._replaced = False
+        self.database = mirror.database
         self.experiment_id, self.parent_run_id = mirror.experiment_id, mirror.parent_run_id
         return mirror
 

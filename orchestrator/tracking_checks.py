@@ -24,7 +24,7 @@ def check_server(target: TrackingTarget) -> str:
     Raises:
         SetupError: it does not answer, does not let us in, or is too old.
     """
-    client, experiment_id = connect(target)
+    client, experiment_id = connect(target, restore=False)
     if not is_server(target.uri):
         return f"{target.uri} can be read and written"
     from mlflow.utils.rest_utils import http_request
@@ -46,7 +46,7 @@ def check_artifacts(target: TrackingTarget) -> str:
     Raises:
         SetupError: one of these failed.
     """
-    client, experiment_id = connect(target)
+    client, experiment_id = connect(target, restore=False)
     with tracking_problems(target.uri), tempfile.TemporaryDirectory() as folder:
         from mlflow.artifacts import download_artifacts
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -72,7 +72,7 @@ def end_orphans(target: TrackingTarget, sweep: str) -> list[str]:
     Raises:
         SetupError: MLflow cannot be used.
     """
-    client, experiment_id = connect(target)
+    client, experiment_id = connect(target, restore=False)
     ended: list[Any] = []
     with tracking_problems(target.uri):
         wanted = f"tags.`drive.sweep` = '{sweep}' AND attributes.status = 'RUNNING'"

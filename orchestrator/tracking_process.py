@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO
 
 from orchestrator.mirror import SweepOpening
@@ -43,8 +44,10 @@ class _Answer:
     run_ids: dict[str, str]  # new ones
     experiment_id: str
     parent_run_id: str
+    database: int | None
     cpu_seconds: float
     flushes: int
+    remarks: list[str]  # new ones
 
 
 class TrackingProcess:
@@ -55,7 +58,9 @@ class TrackingProcess:
         self.run_ids: dict[str, str] = {}
         self.experiment_id = ""
         self.parent_run_id = ""
+        self.database: int | None = None
         self.cpu_seconds = 0.0
+        self._remarks: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._opening = opening
         self._child: subprocess.Popen[bytes] | None = None
         self._calls: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None] = queue.SimpleQueue()
@@ -93,6 +98,10 @@ class TrackingProcess:
 
     def close_sweep(self, status: str, artifacts: dict[str, bytes]) -> None:
         self._call("close_sweep", status, artifacts)
+
+    def take_remarks(self) -> list[str]:
+        """What had to be done to the store since this was asked last, for people to read."""
+        return [self._remarks.get() for _ in range(self._remarks.qsize())]
 
     @property
     def pending(self) -> int:
@@ -140,7 +149,9 @@ class TrackingProcess:
                 news: _Answer = pickle.load(pipe)
                 self.run_ids |= news.run_ids
                 self.experiment_id, self.parent_run_id = news.experiment_id, news.parent_run_id
-                self.last_error, self.cpu_seconds = news.last_error, news.cpu_seconds
+                self.last_error, self.cpu_seconds, self.database = news.last_error, news.cpu_seconds, news.database
+                for remark in news.remarks:
+                    self._remarks.put(remark)
                 self._waiting, self._taken, self._flushed = news.pending, news.calls, news.flushes
         self._lost = True
         if not self._closed:
@@ -153,12 +164,15 @@ class _Child:
     def __init__(self, calls: BinaryIO, answers: BinaryIO) -> None:
         opening: SweepOpening = pickle.load(calls)
         uri = opening.target.uri
-        self.thread = TrackingThread(opening.opened, import_first=lambda: import_mlflow(uri))
+        self.remarks: list[str] = []
+        opened = partial(opening.opened, remark=self.remarks.append)
+        self.thread = TrackingThread(opened, import_first=lambda: import_mlflow(uri))
         self.calls, self.answers = calls, answers
         self.lock = threading.Lock()
         self.taken = self.flushes = 0
         self.told: _Answer | None = None
-        self.told_ids: set[str] = set()
+        self.told_ids: dict[str, str] = {}
+        self.told_remarks = 0
 
     def run(self) -> None:
         """Until the driver closes its end."""
@@ -184,21 +198,25 @@ class _Child:
     def _tell(self) -> None:
         thread = self.thread
         with self.lock:  # else a call could be counted neither as made nor as pending
-            new = {key: run_id for key, run_id in dict(thread.run_ids).items() if key not in self.told_ids}
+            new = {key: run_id for key, run_id in dict(thread.run_ids).items() if self.told_ids.get(key) != run_id}
+            remarks = self.remarks[self.told_remarks :]
             news = _Answer(
                 calls=self.taken,
                 flushes=self.flushes,
+                remarks=remarks,
                 pending=thread.pending,
                 last_error=thread.last_error,
                 run_ids=new,
                 experiment_id=thread.experiment_id,
                 parent_run_id=thread.parent_run_id,
+                database=thread.database,
                 cpu_seconds=thread.cpu_seconds,
             )
         if news != self.told:
             pickle.dump(news, self.answers)
             self.answers.flush()
-            self.told_ids |= new.keys()
+            self.told_ids |= new
+            self.told_remarks += len(remarks)
             self.told = news
 
 

@@ -46,6 +46,7 @@ RAY = ("ray_cluster", "cluster_watch", "node_checks", "packing", "scheduling", "
 MLFLOW = (
     "tracking",
     "tracking_checks",
+    "tracking_database",
     "mlflow_client",
     "model_upload",
     "run_results",

@@ -806,12 +806,67 @@ def test_a_late_reconcile_ends_no_run_that_began_since(
     assert Content(target).named("w00-s0.9-r1")["status"] == "RUNNING"
 
 
-def test_a_deleted_experiment_names_the_way_out(tmp_path: Path) -> None:
+def test_what_was_deleted_in_mlflow_comes_back(live: LiveSweep, tmp_path: Path) -> None:
     target = new_target(tmp_path)
+    synced(target, live.storage)
+    before = Content(target).plain(ids=True)
     client, experiment_id = connect(target)
     client.delete_experiment(experiment_id)
-    with pytest.raises(SetupError, match=rf"'pruning' was deleted.*experiments restore --experiment-id {experiment_id}"):
-        connect(target)
+    with pytest.raises(SetupError, match=r"'pruning' .*, which is; the next `run`, `resume` or `sync` of a sweep restores it"):
+        connect(target, restore=False)
+    remarks: list[str] = []
+    assert connect(target, remarks.append)[1] == experiment_id
+    assert remarks == ["experiment 'pruning' was deleted in MLflow; it is restored with its runs"]
+    assert Content(target).plain(ids=True) == before
+
+    content = Content(target)
+    deleted = [run.info.run_id for run in content.runs if run.info.run_name in (SWEEP, "w00-diverges")]
+    for run_id in deleted:
+        client.delete_run(run_id)
+    synced(target, live.storage)
+    assert without_starts(Content(target).plain(ids=False)) == without_starts(Content(live.target).plain(ids=False))
+    assert not set(deleted) & {run.info.run_id for run in Content(target).runs}
+
+    client.delete_logged_model(next(model.model_id for model in Content(target).models))
+    assert len(Content(target).models) == 2
+    synced(target, live.storage)
+    content = Content(target)
+    shown = {run.data.tags["drive.model_id"] for run in content.runs if "drive.model_id" in run.data.tags}
+    assert shown == {model.model_id for model in content.models if str(model.status) == "READY"}
+    assert len(shown) == 3
+
+
+def test_a_model_whose_files_are_gone_is_uploaded_again(live: LiveSweep, tmp_path: Path) -> None:
+    target = new_target(tmp_path)
+    synced(target, live.storage)
+    gone = next(model for model in Content(target).models if model.tags["drive.trial_key"] == item("w02-r0").key)
+    shutil.rmtree(Path(gone.artifact_location))
+    synced(target, live.storage)
+    models = Content(target).models
+    assert len(models) == 3
+    assert all(Path(model.artifact_location, "MLmodel").is_file() for model in models)
+
+
+def test_a_database_that_is_replaced_while_a_sweep_runs_gets_all_of_it(live: LiveSweep, tmp_path: Path) -> None:
+    target = new_target(tmp_path)
+    thread = TrackingThread(lambda: opened(target, live.storage), interval_s=0.05)
+    thread.reconcile([(each, "waiting") for each, _ in STATES])
+    for name in ("w02-r0", "w00-s0.9-r1"):
+        thread.start_item(item(name))
+        thread.finish(item(name))
+    thread.start()
+    assert thread.flush(60), thread.last_error
+    former = dict(thread.run_ids)
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{tmp_path}/mlflow.db{suffix}").unlink(missing_ok=True)
+    new_target(tmp_path)
+    thread.finish(item("w02-i001-r0"))
+    assert thread.flush(60), thread.last_error
+    thread.close()
+    content = Content(target)
+    found = {run.info.run_name: run.info.run_id for run in content.runs if run.info.status == "FINISHED"}
+    for name in ("w02-r0", "w00-s0.9-r1", "w02-i001-r0"):
+        assert found[name] == thread.run_ids[item(name).key] != former.get(item(name).key)
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "nonsense://x"])

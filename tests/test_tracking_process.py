@@ -100,7 +100,7 @@ def test_a_store_that_cannot_be_used_is_told_and_flush_gives_up(opening: SweepOp
     process.start_item(TRIAL)
     assert not process.flush(60)
     assert process.pending
-    assert "cannot be used" in str(process.last_error)
+    assert "must be a SQLite database of MLflow, got a damaged one" in str(process.last_error)
     process.close()
 
 
