@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.axes import expand, trial_names
+from orchestrator.decoding_process import facts_by_decoding
 from orchestrator.errors import UserError
 from orchestrator.spec import SweepSpec
 from orchestrator.storage import Storage
@@ -22,6 +23,8 @@ from trainables.data_facts import DIGITS_FACTS, DataFacts, quick_facts
 from trainables.failures import DataError, SettingError
 from trainables.keys import canonical, from_canonical, inputs_digest, trial_key, warmup_key
 from trainables.records import RESULT
+from trainables.split_checks import split_findings, split_lines
+from trainables.splits import split_counts, split_versions
 from trainables.user_code import OwnFiles, is_own
 
 
@@ -105,6 +108,18 @@ class Plan:
                 counts[revision] = counts.get(revision, 0) + 1
         return counts
 
+    def split_lines(self, only_uneven: bool = False) -> list[str]:
+        """How many images each split has and, where its classes differ, of which; nothing while that is not known."""
+        if self.data_facts is None:
+            return []
+        facts, lines = self.data_facts, []
+        configs = dict.fromkeys(trial.config.dataset for trial in self.trials)
+        for config in configs:
+            prefix = f"dataset.limit {config.limit}, validation {config.validation:g}: " if len(configs) > 1 else ""
+            counts = split_counts(config, facts.train_counts, facts.test_counts)
+            lines += [prefix + line for line in split_lines(counts, facts.classes, only_uneven)]
+        return list(dict.fromkeys(lines))
+
     def estimate(self, storage: Storage) -> dict[str, Any]:
         """Hours of one slot and bytes of models that are left, judged by finished trials of the same network and data.
 
@@ -151,12 +166,30 @@ def make_plan(
         own = own.digested(configs)
         if hash_data:
             datasets.ensure_present(source)
-        digest, facts = _known_data(storage, source, hash_data)
+        digest, facts = _known_data(storage, source, own, hash_data)
     except (DataError, SettingError) as error:
         if hash_data:
             raise UserError(str(error)) from error
         problem = str(error)
+    if facts is not None:
+        _refuse_impossible_splits(configs, facts)
     return _planned(spec, storage, configs, own, digest, facts, problem)
+
+
+def _refuse_impossible_splits(configs: Sequence[TrialConfig], facts: DataFacts) -> None:
+    findings = dict.fromkeys(finding for config in configs for finding in split_findings(config, facts))
+    if errors := [str(finding) for finding in findings if finding.severity == "error"]:
+        raise UserError("\n".join(errors))
+
+
+def _keys(config: TrialConfig, digest: str, own: OwnFiles, facts: DataFacts | None) -> tuple[str, str]:
+    """Key of the trial and of its warm-up; without facts those of versions that knew none."""
+    files = own.used_by(config)
+    versions: tuple[dict[str, int], dict[str, int]] = ({}, {})
+    if facts is not None:
+        versions = split_versions(config, facts.train_counts, facts.test_counts)
+    of_trial, of_warmup = (inputs_digest(digest, files, one) for one in versions)
+    return trial_key(config, of_trial), warmup_key(config, of_warmup)
 
 
 def recorded_plan(spec: SweepSpec, storage: Storage, record: dict[str, Any]) -> Plan:
@@ -186,21 +219,24 @@ def _planned(
 ) -> Plan:
     trials = []
     for name, config in zip(trial_names(configs), configs, strict=True):
-        inputs = inputs_digest(digest, own.used_by(config)) if digest else ""
-        key = trial_key(config, inputs) if inputs else ""
-        trial = PlannedTrial(name=name, config=config, key=key, warmup_key=warmup_key(config, inputs) if inputs else "")
-        trials.append(trial)
+        key, warmup = _keys(config, digest, own, facts) if digest else ("", "")
+        trials.append(PlannedTrial(name=name, config=config, key=key, warmup_key=warmup))
     if digest:
         results = storage.read_all_json([trial_file(trial.key, RESULT) for trial in trials])
         trials = [replace(trial, result=result) for trial, result in zip(trials, results, strict=True)]
     return Plan(spec=spec, trials=tuple(trials), data_digest=digest, data_problem=problem, own=own, data_facts=facts)
 
 
-def _known_data(storage: Storage, source: datasets.Source, hash_data: bool) -> tuple[str | None, DataFacts | None]:
+def _known_data(
+    storage: Storage, source: datasets.Source, own: OwnFiles, hash_data: bool
+) -> tuple[str | None, DataFacts | None]:
     """Digest and facts of the data, as far as they were made before and no file has changed since, or can be had at once.
+
+    Without facts no digest is of use, since keys follow from both.
 
     Raises:
         DataError: the data are not where the sweep file says, or damaged.
+        SettingError: the function of a custom data set is not there.
     """
     if source.name == "digits":
         return datasets.DIGITS_DIGEST, DIGITS_FACTS
@@ -208,11 +244,12 @@ def _known_data(storage: Storage, source: datasets.Source, hash_data: bool) -> t
     record = storage.read_json(file) or {}
     digest, facts = record.get("digest"), record.get("facts")
     known = DataFacts.from_json(facts) if facts else quick_facts(source)
-    if hash_data and (digest is None or (known and not facts)):
-        digest = digest or datasets.content_digest(source)
-        written = {"digest": digest, "name": source.name, "root": source.root}
-        storage.write_json(file, written | ({"facts": known.to_json()} if known else {}))
-    return digest, known
+    if hash_data:
+        known = known or facts_by_decoding(source, own)
+        if digest is None or facts is None:
+            digest = digest or datasets.content_digest(source)
+            storage.write_json(file, {"digest": digest, "name": source.name, "root": source.root, "facts": known.to_json()})
+    return digest if known else None, known
 
 
 def _prefix_without_data(config: TrialConfig) -> str:

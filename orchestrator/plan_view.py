@@ -50,6 +50,8 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     if plan.data_digest is None:
         why = facts["data_problem"] or "the data were not read yet; --hash does it"
         console.print(f"  keys and reuse are not known: {why}", style="yellow", markup=False)
+    for line in plan.split_lines():
+        console.print(f"  {line}", markup=False)
     epochs = facts["epochs"]
     if facts["warmups"]:
         table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))

@@ -66,13 +66,14 @@ class Dataset(Part):
     )
     limit: Limit | None = Field(
         default=DEFAULT.dataset.limit,
-        description="Take so many training images, class-balanced, validation included, and a fifth as many test images.",
+        description="Take so many training images, validation included, and a fifth as many test images; classes keep their "
+        "shares.",
     )
     validation: float = Field(
         default=DEFAULT.dataset.validation,
         ge=0,
         le=0.5,
-        description="Share of the training images held out for model selection.",
+        description="Share of the training images of every class held out for model selection.",
     )
     split_seed: Whole = Field(
         default=DEFAULT.dataset.split_seed, ge=0, description="Seed of the limit and of the validation split."

@@ -87,6 +87,8 @@ def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptio
             _note_signals(driver)
             tracking.reconcile(item_states(plan, state, driver.items))
             folder.log(f"run: {summary_line(state)}")
+            for line in plan.split_lines(only_uneven=True):
+                screen.say(line)
             try:
                 if queue.trials:
                     _run_on_ray(driver, plan, options)

@@ -23,8 +23,8 @@ from trainables.data import (
     PAD,
     Data,
     Split,
-    class_balanced,
     cropped,
+    drawn,
     evaluation_batches,
     load_data,
     measured_normalization,
@@ -34,6 +34,7 @@ from trainables.data import (
 from trainables.datasets import Source, cache_folder, content_digest, load, signature
 from trainables.failures import DataError
 from trainables.keys import trial_key
+from trainables.splits import equal_draw
 from trainables.tensors import Normalization
 
 DIGITS = Source(name="digits")
@@ -121,7 +122,7 @@ def test_a_limit_above_the_set_is_refused() -> None:
 
 def test_a_short_class_gives_all_that_it_has() -> None:
     labels = torch.tensor([0] * 10 + [1] * 2 + [2] * 10)
-    chosen = class_balanced(labels, 12, seed=0)
+    chosen = drawn(labels, equal_draw((10, 2, 10), 12), seed=0)
     assert Counter(labels[chosen].tolist()) == {0: 5, 1: 2, 2: 5}
     assert chosen.tolist() == sorted(set(chosen.tolist()))
 

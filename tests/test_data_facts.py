@@ -92,7 +92,7 @@ def test_damaged_labels_are_named(tmp_path: Path, damage: bytes) -> None:
 
 SWEEP = """\
 name: folder
-dataset: {{name: image_folder, root: {root}, image_size: 8}}
+dataset: {{name: image_folder, root: {root}, image_size: 8, validation: 0}}
 model: convnet
 sparsity: 0.9
 training: {{epochs: 1, batch_size: 2}}

@@ -37,6 +37,8 @@ WITHOUT_TORCH = (
     "records",
     "runtime",
     "schedules",
+    "split_checks",
+    "splits",
     "user_arrays",
     "user_code",
     "user_data",

@@ -167,7 +167,7 @@ def test_a_root_that_holds_the_storage_or_a_link_to_nothing_is_refused(folder: P
 
 
 def test_a_plan_imports_no_module_of_the_user(folder: Path, storage: Storage) -> None:
-    write_modules(folder, mynets="raise RuntimeError\n", mydata="raise RuntimeError\n", mylosses="raise RuntimeError\n")
+    write_modules(folder, mynets="raise RuntimeError\n", mylosses="raise RuntimeError\n")
     save_file(dense_weights(), folder / "dense.safetensors")
     assert all(trial.key for trial in planned(SWEEP, storage).trials)
     assert not {"mynets", "mydata", "mylosses"} & set(sys.modules)

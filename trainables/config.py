@@ -70,8 +70,9 @@ class DatasetConfig:
     Attributes:
         image_size: side in pixels that the images of an `image_folder` or of `imagenet` are scaled to; None is what IMAGE_SIDE
             says of the data set.
-        limit: number of training images, class-balanced, validation included; limit // 5 test images go with it.
-        validation: share of the training images that is held out for model selection, in [0, 1).
+        limit: number of training images, validation included; limit // 5 test images go with it. Classes keep their shares.
+        validation: share of the training images that is held out for model selection, in [0, 1); of every class the same.
+            Balanced classes give equal numbers to both; splits.py has the rule.
         split_seed: seed of the limit and of the validation split; apart from the trial's seed so that seeds share splits.
         augment: "auto" is "none" for digits and "crop_flip" for every other data set; a crop is one of the image padded by 4,
             of imagenet one of random area and shape that is scaled to `image_size`.

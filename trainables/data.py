@@ -2,7 +2,7 @@
 
 Shapes: B batch, C channels, H height, W width. Images stay uint8 until a batch is made; a batch is float32, normalised.
 Everything random comes from CPU generators seeded by (seed, purpose, epoch), so the order is the same on every device.
-Reads: datasets.py, streaming.py. Read by: training.py, pruning.py, phases.py.
+Reads: datasets.py, splits.py, streaming.py. Read by: training.py, pruning.py, phases.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from trainables import datasets
 from trainables.config import DatasetConfig, derived_seed
 from trainables.failures import DataError
+from trainables.splits import Counts, scoring_counts, split_counts
 from trainables.streaming import IMAGENET_NORMALIZATION, Stream, decoding_workers, encoded_names
 from trainables.tensors import EVALUATION_BATCH, Normalization
 
@@ -100,7 +101,7 @@ def load_data(config: DatasetConfig, source: datasets.Source, device: str, threa
         threads: of the trial; decides how many processes decode a streamed data set, and no number. 0 is this process alone.
 
     Raises:
-        DataError: the data set is missing, or has fewer images than `limit` asks for.
+        DataError: the data set is missing, or `limit` does not suit it.
     """
     if source.name in datasets.STREAMED:
         return _streamed(config, source, device, decoding_workers(device, threads))
@@ -143,12 +144,12 @@ def _streamed(config: DatasetConfig, source: datasets.Source, device: str, worke
 
 def _chosen(config: DatasetConfig, train_labels: Tensor, test_labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Indices of the images to train on, of the held-out ones among the training images, and of the test images."""
+    counts = split_counts(config, class_counts(train_labels), class_counts(test_labels))
     train, test = torch.arange(len(train_labels)), torch.arange(len(test_labels))
     if config.limit is not None:
-        train = class_balanced(train_labels, config.limit, derived_seed(config.split_seed, "limit train"))
-        test = class_balanced(test_labels, config.limit // 5, derived_seed(config.split_seed, "limit test"), "test")
-    held_out = round(config.validation * len(train))
-    chosen = class_balanced(train_labels[train], held_out, derived_seed(config.split_seed, "validation"))
+        train = drawn(train_labels, counts.limited, derived_seed(config.split_seed, "limit train"))
+        test = drawn(test_labels, counts.test, derived_seed(config.split_seed, "limit test"))
+    chosen = drawn(train_labels[train], counts.validation, derived_seed(config.split_seed, "validation"))
     is_held_out = torch.zeros(len(train), dtype=torch.bool)
     is_held_out[chosen] = True
     return train[~is_held_out], train[is_held_out], test
@@ -161,14 +162,13 @@ def augmentation(config: DatasetConfig) -> str:
     return "none" if config.name == "digits" else "crop_flip"
 
 
-def class_balanced(labels_N: Tensor, count: int, seed: int, what: str = "training") -> Tensor:
-    """Indices, ascending, of `count` images drawn evenly from the classes; a short class gives all that it has.
+def class_counts(labels_N: Tensor) -> Counts:
+    """Images of each class, by label."""
+    return tuple(torch.bincount(labels_N).tolist())
 
-    Raises:
-        DataError: `count` is larger than the number of images.
-    """
-    if count > len(labels_N):
-        raise DataError(f"dataset.limit asks for {count} {what} images, the data set has {len(labels_N)}")
+
+def drawn(labels_N: Tensor, counts: Counts, seed: int) -> Tensor:
+    """Indices, ascending, of so many images of each class, the first of each in a seeded order of all images."""
     shuffled = torch.randperm(len(labels_N), generator=torch.Generator().manual_seed(seed))
     labels = labels_N[shuffled]
     by_class = torch.argsort(labels, stable=True)
@@ -176,9 +176,7 @@ def class_balanced(labels_N: Tensor, count: int, seed: int, what: str = "trainin
     begins = sizes.cumsum(0) - sizes  # of each class in `by_class`
     rank_in_class = torch.empty_like(labels)
     rank_in_class[by_class] = torch.arange(len(labels)) - begins[labels[by_class]]
-    # Rank first, class second: one image of each class in turn.
-    order = torch.argsort(rank_in_class * (int(labels.max()) + 1) + labels, stable=True)
-    return shuffled[order[:count]].sort().values
+    return shuffled[rank_in_class < torch.tensor(counts, dtype=torch.int64)[labels]].sort().values
 
 
 def measured_normalization(images_NCHW: Tensor) -> Normalization:
@@ -255,8 +253,8 @@ def class_balanced_batches(
     all of them.
     """
     labels = data.train.labels.cpu()
-    count = min(per_class * data.num_classes, len(labels))
-    chosen = class_balanced(labels, count, derived_seed(seed, "score images", round_))
+    counts = scoring_counts(class_counts(labels), per_class)
+    chosen = drawn(labels, counts, derived_seed(seed, "score images", round_))
     generator = torch.Generator().manual_seed(derived_seed(seed, "score", round_))
     mixed = chosen[torch.randperm(len(chosen), generator=generator)]
     parts = mixed.tensor_split(math.ceil(len(mixed) / batch_size))

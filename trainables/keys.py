@@ -113,16 +113,19 @@ def warmup_key(config: TrialConfig, data_digest: str) -> str:
     return _digest({"prefix": prefix, "data": data_digest, "numerics": numerics})
 
 
-def inputs_digest(data_digest: str, own: Mapping[str, str]) -> str:
-    """What names everything from files that decides a trial's numbers; the data's digest alone where there is nothing else.
+def inputs_digest(data_digest: str, own: Mapping[str, str], versions: Mapping[str, int] | None = None) -> str:
+    """What names everything besides the configuration that decides a trial's numbers; the data's digest alone where there is
+    nothing else.
 
     Args:
         own: SHA-256 of the user's own files (OwnFiles.used_by). A data set's module is in the data's digest already.
+        versions: of rules that changed for this configuration on this data alone, such as SPLIT_VERSION.
     """
-    files = {place: digest for place, digest in own.items() if place != "dataset"}
-    if not files:
+    parts: dict[str, str | int] = {place: digest for place, digest in own.items() if place != "dataset"}
+    parts |= versions or {}
+    if not parts:
         return data_digest
-    return hashlib.sha256(json.dumps(files | {"data": data_digest}, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(parts | {"data": data_digest}, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _digest(content: dict[str, Any]) -> str:
