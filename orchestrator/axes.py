@@ -15,7 +15,8 @@ from typing import Any
 
 from orchestrator.spec_fields import TRIAL_KEYS, SweepSpec
 from orchestrator.spec_values import DEFAULT
-from trainables.config import SMALLEST_IMAGE, WITH_WIDTH, TrialConfig
+from trainables.config import WITH_WIDTH, TrialConfig
+from trainables.image_sizes import sizes_that_work, takes_image
 from trainables.keys import from_canonical
 from trainables.method_config import (
     COUNTS_ITERATIONS,
@@ -170,10 +171,9 @@ def clashes(config: TrialConfig) -> Iterator[Clash]:
     if training.nesterov and training.momentum == 0:
         yield Clash(("training.nesterov", "training.momentum"), "be false with momentum 0", "raise training.momentum")
     side = config.dataset.side
-    smallest = SMALLEST_IMAGE.get(config.model, 0)
-    if side is not None and side < smallest:
+    if side is not None and not takes_image(config.model, side, side):
         rule = f"be a network for images of {side} x {side} pixels"
-        yield Clash(("model", "dataset.name", "dataset.image_size"), rule, f"this one needs {smallest}; resnet20 takes any")
+        yield Clash(("model", "dataset.name", "dataset.image_size"), rule, sizes_that_work(config.model, side, side))
     if config.width != 1 and config.model not in WITH_WIDTH:
         yield Clash(("width", "model"), "be 1 for this model", f"remove it, or take one of {', '.join(WITH_WIDTH)}")
     if training.label_smoothing and is_own(training.loss):

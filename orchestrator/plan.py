@@ -21,6 +21,7 @@ from trainables import datasets
 from trainables.config import TrialConfig
 from trainables.data_facts import DIGITS_FACTS, DataFacts, quick_facts
 from trainables.failures import DataError, SettingError
+from trainables.image_sizes import image_size_problem
 from trainables.keys import canonical, from_canonical, inputs_digest, trial_key, warmup_key
 from trainables.records import RESULT
 from trainables.split_checks import split_findings, split_lines
@@ -173,6 +174,7 @@ def make_plan(
         problem = str(error)
     if facts is not None:
         _refuse_impossible_splits(configs, facts)
+        _check_image_size(configs, facts)
     return _planned(spec, storage, configs, own, digest, facts, problem)
 
 
@@ -202,6 +204,18 @@ def recorded_plan(spec: SweepSpec, storage: Storage, record: dict[str, Any]) -> 
         own_digests=record.get("own_digests"),
         facts=DataFacts.from_json(facts) if facts else None,
     )
+
+
+def _check_image_size(configs: Sequence[TrialConfig], facts: DataFacts) -> None:
+    """Images of a data function have any size; those of other data sets were judged with the sweep file.
+
+    Raises:
+        UserError: a built-in network of the sweep does not take them.
+    """
+    models = dict.fromkeys(config.model for config in configs if not is_own(config.model))
+    problems = [problem for model in models if (problem := image_size_problem(model, *facts.image_shape[1:]))]
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 def _holds(folder: str, other: Path) -> bool:

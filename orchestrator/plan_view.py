@@ -8,13 +8,18 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.plan import Plan
+from orchestrator.plan_counts import counts_of_plan
 from orchestrator.progress import duration
 from orchestrator.state import SweepFolder
 from orchestrator.storage import Storage
 
 
 def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:
-    """The answer of `plan --json`; keys are null while the digest of the data is not known."""
+    """The answer of `plan --json`; keys are null while the digest of the data is not known.
+
+    Raises:
+        UserError: a setting keeps no weight.
+    """
     estimate = plan.estimate(storage)
     before = SweepFolder(storage, plan.spec.name)
     known = before.storage.read_json(before.file("trials.json"))
@@ -30,6 +35,7 @@ def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:
             for warmup in plan.warmups()
         ],
         "epochs": plan.epochs(),
+        "kept_weights": [count.to_json() for count in counts_of_plan(plan)],
         "slot_hours": estimate["hours"],
         "model_bytes": estimate["bytes"],
         "data_digest": plan.data_digest,
@@ -60,6 +66,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
         for warmup, planned in zip(facts["warmups"], plan.warmups(), strict=True):
             table.add_row(planned.name, str(warmup["epochs"]), str(warmup["trials"]))
         console.print(table)
+    _print_kept_weights(console, facts["kept_weights"])
     saved = epochs["unshared"] - epochs["shared"]
     share = f" ({saved} saved by sharing warm-ups, {saved / epochs['unshared']:.0%})" if saved else ""
     console.print(f"epochs to train: {epochs['shared']}{share}")
@@ -67,3 +74,21 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     console.print("time of one slot: " + (duration(hours * 3600) if hours is not None else "not known before a first trial"))
     if size is not None:
         console.print(f"sparse models: about {size / 1e6:.1f} MB")
+
+
+def _print_kept_weights(console: Console, counts: list[dict[str, Any]]) -> None:
+    """One row a setting, where the counts are known; else once why they are not."""
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for column in ("network", "sparsity", "kept weights", "of"):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    for count in counts:
+        if count["problem"] is None:
+            width = f" (width {count['width']})" if count["width"] != 1 else ""
+            name = f"{count['model']}{width}" + (f", {count['method']}" if count["method"] else "")
+            table.add_row(name, f"{count['sparsity']:.6g}", f"{count['kept']:,}", f"{count['prunable']:,}")
+    if table.row_count:
+        console.print(table)
+    for warning in dict.fromkeys(count["warning"] for count in counts if count["warning"]):
+        console.print(f"  {warning}", style="yellow", markup=False)
+    for model, problem in dict.fromkeys((count["model"], count["problem"]) for count in counts if count["problem"]):
+        console.print(f"  kept weights of {model} are not known here: {problem}", style="yellow", markup=False)

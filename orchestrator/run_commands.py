@@ -38,6 +38,9 @@ def run(options: Namespace) -> int:
     again = frozenset(trial.key for trial in planned.trials if trial.result is not None) if options.recompute else frozenset()
     if not again and _nothing_left(folder, planned):
         return _finished(folder, options)
+    from orchestrator.plan_counts import refuse_nothing_kept
+
+    refuse_nothing_kept(planned)
     from orchestrator.sweep import RunOptions, run_sweep
 
     storage = open_storage(spec.storage, create=True)

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from tests.trials import DIGITS, RUNTIME, in_float64
 from trainables import pruning
-from trainables.config import SMALLEST_IMAGE, DatasetConfig, TrainingConfig, TrialConfig
+from trainables.config import DatasetConfig, TrainingConfig, TrialConfig
 from trainables.data import Data, Split, load_data, training_batches
+from trainables.image_sizes import takes_image
 from trainables.keys import NUMERICS
 from trainables.masking import FixedMasks
 from trainables.masks import Masks, full_masks, keep_highest
@@ -100,8 +101,12 @@ def digits() -> Data:
     return in_float64(load_data(CONFIG.dataset, DIGITS, "cpu"))
 
 
+def smallest_side(name: str) -> int:
+    return next(side for side in (8, 16, 32) if takes_image(name, side, side))
+
+
 def network(name: str = "convnet") -> nn.Module:
-    side = SMALLEST_IMAGE.get(name, 8)
+    side = smallest_side(name)
     model = build_model(name, (1, side, side), 10)
     initialize(model, CONFIG.seed)
     return RUNTIME.place(model.double())
@@ -118,7 +123,7 @@ def of_models() -> dict[str, Any]:
         weights = prunable_weights(network(name))
         flat = torch.cat([weight.detach().flatten() for weight in weights.values()])
         figures[f"{name} weights"] = rounded((flat * torch.arange(len(flat)).double().cos()).sum() / math.sqrt(len(flat)))
-        side = SMALLEST_IMAGE.get(name, 8)
+        side = smallest_side(name)
         images = torch.arange(3 * side * side).double().sin().view(3, 1, side, side)
         figures[f"{name} logits"] = rounded(network(name).eval()(images).detach().abs().mean())
     return figures

@@ -323,7 +323,7 @@ WRONG_FILES = {
         "name: x\nmodel: alexnet\ndataset: {name: imagenet, root: a, image_size: 16}\n",
         [
             "s.yaml:2: model must be a network for images of 16 x 16 pixels, got model 'alexnet', dataset.name 'imagenet', "
-            "dataset.image_size 16; this one needs 32; resnet20 takes any",
+            "dataset.image_size 16; the nearest that work are 32 x 32; resnet20 takes any",
         ],
     ),
     "small and greedy": (

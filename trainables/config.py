@@ -49,7 +49,6 @@ Budget = Literal["sparse", "total"]
 Precision = Literal["auto", "fp32", "bf16"]
 Augment = Literal["auto", "none", "crop", "crop_flip"]
 
-SMALLEST_IMAGE = {"alexnet": 32, "vgg11": 16, "vgg16": 16, "vgg19": 16}  # side in pixels; other networks take any
 WITH_WIDTH = ("resnet20", "resnet32", "resnet56")
 IMAGE_SIDE = {  # of data sets whose images have one size, and of imagenet where none is given
     "digits": 8,

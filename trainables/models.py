@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from trainables.config import Initialization, Model, TrialConfig, derived_seed
 from trainables.failures import SettingError
+from trainables.image_sizes import image_size_problem
 from trainables.networks import VGG, AlexNet, CifarResNet, ConvNet, LeNet300
 from trainables.user_code import function_of, is_own
 from trainables.user_network import own_network
@@ -44,8 +45,18 @@ def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int, 
 
     Args:
         width: factor of the channels of a CIFAR ResNet; 1 for every other network.
+
+    Raises:
+        SettingError: it takes no images of this size.
     """
-    channels = image_shape[0]
+    return meta_model(name, image_shape, num_classes, width).to_empty(device="cpu")
+
+
+def meta_model(name: str, image_shape: tuple[int, int, int], num_classes: int, width: int = 1) -> nn.Module:
+    """The network with the shapes of its weights and without memory for them. Raises as `build_model` does."""
+    channels, height, width_in_pixels = image_shape
+    if problem := image_size_problem(name, height, width_in_pixels):
+        raise SettingError(problem)
     with torch.device("meta"):
         if name in CIFAR_RESNETS:
             model: nn.Module = CifarResNet(channels, num_classes, CIFAR_RESNETS[name], width)
@@ -59,7 +70,7 @@ def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int, 
             model = AlexNet(channels, num_classes)
         else:
             model = _torchvision_resnet(name, image_shape, num_classes)
-    return model.to_empty(device="cpu")
+    return model
 
 
 def network_of(config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

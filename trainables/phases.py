@@ -18,6 +18,7 @@ from trainables.config import TrialConfig, derived_seed
 from trainables.context import TrialContext
 from trainables.data import Data, load_data
 from trainables.failures import StopRequestedError, StorageError, SupersededError
+from trainables.kept_weights import check_kept_weights
 from trainables.losses import check_loss
 from trainables.masking import Masking, first_masks, make_masking
 from trainables.masks import apply_masks, full_masks
@@ -86,7 +87,9 @@ class _Trial:
     def run(self) -> dict[str, Any]:
         self.publication.config_file()
         # A wrong pattern of prunable.exclude, or a wrong function of the user's, is told now, not after the warm-up.
-        prunable_weights(network_of(self.config, self.data.image_shape, self.data.num_classes), self.config.prunable.exclude)
+        network = network_of(self.config, self.data.image_shape, self.data.num_classes)
+        weights = prunable_weights(network, self.config.prunable.exclude)
+        check_kept_weights(self.config, {name: tuple(weight.shape) for name, weight in weights.items()})
         check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
         state = self._resumed() or self._start_of_pruning()
         if self.runtime.fingerprint() not in state.fingerprints:

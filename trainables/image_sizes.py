@@ -1,0 +1,44 @@
+"""Which sizes of images a built-in network takes: one rule for all of them, without PyTorch.
+
+It says where a network runs, forwards and backwards; networks of the user's own are tried instead. Read by: models.py,
+orchestrator/axes.py, orchestrator/plan.py.
+"""
+
+from __future__ import annotations
+
+LARGEST_NAMED = 512  # pixels; up to here sides are looked for that a refused image could be given
+
+
+def takes_image(model: str, height: int, width: int) -> bool:
+    """Whether a built-in network takes images of this size."""
+    if model == "convnet":  # its maps have half the side, rounded up, and are pooled to 2 x 2
+        return _pooled_to(2, -(-height // 2), -(-width // 2))
+    if model == "alexnet":  # halved three times, and pooled to 4 x 4
+        return _pooled_to(4, height // 8, width // 8)
+    if model.startswith("vgg"):  # halved four times
+        return min(height, width) >= 16
+    return True  # means over all pixels, and linear layers that are made for the image
+
+
+def _pooled_to(side: int, height: int, width: int) -> bool:
+    """Whether windows of a `side`th of the width, rounded down, cover maps exactly `side` times in both directions."""
+    window = width // side
+    return window > 0 and height // window == width // window == side
+
+
+def sizes_that_work(model: str, height: int, width: int) -> str:
+    """The square images nearest to a size that a built-in network refuses, as a hint."""
+    side = max(height, width)
+    smaller = next((one for one in range(side, 0, -1) if takes_image(model, one, one)), None)
+    larger = next((one for one in range(side, LARGEST_NAMED) if takes_image(model, one, one)), None)
+    nearest = " and ".join(f"{one} x {one}" for one in dict.fromkeys((smaller, larger)) if one is not None)
+    return f"the nearest that work are {nearest}; resnet20 takes any"
+
+
+def image_size_problem(model: str, height: int, width: int) -> str:
+    """What is wrong with images of this size for a built-in network, and what would work; empty if it takes them."""
+    if takes_image(model, height, width):
+        return ""
+    return (
+        f"model: {model} must get images that it takes, got {height} x {width} pixels; {sizes_that_work(model, height, width)}"
+    )
