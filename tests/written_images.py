@@ -79,7 +79,7 @@ def with_alpha(values: Array, alpha: Array) -> Array:
 
 
 def ppm(kind: str, values: Array, maximum: int) -> bytes:
-    header = f"{kind}\n# a comment\n{SIDE} {SIDE}\n{maximum}\n".encode()
+    header = f"{kind}\n# a comment\n{values.shape[1]} {values.shape[0]}\n{maximum}\n".encode()
     if kind in ("P2", "P3"):
         return header + " ".join(str(value) for value in values.ravel()).encode()
     return header + values.astype(">u2" if maximum > 255 else "u1").tobytes()
