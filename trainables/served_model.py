@@ -21,7 +21,7 @@ class ServedSparseModel(PythonModel):  # type: ignore[misc]
 
         self.model = load_sparse_model(context.artifacts["model"])
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> np.ndarray:
+    def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> np.ndarray:
         return self.model.predict(model_input).numpy()
 
 
