@@ -10,7 +10,7 @@ import gc
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -31,6 +31,7 @@ from orchestrator.state import StateWriter, SweepFolder
 from orchestrator.storage import Storage, try_for
 from orchestrator.store import StageFolders, set_aside
 from orchestrator.tracking_process import TrackingProcess
+from orchestrator.trial_results import damaged_metrics
 from trainables.node_data import PlannedData
 
 FLUSH_S = 120.0
@@ -64,12 +65,16 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
     """
     folder = SweepFolder(storage, plan.spec.name)
     with folder.held():
-        for key in options.again:
+        finished = {trial.key: trial.result for trial in plan.trials if trial.result is not None}
+        damage = {**plan.damage, **damaged_metrics(storage, finished)}
+        again = options.again | damage.keys()
+        for key in again:
             set_aside(storage, key)
-        return _run_held(folder, plan.without_results(options.again), spec_text, options)
+        notes = [f"{problem}; the trial is computed anew, its old files are in trials/.aside" for problem in damage.values()]
+        return _run_held(folder, plan.without_results(again), spec_text, options, notes)
 
 
-def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptions) -> int:
+def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptions, notes: Sequence[str]) -> int:
     """The sweep's life from its first file to its last line; no other driver works on it meanwhile."""
     queue = make_queue(plan, folder.storage, options.chosen)
     state = initial_state(plan, folder.read_state(), queue)
@@ -85,6 +90,8 @@ def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptio
             )
             queue.on_change = driver.on_change
             _note_signals(driver)
+            for note in notes:
+                driver.tell(note)
             tracking.reconcile(item_states(plan, state, driver.items))
             folder.log(f"run: {summary_line(state)}")
             for line in plan.split_lines(only_uneven=True):

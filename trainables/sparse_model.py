@@ -136,6 +136,11 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     return SparseModel(network=network.eval(), masks=masks, patterns=header.get("patterns", {}), card=card, sha256=sha256)
 
 
+def stored_sha256(file: str | Path | bytes) -> str:
+    """The model_sha256 of a file's path or content; its network is not needed. Raises as `load_sparse_model` does."""
+    return tensors_sha256(_unpacked(file)[1])
+
+
 def load_masks(file: str | Path | bytes) -> Masks:
     """The masks of a file's path or content alone, without its network. Raises as `load_sparse_model` does."""
     return _decoded(*_unpacked(file))[0]
