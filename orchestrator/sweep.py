@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from orchestrator.choices import Choices
+from orchestrator.data_process import PreflightBeside, preflight_artifacts
 from orchestrator.driver import Driver, initial_state, make_queue
 from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.last_resort import end_in_time
@@ -35,6 +36,7 @@ from orchestrator.trial_results import damaged_metrics
 from trainables.node_data import PlannedData
 
 FLUSH_S = 120.0
+PREFLIGHT_S = 30.0  # for the look at the data that is made beside the sweep; short sweeps may end before it
 CLEAR_S = 5.0
 REPORTS_PER_S = 200  # of all stages' progress together; Tune takes half a millisecond for each
 METRICS_S = 5.0  # between two writes of a trial's points; on an object store they come with the checkpoints
@@ -98,7 +100,11 @@ def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptio
                 screen.say(line)
             try:
                 if queue.trials:
+                    preflight = PreflightBeside(plan, folder.storage, screen.say)
                     _run_on_ray(driver, plan, options)
+                    preflight.wait(PREFLIGHT_S)
+                    for line in preflight.lines:
+                        folder.log(line)
             finally:
                 driver.interrupt_running()
                 close_tracking(driver, plan)
@@ -257,7 +263,7 @@ def close_tracking(driver: Driver, plan: Plan) -> None:
     status = sweep_status(driver.state)
     # A request that came when the last trial had finished stopped nothing.
     stopped = status != "FINISHED" and (signalled is not None or driver.stop_deadline is not None)
-    artifacts = {} if stopped else _report(driver)
+    artifacts = {} if stopped else _report(driver) | preflight_artifacts(plan, driver.folder.storage)
     driver.tracking.close_sweep("KILLED" if stopped else status, artifacts)
     patience_s = HURRIED_FLUSH_S if stopped else FLUSH_S
     if not driver.tracking.flush(patience_s, give_up=lambda: driver.signal != signalled):
