@@ -13,6 +13,7 @@ from rich.table import Table
 from orchestrator.commands import say, spec_from
 from orchestrator.data_process import PreflightError, data_preflight, findings_of
 from orchestrator.errors import EXIT_DONE, UserError
+from orchestrator.output import answer
 from orchestrator.plan import make_plan
 from orchestrator.store import open_storage
 
@@ -33,7 +34,7 @@ def data(options: Namespace) -> int:
     except OSError as error:
         raise UserError(f"--out must be a file that can be written, got {str(picture)!r}: {error.strerror}") from error
     if options.json:
-        print(json.dumps(report | {"picture": str(picture)}, indent=1))
+        answer(json.dumps(report | {"picture": str(picture)}, indent=1))
     else:
         print_report(report)
     say(f"wrote {picture}")
@@ -56,11 +57,12 @@ def print_report(report: dict[str, Any]) -> None:
     twice = report["duplicates"]
     console.print(
         f"equal images: {twice['train_test']} of test in training or validation, {twice['train_validation']} of validation in "
-        f"training, {twice['within_training']} within training"
+        f"training, {twice['within_training']} within training",
+        soft_wrap=True,
     )
     for finding in findings_of(report):
         style = {"error": "red", "warning": "yellow"}.get(finding.severity, "dim")
-        console.print(f"{finding.severity}: {finding}", style=style, markup=False)
+        console.print(f"{finding.severity}: {finding}", style=style, markup=False, soft_wrap=True)
     console.print(f"looked at in {report['seconds']:.1f} s", style="dim")
 
 

@@ -16,15 +16,17 @@ from torch import Tensor
 
 from trainables import datasets
 from trainables.config import DatasetConfig
-from trainables.data import Data, Split, class_counts
+from trainables.data import Data, Split, class_counts, split_indices
 from trainables.data_facts import DataFacts
 from trainables.findings import Finding
+from trainables.image_files import printable
 from trainables.user_code import is_own
 
 VERSION = 1  # raised when the report of the same data changes
 HEADERS = 2000  # files whose headers are read
 STREAMED_SAMPLE = 256  # images of a split that is not decoded as a whole
 EXAMPLES = 3
+OF_FILES = ("image_folder", "tiny_imagenet", "imagenet")  # data sets with one file for each image
 CHUNK = 4096
 
 
@@ -35,9 +37,9 @@ def data_report(config: DatasetConfig, source: datasets.Source, facts: DataFacts
     files, findings = _files(source)
     findings += _class_findings(counts, facts.classes)
     samples = {name: _sample(split) for name, split in splits.items()}
-    duplicates, found = _duplicates(samples, facts.classes)
+    duplicates, found = _duplicates(samples, facts.classes, _names(config, source))
     findings += found
-    findings += _constant(samples)
+    findings += _constant(samples, _names(config, source))
     complete = all(len(images) == len(splits[name]) for name, (images, _) in samples.items())
     if not complete:
         message = f"pixels were looked at in the first {STREAMED_SAMPLE} images of each split alone, and duplicates among these"
@@ -61,7 +63,7 @@ def data_report(config: DatasetConfig, source: datasets.Source, facts: DataFacts
 
 def _files(source: datasets.Source) -> tuple[dict[str, Any] | None, list[Finding]]:
     """Sizes and modes of the image files, from the headers of at most HEADERS of them; what is no part of the data set."""
-    if source.name not in ("image_folder", "tiny_imagenet", "imagenet"):
+    if source.name not in OF_FILES:
         return None, []
     from PIL import Image
 
@@ -110,8 +112,24 @@ def _sample(split: Split) -> tuple[Tensor, Tensor]:
     return torch.cat([images.cpu() for images, _ in batches]), split.labels.cpu()[places]
 
 
-def _duplicates(samples: dict[str, tuple[Tensor, Tensor]], classes: tuple[str, ...]) -> tuple[dict[str, Any], list[Finding]]:
+def _names(config: DatasetConfig, source: datasets.Source) -> dict[str, list[str]]:
+    """Names of the files of every split in its order; nothing where images do not lie in files of their own."""
+    if source.name not in OF_FILES:
+        return {}
+    listing = datasets.listing(source)
+    chosen = split_indices(config, torch.tensor(listing.train_labels), torch.tensor(listing.test_labels))
+    named = zip(("training", "validation", "test"), (listing.train, listing.train, listing.test), chosen, strict=True)
+    return {split: [printable(names[place]) for place in places.tolist()] for split, names, places in named}
+
+
+def _duplicates(
+    samples: dict[str, tuple[Tensor, Tensor]], classes: tuple[str, ...], names: dict[str, list[str]]
+) -> tuple[dict[str, Any], list[Finding]]:
     """Images of equal pixels: between the splits, within the training split, and under different labels."""
+
+    def called(split: str, place: int, label: int) -> str:
+        return f"{split} {names[split][place]}" if names else f"{split} image {place} ({classes[label]})"
+
     members: dict[bytes, list[tuple[str, int, int]]] = {}  # digest -> split, place, label
     for name, (images, labels) in samples.items():
         for place, (digest, label) in enumerate(zip(_digests(images), labels.tolist(), strict=True)):
@@ -121,7 +139,7 @@ def _duplicates(samples: dict[str, tuple[Tensor, Tensor]], classes: tuple[str, .
     examples: dict[str, list[str]] = {}
     for group in groups:
         by_split = Counter(name for name, _, _ in group)
-        shown = " = ".join(f"{name} {place} ({classes[label]})" for name, place, label in group[:EXAMPLES])
+        shown = " = ".join(called(*member) for member in group[:EXAMPLES])
         for kind, number in (
             ("train_test", by_split["test"] if by_split["training"] or by_split["validation"] else 0),
             ("train_validation", by_split["validation"] if by_split["training"] else 0),
@@ -156,7 +174,7 @@ def _digests(images_NCHW: Tensor) -> Iterator[bytes]:
         yield hashlib.blake2b(image.data, digest_size=16).digest()
 
 
-def _constant(samples: dict[str, tuple[Tensor, Tensor]]) -> list[Finding]:
+def _constant(samples: dict[str, tuple[Tensor, Tensor]], names: dict[str, list[str]]) -> list[Finding]:
     """Channels that are the same in all training images, and images of one colour."""
     found = []
     images = samples["training"][0]
@@ -175,7 +193,8 @@ def _constant(samples: dict[str, tuple[Tensor, Tensor]]) -> list[Finding]:
         ]
         places = torch.cat(flat).nonzero().flatten().tolist() if flat else []
         if places:
-            message = f"{len(places)} {name} images are of one colour, such as {_some([str(one) for one in places])}"
+            some = [names[name][place] if names else f"image {place}" for place in places]
+            message = f"{len(places)} {name} images are of one colour, such as {_some(some)}"
             hint = "check that they were written as a whole"
             found.append(Finding(check="constant_images", severity="warning", message=message, hint=hint))
     return found
