@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from orchestrator.data_process import preflight_artifacts
 from orchestrator.errors import SetupError, SweepError, UserError
 from orchestrator.mirror import SweepOpening
 from orchestrator.mlflow_client import SQLITE, TrackingTarget, database_file
@@ -64,8 +64,11 @@ def storage_target(folder: Path, experiment: str) -> TrackingTarget:
 def given_target(uri: str, experiment: str) -> TrackingTarget:
     """A tracking URI that was given; artifacts lie beside a SQLite file."""
     database = database_file(uri)  # without a word MLflow would put artifacts into the current folder
-    beside = None if database is None else str(database.absolute().parent / "artifacts")
-    return TrackingTarget(uri=uri, experiment=experiment, artifact_root=beside)
+    if database is None:
+        return TrackingTarget(uri=uri, experiment=experiment, artifact_root=None)
+    if not database.is_absolute():
+        uri = uri.replace(SQLITE, f"{SQLITE}{quote(str(Path.cwd()))}/", 1)
+    return TrackingTarget(uri=uri, experiment=experiment, artifact_root=str(database.absolute().parent / "artifacts"))
 
 
 def make_items(plan: Plan) -> dict[str, Item]:
@@ -139,7 +142,7 @@ def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
     started = [trial.result["started_ms"] for trial in plan.trials if trial.result is not None]
     mirror = opening.opened(start_ms=min(started, default=None), reopen=False)
     mirror.reconcile(item_states(plan, state, items))
-    mirror.close_sweep(sweep_status(state), write_report(folder, state) | preflight_artifacts(plan, folder.storage))
+    mirror.close_sweep(sweep_status(state), write_report(folder, state))
     run_ids = mirror.run_ids()
     for status in state.entries():
         status.mlflow_run_id = run_ids.get(status.key, status.mlflow_run_id)

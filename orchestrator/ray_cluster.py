@@ -9,8 +9,10 @@ import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from orchestrator.errors import SetupError, UserError
+from orchestrator.import_paths import WorkerFolders
 from orchestrator.mlflow_client import CREDENTIALS
 from orchestrator.process_setup import hangup_spares_children
 from trainables.machine import limits, memory_limit, processors
@@ -85,6 +87,7 @@ def joined_cluster(address: str | None) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=True,
+                job_config=_job_config(),
                 **(_memory_settings() if own else {}),
             )
     except Exception as error:  # Ray raises a bare one where a node takes more than 30 s to start
@@ -108,6 +111,15 @@ def _memory_settings() -> dict[str, int]:
         return {}
     store = max(LEAST_STORE_BYTES, min(int(STORE_SHARE * limit), MOST_STORE_BYTES))
     return {"object_store_memory": store, "_memory": max(limit - store, 0)}
+
+
+def _job_config() -> Any:
+    """Workers without the driver's current folder before all modules."""
+    from ray.job_config import JobConfig
+
+    config = JobConfig()
+    config._py_driver_sys_path = WorkerFolders()
+    return config
 
 
 def _versions(address: str, reason: str) -> str:

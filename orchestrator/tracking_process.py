@@ -22,13 +22,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
 
+from orchestrator.import_paths import ROOT
 from orchestrator.mirror import SweepOpening
 from orchestrator.mlflow_client import import_mlflow
 from orchestrator.run_records import Item
 from orchestrator.tracking import TrackingThread
 from trainables.metrics import Point
 
-CHILD = "from orchestrator.tracking_process import main; main()"  # not -m: frames name their classes by module
+# Nothing in the current folder may take the place of a module, nor may what lies beside this code, so only the two packages are
+# taken from there. Not -m: frames name their classes by module.
+CHILD = (
+    "import sys; sys.path.insert(0, sys.argv[2]); import orchestrator, trainables; del sys.path[0]; "
+    "from orchestrator.tracking_process import main; main()"
+)
 TELL_S = 0.1
 PATIENCE_S = 2.0  # for the child to end by itself
 _PR_SET_PDEATHSIG = 1  # prctl.h of Linux
@@ -70,7 +76,7 @@ class TrackingProcess:
 
     def start(self) -> None:
         self._child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(os.getpid())],
+            [sys.executable, "-P", "-c", CHILD, str(os.getpid()), str(ROOT)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the driver

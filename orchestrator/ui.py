@@ -63,18 +63,38 @@ def serve(target: TrackingTarget, port: int = 5000) -> Iterator[str]:
         yield target.uri
         return
     port = _free_port(port)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", target.uri]
+    command = [sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", target.uri]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     if target.artifact_root:
         command += ["--default-artifact-root", target.artifact_root]
-    environment = SETTINGS | os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="drive-sweep-ui-") as scratch:
+        server = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_server_environment(),
+            cwd=scratch,  # uvicorn puts the current folder before all modules
+            start_new_session=True,
+        )
         try:
             _wait_until_up(server, f"http://{HOST}:{port}", log)
             yield f"http://{HOST}:{port}"
         finally:
             _end(server)
+
+
+def _server_environment() -> dict[str, str]:
+    """The user's, without what configures a server of theirs: hosts that it lets in, or where its artifacts are."""
+    theirs = (
+        "MLFLOW_SERVER_",
+        "MLFLOW_BACKEND_STORE_URI",
+        "MLFLOW_ARTIFACT",
+        "MLFLOW_DEFAULT_ARTIFACT",
+        "_MLFLOW",
+        "MLFLOW_AUTH",
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
+    return SETTINGS | kept | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONSAFEPATH": "1"}
 
 
 def _free_port(port: int) -> int:

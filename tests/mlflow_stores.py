@@ -30,7 +30,7 @@ def empty_database() -> tuple[Path, str]:
 from orchestrator.mlflow_client import TrackingTarget, connect
 connect(TrackingTarget(uri="sqlite:///{file}", experiment="unused", artifact_root="{folder}/artifacts"))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
     return file, done.stdout + done.stderr
 
 

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
 
+from orchestrator.import_paths import ROOT, WorkerFolders
 from orchestrator.mirror import SweepOpening
 from orchestrator.run_records import Item
 from orchestrator.tracking_process import TrackingProcess
@@ -23,6 +25,19 @@ from trainables.keys import trial_key
 KEY = trial_key(tiny_config(), DIGITS_DIGEST)
 TRIAL = Item(key=KEY, name="w02-i002", role="trial", params={"seed": "0"}, tags={})
 OTHER = Item(key="0" * 16, name="w02-i009", role="trial", params={"seed": "0"}, tags={})
+
+
+SHADOWS = ("mlflow", "numpy", "random", "types", "logging", "sqlite3", "torch", "ray", "trainables", "orchestrator")
+
+
+@pytest.fixture(autouse=True)
+def files_named_like_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the current folder, where none of them may be taken for the module."""
+    folder = tmp_path / "current"
+    folder.mkdir()
+    for name in SHADOWS:
+        (folder / f"{name}.py").write_text("raise SystemExit('taken from the current folder')")
+    monkeypatch.chdir(folder)
 
 
 @pytest.fixture
@@ -143,10 +158,35 @@ process.start()
 print(process._child.pid, flush=True)
 time.sleep(60)
 """
-    driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    driver = subprocess.Popen([sys.executable, "-P", "-c", script], stdout=subprocess.PIPE, text=True)
     assert driver.stdout is not None
     child = int(driver.stdout.readline())
     assert alive(child)
     driver.kill()
     driver.wait()
     assert eventually(lambda: not alive(child), within_s=5.0)
+
+
+def test_workers_are_given_no_folder_of_the_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = WorkerFolders()
+    folders.extend([str(Path.cwd())])
+    assert str(Path.cwd()) not in folders
+    installed = PathFinder.find_spec("trainables", [str(ROOT)])
+    for found, wanted in ((installed, []), (None, [str(ROOT)])):
+        monkeypatch.setattr(PathFinder, "find_spec", lambda name, path=None, target=None, found=found: found)
+        monkeypatch.setattr("sys.meta_path", [])
+        assert WorkerFolders() == wanted
+
+
+def test_the_command_as_a_module_takes_nothing_from_the_current_folder() -> None:
+    Path("trainables.py").unlink()
+    Path("orchestrator.py").unlink()  # of these two the current folder's would be the one that was asked for
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli", "plan", "digits"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "50 trials" in done.stdout

@@ -7,6 +7,7 @@ since an image that is left out would be missing from its class. Read by: listin
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,11 +147,13 @@ class ImageFolders:
                 self._left_out["other_format" if suffixed.endswith(OTHER_IMAGES) else "other_file"].append(name)
         return sorted(names)
 
-    def _visible(self, folder: str) -> list[os.DirEntry[str]]:
+    def _visible(self, folder: str) -> Iterator[os.DirEntry[str]]:
         with os.scandir(self.root / folder) as entries:
-            there = list(entries)
-        self._left_out["hidden"] += [f"{folder}/{entry.name}" for entry in there if is_hidden(entry.name)]
-        return [entry for entry in there if not is_hidden(entry.name)]
+            for entry in entries:
+                if is_hidden(entry.name):
+                    self._left_out["hidden"].append(f"{folder}/{entry.name}")
+                else:
+                    yield entry
 
     def _place(self, name: str) -> str:
         return f"dataset.root: {str(self.root / name)!r}"

@@ -22,7 +22,10 @@ class ServedSparseModel(PythonModel):  # type: ignore[misc]
         self.model = load_sparse_model(context.artifacts["model"])
 
     def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> np.ndarray:
-        return self.model.predict(model_input).numpy()
+        import torch
+
+        images_NCHW = torch.from_numpy(np.array(model_input, dtype=np.float32))
+        return self.model.predict(images_NCHW).numpy()
 
 
 set_model(ServedSparseModel())
