@@ -60,9 +60,9 @@ def _function(options: argparse.Namespace) -> Callable[[argparse.Namespace], int
 
         modules = [job_commands]
     else:
-        from orchestrator import commands, run_commands
+        from orchestrator import commands, data_command, run_commands
 
-        modules = [commands, run_commands]
+        modules = [commands, run_commands, data_command]
     found: Callable[[argparse.Namespace], int] = next(getattr(one, name) for one in modules if hasattr(one, name))
     return found
 
@@ -94,6 +94,11 @@ def _parser() -> argparse.ArgumentParser:
 
     plan = command("plan", "show what would run: trials, shared warm-ups, reused results, cost", file=True, json=True)
     plan.add_argument("--hash", action="store_true", help="read the data to make their digest, so that reuse can be shown")
+
+    data = command(
+        "data", "look at the data: counts, files, duplicates, and a picture of what the network sees", file=True, json=True
+    )
+    data.add_argument("--out", metavar="PNG", help="file of the picture (default: NAME-data.png)")
 
     command("schema", "print the JSON Schema of the sweep file, for editors")
 

@@ -143,9 +143,13 @@ def report(options: Namespace) -> int:
 def compare(options: Namespace) -> int:
     from orchestrator.compare import REFERENCE
     from orchestrator.compare import compare as compare_methods
+    from orchestrator.trial_results import recorded_state
 
     folder = open_sweep(storage_from(options), options.name)
     state = folder.read_state() or SweepState(sweep=options.name)
+    state, _, damage = recorded_state(folder.storage, state)
+    for problem in damage.values():
+        say(f"left out: {problem}; `drive-sweep resume {folder.name}` computes the trial anew")
     made = compare_methods(state, options.method or REFERENCE)
     if options.masks:
         from orchestrator import mask_likeness

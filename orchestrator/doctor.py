@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from orchestrator.checks import Check, attempted, enough_space, failed, machine_checks
-from orchestrator.errors import SweepError
+from orchestrator.data_process import PreflightError, data_preflight, findings_of
+from orchestrator.errors import SweepError, UserError
 from orchestrator.mlflow_client import TrackingTarget
 from orchestrator.node_checks import SharedFolder
 from orchestrator.node_facts import facts_here
@@ -47,6 +48,8 @@ def examine(spec: SweepSpec | None, storage_uri: str, tracking_uri: str | None, 
     if spec is not None and storage is not None:
         plan, check = _planned(spec, storage)
         yield check
+        if plan is not None:
+            yield attempted("images", partial(_images, plan, storage))
     if is_own(address):
         yield from machine_checks("this machine", facts_here(ask_gpus=True), facts_here(ask_gpus=False), gpus_counted=0)
     else:
@@ -111,6 +114,16 @@ def _planned(spec: SweepSpec, storage: Storage) -> tuple[Plan | None, Check]:
 
     check = attempted("data", read)
     return (plans[0] if plans else None), check
+
+
+def _images(plan: Plan, storage: Storage) -> str:
+    """What the data preflight has to say; warnings are no failure."""
+    try:
+        report, _ = data_preflight(plan, storage)
+    except PreflightError as error:
+        raise UserError(str(error)) from error
+    findings = [str(finding) for finding in findings_of(report) if finding.severity != "info"]
+    return "; ".join(findings) if findings else "no duplicates between splits, no missing classes, no constant pixels"
 
 
 def _orphans(storage: Storage) -> Iterator[Check]:

@@ -157,7 +157,7 @@ class Mirror:
             SetupError: there is no result, its model file is gone, or a file there is not the result's own.
         """
         record = read_record(self.storage, item.role, item.key)
-        if item.role == "trial" and not record.result:
+        if item.role == "trial" and not record.result and not record.damage:
             raise SetupError(f"trial {item.key} ({item.name}) has no result.json in storage {self.storage.root}")
         refuse_foreign_file(item, record, self.sweep)
         return self._end(item, record, "FINISHED", begun_ms=begun_ms, points=points)

@@ -79,10 +79,10 @@ class ObjectStorage(Storage):
             except FileNotFoundError:
                 return None
 
-    def read_all_json(self, names: Sequence[str]) -> list[Any]:
+    def read_all(self, names: Sequence[str]) -> list[bytes | None]:
         """Side by side, since a store takes long to answer and answers many at once."""
         with ThreadPoolExecutor(READERS) as readers:
-            return list(readers.map(self.read_json, names))
+            return list(readers.map(self.read, names))
 
     def write(self, name: str, content: bytes, before_publish: Callable[[], None] = lambda: None) -> None:
         """One PUT; files beyond 5 MB go in parts that the store puts together at the end."""

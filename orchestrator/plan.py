@@ -6,8 +6,8 @@ Read by: sweep.py, cli.py. Never imports torch or ray.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,13 @@ from orchestrator.decoding_process import facts_by_decoding
 from orchestrator.errors import UserError
 from orchestrator.spec import SweepSpec
 from orchestrator.storage import Storage
-from orchestrator.store import trial_file
+from orchestrator.trial_results import read_results
 from trainables import datasets
 from trainables.config import TrialConfig
 from trainables.data_facts import DIGITS_FACTS, DataFacts, quick_facts
 from trainables.failures import DataError, SettingError
 from trainables.image_sizes import image_size_problem
 from trainables.keys import canonical, from_canonical, inputs_digest, trial_key, warmup_key
-from trainables.records import RESULT
 from trainables.split_checks import split_findings, split_lines
 from trainables.splits import split_counts, split_versions
 from trainables.user_code import OwnFiles, is_own
@@ -63,6 +62,7 @@ class Plan:
         data_digest: names the content of the data; None while it is not known.
         data_facts: image shape, classes and counts of the data; None while they are not known.
         own: the user's own files; `own.digests` names their content.
+        damage: trials with a result that is no longer what was written, and so counts as none; by key, with the reason.
     """
 
     spec: SweepSpec
@@ -71,6 +71,7 @@ class Plan:
     data_problem: str
     own: OwnFiles
     data_facts: DataFacts | None = None
+    damage: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def unfinished(self) -> list[PlannedTrial]:
@@ -235,10 +236,13 @@ def _planned(
     for name, config in zip(trial_names(configs), configs, strict=True):
         key, warmup = _keys(config, digest, own, facts) if digest else ("", "")
         trials.append(PlannedTrial(name=name, config=config, key=key, warmup_key=warmup))
+    damage: dict[str, str] = {}
     if digest:
-        results = storage.read_all_json([trial_file(trial.key, RESULT) for trial in trials])
-        trials = [replace(trial, result=result) for trial, result in zip(trials, results, strict=True)]
-    return Plan(spec=spec, trials=tuple(trials), data_digest=digest, data_problem=problem, own=own, data_facts=facts)
+        results, damage = read_results(storage, [trial.key for trial in trials])
+        trials = [replace(trial, result=results.get(trial.key)) for trial in trials]
+    return Plan(
+        spec=spec, trials=tuple(trials), data_digest=digest, data_problem=problem, own=own, data_facts=facts, damage=damage
+    )
 
 
 def _known_data(
@@ -277,7 +281,7 @@ def _results_like(storage: Storage, config: TrialConfig) -> Iterator[dict[str, A
     keys, found = storage.names("trials"), 0
     while keys and found < 20:
         some, keys = keys[:20], keys[20:]
-        for result in storage.read_all_json([trial_file(key, RESULT) for key in some]):
-            if result and (result["config"]["model"], result["config"]["dataset"]) == wanted:
+        for result in read_results(storage, some)[0].values():
+            if (result["config"]["model"], result["config"]["dataset"]) == wanted:
                 yield result
                 found += 1

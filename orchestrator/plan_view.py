@@ -38,6 +38,7 @@ def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:
         "kept_weights": [count.to_json() for count in counts_of_plan(plan)],
         "slot_hours": estimate["hours"],
         "model_bytes": estimate["bytes"],
+        "damaged": list(plan.damage.values()),
         "data_digest": plan.data_digest,
         "data_problem": plan.data_problem or None,
         "added": len(new - old) if known else None,
@@ -53,6 +54,8 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
         console.print(f"  {count} reused, made by revision {revision}")
     if facts["added"] is not None and (facts["added"] or facts["removed"]):
         console.print(f"  against the last run of this sweep: {facts['added']} trials new, {facts['removed']} gone")
+    for problem in facts["damaged"]:
+        console.print(f"  {problem}; `run` computes the trial anew", style="yellow", markup=False)
     if plan.data_digest is None:
         why = facts["data_problem"] or "the data were not read yet; --hash does it"
         console.print(f"  keys and reuse are not known: {why}", style="yellow", markup=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from orchestrator.data_process import preflight_artifacts
 from orchestrator.errors import SetupError, SweepError, UserError
 from orchestrator.mirror import SweepOpening
 from orchestrator.mlflow_client import SQLITE, TrackingTarget, database_file
@@ -142,7 +143,7 @@ def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
     started = [trial.result["started_ms"] for trial in plan.trials if trial.result is not None]
     mirror = opening.opened(start_ms=min(started, default=None), reopen=False)
     mirror.reconcile(item_states(plan, state, items))
-    mirror.close_sweep(sweep_status(state), write_report(folder, state))
+    mirror.close_sweep(sweep_status(state), write_report(folder, state) | preflight_artifacts(plan, folder.storage))
     run_ids = mirror.run_ids()
     for status in state.entries():
         status.mlflow_run_id = run_ids.get(status.key, status.mlflow_run_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -21,9 +21,8 @@ from orchestrator.figures import heat_map, shown_width
 from orchestrator.grids import Grid, grids
 from orchestrator.results import Setting, baseline_of, config_name, fingerprint_counts, settings_of, several_methods
 from orchestrator.state import SweepFolder, SweepState
-from orchestrator.store import trial_file
+from orchestrator.trial_results import recorded_state
 from trainables.keys import canonical
-from trainables.records import RESULT
 
 COLUMNS = ("sparsity", "warm-up", "iters", "val accuracy", "test accuracy", "seeds", "epochs", "search s")
 PLAIN_WIDTH = 110  # columns of output that goes to a file
@@ -37,6 +36,7 @@ class Report:
     settings: list[Setting]
     counts: dict[str, int]
     fingerprints: list[str]
+    damage: list[str] = field(default_factory=list)  # files that are no longer what was written; their trials are left out
     comparison: Comparison | None = None  # where the sweep has DRIVE and other methods
 
     def print(self) -> None:
@@ -71,7 +71,7 @@ class Report:
             }
             for one in self.settings
         ]
-        return {"sweep": self.sweep, **self.counts, "settings": rows, "fingerprints": self.fingerprints}
+        return {"sweep": self.sweep, **self.counts, "settings": rows, "fingerprints": self.fingerprints, "damaged": self.damage}
 
     def to_html(self) -> str:
         """One page that needs nothing else."""
@@ -158,6 +158,7 @@ class Report:
         ]
         if len(self.fingerprints) > 1:
             lines.append("trials ran under different fingerprints, so bits may differ: " + "; ".join(self.fingerprints))
+        lines += [f"left out: {problem}; `drive-sweep resume {self.sweep}` computes the trial anew" for problem in self.damage]
         return lines
 
 
@@ -176,15 +177,15 @@ def terminal() -> Console:
 
 def make_report(folder: SweepFolder, state: SweepState) -> Report:
     """The report of what has finished so far."""
-    finished = [key for key, status in state.trials.items() if status.state == "finished"]
-    results = folder.storage.read_all_json([trial_file(key, RESULT) for key in finished])
-    counts = fingerprint_counts([result for result in results if result])
+    state, results, damage = recorded_state(folder.storage, state)
+    counts = fingerprint_counts(list(results.values()))
     settings = settings_of(state)
     return Report(
         sweep=folder.name,
         settings=settings,
         counts=state.counts(),
         fingerprints=[f"{kind}: {count} trials" for kind, count in counts.most_common()],
+        damage=list(damage.values()),
         comparison=compare(state) if comparable(settings) else None,
     )
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from orchestrator.storage import Storage
 from orchestrator.store import trial_file
-from trainables.metrics import Point, points_from_json, points_from_lines
+from trainables.metrics import DamagedRecordError, Point, points_from_json, points_from_lines
 from trainables.records import ERROR, METRICS, MODEL, RESULT
+from trainables.result_record import decode_result, metrics_damage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class RunRecord:
 
     Attributes:
         digest: changes when anything of the record does.
+        damage: which file is no longer what was written, and why; what it held is empty then.
         start_ms, end_ms: Unix time in milliseconds as recorded, None where nothing says so.
     """
 
@@ -49,6 +51,7 @@ class RunRecord:
     key: str
     points: list[Point]
     digest: str
+    damage: str = ""
     result: dict[str, Any] = field(default_factory=dict)
     error: dict[str, Any] = field(default_factory=dict)
 
@@ -80,9 +83,8 @@ class RunRecord:
 
         An attempt that was cut off may have written one file later than that (TrialFolder).
         """
-        expected = self.result.get("metric_points", len(self.points))
-        if len(self.points) != expected:
-            return f"{METRICS} has {len(self.points)} points and not {expected}"
+        if self.damage:
+            return self.damage
         if model is not None and model.stat().st_size != self.result["model_bytes"]:
             return f"{MODEL} has {model.stat().st_size} bytes and not {self.result['model_bytes']}"
         return ""
@@ -103,14 +105,34 @@ def _trial_record(storage: Storage, key: str) -> RunRecord:
     if files[RESULT]:
         files[ERROR] = b""
     digest = hashlib.sha256(b"\0".join(files[name] for name in names)).hexdigest()
+    result: dict[str, Any] = {}
+    points: list[Point] = []
+    damage = ""
+    try:
+        result = decode_result(files[RESULT], key) if files[RESULT] or storage.exists(trial_file(key, RESULT)) else {}
+    except DamagedRecordError as error:
+        damage = f"{RESULT} {error}"
+    try:
+        points = points_from_lines(files[METRICS])
+        problem = metrics_damage(result, files[METRICS]) if result else ""
+    except DamagedRecordError as error:
+        problem = str(error)
+    if problem:
+        damage = damage or f"{METRICS} {problem}"
+        points = []
     return RunRecord(
-        storage=storage,
-        key=key,
-        points=points_from_lines(files[METRICS]),
-        digest=digest,
-        result=json.loads(files[RESULT] or b"{}"),
-        error=json.loads(files[ERROR] or b"{}"),
+        storage=storage, key=key, points=points, digest=digest, damage=damage, result=result, error=_error(files[ERROR])
     )
+
+
+def _error(content: bytes) -> dict[str, Any]:
+    """The content of error.json; without it the driver's own words count."""
+    try:
+        record = json.loads(content or b"{}")
+    except ValueError:
+        return {}
+    whole = isinstance(record, dict) and isinstance(record.get("time", 0), int)
+    return record if whole else {}
 
 
 def _trunk_record(storage: Storage, key: str) -> RunRecord:
@@ -119,8 +141,12 @@ def _trunk_record(storage: Storage, key: str) -> RunRecord:
     longest = max((name for name in storage.names(folder) if name.startswith("epoch-")), default=None)
     content = storage.read(f"{folder}/{longest}") if longest else None
     points: list[Point] = []
-    if content:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        points = [points_from_json(point) for point in json.loads(header["__metadata__"]["state"])["metrics"]]
+    damage = ""
+    if content is not None:
+        try:
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            points = [points_from_json(point) for point in json.loads(header["__metadata__"]["state"])["metrics"]]
+        except (ValueError, KeyError, TypeError):
+            damage = f"{longest} is no snapshot"
     digest = hashlib.sha256(json.dumps([point.to_json() for point in points]).encode()).hexdigest()
-    return RunRecord(storage=storage, key=key, points=points, digest=digest)
+    return RunRecord(storage=storage, key=key, points=points, digest=digest, damage=damage)

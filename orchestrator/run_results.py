@@ -95,8 +95,8 @@ def refuse_foreign_file(item: Item, record: RunRecord, sweep: str, model: Path |
     wrong = record.foreign_file(model)
     if wrong:
         raise SetupError(
-            f"trial {item.key} ({item.name}): {wrong}, as result.json says: an attempt that had been cut off wrote it later; "
-            f"move trials/{item.key} out of storage {record.storage.root}, and `drive-sweep resume {sweep}` computes it again"
+            f"{item.role} {item.key} ({item.name}): {wrong}; something else wrote to storage {record.storage.root}, or an "
+            f"attempt that had been cut off; `drive-sweep resume {sweep}` computes it again"
         )
 
 

@@ -101,18 +101,25 @@ class Storage(ABC):
 
     def read_json(self, name: str) -> Any:
         """The content of a JSON file, or None if there is none or it is not whole."""
-        content = self.read(name)
-        try:
-            return None if content is None else json.loads(content)
-        except ValueError:
-            return None
+        return _parsed(self.read(name))
+
+    def read_all(self, names: Sequence[str]) -> list[bytes | None]:
+        """`read` of many files, in their order."""
+        return [self.read(name) for name in names]
 
     def read_all_json(self, names: Sequence[str]) -> list[Any]:
         """`read_json` of many files, in their order."""
-        return [self.read_json(name) for name in names]
+        return [_parsed(content) for content in self.read_all(names)]
 
     def write_json(self, name: str, content: Any) -> None:
         self.write(name, json.dumps(content, indent=1).encode())
+
+
+def _parsed(content: bytes | None) -> Any:
+    try:
+        return None if content is None else json.loads(content)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,11 @@ trainables/checkpoint.py.
 
 from __future__ import annotations
 
+import json
 import secrets
+import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -21,10 +24,12 @@ from pathlib import Path
 from orchestrator.errors import SetupError
 from orchestrator.object_storage import object_storage
 from orchestrator.storage import LocalStorage, Storage
-from trainables.failures import StorageError, SupersededError
+from trainables.failures import SettingError, StorageError, SupersededError
+from trainables.metrics import DamagedRecordError
 from trainables.records import RESULT
+from trainables.result_record import decode_result, sha256
 
-LAYOUT = 1
+LAYOUT, LAYOUT_FILE = 1, "storage.json"
 LATE_S = 5.0  # that a writing may take before somebody else may have begun meanwhile
 
 
@@ -37,18 +42,48 @@ def open_storage(uri: str, create: bool = False) -> Storage:
     """
     try:
         storage = _storage_at(uri)
-        layout = storage.read_json("storage.json")
-        if layout is None:
-            storage.check()
-        if layout is not None and layout["layout"] > LAYOUT:
-            raise SetupError(
-                f"storage {storage.root} has layout {layout['layout']}, this version knows {LAYOUT}; update drive-sweep"
-            )
-        if create and layout is None:
-            storage.write_json("storage.json", {"layout": LAYOUT})
+        _check_layout(storage, create)
     except StorageError as error:
         raise SetupError(str(error)) from error
     return storage
+
+
+def _check_layout(storage: Storage, create: bool) -> None:
+    """Writes storage.json where it is missing and `create` is set, or where it is damaged: its content is known.
+
+    Raises:
+        SetupError: the storage has the layout of a newer version.
+        StorageError: the storage cannot be used.
+    """
+    content = storage.read(LAYOUT_FILE)
+    if content is None:
+        storage.check()
+    elif (layout := _layout_in(content)) is not None:
+        if layout > LAYOUT:
+            raise SetupError(f"storage {storage.root} has layout {layout}, this version knows {LAYOUT}; update drive-sweep")
+        return
+    else:
+        print(f"storage {storage.root}: {LAYOUT_FILE} is damaged; it is written anew", file=sys.stderr)
+    if create or content is not None:
+        with suppress(*(() if create else (StorageError,))):  # who only reads may do so from a storage that is read-only
+            storage.write_json(LAYOUT_FILE, {"layout": LAYOUT, "sha256": _layout_sha256(LAYOUT)})
+
+
+def _layout_in(content: bytes) -> int | None:
+    """The layout that the file names; None if it is damaged. Without a digest only layout 1 was ever written."""
+    try:
+        record = json.loads(content)
+    except ValueError:
+        return None
+    layout = record.get("layout") if isinstance(record, dict) else None
+    if not isinstance(layout, int) or isinstance(layout, bool):
+        return None
+    whole = record.get("sha256") == _layout_sha256(layout) if "sha256" in record else record == {"layout": 1}
+    return layout if whole else None
+
+
+def _layout_sha256(layout: int) -> str:
+    return sha256(f"layout {layout}".encode())
 
 
 def _storage_at(uri: str) -> Storage:
@@ -197,8 +232,12 @@ class StageFolders:
 
     def layer_counts(self, key: str) -> dict[str, int] | None:
         """Kept weights by layer of a finished trial; None if there is no such trial."""
-        result = self.storage.read_json(trial_file(key, RESULT))
-        return None if result is None else {layer["name"]: layer["kept"] for layer in result["layers"]}
+        content = self.storage.read(trial_file(key, RESULT))
+        try:
+            layers = None if content is None else decode_result(content, key)["layers"]
+        except DamagedRecordError as error:
+            raise SettingError(f"random.layers: {RESULT} of trial {key} {error}; run that trial's sweep again") from error
+        return None if layers is None else {layer["name"]: layer["kept"] for layer in layers}
 
     def stop_requested(self) -> bool:
         """Whether the whole sweep was asked to stop."""

@@ -10,13 +10,14 @@ import gc
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from orchestrator.choices import Choices
+from orchestrator.data_process import PreflightBeside, preflight_artifacts
 from orchestrator.driver import Driver, initial_state, make_queue
 from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.last_resort import end_in_time
@@ -31,9 +32,11 @@ from orchestrator.state import StateWriter, SweepFolder
 from orchestrator.storage import Storage, try_for
 from orchestrator.store import StageFolders, set_aside
 from orchestrator.tracking_process import TrackingProcess
+from orchestrator.trial_results import damaged_metrics
 from trainables.node_data import PlannedData
 
 FLUSH_S = 120.0
+PREFLIGHT_S = 30.0  # for the look at the data that is made beside the sweep; short sweeps may end before it
 CLEAR_S = 5.0
 REPORTS_PER_S = 200  # of all stages' progress together; Tune takes half a millisecond for each
 METRICS_S = 5.0  # between two writes of a trial's points; on an object store they come with the checkpoints
@@ -64,12 +67,16 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
     """
     folder = SweepFolder(storage, plan.spec.name)
     with folder.held():
-        for key in options.again:
+        finished = {trial.key: trial.result for trial in plan.trials if trial.result is not None}
+        damage = {**plan.damage, **damaged_metrics(storage, finished)}
+        again = options.again | damage.keys()
+        for key in again:
             set_aside(storage, key)
-        return _run_held(folder, plan.without_results(options.again), spec_text, options)
+        notes = [f"{problem}; the trial is computed anew, its old files are in trials/.aside" for problem in damage.values()]
+        return _run_held(folder, plan.without_results(again), spec_text, options, notes)
 
 
-def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptions) -> int:
+def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptions, notes: Sequence[str]) -> int:
     """The sweep's life from its first file to its last line; no other driver works on it meanwhile."""
     queue = make_queue(plan, folder.storage, options.chosen)
     state = initial_state(plan, folder.read_state(), queue)
@@ -85,13 +92,19 @@ def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptio
             )
             queue.on_change = driver.on_change
             _note_signals(driver)
+            for note in notes:
+                driver.tell(note)
             tracking.reconcile(item_states(plan, state, driver.items))
             folder.log(f"run: {summary_line(state)}")
             for line in plan.split_lines(only_uneven=True):
                 screen.say(line)
             try:
                 if queue.trials:
+                    preflight = PreflightBeside(plan, folder.storage, screen.say)
                     _run_on_ray(driver, plan, options)
+                    preflight.wait(PREFLIGHT_S)
+                    for line in preflight.lines:
+                        folder.log(line)
             finally:
                 driver.interrupt_running()
                 close_tracking(driver, plan)
@@ -250,7 +263,7 @@ def close_tracking(driver: Driver, plan: Plan) -> None:
     status = sweep_status(driver.state)
     # A request that came when the last trial had finished stopped nothing.
     stopped = status != "FINISHED" and (signalled is not None or driver.stop_deadline is not None)
-    artifacts = {} if stopped else _report(driver)
+    artifacts = {} if stopped else _report(driver) | preflight_artifacts(plan, driver.folder.storage)
     driver.tracking.close_sweep("KILLED" if stopped else status, artifacts)
     patience_s = HURRIED_FLUSH_S if stopped else FLUSH_S
     if not driver.tracking.flush(patience_s, give_up=lambda: driver.signal != signalled):

@@ -12,9 +12,9 @@ import pytest
 from orchestrator.plan import make_plan
 from orchestrator.spec import load_spec
 from orchestrator.state import SweepFolder, SweepState, TrialStatus
-from orchestrator.store import open_storage, trial_file
+from orchestrator.store import open_storage
 from tests.sweeps import drive_sweep, tiny_sweep
-from trainables.records import RESULT
+from tests.trials import write_result
 
 HEAVY = ("torch", "ray", "mlflow", "pyarrow", "sklearn", "matplotlib", "pandas")
 
@@ -149,7 +149,7 @@ def test_a_failing_trial_ends_with_1_and_its_reason(tmp_path: Path) -> None:
 def test_results_are_not_set_aside_while_another_driver_runs_the_sweep(tmp_path: Path) -> None:
     file, storage = tiny_sweep(tmp_path), open_storage(str(tmp_path / "runs"), create=True)
     for trial in make_plan(load_spec(str(file)), storage).trials:
-        storage.write_json(trial_file(trial.key, RESULT), {"revision": "earlier"})
+        write_result(storage, trial.key, {"revision": "earlier"})
     before = {path: path.read_bytes() for path in (tmp_path / "runs" / "trials").rglob("*") if path.is_file()}
     assert len(before) == 7
     with SweepFolder(storage, "tiny").held():

@@ -512,7 +512,10 @@ def test_a_streamed_file_that_cannot_be_decoded_is_named_in_one_line(tmp_path: P
     root = imagenet(tmp_path)
     (root / "val" / WNIDS[1] / "broken.JPEG").write_bytes(b"not a jpeg")
     data = streamed(root, threads)
-    with pytest.raises(DataError, match=r"^cannot decode '.*broken\.JPEG': cannot identify image file .*$"):
+    with pytest.raises(
+        DataError,
+        match=r"^cannot decode '.*broken\.JPEG': it must begin like an image, got b'not a jpeg'; replace or remove it$",
+    ):
         list(evaluation_batches(data.test, data.normalization))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from orchestrator.storage import Storage
 from orchestrator.store import TrialFolder, newest_attempt, open_storage, set_aside, trial_file
 from orchestrator.sweep import RunOptions, run_sweep
 from tests.sweeps import tiny_sweep
+from tests.trials import write_result
 from trainables.failures import SupersededError
 from trainables.records import RESULT
 
@@ -112,11 +114,11 @@ def test_trials_begin_anew_only_under_the_lock_of_their_driver(
     spec = load_spec(str(tiny_sweep(tmp_path)))
     first, second, *_ = (trial.key for trial in make_plan(spec, storage).trials)
     for key in (first, second):
-        storage.write_json(trial_file(key, RESULT), {"revision": "earlier"})
+        write_result(storage, key, {"revision": "earlier"})
     plan, again = make_plan(spec, storage), RunOptions(again=frozenset([first]))
     held: list[Plan] = []
 
-    def run_held(folder: SweepFolder, given: Plan, spec_text: str, options: RunOptions) -> int:
+    def run_held(folder: SweepFolder, given: Plan, spec_text: str, options: RunOptions, notes: Sequence[str]) -> int:
         with pytest.raises(SetupError, match="being run by another process"), folder.held():
             pass
         assert not storage.exists(trial_file(first, RESULT))
@@ -129,7 +131,8 @@ def test_trials_begin_anew_only_under_the_lock_of_their_driver(
         run_sweep(plan, "", storage, again)
     assert storage.exists(trial_file(first, RESULT))
     run_sweep(plan, "", storage, again)
-    assert [trial.result for trial in held[0].trials if trial.key in (first, second)] == [None, {"revision": "earlier"}]
+    results = [trial.result for trial in held[0].trials if trial.key in (first, second)]
+    assert [result and result["revision"] for result in results] == [None, "earlier"]
     assert [path.name for path in Path(storage.root, "trials/.aside").iterdir()] == [f"{first}-0"]
 
 

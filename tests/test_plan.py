@@ -16,10 +16,10 @@ from orchestrator.plan import make_plan
 from orchestrator.plan_view import plan_facts
 from orchestrator.spec import load_spec
 from orchestrator.storage import LocalStorage, Storage
-from orchestrator.store import open_storage, trial_file
+from orchestrator.store import open_storage
 from tests.sweeps import tiny_sweep
+from tests.trials import write_result
 from trainables import keys
-from trainables.records import RESULT
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def record_result(storage: Storage, key: str, **fields: Any) -> None:
         "model_sha256": "0" * 64,
         "model_bytes": 1000,
     } | fields
-    storage.write_json(trial_file(key, RESULT), result)
+    write_result(storage, key, result)
 
 
 def facts(file: Path | str, storage: Storage, *options: str, hash_data: bool = False) -> dict[str, Any]:

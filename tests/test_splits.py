@@ -23,7 +23,7 @@ from tests.test_datasets_large import streamed, write_image
 from tests.trials import tiny_config
 from trainables import keys
 from trainables.config import DatasetConfig
-from trainables.data import _chosen, class_balanced_batches, class_counts, load_data
+from trainables.data import class_balanced_batches, class_counts, load_data, split_indices
 from trainables.data_facts import DIGITS_FACTS, DataFacts
 from trainables.datasets import DIGITS_DIGEST, Source
 from trainables.failures import DataError
@@ -68,7 +68,7 @@ def labels_of(counts: tuple[int, ...], seed: int = 0) -> Tensor:
 
 def whole_splits(config: DatasetConfig, counts: tuple[int, ...], seed: int = 0) -> tuple[Tensor, list[Tensor]]:
     labels = labels_of(counts, seed)
-    return labels, list(_chosen(config, labels, labels))
+    return labels, list(split_indices(config, labels, labels))
 
 
 @given(

@@ -93,6 +93,16 @@ def test_every_trial_finishes_and_warm_ups_are_trained_once(undisturbed: Finishe
     assert warmup.info.status == "FINISHED"
 
 
+def test_the_sweeps_run_shows_what_was_seen_in_its_data(undisturbed: Finished) -> None:
+    from mlflow import MlflowClient
+
+    (run,) = by_role(undisturbed.storage)["sweep"]
+    client = MlflowClient(f"sqlite:///{undisturbed.storage}/mlflow.db")
+    assert {"data.json", "data.png", "report.html"} <= {one.path for one in client.list_artifacts(run.info.run_id)}
+    log = (undisturbed.storage / "sweeps" / "tiny" / "sweep.log").read_text()
+    assert "data: the preflight could not be made" not in log
+
+
 def test_a_finished_sweep_runs_again_without_training_ray_or_mlflow(undisturbed: Finished) -> None:
     before = {path: path.stat().st_mtime_ns for path in undisturbed.storage.rglob("*") if path.is_file()}
     answer = drive_sweep("run", undisturbed.file, "--storage", undisturbed.storage)

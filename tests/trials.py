@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from orchestrator.storage import LocalStorage, Storage
-from orchestrator.store import TrialFolder, WarmupFolder
+from orchestrator.store import TrialFolder, WarmupFolder, trial_file
 from trainables.config import DatasetConfig, TrainingConfig, TrialConfig
 from trainables.context import TrialContext
 from trainables.data import Data
@@ -18,6 +18,8 @@ from trainables.datasets import DIGITS_DIGEST, Source
 from trainables.keys import trial_key, warmup_key
 from trainables.node_data import PlannedData
 from trainables.phases import run_trial
+from trainables.records import METRICS, MODEL, RESULT
+from trainables.result_record import encode_result
 from trainables.runtime import Runtime
 from trainables.stage import Folders, Settings
 from trainables.tensors import Normalization
@@ -101,6 +103,12 @@ def run(config: TrialConfig, storage: Storage, attempt: int = 1, **settings: Any
     """One attempt at a trial, begun and run as a worker does it: the content of its result."""
     trial_folder(config, storage, attempt).begin()
     return run_trial(config, trial_context(config, storage, attempt, **settings))
+
+
+def write_result(storage: Storage, key: str, result: dict[str, Any]) -> None:
+    """Writes a result.json that goes with the files in the trial's folder."""
+    metrics, model = (storage.read(trial_file(key, name)) or b"" for name in (METRICS, MODEL))
+    storage.write(trial_file(key, RESULT), encode_result(key, result, metrics, model)[1])
 
 
 def metric_lines(config: TrialConfig, storage: Storage) -> list[dict[str, Any]]:

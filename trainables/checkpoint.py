@@ -27,6 +27,7 @@ from trainables.training import make_optimizer, momentum_of
 class TrialFiles(Protocol):
     """One trial's folder, as one attempt at the trial sees it."""
 
+    key: str
     attempt: int
 
     def read(self, name: str) -> bytes | None:

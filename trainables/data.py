@@ -106,7 +106,7 @@ def load_data(config: DatasetConfig, source: datasets.Source, device: str, threa
     if source.name in datasets.STREAMED:
         return _streamed(config, source, device, decoding_workers(device, threads))
     images = datasets.load(source)
-    kept, held_out, test = _chosen(config, images.train_labels, images.test_labels)
+    kept, held_out, test = split_indices(config, images.train_labels, images.test_labels)
 
     def split(images_NCHW: Tensor, labels_N: Tensor, index: Tensor) -> Split:
         return Split(images=images_NCHW[index].to(device), labels=labels_N[index].to(device))
@@ -125,7 +125,7 @@ def _streamed(config: DatasetConfig, source: datasets.Source, device: str, worke
     listing, side = datasets.listing(source), config.side
     assert side is not None, "IMAGE_SIDE has a side for every streamed data set"
     train_labels, test_labels = torch.tensor(listing.train_labels), torch.tensor(listing.test_labels)
-    kept, held_out, test = _chosen(config, train_labels, test_labels)
+    kept, held_out, test = split_indices(config, train_labels, test_labels)
     nothing = torch.empty((0, 3, side, side), dtype=torch.uint8, device=device)
 
     def split(stream: Stream, labels_N: Tensor, index: Tensor) -> Split:
@@ -142,7 +142,7 @@ def _streamed(config: DatasetConfig, source: datasets.Source, device: str, worke
     )
 
 
-def _chosen(config: DatasetConfig, train_labels: Tensor, test_labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def split_indices(config: DatasetConfig, train_labels: Tensor, test_labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Indices of the images to train on, of the held-out ones among the training images, and of the test images."""
     counts = split_counts(config, class_counts(train_labels), class_counts(test_labels))
     train, test = torch.arange(len(train_labels)), torch.arange(len(test_labels))

@@ -75,7 +75,7 @@ def image_header(path: str | Path) -> ImageHeader:
     """
     pillow = _pillow()
     try:
-        with pillow.open(path) as file:
+        with open(path, "rb") as data, pillow.open(data) as file:  # PIL does not close what it cannot identify
             _check(file)
             return ImageHeader(
                 format=str(file.format),
@@ -98,7 +98,7 @@ def rgb_image(path: str | Path) -> Image:
     """
     pillow = _pillow()
     try:
-        with pillow.open(path) as file:
+        with open(path, "rb") as data, pillow.open(data) as file:
             _check(file)
             if (file.format, file.mode) in SIXTEEN_BITS:
                 import numpy as np
@@ -139,19 +139,27 @@ def _check(file: Image) -> None:
     if file.format in OTHER_PROGRAMS:
         raise ValueError(f"must be of pixels, got {file.format}; save it as PNG")
     if not 0 < file.width * file.height <= MAX_PIXELS:
-        raise ValueError(f"must have 1 to {MAX_PIXELS:,} pixels, got {file.width} x {file.height}; scale it down")
+        raise ValueError(_size_refusal(file.width * file.height))
     if file.mode not in EIGHT_BITS and (file.format, file.mode) not in SIXTEEN_BITS:
         raise ValueError(
             f"must have values of a known range, got {file.format} of mode {file.mode!r}; save it as PNG with 8 or 16 bits"
         )
 
 
+def _size_refusal(pixels: int) -> str:
+    return f"must have 1 to {MAX_PIXELS:,} pixels, got {pixels:,}; scale it down"
+
+
 def _undecodable(path: str | Path, error: Exception) -> DataError:
     """PIL's readers raise anything for a damaged file: SyntaxError, struct.error, IndexError, zlib.error, MemoryError..."""
-    reason = str(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
-    if type(error).__name__ == "DecompressionBombError":
-        reason = f"must have 1 to {MAX_PIXELS:,} pixels, got more; scale it down"
-    return DataError(f"cannot decode {str(path)!r}: {reason or type(error).__name__}")
+    kind = type(error).__name__
+    reason = str(error) if isinstance(error, OSError | ValueError) else f"{kind}: {error}"
+    if kind == "UnidentifiedImageError":
+        with open(path, "rb") as file:
+            reason = f"it must begin like an image, got {file.read(24)!r}; replace or remove it"
+    elif kind == "DecompressionBombError" and (pixels := re.search(r"\d+", str(error))):
+        reason = _size_refusal(int(pixels[0]))
+    return DataError(f"cannot decode {str(path)!r}: {reason or kind}")
 
 
 def square(path: Path, size: int) -> NDArray[Any]:

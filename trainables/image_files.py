@@ -7,7 +7,6 @@ since an image that is left out would be missing from its class. Read by: listin
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,13 +146,11 @@ class ImageFolders:
                 self._left_out["other_format" if suffixed.endswith(OTHER_IMAGES) else "other_file"].append(name)
         return sorted(names)
 
-    def _visible(self, folder: str) -> Iterator[os.DirEntry[str]]:
+    def _visible(self, folder: str) -> list[os.DirEntry[str]]:
         with os.scandir(self.root / folder) as entries:
-            for entry in entries:
-                if is_hidden(entry.name):
-                    self._left_out["hidden"].append(f"{folder}/{entry.name}")
-                else:
-                    yield entry
+            there = list(entries)
+        self._left_out["hidden"] += [f"{folder}/{entry.name}" for entry in there if is_hidden(entry.name)]
+        return [entry for entry in there if not is_hidden(entry.name)]
 
     def _place(self, name: str) -> str:
         return f"dataset.root: {str(self.root / name)!r}"

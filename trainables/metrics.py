@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 
+class DamagedRecordError(Exception):
+    """A file of a trial's record is not what was written; nothing in it counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """One value of one metric; `time_ms` is Unix time in milliseconds."""
@@ -58,7 +62,18 @@ class MetricLog:
 
 
 def points_from_lines(content: bytes) -> list[Point]:
-    return [points_from_json(json.loads(line)) for line in content.splitlines()]
+    """The points of a metrics.jsonl.
+
+    Raises:
+        DamagedRecordError: a line is none.
+    """
+    points = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            points.append(points_from_json(json.loads(line)))
+        except (ValueError, KeyError, TypeError):
+            raise DamagedRecordError(f"has no metric point in line {number}") from None
+    return points
 
 
 def points_from_json(point: dict[str, Any]) -> Point:

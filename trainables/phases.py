@@ -8,7 +8,7 @@ orchestrator/foreground.py.
 
 from __future__ import annotations
 
-import json
+import logging
 import time
 from dataclasses import replace
 from typing import Any
@@ -23,14 +23,18 @@ from trainables.losses import check_loss
 from trainables.masking import Masking, first_masks, make_masking
 from trainables.masks import apply_masks, full_masks
 from trainables.method_config import DURING_TRAINING
+from trainables.metrics import DamagedRecordError
 from trainables.models import initialized_network, network_of, prunable_weights
 from trainables.pruning import mask_points, prune_round
 from trainables.publication import Publication, publish_error
 from trainables.records import CHECKPOINT, ERROR, RESULT
+from trainables.result_record import decode_result
 from trainables.sanity import shuffled
 from trainables.schedules import learning_rate
 from trainables.training import evaluate, make_optimizer, measured, train_epoch
 from trainables.warmup import Trunk
+
+log = logging.getLogger(__name__)
 
 
 def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
@@ -40,13 +44,13 @@ def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
         TrialError: a failure with a kind; StopRequestedError leaves a checkpoint, StorageError whatever was there. Any other
             failure, of a kind that we know or not, leaves error.json with its traceback.
     """
-    finished = context.files.read(RESULT)
+    finished = _finished(context)
     if finished is not None:
         for leftover in (CHECKPOINT, ERROR):  # of an attempt that ended right after its result
             if context.files.read(leftover) is not None:
                 context.files.remove(leftover)
         _remove_private_snapshots(context)
-        return dict(json.loads(finished))
+        return finished
     try:
         result = _Trial(config, context).run()
         _remove_private_snapshots(context)
@@ -56,6 +60,16 @@ def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
     except Exception as error:
         publish_error(context.files, error)
         raise
+
+
+def _finished(context: TrialContext) -> dict[str, Any] | None:
+    """The trial's result; None if there is none, or a damaged one, which the trial writes anew."""
+    content = context.files.read(RESULT)
+    try:
+        return None if content is None else decode_result(content, context.files.key)
+    except DamagedRecordError as error:
+        log.warning("%s of trial %s %s; it is computed anew", RESULT, context.files.key, error)
+        return None
 
 
 def _remove_private_snapshots(context: TrialContext) -> None:

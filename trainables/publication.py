@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
+from contextlib import suppress
 from typing import Any
 
 from trainables.checkpoint import TrialFiles, TrialState, to_bytes
@@ -18,9 +19,10 @@ from trainables.data import Data
 from trainables.failures import StopRequestedError, kind_of
 from trainables.footprint import footprint
 from trainables.keys import NUMERICS, canonical
-from trainables.metrics import MetricLog, points_from_lines
+from trainables.metrics import DamagedRecordError, MetricLog, points_from_lines
 from trainables.outcome import costs, facts, size_metrics
 from trainables.records import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, NETWORK, RESULT
+from trainables.result_record import encode_result
 from trainables.sparse_model import ModelCard, encode
 from trainables.user_code import is_own, source_of
 
@@ -48,7 +50,8 @@ class Publication:
         """Points that others may have read stay as they are, with their times."""
         published = self.files.read(METRICS)
         if published is not None:
-            state.metrics.merge(points_from_lines(published))
+            with suppress(DamagedRecordError):  # then they are computed and written anew
+                state.metrics.merge(points_from_lines(published))
 
     def boundary(self, state: TrialState, phase_ends: bool = False) -> None:
         """Publishes what is due: points first, then the checkpoint that carries them; ends here if told to stop.
@@ -79,7 +82,8 @@ class Publication:
         both = MetricLog(state.metrics.points())
         published = self.files.read(METRICS)
         if published is not None:
-            both.merge(points_from_lines(published))
+            with suppress(DamagedRecordError):
+                both.merge(points_from_lines(published))
         return both.to_lines()
 
     def result(self, state: TrialState, data: Data) -> dict[str, Any]:
@@ -102,7 +106,8 @@ class Publication:
         self.files.publish(MODEL, model_file)
         if is_own(config.model):
             self.files.publish(NETWORK, source_of(config.model))
-        self.files.publish(METRICS, state.metrics.to_lines())
+        metrics_file = state.metrics.to_lines()
+        self.files.publish(METRICS, metrics_file)
         result = self.provenance | {
             "config": canonical(config),
             "numerics": NUMERICS,
@@ -118,7 +123,8 @@ class Publication:
             "started_ms": min([point.time_ms for point in state.metrics.points()] + [self.begun_ms]),
             "finished_ms": int(time.time() * 1000),
         }
-        self.files.publish(RESULT, json.dumps(result, indent=1, sort_keys=True).encode())
+        result, content = encode_result(self.files.key, result, metrics_file, model_file)
+        self.files.publish(RESULT, content)
         self.files.remove(CHECKPOINT)
         self.files.remove(ERROR)
         self.context.on_progress(state)

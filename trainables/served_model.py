@@ -22,10 +22,7 @@ class ServedSparseModel(PythonModel):  # type: ignore[misc]
         self.model = load_sparse_model(context.artifacts["model"])
 
     def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> np.ndarray:
-        import torch
-
-        images_NCHW = torch.from_numpy(np.array(model_input, dtype=np.float32))
-        return self.model.predict(images_NCHW).numpy()
+        return self.model.predict(model_input).numpy()
 
 
 set_model(ServedSparseModel())

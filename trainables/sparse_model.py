@@ -19,6 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from trainables.masks import Masks
+from trainables.model_input import checked_images
 from trainables.models import build_model
 from trainables.tensors import EVALUATION_BATCH, Normalization, tensors_sha256
 from trainables.user_code import carried_function, is_own
@@ -57,12 +58,18 @@ class SparseModel:
     card: ModelCard
     sha256: str
 
-    def predict(self, images_NCHW: Tensor) -> Tensor:
-        """Class scores float32 (N, classes) of float32 images in 0..1, not normalised.
+    def predict(self, images: Any) -> Tensor:
+        """Class scores float32 (N, classes) of images (N, C, H, W) in 0..1, not normalised: a tensor or array of floats.
 
         Works in the batches and the memory order of the trial's own evaluation, so on the same machine the scores of a
         trial in fp32 are the same bits.
+
+        Raises:
+            ValueError: they are not such images, for example uint8; the message says what to do.
         """
+        images_NCHW = checked_images(images, self.card.image_shape)
+        if not len(images_NCHW):
+            return torch.empty(0, self.card.num_classes)
         with torch.inference_mode():
             normalized = (self.card.normalization.apply(part) for part in images_NCHW.split(EVALUATION_BATCH))
             arranged = (part.contiguous(memory_format=torch.channels_last) for part in normalized)
@@ -127,6 +134,11 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     network.load_state_dict(dense)
     network = network.to(memory_format=torch.channels_last)
     return SparseModel(network=network.eval(), masks=masks, patterns=header.get("patterns", {}), card=card, sha256=sha256)
+
+
+def stored_sha256(file: str | Path | bytes) -> str:
+    """The model_sha256 of a file's path or content; its network is not needed. Raises as `load_sparse_model` does."""
+    return tensors_sha256(_unpacked(file)[1])
 
 
 def load_masks(file: str | Path | bytes) -> Masks:

@@ -5,7 +5,6 @@ What is left of a sweep of such stages is the cost of the sweep itself: Ray, Tun
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from typing import Any
 from trainables.keys import NUMERICS
 from trainables.metrics import MetricLog
 from trainables.records import METRICS, MODEL, RESULT
+from trainables.result_record import encode_result
 from trainables.stage import Settings, Stage
 
 SLEEP_S = "DRIVE_SWEEP_NOOP_SECONDS"  # environment of the workers, which they have from the driver
@@ -49,7 +49,8 @@ def publish(stage: Stage, settings: Settings, begun_ms: int) -> dict[str, float]
     points.record(epoch, {"test/accuracy": 0.5, "prune/sparsity": 0.9, "cost/search_seconds": 0.0, "cost/total_seconds": 0.0})
     model = Path(os.environ[MODEL_FILE]).read_bytes() if MODEL_FILE in os.environ else b"none"
     files.publish(MODEL, model)
-    files.publish(METRICS, points.to_lines())
+    metrics = points.to_lines()
+    files.publish(METRICS, metrics)
     result = settings.provenance | {
         "config": stage.config,
         "numerics": NUMERICS,
@@ -68,5 +69,5 @@ def publish(stage: Stage, settings: Settings, begun_ms: int) -> dict[str, float]
         "started_ms": begun_ms,
         "finished_ms": int(time.time() * 1000),
     }
-    files.publish(RESULT, json.dumps(result).encode())
+    files.publish(RESULT, encode_result(stage.key, result, metrics, model)[1])
     return points.last_values()

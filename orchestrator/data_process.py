@@ -1,0 +1,186 @@
+"""The data preflight of a sweep in a process of its own, since it needs PyTorch.
+
+    <storage>/data/preflight/<digest of data, split and code>.json    the report (trainables/data_preflight.py)
+    <storage>/data/preflight/<the same>.png                           the contact sheet
+
+The same files in the node's cache make it once per machine for all storages.
+
+Read by: sweep.py, projection.py, data_command.py, doctor.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from orchestrator.plan import Plan
+from orchestrator.storage import LocalStorage, Storage
+from trainables.config import DatasetConfig
+from trainables.data_facts import DataFacts
+from trainables.datasets import Source, cache_folder
+from trainables.failures import TrialError
+from trainables.findings import Finding
+from trainables.keys import canonical, from_canonical
+from trainables.user_code import OwnFiles, is_own
+
+CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from orchestrator.data_process import main; main()"
+VERSION = 1  # of report and sheet; raised when either changes for the same data
+REPORT, SHEET = "data.json", "data.png"  # artifacts of the sweep's run
+
+
+class PreflightError(Exception):
+    """The data could not be looked at; the message says why."""
+
+
+def stored_file(plan: Plan, suffix: str) -> str:
+    """Name in the storage of the report or the sheet of a plan's data, split as its first trial does."""
+    content = json.dumps([VERSION, plan.data_digest, canonical(plan.trials[0].config.dataset)], sort_keys=True)
+    return f"data/preflight/{hashlib.sha256(content.encode()).hexdigest()[:32]}.{suffix}"
+
+
+def stored_preflight(plan: Plan, storage: Storage) -> tuple[dict[str, Any], bytes] | None:
+    """Report and contact sheet that were made before; None if there are none."""
+    report, sheet = storage.read_json(stored_file(plan, "json")), storage.read(stored_file(plan, "png"))
+    return None if report is None or sheet is None else (report, sheet)
+
+
+def _store(plan: Plan, storage: Storage, report: dict[str, Any], sheet: bytes) -> None:
+    storage.write(stored_file(plan, "png"), sheet)
+    storage.write_json(stored_file(plan, "json"), report)
+
+
+def data_preflight(plan: Plan, storage: Storage, hurry: bool = True) -> tuple[dict[str, Any], bytes]:
+    """Report and contact sheet of the data of a plan, from the storage or the node's cache if they were made before.
+
+    Args:
+        hurry: without it the process gives way to all others.
+
+    Raises:
+        PreflightError: the data cannot be read.
+    """
+    if known := stored_preflight(plan, storage):
+        return known
+    cache = LocalStorage(str(cache_folder()))
+    made = stored_preflight(plan, cache)
+    if made is None:
+        made = _made(plan, hurry)
+        _store(plan, cache, *made)
+    _store(plan, storage, *made)
+    return made
+
+
+def _made(plan: Plan, hurry: bool) -> tuple[dict[str, Any], bytes]:
+    begun = time.monotonic()
+    source, dataset = plan.spec.source(), plan.trials[0].config.dataset
+    assert plan.data_facts is not None, "a plan of data that were hashed"
+    question = {
+        "source": asdict(source),
+        "dataset": canonical(dataset),
+        "facts": plan.data_facts.to_json(),
+        "own": plan.own.digests.get(source.name),
+        "nice": not hurry,
+    }
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", CHILD, str(Path(__file__).absolute().parent.parent)],
+        input=json.dumps(question),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ,
+    )
+    if done.returncode:
+        last = (done.stderr.strip() or f"its process ended with {done.returncode}").splitlines()[-1]
+        raise PreflightError(last)
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        raise PreflightError(answer["error"])
+    return answer["report"] | {"seconds": round(time.monotonic() - begun, 2)}, base64.b64decode(answer["sheet"])
+
+
+def findings_of(report: dict[str, Any]) -> list[Finding]:
+    return [Finding(**finding | {"places": tuple(finding["places"])}) for finding in report["findings"]]
+
+
+class PreflightBeside:
+    """The data preflight beside a sweep that begins: Ray's start does not wait for it; its warnings are told as they come."""
+
+    def __init__(self, plan: Plan, storage: Storage, say: Callable[[str], None]) -> None:
+        self.lines: list[str] = []  # for the sweep's log
+        self._plan, self._storage, self._say = plan, storage, say
+        self._thread = Thread(target=self._work, name="data preflight", daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> None:
+        self._thread.join(seconds)
+
+    def _work(self) -> None:
+        if self._plan.data_digest is None or self._plan.data_facts is None:
+            return
+        try:
+            report, _ = data_preflight(self._plan, self._storage, hurry=False)
+        except PreflightError:
+            return  # trials meet the same, and their records tell it
+        except Exception as error:  # whatever it is, a sweep does not end by it
+            self._tell(f"data: the preflight could not be made: {error}")
+            return
+        for finding in findings_of(report):
+            if finding.severity != "info":
+                self._tell(f"data: {finding}")
+
+    def _tell(self, line: str) -> None:
+        self.lines.append(line)
+        self._say(line)
+
+
+def preflight_artifacts(plan: Plan, storage: Storage) -> dict[str, bytes]:
+    """What the sweep's run in MLflow shows of its data; nothing where it was not looked at."""
+    try:
+        known = stored_preflight(plan, storage) if plan.data_digest else None
+    except Exception:  # a picture does not decide how a sweep ends
+        return {}
+    return {} if known is None else {REPORT: json.dumps(known[0], indent=1).encode(), SHEET: known[1]}
+
+
+def main() -> None:
+    """The child: a question on standard input, the answer on standard output; what else prints goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    question = json.load(sys.stdin)
+    if question["nice"]:
+        os.nice(10)
+    try:
+        answer = _answer(question)
+    except (TrialError, OSError) as error:
+        answer = {"error": str(error)}
+    json.dump(answer, answers)
+    answers.flush()
+
+
+def _answer(question: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    from trainables.config import TrialConfig
+    from trainables.contact_sheet import contact_sheet
+    from trainables.data import load_data
+    from trainables.data_preflight import class_names, data_report
+
+    torch.set_num_threads(1)
+    source, dataset = Source(**question["source"]), from_canonical(DatasetConfig, question["dataset"])
+    if is_own(source.name):
+        own = OwnFiles(modules_path=source.modules_path, digests={source.name: question["own"]})
+        own.activate(TrialConfig(dataset=dataset, model="convnet"))
+    facts = DataFacts.from_json(question["facts"])
+    data = load_data(dataset, source, "cpu")
+    report = data_report(dataset, source, facts, data)
+    sheet = contact_sheet(data, class_names(source, facts))
+    return {"report": report, "sheet": base64.b64encode(sheet).decode()}

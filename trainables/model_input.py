@@ -1,0 +1,72 @@
+"""What a saved model may be given: images as it was trained on, or a refusal that says what is wrong with them.
+
+Travels with every model. Read by: sparse_model.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ROUNDING = 1e-3  # values may be so far outside 0..1, as half precision and resizing leave them
+
+
+def checked_images(images: Any, image_shape: tuple[int, int, int]) -> Tensor:
+    """Float32 images (N, C, H, W) on the CPU, of a tensor, an array or nested lists of floats in any memory order.
+
+    Raises:
+        ValueError: they are no floats in 0..1, not finite, or of another shape than the network's images.
+    """
+    values = _tensor(images)
+    expected = ("N", *image_shape)
+    if values.dim() != 4 or tuple(values.shape[1:]) != image_shape:
+        raise _refused(f"have the shape {_text(expected)}", f"shape {_text(values.shape)}", _shape_hint(values, image_shape))
+    if not values.is_floating_point():
+        way = "divide by 255" if values.dtype == torch.uint8 else "give floats, 0..255 divided by 255"
+        raise _refused("be floats in 0..1", str(values.dtype).removeprefix("torch."), way)
+    if values.numel():
+        low, high = values.amin().item(), values.amax().item()  # NaN goes through both
+        if not bool(values.isfinite().all()):
+            raise _refused("be finite", "NaN or infinity", "look for it with torch.isfinite")
+        if low < -ROUNDING or high > 1 + ROUNDING:
+            way = "give them as they were before normalisation, the model normalises" if low < 0 else "divide by 255"
+            raise _refused("be floats in 0..1", f"values from {low:.4g} to {high:.4g}", way)
+    return values.float()
+
+
+def _tensor(images: Any) -> Tensor:
+    """The values as they are, on the CPU."""
+    if isinstance(images, Tensor):
+        return images.detach().cpu()
+    if isinstance(images, list | tuple) and any(isinstance(one, Tensor) for one in images):
+        images = [one.detach().cpu().numpy() if isinstance(one, Tensor) else one for one in images]
+    try:
+        array = np.asarray(images)
+        if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # PyTorch does little with these
+            array = array.astype(np.int64)
+        return torch.from_numpy(np.array(array, order="C", dtype=array.dtype.newbyteorder("=")))
+    except (TypeError, ValueError) as error:
+        way = "give a numpy array or a tensor"
+        raise _refused("be numbers of one shape", f"{type(images).__name__} ({error})", way) from error
+
+
+def _shape_hint(values: Tensor, image_shape: tuple[int, int, int]) -> str:
+    channels, height, width = image_shape
+    if tuple(values.shape) == image_shape:
+        return "add the dimension of the batch, images[None]"
+    if tuple(values.shape[-3:]) == (height, width, channels):
+        return "put channels first, numpy.moveaxis(images, -1, -3)"
+    if values.dim() == 3 and channels == 1 and tuple(values.shape[1:]) == (height, width):
+        return "add the dimension of the channel, images[:, None]"
+    return "scale and crop them as for the training"
+
+
+def _refused(rule: str, got: str, way: str) -> ValueError:
+    return ValueError(f"images must {rule}, got {got}; {way}")
+
+
+def _text(shape: Any) -> str:
+    return f"({', '.join(str(size) for size in shape)})"
