@@ -70,6 +70,8 @@ def machine_checks(name: str, facts: NodeFacts, ours: NodeFacts, gpus_counted: i
     if facts.processors:
         size = f"{facts.processors} processors, {facts.memory_bytes / 2**30:.1f} GiB of memory"
         yield Check(check="machine", ok=True, message=f"{name}: {size}" + (f" ({facts.limits})" if facts.limits else ""))
+    if facts.cache_problem:
+        yield told("cache", name, facts.cache_problem, "")
     for folder, free in facts.free_bytes.items():
         yield enough_space("disk", f"{name}: {folder}", free)
     if facts.gpu_problem:

@@ -10,9 +10,10 @@ import errno
 import sys
 from collections.abc import Callable, Sequence
 
+from orchestrator.command_line import invoked
 from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError
 from orchestrator.output import STDOUT, answers_alone
-from orchestrator.process_setup import prepare_process
+from orchestrator.process_setup import prepare_process, refuse_deleted_folder
 from orchestrator.ray_cluster import is_api
 from orchestrator.uris import refuse
 from trainables.failures import StorageError
@@ -29,8 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prepare_process()
     options = _parser().parse_args(arguments)
     try:
+        refuse_deleted_folder()
         for option in ("storage", "tracking_uri"):  # before one is sent anywhere or written into a file
             refuse(f"--{option.replace('_', '-')}", getattr(options, option, None) or "", storage=option == "storage")
+        invoked(options)
         with answers_alone(getattr(options, "json", False) or options.command == "schema"):
             code = int(_function(options)(options))
         sys.stdout.flush()

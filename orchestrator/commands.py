@@ -16,6 +16,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.command_line import DEFAULT_STORAGE, command, works_on
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
 from orchestrator.output import answer, reader_gone
 from orchestrator.state import SweepFolder, SweepState, driver_alive, open_sweep, refuse_unknown_trial
@@ -26,7 +27,6 @@ from trainables.records import ERROR
 if TYPE_CHECKING:
     from orchestrator.spec import SweepSpec
 
-DEFAULT_STORAGE = "./runs"
 LOG_POLL_S, STORE_POLL_S = 0.5, 3.0  # of `logs --follow`, on a folder and on an object store
 LOG_HEAD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 
@@ -38,7 +38,7 @@ def init(options: Namespace) -> int:
     from orchestrator.spec import ready_sweep, template
 
     path.write_text(ready_sweep(options.ready) if options.ready else template())
-    say(f"wrote {path}; `drive-sweep plan {path}` shows what it would run")
+    say(f"wrote {path}; `{command('plan', str(path))}` shows what it would run")
     return EXIT_DONE
 
 
@@ -149,7 +149,7 @@ def compare(options: Namespace) -> int:
     state = folder.read_state() or SweepState(sweep=options.name)
     state, _, damage = recorded_state(folder.storage, state)
     for problem in damage.values():
-        say(f"left out: {problem}; `drive-sweep resume {folder.name}` computes the trial anew")
+        say(f"left out: {problem}; `{command('resume', folder.name)}` computes the trial anew")
     made = compare_methods(state, options.method or REFERENCE)
     if options.masks:
         from orchestrator import mask_likeness
@@ -184,7 +184,7 @@ def ui(options: Namespace) -> int:
         if trial.mlflow_run_id and trial.config["method"] != "dense":  # it has no iterations to be drawn over
             runs.setdefault(trial.config["sparsity"], []).append(trial.mlflow_run_id)
     if state is None or not runs or not state.experiment_id:
-        raise UserError(f"MLflow has no runs of sweep {folder.name!r} yet; `drive-sweep sync {folder.name}` sends them")
+        raise UserError(f"MLflow has no runs of sweep {folder.name!r} yet; `{command('sync', folder.name)}` sends them")
     target = tracking_target(spec_of(folder), storage)
     with serve(target, options.port) as base:
         print(f"trials, best first:  {runs_url(base, state.experiment_id, folder.name)}")
@@ -208,7 +208,9 @@ def spec_from(options: Namespace) -> SweepSpec:
     overrides += [f"name={json.dumps(options.name)}"] if options.name else []
     overrides += [f"storage={json.dumps(options.storage)}"] if options.storage else []
     overrides += [f"tracking.uri={json.dumps(options.tracking_uri)}"] if options.tracking_uri else []
-    return load_spec(options.file, overrides)
+    spec = load_spec(options.file, overrides)
+    works_on(spec.name, spec.storage)
+    return spec
 
 
 def spec_of(folder: SweepFolder) -> SweepSpec:

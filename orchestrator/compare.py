@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.cells import Cell, by_cell, chosen
+from orchestrator.command_line import command
 from orchestrator.errors import UserError
 from orchestrator.results import Setting, baseline_of, settings_of
 from orchestrator.state import SweepState, TrialStatus
@@ -263,7 +264,7 @@ def _refuse_incomparable(sweep: str, reference: str, methods: list[str], setting
             f"add {reference} to the methods of the sweep file and run it again"
         )
     if not any(one.config.method == reference for one in settings):
-        raise UserError(f"no trial of {reference} in sweep {sweep!r} has finished; `drive-sweep status {sweep}` tells more")
+        raise UserError(f"no trial of {reference} in sweep {sweep!r} has finished; `{command('status', sweep)}` tells more")
 
 
 def _pair_facts(pair: Pair) -> dict[str, Any]:

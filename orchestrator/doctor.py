@@ -18,7 +18,7 @@ from orchestrator.node_checks import SharedFolder
 from orchestrator.node_facts import facts_here
 from orchestrator.plan import Plan, make_plan
 from orchestrator.projection import given_target, storage_target, tracking_target
-from orchestrator.ray_cluster import is_own
+from orchestrator.ray_cluster import is_own, ray_folder
 from orchestrator.spec import SweepSpec, spec_from_resolved
 from orchestrator.spec_fields import Tracking
 from orchestrator.state import SweepFolder, driver_alive
@@ -51,6 +51,7 @@ def examine(spec: SweepSpec | None, storage_uri: str, tracking_uri: str | None, 
         if plan is not None:
             yield attempted("images", partial(_images, plan, storage))
     if is_own(address):
+        yield attempted("ray", lambda: "; ".join(part for part in (f"Ray works in {ray_folder()[0]}", ray_folder()[1]) if part))
         yield from machine_checks("this machine", facts_here(ask_gpus=True), facts_here(ask_gpus=False), gpus_counted=0)
     else:
         from orchestrator.cluster_checks import cluster_checks

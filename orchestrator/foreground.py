@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.choices import answers_on, choices_of, read_choices
+from orchestrator.command_line import DEFAULT_STORAGE
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, UserError
 from orchestrator.output import answer
 from orchestrator.plan import Plan, PlannedTrial, make_plan
@@ -52,7 +53,7 @@ def run_one(options: Namespace, load: Callable[[Namespace], SweepSpec]) -> int:
 
 
 def _by_key(options: Namespace) -> tuple[Plan, Storage, PlannedTrial]:
-    storage = open_storage(options.storage or "./runs")
+    storage = open_storage(options.storage or DEFAULT_STORAGE)
     for name in storage.names("sweeps"):
         folder = SweepFolder(storage, name)
         record = storage.read_json(folder.file("trials.json"))

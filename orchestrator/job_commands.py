@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from orchestrator.command_line import ASKED_AT, command
 from orchestrator.commands import say, spec_from
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
 from orchestrator.job_package import own_files, package, refuse_missing, shipped_settings
@@ -127,7 +128,7 @@ def stop(options: Namespace) -> int:
         say(f"asked job {job.id} to stop; waiting for it to leave checkpoints")
         ended = jobs.stop(job.id)
         say(f"job {job.id} {ended.state} (exit code {ended.exit_code})")
-    say(f"to continue: drive-sweep resume {last.sweep} --address {jobs.address}")
+    say(f"to continue: {command('resume', last.sweep, address=jobs.address)}")
     return EXIT_DONE
 
 
@@ -154,7 +155,7 @@ def list_jobs(options: Namespace) -> int:
 def run(options: Namespace) -> NoReturn:
     raise UserError(
         f"--address: must be HOST:PORT of a cluster that the sweep's driver joins from here, got {options.address!r}; "
-        f"`drive-sweep submit {options.file} --address {options.address}` runs the driver there"
+        f"`{command('submit')}` runs the driver there"
     )
 
 
@@ -189,18 +190,19 @@ def _begin(
         if job.active:
             raise SetupError(
                 f"sweep {sweep!r} is being run by job {job.id}; "
-                f"to watch it: drive-sweep logs {sweep} --address {jobs.address} -f; `drive-sweep stop` ends it"
+                f"`{command('logs', sweep, '-f', address=jobs.address)}` shows it, "
+                f"`{command('stop', sweep, address=jobs.address)}` ends it"
             )
     id_ = f"{sweep}-{secrets.token_hex(3)}"
     metadata = {"drive.sweep": sweep, "drive.own": json.dumps(dict(own))} | who(storage)
     with package(texts, own) as folder:
-        jobs.submit(id_, f"exec {shlex.join([*COMMAND, *arguments])}", folder, metadata, {})
+        jobs.submit(id_, f"exec {shlex.join([*COMMAND, *arguments])}", folder, metadata, {ASKED_AT: jobs.address})
     say(f"submitted job {id_} to {jobs.address}; it goes on without this machine")
     job = jobs.job(id_)
     if options.wait:
         job = _follow(jobs, job, sys.stderr if options.json else sys.stdout)
     else:
-        say(f"to watch it: drive-sweep logs {sweep} --address {jobs.address} -f")
+        say(f"to watch it: {command('logs', sweep, '-f', address=jobs.address)}")
     if options.json:
         answer(json.dumps(_facts(job), indent=1))
     elif not options.wait:
@@ -219,7 +221,7 @@ def _follow(jobs: Jobs, job: Job, output: Any = None, ends_with_reader: bool = F
     try:
         ended = jobs.follow(job.id, emit)
     except KeyboardInterrupt:
-        say(f"job {job.id} goes on; drive-sweep logs {job.sweep} --address {jobs.address} -f shows it again")
+        say(f"job {job.id} goes on; `{command('logs', job.sweep, '-f', address=jobs.address)}` shows it again")
         raise
     if ended.problem and ended.exit_code == EXIT_ENVIRONMENT:
         say(f"job {job.id} {ended.state}: {ended.problem}")
@@ -238,7 +240,7 @@ def _newest(jobs: Jobs, options: Namespace) -> Job:
         where = f" with storage {options.storage}" if options.storage else ""
         raise UserError(
             f"no job of a sweep {options.name!r}{where} at {jobs.address}; sweeps there: {known}. A head that was started anew "
-            "knows no earlier jobs: `drive-sweep submit FILE` continues a sweep from its storage"
+            f"knows no earlier jobs: `{command('submit', 'FILE', address=jobs.address)}` continues a sweep from its storage"
         )
     return found[0]
 

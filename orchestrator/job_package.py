@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.axes import expand
+from orchestrator.command_line import command
 from orchestrator.errors import UserError
 from orchestrator.revision import SHIPPED_REVISION, source_revision
 from orchestrator.spec_fields import SweepSpec
@@ -63,7 +64,7 @@ def refuse_missing(own: Mapping[str, str]) -> None:
     if missing:
         raise UserError(
             f"the sweep's own file {missing[0]} must be on this machine to be sent along, got no such file; "
-            "`drive-sweep submit FILE` from where it is continues the sweep"
+            f"`{command('submit', 'FILE')}` from where it is continues the sweep"
         )
 
 

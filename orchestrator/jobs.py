@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from orchestrator.command_line import command
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
+from orchestrator.proxies import proxy_hint, proxy_of
 from orchestrator.ray_cluster import is_api, refuse_silent
 from orchestrator.uris import same_place
+from trainables.wording import one_line
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -97,9 +100,15 @@ class Jobs:
         self.address = address
         parts = urlsplit(address)
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        refuse_silent(
-            str(parts.hostname), port, address, "give the dashboard of a running head with --address http://HEAD:8265"
-        )
+        if proxy := proxy_of(address):
+            via = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            hint = f"give another, or export NO_PROXY={parts.hostname} to go there directly"
+            refuse_silent(
+                str(via.hostname), via.port or 80, f"the proxy {proxy} of the environment, on the way to {address}", hint
+            )
+        else:
+            hint = "give the dashboard of a running head with --address http://HEAD:8265"
+            refuse_silent(str(parts.hostname), port, address, hint)
         _use_token()
         with self._refusals():
             self.client = _client(address)
@@ -131,7 +140,7 @@ class Jobs:
         """Asks the job to stop, and returns it when it has ended."""
         with self._refusals():
             self.client.stop_job(id_)
-        return self.wait(id_, STOP_S + PATIENCE_S, "`drive-sweep list` tells how it stands")
+        return self.wait(id_, STOP_S + PATIENCE_S, f"`{command('list', address=self.address)}` tells how it stands")
 
     def wait(self, id_: str, patience_s: float, way_out: str) -> Job:
         """The job when it has ended. Raises SetupError if it does not in this time."""
@@ -202,11 +211,10 @@ class Jobs:
         try:
             yield
         except AuthenticationError as error:
-            told = str(error).splitlines()[0].rpartition(": ")[2]
-            raise SetupError(f"the cluster at {self.address} asks for its token: {told}; {LET_IN}") from error
+            reason = str(error).splitlines()[0].rpartition(": ")[2]
+            raise SetupError(f"the cluster at {self.address} asks for its token: {reason}; {LET_IN}") from error
         except _troubles() as error:
-            told = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise SetupError(f"the Jobs API at {self.address} refuses: {told}") from error
+            raise SetupError(f"the Jobs API at {self.address} refuses: {one_line(error)}{proxy_hint(self.address)}") from error
 
 
 def own_output(log: str) -> str:
@@ -276,7 +284,7 @@ def _use_token() -> None:
     file = os.environ.get("RAY_AUTH_TOKEN_PATH")
     if file and not os.environ.get("RAY_AUTH_TOKEN") and not Path(file).expanduser().is_file():
         raise SetupError(f"RAY_AUTH_TOKEN_PATH: must be a file that holds the cluster's token, got {file!r}; correct it")
-    there = any(os.environ.get(name) for name in TOKEN_VARIABLES) or Path("~/.ray/auth_token").expanduser().is_file()
+    there = any(os.environ.get(name) for name in TOKEN_VARIABLES) or os.path.isfile(os.path.expanduser("~/.ray/auth_token"))
     if there:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     elif os.environ.get("RAY_AUTH_MODE") == "token":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from orchestrator.command_line import command
 from orchestrator.database_locations import follow_storage
 from orchestrator.errors import SetupError
 from orchestrator.tracking_database import Remark, make_ready
@@ -144,6 +145,5 @@ def tracking_problems(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         raise SetupError(
-            f"{trouble(uri, error)}. The trials' folders hold everything; `drive-sweep sync NAME` brings MLflow up to date "
-            "later"
+            f"{trouble(uri, error)}. The trials' folders hold everything; `{command('sync')}` brings MLflow up to date later"
         ) from error

@@ -16,6 +16,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster_watch import address_of, living_nodes
+from orchestrator.command_line import command
 from orchestrator.driver import Driver
 from orchestrator.errors import SetupError
 from orchestrator.plan import Plan
@@ -219,7 +220,7 @@ def prepare_nodes(driver: Driver, plan: Plan, data: PlannedData, kind: str) -> d
         folder.removed()
     if unshared:
         lines = [f"node {address_of(node)}: {problem}" for node, problem in sorted(unshared.items())]
-        raise SetupError("\n".join([*lines, "every node must see the same storage; `drive-sweep doctor` checks it"]))
+        raise SetupError("\n".join([*lines, f"every node must see the same storage; `{command('doctor')}` checks it"]))
     for node, report in reports.items():
         if report.shipped:
             driver.tell(f"node {address_of(node)} has not the planned data; it gets the decoded images through Ray")
@@ -230,7 +231,7 @@ def prepare_nodes(driver: Driver, plan: Plan, data: PlannedData, kind: str) -> d
         node, problem = min(lacking.items())
         if not reports[node].data:
             raise SetupError(
-                f"no node of the cluster can run trials; node {address_of(node)}: {problem}; `drive-sweep doctor` tells of all"
+                f"no node of the cluster can run trials; node {address_of(node)}: {problem}; `{command('doctor')}` tells of all"
             )
         raise SetupError(
             f"no node of the cluster has the data; node {address_of(node)}: {problem}. Mount the folder of the data set on the "

@@ -18,7 +18,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from orchestrator.revision import source_revision
-from trainables.datasets import cache_folder
+from trainables.cache import cache_folder
+from trainables.failures import StorageError
 from trainables.machine import limits, machine_memory, memory_limit, processors
 
 PACKAGES = ("torch", "torchvision", "numpy")  # those that decide numbers
@@ -52,6 +53,7 @@ class NodeFacts:
         gpu_problem: why CUDA could not be asked.
         processors: that processes can use there; 0 is not known. `memory_bytes` likewise.
         limits: what a container takes away of both, in words.
+        cache_problem: why decoded data sets cannot be kept there.
     """
 
     versions: dict[str, str]
@@ -62,12 +64,17 @@ class NodeFacts:
     processors: int = 0
     memory_bytes: int = 0
     limits: str = ""
+    cache_problem: str = ""
 
 
 def facts_here(ask_gpus: bool) -> NodeFacts:
     """The facts of this machine; GPUs only if asked for, which takes seconds."""
     gpus, problem = _gpus() if ask_gpus else ([], "")
-    folders = {tempfile.gettempdir(), str(cache_folder())}
+    folders, cache_problem = {tempfile.gettempdir()}, ""
+    try:
+        folders.add(str(cache_folder()))
+    except StorageError as error:
+        cache_problem = str(error)
     return NodeFacts(
         versions={"python": platform.python_version(), "drive-sweep": source_revision()}
         | {name: _version(name) for name in PACKAGES},
@@ -78,6 +85,7 @@ def facts_here(ask_gpus: bool) -> NodeFacts:
         processors=processors(),
         memory_bytes=memory_limit() or machine_memory(),
         limits=limits(),
+        cache_problem=cache_problem,
     )
 
 

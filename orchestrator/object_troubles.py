@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from trainables.wording import shortened
+
 # What an answer of the store means: codes in pyarrow's message, what is wrong, the way out.
 TROUBLES = (
     (
@@ -35,4 +37,4 @@ def told(words: str, bucket: str, endpoint: str, region: str | None) -> str:
     said = (words.partition("AWS Error ")[2] or words).partition(" (Request ID")[0]
     known = ((wrong, way_out) for codes, wrong, way_out in TROUBLES if any(code in said for code in codes))
     wrong, way_out = next(known, OTHER_TROUBLE)
-    return f"{wrong.format(bucket=bucket, endpoint=endpoint, region=region, said=said[:200].strip())}; {way_out}"
+    return f"{wrong.format(bucket=bucket, endpoint=endpoint, region=region, said=shortened(said.strip(), 200))}; {way_out}"

@@ -26,6 +26,7 @@ from trainables.keys import canonical
 from trainables.node_data import PlannedData
 from trainables.probe import Probe, examine
 from trainables.runtime import Runtime
+from trainables.wording import shortened
 
 MEASURE_S = 3.0
 NEAR = 0.95  # of the best total throughput is as good as the best
@@ -224,7 +225,7 @@ def _waited(driver: Driver, answers: list[Any]) -> list[Any]:
     try:
         return list(ray.get(answers))
     except ray.exceptions.RayError as error:
-        reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+        reason = shortened(str(getattr(error, "cause", None) or error).strip().splitlines()[-1])
         kind = LostProbeError if isinstance(error, ray.exceptions.RayActorError) else SetupError
         raise kind(
             f"an automatic choice could not be made, its probe failed: {reason}; write precision, resources.cpus_per_trial "

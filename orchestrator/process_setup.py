@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from orchestrator.errors import SetupError
 from orchestrator.output import prepare_streams
+from orchestrator.proxies import spare_loopback
 
 END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # of `kill`, and of a terminal that is closed
 
 
 def prepare_process() -> None:
     prepare_streams()
+    spare_loopback()
     for number in END_SIGNALS:
         if not ignored(number):
             signal.signal(number, _leave)  # temporary files and small jobs are removed on the way
+
+
+def refuse_deleted_folder() -> None:
+    """Raises SetupError if the current folder is gone, in which no path means anything."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise SetupError("the current folder must exist, got one that was deleted; cd to another") from None
 
 
 def ignored(number: int) -> bool:

@@ -7,16 +7,20 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from orchestrator.command_line import command
 from orchestrator.errors import SetupError, UserError
 from orchestrator.import_paths import WorkerFolders
 from orchestrator.mlflow_client import CREDENTIALS
 from orchestrator.process_setup import hangup_spares_children
 from trainables.machine import limits, memory_limit, processors
+from trainables.wording import one_line
 
+SOCKET_BYTES = 107  # of a path, on Linux
+SOCKET = "/ray/session_{}_{}/sockets/plasma_store.1"  # the longest of Ray's; a time of 26 characters and a process id
 LEAST_STORE_BYTES, MOST_STORE_BYTES, STORE_SHARE = 80 << 20, 1 << 30, 0.3  # of memory for Ray's objects; a sweep has few
 
 
@@ -52,7 +56,7 @@ def ray_environment() -> Iterator[None]:
 
 
 @contextmanager
-def joined_cluster(address: str | None) -> Iterator[None]:
+def joined_cluster(address: str | None, tell: Callable[[str], object] = print) -> Iterator[None]:
     """A Ray cluster: the one at `address` or RAY_ADDRESS, else one of our own on this machine.
 
     Our own gets a token made for it alone, so that no other user of the machine can use it and nothing is written into
@@ -67,8 +71,9 @@ def joined_cluster(address: str | None) -> Iterator[None]:
     if is_api(address):
         raise UserError(
             f"--address or RAY_ADDRESS: must be HOST:PORT of a cluster that this driver joins, got {address!r}; "
-            "`drive-sweep submit` runs the driver there"
+            f"`{command('submit', address=address)}` runs the driver there"
         )
+    settings = _own_settings(tell) if own else {}
     added: list[str] = []
     if own and "RAY_AUTH_MODE" not in os.environ and "RAY_AUTH_TOKEN" not in os.environ:
         os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
@@ -82,20 +87,18 @@ def joined_cluster(address: str | None) -> Iterator[None]:
         with hangup_spares_children():
             ray.init(
                 address="local" if own else address,
-                num_cpus=processors() if own else None,
-                include_dashboard=False if own else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=True,
                 job_config=_job_config(),
-                **(_memory_settings() if own else {}),
+                **settings,
             )
     except Exception as error:  # Ray raises a bare one where a node takes more than 30 s to start
         if "Version mismatch" in str(error):
             raise SetupError(_versions(str(address), str(error))) from error
         where = "a local Ray" if own else f"the Ray cluster at {address}"
         hint = "" if own else "; is it up, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN those of the cluster?"
-        raise SetupError(f"cannot start or reach {where}: {str(error).strip().splitlines()[0]}{hint}") from error
+        raise SetupError(f"cannot start or reach {where}: {one_line(error)}{hint}") from error
     try:
         yield
     finally:
@@ -104,13 +107,46 @@ def joined_cluster(address: str | None) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _memory_settings() -> dict[str, int]:
-    """What our own Ray may use where a container limits the memory; Ray itself sees only limits of a container's root."""
-    limit = memory_limit()
-    if limit is None:
-        return {}
+def _own_settings(tell: Callable[[str], object]) -> dict[str, Any]:
+    """What our own Ray may use of this machine; Ray itself sees only limits that are those of a container's root."""
+    folder, remark = ray_folder()
+    if remark:
+        tell(remark)
+    settings = {"num_cpus": processors(), "include_dashboard": False, "_temp_dir": folder}
+    if (limit := memory_limit()) is None:
+        return settings
     store = max(LEAST_STORE_BYTES, min(int(STORE_SHARE * limit), MOST_STORE_BYTES))
-    return {"object_store_memory": store, "_memory": max(limit - store, 0)}
+    return settings | {"object_store_memory": store, "_memory": max(limit - store, 0)}
+
+
+def ray_folder() -> tuple[str, str]:
+    """Where our own Ray keeps its files and sockets, and a remark where that is not the folder that the user set.
+
+    Raises:
+        SetupError: no folder will do.
+    """
+    longest = SOCKET_BYTES - len(SOCKET.format("0" * 26, os.getpid()))
+    problems: list[str] = []
+    for variable, base in [*((name, os.environ.get(name, "")) for name in ("RAY_TMPDIR", "TMPDIR")), ("", "/tmp")]:
+        if not base:
+            continue
+        problem = ""
+        if not os.path.isabs(base):
+            problem = "is not absolute"
+        elif len(os.fsencode(base)) > longest:
+            problem = f"has more than the {longest} characters that the paths of sockets allow"
+        elif not os.path.isdir(base) or not os.access(base, os.W_OK | os.X_OK):
+            problem = "is no folder that can be written"
+        if not problem:
+            return (
+                f"{base.rstrip('/')}/ray",
+                f"Ray keeps its files in {base}, since {' and '.join(problems)}" if problems else "",
+            )
+        problems.append(f"{variable + ' ' if variable else ''}{base} {problem}")
+    raise SetupError(
+        f"RAY_TMPDIR must be a folder that can be written, with a path of at most {longest} characters, since "
+        f"{' and '.join(problems)}; set it"
+    )
 
 
 def _job_config() -> Any:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.command_line import command
 from orchestrator.compare import Comparison, comparable, compare
 from orchestrator.compare_view import to_html
 from orchestrator.figures import heat_map, shown_width
@@ -47,9 +48,10 @@ class Report:
             console.print(f"test accuracy, {grid.title}", style="italic", markup=False)
             console.print(_terminal_map(grid))
         for line in self._remarks():
-            console.print(line, style="dim", markup=False)
+            console.print(line, style="dim", markup=False, soft_wrap=True)
         if self.comparison:
-            console.print(f"{self.comparison.reference} against the other methods: drive-sweep compare {self.sweep}")
+            line = f"{self.comparison.reference} against the other methods: {command('compare', self.sweep)}"
+            console.print(line, markup=False, soft_wrap=True)
 
     def to_json(self) -> dict[str, Any]:
         def spread(value: Any) -> dict[str, Any] | None:
@@ -158,7 +160,8 @@ class Report:
         ]
         if len(self.fingerprints) > 1:
             lines.append("trials ran under different fingerprints, so bits may differ: " + "; ".join(self.fingerprints))
-        lines += [f"left out: {problem}; `drive-sweep resume {self.sweep}` computes the trial anew" for problem in self.damage]
+        again = command("resume", self.sweep)
+        lines += [f"left out: {problem}; `{again}` computes the trial anew" for problem in self.damage]
         return lines
 
 

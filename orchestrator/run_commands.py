@@ -7,13 +7,12 @@ Read by: cli.py.
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from argparse import Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.commands import DEFAULT_STORAGE, follow_moved_storage, say, spec_from, spec_of, storage_from
+from orchestrator.command_line import command
+from orchestrator.commands import follow_moved_storage, say, spec_from, spec_of, storage_from
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.output import answer
 from orchestrator.state import SweepFolder, driver_alive, open_sweep, refuse_unknown_trial
@@ -109,7 +108,7 @@ def stop(options: Namespace) -> int:
     while time.monotonic() < deadline:
         state = folder.read_state()
         if state is None or not driver_alive(state.driver):
-            say(f"stopped; `drive-sweep resume {options.name}` continues it")
+            say(f"stopped; `{command('resume', options.name)}` continues it")
             return EXIT_DONE
         time.sleep(0.3)
     raise SetupError(f"sweep {options.name!r} has not ended within 60 s; its driver is {state.driver if state else 'unknown'}")
@@ -163,20 +162,15 @@ def _told(folder: SweepFolder, options: Namespace, code: int) -> int:
         return code
     waiting = state.counts()["waiting"] + state.counts()["stopped"]
     if code == EXIT_DONE and waiting:
-        say(f"{waiting} trials are left alone; drive-sweep resume {folder.name} runs them")
+        say(f"{waiting} trials are left alone; `{command('resume', folder.name)}` runs them")
     if code in (EXIT_DONE, EXIT_TRIALS_FAILED) and state.counts()["finished"]:
         make_report(folder, state).print()
     print_failures(state)
     if code == EXIT_DONE:
-        say(f"MLflow UI: drive-sweep ui {folder.name}" + _storage_option(folder))
+        say(f"MLflow UI: {command('ui', folder.name)}")
     elif any(status.state != "finished" for status in state.trials.values()):
-        say(f"to continue: drive-sweep resume {folder.name}" + _storage_option(folder))
+        say(f"to continue: {command('resume', folder.name)}")
     return code
-
-
-def _storage_option(folder: SweepFolder) -> str:
-    here = Path(DEFAULT_STORAGE).absolute()
-    return "" if folder.storage.folder == here else f" --storage {shlex.quote(folder.storage.root)}"
 
 
 def _resume_facts(planned: Plan, keys: set[str], failed: set[str], storage: Storage, from_scratch: bool) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import json
 import re
 from pathlib import Path
 
+from orchestrator.command_line import command
 from orchestrator.errors import SetupError
 from orchestrator.model_upload import KnownModel, SparseModelRecord, SweepModels
 from orchestrator.run_records import Item, RunRecord
@@ -96,7 +97,7 @@ def refuse_foreign_file(item: Item, record: RunRecord, sweep: str, model: Path |
     if wrong:
         raise SetupError(
             f"{item.role} {item.key} ({item.name}): {wrong}; something else wrote to storage {record.storage.root}, or an "
-            f"attempt that had been cut off; `drive-sweep resume {sweep}` computes it again"
+            f"attempt that had been cut off; `{command('resume', sweep)}` computes it again"
         )
 
 
@@ -106,7 +107,7 @@ def _to_upload(item: Item, record: RunRecord, sweep: str, file: Path | None) -> 
     if file is None or (is_own(result["config"]["model"]) and not network):
         raise SetupError(
             f"trial {item.key} ({item.name}): its model file is gone from storage {record.storage.root}; "
-            "`drive-sweep run --recompute` makes it again"
+            f"`{command('run', '--recompute')}` makes it again"
         )
     refuse_foreign_file(item, record, sweep, file)
     config = result["config"]

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from orchestrator.command_line import ASKED_AT
 from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_USER, SetupError, SweepError, UserError
 from orchestrator.job_package import package
 from orchestrator.jobs import Job, Jobs
@@ -52,11 +53,11 @@ def small_job(
     """What one command says as a job, when that has ended; it is not kept on the cluster, also not after Ctrl-C."""
     command = shlex.join([*COMMAND, *arguments])
     id_ = f"{name}-{secrets.token_hex(3)}"
-    width = {"COLUMNS": str(shutil.get_terminal_size().columns)}
+    variables = {"COLUMNS": str(shutil.get_terminal_size().columns), ASKED_AT: jobs.address}
     patience_s = SMALL_JOB_S.get(arguments[0], OTHER_SMALL_JOB_S)
     try:
         with package(texts, own) as folder:
-            jobs.submit(id_, _alone(command, "err" if answer_on_stderr else "out"), folder, who(storage), width)
+            jobs.submit(id_, _alone(command, "err" if answer_on_stderr else "out"), folder, who(storage), variables)
         job = jobs.wait(id_, patience_s, "it was ended; is the head of the cluster overloaded, or does the storage hang?")
         log = jobs.log(id_)
     finally:

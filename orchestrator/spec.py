@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from orchestrator.axes import Clash, clashes, dataset_clashes, dotted_values, expand, trial_names
+from orchestrator.command_line import command
 from orchestrator.errors import UserError
 from orchestrator.spec_errors import Problem, did_you_mean, dotted, problems, shown
 from orchestrator.spec_fields import SEARCHABLE, SweepSpec
@@ -134,7 +135,7 @@ def sweep_text(file: str) -> str:
         return source.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         known = ready_sweeps()
-        way_out = did_you_mean(file.removesuffix(".yaml"), known) or "; `drive-sweep init` writes a file to start from"
+        way_out = did_you_mean(file.removesuffix(".yaml"), known) or f"; `{command('init')}` writes a file to start from"
         rule = f"must be a file or one of the ready sweeps {', '.join(known)}"
         raise UserError(f"{file}: {rule}, got no such file{way_out}") from None
     except IsADirectoryError:

@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.command_line import command
 from orchestrator.driver_right import DEAD_AFTER_S, HeldError, sole_driver
 from orchestrator.errors import SetupError, UserError
 from orchestrator.storage import Storage
@@ -167,7 +168,7 @@ class SweepFolder:
             raise self._held(str(error)) from None
 
     def _held(self, who: str) -> SetupError:
-        return SetupError(f"sweep {self.name!r} is being run by {who}; `drive-sweep stop {self.name}` ends it")
+        return SetupError(f"sweep {self.name!r} is being run by {who}; `{command('stop', self.name)}` ends it")
 
 
 def open_sweep(storage: Storage, name: str) -> SweepFolder:
@@ -183,7 +184,7 @@ def refuse_unknown_trial(sweep: str, wanted: Iterable[str], known: Container[str
     """Raises UserError if a key that the user gave is none of the sweep's trials."""
     for key in wanted:
         if key not in known:
-            raise UserError(f"--trial {key}: no such trial in sweep {sweep!r}; `drive-sweep status` lists them")
+            raise UserError(f"--trial {key}: no such trial in sweep {sweep!r}; `{command('status', sweep)}` lists them")
 
 
 def this_driver() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.command_line import command
 from orchestrator.progress import best_trial, summary_line
 from orchestrator.state import SweepState, driver_alive
 
@@ -24,8 +25,9 @@ def print_status(state: SweepState) -> None:
     unfinished = [trial for trial in state.trials.values() if trial.state != "finished"]
     if unfinished:
         table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-        for column in ("key", "name", "state", "phase", "error"):
+        for column in ("key", "name", "state", "phase"):
             table.add_column(column, no_wrap=True)
+        table.add_column("error", overflow="fold")
         order = {"running": 0, "failed": 1, "stopped": 2, "waiting": 3}
         for trial in sorted(unfinished, key=lambda one: order[one.state])[:LONGEST_LIST]:
             phase = f"{trial.phase} {trial.position}" if trial.phase and trial.state == "running" else ""
@@ -39,9 +41,10 @@ def print_status(state: SweepState) -> None:
         console.print(f"best at the highest sparsity: {best.name} ({best.key}), {accuracies}", soft_wrap=True)
     if state.tracking_pending:
         reason = f" ({state.tracking_error})" if state.tracking_error else ""
-        console.print(f"MLflow lacks {state.tracking_pending} events{reason}; drive-sweep sync {state.sweep} sends them")
+        line = f"MLflow lacks {state.tracking_pending} events{reason}; `{command('sync', state.sweep)}` sends them"
+        console.print(line, markup=False, soft_wrap=True)
     if not alive and unfinished:
-        console.print(f"to continue: drive-sweep resume {state.sweep}")
+        console.print(f"to continue: {command('resume', state.sweep)}", markup=False, soft_wrap=True)
 
 
 def print_failures(state: SweepState) -> None:

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from orchestrator.choices import Choices
+from orchestrator.command_line import command
 from orchestrator.data_process import PreflightBeside, preflight_artifacts
 from orchestrator.driver import Driver, initial_state, make_queue
 from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, SetupError
@@ -144,7 +145,7 @@ def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
 def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
     """Ray's whole life within a sweep: start or join, run the stages, leave."""
     driver.screen.say("starting Ray")
-    with ray_environment(), joined_cluster(options.address):
+    with ray_environment(), joined_cluster(options.address, driver.screen.say):
         _note_signals(driver)  # ray.init() sets its own handler of SIGTERM
         try:
             _run_stages(driver, plan, is_own(options.address))
@@ -211,7 +212,7 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
     if hooks.problem:
         raise SetupError(
-            f"the driver failed while the sweep ran; `drive-sweep resume {plan.spec.name}` continues it\n{hooks.problem}"
+            f"the driver failed while the sweep ran; `{command('resume', plan.spec.name)}` continues it\n{hooks.problem}"
         )
 
 
@@ -269,7 +270,7 @@ def close_tracking(driver: Driver, plan: Plan) -> None:
     if not driver.tracking.flush(patience_s, give_up=lambda: driver.signal != signalled):
         driver.screen.say(
             f"MLflow: {driver.tracking.pending} events could not be sent ({driver.tracking.last_error}); "
-            f"results are safe, `drive-sweep sync {plan.spec.name}` sends them"
+            f"results are safe, `{command('sync', plan.spec.name)}` sends them"
         )
 
 
@@ -278,5 +279,6 @@ def _report(driver: Driver) -> dict[str, bytes]:
     try:
         return write_report(driver.folder, driver.state)
     except Exception as error:
-        driver.screen.say(f"the report could not be made ({error}); `drive-sweep report {driver.folder.name}` tries again")
+        again = command("report", driver.folder.name)
+        driver.screen.say(f"the report could not be made ({error}); `{again}` tries again")
         return {}

@@ -16,7 +16,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
+from orchestrator.command_line import command
 from orchestrator.errors import UserError
+from trainables.wording import shortened
 
 Path = tuple[str | int, ...]
 
@@ -67,7 +69,7 @@ def parse(text: str, file: str) -> Document:
     if not isinstance(root, MappingNode):
         line, found = (1, "nothing") if root is None else (root.start_mark.line + 1, _kind(root))
         raise UserError(
-            f"{place(line)}: must be a mapping of keys, got {found}; `drive-sweep init` writes a file to start from"
+            f"{place(line)}: must be a mapping of keys, got {found}; `{command('init')}` writes a file to start from"
         )
     return Document(_Reader(place).plain(root), root)
 
@@ -95,7 +97,7 @@ def _composed(text: str, place: Callable[[int], str]) -> Node | None:
         way_out = next((way for part, way in WAYS_OUT.items() if part in told), "write the value in quotes")
         if "\t" in written[: len(written) - len(written.lstrip())]:
             way_out = WAYS_OUT["'\\t'"]
-        raise UserError(f"{place(number + 1)}: must be YAML, got {written[:60]!r}; {way_out}") from None
+        raise UserError(f"{place(number + 1)}: must be YAML, got {shortened(written, 60)!r}; {way_out}") from None
     except RecursionError:
         raise UserError(f"{place(1)}: must be nested less deeply, got hundreds of levels; a sweep file has three") from None
     except ReaderError as error:

@@ -101,7 +101,7 @@ def test_a_sweep_lives_on_a_cluster(cluster: RayNodes, tmp_path: Path) -> None:
         client.send_signal(signal.SIGINT)
         output, _ = client.communicate(timeout=60)
         assert client.returncode == 130, output
-        assert "goes on; drive-sweep logs slow --address" in output.splitlines()[-1]
+        assert "goes on; `drive-sweep logs slow -f --address" in output.splitlines()[-1]
 
         answer = cluster_command(*submit, expect=3)
         (job,) = re.findall(r"is being run by job (slow-\w{6});", answer.stderr)

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from trainables import datasets
+from trainables.cache import cache_folder
 from trainables.config import DatasetConfig, TrialConfig
 from trainables.data import (
     PAD,
@@ -31,7 +32,7 @@ from trainables.data import (
     scoring_batches,
     training_batches,
 )
-from trainables.datasets import Source, cache_folder, content_digest, load, signature
+from trainables.datasets import Source, content_digest, load, signature
 from trainables.failures import DataError
 from trainables.keys import trial_key
 from trainables.splits import equal_draw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -38,6 +39,19 @@ def test_the_readme_names_every_command_and_no_other() -> None:
     (commands,) = (action.choices for action in _parser()._actions if action.dest == "command")
     assert commands is not None
     assert told == set(commands)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_of_a_document_parses(document: str) -> None:
+    text = (ROOT / document).read_text()
+    lines = re.findall(r"^    .*?\bdrive-sweep (.*?)(?: +#.*)?$", text, re.MULTILINE) + re.findall(
+        r"`drive-sweep ([^`]+)`", text
+    )
+    assert len(lines) > (9 if document == "README.md" else 3)
+    for line in lines:
+        words = shlex.split(line.partition(" > ")[0].partition(" && ")[0])
+        if len(words) > 1 and words[0] in _parser()._actions[-1].choices:  # type: ignore[operator]
+            _parser().parse_args(words)
 
 
 def test_every_dependency_is_pinned_and_the_pins_name_no_address() -> None:

@@ -103,7 +103,7 @@ def test_weights_may_have_any_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("setting", ["model={module: nets.net}", "initial_weights=shipped:weights/dense.pt"])
 def test_files_that_only_jobs_have_are_told_with_how_to_go_on(tmp_path: Path, setting: str) -> None:
     spec = load_spec("digits", ["modules_path=shipped:own", setting])
-    with pytest.raises(SettingError, match=r"which only its jobs on the cluster have; `drive-sweep resume NAME --address"):
+    with pytest.raises(SettingError, match=r"which only its jobs on the cluster have; resume it there, with --address"):
         spec.own_files().digested(expand(spec))
 
 

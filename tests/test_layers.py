@@ -19,6 +19,7 @@ ORCHESTRATOR = sorted(path.stem for path in (ROOT / "orchestrator").glob("*.py")
 HEAVY = ("ray", "mlflow", "pyarrow", "sklearn", "torchvision", "pandas", "PIL")
 WITH_RAY_OR_MLFLOW = ("stage", "served_model")
 WITHOUT_TORCH = (
+    "cache",
     "config",
     "data_facts",
     "datasets",
@@ -44,6 +45,7 @@ WITHOUT_TORCH = (
     "user_arrays",
     "user_code",
     "user_data",
+    "wording",
 )
 
 RAY = ("ray_cluster", "cluster_watch", "node_checks", "packing", "scheduling", "sweep", "jobs", "cluster_checks")

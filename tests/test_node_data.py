@@ -12,7 +12,8 @@ import torch
 from tests.broken_nodes import digit_images
 from tests.trials import tiny_config
 from trainables import datasets
-from trainables.datasets import Source, cache_folder, content_digest, decoded_file, load, signature
+from trainables.cache import cache_folder
+from trainables.datasets import Source, content_digest, decoded_file, load, signature
 from trainables.failures import DataError, MisplacedError
 from trainables.node_data import PlannedData
 from trainables.user_code import OwnFiles

@@ -196,7 +196,7 @@ def test_a_slash_at_the_end_of_the_storage_hides_no_active_job(api: JobsApi) -> 
 
 def test_a_head_that_forgot_its_jobs_is_told_with_how_to_go_on(api: JobsApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert asked(api, "status", "lost") == 2
-    assert "sweeps there: none. A head that was started anew knows no earlier jobs: `drive-sweep submit FILE`" in (
+    assert "sweeps there: none. A head that was started anew knows no earlier jobs: `drive-sweep submit FILE --address" in (
         capsys.readouterr().err
     )
 

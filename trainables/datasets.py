@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables import listings, readers
+from trainables.cache import cache_folder as cache_folder
 from trainables.config import IMAGE_SIDE
 from trainables.failures import DataError
 from trainables.file_digests import content_line, encoded_line, raw_content_line, size_line
@@ -233,14 +234,6 @@ def content_digest(source: Source) -> str:
         for part in pool.map(line, files(source), chunksize=64):
             digest.update(part)
     return digest.hexdigest()[:32]
-
-
-def cache_folder() -> Path:
-    """The node's folder for decoded data sets: DRIVE_SWEEP_CACHE, else drive-sweep in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "drive-sweep"
-    folder = Path(os.environ.get("DRIVE_SWEEP_CACHE", default))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from trainables import datasets
+from trainables.cache import cache_folder
 from trainables.datasets import STREAMED, Source, one_builder_at_a_time
 from trainables.failures import DataError, MisplacedError, SettingError
 
@@ -69,7 +70,7 @@ class PlannedData:
         if self.ship is None:
             raise MisplacedError(problem)
         name = f"{self.source.name.replace(':', '-')}-{self.source.image_size or 'whole'}-{digest}"
-        cache = datasets.cache_folder() / f"{name}.safetensors"
+        cache = cache_folder() / f"{name}.safetensors"
         with one_builder_at_a_time(cache):
             if not cache.exists():
                 try:
@@ -109,7 +110,7 @@ def _require_planned(source: Source, digest: str, planned_signature: str | None)
         datasets.ensure_present(source)
         if source.name in STREAMED or (signature := datasets.signature(source)) == planned_signature:
             return
-        record = datasets.cache_folder() / f"{signature}.digest"
+        record = cache_folder() / f"{signature}.digest"
         with one_builder_at_a_time(record):
             if not record.exists():
                 _write_whole(record, datasets.content_digest(source).encode())

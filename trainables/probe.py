@@ -15,6 +15,7 @@ from trainables.keys import from_canonical
 from trainables.node_data import PlannedData
 from trainables.runtime import Runtime, resolve_precision
 from trainables.user_code import NOTHING_OWN, OwnFiles
+from trainables.wording import one_line
 
 STEPS = 4  # of one measurement's smallest part; reading the loss at its end waits for the device
 
@@ -36,7 +37,7 @@ def compile_problem(device: str) -> str:
     try:
         Runtime(device=device, compile=True).compiled(network)(images).sum().backward()
     except Exception as error:  # whatever the compiler lacks: the sweep does without it and says so
-        return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        return one_line(error)
     return ""
 
 

@@ -30,7 +30,7 @@ WEIGHTS = "initial_weights"
 SHIPPED = "shipped:"
 NOT_BROUGHT = (
     "is a file that the sweep was submitted with, which only its jobs on the cluster have; "
-    "`drive-sweep resume NAME --address http://HEAD:8265` goes on there, `drive-sweep run FILE` goes on here"
+    "resume it there, with --address http://HEAD:8265, or run the sweep file here"
 )
 RESERVED = {*sys.stdlib_module_names, "__main__", "orchestrator", "trainables"}
 

@@ -1,0 +1,125 @@
+"""Commands as messages print them: each can be pasted as it is, storage and addresses included.
+
+`invoked` notes what the running command was given, for its child processes too; `command` writes another command that works
+on the same. Words in capitals stand for what only the user knows, such as FILE. Read by: every module that prints a command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from argparse import Namespace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+PROGRAM = "drive-sweep"
+DEFAULT_STORAGE = "./runs"
+ASKED_AT = "DRIVE_SWEEP_ASKED_AT"  # in a job: the dashboard at which the user asked for it
+INVOCATION = "DRIVE_SWEEP_INVOCATION"  # for child processes
+ON_STORAGE = (
+    "plan",
+    "data",
+    "trial",
+    "run",
+    "submit",
+    "resume",
+    "status",
+    "logs",
+    "stop",
+    "sync",
+    "report",
+    "compare",
+    "ui",
+    "doctor",
+)
+AT_DASHBOARD = ("submit", "list", "resume", "status", "logs", "stop", "report", "doctor")
+JOINING = ("run", "resume", "doctor")  # a cluster, at HOST:PORT
+OF_A_FILE = ("plan", "data", "trial", "run", "submit")
+OF_A_SWEEP = ("resume", "status", "logs", "stop", "sync", "report", "compare")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invocation:
+    """What the running command was given.
+
+    Attributes:
+        file: the sweep file; `settings` are the options that change it, as words.
+        storage: URI, or an absolute folder; None is the default.
+        address: of a dashboard, or HOST:PORT.
+        tracking_uri: of `sync`, whose sweep may name another.
+    """
+
+    file: str | None = None
+    settings: tuple[str, ...] = ()
+    sweep: str | None = None
+    storage: str | None = None
+    address: str | None = None
+    tracking_uri: str | None = None
+
+
+_running = Invocation(**json.loads(os.environ.get(INVOCATION, "{}")))
+
+
+def invoked(options: Namespace) -> None:
+    """Notes the options of the command that runs now."""
+    given = vars(options)
+    settings = [word for setting in given.get("set") or () for word in ("--set", setting)]
+    if "set" in given:  # of a command that takes a sweep file
+        settings += ["--name", options.name] if options.name else []
+        settings += ["--tracking-uri", options.tracking_uri] if options.tracking_uri else []
+    _note(
+        Invocation(
+            file=given.get("file"),
+            settings=tuple(settings),
+            sweep=given.get("name"),
+            storage=_absolute(given.get("storage")),
+            address=given.get("address") or os.environ.get(ASKED_AT),
+            tracking_uri=given.get("tracking_uri") if options.command == "sync" else None,
+        )
+    )
+
+
+def works_on(sweep: str, storage: str) -> None:
+    """Notes the sweep and the storage of the running command, where its sweep file names them."""
+    _note(replace(_running, sweep=sweep, storage=_absolute(storage)))
+
+
+def _note(invocation: Invocation) -> None:
+    global _running
+    _running = invocation
+    os.environ[INVOCATION] = json.dumps(asdict(invocation))
+
+
+def command(name: str, *arguments: str, storage: str | None = None, address: str | None = None) -> str:
+    """A command line on the same sweep file, storage and cluster as the running command.
+
+    Args:
+        arguments: the command's own words; its first one, the sweep file or the sweep's name, is that of the running command
+            where it is left out.
+        storage, address: other ones than the running command's.
+    """
+    words = list(arguments)
+    if not words or words[0].startswith("-"):
+        words = [_running.file or "FILE", *words] if name in OF_A_FILE else words
+        words = [_running.sweep or "NAME", *words] if name in OF_A_SWEEP else words
+    if name in OF_A_FILE and words[0] == _running.file:
+        words += _running.settings
+    if name == "sync" and _running.tracking_uri:
+        words += ["--tracking-uri", _running.tracking_uri]
+    address = address or _running.address or ""
+    storage = _absolute(storage) or _running.storage
+    dashboard = address.startswith(("http://", "https://"))
+    if name in ON_STORAGE and storage and storage != _absolute(DEFAULT_STORAGE):
+        # A cluster is asked of the newest job of the sweep, which knows its storage.
+        words += ["--storage", storage] if not dashboard or name not in AT_DASHBOARD or name in ("submit", "doctor") else []
+    if address and name in (AT_DASHBOARD if dashboard else JOINING):
+        words += ["--address", address]
+    return shlex.join([PROGRAM, name, *words])
+
+
+def _absolute(storage: str | None) -> str | None:
+    """The storage as it is named from any folder."""
+    if not storage or ("://" in storage and not storage.startswith("file://")):
+        return storage
+    return str(Path(storage.removeprefix("file://")).expanduser().absolute())

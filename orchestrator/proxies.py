@@ -1,0 +1,49 @@
+"""Proxies of the environment: loopback never goes through one, and a connection that fails names the one that it went through.
+
+Read by: process_setup.py, jobs.py.
+"""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from orchestrator.uris import masked
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1", "127.0.0.0/8")
+GRPC = "grpc_proxy"
+EXEMPT = ("NO_PROXY", "no_proxy", "no_grpc_proxy")  # the last one is of gRPC alone, which is Ray's way to a cluster
+
+
+def spare_loopback() -> None:
+    """Exempts loopback from proxies, in this process and in those that it starts; only where there is a proxy."""
+    if not getproxies() and not os.environ.get(GRPC):
+        return
+    before = {name: os.environ.get(name, "") for name in EXEMPT}
+    shared = before["no_proxy"] or before["NO_PROXY"]  # the lower case is the one that counts where both are set
+    for name in EXEMPT:
+        if name == "no_grpc_proxy" and not before[name]:
+            continue  # without it gRPC reads no_proxy
+        hosts = [host for host in (before[name] or shared).split(",") if host.strip()]
+        if "*" not in hosts:
+            os.environ[name] = ",".join([*hosts, *(host for host in LOOPBACK if host not in hosts)])
+
+
+def proxy_of(address: str) -> str:
+    """The proxy that a request to this URL goes through, without its password; empty if it goes directly."""
+    parts = urlsplit(address)
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or not parts.hostname or proxy_bypass(parts.hostname):
+        return ""
+    return masked(proxy)
+
+
+def proxy_hint(address: str) -> str:
+    """What a message about a failed connection adds; empty without a proxy."""
+    proxy = proxy_of(address)
+    if not proxy:
+        return ""
+    host = urlsplit(address).hostname
+    return f" (through the proxy {proxy} of the environment; `export NO_PROXY={host}` goes there directly)"
