@@ -6,11 +6,12 @@ Knows no Ray; what has to be asked of a worker is asked by packing.py. Read by: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.spec_fields import Resources
 from orchestrator.state import SweepFolder
+from trainables.network_case import Adjustments
 from trainables.runtime import Runtime
 
 RESOLVED = "resolved.json"
@@ -23,6 +24,7 @@ class Choices:
 
     Attributes:
         precision: what `precision: auto` stands for; None while no trial needed to know.
+        adjustments: what differs for networks that do not stand the sweep's precision or memory order (preflight.py).
     """
 
     device: str
@@ -30,6 +32,7 @@ class Choices:
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
     compile: bool = False
+    adjustments: Adjustments = field(default_factory=dict)
 
     def runtime(self, resources: Resources) -> Runtime:
         """What every trial of the sweep computes with."""

@@ -26,6 +26,7 @@ from orchestrator.storage import Storage
 from orchestrator.store import open_storage
 from orchestrator.tracking_database import NAME as DATABASE
 from trainables.failures import StorageError
+from trainables.network_case import cases_of
 
 
 def examine(spec: SweepSpec | None, storage_uri: str, tracking_uri: str | None, address: str | None) -> Iterator[Check]:
@@ -50,6 +51,8 @@ def examine(spec: SweepSpec | None, storage_uri: str, tracking_uri: str | None, 
         yield check
         if plan is not None:
             yield attempted("images", partial(_images, plan, storage))
+        if plan is not None and is_own(address):
+            yield from _networks(plan, storage)
     if is_own(address):
         yield attempted("ray", lambda: "; ".join(part for part in (f"Ray works in {ray_folder()[0]}", ray_folder()[1]) if part))
         yield from machine_checks("this machine", facts_here(ask_gpus=True), facts_here(ask_gpus=False), gpus_counted=0)
@@ -125,6 +128,20 @@ def _images(plan: Plan, storage: Storage) -> str:
         raise UserError(str(error)) from error
     findings = [str(finding) for finding in findings_of(report) if finding.severity != "info"]
     return "; ".join(findings) if findings else "no duplicates between splits, no missing classes, no constant pixels"
+
+
+def _networks(plan: Plan, storage: Storage) -> Iterator[Check]:
+    """What a sweep would refuse its networks for, and what it would say of them."""
+    from orchestrator.preflight import local_reports, local_runtime
+
+    runtime = local_runtime(plan, SweepFolder(storage, plan.spec.name))
+    for report in local_reports(plan, cases_of(trial.config for trial in plan.trials), runtime):
+        for finding in report.findings:
+            ok = finding.severity != "error"
+            yield Check(check="network", ok=ok, message=f"{report.model}: {finding.message}", way_out=finding.hint)
+        if not report.errors:
+            message = f"{report.model} passes its checks, in {report.seconds:.1f} s"
+            yield Check(check="network", ok=True, message=message)
 
 
 def _orphans(storage: Storage) -> Iterator[Check]:

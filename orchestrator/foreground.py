@@ -19,11 +19,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.choices import answers_on, choices_of, read_choices
 from orchestrator.command_line import DEFAULT_STORAGE
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, UserError
 from orchestrator.output import answer
 from orchestrator.plan import Plan, PlannedTrial, make_plan
+from orchestrator.preflight import checked_runtime
 from orchestrator.process_setup import stop_signals
 from orchestrator.revision import source_revision
 from orchestrator.spec import SweepSpec, spec_from_resolved
@@ -32,8 +32,6 @@ from orchestrator.storage import Storage
 from orchestrator.store import StageFolders, TrialFolder, newest_attempt, open_storage
 from trainables.failures import StopRequestedError, StorageError, TrialError
 from trainables.keys import canonical
-from trainables.machine import processors
-from trainables.runtime import Runtime, resolve_precision
 
 KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -133,7 +131,9 @@ def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Stor
     from trainables.context import TrialContext
     from trainables.phases import run_trial
 
-    runtime = _runtime(plan, SweepFolder(made_in, plan.spec.name)).for_trial(chosen.config.precision)
+    runtime = checked_runtime(
+        plan, chosen.config, SweepFolder(made_in, plan.spec.name), lambda line: print(line, file=sys.stderr)
+    )
     told: list[str] = []
 
     def show(state: TrialState) -> None:
@@ -170,17 +170,6 @@ def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Stor
             },
         ),
     )
-
-
-def _runtime(plan: Plan, folder: SweepFolder) -> Runtime:
-    """What the sweep's trials compute with: its choices where it made them, else those that suit this process alone."""
-    import torch
-
-    resources, made = plan.spec.resources, read_choices(folder)
-    here = made.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    device = here if resources.device == "auto" else resources.device
-    alone = {"precision": resolve_precision("auto", device), "cpus_per_trial": float(processors())}
-    return choices_of(resources, alone | answers_on(device, made)).runtime(resources)
 
 
 def _print_layers(result: dict[str, Any]) -> None:

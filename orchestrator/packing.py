@@ -20,12 +20,13 @@ from orchestrator.cluster_watch import living_nodes
 from orchestrator.driver import Driver
 from orchestrator.errors import SetupError
 from orchestrator.plan import Plan
+from orchestrator.preflight import NetworkChecks
 from orchestrator.spec_fields import Resources
 from orchestrator.state import SweepFolder
 from trainables.keys import canonical
+from trainables.network_case import NetworkCase, NetworkReport, adjusted_runtime
 from trainables.node_data import PlannedData
 from trainables.probe import Probe, examine
-from trainables.runtime import Runtime
 from trainables.wording import shortened
 
 MEASURE_S = 3.0
@@ -56,17 +57,22 @@ def decide(driver: Driver, plan: Plan, data: PlannedData, without: Collection[st
     asks_precision = "precision" not in made and any(trial.config.precision == "auto" for trial in plan.trials)
     asks_compile = "compile" not in made and resources.compile
     written = written_share(resources.gpus_per_trial, device)
-    if asks_precision or asks_compile:
-        made = _examined(driver, device, asks_compile, written) | made
+    checks = NetworkChecks(driver.folder, plan, device)
+    cases = checks.unanswered(made.get("precision"))
+    if asks_precision or asks_compile or cases:
+        answers, reports = _examined(driver, plan, data, made, asks_precision, asks_compile, written, cases)
+        made = answers | made
+        checks.keep(reports, made.get("precision"), driver.tell)
+    adjustments = checks.adjustments(made.get("precision"), driver.tell)
     if written is None and "gpus_per_trial" not in made:
-        share = partial(_measured_share, driver, plan, data, choices_of(resources, made))
+        share = partial(_measured_share, driver, plan, data, replace(choices_of(resources, made), adjustments=adjustments))
         made["gpus_per_trial"] = _on_largest_node(driver, share, "GPU", "CPU", without)
     if resources.cpus_per_trial == "auto" and "cpus_per_trial" not in made:
         having = "GPU" if device == "cuda" else "CPU"
-        threads = partial(_measured_threads, driver, plan, data, choices_of(resources, made))
+        threads = partial(_measured_threads, driver, plan, data, replace(choices_of(resources, made), adjustments=adjustments))
         made["cpus_per_trial"] = _on_largest_node(driver, threads, "CPU", having, without)
     write_choices(driver.folder, made)
-    return choices_of(resources, made)
+    return replace(choices_of(resources, made), adjustments=adjustments)
 
 
 def smallest_near_best(totals: dict[int, float]) -> int:
@@ -93,16 +99,32 @@ def chosen_device(folder: SweepFolder, resources: Resources, joined: bool) -> st
     return device
 
 
-def _examined(driver: Driver, device: str, wants_compile: bool, share: float | None) -> dict[str, Any]:
-    """Precision and, if wanted, compilation, asked on a worker, where the hardware is."""
-    gpus = (share or 1.0) if device == "cuda" else 0
-    answer = _waited(driver, [ray.remote(num_cpus=1, num_gpus=gpus)(examine).remote(device, wants_compile)])[0]
-    if not wants_compile:
-        return {"precision": answer["precision"]}
-    problem = answer["compile_problem"]
-    if problem:
-        driver.tell(f"trials are not compiled, as resources.compile asks for: {problem}")
-    return {"precision": answer["precision"], "compile": not problem, "compile_problem": problem}
+def _examined(
+    driver: Driver,
+    plan: Plan,
+    data: PlannedData,
+    made: dict[str, Any],
+    asks_precision: bool,
+    wants_compile: bool,
+    share: float | None,
+    cases: list[NetworkCase],
+) -> tuple[dict[str, Any], list[NetworkReport]]:
+    """Answers of one worker, where the hardware is: precision, compilation if wanted, and the reports of the networks."""
+    choices = choices_of(plan.spec.resources, made)
+    needs = {"num_cpus": 1, "num_gpus": (share or 1.0) if choices.device == "cuda" else 0}
+    runtime = replace(choices.runtime(plan.spec.resources), compile=False)
+    asked = ray.remote(**needs)(examine)
+    answer = _waited(
+        driver,
+        [asked.remote(choices.device, wants_compile, cases, data, plan.data_facts, runtime, plan.own, made.get("precision"))],
+    )[0]
+    answers: dict[str, Any] = {"precision": answer["precision"]} if asks_precision or wants_compile else {}
+    if wants_compile:
+        problem = answer["compile_problem"]
+        answers |= {"compile": not problem, "compile_problem": problem}
+        if problem:
+            driver.tell(f"trials are not compiled, as resources.compile asks for: {problem}")
+    return answers, answer["reports"]
 
 
 def _measured_share(driver: Driver, plan: Plan, data: PlannedData, choices: Choices, node: dict[str, Any]) -> float:
@@ -154,8 +176,9 @@ def _probes(
     node: dict[str, Any],
 ) -> Iterator[tuple[Callable[[], float], int, Any]]:
     """Probes of the sweep's largest trial on one node: a call that measures their total images/s, the memory of one, one."""
-    runtime: Runtime = choices.runtime(plan.spec.resources)
-    config = canonical(max((trial.config for trial in plan.trials), key=lambda config: config.training.batch_size))
+    largest = max((trial.config for trial in plan.trials), key=lambda config: config.training.batch_size)
+    runtime = adjusted_runtime(choices.runtime(plan.spec.resources), largest, choices.adjustments)
+    config = canonical(largest)
     actor = ray.remote(**needs, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))(Probe)
     probes = [actor.remote(config, data, runtime, plan.own) for _ in range(count)]
     try:

@@ -225,6 +225,7 @@ def _settings(driver: Driver, plan: Plan, choices: Choices, data: PlannedData, s
         folders=StageFolders(folder.storage, folder.name),
         data=data,
         runtime=choices.runtime(spec.resources),
+        adjustments=choices.adjustments,
         share_warmups=spec.share_warmups,
         checkpoint_seconds=spec.checkpoint_seconds,
         metrics_seconds=min(METRICS_S, spec.checkpoint_seconds) if folder.storage.folder else spec.checkpoint_seconds,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from orchestrator import foreground
+from orchestrator import preflight
 from orchestrator.choices import RESOLVED, Choices, choices_of, read_choices, write_choices, written_share
 from orchestrator.plan import Plan, make_plan
 from orchestrator.spec import load_spec
@@ -119,16 +119,16 @@ def test_a_trial_in_the_foreground_computes_as_its_sweep_chose(
 ) -> None:
     write_choices(folder, {"device": "cpu", "precision": precision, "cpus_per_trial": 3.0, "compile": True})
     automatic = tiny_plan(folder, tmp_path, device="auto", cpus_per_trial="auto", compile="true")
-    assert foreground._runtime(automatic, folder) == Runtime(threads=3, precision=precision, compile=True)
+    assert preflight.local_runtime(automatic, folder) == Runtime(threads=3, precision=precision, compile=True)
     written = tiny_plan(folder, tmp_path, device="cpu", cpus_per_trial=2)
-    assert foreground._runtime(written, folder) == Runtime(threads=2, precision=precision, compile=False)
+    assert preflight.local_runtime(written, folder) == Runtime(threads=2, precision=precision, compile=False)
 
 
 def test_a_trial_in_the_foreground_before_its_sweep_has_the_process_to_itself(
     folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.foreground.processors", lambda: 6)
+    monkeypatch.setattr("orchestrator.preflight.processors", lambda: 6)
     automatic = tiny_plan(folder, tmp_path, device="cpu", cpus_per_trial="auto", compile="true")
     expected = Runtime(threads=6, precision=resolve_precision("auto", "cpu"), compile=False)
-    assert foreground._runtime(automatic, folder) == expected
+    assert preflight.local_runtime(automatic, folder) == expected
     assert read_choices(folder) == {}

@@ -35,6 +35,7 @@ WITHOUT_TORCH = (
     "machine",
     "method_config",
     "metrics",
+    "network_case",
     "probe",
     "readers",
     "records",

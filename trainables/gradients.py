@@ -20,6 +20,7 @@ from trainables.failures import SettingError
 from trainables.losses import batch_loss
 from trainables.method_config import BatchNormMode
 from trainables.runtime import Runtime
+from trainables.weight_use import node_names
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -76,6 +77,11 @@ def hessian_gradient_products(
         for images, loss in _losses(model, batches, runtime, temperature, loss_name):
             slopes = gradients(loss, weights, create_graph=True)
             along = torch.stack([(slope * part).sum() for slope, part in zip(slopes, direction, strict=True)]).sum()
+            if "Error" in node_names(along):  # autograd passes over it, as if the second derivative were zero
+                raise SettingError(
+                    "method grasp must have a network whose gradient can be differentiated again, got an operation that is "
+                    "differentiable once (once_differentiable); take another method, or give it a second derivative"
+                )
             # The slope of a loss that is linear in a weight does not depend on it.
             mean.add(torch.autograd.grad(along, list(weights.values()), materialize_grads=True), images)
     return loss_mean, dict(zip(weights, mean.value(), strict=True))

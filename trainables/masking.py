@@ -21,6 +21,7 @@ from trainables.masks import Masks, apply_masks, flattened, full_masks, keep_hig
 from trainables.method_config import GRADUAL, GranetConfig
 from trainables.models import prunable_weights
 from trainables.schedules import kept_on_cubic
+from trainables.weight_use import layer_of, without_gradient
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ class GradualMasks(FixedMasks):
     def reveal(self, step: int = 0) -> None:
         # Before the step: with Nesterov's momentum the optimizer adds to the gradients in place.
         if isinstance(self.options, GranetConfig) and step < self.steps and self._due(step) > self.done:
+            if missing := [layer_of(name) for name, weight in self.weights.items() if weight.grad is None]:
+                raise SettingError(f"model: {without_gradient(missing)}")
             self._slopes = {name: weight.grad.abs() for name, weight in self.weights.items() if weight.grad is not None}
 
     def enforce(self, step: int) -> None:

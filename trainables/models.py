@@ -40,24 +40,31 @@ def _torchvision_resnet(name: str, image_shape: tuple[int, int, int], num_classe
     return model
 
 
-def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int, width: int = 1) -> nn.Module:
+def build_model(
+    name: str, image_shape: tuple[int, int, int], num_classes: int, width: int = 1, device: str = "meta"
+) -> nn.Module:
     """The network on the CPU with undefined weights; `initialize` or a state dict fills them.
 
     Args:
         width: factor of the channels of a CIFAR ResNet; 1 for every other network.
+        device: where it is made first; without memory, which takes PyTorch a while to import, or with weights for nothing.
 
     Raises:
         SettingError: it takes no images of this size.
     """
-    return meta_model(name, image_shape, num_classes, width).to_empty(device="cpu")
+    return _shaped_model(name, image_shape, num_classes, width, device).to_empty(device="cpu")
 
 
 def meta_model(name: str, image_shape: tuple[int, int, int], num_classes: int, width: int = 1) -> nn.Module:
     """The network with the shapes of its weights and without memory for them. Raises as `build_model` does."""
+    return _shaped_model(name, image_shape, num_classes, width, "meta")
+
+
+def _shaped_model(name: str, image_shape: tuple[int, int, int], num_classes: int, width: int, device: str) -> nn.Module:
     channels, height, width_in_pixels = image_shape
     if problem := image_size_problem(name, height, width_in_pixels):
         raise SettingError(problem)
-    with torch.device("meta"):
+    with torch.device(device):
         if name in CIFAR_RESNETS:
             model: nn.Module = CifarResNet(channels, num_classes, CIFAR_RESNETS[name], width)
         elif name in VGGS:

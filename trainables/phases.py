@@ -17,7 +17,7 @@ from trainables.checkpoint import DamagedCheckpointError, TrialState, from_bytes
 from trainables.config import TrialConfig, derived_seed
 from trainables.context import TrialContext
 from trainables.data import Data, load_data
-from trainables.failures import StopRequestedError, StorageError, SupersededError
+from trainables.failures import SettingError, StopRequestedError, StorageError, SupersededError
 from trainables.kept_weights import check_kept_weights
 from trainables.losses import check_loss
 from trainables.masking import Masking, first_masks, make_masking
@@ -33,6 +33,7 @@ from trainables.sanity import shuffled
 from trainables.schedules import learning_rate
 from trainables.training import evaluate, make_optimizer, measured, train_epoch
 from trainables.warmup import Trunk
+from trainables.weight_use import unprunable_layers
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,8 @@ class _Trial:
         network = network_of(self.config, self.data.image_shape, self.data.num_classes)
         weights = prunable_weights(network, self.config.prunable.exclude)
         check_kept_weights(self.config, {name: tuple(weight.shape) for name, weight in weights.items()})
+        for finding in unprunable_layers(network, self.config.prunable.exclude):
+            raise SettingError(f"model: {finding}")
         check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
         state = self._resumed() or self._start_of_pruning()
         if self.runtime.fingerprint() not in state.fingerprints:

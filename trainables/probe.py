@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from trainables.config import TrialConfig
+from trainables.data_facts import DataFacts
 from trainables.keys import from_canonical
+from trainables.network_case import NetworkCase
 from trainables.node_data import PlannedData
 from trainables.runtime import Runtime, resolve_precision
 from trainables.user_code import NOTHING_OWN, OwnFiles
@@ -20,10 +23,34 @@ from trainables.wording import one_line
 STEPS = 4  # of one measurement's smallest part; reading the loss at its end waits for the device
 
 
-def examine(device: str, wants_compile: bool) -> dict[str, str]:
-    """What `auto` stands for here ("precision"), and why compilation does not work ("compile_problem", empty if it does)."""
+def examine(
+    device: str,
+    wants_compile: bool,
+    cases: Sequence[NetworkCase] = (),
+    data: PlannedData | None = None,
+    facts: DataFacts | None = None,
+    runtime: Runtime | None = None,
+    own: OwnFiles = NOTHING_OWN,
+    known: Literal["fp32", "bf16"] | None = None,
+) -> dict[str, Any]:
+    """What only the hardware can answer.
+
+    Args:
+        cases: networks to examine, in `runtime`.
+        known: what `auto` was resolved to before.
+
+    Returns:
+        "precision": what `auto` stands for here; "compile_problem": why compilation does not work, empty if it does;
+        "reports": of the networks.
+    """
     problem = compile_problem(device) if wants_compile else ""
-    return {"precision": resolve_precision("auto", device), "compile_problem": problem}
+    precision = resolve_precision("auto", device)
+    reports = []
+    if cases and data is not None and runtime is not None:
+        from trainables.network_preflight import examine_cases
+
+        reports = examine_cases(cases, data, facts, replace(runtime, precision=known or precision), own)
+    return {"precision": precision, "compile_problem": problem, "reports": reports}
 
 
 def compile_problem(device: str) -> str:

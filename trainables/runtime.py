@@ -57,7 +57,10 @@ class Runtime:
         keep_freed_memory()
         if self.deterministic and self.device == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(self.deterministic)
+        if self.compile:
+            torch.use_deterministic_algorithms(self.deterministic)  # tells the compiler too, which takes seconds to import
+        else:
+            torch.set_deterministic_debug_mode("error" if self.deterministic else "default")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = not self.deterministic
         torch.backends.cudnn.deterministic = self.deterministic

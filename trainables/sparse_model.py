@@ -50,6 +50,7 @@ class SparseModel:
 
     Attributes:
         patterns: "N:M" of the weights that keep N of every M along their input channels, by name.
+        memory_format: order of the images that the network computes with.
     """
 
     network: nn.Module
@@ -57,6 +58,7 @@ class SparseModel:
     patterns: dict[str, str]
     card: ModelCard
     sha256: str
+    memory_format: torch.memory_format = torch.channels_last
 
     def predict(self, images: Any) -> Tensor:
         """Class scores float32 (N, classes) of images (N, C, H, W) in 0..1, not normalised: a tensor or array of floats.
@@ -72,7 +74,7 @@ class SparseModel:
             return torch.empty(0, self.card.num_classes)
         with torch.inference_mode():
             normalized = (self.card.normalization.apply(part) for part in images_NCHW.split(EVALUATION_BATCH))
-            arranged = (part.contiguous(memory_format=torch.channels_last) for part in normalized)
+            arranged = (part.contiguous(memory_format=self.memory_format) for part in normalized)
             return torch.cat([self.network(part).float() for part in arranged])
 
 
@@ -132,8 +134,22 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     )
     network = _network(card)
     network.load_state_dict(dense)
-    network = network.to(memory_format=torch.channels_last)
-    return SparseModel(network=network.eval(), masks=masks, patterns=header.get("patterns", {}), card=card, sha256=sha256)
+    order = _memory_order(network.eval(), card)
+    patterns = header.get("patterns", {})
+    return SparseModel(network=network, masks=masks, patterns=patterns, card=card, sha256=sha256, memory_format=order)
+
+
+def _memory_order(network: nn.Module, card: ModelCard) -> torch.memory_format:
+    """The order that the network is placed in: channels last, unless a user's own cannot compute in it."""
+    try:
+        network.to(memory_format=torch.channels_last)
+        if is_own(card.model):
+            with torch.inference_mode():
+                network(torch.zeros(2, *card.image_shape).contiguous(memory_format=torch.channels_last))
+    except RuntimeError:  # a view of a map, or a parameter of five dimensions
+        network.to(memory_format=torch.contiguous_format)
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def stored_sha256(file: str | Path | bytes) -> str:

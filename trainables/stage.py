@@ -12,12 +12,13 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.config import TrialConfig
 from trainables.failures import DataError, MisplacedError, StopRequestedError, TrialError, UnprovidedError, kind_of
 from trainables.keys import from_canonical
+from trainables.network_case import Adjustments, adjusted_runtime
 from trainables.node_data import PlannedData
 from trainables.runtime import Runtime
 from trainables.user_code import NOTHING_OWN, OwnFiles, is_own
@@ -55,6 +56,7 @@ class Settings:
 
     Attributes:
         progress_seconds: a stage tells its progress at most this often.
+        adjustments: fields of the runtime that differ for some networks.
     """
 
     folders: Folders
@@ -66,6 +68,7 @@ class Settings:
     provenance: dict[str, Any]
     progress_seconds: float
     own: OwnFiles = NOTHING_OWN
+    adjustments: Adjustments = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +127,7 @@ def _run(stage: Stage, settings: Settings, teller: _Teller) -> dict[str, Any]:
     from trainables.phases import run_trial
 
     config = from_canonical(TrialConfig, stage.config)
-    runtime = settings.runtime.for_trial(config.precision)
+    runtime = adjusted_runtime(settings.runtime, config, settings.adjustments)
     runtime.activate()
     source = _require_place(config, settings)
     if settings.folders.stop_requested():

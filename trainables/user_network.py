@@ -38,6 +38,10 @@ def own_network(
             raise refused(rule, f"{type(error).__name__}: {error}") from error
         if not isinstance(network, nn.Module):
             raise refused("return a torch.nn.Module", repr(network)[:100])
+        if wrapped := _wrapped(network):
+            raise refused("return the network itself", f"one wrapped in {wrapped}, which drive-sweep does where it is needed")
+        if elsewhere := sorted({str(one.device) for one in network.parameters() if one.device.type != "cpu"}):
+            raise refused("have its parameters on the CPU, from where they are moved", ", ".join(elsewhere))
         try:
             with torch.no_grad():
                 logits_BK = network.eval()(torch.zeros(2, *image_shape))
@@ -48,6 +52,8 @@ def own_network(
     shape = tuple(logits_BK.shape) if isinstance(logits_BK, Tensor) else type(logits_BK).__name__
     if shape != (2, num_classes):
         raise refused(f"give class scores of shape (2, {num_classes}) for two images", str(shape))
+    if others := sorted({str(one.dtype) for one in network.parameters() if one.dtype != torch.float32}):
+        raise refused("have float32 parameters (precision: bf16 casts while it computes)", ", ".join(others))
     if not any(isinstance(module, nn.Conv2d | nn.Linear) for module in network.modules()):
         raise refused("have a layer to prune, torch.nn.Conv2d or Linear", "none")
     state = network.state_dict()
@@ -55,3 +61,13 @@ def own_network(
     if len(set(places)) < len(places) or not all(isinstance(value, Tensor) for value in state.values()):
         raise refused("have a state dict of tensors that share no memory", "weights in common, or an extra state")
     return network.train()
+
+
+def _wrapped(network: nn.Module) -> str:
+    """Class of the wrapper or compiled form around a network or a part of it; empty if there is none."""
+    kinds = {"DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "ScriptModule", "OptimizedModule"}
+    for module in network.modules():
+        for kind in type(module).__mro__:
+            if kind.__name__ in kinds and kind.__module__.startswith("torch."):
+                return kind.__name__
+    return ""

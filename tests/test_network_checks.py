@@ -1,0 +1,162 @@
+"""The network checks of whole sweeps: refused with exit 2 before anything runs, kept for later runs, and part of `doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import preflight
+from orchestrator.errors import UserError
+from orchestrator.plan import Plan, make_plan
+from orchestrator.preflight import RECORD, NetworkChecks
+from orchestrator.spec import load_spec
+from orchestrator.state import SweepFolder
+from orchestrator.store import open_storage
+from tests.sweeps import drive_sweep
+from trainables.findings import Finding
+from trainables.network_case import NetworkReport
+
+NETS = """\
+from torch import nn
+
+
+class Aux(nn.Sequential):
+    def forward(self, x):
+        scores = super().forward(x)
+        return (scores, scores) if self.training else scores
+
+
+def aux(image_shape, num_classes):
+    return Aux(nn.Flatten(), nn.Linear(64, num_classes))
+
+
+def frozen(image_shape, num_classes):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, num_classes))
+    net[1].requires_grad_(False)
+    return net
+
+
+def viewed(image_shape, num_classes):
+    return nn.Sequential(nn.Conv2d(1, 4, 3), View(), nn.Linear(144, num_classes))
+
+
+class View(nn.Module):
+    def forward(self, x):
+        return x.view(x.size(0), -1)
+"""
+SWEEP = """\
+name: checked
+dataset: {name: digits, limit: 100}
+search: {model: [MODELS]}
+sparsity: 0.9
+warmup_epochs: 1
+training: {epochs: 1, batch_size: 20, lr: 0.05}
+resources: {device: cpu, cpus_per_trial: 1}
+modules_path: FOLDER
+"""
+
+
+def sweep_file(folder: Path, *models: str) -> Path:
+    (folder / "checked_nets.py").write_text(NETS)
+    names = ", ".join(name if name == "convnet" else f"{{module: checked_nets.{name}}}" for name in models)
+    file = folder / "sweep.yaml"
+    file.write_text(SWEEP.replace("MODELS", names).replace("FOLDER", str(folder)))
+    return file
+
+
+def planned(folder: Path, *models: str) -> tuple[Plan, SweepFolder]:
+    storage = open_storage(str(folder / "runs"), create=True)
+    plan = make_plan(load_spec(str(sweep_file(folder, *models))), storage, hash_data=True)
+    return plan, SweepFolder(storage, plan.spec.name)
+
+
+def test_a_run_is_refused_with_all_faults_before_any_trial_and_a_sound_one_asks_once(tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    file = sweep_file(tmp_path, "convnet", "aux", "frozen")
+    refused = drive_sweep("run", file, "--storage", storage, expect=2)
+    for part in ("checked_nets.aux", "tuple", "checked_nets.frozen", "prunable.exclude: [1]"):
+        assert part in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not list(storage.glob("trials/*/result.json"))
+    assert not list(storage.glob("warmups/*"))
+
+    file = sweep_file(tmp_path, "convnet", "viewed")
+    done = drive_sweep("run", file, "--storage", storage)
+    assert "contiguous order" in done.stderr
+    opened = open_storage(str(storage))
+    folder = SweepFolder(opened, "checked")
+    assert set(opened.read_json(folder.file("resolved.json"))) == {"device", "precision"}
+    results = [opened.read_json(f"trials/{path.parent.name}/result.json") for path in storage.glob("trials/*/result.json")]
+    order = {result["config"]["model"]: result["fingerprints"][-1]["channels_last"] for result in results}
+    assert order == {"convnet": True, "module:checked_nets.viewed": False}
+    plan = make_plan(load_spec(str(file)), opened, hash_data=True)
+    wider = plan.without_results([trial.key for trial in plan.trials])
+    precision = opened.read_json(folder.file("resolved.json"))["precision"]
+    assert NetworkChecks(folder, wider, "cpu").unanswered(precision) == []
+
+
+def report_of(checks: NetworkChecks, **changes: Any) -> NetworkReport:
+    fields: dict[str, Any] = {"findings": (), "adjusted": {}, "seconds": 0.1} | changes
+    return NetworkReport(case=checks.cases[0].id, model="convnet", **fields)
+
+
+def test_answers_are_kept_as_long_as_what_they_depend_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, folder = planned(tmp_path, "viewed")
+    checks = NetworkChecks(folder, plan, "cpu")
+    lines: list[str] = []
+    assert len(checks.unanswered(None)) == 1
+    warning = Finding(check="memory_order", severity="warning", message="slow", hint="mend it")
+    checks.keep([report_of(checks, findings=(warning,), adjusted={"channels_last": False})], "fp32", lines.append)
+    assert lines == ["convnet: slow; mend it"]
+    again = NetworkChecks(folder, plan, "cpu")
+    assert again.unanswered("fp32") == []
+    assert again.adjustments("fp32", lines.append) == {checks.cases[0].id: {"channels_last": False}}
+    assert len(again.unanswered("bf16")) == 1
+    assert len(NetworkChecks(folder, plan, "cuda").unanswered("fp32")) == 1
+    (tmp_path / "checked_nets.py").write_text(NETS + "# changed\n")
+    changed, _ = planned(tmp_path, "viewed")
+    (tmp_path / "checked_nets.py").write_text(NETS + "# changed\n")
+    changed = make_plan(changed.spec, folder.storage, hash_data=True)
+    assert len(NetworkChecks(folder, changed, "cpu").unanswered("fp32")) == 1
+    monkeypatch.setattr(preflight, "CHECKS", preflight.CHECKS + 1)
+    assert len(NetworkChecks(folder, plan, "cpu").unanswered("fp32")) == 1
+
+
+def test_errors_are_told_and_not_kept(tmp_path: Path) -> None:
+    plan, folder = planned(tmp_path, "convnet")
+    checks = NetworkChecks(folder, plan, "cpu")
+    error = Finding(check="outputs", severity="error", message="it must be right", hint="mend it")
+    with pytest.raises(UserError, match="it must be right; mend it"):
+        checks.keep([report_of(checks, findings=(error,))], "fp32", print)
+    assert not folder.storage.exists(folder.file(RECORD))
+
+
+def test_finished_results_in_a_precision_that_is_refused_now_are_told(tmp_path: Path) -> None:
+    plan, folder = planned(tmp_path, "convnet")
+    first, *others = plan.trials
+    finished = replace_result(plan, first.key, {"fingerprints": [{"precision": "bf16"}]})
+    checks = NetworkChecks(folder, finished, "cpu")
+    checks.keep([report_of(checks, adjusted={"precision": "fp32"})], "bf16", print)
+    lines: list[str] = []
+    checks.adjustments("bf16", lines.append)
+    assert others
+    assert len(lines) == 1
+    assert first.key in lines[0]
+    assert "--recompute" in lines[0]
+
+
+def replace_result(plan: Plan, key: str, result: dict[str, Any]) -> Plan:
+    trials = tuple(replace(trial, result=result) if trial.key == key else trial for trial in plan.trials)
+    return replace(plan, trials=trials)
+
+
+def test_trial_and_doctor_check_networks_too(tmp_path: Path) -> None:
+    file, storage = sweep_file(tmp_path, "aux"), tmp_path / "runs"
+    refused = drive_sweep("trial", file, "--index", "0", "--storage", storage, expect=2)
+    assert "tuple" in refused.stderr
+    answer = drive_sweep("doctor", file, "--storage", storage, expect=None)
+    assert answer.code != 0
+    assert "tuple" in answer.stdout + answer.stderr

@@ -1,0 +1,228 @@
+"""How a network uses the weights that are to be pruned: whether they get a gradient, and whether a zero in them stays one.
+
+A weight counts as sparse if what is multiplied with the images has its zeros. Where a layer computes another weight from it
+(weight standardisation, low-rank products) pruning saves nothing.
+Read by: network_preflight.py, phases.py, gradients.py, masking.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from trainables.findings import Finding
+
+LEAST_ZEROS = 0.4  # share, of half as many as there are weights, so that views and slices of a weight pass
+
+
+def listed(names: list[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def excluding(names: list[str]) -> str:
+    """The fix that leaves layers out."""
+    return f"leave them out with prunable.exclude: [{', '.join(names)}]"
+
+
+def layer_of(weight: str) -> str:
+    return weight.removesuffix(".weight")
+
+
+def unprunable_layers(model: nn.Module, exclude: tuple[str, ...] = ()) -> list[Finding]:
+    """Layers whose weight is no parameter that the optimizer moves and a mask can hold at zero."""
+    computed, frozen = [], []
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Conv2d | nn.Linear) or any(fnmatchcase(name, pattern) for pattern in exclude):
+            continue
+        if not isinstance(module._parameters.get("weight"), nn.Parameter):
+            computed.append(name)
+        elif not module.weight.requires_grad:
+            frozen.append(name)
+    findings = []
+    if computed:
+        findings.append(
+            Finding(
+                check="parameters",
+                severity="error",
+                message=f"layers to prune must hold their weight as a parameter, got a computed one in {listed(computed)} "
+                "(weight_norm, spectral_norm, parametrizations, torch.nn.utils.prune)",
+                hint=f"remove the parametrisation, or {excluding(computed)}",
+                places=tuple(computed),
+            )
+        )
+    if frozen:
+        findings.append(
+            Finding(
+                check="gradients",
+                severity="error",
+                message=f"layers to prune must be trained, got requires_grad=False in {listed(frozen)}",
+                hint=f"unfreeze them, or {excluding(frozen)}",
+                places=tuple(frozen),
+            )
+        )
+    return findings
+
+
+def without_gradient(names: list[str]) -> Finding:
+    """The finding that the loss does not depend on the weights of these layers."""
+    return Finding(
+        check="gradients",
+        severity="error",
+        message=f"layers to prune must get a gradient, got none in {listed(names)} (never called, or detached)",
+        hint=f"use them in forward, or {excluding(names)}",
+        places=tuple(names),
+    )
+
+
+def gradient_findings(loss: Tensor, weights: Mapping[str, Tensor]) -> list[Finding]:
+    """What is wrong with the gradient of the loss by these weights."""
+    if not loss.requires_grad:
+        return [without_gradient([layer_of(name) for name in weights])]
+    reentrant = "CheckpointFunctionBackward" in node_names(loss)
+    try:
+        grads = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    except RuntimeError as error:
+        return [gradient_failure(error)]
+    missing = [layer_of(name) for name, grad in zip(weights, grads, strict=True) if grad is None]
+    if missing and reentrant:
+        return [gradient_failure(RuntimeError(f"none of {listed(missing)} inside a reentrant checkpoint"))]
+    return [without_gradient(missing)] if missing else []
+
+
+def node_names(loss: Tensor) -> set[str]:
+    """Names of all operations that a value was computed by."""
+    seen, stack = {loss.grad_fn}, [loss.grad_fn]
+    while stack:
+        node = stack.pop()
+        following = {one for one, _ in node.next_functions if one is not None} - seen if node is not None else set()
+        seen |= following
+        stack += following
+    return {type(node).__name__ for node in seen}
+
+
+def gradient_failure(error: Exception) -> Finding:
+    """An error of autograd as a finding with its rule."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    hint = "correct its forward"
+    if "checkpoint" in str(error):
+        hint = "call torch.utils.checkpoint.checkpoint with use_reentrant=False"
+    elif "inplace" in str(error):
+        hint = "do not change in place what the gradient needs"
+    return Finding(
+        check="gradients", severity="error", message=f"a gradient must be taken by its weights, got {text[:300]}", hint=hint
+    )
+
+
+def densified_layers(model: nn.Module, weights: Mapping[str, Tensor], images_BCHW: Tensor) -> list[Finding]:
+    """Layers that multiply the images with something that has not the zeros of their masked weight. Changes the weights."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter.device, parameter.dtype)
+            parameter.add_(0.01 * noise)
+            if name in weights:
+                mask = torch.rand(parameter.shape, generator=generator).to(parameter.device) < 0.5
+                parameter.mul_(mask)
+    images = images_BCHW.detach().clone().requires_grad_()
+    with _WeightOperands(images, weights) as operands, torch.enable_grad():
+        outputs = model.eval()(images)
+    del outputs
+    dense = [layer_of(name) for name in weights if name in operands.dense]
+    if not dense:
+        return []
+    return [
+        Finding(
+            check="sparse_weights",
+            severity="error",
+            message=f"layers to prune must multiply images with the weight itself, so that its zeros stay, got another tensor "
+            f"without them in {listed(dense)}",
+            hint=f"use the weight as it is (no standardisation or product of weights in forward), or {excluding(dense)}",
+            places=tuple(dense),
+        )
+    ]
+
+
+class _WeightOperands(TorchFunctionMode):
+    """Sees each operation between something that depends on the images and something that depends on weights alone."""
+
+    def __init__(self, images: Tensor, weights: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.images = images
+        self.names = {id(weight): name for name, weight in weights.items()}
+        self.sizes = {name: weight.numel() for name, weight in weights.items()}
+        self.dense: set[str] = set()
+        self._sources: dict[Any, frozenset[int]] = {}  # the nodes themselves are keys, so that none is freed meanwhile
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if isinstance(result, Tensor):
+            tensors = list(_tensors((args, kwargs)))
+            if len(tensors) > 1:
+                with torch._C.DisableTorchFunction():
+                    self._look(tensors)
+        return result
+
+    def _look(self, tensors: list[Tensor]) -> None:
+        sources = [self._sources_of(tensor) for tensor in tensors]
+        if not any(id(self.images) in source for source in sources):
+            return
+        for tensor, source in zip(tensors, sources, strict=True):
+            if id(self.images) in source or id(tensor) in self.names:
+                continue
+            for name in (self.names[one] for one in source if one in self.names):
+                zeros = 1 - int(tensor.count_nonzero()) / max(1, tensor.numel())
+                if tensor.numel() >= self.sizes[name] / 2 and zeros < LEAST_ZEROS:
+                    self.dense.add(name)
+
+    def _sources_of(self, tensor: Tensor) -> frozenset[int]:
+        """Ids of the leaves that a tensor was computed from."""
+        if tensor.grad_fn is None:
+            return frozenset([id(tensor)]) if tensor.requires_grad else frozenset()
+        root = tensor.grad_fn
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            if node in self._sources:
+                stack.pop()
+                continue
+            if hasattr(node, "variable"):
+                self._sources[node] = frozenset([id(node.variable)])
+                continue
+            following = [one for one, _ in node.next_functions if one is not None]
+            waiting = [one for one in following if one not in self._sources]
+            if waiting:
+                stack += waiting
+            else:
+                self._sources[node] = frozenset().union(*(self._sources[one] for one in following))
+        return self._sources[root]
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _tensors(one)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+@contextmanager
+def unchanged_state(model: nn.Module) -> Iterator[None]:
+    """Afterwards parameters, buffers and modes are as before."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        model.load_state_dict(before)
+        model.zero_grad(set_to_none=True)
+        for module, mode in modes.items():
+            module.training = mode
