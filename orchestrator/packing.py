@@ -124,7 +124,7 @@ def _examined(
         answers |= {"compile": not problem, "compile_problem": problem}
         if problem:
             driver.tell(f"trials are not compiled, as resources.compile asks for: {problem}")
-    return answers, answer["reports"]
+    return answers, answer.get("reports", [])
 
 
 def _measured_share(driver: Driver, plan: Plan, data: PlannedData, choices: Choices, node: dict[str, Any]) -> float:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator import preflight
 from orchestrator.errors import UserError
 from orchestrator.plan import Plan, make_plan
 from orchestrator.preflight import RECORD, NetworkChecks
@@ -17,7 +16,7 @@ from orchestrator.state import SweepFolder
 from orchestrator.store import open_storage
 from tests.sweeps import drive_sweep
 from trainables.findings import Finding
-from trainables.network_case import NetworkReport
+from trainables.network_case import CHECKS, NetworkReport
 
 NETS = """\
 from torch import nn
@@ -121,7 +120,7 @@ def test_answers_are_kept_as_long_as_what_they_depend_on(tmp_path: Path, monkeyp
     (tmp_path / "checked_nets.py").write_text(NETS + "# changed\n")
     changed = make_plan(changed.spec, folder.storage, hash_data=True)
     assert len(NetworkChecks(folder, changed, "cpu").unanswered("fp32")) == 1
-    monkeypatch.setattr(preflight, "CHECKS", preflight.CHECKS + 1)
+    monkeypatch.setattr("orchestrator.preflight.CHECKS", CHECKS + 1)
     assert len(NetworkChecks(folder, plan, "cpu").unanswered("fp32")) == 1
 
 

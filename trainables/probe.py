@@ -41,16 +41,16 @@ def examine(
 
     Returns:
         "precision": what `auto` stands for here; "compile_problem": why compilation does not work, empty if it does;
-        "reports": of the networks.
+        "reports": of the networks, if there are any.
     """
     problem = compile_problem(device) if wants_compile else ""
     precision = resolve_precision("auto", device)
-    reports = []
+    answer: dict[str, Any] = {"precision": precision, "compile_problem": problem}
     if cases and data is not None and runtime is not None:
         from trainables.network_preflight import examine_cases
 
-        reports = examine_cases(cases, data, facts, replace(runtime, precision=known or precision), own)
-    return {"precision": precision, "compile_problem": problem, "reports": reports}
+        answer["reports"] = examine_cases(cases, data, facts, replace(runtime, precision=known or precision), own)
+    return answer
 
 
 def compile_problem(device: str) -> str:
