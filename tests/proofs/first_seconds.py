@@ -1,11 +1,12 @@
 """The first seconds of a storage: sweeps that begin together, and sweeps that are killed while MLflow's database is being made.
 
-    python -m tests.proofs.first_seconds [TIMES]      # 20
+    python -m tests.proofs.first_seconds [TIMES [PART]]      # 20, all of store, together, killed
 
 Three parts, each TIMES times at moments spread over what the making takes: two processes open a new store at once, and one is
 killed; two sweeps begin at once in a fresh storage; one sweep is killed (driver, tracking process and Ray) and continued.
 Counted: databases that are broken, events that are lost (after the end each trial has its FINISHED run with every metric point
-and its model, compared with the trial folders), sweeps that did not end. All must be 0.
+and its model, compared with the trial folders), sweeps that did not end. All must be 0. A sweep whose Ray does not start within
+Ray's own 30 s, on a machine with other work, is resumed, and counted.
 """
 
 from __future__ import annotations
@@ -59,30 +60,35 @@ class Counts:
     lost: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
     aside: int = 0
+    ray_starts: int = 0  # that took Ray too long
 
     def print(self, what: str, began: float) -> None:
         print(
             f"{what}: {self.tries} tries in {time.monotonic() - began:.0f} s, {len(self.broken)} databases broken, "
-            f"{self.aside} set aside, {len(self.lost)} events lost, {len(self.unfinished)} sweeps that did not end",
+            f"{self.aside} set aside, {len(self.lost)} events lost, {len(self.unfinished)} sweeps that did not end, "
+            f"{self.ray_starts} starts of Ray that took too long",
             flush=True,
         )
         for line in (*self.broken, *self.lost, *self.unfinished):
             print(f"  {line}", flush=True)
 
 
-def main(times: int) -> int:
+def main(times: int, only: str = "") -> int:
     import_mlflow()
     bad = 0
-    for what, part in (
-        ("two processes open a new store at once, one is killed", opened_at_once),
-        ("two sweeps begun at once in a fresh storage", begun_at_once),
-        ("a sweep killed in its first seconds, then continued", killed),
+    for name, what, part in (
+        ("store", "two processes open a new store at once, one is killed", opened_at_once),
+        ("together", "two sweeps begun at once in a fresh storage", begun_at_once),
+        ("killed", "a sweep killed in its first seconds, then continued", killed),
     ):
+        if only not in ("", name):
+            continue
         began, counts = time.monotonic(), Counts()
         for number in range(times):
             with tempfile.TemporaryDirectory(prefix="drive-sweep-proof-") as scratch:
                 part(Path(scratch), (number + 0.5) / times, counts)
             counts.tries += 1
+            print(f"  {counts.tries} of {times}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         counts.print(what, began)
         bad += len(counts.broken) + len(counts.lost) + len(counts.unfinished)
     return 1 if bad else 0
@@ -118,7 +124,7 @@ def begun_at_once(root: Path, moment: float, counts: Counts) -> None:
     for name, process in running.items():
         output, _ = process.communicate(timeout=600)
         if process.returncode:
-            counts.unfinished.append(f"{name} ended with {process.returncode}: {output[-500:]}")
+            resume_if_ray_was_slow(storage, name, process.returncode, output, counts)
     for name in running:
         compare_with_folders(storage, name, counts)
 
@@ -132,10 +138,21 @@ def killed(root: Path, moment: float, counts: Counts) -> None:
     again = ("resume", "one") if begun else ("run", file)
     done = subprocess.run(command(*again, "--storage", storage, "--quiet"), capture_output=True, text=True, check=False)
     if done.returncode:
-        counts.unfinished.append(
-            f"killed after {moment * SWEEP_S:.1f} s, {again[0]} ended with {done.returncode}: {done.stderr[-500:]}"
-        )
+        resume_if_ray_was_slow(storage, "one", done.returncode, done.stderr, counts)
     compare_with_folders(storage, "one", counts)
+
+
+def resume_if_ray_was_slow(storage: Path, name: str, code: int, output: str, counts: Counts) -> None:
+    for _ in range(3):
+        if "timed out during startup" not in output:
+            break
+        counts.ray_starts += 1
+        again = ("resume", name, "--storage", storage, "--quiet")
+        done = subprocess.run(command(*again), capture_output=True, text=True, check=False)
+        code, output = done.returncode, done.stderr
+        if code == 0:
+            return
+    counts.unfinished.append(f"{name} ended with {code}: {output[-500:]}")
 
 
 def sweep_files(root: Path) -> dict[str, Path]:
@@ -187,4 +204,4 @@ def compare_with_folders(storage: Path, name: str, counts: Counts) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 20))
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 20, *sys.argv[2:3]))
