@@ -8,6 +8,7 @@ Heavy modules are imported inside the function that needs them, so that `plan` a
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sys
@@ -22,6 +23,7 @@ from orchestrator.output import answer, reader_gone
 from orchestrator.state import SweepFolder, SweepState, driver_alive, open_sweep, refuse_unknown_trial
 from orchestrator.storage import Storage
 from orchestrator.store import open_storage, trial_file
+from orchestrator.uris import masked
 from trainables.records import ERROR
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ def doctor(options: Namespace) -> int:
 
     spec = spec_from(options) if options.file else None
     storage = spec.storage if spec else options.storage or DEFAULT_STORAGE
+    if spec is not None:
+        say_unused_environment(spec)
     checks = examine(spec, storage, options.tracking_uri, options.address)
     done = list(checks) if options.json else print_checks(checks)
     if options.json:
@@ -223,6 +227,17 @@ def spec_of(folder: SweepFolder) -> SweepSpec:
 
 def storage_from(options: Namespace) -> Storage:
     return open_storage(options.storage or DEFAULT_STORAGE)
+
+
+def say_unused_environment(spec: SweepSpec) -> None:
+    """Says which of MLflow's variables decide nothing here, since a sweep's place must not depend on who continues it."""
+    if (uri := os.environ.get("MLFLOW_TRACKING_URI")) and spec.tracking.uri is None:
+        place = "in the storage's own database"
+        say(f"MLFLOW_TRACKING_URI is set to {masked(uri)} and decides nothing: runs are {place}; --tracking-uri names another")
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if name and name != spec.tracking.experiment:
+        used = f"experiment {spec.tracking.experiment}"
+        say(f"MLFLOW_EXPERIMENT_NAME is set to {name} and decides nothing: runs are in {used}, as tracking.experiment says")
 
 
 def follow_moved_storage(storage: Storage) -> None:

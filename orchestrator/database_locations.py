@@ -66,6 +66,12 @@ def misplaced_roots(database: sqlite3.Connection, folder: Path) -> list[str]:
     return [root for root, path in roots.items() if path is not None and _was_here(database, root, path, folder)]
 
 
+def correct_locations(file: Path, folder: Path) -> None:
+    """Makes the locations in a copy of a storage's database those of the storage at `folder`."""
+    with closing(connected(file)) as database:
+        _correct(database, folder)
+
+
 def _correct(database: sqlite3.Connection, folder: Path) -> None:
     """One transaction, on what is misplaced by then."""
     database.execute("BEGIN IMMEDIATE")

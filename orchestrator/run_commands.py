@@ -12,7 +12,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.command_line import command
-from orchestrator.commands import follow_moved_storage, say, spec_from, spec_of, storage_from
+from orchestrator.commands import follow_moved_storage, say, say_unused_environment, spec_from, spec_of, storage_from
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.output import answer
 from orchestrator.state import SweepFolder, driver_alive, open_sweep, refuse_unknown_trial
@@ -32,6 +32,7 @@ def run(options: Namespace) -> int:
     spec = spec_from(options)
     storage = open_storage(spec.storage)
     tracking_target(spec, storage)  # before anything is read that takes time
+    say_unused_environment(spec)
     planned = make_plan(spec, storage, hash_data=True)
     folder = SweepFolder(storage, spec.name)
     again = frozenset(trial.key for trial in planned.trials if trial.result is not None) if options.recompute else frozenset()
@@ -56,7 +57,9 @@ def resume(options: Namespace) -> int:
     storage = storage_from(options)
     folder = open_sweep(storage, options.name)
     folder.refuse_second_driver()
-    planned = make_plan(spec_of(folder), storage, hash_data=True)
+    spec = spec_of(folder)
+    say_unused_environment(spec)
+    planned = make_plan(spec, storage, hash_data=True)
     state = folder.read_state()
     failed = {key for key, status in state.trials.items() if status.state == "failed"} if state else set()
     keys = {one.key for one in planned.unfinished}
@@ -119,7 +122,9 @@ def sync(options: Namespace) -> int:
 
     storage = storage_from(options)
     folder = open_sweep(storage, options.name)
-    facts = sync_sweep(folder, plan_of(folder, options.tracking_uri))
+    planned = plan_of(folder, options.tracking_uri)
+    say_unused_environment(planned.spec)
+    facts = sync_sweep(folder, planned)
     sync_sweeps_left_behind(storage, say)
     answer(json.dumps(facts)) if options.json else say(f"MLflow at {facts['uri']} shows {facts['runs']} runs of {options.name}")
     return EXIT_DONE

@@ -6,19 +6,24 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import IO, Any
 from urllib.error import URLError
 from urllib.parse import quote, urlencode
 from urllib.request import urlopen
 
+from orchestrator.database_locations import correct_locations, follow_storage
 from orchestrator.errors import SetupError
-from orchestrator.mlflow_client import SETTINGS, TrackingTarget, is_server
+from orchestrator.mlflow_client import SETTINGS, SQLITE, TrackingTarget, database_file, is_server, say_on_stderr
+from orchestrator.tracking_database import connected_to_read
+from orchestrator.tracking_troubles import database_trouble
 
 HOST = "127.0.0.1"
 START_S = 180.0  # a busy machine imports slowly, and a new database is migrated first
@@ -63,11 +68,12 @@ def serve(target: TrackingTarget, port: int = 5000) -> Iterator[str]:
         yield target.uri
         return
     port = _free_port(port)
-    command = [sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", target.uri]
-    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
-    if target.artifact_root:
-        command += ["--default-artifact-root", target.artifact_root]
-    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="drive-sweep-ui-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="drive-sweep-ui-") as scratch, tempfile.TemporaryFile() as log:
+        readable = served_database(target, Path(scratch))
+        command = [sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", readable]
+        command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+        if target.artifact_root:
+            command += ["--default-artifact-root", target.artifact_root]
         server = subprocess.Popen(
             command,
             stdout=log,
@@ -81,6 +87,37 @@ def serve(target: TrackingTarget, port: int = 5000) -> Iterator[str]:
             yield f"http://{HOST}:{port}"
         finally:
             _end(server)
+
+
+def served_database(target: TrackingTarget, scratch: Path) -> str:
+    """The URI that is served: a storage's database follows the storage; where it cannot be written, a copy in `scratch` does.
+
+    Raises:
+        SetupError: there is no database, or it cannot be read.
+    """
+    file = database_file(target.uri)
+    if target.storage is None or file is None:
+        return target.uri
+    if not file.exists():
+        raise SetupError(
+            f"storage {target.storage} must have MLflow's database {file.name}, got none; `sync` of a sweep makes it"
+        )
+    if is_writable(file):
+        follow_storage(Path(target.storage), say_on_stderr)
+        return target.uri
+    copy = scratch / file.name
+    try:
+        with closing(connected_to_read(file)) as original, closing(sqlite3.connect(copy)) as target_database:
+            original.backup(target_database)
+    except sqlite3.Error as error:
+        raise SetupError(database_trouble(file, error)) from error
+    correct_locations(copy, Path(target.storage))
+    say_on_stderr(f"{file} cannot be written by this user: a copy of it is shown, and changes in the UI are not kept")
+    return f"{SQLITE}{copy}"
+
+
+def is_writable(file: Path) -> bool:
+    return os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
 
 
 def _server_environment() -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator import ui
 from orchestrator.database_locations import COLUMNS, MOVED_FROM, follow_storage
 from orchestrator.errors import SetupError, UserError
 from orchestrator.mirror import SweepOpening
@@ -195,6 +196,25 @@ def test_two_mounts_at_once_do_not_change_each_others_locations(stored: Stored, 
         state.write_text(content)
         follow_storage(there, lambda remark: None)
         assert all(location.startswith(str(there)) for location in locations(there))
+
+
+def test_the_ui_shows_a_copy_of_a_database_that_it_cannot_write(
+    stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there, scratch = tmp_path / "of another user", tmp_path / "scratch"
+    scratch.mkdir()
+    stored.folder.rename(there)
+    before = {path: size for path, (_, size, _) in listing(there).items() if not path.endswith(("-wal", "-shm"))}
+    monkeypatch.setattr(ui, "is_writable", lambda file: False)
+    uri = ui.served_database(storage_target(there, "pruning"), scratch)
+    assert uri == f"sqlite:///{scratch}/mlflow.db"
+    assert all(location.startswith(str(there)) for location in locations(scratch))
+    assert not any(location.startswith(str(there)) for location in locations(there)), "nothing is written there"
+    assert {path: size for path, (_, size, _) in listing(there).items() if not path.endswith(("-wal", "-shm"))} == before
+    assert "a copy of it is shown" in capsys.readouterr().err
+    monkeypatch.setattr(ui, "is_writable", lambda file: True)
+    assert ui.served_database(storage_target(there, "pruning"), scratch) == f"sqlite:///{there}/mlflow.db"
+    assert all(location.startswith(str(there)) for location in locations(there))
 
 
 @pytest.mark.parametrize("name", ["a?b", "a%20b", "a%3Fb", os.fsdecode(b"a\xe9b")])
