@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,8 @@ from unittest.mock import patch
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from trainables.network_case import cases_of
+from trainables.network_preflight import examine_cases
 
 from orchestrator.store import TrialFolder, WarmupFolder
 from tests.trials import DIGITS, RUNTIME, new_storage
@@ -24,10 +26,11 @@ from trainables.config import DatasetConfig, TrainingConfig, TrialConfig
 from trainables.context import TrialContext
 from trainables.data_facts import DIGITS_FACTS
 from trainables.datasets import content_digest
-from trainables.failures import TrialError
+from trainables.failures import SettingError, TrialError
 from trainables.kept_weights import kept_weights
 from trainables.keys import inputs_digest, trial_key, warmup_key
 from trainables.method_config import Method
+from trainables.node_data import PlannedData
 from trainables.phases import run_trial
 from trainables.sparse_model import load_sparse_model
 from trainables.training import train_epoch
@@ -79,18 +82,22 @@ def outcome(network: str, method: Method) -> Outcome:
 
 
 def _wrong(config: TrialConfig, folder: Path) -> list[str]:
-    """Trains and looks at what is left; what is wrong about it."""
+    """Examines the network as a sweep does, trains, and looks at what is left; what is wrong about it."""
     storage = new_storage(folder)
     own = OwnFiles(modules_path=str(Path(__file__).parent)).digested([config])
     inputs = inputs_digest(content_digest(DIGITS), own.used_by(config))
+    (report,) = examine_cases(cases_of([config]), PlannedData(source=DIGITS), DIGITS_FACTS, RUNTIME, own)
+    if report.errors:
+        raise SettingError("; ".join(map(str, report.errors)))
+    runtime = replace(RUNTIME, **report.adjusted)
     files = TrialFolder(storage, trial_key(config, inputs), 1, "zoo", owner="tests")
     files.begin()
     states: list[TrialState] = []
     context = TrialContext(
         source=DIGITS,
-        runtime=RUNTIME,
+        runtime=runtime,
         files=files,
-        snapshots=WarmupFolder(storage, f"warmups/{warmup_key(config, inputs)}", RUNTIME.fingerprint_id()),
+        snapshots=WarmupFolder(storage, f"warmups/{warmup_key(config, inputs)}", runtime.fingerprint_id()),
         own=own,
         on_progress=states.append,
     )
