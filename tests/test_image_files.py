@@ -230,3 +230,12 @@ def test_classes_sort_by_their_names_and_images_by_their_paths(tmp_path: Path) -
     assert listed.train[:2] == ["train/ant-b/x.png", "train/ant/ant0.png"]
     assert listed.train_labels == [1, 0, 0, 2, 2, 3, 3]
     assert load(source).train_images[0, 0, 0, 0] == 200
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    source = data_set("image_folder", tmp_path)
+    (tmp_path / "train" / "ant" / "z.png").symlink_to("/proc/self/mem")  # not even root reads its first byte
+    with pytest.raises(
+        DataError, match=r"^dataset\.root: '.*/train/ant/z\.png' must be readable, got: Input/output error; repair"
+    ):
+        content_digest(source)

@@ -25,7 +25,7 @@ def content_line(named: tuple[str, Path]) -> bytes:
     """
     name, path = named
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        content = gzip.decompress(_bytes(path)) if path.suffix == ".gz" else _bytes(path)
     except BROKEN_GZIP as error:
         raise DataError(f"{str(path)!r} is damaged: {error}") from error
     mark = READ_ANEW if is_sixteen_bit_grey(content[:HEAD_BYTES]) else ""
@@ -35,7 +35,7 @@ def content_line(named: tuple[str, Path]) -> bytes:
 def raw_content_line(named: tuple[str, Path]) -> bytes:
     """The line of a file that a user's function reads: what is called .gz may be anything."""
     name, path = named
-    content = path.read_bytes()
+    content = _bytes(path)
     return encoded_line(f"{name}\0{len(content)}\0{hashlib.sha256(content).hexdigest()}")
 
 
@@ -47,6 +47,14 @@ def size_line(named: tuple[str, Path]) -> bytes:
         with open(path, "rb") as file:
             mark = READ_ANEW if is_sixteen_bit_grey(file.read(HEAD_BYTES)) else ""
     return encoded_line(f"{name}\0{path.stat().st_size}{mark}")
+
+
+def _bytes(path: Path) -> bytes:
+    """The content; an error while it is read names the file, as one while it is opened does."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def encoded_line(text: str) -> bytes:
