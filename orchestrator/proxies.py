@@ -6,6 +6,8 @@ Read by: process_setup.py, jobs.py.
 from __future__ import annotations
 
 import os
+import socket
+from contextlib import suppress
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -17,7 +19,10 @@ EXEMPT = ("NO_PROXY", "no_proxy", "no_grpc_proxy")  # the last one is of gRPC al
 
 
 def spare_loopback() -> None:
-    """Exempts loopback from proxies, in this process and in those that it starts; only where there is a proxy."""
+    """Exempts this machine from proxies, in this process and in those that it starts; only where there is a proxy.
+
+    The processes of a local Ray speak to each other at the machine's own address.
+    """
     if not getproxies() and not os.environ.get(GRPC):
         return
     before = {name: os.environ.get(name, "") for name in EXEMPT}
@@ -25,9 +30,18 @@ def spare_loopback() -> None:
     for name in EXEMPT:
         if name == "no_grpc_proxy" and not before[name]:
             continue  # without it gRPC reads no_proxy
+        exempt = [*LOOPBACK, *_own_addresses()]
         hosts = [host for host in (before[name] or shared).split(",") if host.strip()]
         if "*" not in hosts:
-            os.environ[name] = ",".join([*hosts, *(host for host in LOOPBACK if host not in hosts)])
+            os.environ[name] = ",".join([*hosts, *(host for host in exempt if host not in hosts)])
+
+
+def _own_addresses() -> list[str]:
+    """The address at which this machine reaches others, as Ray finds it; nothing is sent."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("8.8.8.8", 80))
+        return [str(probe.getsockname()[0])]
+    return []
 
 
 def proxy_of(address: str) -> str:
