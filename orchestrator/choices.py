@@ -59,7 +59,7 @@ def choices_of(resources: Resources, made: dict[str, Any]) -> Choices:
 
 def read_choices(folder: SweepFolder) -> dict[str, Any]:
     """The answers on record by name; empty before the first run. What the sweep file itself says is not among them."""
-    record = folder.storage.read_json(folder.file(RESOLVED)) or {}
+    record = folder.storage.read_json(folder.file(RESOLVED), fields=("device",)) or {}
     return {name: value for name, value in record.items() if name in ANSWERS}
 
 

@@ -151,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("file", metavar="FILE", nargs="?", help=FILE_HELP + "; without it nothing is known of the data")
     _spec_options(doctor)
     doctor.add_argument("--storage", metavar="FOLDER", help="where results are kept (default: ./runs)")
+    doctor.add_argument("--fix", action="store_true", help="set trials with damaged records aside, to be computed anew")
     doctor.add_argument("--address", help="Ray cluster to look at, HOST:PORT or a dashboard, http://... (else this machine)")
 
     compare = command(

@@ -81,7 +81,7 @@ def doctor(options: Namespace) -> int:
     storage = spec.storage if spec else options.storage or DEFAULT_STORAGE
     if spec is not None:
         say_unused_environment(spec)
-    checks = examine(spec, storage, options.tracking_uri, options.address)
+    checks = examine(spec, storage, options.tracking_uri, options.address, options.fix)
     done = list(checks) if options.json else print_checks(checks)
     if options.json:
         answer(json.dumps([asdict(check) for check in done], indent=1))
@@ -110,7 +110,7 @@ def logs(options: Namespace) -> int:
     while True:
         new = storage.read(folder.file("sweep.log"), position) or b""
         whole = new[: new.rfind(b"\n") + 1]
-        for line in whole.decode().splitlines():
+        for line in whole.decode(errors="replace").splitlines():
             if LOG_HEAD.match(line):  # what follows without a time belongs to it
                 shown = bool(wanted.search(line.rstrip()))
             if shown:
@@ -124,7 +124,7 @@ def logs(options: Namespace) -> int:
         if reader_gone():
             break
         time.sleep(LOG_POLL_S if storage.folder is not None else STORE_POLL_S)
-    error = storage.read_json(trial_file(options.trial, ERROR)) if options.trial else None
+    error = storage.read_json(trial_file(options.trial, ERROR), ("attempt", "kind", "traceback")) if options.trial else None
     if error:
         print(f"attempt {error['attempt']} failed ({error['kind']}):\n{error['traceback']}", end="")
     return EXIT_DONE

@@ -19,6 +19,7 @@ from orchestrator.node_facts import facts_here
 from orchestrator.plan import Plan, make_plan
 from orchestrator.projection import given_target, storage_target, tracking_target
 from orchestrator.ray_cluster import is_own, ray_folder
+from orchestrator.record_checks import record_checks
 from orchestrator.spec import SweepSpec, spec_from_resolved
 from orchestrator.spec_fields import Tracking
 from orchestrator.state import SweepFolder, driver_alive
@@ -29,10 +30,13 @@ from trainables.failures import StorageError
 from trainables.network_case import cases_of
 
 
-def examine(spec: SweepSpec | None, storage_uri: str, tracking_uri: str | None, address: str | None) -> Iterator[Check]:
+def examine(
+    spec: SweepSpec | None, storage_uri: str, tracking_uri: str | None, address: str | None, fix: bool = False
+) -> Iterator[Check]:
     """All checks, in the order in which they are told.
 
     Args:
+        fix: set trials with damaged records aside.
         spec: the sweep that is to run; without it nothing is known of its data.
         tracking_uri: where runs go, if there is no sweep to tell.
     """
@@ -62,6 +66,7 @@ def examine(spec: SweepSpec | None, storage_uri: str, tracking_uri: str | None, 
         yield from cluster_checks(address, storage, target, plan)
     if storage is not None:
         yield from _orphans(storage)
+        yield from record_checks(storage, fix)
 
 
 def _target(spec: SweepSpec | None, storage: Storage | None, uri: str | None) -> TrackingTarget | None:

@@ -112,7 +112,7 @@ class _Claim:
             raise HeldError(f"process {other['pid']} on {other['host']}, heard of {age:.0f} s ago")
 
     def _other(self) -> Driver | None:
-        claim: Driver | None = self.storage.read_json(self.name)
+        claim: Driver | None = self.storage.read_json(self.name, fields=("owner", "pid", "host", "heartbeat"))
         return claim if claim and claim["owner"] != self.owner else None
 
     def _write(self) -> None:

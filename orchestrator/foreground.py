@@ -54,7 +54,7 @@ def _by_key(options: Namespace) -> tuple[Plan, Storage, PlannedTrial]:
     storage = open_storage(options.storage or DEFAULT_STORAGE)
     for name in storage.names("sweeps"):
         folder = SweepFolder(storage, name)
-        record = storage.read_json(folder.file("trials.json"))
+        record = storage.read_json(folder.file("trials.json"), fields=("trials",))
         if record and any(one["key"] == options.file for one in record["trials"]):
             spec = spec_from_resolved(storage.read_json(folder.file("spec.json")))
             plan = make_plan(spec, storage, hash_data=True)

@@ -70,6 +70,7 @@ def doctor(options: Namespace) -> int:
         arguments += ["--tracking-uri", options.tracking_uri] if options.tracking_uri else []
     else:
         raise UserError("doctor --address: must be told what to check on the cluster; give a sweep file, or --storage URI")
+    arguments += ["--fix"] if options.fix else []
     jobs = Jobs(api_address(options.address))
     reply = small_job(jobs, "doctor", ["doctor", *arguments, *_json(options)], "", own, texts)
     if not reply.text:

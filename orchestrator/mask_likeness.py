@@ -7,6 +7,7 @@ waiting longer is in vain. Reads the sparse models of the trials, which takes Py
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -68,7 +69,11 @@ def masks_in(storage: Storage) -> MasksOf:
         from trainables.sparse_model import load_masks
 
         content = storage.read(trial_file(key, MODEL))
-        return None if content is None else load_masks(content)
+        try:
+            return None if content is None else load_masks(content)
+        except ValueError as error:
+            print(f"left out: {trial_file(key, MODEL)} is damaged: {error}", file=sys.stderr)
+            return None
 
     return masks_of
 

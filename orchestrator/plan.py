@@ -259,7 +259,7 @@ def _known_data(
     if source.name == "digits":
         return datasets.DIGITS_DIGEST, DIGITS_FACTS
     file = f"data/{datasets.signature(source)}.json"
-    record = storage.read_json(file) or {}
+    record = storage.read_json(file, fields=("digest",)) or {}
     digest, facts = record.get("digest"), record.get("facts")
     known = DataFacts.from_json(facts) if facts else quick_facts(source)
     if hash_data:

@@ -22,7 +22,7 @@ def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:
     """
     estimate = plan.estimate(storage)
     before = SweepFolder(storage, plan.spec.name)
-    known = before.storage.read_json(before.file("trials.json"))
+    known = before.storage.read_json(before.file("trials.json"), fields=("trials",))
     old = {one["key"] for one in known["trials"]} if known else set()
     new = {trial.key for trial in plan.trials}
     return {

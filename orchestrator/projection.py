@@ -133,9 +133,11 @@ def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
     Raises:
         SetupError: the sweep is running (its driver does this itself), or MLflow cannot be reached.
     """
+    from orchestrator.driver import initial_state
     from orchestrator.report import write_report
+    from orchestrator.stages import StageQueue
 
-    state = folder.read_state() or SweepState(sweep=folder.name)
+    state = folder.read_state() or initial_state(plan, None, StageQueue(trunks={}, trials={}))
     if driver_alive(state.driver):
         raise SetupError(f"sweep {folder.name!r} is running, and its driver keeps MLflow up to date; sync when it has ended")
     items = make_items(plan)
@@ -160,11 +162,16 @@ def plan_of(folder: SweepFolder, tracking_uri: str | None = None) -> Plan:
     Raises:
         UserError: the code makes other keys of the sweep's configurations than the code that ran it.
     """
-    spec = spec_from_resolved(folder.storage.read_json(folder.file("spec.json")))
+    spec = spec_from_resolved(folder.storage.read_json(folder.file("spec.json"), fields=("tracking",)))
     spec = spec.model_copy(update={"storage": folder.storage.root})
     if tracking_uri:
         spec = spec.model_copy(update={"tracking": spec.tracking.model_copy(update={"uri": tracking_uri})})
-    record = folder.storage.read_json(folder.file("trials.json"))
+    record = folder.storage.read_json(folder.file("trials.json"), fields=("trials", "data_digest"))
+    if record is None:
+        raise UserError(
+            f"{folder.file('trials.json')} of storage {folder.storage.root} must be what the sweep wrote, got another content; "
+            f"`drive-sweep resume {folder.name}` writes it anew"
+        )
     plan = recorded_plan(spec, folder.storage, record)
     if {one["key"] for one in record["trials"]} != {one.key for one in plan.trials}:
         raise UserError(

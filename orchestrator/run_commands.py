@@ -133,10 +133,14 @@ def sync(options: Namespace) -> int:
 def _nothing_left(folder: SweepFolder, planned: Plan) -> bool:
     """Whether the sweep's own files say that all of it is finished and MLflow knows it, as the sweep file asks for it."""
     from orchestrator.projection import is_in_present_database
+    from orchestrator.trial_results import damaged_files
 
-    record, spec = folder.storage.read_json(folder.file("trials.json")), folder.storage.read_json(folder.file("spec.json"))
+    record = folder.storage.read_json(folder.file("trials.json"), fields=("trials",))
+    spec = folder.storage.read_json(folder.file("spec.json"), fields=("tracking",))
     state = folder.read_state()
     if record is None or state is None or planned.unfinished or state.tracking_pending or driver_alive(state.driver):
+        return False
+    if damaged_files(folder.storage, {one.key: one.result for one in planned.trials if one.result is not None}):
         return False
     if spec is None or spec["tracking"] != planned.spec.tracking.model_dump():
         return False

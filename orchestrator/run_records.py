@@ -17,6 +17,7 @@ from orchestrator.store import trial_file
 from trainables.metrics import DamagedRecordError, Point, points_from_json, points_from_lines
 from trainables.records import ERROR, METRICS, MODEL, RESULT
 from trainables.result_record import decode_result, metrics_damage
+from trainables.self_digest import is_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +130,9 @@ def _error(content: bytes) -> dict[str, Any]:
     """The content of error.json; without it the driver's own words count."""
     try:
         record = json.loads(content or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    whole = isinstance(record, dict) and isinstance(record.get("time", 0), int)
+    whole = isinstance(record, dict) and is_whole(record) and isinstance(record.get("time", 0), int)
     return record if whole else {}
 
 

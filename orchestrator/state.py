@@ -16,6 +16,7 @@ Read by: sweep.py, cli.py, report.py.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -30,9 +31,10 @@ from typing import Any
 from orchestrator.command_line import command
 from orchestrator.driver_right import DEAD_AFTER_S, HeldError, sole_driver
 from orchestrator.errors import SetupError, UserError
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, tell_damage
 from orchestrator.store import stop_files
 
+DIGEST_MARK, DIGEST_END = b',\n"state_sha256": "', b'"\n}\n'  # around the SHA-256 of all that stands before it
 WRITE_S = 2.0
 PATIENCE = 20.0  # times as long as the last writing took: it may take a twentieth of the driver's time
 HEARTBEAT_S = 10.0
@@ -117,13 +119,16 @@ class SweepFolder:
         return self.storage.exists(self.file("trials.json"))
 
     def read_state(self) -> SweepState | None:
-        """The last state written; trials that ran under a driver that is gone are waiting again."""
-        content = self.storage.read_json(self.file("state.json"))
-        if content is None:
+        """The last state written; trials that ran under a driver that is gone are waiting again.
+
+        None if there is none, or if it is damaged, which is told: it is written anew by the next run, resume or sync.
+        """
+        content = self.storage.read(self.file("state.json"))
+        state = None if content is None else _decoded(content)
+        if content is not None and state is None:
+            tell_damage(self.storage, self.file("state.json"))
+        if state is None:
             return None
-        trials = {key: TrialStatus(**trial) for key, trial in content.pop("trials").items()}
-        warmups = {key: WarmupStatus(**warmup) for key, warmup in content.pop("warmups").items()}
-        state = SweepState(**content, trials=trials, warmups=warmups)
         if not driver_alive(state.driver):
             for entry in state.entries():
                 if entry.state == "running":
@@ -303,4 +308,19 @@ def encoded(state: SweepState, texts: dict[str, str]) -> bytes:
     own = asdict(replace(state, trials={}, warmups={}))
     parts = [f'"{name}": {json.dumps(value)}' for name, value in own.items() if name not in lines]
     parts += [f'"{name}": {{\n' + ",\n".join(entries) + "\n}" for name, entries in lines.items()]
-    return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
+    text = ("{\n" + ",\n".join(parts)).encode()
+    return text + DIGEST_MARK + hashlib.sha256(text).hexdigest().encode() + DIGEST_END
+
+
+def _decoded(content: bytes) -> SweepState | None:
+    """The state of a state.json; None if it is not what was written. One without a digest is of an earlier version."""
+    text, mark, digest = content.rpartition(DIGEST_MARK)
+    if mark and digest != hashlib.sha256(text).hexdigest().encode() + DIGEST_END:
+        return None
+    try:
+        values = json.loads(text + b"}" if mark else content)
+        trials = {key: TrialStatus(**trial) for key, trial in values.pop("trials").items()}
+        warmups = {key: WarmupStatus(**warmup) for key, warmup in values.pop("warmups").items()}
+        return SweepState(**values, trials=trials, warmups=warmups)
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return None

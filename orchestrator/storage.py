@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.failures import StorageError
+from trainables.self_digest import FIELD, is_whole, sealed
 
 
 def try_for(seconds: float, act: Callable[[], object]) -> None:
@@ -99,9 +101,19 @@ class Storage(ABC):
     def locked(self, name: str) -> AbstractContextManager[bool | None]:
         """Whether this process has the lock of that name for as long as the block lasts; None where there are no locks."""
 
-    def read_json(self, name: str) -> Any:
-        """The content of a JSON file, or None if there is none or it is not whole."""
-        return _parsed(self.read(name))
+    def read_json(self, name: str, fields: Sequence[str] = ()) -> Any:
+        """The content of a JSON file, or None if there is none, or it is not what was written, which is told once.
+
+        Args:
+            fields: that a record of this kind has.
+        """
+        content = self.read(name)
+        value = _parsed(content)
+        if fields and not (isinstance(value, dict) and value.keys() >= set(fields)):
+            value = None
+        if content is not None and value is None:
+            tell_damage(self, name)
+        return value
 
     def read_all(self, names: Sequence[str]) -> list[bytes | None]:
         """`read` of many files, in their order."""
@@ -112,14 +124,29 @@ class Storage(ABC):
         return [_parsed(content) for content in self.read_all(names)]
 
     def write_json(self, name: str, content: Any) -> None:
-        self.write(name, json.dumps(content, indent=1).encode())
+        """Writes a JSON file; a record gets a digest of itself, which `read_json` checks and leaves out."""
+        self.write(name, json.dumps(sealed(content) if isinstance(content, dict) else content, indent=1).encode())
+
+
+def tell_damage(storage: Storage, name: str) -> None:
+    """Names a damaged file on stderr, once in this process."""
+    if (storage.root, name) not in _told_damage:
+        _told_damage.add((storage.root, name))
+        print(f"storage {storage.root}: {name} is damaged and not used", file=sys.stderr)
+
+
+_told_damage: set[tuple[str, str]] = set()
 
 
 def _parsed(content: bytes | None) -> Any:
+    """The value of a JSON file; None if it is no JSON, or a record that does not match its digest."""
     try:
-        return None if content is None else json.loads(content)
-    except ValueError:
+        value = None if content is None else json.loads(content)
+    except (ValueError, RecursionError):
         return None
+    if not isinstance(value, dict):
+        return value
+    return {name: part for name, part in value.items() if name != FIELD} if is_whole(value) else None
 
 
 @dataclass(frozen=True, slots=True)

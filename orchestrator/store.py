@@ -13,6 +13,7 @@ trainables/checkpoint.py.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import sys
 import time
@@ -27,9 +28,11 @@ from orchestrator.storage import LocalStorage, Storage
 from trainables.failures import SettingError, StorageError, SupersededError
 from trainables.metrics import DamagedRecordError
 from trainables.records import RESULT
-from trainables.result_record import decode_result, sha256
+from trainables.result_record import decode_result
+from trainables.self_digest import FIELD, is_whole
 
 LAYOUT, LAYOUT_FILE = 1, "storage.json"
+UNREADABLE = 1000  # attempts that a damaged count is taken to have missed
 LATE_S = 5.0  # that a writing may take before somebody else may have begun meanwhile
 
 
@@ -66,24 +69,20 @@ def _check_layout(storage: Storage, create: bool) -> None:
         print(f"storage {storage.root}: {LAYOUT_FILE} is damaged; it is written anew", file=sys.stderr)
     if create or content is not None:
         with suppress(*(() if create else (StorageError,))):  # who only reads may do so from a storage that is read-only
-            storage.write_json(LAYOUT_FILE, {"layout": LAYOUT, "sha256": _layout_sha256(LAYOUT)})
+            storage.write_json(LAYOUT_FILE, {"layout": LAYOUT})
 
 
 def _layout_in(content: bytes) -> int | None:
     """The layout that the file names; None if it is damaged. Without a digest only layout 1 was ever written."""
     try:
         record = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     layout = record.get("layout") if isinstance(record, dict) else None
     if not isinstance(layout, int) or isinstance(layout, bool):
         return None
-    whole = record.get("sha256") == _layout_sha256(layout) if "sha256" in record else record == {"layout": 1}
+    whole = is_whole(record) if FIELD in record else record == {"layout": 1}
     return layout if whole else None
-
-
-def _layout_sha256(layout: int) -> str:
-    return sha256(f"layout {layout}".encode())
 
 
 def _storage_at(uri: str) -> Storage:
@@ -148,7 +147,7 @@ class TrialFolder:
         return any(self.storage.appeared(name) for name in stop_files(self.sweep, self.key))
 
     def _raise_if_superseded(self, besides: str = "") -> None:
-        record = self.storage.read_json(trial_file(self.key, "attempt.json")) or {"attempt": 0}
+        record = self.storage.read_json(trial_file(self.key, "attempt.json"), fields=("attempt",)) or {"attempt": 0}
         same = record["attempt"] == self.attempt and record.get("owner", self.owner) != self.owner
         if record["attempt"] > self.attempt or same:
             raise self._superseded(record["attempt"], besides)
@@ -159,7 +158,12 @@ class TrialFolder:
 
 def newest_attempt(storage: Storage, key: str) -> int:
     """Number of the newest attempt at a trial that has begun; 0 before the first."""
-    record = storage.read_json(trial_file(key, "attempt.json"))
+    name = trial_file(key, "attempt.json")
+    record = storage.read_json(name, fields=("attempt",))
+    if record is None and (content := storage.read(name)) is not None:
+        # A late worker must find a higher number than its own, so it goes on above all that the file may have held.
+        numbers = [int(number) for number in re.findall(rb"\d{1,6}", content)]
+        return max(numbers, default=0) + UNREADABLE
     return int(record["attempt"]) if record else 0
 
 

@@ -33,7 +33,7 @@ from orchestrator.state import StateWriter, SweepFolder
 from orchestrator.storage import Storage, try_for
 from orchestrator.store import StageFolders, set_aside
 from orchestrator.tracking_process import TrackingProcess
-from orchestrator.trial_results import damaged_metrics
+from orchestrator.trial_results import damaged_files
 from trainables.node_data import PlannedData
 
 FLUSH_S = 120.0
@@ -69,7 +69,7 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
     folder = SweepFolder(storage, plan.spec.name)
     with folder.held():
         finished = {trial.key: trial.result for trial in plan.trials if trial.result is not None}
-        damage = {**plan.damage, **damaged_metrics(storage, finished)}
+        damage = {**plan.damage, **damaged_files(storage, finished)}
         again = options.again | damage.keys()
         for key in again:
             set_aside(storage, key)

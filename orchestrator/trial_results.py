@@ -53,6 +53,19 @@ def damaged_metrics(storage: Storage, results: Mapping[str, Mapping[str, Any]]) 
     return {key: _line(key, METRICS, problem) for key, problem in problems.items() if problem}
 
 
+def damaged_files(storage: Storage, results: Mapping[str, Mapping[str, Any]]) -> Damage:
+    """Finished trials whose points or model are not those that their result was written with; a removed model is none.
+
+    In a folder all models are hashed; in an object store, from which each had to be fetched, none is.
+    """
+    damage = damaged_metrics(storage, results)
+    if storage.folder is not None:
+        for key, result in results.items():
+            if key not in damage and storage.exists(trial_file(key, MODEL)):
+                damage |= {key: problem} if (problem := damaged_model(storage, key, result)) else {}
+    return damage
+
+
 def damaged_model(storage: Storage, key: str, result: Mapping[str, Any]) -> str:
     """What is wrong with a finished trial's model file; empty if it is whole."""
     content = storage.read(trial_file(key, MODEL))

@@ -41,6 +41,7 @@ WITHOUT_TORCH = (
     "records",
     "runtime",
     "schedules",
+    "self_digest",
     "split_checks",
     "splits",
     "user_arrays",

@@ -131,7 +131,7 @@ def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig) -> Tr
             fingerprints=metadata["fingerprints"],
             layer_scores=metadata.get("layer_scores", {}),
         )
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise DamagedCheckpointError(f"not a whole checkpoint: {error}") from error
 
 

@@ -23,6 +23,7 @@ from trainables.metrics import DamagedRecordError, MetricLog, points_from_lines
 from trainables.outcome import costs, facts, size_metrics
 from trainables.records import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, NETWORK, RESULT
 from trainables.result_record import encode_result
+from trainables.self_digest import is_whole, sealed
 from trainables.sparse_model import ModelCard, encode
 from trainables.user_code import is_own, source_of
 
@@ -40,11 +41,18 @@ class Publication:
         self.last_checkpoint = self.last_metrics = time.monotonic()
 
     def config_file(self) -> None:
-        """Writes what the trial is, once."""
+        """Writes what the trial is, unless it is there already."""
         record = self.provenance | {"config": canonical(self.config), "numerics": NUMERICS}
-        content = json.dumps(record, indent=1, sort_keys=True).encode()
-        if self.files.read(CONFIG) is None:
-            self.files.publish(CONFIG, content)
+        if not self._is_config(self.files.read(CONFIG)):
+            self.files.publish(CONFIG, json.dumps(sealed(record), indent=1, sort_keys=True).encode())
+
+    def _is_config(self, content: bytes | None) -> bool:
+        """Whether a config.json is whole and of this trial."""
+        try:
+            written = json.loads(content or b"")
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(written, dict) and is_whole(written) and written.get("config") == canonical(self.config)
 
     def keep_published_points(self, state: TrialState) -> None:
         """Points that others may have read stay as they are, with their times."""
@@ -140,4 +148,4 @@ def publish_error(files: TrialFiles, error: Exception) -> None:
         "attempt": files.attempt,
         "time": int(time.time() * 1000),
     }
-    files.publish(ERROR, json.dumps(record, indent=1).encode())
+    files.publish(ERROR, json.dumps(sealed(record), indent=1).encode())

@@ -14,8 +14,10 @@ from typing import Any
 from trainables.config import TrialConfig
 from trainables.keys import NUMERICS, from_canonical, inputs_digest, trial_key
 from trainables.metrics import DamagedRecordError, MetricLog, points_from_lines
+from trainables.self_digest import FIELD as RECORD
+from trainables.self_digest import is_whole, sealed
 
-KEY, RECORD, METRICS_FILE, MODEL_FILE = "trial_key", "record_sha256", "metrics_sha256", "model_file_sha256"
+KEY, METRICS_FILE, MODEL_FILE = "trial_key", "metrics_sha256", "model_file_sha256"
 FORM: dict[str, tuple[type, ...]] = {  # of a record without digests
     "config": (dict,),
     "numerics": (dict,),
@@ -41,8 +43,7 @@ LATER = {  # fields that a record without digests may have besides
 
 def encode_result(key: str, result: Mapping[str, Any], metrics: bytes, model: bytes) -> tuple[dict[str, Any], bytes]:
     """The result of a trial with its digests, and the content of result.json."""
-    record = {**result, KEY: key, METRICS_FILE: sha256(metrics), MODEL_FILE: sha256(model)}
-    record[RECORD] = _digest(record)
+    record = sealed({**result, KEY: key, METRICS_FILE: sha256(metrics), MODEL_FILE: sha256(model)})
     return record, json.dumps(record, indent=1, sort_keys=True).encode()
 
 
@@ -57,12 +58,12 @@ def decode_result(content: bytes, key: str | None = None) -> dict[str, Any]:
     """
     try:
         record = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DamagedRecordError("is no JSON") from None
     if not isinstance(record, dict):
         raise DamagedRecordError("is no record of a trial")
     if RECORD in record:
-        if record[RECORD] != _digest(record):
+        if not is_whole(record):
             raise DamagedRecordError(f"does not match its own SHA-256 ({RECORD})")
     else:
         _check_form(record)
@@ -87,11 +88,6 @@ def metrics_damage(record: Mapping[str, Any], metrics: bytes) -> str:
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    rest = {name: value for name, value in record.items() if name != RECORD}
-    return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
 
 
 def _check_form(record: Mapping[str, Any]) -> None:

@@ -159,7 +159,11 @@ def stored_sha256(file: str | Path | bytes) -> str:
 
 def load_masks(file: str | Path | bytes) -> Masks:
     """The masks of a file's path or content alone, without its network. Raises as `load_sparse_model` does."""
-    return _decoded(*_unpacked(file))[0]
+    header, tensors = _unpacked(file)
+    try:
+        return _decoded(header, tensors)[0]
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"not a sparse model file: {error}") from error
 
 
 def _unpacked(file: str | Path | bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
