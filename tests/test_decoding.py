@@ -158,7 +158,7 @@ def test_the_damaged_files_of_a_data_set_are_named_five_at_once(tmp_path: Path) 
     assert "6.png" not in str(caught.value)
 
 
-HALF_A_JPEG = saved(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)), "JPEG")[:4000]
+HALF_A_JPEG = saved(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)), "JPEG")[:2000]
 
 
 def test_a_truncated_file_is_refused_whatever_a_module_of_the_user_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
