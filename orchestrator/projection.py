@@ -137,7 +137,10 @@ def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
     from orchestrator.report import write_report
     from orchestrator.stages import StageQueue
 
-    state = folder.read_state() or initial_state(plan, None, StageQueue(trunks={}, trials={}))
+    known, is_there = folder.read_state(), folder.storage.exists(folder.file("state.json"))
+    state = known or SweepState(sweep=folder.name)
+    if known is None and is_there:  # damaged: the records tell what it held
+        state = initial_state(plan, None, StageQueue(trunks={}, trials={}))
     if driver_alive(state.driver):
         raise SetupError(f"sweep {folder.name!r} is running, and its driver keeps MLflow up to date; sync when it has ended")
     items = make_items(plan)

@@ -20,6 +20,7 @@ from orchestrator.storage import LocalStorage, Storage
 from orchestrator.store import open_storage, set_aside, trial_file
 from orchestrator.trial_results import damaged_metrics, damaged_model, read_results
 from tests.trials import new_storage, run, tiny_config
+from trainables.datasets import DIGITS_DIGEST
 from trainables.keys import trial_key
 from trainables.metrics import DamagedRecordError, points_from_lines
 from trainables.records import ERROR, METRICS, MODEL, RESULT
@@ -114,8 +115,20 @@ def test_the_record_of_another_trial_is_none(storage: Storage, finished: tuple[P
 
 
 def test_records_from_before_there_were_digests_count(finished: tuple[Path, dict[str, Any]]) -> None:
-    old = as_written_before_digests(finished[1])
-    assert decode_result(old, finished[1]["trial_key"]) == json.loads(old)
+    key = finished[1]["trial_key"]
+    of_a_sweep = {
+        "key": key,
+        "warmup_key": "0" * 16,
+        "revision": "abc",
+        "sweep": "s",
+        "data_digest": DIGITS_DIGEST,
+        "own_digests": {},
+    }
+    for provenance in ({}, of_a_sweep, of_a_sweep | {"warmup_key": None}):
+        old = as_written_before_digests(finished[1] | provenance)
+        assert decode_result(old, key) == json.loads(old)
+    with pytest.raises(DamagedRecordError, match="is the record of trial other"):
+        decode_result(as_written_before_digests(finished[1] | {"key": "other"}), key)
 
 
 @given(bit=st.integers(min_value=0))

@@ -37,7 +37,17 @@ FORM: dict[str, tuple[type, ...]] = {  # of a record without digests
 }
 LATER = {  # fields that a record without digests may have besides
     *("achieved_sparsity", "data_digest", "device", "emptied_layers", "flops", "kept_flops", "kept_parameters", "live_weights"),
-    *("mask_sha256", "metric_points", "own_digests", "parameters", "requested_sparsity", "revision", "sweep"),
+    *(
+        "key",
+        "mask_sha256",
+        "metric_points",
+        "warmup_key",
+        "own_digests",
+        "parameters",
+        "requested_sparsity",
+        "revision",
+        "sweep",
+    ),
 }
 
 
@@ -67,7 +77,7 @@ def decode_result(content: bytes, key: str | None = None) -> dict[str, Any]:
             raise DamagedRecordError(f"does not match its own SHA-256 ({RECORD})")
     else:
         _check_form(record)
-    if key is not None and (named := record.get(KEY) or _key_of(record)) not in (None, key):
+    if key is not None and (named := record.get(KEY) or record.get("key") or _key_of(record)) not in (None, key):
         raise DamagedRecordError(f"is the record of trial {named}")
     return record
 
