@@ -15,8 +15,6 @@ from unittest.mock import patch
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from trainables.network_case import cases_of
-from trainables.network_preflight import examine_cases
 
 from orchestrator.store import TrialFolder, WarmupFolder
 from tests.trials import DIGITS, RUNTIME, new_storage
@@ -30,6 +28,8 @@ from trainables.failures import SettingError, TrialError
 from trainables.kept_weights import kept_weights
 from trainables.keys import inputs_digest, trial_key, warmup_key
 from trainables.method_config import Method
+from trainables.network_case import cases_of
+from trainables.network_preflight import examine_cases
 from trainables.node_data import PlannedData
 from trainables.phases import run_trial
 from trainables.sparse_model import load_sparse_model
