@@ -22,6 +22,7 @@ from orchestrator.errors import UserError
 from orchestrator.preflight import refuse_errors
 from tests.own_code import run_own, write_modules
 from tests.trials import new_storage, tiny_config
+from trainables.arithmetic import disagreement
 from trainables.config import PrunableConfig, TrialConfig
 from trainables.failures import SettingError
 from trainables.network_case import NetworkReport, adjusted_runtime, case_id, cases_of
@@ -424,3 +425,15 @@ def test_a_trial_without_the_checks_still_fails_by_the_rule(tmp_path: Path) -> N
     config: TrialConfig = tiny_config(model="module:frozen_nets.frozen", method="magnitude")
     with pytest.raises(SettingError, match=r"prunable\.exclude: \[1\]"):
         run_own(config, new_storage(tmp_path), tmp_path)
+
+
+def test_a_deep_network_may_differ_in_bf16_as_far_as_rounding_takes_it() -> None:
+    exact = {"outputs": torch.ones(4, 2), "loss": torch.zeros(()), "weight": torch.ones(8)}
+    chaotic = exact | {"weight": torch.tensor([1.0, -1.0] * 4)}
+    assert disagreement(exact, exact, lambda: pytest.fail("asked without need")) == ""
+    assert disagreement(chaotic, exact, lambda: chaotic) == ""
+    assert "its gradients differ from those in fp32 by 1.4 of their size, where rounding weights and images makes 0" in (
+        disagreement(chaotic, exact, lambda: exact)
+    )
+    broken = exact | {"outputs": torch.full((4, 2), float("nan"))}
+    assert "its outputs differ from those in fp32 by inf" in disagreement(broken, exact, lambda: chaotic)

@@ -7,7 +7,7 @@ arithmetic.py, weight_use.py, synflow.py, gradients.py. Read by: probe.py, orche
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.arithmetic import disagreement, drawn_elsewhere, evaluation_run, training_run, unequal_bits
+from trainables.arithmetic import (
+    Run,
+    Values,
+    disagreement,
+    drawn_elsewhere,
+    evaluation_run,
+    rounded_run,
+    training_run,
+    unequal_bits,
+)
 from trainables.config import TrialConfig
 from trainables.data import load_data
 from trainables.data_facts import DataFacts
@@ -298,9 +307,14 @@ class _Examination:
             return
         loss_of = batch_loss(config.training.loss, config.training.label_smoothing)
         run = training_run(model, images, labels, loss_of)
+        exact = replace(self.runtime, precision="fp32")
+
+        def rounded() -> Values:
+            return rounded_run(model, images, labels, loss_of)(exact)
+
         try:
             with unchanged_state(model):
-                self._computes(run, [evaluation_run(model, self._images(size)) for size in self.evaluation_sizes[1:]])
+                self._computes(run, rounded, [evaluation_run(model, self._images(size)) for size in self.evaluation_sizes[1:]])
         except OUT_OF_MEMORY:
             raise
         except RuntimeError as error:
@@ -312,9 +326,9 @@ class _Examination:
                 hint,
             )
 
-    def _computes(self, training: Any, evaluations: list[Any]) -> None:
+    def _computes(self, training: Run, rounded: Callable[[], Values], evaluations: list[Run]) -> None:
         """Tries the sweep's precision; where that is bf16 by `auto` and wrong, fp32."""
-        problem = self._arithmetic_problem(training, evaluations)
+        problem = self._arithmetic_problem(training, rounded, evaluations)
         if problem and self.runtime.precision == "bf16":
             if self.case.config.precision == "bf16":
                 self._add(
@@ -326,7 +340,7 @@ class _Examination:
             self._add("arithmetic", f"precision: auto is fp32 for this network, since in bf16 {problem}", "", "warning")
             self.runtime = replace(self.runtime, precision="fp32")
             self.adjusted["precision"] = "fp32"
-            problem = self._arithmetic_problem(training, evaluations)
+            problem = self._arithmetic_problem(training, rounded, evaluations)
         if problem:
             source = drawn_elsewhere(training, self.runtime)
             hint = (
@@ -336,13 +350,14 @@ class _Examination:
             )
             self._add("arithmetic", f"the network must compute the same bits twice, but {problem}", hint)
 
-    def _arithmetic_problem(self, training: Any, evaluations: list[Any]) -> str:
+    def _arithmetic_problem(self, training: Run, rounded: Callable[[], Values], evaluations: list[Run]) -> str:
         exact = replace(self.runtime, precision="fp32")
         for kind, run in [("training", training), *(("evaluation", one) for one in evaluations)]:
             differing, values = unequal_bits(run, self.runtime)
             if differing:
                 return f"two runs of the same {kind} pass differ in {differing}, as if unused memory was read"
-            if self.runtime.precision == "bf16" and kind == "training" and (problem := disagreement(values, run(exact))):
+            compares = self.runtime.precision == "bf16" and kind == "training"
+            if compares and (problem := disagreement(values, run(exact), rounded)):
                 return problem
         return ""
 
