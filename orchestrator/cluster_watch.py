@@ -15,6 +15,7 @@ import ray
 LOOK_S = 2.0
 AVOIDED_S = 600.0  # then a node is tried again: what it lacked may have been mounted meanwhile
 WAITING = 8  # for room, on a cluster that is not our own; an autoscaler adds nodes for stages that wait, one at a time for one
+NO_ROOM = "no node of the cluster has room for a trial (resources in the sweep file); waiting for one that has"
 
 
 @dataclass(kw_only=True)
@@ -98,7 +99,7 @@ class ClusterWatch:
         elif self._had_room:
             self.tell("no node is left that has room for a trial; waiting for nodes to join, nothing is lost")
         else:
-            self.tell("no node of the cluster has room for a trial (resources in the sweep file); waiting for one that has")
+            self.tell(NO_ROOM)
 
 
 def living_nodes() -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.choices import Choices, answers_on, choices_of, read_choices, write_choices, written_share
-from orchestrator.cluster_watch import living_nodes
+from orchestrator.cluster_watch import NO_ROOM, living_nodes
 from orchestrator.driver import Driver
 from orchestrator.errors import SetupError
 from orchestrator.plan import Plan
@@ -113,6 +113,9 @@ def _examined(
     choices = choices_of(plan.spec.resources, made)
     needs = {"num_cpus": 1, "num_gpus": (share or 1.0) if choices.device == "cuda" else 0}
     runtime = replace(choices.runtime(plan.spec.resources), compile=False)
+    rooms = [node["Resources"] for node in living_nodes()]
+    if not any(room.get("CPU") and room.get("GPU", 0) >= needs["num_gpus"] for room in rooms):
+        driver.tell(NO_ROOM)
     asked = ray.remote(**needs)(examine)
     answer = _waited(
         driver,

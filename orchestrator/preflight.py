@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.choices import answers_on, choices_of, read_choices
+from orchestrator.command_line import command
 from orchestrator.errors import UserError
 from orchestrator.plan import Plan
 from orchestrator.state import SweepFolder
@@ -76,7 +77,7 @@ class NetworkChecks:
         if doubtful:
             tell(
                 f"{len(doubtful)} finished trials were computed in bf16, which is wrong for their network on this machine "
-                f"(first {doubtful[0].key} {doubtful[0].name}); `drive-sweep run FILE --recompute` computes them again"
+                f"(first {doubtful[0].key} {doubtful[0].name}); `{command('run', '--recompute')}` computes them again"
             )
         return adjusted
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from orchestrator.command_line import command
 from orchestrator.data_process import preflight_artifacts
 from orchestrator.errors import SetupError, SweepError, UserError
 from orchestrator.mirror import SweepOpening
@@ -173,7 +174,7 @@ def plan_of(folder: SweepFolder, tracking_uri: str | None = None) -> Plan:
     if record is None:
         raise UserError(
             f"{folder.file('trials.json')} of storage {folder.storage.root} must be what the sweep wrote, got another content; "
-            f"`drive-sweep resume {folder.name}` writes it anew"
+            f"`{command('resume', folder.name)}` writes it anew"
         )
     plan = recorded_plan(spec, folder.storage, record)
     if {one["key"] for one in record["trials"]} != {one.key for one in plan.trials}:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 from orchestrator.checks import Check, failed
+from orchestrator.command_line import command
 from orchestrator.state import SweepFolder, driver_alive
 from orchestrator.storage import Storage
 from orchestrator.store import set_aside
@@ -36,21 +37,23 @@ def record_checks(storage: Storage, fix: bool) -> Iterator[Check]:
             yield _repaired(storage, damage) if fix else _damaged(damage)
         elif results:
             took = time.monotonic() - begun
-            models = "" if storage.folder is not None or fix else ", models not read (`drive-sweep doctor --fix` reads them)"
+            models = (
+                "" if storage.folder is not None or fix else f", models not read (`{command('doctor', '--fix')}` reads them)"
+            )
             yield Check(check="records", ok=True, message=f"{len(results)} finished trials are whole ({took:.1f} s){models}")
     except StorageError as error:
         yield failed("records", error)
 
 
 def _damaged(damage: Damage) -> Check:
-    hint = "`drive-sweep doctor --fix` sets these trials aside, and `run` or `resume` of their sweep computes them anew"
+    hint = f"`{command('doctor', '--fix')}` sets these trials aside, and `run` or `resume` of their sweep computes them anew"
     return Check(check="records", ok=False, message=_named(damage), way_out=hint)
 
 
 def _repaired(storage: Storage, damage: Damage) -> Check:
     driven = [name for name in storage.names("sweeps") if _is_driven(storage, name)]
     if driven:
-        hint = f"end it with `drive-sweep stop {driven[0]}` before they are set aside"
+        hint = f"end it with `{command('stop', driven[0])}` before they are set aside"
         return Check(check="records", ok=False, message=f"{_named(damage)}; sweep {driven[0]!r} is running", way_out=hint)
     for key in damage:
         set_aside(storage, key)

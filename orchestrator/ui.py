@@ -74,6 +74,8 @@ def serve(target: TrackingTarget, port: int = 5000) -> Iterator[str]:
         command += ["--host", HOST, "--port", str(port), "--workers", "1"]
         if target.artifact_root:
             command += ["--default-artifact-root", target.artifact_root]
+        else:
+            command += ["--artifacts-destination", str(Path("mlartifacts").absolute())]  # where MLflow puts them by itself
         server = subprocess.Popen(
             command,
             stdout=log,

@@ -52,7 +52,7 @@ def test_a_sweep_waits_while_no_node_is_there_and_says_so(cluster: RayNodes, tmp
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     told = log_of(storage)
-    assert told.count("there is room for 2 trials again") == 2
+    assert told.count("there is room for 2 trials again") == 1  # the first node is awaited by the checks of the network
     assert f"its node {first.address} was lost" in told
     assert "its process was lost" not in told
     assert status("tiny", storage)["finished"] == 3

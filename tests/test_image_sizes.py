@@ -96,7 +96,7 @@ def test_plan_refuses_images_of_a_data_function_that_a_network_does_not_take(tmp
     folder = write_modules(tmp_path, narrow=NARROW)
     (tmp_path / "s.yaml").write_text(
         f"name: s\nmodel: convnet\nmodules_path: {folder}\ndataset: {{module: narrow.load, augment: none}}\n"
-        "search: {sparsity: [0.5]}\n"
+        "search: {sparsity: [0.5]}\ntraining: {batch_size: 8}\n"
     )
     spec = load_spec(str(tmp_path / "s.yaml"), [])
     first = expand(spec)[0]
