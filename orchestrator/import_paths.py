@@ -5,22 +5,25 @@ Read by: tracking_process.py, ray_cluster.py.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in the environment of a job's driver
 ROOT = Path(__file__).absolute().parent.parent  # holds `orchestrator` and `trainables`
 
 
 class WorkerFolders(list[str]):
     """Folders before all modules of Ray's workers: that of this code where it is not installed, and no other.
 
+    The driver of a job adds none: each node has its own copy of what the job brought, which Ray puts there.
     Ray adds the driver's current folder by `extend`.
     """
 
     def __init__(self) -> None:
-        super().__init__([] if _is_installed() else [str(ROOT)])
+        super().__init__([] if JOB in os.environ or _is_installed() else [str(ROOT)])
 
     def extend(self, folders: Iterable[str]) -> None:
         """Leaves them as they are."""
