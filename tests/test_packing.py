@@ -23,6 +23,7 @@ from orchestrator.spec import load_spec
 from orchestrator.state import SweepFolder
 from orchestrator.store import open_storage
 from tests.sweeps import drive_sweep, tiny_sweep
+from trainables.network_case import NetworkCase, NetworkReport
 from trainables.node_data import PlannedData
 from trainables.runtime import resolve_precision
 
@@ -53,24 +54,44 @@ def test_the_smallest_candidate_that_comes_near_the_best_total_wins(totals: dict
 # Without Ray: what is decided by itself
 
 
+def examining(monkeypatch: pytest.MonkeyPatch, questions: list[str]) -> None:
+    """Stands for the worker that is asked about its hardware and the networks: notes what it is asked for, and answers."""
+
+    def examined(
+        driver: Driver,
+        plan: Any,
+        data: Any,
+        made: dict[str, Any],
+        asks_precision: bool,
+        wants_compile: bool,
+        share: float | None,
+        cases: list[NetworkCase],
+    ) -> tuple[dict[str, Any], list[NetworkReport]]:
+        asks = {"precision": asks_precision, "compile": wants_compile, "networks": bool(cases)}
+        questions.extend(question for question, is_asked in asks.items() if is_asked)
+        answers = {"precision": "bf16"} if asks_precision or wants_compile else {}
+        compilation = {"compile": False, "compile_problem": NO_COMPILER} if wants_compile else {}
+        fine = [NetworkReport(case=case.id, model=case.config.model, findings=(), adjusted={}, seconds=0.0) for case in cases]
+        return answers | compilation, fine
+
+    monkeypatch.setattr(packing, "_examined", examined)
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Stands for the workers of a cluster with a GPU: notes what they are asked for, and answers."""
     questions: list[str] = []
 
-    def answering(name: str, answer: Callable[..., Any]) -> None:
-        def reply(*arguments: Any) -> Any:
+    def answering(name: str, answer: float) -> None:
+        def reply(*arguments: Any) -> float:
             questions.append(name)
-            return answer(*arguments)
+            return answer
 
         monkeypatch.setattr(packing, name, reply)
 
-    def examined(driver: Driver, device: str, wants_compile: bool, gpus: float | None) -> dict[str, Any]:
-        return {"precision": "bf16"} | ({"compile": False, "compile_problem": NO_COMPILER} if wants_compile else {})
-
-    answering("_examined", examined)
-    answering("_measured_share", lambda *arguments: 0.25)
-    answering("_measured_threads", lambda *arguments: 4.0)
+    examining(monkeypatch, questions)
+    answering("_measured_share", 0.25)
+    answering("_measured_threads", 4.0)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
     monkeypatch.setattr("ray.nodes", lambda: [LARGE])
     return questions
@@ -94,8 +115,12 @@ def decided(tmp_path: Path) -> Callable[..., Choices]:
 
 def test_what_the_sweep_file_says_is_asked_of_nobody(decided: Callable[..., Choices], asked: list[str]) -> None:
     assert decided(device="cpu", cpus_per_trial=2) == Choices(device="cpu", cpus_per_trial=2.0)
+    assert asked == ["networks"]  # which no sweep file answers
+    asked.clear()
     written = decided(device="cuda", cpus_per_trial=0.5, gpus_per_trial=0.5)
     assert written == Choices(device="cuda", cpus_per_trial=0.5, gpus_per_trial=0.5)
+    assert asked == ["networks"]  # once for each device
+    asked.clear()
     assert decided(device="auto") == Choices(device="cuda", gpus_per_trial=1.0)  # there is one
     assert asked == []
 
@@ -103,13 +128,17 @@ def test_what_the_sweep_file_says_is_asked_of_nobody(decided: Callable[..., Choi
 @pytest.mark.parametrize(
     ("settings", "questions", "expected"),
     [
-        ({"precision": "auto"}, ["_examined"], Choices(device="cpu", precision="bf16")),
-        ({"compile": "true"}, ["_examined"], Choices(device="cpu", precision="bf16")),
-        ({"cpus_per_trial": "auto"}, ["_measured_threads"], Choices(device="cpu", cpus_per_trial=4.0)),
-        ({"device": "cuda", "gpus_per_trial": "auto"}, ["_measured_share"], Choices(device="cuda", gpus_per_trial=0.25)),
+        ({"precision": "auto"}, ["precision", "networks"], Choices(device="cpu", precision="bf16")),
+        ({"compile": "true"}, ["compile", "networks"], Choices(device="cpu", precision="bf16")),
+        ({"cpus_per_trial": "auto"}, ["networks", "_measured_threads"], Choices(device="cpu", cpus_per_trial=4.0)),
+        (
+            {"device": "cuda", "gpus_per_trial": "auto"},
+            ["networks", "_measured_share"],
+            Choices(device="cuda", gpus_per_trial=0.25),
+        ),
         (
             {"device": "cuda", "gpus_per_trial": "auto", "cpus_per_trial": "auto", "precision": "auto", "compile": "true"},
-            ["_examined", "_measured_share", "_measured_threads"],
+            ["precision", "compile", "networks", "_measured_share", "_measured_threads"],
             Choices(device="cuda", precision="bf16", cpus_per_trial=4.0, gpus_per_trial=0.25),
         ),
     ],
@@ -128,7 +157,7 @@ def test_only_what_is_left_open_is_asked_and_only_in_the_first_run(
 def test_choices_made_for_another_device_are_made_again(decided: Callable[..., Choices], asked: list[str]) -> None:
     before = {"device": "cuda", "precision": "fp32", "cpus_per_trial": 8.0, "gpus_per_trial": 0.5}
     assert decided(device="cpu", cpus_per_trial="auto", precision="auto", before=before).cpus_per_trial == 4.0
-    assert asked == ["_examined", "_measured_threads"]
+    assert asked == ["precision", "networks", "_measured_threads"]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +165,7 @@ def test_choices_made_for_another_device_are_made_again(decided: Callable[..., C
     [
         ({"cpus_per_trial": 1}, {"cpus_per_trial": "auto"}, "_measured_threads"),
         ({"device": "cuda"}, {"device": "cuda", "gpus_per_trial": "auto"}, "_measured_share"),
-        ({"precision": "auto"}, {"precision": "auto", "compile": "true"}, "_examined"),
+        ({"precision": "auto"}, {"precision": "auto", "compile": "true"}, "compile"),
     ],
 )
 def test_what_an_earlier_run_was_told_is_not_taken_for_a_measurement(
@@ -175,7 +204,7 @@ def test_without_a_gpu_and_without_a_word_a_sweep_runs_on_cpus(
 ) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0})
     assert decided(device="auto") == Choices(device="cpu")
-    assert asked == []
+    assert asked == ["networks"]
 
 
 # Without workers: which candidates are measured
@@ -200,6 +229,7 @@ class Node:
 @pytest.fixture
 def node(monkeypatch: pytest.MonkeyPatch) -> Node:
     node = Node()
+    examining(monkeypatch, [])
     monkeypatch.setattr(packing, "_probes", node.probes)
     monkeypatch.setattr("ray.nodes", lambda: [LARGE])
     monkeypatch.setattr(packing, "_waited", lambda driver, answers: answers)
