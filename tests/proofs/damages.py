@@ -180,7 +180,7 @@ def by_kind(proof: Proof, draw: random.Random) -> None:
     for path in proof.files():
         kinds.setdefault(kind_of(path), []).append(path)
     print(f"{len(kinds)} kinds: {', '.join(kinds)}", flush=True)
-    backup = proof.root / "backup"
+    backup, results = proof.root / "backup", proof.results
     shutil.copytree(proof.storage, backup)
     for name, damage in DAMAGES.items():
         for kind, paths in kinds.items():
@@ -194,6 +194,7 @@ def by_kind(proof: Proof, draw: random.Random) -> None:
         proof.heal(f"all kinds {name}")
         shutil.rmtree(proof.storage)
         shutil.copytree(backup, proof.storage)
+        proof.results = results
 
 
 def at_random(proof: Proof, draw: random.Random, number: int) -> None:
