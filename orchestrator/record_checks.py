@@ -15,6 +15,7 @@ from orchestrator.storage import Storage
 from orchestrator.store import set_aside
 from orchestrator.trial_results import Damage, damaged_files, damaged_metrics, damaged_model, read_results
 from trainables.failures import StorageError
+from trainables.wording import listed
 
 SHOWN = 5
 
@@ -67,5 +68,4 @@ def _is_driven(storage: Storage, name: str) -> bool:
 
 
 def _named(damage: Damage) -> str:
-    lines = list(damage.values())
-    return ", ".join(lines[:SHOWN]) + (f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else "")
+    return listed(damage.values(), SHOWN)

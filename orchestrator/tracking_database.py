@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from orchestrator.errors import SetupError
-from orchestrator.messages import shortened
 from orchestrator.mounts import is_network_folder
 from orchestrator.tracking_troubles import database_trouble
+from trainables.wording import one_line
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -195,7 +195,7 @@ def _upgrade(file: Path, artifact_root: str, remark: Remark, replaceable: bool) 
         try:
             _migrate(copy, artifact_root)
         except Exception as error:  # such as the rest of a migration that was killed
-            reason = shortened(str(error))
+            reason = one_line(error)
         else:
             if original.execute("PRAGMA data_version").fetchone() != before:
                 raise SetupError(

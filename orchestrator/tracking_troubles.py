@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.messages import shortened
 from orchestrator.uris import masked
+from trainables.wording import one_line
 
 CREDENTIALS = (
     "MLFLOW_TRACKING_USERNAME",
@@ -70,7 +70,8 @@ def trouble(uri: str, error: BaseException) -> str:
     """What is wrong with the store at a tracking URI, and the fix, for the user."""
     shown = masked(uri)  # that of the environment or of an older sweep may hold a login
     text = " ".join(str(one) for one in _chain(error))
-    reason = shortened(NOISE.sub("", str(error)).replace(uri, shown)) or _name_of(error)
+    words = NOISE.sub("", str(error)).replace(uri, shown)
+    reason = one_line(words) if words.strip() else _name_of(error)
     return f"tracking {shown} cannot be used: {reason}; {fix(uri, error, text)}, {ELSEWHERE}"
 
 

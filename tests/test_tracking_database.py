@@ -15,11 +15,11 @@ import pytest
 
 from orchestrator import tracking_database
 from orchestrator.errors import SetupError
-from orchestrator.messages import shortened
 from orchestrator.mlflow_client import TrackingTarget, connect, import_mlflow
 from orchestrator.mounts import is_network_folder
 from orchestrator.tracking_database import condition, database_id, file_identity, make_ready
 from tests.mlflow_stores import empty_database
+from trainables.wording import one_line
 
 FORMER_REVISION = "0584bdc529eb"  # of the schema before logged models, of MLflow 2
 
@@ -284,10 +284,10 @@ def test_the_longest_mount_decides_the_kind_of_file_system(kind: str, network: b
 
 
 def test_long_texts_are_cut_between_words_and_say_so() -> None:
-    assert shortened("one  two\nthree") == "one two three"
-    assert shortened("alpha beta gamma delta", 18) == "alpha beta ..."
-    assert shortened("x" * 400, 300) == "x" * 400
+    assert one_line("one  two\nthree") == "one two three"
+    assert one_line("alpha beta gamma delta", 18) == "alpha beta ..."
+    assert one_line("x" * 400, 300) == "x" * 400
     for width in range(5, 60):
         text = "alpha beta gamma delta epsilon zeta eta theta iota"
-        words = shortened(text, width).removesuffix(" ...").split()
+        words = one_line(text, width).removesuffix(" ...").split()
         assert words == text.split()[: len(words)]

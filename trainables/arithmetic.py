@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from trainables.losses import Loss
 from trainables.runtime import Runtime
+from trainables.wording import listed
 
 M_PERTURB = -6  # malloc.h of glibc: new memory is filled with the complement of this byte
 GARBAGE = (0x80, 0x40)  # new memory is 3.4e38 everywhere, then -1.5, in float32 and in bfloat16
@@ -140,7 +141,7 @@ def _different(first: Values, second: Values) -> str:
         for name, value in first.items()
         if name not in second or not torch.equal(value.nan_to_num(7e30), second[name].nan_to_num(7e30))
     ]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return listed(names, 3)
 
 
 def disagreement(values: Values, exact: Values, rounded: Callable[[], Values]) -> str:

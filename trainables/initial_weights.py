@@ -7,9 +7,7 @@ Read by: warmup.py.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 
 from trainables.failures import SettingError
 from trainables.user_code import WEIGHTS, OwnFiles, on_this_node, sha256, unreadable_weights
+from trainables.wording import listed, one_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # keys of checkpoints, the first counts
 PRUNED, MASK = "_orig", "_mask"  # suffixes of a weight under torch.nn.utils.prune
@@ -56,14 +55,15 @@ def _state_dict(content: bytes, file: str) -> dict[str, Tensor]:
             return load(content)
         held: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged file makes the readers raise has no one name
-        reason = shorten(str(error).strip() or type(error).__name__, 300, placeholder=" ...")
         raise SettingError(
-            f"initial_weights must be safetensors or a state dict saved by torch.save, got {file!r}: {reason}; "
+            f"initial_weights must be safetensors or a state dict saved by torch.save, got {file!r}: {one_line(error)}; "
             "save network.state_dict()"
         ) from error
     inner = _unwrapped(held)
     if inner is None:
-        keys = f"the keys {_listed(held)}" if isinstance(held, dict) and held else f"{type(held).__name__} without tensors"
+        keys = (
+            f"the keys {listed(held, SHOWN)}" if isinstance(held, dict) and held else f"{type(held).__name__} without tensors"
+        )
         raise SettingError(
             f"initial_weights must be a state dict of tensors, alone or under one of {', '.join(WRAPPERS)}, got {file!r} with "
             f"{keys}; save network.state_dict()"
@@ -115,7 +115,7 @@ def _require_fit(weights: dict[str, Tensor], expected: dict[str, Tensor], file: 
             if name in weights and weights[name].shape != value.shape
         ],
     }
-    counts = [f"{len(names)} {kind} ({_listed(names)})" for kind, names in problems.items() if names]
+    counts = [f"{len(names)} {kind} ({listed(names, SHOWN)})" for kind, names in problems.items() if names]
     if counts:
         raise SettingError(
             f"initial_weights must hold the {len(expected)} tensors of the network, got {file!r} with {'; '.join(counts)}; "
@@ -134,10 +134,3 @@ def _require_usable(weights: dict[str, Tensor], expected: dict[str, Tensor], fil
                 f"initial_weights: {name} of {file!r} must be finite, got {int((~finite).sum())} of {value.numel()} that are "
                 "NaN or infinite; give a checkpoint from before the training diverged"
             )
-
-
-def _listed(names: Iterable[Any]) -> str:
-    """The first names, and how many more there are."""
-    texts = [str(name) for name in names]
-    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return ", ".join(texts[:SHOWN]) + more

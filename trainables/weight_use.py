@@ -17,12 +17,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from trainables.findings import Finding
+from trainables.wording import listed
 
+SHOWN = 6  # layers that a message names
 LEAST_ZEROS = 0.4  # share, of half as many as there are weights, so that views and slices of a weight pass
-
-
-def listed(names: list[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def excluding(names: list[str]) -> str:
@@ -50,8 +48,8 @@ def unprunable_layers(model: nn.Module, exclude: tuple[str, ...] = ()) -> list[F
             Finding(
                 check="parameters",
                 severity="error",
-                message=f"layers to prune must hold their weight as a parameter, got a computed one in {listed(computed)} "
-                "(weight_norm, spectral_norm, parametrizations, torch.nn.utils.prune)",
+                message=f"layers to prune must hold their weight as a parameter, got a computed one in "
+                f"{listed(computed, SHOWN)} (weight_norm, spectral_norm, parametrizations, torch.nn.utils.prune)",
                 hint=f"remove the parametrisation, or {excluding(computed)}",
                 places=tuple(computed),
             )
@@ -61,7 +59,7 @@ def unprunable_layers(model: nn.Module, exclude: tuple[str, ...] = ()) -> list[F
             Finding(
                 check="gradients",
                 severity="error",
-                message=f"layers to prune must be trained, got requires_grad=False in {listed(frozen)}",
+                message=f"layers to prune must be trained, got requires_grad=False in {listed(frozen, SHOWN)}",
                 hint=f"unfreeze them, or {excluding(frozen)}",
                 places=tuple(frozen),
             )
@@ -74,7 +72,7 @@ def without_gradient(names: list[str]) -> Finding:
     return Finding(
         check="gradients",
         severity="error",
-        message=f"layers to prune must get a gradient, got none in {listed(names)} (never called, or detached)",
+        message=f"layers to prune must get a gradient, got none in {listed(names, SHOWN)} (never called, or detached)",
         hint=f"use them in forward, or {excluding(names)}",
         places=tuple(names),
     )
@@ -91,7 +89,7 @@ def gradient_findings(loss: Tensor, weights: Mapping[str, Tensor]) -> list[Findi
         return [gradient_failure(error)]
     missing = [layer_of(name) for name, grad in zip(weights, grads, strict=True) if grad is None]
     if missing and reentrant:
-        return [gradient_failure(RuntimeError(f"none of {listed(missing)} inside a reentrant checkpoint"))]
+        return [gradient_failure(RuntimeError(f"none of {listed(missing, SHOWN)} inside a reentrant checkpoint"))]
     return [without_gradient(missing)] if missing else []
 
 
@@ -141,7 +139,7 @@ def densified_layers(model: nn.Module, weights: Mapping[str, Tensor], images_BCH
             check="sparse_weights",
             severity="error",
             message=f"layers to prune must multiply images with the weight itself, so that its zeros stay, got another tensor "
-            f"without them in {listed(dense)}",
+            f"without them in {listed(dense, SHOWN)}",
             hint=f"use the weight as it is (no standardisation or product of weights in forward), or {excluding(dense)}",
             places=tuple(dense),
         )
