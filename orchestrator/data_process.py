@@ -108,7 +108,7 @@ def _made(plan: Plan, hurry: bool) -> tuple[dict[str, Any], bytes]:
 
 
 def findings_of(report: dict[str, Any]) -> list[Finding]:
-    return [Finding(**finding | {"places": tuple(finding["places"])}) for finding in report["findings"]]
+    return [Finding.from_json(finding) for finding in report["findings"]]
 
 
 class PreflightBeside:

@@ -7,9 +7,7 @@ Knows no Ray and no PyTorch. Read by: packing.py, foreground.py, doctor.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from orchestrator.choices import answers_on, choices_of, read_choices
@@ -18,7 +16,7 @@ from orchestrator.errors import UserError
 from orchestrator.plan import Plan
 from orchestrator.state import SweepFolder
 from trainables.config import TrialConfig
-from trainables.machine import processors
+from trainables.machine import processor_name, processors
 from trainables.network_case import CHECKS, NetworkCase, NetworkReport, adjusted_runtime, case_id, cases_of
 from trainables.node_data import PlannedData
 from trainables.runtime import Runtime, resolve_precision
@@ -98,7 +96,7 @@ class NetworkChecks:
             "precision": precision if case.config.precision == "auto" else case.config.precision,
             "deterministic": self.plan.spec.resources.deterministic,
             "torch": version("torch"),
-            "processor": _processor(),
+            "processor": processor_name(),  # of the driver, which is the workers' unless a cluster was joined
         }
 
 
@@ -148,11 +146,3 @@ def refuse_errors(reports: Iterable[NetworkReport]) -> None:
         raise UserError(
             "the networks of the sweep must pass the checks before training, got\n" + "\n".join(dict.fromkeys(lines))
         )
-
-
-@cache
-def _processor() -> str:
-    """Of the driver's machine, which is the workers' unless a cluster was joined."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

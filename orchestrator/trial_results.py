@@ -14,7 +14,8 @@ from orchestrator.storage import Storage
 from orchestrator.store import trial_file
 from trainables.metrics import DamagedRecordError
 from trainables.records import METRICS, MODEL, RESULT
-from trainables.result_record import MODEL_FILE, decode_result, metrics_damage, sha256
+from trainables.result_record import MODEL_FILE, decode_result, metrics_damage
+from trainables.user_code import sha256
 
 Results = dict[str, dict[str, Any]]
 Damage = dict[str, str]  # trial key -> the damaged file and what is wrong with it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -31,3 +32,7 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"places": list(self.places)}
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> Finding:
+        return Finding(**{**record, "places": tuple(record["places"])})

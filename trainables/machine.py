@@ -7,6 +7,7 @@ kernel). A group has no more than each group above it, so the smallest limit on 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +20,13 @@ def processors(process: Path = PROCESS) -> int:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota(process)
     return allowed if quota is None else max(1, min(allowed, int(quota)))
+
+
+def processor_name() -> str:
+    """The model of the processors, else their architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def cpu_quota(process: Path = PROCESS) -> float | None:

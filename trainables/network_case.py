@@ -74,8 +74,8 @@ class NetworkReport:
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> NetworkReport:
-        findings = [Finding(**one | {"places": tuple(one["places"])}) for one in record["findings"]]
-        return NetworkReport(**{**record, "findings": tuple(findings), "adjusted": dict(record["adjusted"])})
+        findings = tuple(Finding.from_json(one) for one in record["findings"])
+        return NetworkReport(**{**record, "findings": findings, "adjusted": dict(record["adjusted"])})
 
 
 def cases_of(configs: Iterable[TrialConfig]) -> list[NetworkCase]:

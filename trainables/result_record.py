@@ -6,7 +6,6 @@ orchestrator/trial_results.py.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from trainables.keys import NUMERICS, from_canonical, inputs_digest, trial_key
 from trainables.metrics import DamagedRecordError, MetricLog, points_from_lines
 from trainables.self_digest import FIELD as RECORD
 from trainables.self_digest import is_whole, sealed
+from trainables.user_code import sha256
 
 KEY, METRICS_FILE, MODEL_FILE = "trial_key", "metrics_sha256", "model_file_sha256"
 FORM: dict[str, tuple[type, ...]] = {  # of a record without digests
@@ -94,10 +94,6 @@ def metrics_damage(record: Mapping[str, Any], metrics: bytes) -> str:
     except DamagedRecordError as error:
         return str(error)
     return "" if values == record["metrics"] else "has other last values than result.json"
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _check_form(record: Mapping[str, Any]) -> None:

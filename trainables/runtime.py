@@ -11,13 +11,13 @@ import ctypes
 import hashlib
 import json
 import os
-import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from trainables.machine import processor_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -128,10 +128,7 @@ def processor(device: str) -> str:
 
     if device == "cuda":
         return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{model} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{processor_name()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def resolve_precision(written: str, device: str) -> Literal["fp32", "bf16"]:
