@@ -14,15 +14,14 @@ import base64
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from orchestrator.child_process import ChildError, ask, serve
+from orchestrator.decoding_process import import_function
 from orchestrator.plan import Plan
 from orchestrator.storage import LocalStorage, Storage
 from trainables.config import DatasetConfig
@@ -31,9 +30,8 @@ from trainables.datasets import Source, cache_folder
 from trainables.failures import TrialError
 from trainables.findings import Finding
 from trainables.keys import canonical, from_canonical
-from trainables.user_code import OwnFiles, is_own
+from trainables.user_code import is_own
 
-CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from orchestrator.data_process import main; main()"
 VERSION = 1  # of report and sheet; raised when either changes for the same data
 REPORT, SHEET = "data.json", "data.png"  # artifacts of the sweep's run
 
@@ -90,18 +88,10 @@ def _made(plan: Plan, hurry: bool) -> tuple[dict[str, Any], bytes]:
         "own": plan.own.digests.get(source.name),
         "nice": not hurry,
     }
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", CHILD, str(Path(__file__).absolute().parent.parent)],
-        input=json.dumps(question),
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ,
-    )
-    if done.returncode:
-        last = (done.stderr.strip() or f"its process ended with {done.returncode}").splitlines()[-1]
-        raise PreflightError(last)
-    answer = json.loads(done.stdout)
+    try:
+        answer = ask(__name__, question, keep_errors=True)
+    except ChildError as error:
+        raise PreflightError(str(error)) from error
     if "error" in answer:
         raise PreflightError(answer["error"])
     return answer["report"] | {"seconds": round(time.monotonic() - begun, 2)}, base64.b64decode(answer["sheet"])
@@ -152,24 +142,22 @@ def preflight_artifacts(plan: Plan, storage: Storage) -> dict[str, bytes]:
 
 
 def main() -> None:
-    """The child: a question on standard input, the answer on standard output; what else prints goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    question = json.load(sys.stdin)
-    if question["nice"]:
-        os.nice(10)
-    try:
-        answer = _answer(question)
-    except (TrialError, OSError) as error:
-        answer = {"error": str(error)}
-    json.dump(answer, answers)
-    answers.flush()
+    """The child: answers with the report and the sheet, or the error."""
+    serve(_answer)
 
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:
+    if question["nice"]:
+        os.nice(10)
+    try:
+        return _report_and_sheet(question)
+    except (TrialError, OSError) as error:
+        return {"error": str(error)}
+
+
+def _report_and_sheet(question: dict[str, Any]) -> dict[str, Any]:
     import torch
 
-    from trainables.config import TrialConfig
     from trainables.contact_sheet import contact_sheet
     from trainables.data import load_data
     from trainables.data_preflight import class_names, data_report
@@ -177,8 +165,7 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     source, dataset = Source(**question["source"]), from_canonical(DatasetConfig, question["dataset"])
     if is_own(source.name):
-        own = OwnFiles(modules_path=source.modules_path, digests={source.name: question["own"]})
-        own.activate(TrialConfig(dataset=dataset, model="convnet"))
+        import_function(source, question["own"])
     facts = DataFacts.from_json(question["facts"])
     data = load_data(dataset, source, "cpu")
     report = data_report(dataset, source, facts, data)
