@@ -129,7 +129,7 @@ def test_a_process_that_is_lost_while_it_writes_leaves_no_half_of_a_digest(
 
     copy = at(planned, Path(shutil.copytree(str(planned.source.root), tmp_path / "copy")))
     with monkeypatch.context() as patch:
-        patch.setattr("trainables.node_data.os.replace", lost)
+        patch.setattr("trainables.cache.os.replace", lost)
         with pytest.raises(Lost):
             copy.here()
     assert not list(cache_folder().glob("*.digest"))

@@ -1,6 +1,6 @@
 """The node's folder for decoded data sets, also where a user has no home folder that can be written.
 
-Read by: datasets.py, node_data.py, orchestrator/node_facts.py.
+Read by: datasets.py, node_data.py, kept_weights.py, orchestrator/node_facts.py.
 """
 
 from __future__ import annotations
@@ -33,6 +33,13 @@ def cache_folder() -> Path:
         return _temporary("~", "there is no home folder")
     problem = _unwritable(usual)
     return _temporary(str(usual), problem) if problem else usual
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """A process that is lost meanwhile leaves no half of the file; of several that write it at once the last one counts."""
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, file)
 
 
 def _usual_folder() -> Path | None:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
 
+from trainables.cache import cache_folder, write_whole
 from trainables.config import TrialConfig, final_count
 from trainables.data_facts import DataFacts
-from trainables.datasets import cache_folder
 from trainables.failures import SettingError
 from trainables.user_code import OwnFiles, is_own
 
@@ -71,7 +70,7 @@ def prunable_shapes(config: TrialConfig, facts: DataFacts, own: OwnFiles) -> Sha
         layers = {name: tuple(shape) for name, shape in json.loads(file.read_text()).items()}
     except (OSError, ValueError):
         layers = _layers(config, facts, own)
-        _write(file, layers)
+        write_whole(file, json.dumps(layers).encode())
     patterns = config.prunable.exclude
     kept = {name: shape for name, shape in layers.items() if not any(fnmatchcase(name, pattern) for pattern in patterns)}
     if not kept:
@@ -100,9 +99,3 @@ def _layers(config: TrialConfig, facts: DataFacts, own: OwnFiles) -> dict[str, t
     else:
         network = meta_model(config.model, facts.image_shape, facts.num_classes, config.width)
     return {name.removesuffix(".weight"): tuple(weight.shape) for name, weight in prunable_weights(network).items()}
-
-
-def _write(file: Path, layers: Shapes) -> None:
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(layers))
-    os.replace(partial, file)

@@ -6,7 +6,6 @@ Read by: stage.py, probe.py, orchestrator/node_checks.py.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from trainables import datasets
-from trainables.cache import cache_folder
+from trainables.cache import cache_folder, write_whole
 from trainables.datasets import STREAMED, Source, one_builder_at_a_time
 from trainables.failures import DataError, MisplacedError, SettingError
 
@@ -77,7 +76,7 @@ class PlannedData:
                     content = self.ship()
                 except DataError as error:
                     raise MisplacedError(f"{problem} ({error})") from error
-                _write_whole(cache, content)
+                write_whole(cache, content)
         return cache
 
 
@@ -113,7 +112,7 @@ def _require_planned(source: Source, digest: str, planned_signature: str | None)
         record = cache_folder() / f"{signature}.digest"
         with one_builder_at_a_time(record):
             if not record.exists():
-                _write_whole(record, datasets.content_digest(source).encode())
+                write_whole(record, datasets.content_digest(source).encode())
     except (DataError, SettingError) as error:
         raise MisplacedError(str(error)) from error
     found = record.read_text()
@@ -122,10 +121,3 @@ def _require_planned(source: Source, digest: str, planned_signature: str | None)
             f"dataset.root: {source.root!r} must hold the files that the sweep was planned with (digest {digest}), got others "
             f"(digest {found}); give this node the same files"
         )
-
-
-def _write_whole(file: Path, content: bytes) -> None:
-    """A process that is lost meanwhile leaves no half of the file."""
-    partial = file.with_suffix(".partial")
-    partial.write_bytes(content)
-    os.replace(partial, file)
