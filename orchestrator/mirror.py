@@ -28,6 +28,7 @@ from orchestrator.storage import Storage
 from orchestrator.sweep_runs import FAILURE_TAGS, SWEEP, Run, SweepRuns
 from orchestrator.tracking_database import Remark, database_id, file_identity
 from trainables.metrics import Point
+from trainables.wording import shortened
 
 PROJECTION = 2  # raised when ended runs should look different, so that the next sync brings them up to date
 NOT_IN_TAGS = re.compile(r"[^\w\-. :/]", re.ASCII)  # MLflow refuses them in a tag's name, not in a file's
@@ -337,6 +338,6 @@ def _result_tags(record: RunRecord) -> dict[str, str]:
 
 def _failure_tags(record: RunRecord, message: str) -> dict[str, str]:
     """Tags of a failed run; without a record and a message those that it has stay."""
-    told = str(record.error.get("message") or message)[:4000]
+    told = shortened(str(record.error.get("message") or message), 4000)
     kind = str(record.error.get("kind", ""))
     return {tag: value for tag, value in zip(FAILURE_TAGS, (told, kind), strict=True) if value}

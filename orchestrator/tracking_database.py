@@ -48,11 +48,12 @@ Remark = Callable[[str], object]
 def database_id(file: Path) -> int | None:
     """The number that was drawn when the database was made; 0 for one of an older version, None if there is none.
 
+    It was in the file before that had its name, so nothing is read but the file: no lock, no log, no trace that one looked.
     It is asked of SQLite: to open and close the file here would release the locks that this process holds on it (sqlite.org,
     How To Corrupt An SQLite Database File, 2.2).
     """
     try:
-        with closing(connected_to_read(file)) as database:
+        with closing(connected(file, "mode=ro&immutable=1")) as database:
             return int(database.execute("PRAGMA user_version").fetchone()[0])
     except sqlite3.Error:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -25,9 +26,14 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def environment_as_before() -> Iterator[None]:
-    """Commands that a test runs in this process prepare it for Ray, which no later test may inherit."""
-    before = dict(os.environ)
+    """Commands that a test runs in this process prepare it for Ray and find users' modules, which no later test may inherit."""
+    before, folders = dict(os.environ), list(sys.path)
     yield
+    added = set(sys.path) - set(folders)
+    for name, module in list(sys.modules.items()):
+        if os.path.dirname(getattr(module, "__file__", None) or "") in added:
+            del sys.modules[name]
+    sys.path[:] = folders
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)

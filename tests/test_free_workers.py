@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from ray import tune
 
+from orchestrator import ray_cluster
 from orchestrator.cluster_watch import ClusterWatch
 from orchestrator.ray_cluster import joined_cluster, ray_environment
 from orchestrator.scheduling import Hooks, StageSearcher, run_stages
 from orchestrator.stages import Entry, StageQueue
 
+ROOT = Path(__file__).resolve().parent.parent
 SLOTS = 3
 STAGES = 40
 STAGE_S = 0.5
@@ -50,7 +52,8 @@ def stage_of(slow: SlowStart) -> Callable[[dict[str, Any]], None]:
 
 def test_a_free_worker_does_not_end_one_that_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(SLOTS)))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # workers find the stage of this file
+    monkeypatch.setattr(ray_cluster, "processors", lambda: SLOTS)
     trials = {name: Entry(kind="trial", key=name, name=name, config={}, work=1) for name in map(str, range(STAGES))}
     queue = StageQueue(trunks={}, trials=trials)
     began: list[tuple[str, int]] = []

@@ -437,3 +437,15 @@ def test_a_deep_network_may_differ_in_bf16_as_far_as_rounding_takes_it() -> None
     )
     broken = exact | {"outputs": torch.full((4, 2), float("nan"))}
     assert "its outputs differ from those in fp32 by inf" in disagreement(broken, exact, lambda: chaotic)
+
+
+def test_checks_that_run_out_of_memory_say_what_was_not_checked() -> None:
+    class Large(Small):
+        def forward(self, x: Tensor) -> Any:
+            if len(x) == 50:  # the sweep's batch
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+            return super().forward(x)
+
+    (found,) = examined(lambda shape, classes: Large(), training=replace(tiny_config().training, batch_size=50)).findings
+    assert (found.check, found.severity) == ("memory", "warning")
+    assert "a batch of 50 images needs more memory than cpu has left" in str(found)

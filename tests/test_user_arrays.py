@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load, save
 
 from trainables.failures import DataError
 from trainables.user_arrays import checked_arrays
@@ -54,6 +55,16 @@ def test_images_of_any_memory_order_are_taken_as_they_are(images: Any) -> None:
     parts, _ = checked(images)
     assert parts[0].dtype == torch.uint8
     assert np.array_equal(parts[0].numpy(), IMAGES)
+
+
+def test_arrays_that_share_memory_can_be_kept_in_one_file() -> None:
+    images = np.arange(8 * 3 * 5 * 5, dtype=np.uint8).reshape(8, 3, 5, 5)
+    for train, test in ((images, images), (images, images[2:]), (images[:6], images[2:])):
+        arrays = (train, np.arange(len(train)) % 3, test, np.arange(len(test)) % 3)
+        parts, _ = checked_arrays("module:my.load", arrays, 3)
+        kept = load(save(dict(zip("abcd", parts, strict=True))))
+        assert np.array_equal(kept["a"].numpy(), train)
+        assert np.array_equal(kept["c"].numpy(), test)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "<u2", ">u2", "<u4", ">u4", "<i4", ">i4", "<i8", ">i8", "<u8", ">u8"])

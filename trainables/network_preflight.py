@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,6 +47,7 @@ from trainables.weight_use import (
     unchanged_state,
     unprunable_layers,
 )
+from trainables.wording import one_line
 
 OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 
@@ -69,9 +69,11 @@ def examine_network(
     runtime = runtime.for_trial(case.config.precision)
     runtime.activate()
     examination = _Examination(case, image_shape, num_classes, runtime, sorted({1, *evaluation_sizes}))
-    # A trial that is out of memory is tried again with a whole GPU, or says so in its record.
-    with torch.random.fork_rng(), suppress(*OUT_OF_MEMORY):
-        examination.examine()
+    with torch.random.fork_rng():
+        try:
+            examination.examine()
+        except OUT_OF_MEMORY as error:  # a trial is tried again with a whole GPU, or says so in its record
+            examination.out_of_memory(error)
     runtime.activate()
     return NetworkReport(
         case=case.id,
@@ -140,11 +142,12 @@ class _Examination:
         except TrialError as error:
             self._add("network", str(error))
             return
-        if is_own(config.model) and (problem := build_problem(config, self.image_shape, self.num_classes, model)):
-            self._add("builds", *problem)
         for member in self._by_exclude():
             self.findings += unprunable_layers(model, member.prunable.exclude)
         if self._failed:
+            return
+        if is_own(config.model) and (problem := build_problem(config, self.image_shape, self.num_classes, model)):
+            self._add("builds", *problem)
             return
         placed = self._placed(model)
         if placed is None or (is_own(config.model) and not self._answers(placed)):
@@ -167,6 +170,13 @@ class _Examination:
 
     def _add(self, check: str, message: str, hint: str = "", severity: Severity = "error") -> None:
         self.findings.append(Finding(check=check, severity=severity, message=message, hint=hint))
+
+    def out_of_memory(self, error: BaseException) -> None:
+        message = (
+            f"not all of the network could be checked: a batch of {self.case.config.training.batch_size} images needs more "
+            f"memory than {self.runtime.device} has left ({_first_line(error)})"
+        )
+        self._add("memory", message, "lower training.batch_size if trials run out of memory too", "warning")
 
     def _built(self) -> nn.Module:
         config = self.case.config
@@ -439,4 +449,4 @@ def _same(value: Tensor, before: Tensor) -> bool:
 
 def _first_line(error: BaseException | None) -> str:
     lines = str(error).strip().splitlines() if error is not None else []
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {one_line(lines[0])}" if lines else type(error).__name__

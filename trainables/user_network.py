@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trainables.config import derived_seed
 from trainables.failures import SettingError
+from trainables.wording import one_line
 
 
 def own_network(
@@ -37,7 +38,7 @@ def own_network(
             rule = f"make a network of image_shape {image_shape} and num_classes {num_classes}"
             raise refused(rule, f"{type(error).__name__}: {error}") from error
         if not isinstance(network, nn.Module):
-            raise refused("return a torch.nn.Module", repr(network)[:100])
+            raise refused("return a torch.nn.Module", one_line(repr(network)))
         if wrapped := _wrapped(network):
             raise refused("return the network itself", f"one wrapped in {wrapped}, which drive-sweep does where it is needed")
         if elsewhere := sorted({str(one.device) for one in network.parameters() if one.device.type != "cpu"}):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from trainables.findings import Finding
-from trainables.wording import listed
+from trainables.wording import listed, one_line
 
 SHOWN = 6  # layers that a message names
 LEAST_ZEROS = 0.4  # share, of half as many as there are weights, so that views and slices of a weight pass
@@ -112,9 +112,8 @@ def gradient_failure(error: Exception) -> Finding:
         hint = "call torch.utils.checkpoint.checkpoint with use_reentrant=False"
     elif "inplace" in str(error):
         hint = "do not change in place what the gradient needs"
-    return Finding(
-        check="gradients", severity="error", message=f"a gradient must be taken by its weights, got {text[:300]}", hint=hint
-    )
+    message = f"a gradient must be taken by its weights, got {one_line(text)}"
+    return Finding(check="gradients", severity="error", message=message, hint=hint)
 
 
 def densified_layers(model: nn.Module, weights: Mapping[str, Tensor], images_BCHW: Tensor) -> list[Finding]:

@@ -27,11 +27,13 @@ from typing import Any
 
 from sqlalchemy import create_engine, text
 
+from orchestrator import ray_cluster
 from orchestrator.tracking_process import TrackingProcess
 from tests.benchmarks.noop import EPOCHS, MODEL_FILE, SLEEP_S, noop_stage
 from tests.benchmarks.tell import spread
 from tests.tracking_server import tracking_server, why_not
 
+ROOT = Path(__file__).resolve().parents[2]
 SWEEP = """\
 name: noop
 dataset: {{name: digits}}
@@ -72,7 +74,7 @@ def run_one(trials: int, slots: int, with_model: bool, folder: Path) -> dict[str
     from trainables import stage
 
     stage.run_stage = noop_stage
-    os.sched_getaffinity = lambda pid: set(range(slots))  # Ray is told of so many CPUs
+    setattr(ray_cluster, "processors", lambda: slots)  # noqa: B010
     file = folder / "noop.yaml"
     file.write_text(SWEEP.format(seeds=", ".join(map(str, range(trials))), models="all" if with_model else "none"))
     server = [f"tracking.uri={os.environ[SERVER]}"] if SERVER in os.environ else []
@@ -151,9 +153,10 @@ def _busy_percent(spans: list[tuple[int, int]], slots: int, begin: int, end: int
 
 
 def in_process_of_its_own(options: argparse.Namespace, trials: int, model: Path | None) -> dict[str, Any]:
-    environment = (
-        os.environ | {SLEEP_S: str(options.sleep), EPOCHS: str(options.epochs)} | ({MODEL_FILE: str(model)} if model else {})
-    )
+    environment = os.environ | {SLEEP_S: str(options.sleep), EPOCHS: str(options.epochs)}
+    environment |= {"PYTHONPATH": str(ROOT)}  # workers find the no-op stage
+    if model:
+        environment |= {MODEL_FILE: str(model)}
     command = [sys.executable, "-m", "tests.benchmarks.overhead", "--one", str(trials), "--slots", str(options.slots)]
     with tempfile.TemporaryDirectory(prefix="drive-sweep-server-") as scratch, ExitStack() as running:
         if options.server:

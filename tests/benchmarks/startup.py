@@ -39,11 +39,11 @@ def run_one(storage: Path) -> None:
 
     note("program imported")
     sweep: Any = orchestrator.sweep
-    joined: Callable[[str | None], AbstractContextManager[None]] = sweep.joined_cluster
+    joined: Callable[..., AbstractContextManager[None]] = sweep.joined_cluster
 
     @contextmanager
-    def noted_cluster(address: str | None) -> Any:
-        with joined(address):
+    def noted_cluster(*arguments: Any) -> Any:
+        with joined(*arguments):
             note("Ray is up")
             yield
 
