@@ -11,11 +11,20 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.commands import say, spec_from
-from orchestrator.data_process import PreflightError, data_preflight, findings_of
+from orchestrator.data_process import (
+    MOST_SETTINGS,
+    PreflightError,
+    data_preflight,
+    dataset_settings,
+    findings_of,
+    in_words,
+    numbered,
+)
 from orchestrator.errors import EXIT_DONE, UserError
 from orchestrator.output import answer
 from orchestrator.plan import make_plan
 from orchestrator.store import open_storage
+from trainables.keys import canonical
 
 SHOWN_CLASSES = 20
 
@@ -24,25 +33,39 @@ def data(options: Namespace) -> int:
     spec = spec_from(options)
     storage = open_storage(spec.storage, create=True)
     plan = make_plan(spec, storage, hash_data=True)
-    try:
-        report, sheet = data_preflight(plan, storage)
-    except PreflightError as error:
-        raise UserError(str(error)) from error
-    picture = Path(options.out or f"{spec.name}-data.png")
+    settings = dataset_settings(plan)
+    reports = []
+    for number, dataset in enumerate(settings, start=1):
+        try:
+            report, sheet = data_preflight(plan, storage, dataset)
+        except PreflightError as error:
+            raise UserError(str(error)) from error
+        picture = _written(sheet, Path(options.out or f"{spec.name}-data.png"), number)
+        reports.append(report | {"setting": canonical(dataset), "picture": str(picture)})
+    if options.json:
+        answer(json.dumps(reports[0] | {"others": reports[1:]}, indent=1))
+    for dataset, report in zip(settings, reports, strict=True):
+        if not options.json:
+            print_report(report, in_words(dataset, settings))
+        say(f"wrote {report['picture']}")
+    if len(settings) == MOST_SETTINGS:
+        say(f"at most {MOST_SETTINGS} ways to split the data are shown; --set chooses one")
+    return EXIT_DONE
+
+
+def _written(sheet: bytes, first: Path, number: int) -> Path:
+    picture = first.with_stem(numbered(first.stem, number))
     try:
         picture.write_bytes(sheet)
     except OSError as error:
         raise UserError(f"--out must be a file that can be written, got {str(picture)!r}: {error.strerror}") from error
-    if options.json:
-        answer(json.dumps(report | {"picture": str(picture)}, indent=1))
-    else:
-        print_report(report)
-    say(f"wrote {picture}")
-    return EXIT_DONE
+    return picture
 
 
-def print_report(report: dict[str, Any]) -> None:
+def print_report(report: dict[str, Any], setting: str) -> None:
     console = Console(highlight=False)
+    if setting:
+        console.print(setting, style="bold", markup=False)
     channels, height, width = report["image_shape"]
     console.print(f"{report['dataset']}: {channels} x {height} x {width}, {len(report['classes'])} classes", markup=False)
     console.print(_counts(report))

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from threading import Thread
 from typing import Any
@@ -33,53 +33,67 @@ from trainables.keys import canonical, from_canonical
 from trainables.user_code import is_own
 
 VERSION = 1  # of report and sheet; raised when either changes for the same data
-REPORT, SHEET = "data.json", "data.png"  # artifacts of the sweep's run
+MOST_SETTINGS = 8  # ways to split the data that are looked at, where a sweep searches them
 
 
 class PreflightError(Exception):
     """The data could not be looked at; the message says why."""
 
 
-def stored_file(plan: Plan, suffix: str) -> str:
-    """Name in the storage of the report or the sheet of a plan's data, split as its first trial does."""
-    content = json.dumps([VERSION, plan.data_digest, canonical(plan.trials[0].config.dataset)], sort_keys=True)
+def dataset_settings(plan: Plan) -> list[DatasetConfig]:
+    """The different ways in which the trials of a plan limit and split the data, at most MOST_SETTINGS, in their order."""
+    return list(dict.fromkeys(trial.config.dataset for trial in plan.trials))[:MOST_SETTINGS]
+
+
+def in_words(dataset: DatasetConfig, settings: Sequence[DatasetConfig]) -> str:
+    """What tells one of several settings from the others, such as "limit 100, validation 0.2"; nothing of the only one."""
+    first, *others = map(asdict, settings)
+    differing = [name for name in first if any(other[name] != first[name] for other in others)]
+    return ", ".join(f"{name} {getattr(dataset, name)}" for name in differing)
+
+
+def stored_file(plan: Plan, dataset: DatasetConfig, suffix: str) -> str:
+    """Name in the storage of the report or the sheet of a plan's data, split in this way."""
+    content = json.dumps([VERSION, plan.data_digest, canonical(dataset)], sort_keys=True)
     return f"data/preflight/{hashlib.sha256(content.encode()).hexdigest()[:32]}.{suffix}"
 
 
-def stored_preflight(plan: Plan, storage: Storage) -> tuple[dict[str, Any], bytes] | None:
+def stored_preflight(plan: Plan, storage: Storage, dataset: DatasetConfig) -> tuple[dict[str, Any], bytes] | None:
     """Report and contact sheet that were made before; None if there are none."""
-    report, sheet = storage.read_json(stored_file(plan, "json")), storage.read(stored_file(plan, "png"))
+    report = storage.read_json(stored_file(plan, dataset, "json"))
+    sheet = storage.read(stored_file(plan, dataset, "png"))
     return None if report is None or sheet is None else (report, sheet)
 
 
-def _store(plan: Plan, storage: Storage, report: dict[str, Any], sheet: bytes) -> None:
-    storage.write(stored_file(plan, "png"), sheet)
-    storage.write_json(stored_file(plan, "json"), report)
+def _store(plan: Plan, storage: Storage, dataset: DatasetConfig, report: dict[str, Any], sheet: bytes) -> None:
+    storage.write(stored_file(plan, dataset, "png"), sheet)
+    storage.write_json(stored_file(plan, dataset, "json"), report)
 
 
-def data_preflight(plan: Plan, storage: Storage, hurry: bool = True) -> tuple[dict[str, Any], bytes]:
+def data_preflight(plan: Plan, storage: Storage, dataset: DatasetConfig, hurry: bool = True) -> tuple[dict[str, Any], bytes]:
     """Report and contact sheet of the data of a plan, from the storage or the node's cache if they were made before.
 
     Args:
+        dataset: one of the plan's settings.
         hurry: without it the process gives way to all others.
 
     Raises:
         PreflightError: the data cannot be read.
     """
-    if known := stored_preflight(plan, storage):
+    if known := stored_preflight(plan, storage, dataset):
         return known
     cache = LocalStorage(str(cache_folder()))
-    made = stored_preflight(plan, cache)
+    made = stored_preflight(plan, cache, dataset)
     if made is None:
-        made = _made(plan, hurry)
-        _store(plan, cache, *made)
-    _store(plan, storage, *made)
+        made = _made(plan, dataset, hurry)
+        _store(plan, cache, dataset, *made)
+    _store(plan, storage, dataset, *made)
     return made
 
 
-def _made(plan: Plan, hurry: bool) -> tuple[dict[str, Any], bytes]:
+def _made(plan: Plan, dataset: DatasetConfig, hurry: bool) -> tuple[dict[str, Any], bytes]:
     begun = time.monotonic()
-    source, dataset = plan.spec.source(), plan.trials[0].config.dataset
+    source = plan.spec.source()
     assert plan.data_facts is not None, "a plan of data that were hashed"
     question = {
         "source": asdict(source),
@@ -116,16 +130,19 @@ class PreflightBeside:
     def _work(self) -> None:
         if self._plan.data_digest is None or self._plan.data_facts is None:
             return
-        try:
-            report, _ = data_preflight(self._plan, self._storage, hurry=False)
-        except PreflightError:
-            return  # trials meet the same, and their records tell it
-        except Exception as error:  # whatever it is, a sweep does not end by it
-            self._tell(f"data: the preflight could not be made: {error}")
-            return
-        for finding in findings_of(report):
-            if finding.severity != "info":
-                self._tell(f"data: {finding}")
+        settings = dataset_settings(self._plan)
+        for dataset in settings:
+            try:
+                report, _ = data_preflight(self._plan, self._storage, dataset, hurry=False)
+            except PreflightError:
+                return  # trials meet the same, and their records tell it
+            except Exception as error:  # whatever it is, a sweep does not end by it
+                self._tell(f"data: the preflight could not be made: {error}")
+                return
+            place = " ".join(filter(None, ["data", in_words(dataset, settings)]))
+            for finding in findings_of(report):
+                if finding.severity != "info":
+                    self._tell(f"{place}: {finding}")
 
     def _tell(self, line: str) -> None:
         self.lines.append(line)
@@ -133,12 +150,24 @@ class PreflightBeside:
 
 
 def preflight_artifacts(plan: Plan, storage: Storage) -> dict[str, bytes]:
-    """What the sweep's run in MLflow shows of its data; nothing where it was not looked at."""
+    """What the sweep's run in MLflow shows of its data: data.json and data.png, data-2.json for a second way to split them.
+
+    What was not looked at is left out.
+    """
+    artifacts: dict[str, bytes] = {}
     try:
-        known = stored_preflight(plan, storage) if plan.data_digest else None
+        for number, dataset in enumerate(dataset_settings(plan) if plan.data_digest else [], start=1):
+            if known := stored_preflight(plan, storage, dataset):
+                name = numbered("data", number)
+                artifacts |= {f"{name}.json": json.dumps(known[0], indent=1).encode(), f"{name}.png": known[1]}
     except Exception:  # a picture does not decide how a sweep ends
         return {}
-    return {} if known is None else {REPORT: json.dumps(known[0], indent=1).encode(), SHEET: known[1]}
+    return artifacts
+
+
+def numbered(name: str, number: int) -> str:
+    """The name of the first one, and of the others with their number."""
+    return name if number == 1 else f"{name}-{number}"
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from orchestrator.checks import Check, attempted, enough_space, failed, machine_checks
-from orchestrator.data_process import PreflightError, data_preflight, findings_of
+from orchestrator.data_process import PreflightError, data_preflight, dataset_settings, findings_of
 from orchestrator.errors import SweepError, UserError
 from orchestrator.mlflow_client import TrackingTarget
 from orchestrator.node_checks import SharedFolder
@@ -128,10 +128,11 @@ def _planned(spec: SweepSpec, storage: Storage) -> tuple[Plan | None, Check]:
 def _images(plan: Plan, storage: Storage) -> str:
     """What the data preflight has to say; warnings are no failure."""
     try:
-        report, _ = data_preflight(plan, storage)
+        reports = [data_preflight(plan, storage, dataset)[0] for dataset in dataset_settings(plan)]
     except PreflightError as error:
         raise UserError(str(error)) from error
-    findings = [str(finding) for finding in findings_of(report) if finding.severity != "info"]
+    warnings = (str(finding) for report in reports for finding in findings_of(report) if finding.severity != "info")
+    findings = list(dict.fromkeys(warnings))
     return "; ".join(findings) if findings else "no duplicates between splits, no missing classes, no constant pixels"
 
 

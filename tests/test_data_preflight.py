@@ -13,7 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from orchestrator.data_process import PreflightError, data_preflight, findings_of, preflight_artifacts, stored_file
+from orchestrator.data_process import (
+    PreflightError,
+    data_preflight,
+    dataset_settings,
+    findings_of,
+    in_words,
+    preflight_artifacts,
+    stored_file,
+)
 from orchestrator.plan import make_plan
 from orchestrator.spec import load_spec
 from orchestrator.storage import LocalStorage
@@ -168,8 +176,9 @@ def test_the_report_is_made_once_and_kept_in_storage_and_cache(tmp_path: Path, m
     (tmp_path / "s.yaml").write_text(SWEEP.format(root=root))
     spec, storage = load_spec(str(tmp_path / "s.yaml")), open_storage(str(tmp_path / "runs"), create=True)
     plan = make_plan(spec, storage, hash_data=True)
+    (dataset,) = dataset_settings(plan)
     assert preflight_artifacts(plan, storage) == {}
-    report, sheet = data_preflight(plan, storage)
+    report, sheet = data_preflight(plan, storage, dataset)
     assert report["seconds"] > 0
     artifacts = preflight_artifacts(plan, storage)
     assert json.loads(artifacts["data.json"]) == report
@@ -179,14 +188,14 @@ def test_the_report_is_made_once_and_kept_in_storage_and_cache(tmp_path: Path, m
         raise AssertionError("made again")
 
     monkeypatch.setattr("subprocess.run", refused)
-    assert data_preflight(plan, storage) == (report, sheet)
+    assert data_preflight(plan, storage, dataset) == (report, sheet)
     other = open_storage(str(tmp_path / "others"), create=True)
-    assert data_preflight(plan, other) == (report, sheet)
-    assert other.exists(stored_file(plan, "json"))
-    LocalStorage(str(tmp_path / "cache")).remove(stored_file(plan, "json"))
-    other.remove(stored_file(plan, "png"))
+    assert data_preflight(plan, other, dataset) == (report, sheet)
+    assert other.exists(stored_file(plan, dataset, "json"))
+    LocalStorage(str(tmp_path / "cache")).remove(stored_file(plan, dataset, "json"))
+    other.remove(stored_file(plan, dataset, "png"))
     with pytest.raises(AssertionError, match="made again"):
-        data_preflight(plan, other)
+        data_preflight(plan, other, dataset)
 
 
 def test_images_that_cannot_be_read_are_named(tmp_path: Path) -> None:
@@ -194,8 +203,31 @@ def test_images_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (root / "train" / "a" / "00.png").write_bytes(b"no image")
     (tmp_path / "s.yaml").write_text(SWEEP.format(root=root))
     storage = open_storage(str(tmp_path / "runs"), create=True)
+    plan = make_plan(load_spec(str(tmp_path / "s.yaml")), storage, hash_data=True)
     with pytest.raises(PreflightError, match=r"00\.png"):
-        data_preflight(make_plan(load_spec(str(tmp_path / "s.yaml")), storage, hash_data=True), storage)
+        data_preflight(plan, storage, plan.trials[0].config.dataset)
+
+
+def test_each_way_to_split_the_data_is_looked_at_and_named(tmp_path: Path) -> None:
+    root = noise_tree(tmp_path / "images", {"a": 40, "b": 2}, {"a": 5, "b": 5})
+    searched = SWEEP.format(root=root).replace("seed: [0]", "dataset.validation: [0.5, 0.0], dataset.limit: [42, 20]")
+    (tmp_path / "s.yaml").write_text(searched)
+    storage = open_storage(str(tmp_path / "runs"), create=True)
+    plan = make_plan(load_spec(str(tmp_path / "s.yaml")), storage, hash_data=True)
+    settings = dataset_settings(plan)
+    words = ["limit 42, validation 0.5", "limit 20, validation 0.5", "limit 42, validation 0.0", "limit 20, validation 0.0"]
+    assert sorted(in_words(dataset, settings) for dataset in settings) == sorted(words)
+    answer = drive_sweep("data", tmp_path / "s.yaml", "--storage", tmp_path / "runs", "--out", tmp_path / "x.png", "--json")
+    first = json.loads(answer.stdout)
+    images = {
+        (report["setting"]["limit"], report["setting"]["validation"]): report["splits"]["validation"]["images"]
+        for report in [first, *first["others"]]
+    }
+    assert images == {(42, 0.5): 21, (20, 0.5): 10, (42, 0.0): 0, (20, 0.0): 0}
+    assert {path.name for path in tmp_path.glob("*.png")} == {"x.png", "x-2.png", "x-3.png", "x-4.png"}
+    assert {"data.json", "data-4.png"} <= set(preflight_artifacts(plan, storage))
+    shown = drive_sweep("data", tmp_path / "s.yaml", "--storage", tmp_path / "runs", "--out", tmp_path / "x.png").stdout
+    assert all(word in shown for word in words)
 
 
 def test_the_command_prints_the_report_and_writes_the_picture(tmp_path: Path) -> None:
