@@ -17,6 +17,15 @@ settings.register_profile("drive-sweep", max_examples=int(os.environ.get("DRIVE_
 settings.load_profile("drive-sweep")
 
 
+# Files of tests that take a minute or more, the longest first: they begin first, and the short ones fill what is left.
+LONG = ("sweep", "cluster_nodes", "cluster", "doctor", "tracking_server", "user_code", "free_workers", "network_checks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
