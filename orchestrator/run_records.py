@@ -146,7 +146,10 @@ def _trunk_record(storage: Storage, key: str) -> RunRecord:
     if content is not None:
         try:
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            points = [points_from_json(point) for point in json.loads(header["__metadata__"]["state"])["metrics"]]
+            state = json.loads(header["__metadata__"]["state"])
+            points = [points_from_json(point) for point in state["metrics"]]
+            if state.get("key", key) != key:
+                damage, points = f"{longest} is of {state['key']}", []
         except (ValueError, KeyError, TypeError):
             damage = f"{longest} is no snapshot"
     digest = hashlib.sha256(json.dumps([point.to_json() for point in points]).encode()).hexdigest()

@@ -197,6 +197,11 @@ class WarmupFolder:
     folder: str
     fingerprint_id: str
 
+    @property
+    def key(self) -> str:
+        """Of the trunk, or of the trial whose own warm-up this is."""
+        return self.folder.removesuffix("/warmup").rpartition("/")[2]
+
     def epochs(self) -> list[int]:
         suffix = f".{self.fingerprint_id}.safetensors"
         names = [name for name in self.storage.names(self.folder) if name.startswith("epoch-") and name.endswith(suffix)]

@@ -75,7 +75,8 @@ def check_checkpoint_is_told(config: TrialConfig, storage: Storage) -> None:
     """Whoever reads metrics.jsonl knows every point that the checkpoint carries."""
     content = trial_folder(config, storage).read("checkpoint")
     if content is not None:
-        carried = from_bytes(content, build_model("convnet", (1, 8, 8), 10), config.training).metrics.points()
+        folder = trial_folder(config, storage)
+        carried = from_bytes(content, build_model("convnet", (1, 8, 8), 10), config.training, folder.key).metrics.points()
         lines = metric_lines(config, storage)
         assert all(point.to_json() in lines for point in carried)
 
@@ -274,9 +275,10 @@ def start_of_training(config: TrialConfig, storage: Storage) -> tuple[dict[str, 
 
     def look(state: TrialState) -> None:
         if (state.phase, state.position) == ("train", 0):
-            content = trial_folder(config, storage).read("checkpoint")
+            folder = trial_folder(config, storage)
+            content = folder.read("checkpoint")
             assert content is not None
-            found.append(from_bytes(content, build_model("convnet", (1, 8, 8), 10), config.training))
+            found.append(from_bytes(content, build_model("convnet", (1, 8, 8), 10), config.training, folder.key))
             alive = state.model.state_dict()
             assert all(torch.equal(tensor, alive[name]) for name, tensor in found[0].model.state_dict().items())
             assert momentum_of(state.optimizer, state.model) == {}

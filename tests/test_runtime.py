@@ -114,7 +114,9 @@ def test_a_checkpoint_continues_with_the_same_bits_in_either_memory_order(runtim
     straight = pruned(runtime, data)
     straight.optimizer = make_optimizer(straight.model, config.training)
     epoch(straight, data, runtime, 0, config)
-    resumed = from_bytes(to_bytes(straight), runtime.place(build_model(config.model, (1, 8, 8), 10)), config.training)
+    resumed = from_bytes(
+        to_bytes(straight, "key"), runtime.place(build_model(config.model, (1, 8, 8), 10)), config.training, "key"
+    )
     assert_in_the_order_of(runtime, resumed.model)
     for number in (1, 2):
         assert epoch(resumed, data, runtime, number, config) == epoch(straight, data, runtime, number, config)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from orchestrator.storage import Storage
 from tests.trials import DIGITS, RUNTIME, all_files, metric_points, new_storage, run, tiny_config, trial_context, warmup_folder
-from trainables.checkpoint import DamagedCheckpointError, TrialState, from_bytes, to_bytes
+from trainables.checkpoint import DamagedCheckpointError, TrialState, _checksum, from_bytes, to_bytes
 from trainables.config import TrialConfig
 from trainables.data import load_data
 from trainables.keys import warmup_key
@@ -137,12 +141,32 @@ def empty(content: bytes) -> bytes:
     return b""
 
 
+def of_another_seed(content: bytes) -> bytes:
+    """A whole snapshot of the same network and epoch."""
+    other = replace(FOUR, seed=1)
+    with tempfile.TemporaryDirectory() as scratch:
+        storage = new_storage(Path(scratch))
+        trunk(other, storage).state_at(position_of(content))
+        return warmup_folder(other, storage).read(position_of(content)) or b""
+
+
+def position_of(content: bytes) -> int:
+    return int(header_of(content)["position"])
+
+
+def header_of(content: bytes) -> dict[str, Any]:
+    whole = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    header: dict[str, Any] = json.loads(whole["__metadata__"]["state"])
+    return header
+
+
 DAMAGES: list[Callable[[bytes], bytes | None]] = [
     deleted,
     truncated,
     with_a_flipped_byte_at_the_end,
     with_a_flipped_digit_in_a_metric,
     empty,
+    of_another_seed,
 ]
 
 
@@ -172,22 +196,31 @@ def test_a_lost_or_damaged_snapshot_heals(
     assert [warning in record.message for warning, record in zip(warnings, caplog.records, strict=False)] == (
         [] if damage is deleted else [True] * len(epochs)
     )
-    healed = from_bytes(folder.read(4) or b"", build_model("convnet", (1, 8, 8), 10), FOUR.training)
-    assert_same_state(healed, from_bytes(whole[4], build_model("convnet", (1, 8, 8), 10), FOUR.training))
+    healed = from_bytes(folder.read(4) or b"", build_model("convnet", (1, 8, 8), 10), FOUR.training, folder.key)
+    assert_same_state(healed, from_bytes(whole[4], build_model("convnet", (1, 8, 8), 10), FOUR.training, folder.key))
 
 
 def test_no_altered_byte_of_a_snapshot_goes_unseen(tmp_path: Path) -> None:
-    content = to_bytes(trunk(FOUR, new_storage(tmp_path)).state_at(1))
+    content = to_bytes(trunk(FOUR, new_storage(tmp_path)).state_at(1), "key")
     header = 8 + int.from_bytes(content[:8], "little")
     model = build_model("convnet", (1, 8, 8), 10)
     places = [*range(0, header, 7), *range(header, len(content), len(content) // 100)]
     for place in places:
         altered = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
         try:
-            from_bytes(altered, model, FOUR.training)
+            from_bytes(altered, model, FOUR.training, "key")
         except DamagedCheckpointError:
             continue
         pytest.fail(f"byte {place} of {len(content)} was altered ({altered[place - 20 : place + 20]!r})")
+
+
+def test_a_snapshot_that_does_not_name_its_trunk_is_read_as_before(tmp_path: Path) -> None:
+    content = to_bytes(trunk(FOUR, new_storage(tmp_path)).state_at(1), "key")
+    tensors, state = load(content), header_of(content)
+    del state["key"]
+    older = save(tensors, {"state": json.dumps(state), "sha256": _checksum(tensors, json.dumps(state))})
+    read = [from_bytes(one, build_model("convnet", (1, 8, 8), 10), FOUR.training, "key") for one in (content, older)]
+    assert_same_state(*read)
 
 
 def test_another_fingerprints_snapshot_is_not_used(
@@ -196,7 +229,7 @@ def test_another_fingerprints_snapshot_is_not_used(
     storage = new_storage(tmp_path)
     other = replace(FOUR, seed=1)
     foreign = warmup_folder(FOUR, storage, Runtime(threads=2))
-    foreign.publish(4, to_bytes(trunk(other, new_storage(tmp_path / "other")).state_at(4)))
+    foreign.publish(4, to_bytes(trunk(other, new_storage(tmp_path / "other")).state_at(4), foreign.key))
     assert warmup_folder(FOUR, storage).epochs() == []
     assert run(FOUR, storage)["model_sha256"] == alone[0]
     assert (foreign.epochs(), warmup_folder(FOUR, storage).epochs()) == ([4], [4])

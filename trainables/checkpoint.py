@@ -46,6 +46,10 @@ class TrialFiles(Protocol):
 class SnapshotFiles(Protocol):
     """The snapshots of one dense trunk under one fingerprint."""
 
+    @property
+    def key(self) -> str:
+        """Of the trunk; of the trial where warm-ups are not shared."""
+
     def epochs(self) -> list[int]:
         """Epochs at which there is a snapshot, ascending."""
 
@@ -83,13 +87,14 @@ class TrialState:
     layer_scores: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def to_bytes(state: TrialState) -> bytes:
-    """The checkpoint file of a state."""
+def to_bytes(state: TrialState, key: str) -> bytes:
+    """The checkpoint file of a state of the trial or trunk with this key."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= {f"momentum.{name}": tensor for name, tensor in momentum_of(state.optimizer, state.model).items()}
     tensors |= {f"mask.{name}": mask for name, mask in state.masks.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {
+        "key": key,
         "phase": state.phase,
         "position": state.position,
         "seconds": state.seconds,
@@ -101,11 +106,11 @@ def to_bytes(state: TrialState) -> bytes:
     return save(tensors, {"state": state_json, "sha256": _checksum(tensors, state_json)})
 
 
-def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig) -> TrialState:
+def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig, key: str) -> TrialState:
     """The state of a checkpoint file, its weights loaded into `model`.
 
     Raises:
-        DamagedCheckpointError: the file is not whole, or does not fit the network.
+        DamagedCheckpointError: the file is not whole, is of another trial or trunk, or does not fit the network.
     """
     try:
         tensors = load(content)
@@ -113,6 +118,8 @@ def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig) -> Tr
         if _checksum(tensors, header["state"]) != header["sha256"]:
             raise DamagedCheckpointError("the content does not match its SHA-256")
         metadata = json.loads(header["state"])
+        if metadata.get("key", key) != key:  # older files do not name it
+            raise DamagedCheckpointError(f"it is of {metadata['key']}")
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "mask": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")

@@ -75,11 +75,12 @@ class Publication:
             if checkpoint:
                 self.last_checkpoint = now
                 if state.phase != "warmup":
-                    self.files.publish(CHECKPOINT, to_bytes(state))
+                    self.files.publish(CHECKPOINT, to_bytes(state, self.files.key))
             self.context.on_progress(state)
         if stop:
             if state.phase == "warmup":
-                self.context.snapshots.publish(state.position, to_bytes(state))
+                snapshots = self.context.snapshots
+                snapshots.publish(state.position, to_bytes(state, snapshots.key))
             raise StopRequestedError(f"stopped in phase {state.phase} after {state.position}; continues from there")
 
     def _lines(self, state: TrialState) -> bytes:

@@ -192,7 +192,7 @@ def _run_trunk(
         trained += 1
         teller.progress(state)
         if settings.folders.stop_requested():
-            snapshots.publish(state.position, to_bytes(state))
+            snapshots.publish(state.position, to_bytes(state, snapshots.key))
             raise StopRequestedError(f"warm-up stopped after epoch {state.position}")
 
     trunk = Trunk(

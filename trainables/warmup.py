@@ -62,7 +62,7 @@ class Trunk:
             self._train_one_epoch(state)
             due = time.monotonic() - last_publish >= self.snapshot_seconds
             if state.position == length or due:
-                self.snapshots.publish(state.position, to_bytes(state))
+                self.snapshots.publish(state.position, to_bytes(state, self.snapshots.key))
                 last_publish = time.monotonic()
                 if unasked is not None:
                     self.snapshots.remove(unasked)
@@ -77,7 +77,8 @@ class Trunk:
             if content is None:
                 continue
             try:
-                state = from_bytes(content, self.runtime.place(self._network()), self.config.training)
+                network = self.runtime.place(self._network())
+                state = from_bytes(content, network, self.config.training, self.snapshots.key)
             except DamagedCheckpointError as error:
                 log.warning("warm-up snapshot of epoch %d is damaged and is made again: %s", epoch, error)
                 self.snapshots.remove(epoch)

@@ -2,9 +2,9 @@
 
     python -m tests.proofs.damages [NUMBER]      random damages, 2,000 without a number
 
-Each damage is read by status, report, plan (and, kind by kind, sync), and undone. Then several files are damaged at once and a
-real `run` has to end with the digests that there were. Printed: commands with a traceback, sweeps with other digests, and
-numbers that were accepted from a record that is not what was written; all three must be 0.
+The storage has ten trials. Each damage is read by status, report, plan (and, kind by kind, sync), and undone. Then several
+files are damaged at once and a real `run` has to end with the digests that there were. Printed: commands with a traceback, sweeps
+with other digests, and numbers that were accepted from a record that is not what was written; all three must be 0.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from orchestrator.trial_results import damaged_metrics, read_results
 from tests.sweeps import drive_sweep, tiny_sweep
 
 Damage = Callable[[bytes, random.Random], bytes]
-HEALS = 8  # real runs in the random part
-AT_ONCE = 6  # files that are damaged before each
+HEALS = 40  # real runs in the random part
+AT_ONCE = 12  # files that are damaged before each
 
 
 def flipped(content: bytes, draw: random.Random) -> bytes:
@@ -67,6 +67,7 @@ class Proof:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.sweep_file = tiny_sweep(root, epochs=1)
+        self.sweep_file.write_text(self.sweep_file.read_text().replace("[1, 5]", "[1, 3, 5]"))  # ten trials
         self.storage = root / "runs"
         drive_sweep("run", self.sweep_file, "--storage", self.storage, "--quiet")
         storage = open_storage(str(self.storage))
