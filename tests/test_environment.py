@@ -11,10 +11,12 @@ from urllib.request import proxy_bypass
 
 import pytest
 
+from orchestrator.commands import say_unused_environment
 from orchestrator.errors import SetupError
 from orchestrator.jobs import Jobs
 from orchestrator.proxies import proxy_hint, proxy_of, spare_loopback
 from orchestrator.ray_cluster import ray_folder
+from orchestrator.spec import load_spec
 from tests.sweeps import command, free_port
 from trainables.cache import cache_folder
 from trainables.failures import StorageError
@@ -206,3 +208,27 @@ def test_a_deleted_current_folder_is_told(tmp_path: Path) -> None:
         3,
         "drive-sweep: the current folder must exist, got one that was deleted; cd to another\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("tracking", "said"),
+    [
+        (
+            [],
+            [
+                "MLFLOW_TRACKING_URI is set to http://...@lab:5000 and decides nothing: runs are in the storage's own "
+                "database; --tracking-uri names another",
+                "MLFLOW_EXPERIMENT_NAME is set to mine and decides nothing: runs are in experiment drive-sweep, as "
+                "tracking.experiment says",
+            ],
+        ),
+        (["tracking.uri=http://lab:5000", "tracking.experiment=mine"], []),
+    ],
+)
+def test_variables_of_mlflow_that_decide_nothing_are_told(
+    tracking: list[str], said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@lab:5000")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    say_unused_environment(load_spec("digits", tracking))
+    assert capsys.readouterr().err.splitlines() == said

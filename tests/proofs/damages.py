@@ -3,8 +3,8 @@
     python -m tests.proofs.damages [NUMBER]      random damages, 2,000 without a number
 
 The storage has ten trials. Each damage is read by status, report, plan (and, kind by kind, sync), and undone. Then several
-files are damaged at once and a real `run` has to end with the digests that there were. Printed: commands with a traceback, sweeps
-with other digests, and numbers that were accepted from a record that is not what was written; all three must be 0.
+files are damaged at once, and a real `run` has to end with the digests that there were. Printed: commands with a traceback,
+sweeps with other digests, and numbers that were accepted from a record that is not what was written; all three must be 0.
 """
 
 from __future__ import annotations
