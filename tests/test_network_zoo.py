@@ -18,7 +18,7 @@ REFUSED = {  # what no method can prune, and in the last line what this one cann
     "frozen": "must be trained, got requires_grad=False in 0",
     "with_weight_norm": "must hold their weight as a parameter",
     "with_weight_norm_parametrization": "must hold their weight as a parameter",
-    "with_spectral_norm": "model",
+    "with_spectral_norm": "must hold their weight as a parameter",
     "pruned_by_torch": "must hold their weight as a parameter",
     "auxiliary": "in training mode, got tuple",
     "standardized": "must multiply images with the weight itself",
