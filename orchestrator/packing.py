@@ -23,6 +23,8 @@ from orchestrator.plan import Plan
 from orchestrator.preflight import NetworkChecks
 from orchestrator.spec_fields import Resources
 from orchestrator.state import SweepFolder
+from orchestrator.storage import LocalStorage
+from trainables.cache import cache_folder
 from trainables.keys import canonical
 from trainables.network_case import NetworkCase, NetworkReport, adjusted_runtime
 from trainables.node_data import PlannedData
@@ -57,7 +59,8 @@ def decide(driver: Driver, plan: Plan, data: PlannedData, without: Collection[st
     asks_precision = "precision" not in made and any(trial.config.precision == "auto" for trial in plan.trials)
     asks_compile = "compile" not in made and resources.compile
     written = written_share(resources.gpus_per_trial, device)
-    checks = NetworkChecks(driver.folder, plan, device)
+    checks = NetworkChecks(driver.folder, plan, device, None if joined else LocalStorage(str(cache_folder())))
+    checks.recall(made.get("precision"), driver.tell)
     cases = checks.unanswered(made.get("precision"))
     if asks_precision or asks_compile or cases:
         answers, reports = _examined(driver, plan, data, made, asks_precision, asks_compile, written, cases)

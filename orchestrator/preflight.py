@@ -1,27 +1,37 @@
 """The network checks of a sweep: which are to be made, what they found, and what is kept of it beside resolved.json.
 
 They are made on a worker, once for each network; a later run asks nobody as long as nothing that they depend on has changed.
+On this machine alone, what other sweeps found out about a network counts too: it is in the node's cache.
 Knows no Ray and no PyTorch. Read by: packing.py, foreground.py, doctor.py.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import trainables
 from orchestrator.choices import answers_on, choices_of, read_choices
 from orchestrator.command_line import command
 from orchestrator.errors import UserError
 from orchestrator.plan import Plan
 from orchestrator.state import SweepFolder
+from orchestrator.storage import Storage
 from trainables.config import TrialConfig
 from trainables.machine import processor_name, processors
 from trainables.network_case import CHECKS, NetworkCase, NetworkReport, adjusted_runtime, case_id, cases_of
 from trainables.node_data import PlannedData
 from trainables.runtime import Runtime, resolve_precision
+from trainables.wording import listed
 
 RECORD = "network_checks.json"
+REPORTED = [field.name for field in fields(NetworkReport)]
 
 Tell = Callable[[str], None]
 
@@ -29,8 +39,9 @@ Tell = Callable[[str], None]
 class NetworkChecks:
     """The reports on a sweep's networks, from its folder and from the checks that were made now."""
 
-    def __init__(self, folder: SweepFolder, plan: Plan, device: str) -> None:
-        self.folder, self.plan, self.device = folder, plan, device
+    def __init__(self, folder: SweepFolder, plan: Plan, device: str, cache: Storage | None = None) -> None:
+        """`cache` is this machine's; None where other machines compute."""
+        self.folder, self.plan, self.device, self.cache = folder, plan, device, cache
         left = {case_id(trial.config) for trial in plan.unfinished}
         self.cases = [case for case in cases_of(trial.config for trial in plan.trials) if case.id in left]
         self.record: dict[str, Any] = folder.storage.read_json(folder.file(RECORD)) or {}
@@ -51,16 +62,34 @@ class NetworkChecks:
         """
         reports = list(reports)
         refuse_errors(reports)
-        by_id = {case.id: case for case in self.cases}
+        self._keep(reports, precision, tell)
+        if reports:
+            seconds = sum(report.seconds for report in reports)
+            tell(f"{listed({report.model: None for report in reports}, 3)}: checked in {seconds:.1f} s")
+        if self.cache is not None:
+            for case, report in self._complete(reports):
+                self.cache.write_json(self._cached(case, precision), report.to_json())
+
+    def recall(self, precision: str | None, tell: Tell) -> None:
+        """Takes over what other sweeps of this machine found out about networks that this one does not know yet."""
+        if self.cache is None:
+            return
+        names = [self._cached(case, precision) for case in self.unanswered(precision)]
+        kept = [self.cache.read_json(name, fields=REPORTED) for name in names]
+        self._keep([NetworkReport.from_json(report) for report in kept if report], precision, tell)
+
+    def _keep(self, reports: Sequence[NetworkReport], precision: str | None, tell: Tell) -> None:
         for report in reports:
             for finding in report.findings:
                 tell(f"{report.model}: {finding}")
-            self.record[report.case] = {
-                "depends": self._depends(by_id[report.case], precision),
-                "report": report.to_json(),
-            }
+        for case, report in self._complete(reports):
+            self.record[case.id] = {"depends": self._depends(case, precision), "report": report.to_json()}
         if reports:
             self.folder.storage.write_json(self.folder.file(RECORD), self.record)
+
+    def _complete(self, reports: Iterable[NetworkReport]) -> list[tuple[NetworkCase, NetworkReport]]:
+        by_id = {case.id: case for case in self.cases}
+        return [(by_id[report.case], report) for report in reports if report.is_complete]
 
     def adjustments(self, precision: str | None, tell: Tell) -> dict[str, dict[str, Any]]:
         """Id of a case -> fields of the runtime that differ for it; says where finished results were computed otherwise."""
@@ -85,6 +114,11 @@ class NetworkChecks:
             return None
         return NetworkReport.from_json(kept["report"])
 
+    def _cached(self, case: NetworkCase, precision: str | None) -> str:
+        """Name of the answer in the node's cache: another version of the code asks again."""
+        content = json.dumps([case.id, self._depends(case, precision), code_digest()], sort_keys=True)
+        return f"networks/{hashlib.sha256(content.encode()).hexdigest()[:32]}.json"
+
     def _depends(self, case: NetworkCase, precision: str | None) -> dict[str, Any]:
         """What the answer depends on, as far as the driver knows it."""
         return {
@@ -98,6 +132,13 @@ class NetworkChecks:
             "torch": version("torch"),
             "processor": processor_name(),  # of the driver, which is the workers' unless a cluster was joined
         }
+
+
+@cache
+def code_digest() -> str:
+    """64 hex digits over all that networks are made, checked and trained by."""
+    files = sorted(Path(trainables.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def checked_runtime(plan: Plan, config: TrialConfig, folder: SweepFolder, tell: Tell) -> Runtime:

@@ -13,6 +13,7 @@ from orchestrator.plan import Plan, make_plan
 from orchestrator.preflight import RECORD, NetworkChecks
 from orchestrator.spec import load_spec
 from orchestrator.state import SweepFolder
+from orchestrator.storage import LocalStorage, Storage
 from orchestrator.store import open_storage
 from tests.sweeps import drive_sweep
 from trainables.findings import Finding
@@ -97,6 +98,34 @@ def test_a_run_is_refused_with_all_faults_before_any_trial_and_a_sound_one_asks_
     assert NetworkChecks(folder, wider, "cpu").unanswered(precision) == []
 
 
+def test_another_sweep_on_this_machine_takes_over_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, folder = planned(tmp_path, "viewed")
+    cache = LocalStorage(str(tmp_path / "cache"))
+    lines: list[str] = []
+
+    def another(cache: Storage | None) -> NetworkChecks:
+        folder.storage.remove(folder.file(RECORD))
+        lines.clear()
+        checks = NetworkChecks(folder, plan, "cpu", cache)
+        checks.recall("fp32", lines.append)
+        return checks
+
+    first = another(cache)
+    in_part = Finding(check="memory", severity="warning", message="not all could be checked", hint="")
+    first.keep([report_of(first, findings=(in_part,))], "fp32", lines.append)
+    assert lines == ["convnet: not all could be checked", "convnet: checked in 0.1 s"]
+    assert len(another(cache).unanswered("fp32")) == 1, "with more memory more is seen"
+    slow = Finding(check="memory_order", severity="warning", message="slow", hint="mend it")
+    first.keep([report_of(first, findings=(slow,), adjusted={"channels_last": False})], "fp32", lines.append)
+    second = another(cache)
+    assert lines == ["convnet: slow; mend it"]
+    assert second.unanswered("fp32") == []
+    assert second.adjustments("fp32", lines.append) == {first.cases[0].id: {"channels_last": False}}
+    assert len(another(None).unanswered("fp32")) == 1, "other machines may compute otherwise"
+    monkeypatch.setattr("orchestrator.preflight.code_digest", lambda: "of another version")
+    assert len(another(cache).unanswered("fp32")) == 1
+
+
 def report_of(checks: NetworkChecks, **changes: Any) -> NetworkReport:
     fields: dict[str, Any] = {"findings": (), "adjusted": {}, "seconds": 0.1} | changes
     return NetworkReport(case=checks.cases[0].id, model="convnet", **fields)
@@ -109,7 +138,7 @@ def test_answers_are_kept_as_long_as_what_they_depend_on(tmp_path: Path, monkeyp
     assert len(checks.unanswered(None)) == 1
     warning = Finding(check="memory_order", severity="warning", message="slow", hint="mend it")
     checks.keep([report_of(checks, findings=(warning,), adjusted={"channels_last": False})], "fp32", lines.append)
-    assert lines == ["convnet: slow; mend it"]
+    assert lines == ["convnet: slow; mend it", "convnet: checked in 0.1 s"]
     again = NetworkChecks(folder, plan, "cpu")
     assert again.unanswered("fp32") == []
     assert again.adjustments("fp32", lines.append) == {checks.cases[0].id: {"channels_last": False}}

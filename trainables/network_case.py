@@ -63,6 +63,11 @@ class NetworkReport:
     def errors(self) -> list[Finding]:
         return [finding for finding in self.findings if finding.severity == "error"]
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything was looked at; a later look may be, with more memory."""
+        return all(finding.check != "memory" for finding in self.findings)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "case": self.case,
