@@ -65,7 +65,7 @@ def test_the_command_reads_the_models_of_a_sweep(tmp_path: Path) -> None:
     file.write_text(
         "name: s\ndataset: {name: digits, limit: 200}\nmodel: convnet\nmethod: [drive, magnitude]\nsparsity: 0.9\n"
         "baseline: none\nsearch: {warmup_epochs: [0, 1]}\ntraining: {epochs: 1, batch_size: 50}\nprecision: fp32\n"
-        "drive: {connection: 0, convergence: 0}\nresources: {device: cpu}\ntracking: {models: none}\n"
+        "drive: {connection: 0, convergence: 0}\nresources: {device: cpu, max_concurrent: 1}\ntracking: {models: none}\n"
     )
     drive_sweep("run", file, "--storage", tmp_path / "runs", "--quiet")
     asked = ("compare", "s", "--storage", tmp_path / "runs", "--masks")

@@ -54,7 +54,7 @@ search: {model: [MODELS]}
 sparsity: 0.9
 warmup_epochs: 1
 training: {epochs: 1, batch_size: 20, lr: 0.05}
-resources: {device: cpu, cpus_per_trial: 1}
+resources: {device: cpu, cpus_per_trial: 1, max_concurrent: 1}
 modules_path: FOLDER
 """
 

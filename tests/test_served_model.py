@@ -160,6 +160,7 @@ def test_only_what_a_model_needs_travels_with_it() -> None:
         "tensors.py",
         "user_code.py",
         "user_network.py",
+        "wording.py",
     }
     names = [requirement.partition("==")[0] for requirement in code.requirements]
     assert names == ["mlflow", "numpy", "safetensors", "torch", "torchvision", "zstandard"]

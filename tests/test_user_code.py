@@ -53,7 +53,7 @@ warmup_epochs: 1
 training: {epochs: 1, batch_size: 20, lr: 0.05, loss: {module: mylosses.by_hand}}
 initial_weights: ./dense.safetensors
 precision: fp32
-resources: {device: cpu, cpus_per_trial: 1}
+resources: {device: cpu, cpus_per_trial: 1, max_concurrent: 1}
 """
 PLAIN = "name: own\ndataset: {name: digits}\nsearch: {model: [convnet, {module: mynets.wide}]}\nwarmup_epochs: 1\n"
 
