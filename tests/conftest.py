@@ -38,11 +38,11 @@ def environment_as_before() -> Iterator[None]:
     """Commands that a test runs in this process prepare it for Ray and find users' modules, which no later test may inherit."""
     before, folders = dict(os.environ), list(sys.path)
     yield
-    added = set(sys.path) - set(folders)
-    for name, module in list(sys.modules.items()):
-        if os.path.dirname(getattr(module, "__file__", None) or "") in added:
-            del sys.modules[name]
-    sys.path[:] = folders
+    if added := set(sys.path) - set(folders):
+        for name, module in list(sys.modules.items()):
+            if os.path.dirname(vars(module).get("__file__") or "") in added:
+                del sys.modules[name]
+        sys.path[:] = folders
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
