@@ -77,6 +77,12 @@ def examining(monkeypatch: pytest.MonkeyPatch, questions: list[str]) -> None:
     monkeypatch.setattr(packing, "_examined", examined)
 
 
+@pytest.fixture(autouse=True)
+def nothing_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers of other tests' sweeps."""
+    monkeypatch.setenv("DRIVE_SWEEP_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Stands for the workers of a cluster with a GPU: notes what they are asked for, and answers."""
