@@ -120,8 +120,11 @@ def test_unshared_warm_ups_give_the_same_bits_and_curves(undisturbed: Finished, 
     assert not list(storage.glob("trials/*/warmup/*.safetensors"))
 
 
-def test_a_driver_killed_with_its_ray_is_continued_by_resume(undisturbed: Finished, storage: Path) -> None:
+def test_a_sweep_that_is_interrupted_and_then_killed_with_its_ray_is_completed(undisturbed: Finished, storage: Path) -> None:
     process = start("run", undisturbed.file, "--storage", storage)
+    wait_for(lambda: list(storage.glob("trials/*/checkpoint")))
+    assert interrupted(process, storage) == "KILLED"
+    process = start("resume", "tiny", "--storage", storage)
     wait_for(lambda: len(list(storage.glob("trials/*/result.json"))) >= 2)
     kill_all(process)
     kept = {path: path.read_bytes() for path in storage.glob("trials/*/result.json")}
@@ -132,6 +135,24 @@ def test_a_driver_killed_with_its_ray_is_continued_by_resume(undisturbed: Finish
     drive_sweep("resume", "tiny", "--storage", storage, "--quiet")
     assert_same_as(undisturbed, storage)
     assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_ctrl_c_after_the_last_trial_loses_nothing(undisturbed: Finished, storage: Path) -> None:
+    process = start("run", undisturbed.file, "--storage", storage)
+    wait_for(lambda: len(list(storage.glob("trials/*/result.json"))) == TRIALS)
+    assert interrupted(process, storage) == "FINISHED"
+    drive_sweep("resume", "tiny", "--storage", storage, "--quiet")
+    assert_same_as(undisturbed, storage)
+
+
+def interrupted(process: subprocess.Popen[str], storage: Path) -> str:
+    """What the sweep's run is in MLflow after Ctrl-C; no run is left RUNNING."""
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    (sweep,) = by_role(storage)["sweep"]
+    assert "RUNNING" not in {run.info.status for run in runs(storage)}
+    return str(sweep.info.status)
 
 
 def test_a_sweep_on_an_object_store_is_killed_and_resumed_and_ends_with_the_same_bits(
@@ -186,22 +207,6 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_checkpoint(t
     assert sorted(attempts) == [1, 1, 2]
     whole = drive_sweep("trial", file, "--storage", tmp_path / "again", "--set", "search.warmup_epochs=[0]", "--index", 0)
     assert f"model_sha256 {digests('tiny', storage)['w00-i001-s0.9-r0']}" in whole.stdout
-
-
-@pytest.mark.parametrize("finished_before", [0, TRIALS])
-def test_ctrl_c_leaves_checkpoints_and_resume_completes(undisturbed: Finished, storage: Path, finished_before: int) -> None:
-    process = start("run", undisturbed.file, "--storage", storage)
-    wait_for(lambda: list(storage.glob("trials/*/checkpoint")))
-    wait_for(lambda: len(list(storage.glob("trials/*/result.json"))) >= finished_before)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
-    everything = len(list(storage.glob("trials/*/result.json"))) == TRIALS
-    (sweep,) = by_role(storage)["sweep"]
-    assert sweep.info.status == ("FINISHED" if everything else "KILLED")
-    assert "RUNNING" not in {run.info.status for run in runs(storage)}
-    drive_sweep("resume", "tiny", "--storage", storage, "--quiet")
-    assert_same_as(undisturbed, storage)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
