@@ -128,7 +128,7 @@ class Place:
         return {"cwd": self.root / "here", "env": environment}
 
     def _as_user(self, arguments: list[str]) -> list[str]:
-        """The command as this user, who may read everything, since Python may lie in another one's home, and writes as others."""
+        """The command as this user, who may read all, since Python may lie in another home, and writes as others."""
         if self.user is None:
             return arguments
         identity = [f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
