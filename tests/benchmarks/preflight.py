@@ -28,7 +28,7 @@ from tests.benchmarks.tell import spread
 from tests.trials import tiny_config
 from trainables.cache import cache_folder
 from trainables.machine import processors
-from trainables.models import build_model
+from trainables.models import build_model, initialize
 from trainables.network_case import cases_of
 from trainables.network_preflight import examine_network
 from trainables.runtime import Runtime
@@ -56,7 +56,9 @@ def networks(precision: Any) -> None:
     for name in NETWORKS:
 
         def network(image_shape: Any, num_classes: int, name: str = name) -> nn.Module:
-            return build_model(name, image_shape, num_classes, device="cpu")
+            model = build_model(name, image_shape, num_classes, device="cpu")
+            initialize(model, 0)
+            return model
 
         made.__dict__[name] = network
         for what, model, methods in (("built in", name, METHODS[:1]), ("own", f"module:{MODULE}.{name}", METHODS)):
