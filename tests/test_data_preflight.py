@@ -111,6 +111,14 @@ def test_equal_images_are_found_between_training_and_validation(tmp_path: Path) 
     assert "validation accuracy is too high" in messages(report)["duplicates_train_validation"]
 
 
+def test_test_images_on_another_scale_are_told(tmp_path: Path) -> None:
+    root = noise_tree(tmp_path, {"a": 10, "b": 10}, {"a": 5, "b": 5})
+    for file in (root / "test").rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(file)) // 255).save(file)
+    told = messages(report_of(root)[0])
+    assert told["scales"].startswith("training images have values up to 255, test images up to ")
+
+
 def test_missing_classes_constant_channels_and_constant_images_are_told(tmp_path: Path) -> None:
     root = noise_tree(tmp_path, {"a": 10, "b": 10}, {"a": 5}, blue=False)
     Image.new("RGB", (8, 8), (9, 9, 0)).save(root / "train" / "b" / "00.png")

@@ -92,6 +92,14 @@ REFUSED: dict[str, tuple[Callable[[Weights], Any], str]] = {
         lambda weights: weights | {"conv2.weight": torch.ones((32, 16, 3, 3), dtype=torch.int8)},
         r"conv2.weight of '.*dense.pt' must be torch.float32, got torch.int8; save float32 weights",
     ),
+    "overflow": (
+        lambda weights: weights | {"conv2.weight": torch.full((32, 16, 3, 3), 1e30)},
+        r"conv2.weight of '.*dense.pt' must be weights of a trained network, got 1e\+30 in it",
+    ),
+    "sparse": (
+        lambda weights: weights | {"conv2.weight": weights["conv2.weight"].to_sparse()},
+        r"conv2.weight of '.*dense.pt' must be a dense tensor, got a sparse one; save it after to_dense\(\)",
+    ),
     "another network": (
         lambda weights: renamed(weights, "encoder.") | {"extra": torch.zeros(1)},
         r"must hold the 20 tensors of the network, got '.*' with 17 missing \(conv1.weight, .* and 7 more\); 21 unexpected",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from orchestrator.errors import UserError
 from orchestrator.plan import Plan, make_plan
@@ -188,3 +189,13 @@ def test_trial_and_doctor_check_networks_too(tmp_path: Path) -> None:
     answer = drive_sweep("doctor", file, "--storage", storage, expect=None)
     assert answer.code != 0
     assert "tuple" in answer.stdout + answer.stderr
+
+
+def test_initial_weights_that_do_not_fit_are_found_before_training(tmp_path: Path) -> None:
+    file, storage = sweep_file(tmp_path, "convnet"), tmp_path / "runs"
+    torch.save({"head.weight": torch.zeros(10, 3)}, tmp_path / "other.pt")
+    weights = ("--set", f"initial_weights={tmp_path}/other.pt", "--storage", storage)
+    refused = drive_sweep("trial", file, "--index", "0", *weights, expect=2)
+    assert "initial_weights must hold the 20 tensors of the network, got" in refused.stderr
+    assert not list(storage.glob("warmups/*"))
+    assert "initial_weights must hold" in drive_sweep("doctor", file, *weights, expect=None).stdout

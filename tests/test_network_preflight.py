@@ -451,3 +451,58 @@ def test_checks_that_run_out_of_memory_say_what_was_not_checked() -> None:
     (found,) = examined(lambda shape, classes: Large(), training=replace(tiny_config().training, batch_size=50)).findings
     assert (found.check, found.severity) == ("memory", "warning")
     assert "a batch of 50 images needs more memory than cpu has left" in str(found)
+
+
+class Centred(Small):
+    """Takes what the images of a batch have in common away from each."""
+
+    def features(self, x: Tensor) -> Tensor:
+        return super().features(x - x.mean(0))
+
+
+class Mixed(Small):
+    """Attention over the images of the batch, as where batch_first was forgotten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0)
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(self.attention(x[:, 0]).unsqueeze(1))
+
+
+class StandardisedInTraining(Small):
+    def forward(self, x: Tensor) -> Any:
+        weight = self.hidden.weight
+        if self.training:
+            weight = weight - weight.mean(1, keepdim=True)
+        return self.head(torch.relu(functional.linear(self.features(x), weight, self.hidden.bias)))
+
+
+class ChangesItself(Small):
+    def forward(self, x: Tensor) -> Any:
+        if self.training:
+            with torch.no_grad():
+                self.hidden.weight.sub_(self.hidden.weight.mean(1, keepdim=True))
+        return super().forward(x)
+
+
+class OnlyALayer(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("make", "check", "part"),
+    [
+        (Centred, "outputs", "other scores for an image alone"),
+        (Mixed, "outputs", "batch_first=True"),
+        (StandardisedInTraining, "sparse_weights", "hidden"),
+        (ChangesItself, "training_step", "got a change of hidden.weight in training mode"),
+        (lambda: OnlyALayer(64, CLASSES), "network", "itself a OnlyALayer layer"),
+    ],
+    ids=["centred", "mixed", "standardised in training", "changes itself", "only a layer"],
+)
+def test_what_shows_in_a_batch_or_in_training_alone_is_found(make: Callable[[], nn.Module], check: str, part: str) -> None:
+    found = errors(lambda shape, classes: make())
+    assert part in found[check]

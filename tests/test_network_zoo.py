@@ -23,6 +23,7 @@ REFUSED = {  # what no method can prune, and in the last line what this one cann
     "auxiliary": "in training mode, got tuple",
     "standardized": "must multiply images with the weight itself",
     "checkpointed_reentrant": "use_reentrant",
+    "batch_norm_without_statistics": "got other scores for an image alone",
     "unused_layer": "must get a gradient, got none in unused",
     "data_parallel": "must return the network itself",
     "drawn_by_numpy": "must draw its weights from torch's generator",

@@ -225,6 +225,21 @@ def test_paths_through_what_does_more_than_add_are_not_known(function: Callable[
     assert footprint(model, full_masks(prunable_weights(model)), (1, 4, 4)).effective_sparsity is None
 
 
+def test_outputs_that_are_subtracted_are_not_known() -> None:
+    class Difference(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.more, self.less = nn.Linear(16, 3), nn.Linear(16, 3)
+
+        def forward(self, images_BCHW: Tensor) -> Tensor:
+            inputs = images_BCHW.flatten(1)
+            logits: Tensor = 2 * self.more(inputs) - self.less(inputs)
+            return logits
+
+    model = Difference()
+    assert live_masks(model, full_masks(prunable_weights(model)), (1, 4, 4)) is None
+
+
 KNOWN: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda x: x.softmax(1),
     "clamp": lambda x: x.clamp(0, 6),

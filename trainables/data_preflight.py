@@ -26,6 +26,7 @@ VERSION = 1  # raised when the report of the same data changes
 HEADERS = 2000  # files whose headers are read
 STREAMED_SAMPLE = 256  # images of a split that is not decoded as a whole
 EXAMPLES = 3
+OTHER_SCALE = 8  # times the largest value of the other split
 OF_FILES = ("image_folder", "tiny_imagenet", "imagenet")  # data sets with one file for each image
 CHUNK = 4096
 
@@ -40,6 +41,7 @@ def data_report(config: DatasetConfig, source: datasets.Source, facts: DataFacts
     duplicates, found = _duplicates(samples, facts.classes, _names(config, source))
     findings += found
     findings += _constant(samples, _names(config, source))
+    findings += _scales(samples)
     complete = all(len(images) == len(splits[name]) for name, (images, _) in samples.items())
     if not complete:
         message = f"pixels were looked at in the first {STREAMED_SAMPLE} images of each split alone, and duplicates among these"
@@ -198,6 +200,15 @@ def _constant(samples: dict[str, tuple[Tensor, Tensor]], names: dict[str, list[s
             hint = "check that they were written as a whole"
             found.append(Finding(check="constant_images", severity="warning", message=message, hint=hint))
     return found
+
+
+def _scales(samples: dict[str, tuple[Tensor, Tensor]]) -> list[Finding]:
+    """Test images that are written on another scale than training images, such as 0 to 1 beside 0 to 255."""
+    largest = {name: int(samples[name][0].max()) for name in ("training", "test") if samples[name][0].numel()}
+    if len(largest) < 2 or max(largest.values()) < OTHER_SCALE * max(1, min(largest.values())):
+        return []
+    message = f"training images have values up to {largest['training']}, test images up to {largest['test']}"
+    return [Finding(check="scales", severity="warning", message=message, hint="write both on the same scale, 0 to 255")]
 
 
 def _some(names: tuple[str, ...] | list[str]) -> str:

@@ -20,6 +20,7 @@ from trainables.wording import listed, one_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # keys of checkpoints, the first counts
 PRUNED, MASK = "_orig", "_mask"  # suffixes of a weight under torch.nn.utils.prune
+LARGEST = 1e15  # beyond it float32 overflows in the next product
 SHOWN = 10  # keys of a file that a message lists
 
 
@@ -68,6 +69,13 @@ def _state_dict(content: bytes, file: str) -> dict[str, Tensor]:
             f"initial_weights must be a state dict of tensors, alone or under one of {', '.join(WRAPPERS)}, got {file!r} with "
             f"{keys}; save network.state_dict()"
         )
+    for name, value in inner.items():
+        if value.layout != torch.strided or value.is_quantized:
+            kind = "quantised" if value.is_quantized else "sparse"
+            raise SettingError(
+                f"initial_weights: {name} of {file!r} must be a dense tensor, got a {kind} one; save it after to_dense() or "
+                "dequantize()"
+            )
     return inner
 
 
@@ -127,6 +135,11 @@ def _require_usable(weights: dict[str, Tensor], expected: dict[str, Tensor], fil
     """Refuses what would be copied without an error and train from other numbers."""
     for name, value in weights.items():
         wanted = expected[name].dtype
+        if value.numel() and value.is_floating_point() and float(value.abs().max()) > LARGEST:
+            raise SettingError(
+                f"initial_weights: {name} of {file!r} must be weights of a trained network, got {float(value.abs().max()):.3g} "
+                "in it; give a checkpoint from before the training diverged"
+            )
         if value.is_floating_point() != wanted.is_floating_point or value.is_complex() != wanted.is_complex:
             raise SettingError(f"initial_weights: {name} of {file!r} must be {wanted}, got {value.dtype}; save float32 weights")
         if value.is_floating_point() and not (finite := value.isfinite()).all():

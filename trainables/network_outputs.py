@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from trainables.arithmetic import evaluation_run
 from trainables.examination import OUT_OF_MEMORY, Examination, first_line
 
+ALIKE = 0.01  # of the largest score: kernels for other numbers of images round otherwise
+
 
 def check_answers(examination: Examination, model: nn.Module) -> bool:
     """Whether outputs in eval mode are class scores, for every size of a batch, and nothing changes there."""
@@ -43,6 +45,12 @@ def check_answers(examination: Examination, model: nn.Module) -> bool:
             "the network must answer the same twice in eval mode, got two answers",
             "give dropout training=self.training, and draw nothing at random there",
         )
+    if not examination.failed and (mixed := _mixing(model, examination)):
+        examination.add(
+            "outputs",
+            f"the network must answer for each image of a batch by itself in eval mode, got other scores for an image {mixed}",
+            "use running statistics, and batch_first=True for attention and recurrent layers",
+        )
     changed = [name for name, value in model.state_dict().items() if not _same(value, before[name])]
     if changed:
         examination.add(
@@ -58,6 +66,19 @@ def check_answers(examination: Examination, model: nn.Module) -> bool:
             "warning",
         )
     return not examination.failed
+
+
+def _mixing(model: nn.Module, examination: Examination) -> str:
+    """In which company an image gets other scores than in a batch of four; empty if in none. Rounding may differ."""
+    images = examination.images(4)
+    with torch.inference_mode():
+        together, alone, turned = (
+            model(examination.runtime.arranged(batch)).float() for batch in (images, images[1:2], images.flip(0))
+        )
+    allowed = ALIKE * float(together.abs().max())
+    if float((together[1] - alone[0]).abs().max()) > allowed:
+        return "alone"
+    return "in another order of the images" if float((together - turned.flip(0)).abs().max()) > allowed else ""
 
 
 def are_scores(examination: Examination, outputs: Any, count: int, mode: str) -> bool:

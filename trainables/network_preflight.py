@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 
@@ -17,6 +18,7 @@ from trainables.data_facts import DataFacts
 from trainables.examination import OUT_OF_MEMORY, Examination
 from trainables.failures import SettingError, TrialError
 from trainables.findings import Finding
+from trainables.initial_weights import load_initial_weights
 from trainables.losses import check_loss
 from trainables.models import prunable_weights
 from trainables.network_builds import build_problem
@@ -37,11 +39,13 @@ def examine_network(
     num_classes: int,
     runtime: Runtime,
     evaluation_sizes: Sequence[int] = (EVALUATION_BATCH,),
+    own: OwnFiles | None = None,
 ) -> NetworkReport:
     """All findings about a network; its modules are imported already.
 
     Args:
         runtime: of the sweep; its precision is what "auto" stands for.
+        own: holds the file of initial weights, if the sweep has one.
         evaluation_sizes: numbers of images in the batches of an evaluation; one image is tried anyway.
     """
     begun = time.perf_counter()
@@ -50,7 +54,7 @@ def examine_network(
     examination = Examination(case, image_shape, num_classes, runtime, sorted({1, *evaluation_sizes}))
     with torch.random.fork_rng():
         try:
-            _examine(examination)
+            _examine(examination, own)
         except OUT_OF_MEMORY as error:  # a trial is tried again with a whole GPU, or says so in its record
             examination.out_of_memory(error)
     runtime.activate()
@@ -87,7 +91,7 @@ def examine_cases(
             finding = Finding(check="network", severity="error", message=str(error))
             reports.append(NetworkReport(case=case.id, model=config.model, findings=(finding,), adjusted={}, seconds=0.0))
             continue
-        reports.append(examine_network(case, shape, classes, runtime, evaluation_sizes(config, *counts)))
+        reports.append(examine_network(case, shape, classes, runtime, evaluation_sizes(config, *counts), own))
     return reports
 
 
@@ -101,13 +105,15 @@ def evaluation_sizes(config: TrialConfig, train_images: int, test_images: int) -
     return sorted(sizes - {0})
 
 
-def _examine(examination: Examination) -> None:
+def _examine(examination: Examination, own: OwnFiles | None) -> None:
     config = examination.case.config
     try:
         check_loss(config.training.loss, examination.num_classes, torch.device(examination.runtime.device))
         model = examination.built()
         for member in examination.case.configs:
             prunable_weights(model, member.prunable.exclude)
+        if config.initial_weights and own is not None:
+            load_initial_weights(deepcopy(model), own)
     except TrialError as error:
         examination.add("network", str(error))
         return

@@ -25,6 +25,7 @@ from trainables.examination import OUT_OF_MEMORY, Examination, first_line
 from trainables.losses import batch_loss
 from trainables.network_outputs import are_scores
 from trainables.weight_use import gradient_failure, unchanged_state
+from trainables.wording import listed
 
 
 def place(examination: Examination, model: nn.Module) -> nn.Module | None:
@@ -73,6 +74,7 @@ def check_training(examination: Examination, model: nn.Module) -> None:
     config = examination.case.config
     count = config.training.batch_size
     images, labels = examination.images(count), examination.labels(count)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     with unchanged_state(model), torch.no_grad(), examination.runtime.autocast():
         try:
             outputs = model.train()(examination.runtime.arranged(images[:2] if count > 1 else images))
@@ -85,6 +87,14 @@ def check_training(examination: Examination, model: nn.Module) -> None:
                 "correct its forward",
             )
             return
+        changed = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
+    if changed:
+        examination.add(
+            "training_step",
+            f"forward must leave weights to the optimizer and the masks, got a change of {listed(changed, 3)} in training mode",
+            "compute with a changed copy, or change them in a loss",
+        )
+        return
     if not are_scores(examination, outputs, min(count, 2), "training"):
         return
     loss_of = batch_loss(config.training.loss, config.training.label_smoothing)
@@ -130,7 +140,7 @@ def _check_arithmetic(examination: Examination, training: Run, rounded: Callable
         hint = (
             f"draw with torch in forward, not with {source}"
             if source
-            else "report it with the network; another device may compute it"
+            else "keep what forward changes in persistent buffers; if it changes nothing, report it with the network"
         )
         examination.add("arithmetic", f"the network must compute the same bits twice, but {problem}", hint)
 
@@ -140,7 +150,8 @@ def _arithmetic_problem(examination: Examination, training: Run, rounded: Callab
     for kind, run in [("training", training), *(("evaluation", one) for one in evaluations)]:
         differing, values = unequal_bits(run, examination.runtime)
         if differing:
-            return f"two runs of the same {kind} pass differ in {differing}, as if unused memory was read"
+            unseen = "unused memory, or something outside its state_dict,"
+            return f"two runs of the same {kind} pass differ in {differing}, as if {unseen} was read"
         compares = examination.runtime.precision == "bf16" and kind == "training"
         if compares and (problem := disagreement(values, run(exact), rounded)):
             return problem

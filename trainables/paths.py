@@ -41,7 +41,7 @@ class UnknownPathsError(Exception):
 def live_masks(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int]) -> Masks | None:
     """The masks without the weights that lie on no path; None where that cannot be known. The network stays as it is."""
     try:
-        network = deepcopy(model).double().eval()
+        network = deepcopy(model).double().eval().requires_grad_()
         parameters = dict(network.named_parameters())
         weights = {name: parameters[name].requires_grad_() for name in masks}
         _check_linear(network, image_shape)
@@ -91,10 +91,13 @@ def _check_linear(network: nn.Module, image_shape: tuple[int, int, int]) -> None
     with _Paths(_not_negative):
         outputs_BK = network(images)
         sums = (outputs_BK * positive(outputs_BK[0])).flatten(1).sum(1)
-        (slopes,) = torch.autograd.grad(sums[0], images)
+        parameters = [parameter for name, parameter in network.named_parameters() if not _is_bias(name)]
+        slopes, *flows = torch.autograd.grad(sums[0], [images, *parameters], allow_unused=True)
     expected = (slopes[0] * images.detach()).flatten(1).sum(1)
     if not bool(((sums > 0) & sums.isfinite()).all()) or not torch.allclose(sums, expected, rtol=ROUNDING, atol=0.0):
         raise UnknownPathsError(f"sums {sums.tolist()} and not {expected.tolist()}")
+    if any(bool((flow < 0).any()) for flow in flows if flow is not None):
+        raise UnknownPathsError("outputs are subtracted")
 
 
 def _is_bias(name: str) -> bool:

@@ -117,7 +117,10 @@ def gradient_failure(error: Exception) -> Finding:
 
 
 def densified_layers(model: nn.Module, weights: Mapping[str, Tensor], images_BCHW: Tensor) -> list[Finding]:
-    """Layers that multiply the images with something that has not the zeros of their masked weight. Changes the weights."""
+    """Layers that multiply the images with something without the zeros of their masked weight, in training or eval mode.
+
+    Changes the weights.
+    """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -126,11 +129,14 @@ def densified_layers(model: nn.Module, weights: Mapping[str, Tensor], images_BCH
             if name in weights:
                 mask = torch.rand(parameter.shape, generator=generator).to(parameter.device) < 0.5
                 parameter.mul_(mask)
-    images = images_BCHW.detach().clone().requires_grad_()
-    with _WeightOperands(images, weights) as operands, torch.enable_grad():
-        outputs = model.eval()(images)
-    del outputs
-    dense = [layer_of(name) for name in weights if name in operands.dense]
+    found: set[str] = set()
+    for training in (False, True):
+        images = images_BCHW.detach().clone().requires_grad_()
+        with _WeightOperands(images, weights) as operands, torch.enable_grad():
+            outputs = model.train(training)(images)
+        del outputs
+        found |= operands.dense
+    dense = [layer_of(name) for name in weights if name in found]
     if not dense:
         return []
     return [

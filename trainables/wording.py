@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal
 LONGEST = 300  # characters of another program's message
 ELLIPSIS = " ..."
 
 
 def one_line(words: object, most: int = LONGEST) -> str:
     """The text on one line, at most so many characters; an error without a text is its type."""
-    return shortened(" ".join(str(words).split()), most) or type(words).__name__
+    return shortened(" ".join(COLOURS.sub("", str(words)).split()), most) or type(words).__name__
 
 
 def shortened(text: str, most: int = LONGEST) -> str:
