@@ -344,7 +344,8 @@ NO_NETWORK = {
     "from torch.nn import *\ndef wide(a, b): return Linear(64, b)": "must hold its layers as modules of its own, such as in "
     "nn.Sequential, got a network that is itself a Linear layer",
     "def wide(a, b): ...": "must return a torch.nn.Module, got None",
-    "from torch.nn import *\ndef wide(a, b): return Sequential(Linear(3, 10))": "must take images of shape (B, 1, 8, 8), got RuntimeError",
+    "from torch.nn import *\ndef wide(a, b): return Sequential(Linear(3, 10))": "must take images of shape (B, 1, 8, 8), got "
+    "RuntimeError",
     "from torch import nn\ndef wide(a, b): return nn.Sequential(nn.Flatten(), nn.Linear(64, 9))": "must give class scores of "
     "shape (2, 10) for two images, got (2, 9)",
     "from torch import nn\ndef wide(a, b): return nn.Sequential(nn.AdaptiveMaxPool2d((1, 10)), nn.Flatten())": "must have a "

@@ -40,10 +40,8 @@ def own_network(
         if not isinstance(network, nn.Module):
             raise refused("return a torch.nn.Module", one_line(repr(network)))
         if isinstance(network, nn.Conv2d | nn.Linear):  # its weight would have no layer's name
-            raise refused(
-                "hold its layers as modules of its own, such as in nn.Sequential",
-                f"a network that is itself a {type(network).__name__} layer",
-            )
+            rule = "hold its layers as modules of its own, such as in nn.Sequential"
+            raise refused(rule, f"a network that is itself a {type(network).__name__} layer")
         if wrapped := _wrapped(network):
             raise refused("return the network itself", f"one wrapped in {wrapped}, which drive-sweep does where it is needed")
         if elsewhere := sorted({str(one.device) for one in network.parameters() if one.device.type != "cpu"}):
