@@ -24,10 +24,12 @@ OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 
 @dataclass
 class Examination:
-    """Attributes:
-    runtime: of the sweep; where the network cannot use it, what it can.
-    evaluation_sizes: numbers of images in the batches of an evaluation.
-    adjusted: fields of the runtime that had to change.
+    """What is examined, and what is known of it so far.
+
+    Attributes:
+        runtime: of the sweep; where the network cannot use it, what it can.
+        evaluation_sizes: numbers of images in the batches of an evaluation.
+        adjusted: fields of the runtime that had to change.
     """
 
     case: NetworkCase

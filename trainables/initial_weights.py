@@ -135,15 +135,15 @@ def _require_usable(weights: dict[str, Tensor], expected: dict[str, Tensor], fil
     """Refuses what would be copied without an error and train from other numbers."""
     for name, value in weights.items():
         wanted = expected[name].dtype
-        if value.numel() and value.is_floating_point() and float(value.abs().max()) > LARGEST:
-            raise SettingError(
-                f"initial_weights: {name} of {file!r} must be weights of a trained network, got {float(value.abs().max()):.3g} "
-                "in it; give a checkpoint from before the training diverged"
-            )
         if value.is_floating_point() != wanted.is_floating_point or value.is_complex() != wanted.is_complex:
             raise SettingError(f"initial_weights: {name} of {file!r} must be {wanted}, got {value.dtype}; save float32 weights")
         if value.is_floating_point() and not (finite := value.isfinite()).all():
             raise SettingError(
                 f"initial_weights: {name} of {file!r} must be finite, got {int((~finite).sum())} of {value.numel()} that are "
                 "NaN or infinite; give a checkpoint from before the training diverged"
+            )
+        if value.numel() and value.is_floating_point() and (largest := float(value.abs().max())) > LARGEST:
+            raise SettingError(
+                f"initial_weights: {name} of {file!r} must be weights of a trained network, got {largest:.3g} in it; give a "
+                "checkpoint from before the training diverged"
             )

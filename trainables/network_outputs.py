@@ -22,7 +22,7 @@ def check_answers(examination: Examination, model: nn.Module) -> bool:
     for count in examination.evaluation_sizes:
         try:
             run = evaluation_run(model, examination.images(count))
-            outputs = [run(examination.runtime)["outputs"] for _ in range(2 if count == 1 else 1)]
+            outputs = run(examination.runtime)["outputs"]
         except OUT_OF_MEMORY:
             raise
         except Exception as error:
@@ -32,7 +32,7 @@ def check_answers(examination: Examination, model: nn.Module) -> bool:
                 "correct its forward",
             )
             return False
-        if not are_scores(examination, outputs[0], count, "eval"):
+        if not are_scores(examination, outputs, count, "eval"):
             return False
     torch.manual_seed(0)
     images = examination.runtime.arranged(examination.images(2))

@@ -43,7 +43,7 @@ def live_masks(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int]
     try:
         network = deepcopy(model).double().eval().requires_grad_()
         parameters = dict(network.named_parameters())
-        weights = {name: parameters[name].requires_grad_() for name in masks}
+        weights = {name: parameters[name] for name in masks}
         _check_linear(network, image_shape)
         with torch.no_grad():
             for name, parameter in parameters.items():

@@ -40,8 +40,7 @@ TRIALS, WIDER = 4, 8  # two seeds and their dense baselines; twice as many
 LOAD = """
 import sys, numpy, mlflow
 from pathlib import Path
-from typing import Any
-mlflow.set_tracking_uri(f"sqlite:///{sys.argv[1]}/mlflow.db{sys.argv[2]}")
+mlflow.set_tracking_uri(f"sqlite:///{sys.argv[1]}/mlflow.db")
 client = mlflow.MlflowClient()
 experiments = [one.experiment_id for one in client.search_experiments()]
 models = client.search_logged_models(experiments)
@@ -51,7 +50,6 @@ for model in models:
     loaded += scores.shape == (2, 10) and Path(model.artifact_location).is_relative_to(sys.argv[1])
 print(loaded, len(models))
 """
-READ_ONLY = "?mode=ro&immutable=1&uri=true"
 OTHER_USER = 65534
 
 
@@ -71,8 +69,8 @@ class Place:
             self.problems.append(f"{arguments[0]} ended with {done.returncode}: {text[-600:]}")
         return text
 
-    def models(self, expected: int, options: str = "") -> tuple[int, int]:
-        done = self._child([sys.executable, "-c", LOAD, str(self.storage), options])
+    def models(self, expected: int) -> tuple[int, int]:
+        done = self._child([sys.executable, "-c", LOAD, str(self.storage)])
         if done.returncode:
             self.problems.append(f"loading: {done.stderr[-600:]}")
             return 0, expected
