@@ -93,7 +93,7 @@ def data_preflight(plan: Plan, storage: Storage, dataset: DatasetConfig, hurry: 
 
 def _made(plan: Plan, dataset: DatasetConfig, hurry: bool) -> tuple[dict[str, Any], bytes]:
     begun = time.monotonic()
-    source = plan.spec.source()
+    source = plan.source
     assert plan.data_facts is not None, "a plan of data that were hashed"
     question = {
         "source": asdict(source),

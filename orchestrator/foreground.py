@@ -149,7 +149,7 @@ def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Stor
     return run_trial(
         chosen.config,
         TrialContext(
-            source=plan.spec.source(),
+            source=plan.source,
             runtime=runtime,
             files=files,
             snapshots=folders.warmups(chosen.warmup_key, runtime.fingerprint_id())

@@ -154,7 +154,7 @@ class Shipment:
 
 def planned_data(plan: Plan, own_cluster: bool) -> PlannedData:
     """The plan's data set for any node; on a cluster with a way to nodes that lack it."""
-    source = plan.spec.source()
+    source = plan.source
     streamed = source.name in datasets.STREAMED
     ship = None
     if not (own_cluster or streamed or source.name == "digits"):

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.axes import expand, trial_names
-from orchestrator.decoding_process import facts_by_decoding
 from orchestrator.errors import UserError
+from orchestrator.known_data import known_data
 from orchestrator.spec import SweepSpec
 from orchestrator.storage import Storage
 from orchestrator.trial_results import read_results
 from trainables import datasets
 from trainables.config import TrialConfig
-from trainables.data_facts import DIGITS_FACTS, DataFacts, quick_facts
+from trainables.data_facts import DataFacts
 from trainables.failures import DataError, SettingError
 from trainables.image_sizes import image_size_problem
 from trainables.keys import canonical, from_canonical, inputs_digest, trial_key, warmup_key
@@ -72,6 +72,11 @@ class Plan:
     own: OwnFiles
     data_facts: DataFacts | None = None
     damage: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def source(self) -> datasets.Source:
+        """Where the data are on this host; of a data function also which arrays it has to return."""
+        return replace(self.spec.source(), arrays_digest=self.data_facts.arrays_digest if self.data_facts else None)
 
     @property
     def unfinished(self) -> list[PlannedTrial]:
@@ -168,7 +173,7 @@ def make_plan(
         own = own.digested(configs)
         if hash_data:
             datasets.ensure_present(source)
-        digest, facts = _known_data(storage, source, own, hash_data)
+        digest, facts = known_data(storage, source, own, hash_data)
     except (DataError, SettingError) as error:
         if hash_data:
             raise UserError(str(error)) from error
@@ -243,31 +248,6 @@ def _planned(
     return Plan(
         spec=spec, trials=tuple(trials), data_digest=digest, data_problem=problem, own=own, data_facts=facts, damage=damage
     )
-
-
-def _known_data(
-    storage: Storage, source: datasets.Source, own: OwnFiles, hash_data: bool
-) -> tuple[str | None, DataFacts | None]:
-    """Digest and facts of the data, as far as they were made before and no file has changed since, or can be had at once.
-
-    Without facts no digest is of use, since keys follow from both.
-
-    Raises:
-        DataError: the data are not where the sweep file says, or damaged.
-        SettingError: the function of a custom data set is not there.
-    """
-    if source.name == "digits":
-        return datasets.DIGITS_DIGEST, DIGITS_FACTS
-    file = f"data/{datasets.signature(source)}.json"
-    record = storage.read_json(file, fields=("digest",)) or {}
-    digest, facts = record.get("digest"), record.get("facts")
-    known = DataFacts.from_json(facts) if facts else quick_facts(source)
-    if hash_data:
-        known = known or facts_by_decoding(source, own)
-        if digest is None or facts is None:
-            digest = digest or datasets.content_digest(source)
-            storage.write_json(file, {"digest": digest, "name": source.name, "root": source.root, "facts": known.to_json()})
-    return digest if known else None, known
 
 
 def _prefix_without_data(config: TrialConfig) -> str:

@@ -162,7 +162,7 @@ def local_reports(plan: Plan, cases: Sequence[NetworkCase], runtime: Runtime) ->
     """The networks, examined in this process."""
     from trainables.network_preflight import examine_cases
 
-    return examine_cases(cases, PlannedData(source=plan.spec.source()), plan.data_facts, runtime, plan.own)
+    return examine_cases(cases, PlannedData(source=plan.source), plan.data_facts, runtime, plan.own)
 
 
 def local_runtime(plan: Plan, folder: SweepFolder) -> Runtime:

@@ -271,14 +271,14 @@ def test_the_cache_is_used_and_a_damaged_one_is_made_again(cache: Path, monkeypa
     (file,) = cache.glob("*.safetensors")
     content = file.read_bytes()
 
-    real = datasets._read
+    real = datasets.read
     reads: list[str] = []
 
     def counted(source: Source) -> dict[str, Tensor]:
         reads.append(source.name)
         return real(source)
 
-    monkeypatch.setattr(datasets, "_read", counted)
+    monkeypatch.setattr(datasets, "read", counted)
     load(DIGITS)
     assert reads == []
     for damaged in (content[: len(content) // 2], content[:5], b""):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from trainables import datasets
 from trainables.config import IMAGE_SIDE
 from trainables.failures import DataError
 from trainables.readers import BROKEN_GZIP
+from trainables.repeatability import kept_digest
 from trainables.user_code import is_own
 
 IDX_LABELS = b"\x00\x00\x08\x01"  # magic number of a one-dimensional IDX file of uint8, as MNIST's page defines it
@@ -32,12 +33,14 @@ class DataFacts:
         classes: name of every class, in the order of the labels.
         train_counts: images of each class in the training set, validation included.
         test_counts: images of each class in the test set.
+        arrays_digest: of what a data function returned, see repeatability.py; None of any other data set.
     """
 
     image_shape: tuple[int, int, int]
     classes: tuple[str, ...]
     train_counts: tuple[int, ...]
     test_counts: tuple[int, ...]
+    arrays_digest: str | None = None
 
     @property
     def num_classes(self) -> int:
@@ -54,6 +57,7 @@ class DataFacts:
             classes=tuple(record["classes"]),
             train_counts=tuple(record["train_counts"]),
             test_counts=tuple(record["test_counts"]),
+            arrays_digest=record.get("arrays_digest"),
         )
 
 
@@ -98,14 +102,15 @@ def quick_facts(source: datasets.Source) -> DataFacts | None:
 
 
 def decoded_facts(cache: Path) -> DataFacts:
-    """The facts of a decoded data set; a class has its label as its name."""
+    """The facts of what a data function returned; a class has its label as its name."""
     from safetensors import safe_open
 
     with safe_open(cache, framework="numpy") as file:
         classes = _numbered(int(file.get_tensor("num_classes")))
         channels, height, width = file.get_slice("train_images").get_shape()[1:]
         train, test = (_tally(file.get_tensor(f"{split}_labels").tolist(), len(classes)) for split in ("train", "test"))
-    return _facts((channels, height, width), classes, train, test)
+    facts = _facts((channels, height, width), classes, train, test)
+    return replace(facts, arrays_digest=kept_digest(cache))
 
 
 def _facts(shape: tuple[int, int, int], classes: tuple[str, ...], train: list[int], test: list[int]) -> DataFacts:

@@ -26,6 +26,7 @@ from trainables.failures import DataError
 from trainables.file_digests import content_line, encoded_line, raw_content_line, size_line
 from trainables.image_files import LeftOut
 from trainables.listings import Listing
+from trainables.repeatability import HEADER, arrays_digest, kept_digest, require_same
 from trainables.user_code import is_own
 from trainables.user_data import own_files, read_own
 
@@ -36,7 +37,8 @@ DIGITS_DIGEST = "0b7e9c3202d7bcd255d6a19a238d3743"  # tests/test_data.py compare
 FASHION_FILES = tuple(f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 CIFAR_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 CIFAR100_FILES = ("train", "test", "meta")
-READING = 2  # of image files; raised when pixels of any change, so that no cached images of an older version are used
+# Of image files and data functions; raised when pixels of any change, so that no cached images of an older version are used.
+READING = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +47,7 @@ class Source:
 
     Attributes:
         decoded: file of the decoded images, on a node that has none of the data set's own.
+        arrays_digest: of what a data function returned when the sweep was planned; None while it was not called.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Source:
     download: bool = False
     modules_path: str = "."
     decoded: str | None = None
+    arrays_digest: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +89,7 @@ def decoded_file(source: Source) -> Path:
 
     Raises:
         DataError: the folder or a file of it is missing or cannot be decoded.
+        OtherImagesError: a data function returns others than those of `source.arrays_digest`; no such file is kept.
     """
     ensure_present(source)
     cache = cache_file(source)
@@ -92,9 +97,15 @@ def decoded_file(source: Source) -> Path:
         if not is_whole(cache):
             from safetensors.torch import save_file
 
+            tensors, header = read(source), {}
+            if is_own(source.name):
+                header = {HEADER: arrays_digest(tensors)}
+                require_same(source.name, source.arrays_digest, header[HEADER])
             partial = cache.with_suffix(".partial")
-            save_file(_read(source), partial)
+            save_file(tensors, partial, metadata=header or None)
             os.replace(partial, cache)
+        elif is_own(source.name):
+            require_same(source.name, source.arrays_digest, kept_digest(cache))
     return cache
 
 
@@ -207,7 +218,7 @@ def signature(source: Source) -> str:
     Raises:
         DataError: a file is missing.
     """
-    how = f"/{READING}" if source.name in _LISTINGS else ""
+    how = f"/{READING}" if source.name in _LISTINGS or is_own(source.name) else ""
     digest = hashlib.sha256(f"{source.name}/{source.image_size}{how}".encode())
     with _readable(source):
         for name, path in files(source):
@@ -244,7 +255,12 @@ def one_builder_at_a_time(cache: Path) -> Iterator[None]:
         yield
 
 
-def _read(source: Source) -> dict[str, Tensor]:
+def read(source: Source) -> dict[str, Tensor]:
+    """The decoded data set by the names of `Images`, from its files.
+
+    Raises:
+        DataError: a file of it cannot be decoded, or its function fails.
+    """
     import torch
 
     parts, num_classes = (

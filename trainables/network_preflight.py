@@ -81,7 +81,7 @@ def examine_cases(
         try:
             own.activate(config)
             if facts is None:
-                loaded = load_data(config.dataset, data.here(), runtime.device, runtime.threads)
+                loaded = load_data(config.dataset, data.prepare(), runtime.device, runtime.threads)
                 shape, classes = loaded.image_shape, loaded.num_classes
                 counts = len(loaded.train) + len(loaded.validation), len(loaded.test)
             else:

@@ -16,6 +16,7 @@ from trainables import datasets
 from trainables.cache import cache_folder, write_whole
 from trainables.datasets import STREAMED, Source, one_builder_at_a_time
 from trainables.failures import DataError, MisplacedError, SettingError
+from trainables.repeatability import OtherImagesError
 
 Ship = Callable[[], bytes]
 
@@ -54,6 +55,8 @@ class PlannedData:
     def prepare(self) -> Source:
         """The same, with the images decoded into the node's cache.
 
+        A data function that returns others here than where the sweep was planned counts as data that are not here.
+
         Raises:
             MisplacedError: as above, or it cannot read all files or write its cache.
             DataError: a file cannot be decoded.
@@ -61,22 +64,24 @@ class PlannedData:
         source = self.here()
         if source.decoded is None and source.name not in STREAMED:
             with _this_nodes_trouble(source):
-                _decode_once(source)
+                if problem := _decode_once(source):
+                    return replace(source, decoded=str(self._shipped(str(self.digest), problem)))
         return source
 
     def _shipped(self, digest: str, problem: str) -> Path:
         """The node's copy of the decoded data set, fetched once per node."""
         if self.ship is None:
             raise MisplacedError(problem)
-        name = f"{self.source.name.replace(':', '-')}-{self.source.image_size or 'whole'}-{digest}"
+        content = self.source.arrays_digest or digest
+        name = f"{self.source.name.replace(':', '-')}-{self.source.image_size or 'whole'}-{content}"
         cache = cache_folder() / f"{name}.safetensors"
         with one_builder_at_a_time(cache):
             if not cache.exists():
                 try:
-                    content = self.ship()
+                    shipped = self.ship()
                 except DataError as error:
                     raise MisplacedError(f"{problem} ({error})") from error
-                write_whole(cache, content)
+                write_whole(cache, shipped)
         return cache
 
 
@@ -94,9 +99,13 @@ def _this_nodes_trouble(source: Source) -> Iterator[None]:
 
 
 @lru_cache(maxsize=2)
-def _decode_once(source: Source) -> None:
-    """A look at every file, which no process takes before each of its stages."""
-    datasets.decoded_file(source)
+def _decode_once(source: Source) -> str:
+    """A look at every file, which no process takes before each of its stages; says why the images are not the planned ones."""
+    try:
+        datasets.decoded_file(source)
+    except OtherImagesError as error:
+        return str(error)
+    return ""
 
 
 @lru_cache(maxsize=2)

@@ -81,7 +81,7 @@ class Probe:
         self.runtime = runtime.for_trial(self.config.precision)
         self.runtime.activate()
         own.activate(self.config)
-        loaded = load_data(self.config.dataset, data.here(), runtime.device, runtime.threads)
+        loaded = load_data(self.config.dataset, data.prepare(), runtime.device, runtime.threads)
         images = STEPS * self.config.training.batch_size
         self.data = replace(loaded, train=loaded.train.first(images), test=loaded.test.first(EVALUATION_BATCH))
         self.model = self.runtime.place(initialized_network(self.config, loaded.image_shape, loaded.num_classes))

@@ -16,7 +16,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.config import TrialConfig
-from trainables.failures import DataError, MisplacedError, StopRequestedError, TrialError, UnprovidedError, kind_of
+from trainables.failures import (
+    DataError,
+    MisplacedError,
+    SettingError,
+    StopRequestedError,
+    TrialError,
+    UnprovidedError,
+    kind_of,
+)
 from trainables.keys import from_canonical
 from trainables.network_case import Adjustments, adjusted_runtime
 from trainables.node_data import PlannedData
@@ -165,11 +173,11 @@ def _require_place(config: TrialConfig, settings: Settings) -> Source:
         raise MisplacedError("it does not see the sweep's files in the storage; mount it there as on the driver's host")
     if missing := settings.own.missing(config):
         raise UnprovidedError(missing)
-    if is_own(settings.data.source.name):  # the trial imports its function first
-        return settings.data.here()
     try:
+        if is_own(settings.data.source.name):
+            settings.own.activate(config)
         return settings.data.prepare()
-    except DataError:  # the trial meets it too, and tells in its record
+    except (DataError, SettingError):  # the trial meets it too, and tells in its record
         return settings.data.here()
 
 

@@ -1,0 +1,159 @@
+"""Data functions that return something else when they are called again: refused before anything is trained, or shipped."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from orchestrator.errors import UserError
+from orchestrator.plan import Plan, make_plan
+from orchestrator.spec import load_spec
+from orchestrator.store import open_storage
+from trainables import user_code
+from trainables.cache import cache_folder
+from trainables.datasets import decoded_file, load
+from trainables.failures import MisplacedError
+from trainables.node_data import PlannedData
+from trainables.repeatability import arrays_digest
+
+SWEEP = """\
+name: own
+dataset: {module: drawn.load}
+model: convnet
+warmup_epochs: 1
+sparsity: 0.9
+training: {batch_size: 10}
+"""
+FUNCTION = """\
+import os, random, time, zlib
+import numpy as np
+import torch
+{top}
+
+def load(root):
+    images = np.arange(40 * 64, dtype=np.uint32).astype(np.uint8).reshape(40, 1, 8, 8)
+    labels = np.arange(40) % 2
+    order = {order}
+    train, test = order[:30], order[30:]
+    return images[train], labels[train], images[test], labels[test], 2
+"""
+UNREPEATABLE = {
+    "numpy": "np.random.permutation(40)",
+    "numpy generator": "np.random.default_rng().permutation(40)",
+    "random": "random.sample(range(40), 40)",
+    "torch": "torch.randperm(40, generator=torch.Generator().manual_seed(torch.seed())).numpy()",
+    "clock": "np.random.default_rng(time.time_ns()).permutation(40)",
+    "process": "np.random.default_rng(os.getpid()).permutation(40)",
+    "set": "np.array([int(name) for name in {str(i) for i in range(40)}])",
+    "hash": "np.random.default_rng(abs(hash('split'))).permutation(40)",
+    "training images alone": "np.concatenate([np.random.permutation(30), np.arange(30, 40)])",
+}
+REPEATABLE = {
+    "seeded": ("", "np.random.default_rng(0).permutation(40)"),
+    "seeded at the top": ("np.random.seed(0)\nrandom.seed(0)", "np.random.permutation(40)"),
+    "crc": ("", "np.array(sorted(range(40), key=lambda i: zlib.crc32(str(i).encode())))"),
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, with a node's cache of its own; nothing stays imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DRIVE_SWEEP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(user_code, "_sources", {})
+    yield tmp_path
+    sys.modules.pop("drawn", None)
+
+
+def planned(order: str, top: str = "", storage: str = "runs") -> Plan:
+    module, text = Path("drawn.py"), FUNCTION.replace("{top}", top).replace("{order}", order)
+    if not module.exists() or module.read_text() != text:  # whose time is part of what the cache goes by
+        module.write_text(text)
+    Path("s.yaml").write_text(SWEEP)
+    return make_plan(load_spec("s.yaml", []), open_storage(storage, create=True), hash_data=True)
+
+
+@pytest.mark.parametrize("order", UNREPEATABLE.values(), ids=UNREPEATABLE.keys())
+def test_what_differs_from_call_to_call_is_refused_and_not_kept(order: str) -> None:
+    with pytest.raises(UserError, match=r"module:drawn\.load must return the same arrays .* seed what it draws at random"):
+        planned(order)
+    assert not list(cache_folder().glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(("top", "order"), REPEATABLE.values(), ids=REPEATABLE.keys())
+def test_what_is_the_same_on_every_call_is_taken(top: str, order: str) -> None:
+    facts = planned(order, top).data_facts
+    assert facts is not None
+    (file,) = cache_folder().glob("*.safetensors")
+    assert facts.arrays_digest == arrays_digest(load_file(file))
+
+
+def test_other_arrays_than_this_storage_has_seen_are_refused_and_a_changed_file_is_new(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    order = "np.random.default_rng(int(os.environ.get('HOST_NUMBER', 1))).permutation(40)"  # as an order of files does
+    first = planned(order)
+    monkeypatch.setenv("HOST_NUMBER", "2")
+    assert planned(order).data_facts == first.data_facts  # from this host's cache
+    monkeypatch.setenv("DRIVE_SWEEP_CACHE", str(tmp_path / "cache of another host"))
+    (record,) = (path for path in Path("runs/data").glob("*.json"))  # holds the times of the files, as on another host
+    record.unlink()
+    with pytest.raises(UserError, match=r"got others \(digest \w{12}\) than before .* If other images are meant"):
+        planned(order)
+    assert planned(order, storage="elsewhere").trials[0].key == first.trials[0].key
+    changed = planned(order, top="# other images")
+    assert changed.trials[0].key != first.trials[0].key
+
+
+def data_of(plan: Plan) -> PlannedData:
+    plan.own.activate(plan.trials[0].config)
+    return PlannedData(source=plan.source, digest=plan.data_digest)
+
+
+def test_a_node_whose_function_returns_others_gets_the_planned_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plan = planned("np.random.default_rng(int(os.environ.get('HOST_NUMBER', 1))).permutation(40)")
+    data = data_of(plan)
+    expected = load(data.prepare())
+    content = decoded_file(plan.source).read_bytes()
+    shipped: list[int] = []
+
+    def ship() -> bytes:
+        shipped.append(1)
+        return content
+
+    monkeypatch.setenv("DRIVE_SWEEP_CACHE", str(tmp_path / "other node"))
+    monkeypatch.setenv("HOST_NUMBER", "2")
+    other = replace(data, source=replace(data.source, modules_path=f"{tmp_path}/."), ship=ship)  # asked for the first time
+    for _ in range(2):
+        there = load(other.prepare())
+    assert torch.equal(there.train_images, expected.train_images)
+    assert torch.equal(there.test_labels, expected.test_labels)
+    assert shipped == [1]
+    with pytest.raises(MisplacedError, match=r"must return the same arrays"):
+        replace(other, source=replace(other.source, modules_path=f"{tmp_path}/./"), ship=None).prepare()
+
+
+def test_the_digest_tells_order_shape_and_labels() -> None:
+    images = torch.from_numpy(np.arange(64, dtype=np.uint8).reshape(4, 1, 4, 4))
+    labels = torch.tensor([0, 1, 0, 1])
+    base = {"images": images, "labels": labels}
+    others = [
+        base,
+        base | {"images": images.flip(0)},
+        base | {"images": images.reshape(4, 4, 4)},
+        base | {"labels": labels.flip(0)},
+        base | {"labels": labels.int()},
+        {"test": images, "labels": labels},
+    ]
+    digests = [arrays_digest(one) for one in others]
+    assert len(set(digests)) == len(others)
+    assert all(re.fullmatch("[0-9a-f]{32}", digest) for digest in digests)
