@@ -1,7 +1,7 @@
 """A question to a process of its own, for work that needs PyTorch or a user's module, which the driver does not import.
 
 The module that is asked has a `main` that calls `serve`. Question and answer are JSON, on standard input and output of the
-child; what else it prints there goes to its standard error. Read by: data_process.py, decoding_process.py.
+child; what else it prints there goes to its standard error. Read by: data_process.py, decoding_process.py, network_process.py.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from threading import Thread
 from typing import Any
 
 from orchestrator.import_paths import ROOT
 
+LOOK_S = 0.5
 CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from importlib import import_module; import_module(sys.argv[2]).main()"
 
 
@@ -49,8 +52,15 @@ def ask(module: str, question: Any, keep_errors: bool = False) -> Any:
 
 
 def serve(answer: Callable[[Any], Any]) -> None:
-    """The child's side: answers its one question."""
+    """The child's side: answers its one question; it ends with the process that asked."""
+    Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     json.dump(answer(json.load(sys.stdin)), answers)
     answers.flush()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    os._exit(1)

@@ -6,7 +6,7 @@ Read by: sweep.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -42,12 +42,20 @@ class LostProbeError(SetupError):
     """The process of a probe was lost, perhaps with its node."""
 
 
-def decide(driver: Driver, plan: Plan, data: PlannedData, without: Collection[str] = (), joined: bool = False) -> Choices:
+def decide(
+    driver: Driver,
+    plan: Plan,
+    data: PlannedData,
+    without: Collection[str] = (),
+    joined: bool = False,
+    reports: Sequence[NetworkReport] = (),
+) -> Choices:
     """The sweep's choices: as the sweep file says, else as they were made before, else asked and measured; kept in its folder.
 
     Args:
         without: ids of nodes that cannot run trials.
         joined: the cluster is not our own Ray on this machine.
+        reports: on networks that were examined before there were workers.
 
     Raises:
         SetupError: a GPU is asked for, and the cluster has none; or a probe failed.
@@ -60,6 +68,7 @@ def decide(driver: Driver, plan: Plan, data: PlannedData, without: Collection[st
     asks_compile = "compile" not in made and resources.compile
     written = written_share(resources.gpus_per_trial, device)
     checks = NetworkChecks(driver.folder, plan, device, None if joined else LocalStorage(str(cache_folder())))
+    checks.keep(reports, made.get("precision"), driver.tell)
     checks.recall(made.get("precision"), driver.tell)
     cases = checks.unanswered(made.get("precision"))
     if asks_precision or asks_compile or cases:

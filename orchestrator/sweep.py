@@ -22,6 +22,7 @@ from orchestrator.data_process import PreflightBeside, preflight_artifacts
 from orchestrator.driver import Driver, initial_state, make_queue
 from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.last_resort import end_in_time
+from orchestrator.network_process import ChecksBeside
 from orchestrator.plan import Plan
 from orchestrator.process_setup import stop_signals
 from orchestrator.progress import Screen, summary_line
@@ -34,6 +35,7 @@ from orchestrator.storage import Storage, try_for
 from orchestrator.store import StageFolders, set_aside
 from orchestrator.tracking_process import TrackingProcess
 from orchestrator.trial_results import damaged_files
+from trainables.network_case import NetworkReport
 from trainables.node_data import PlannedData
 
 FLUSH_S = 120.0
@@ -145,10 +147,13 @@ def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
 def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
     """Ray's whole life within a sweep: start or join, run the stages, leave."""
     driver.screen.say("starting Ray")
+    own_cluster = is_own(options.address)
+    beside = ChecksBeside(driver.folder, plan, driver.tell) if own_cluster else None
     with ray_environment(), joined_cluster(options.address, driver.screen.say):
         _note_signals(driver)  # ray.init() sets its own handler of SIGTERM
         try:
-            _run_stages(driver, plan, is_own(options.address))
+            reports = beside.reports(lambda: driver.signal is not None) if beside else ()
+            _run_stages(driver, plan, own_cluster, reports)
         except InterruptedError:
             driver.begin_stop()
         finally:
@@ -156,8 +161,12 @@ def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
             gc.collect()
 
 
-def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
-    """Decides the automatic choices, and lets Tune run the stages that the queue hands out."""
+def _run_stages(driver: Driver, plan: Plan, own_cluster: bool, reports: Sequence[NetworkReport]) -> None:
+    """Decides the automatic choices, and lets Tune run the stages that the queue hands out.
+
+    Args:
+        reports: on networks that were examined before there were workers.
+    """
     from ray import tune
 
     from orchestrator.cluster_watch import ClusterWatch
@@ -171,7 +180,7 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool) -> None:
     if not own_cluster:
         kind = "GPU" if chosen_device(driver.folder, plan.spec.resources, joined=True) == "cuda" else "CPU"
         lacking = prepare_nodes(driver, plan, data, kind)
-    choices = decide(driver, plan, data, without=lacking, joined=not own_cluster)
+    choices = decide(driver, plan, data, without=lacking, joined=not own_cluster, reports=reports)
     if own_cluster:
         refuse_too_small_machine(choices.cpus_per_trial, choices.gpus_per_trial)
     watch = ClusterWatch(

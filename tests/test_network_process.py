@@ -1,0 +1,144 @@
+"""Network checks beside Ray's start: what a process of this machine answers, and what is left to a worker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.import_paths import ROOT
+from orchestrator.network_process import ChecksBeside
+from orchestrator.plan import Plan, make_plan
+from orchestrator.preflight import NetworkChecks, local_reports
+from orchestrator.spec import load_spec
+from orchestrator.state import SweepFolder
+from orchestrator.storage import LocalStorage
+from orchestrator.store import open_storage
+from tests.sweeps import drive_sweep
+from trainables.cache import cache_folder
+from trainables.network_case import cases_of
+from trainables.runtime import Runtime
+
+NETS = """\
+import os
+from torch import nn
+
+
+def frozen(image_shape, num_classes):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, num_classes))
+    net[1].requires_grad_(False)
+    return net
+
+
+def lost(image_shape, num_classes):
+    os._exit(9)
+"""
+SWEEP = """\
+name: beside
+dataset: {name: digits, limit: 100}
+search: {model: [MODELS]}
+method: [drive, snip]
+sparsity: 0.9
+warmup_epochs: 1
+training: {epochs: 1, batch_size: 20, lr: 0.05}
+precision: fp32
+resources: {device: cpu, cpus_per_trial: 1, max_concurrent: 1}
+"""
+CONVNET, FROZEN, LOST = "convnet", "{module: beside_nets.frozen}", "{module: beside_nets.lost}"
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder and a node's cache of this test alone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DRIVE_SWEEP_CACHE", str(tmp_path / "cache"))
+
+
+def planned(*models: str, options: tuple[str, ...] = ()) -> tuple[SweepFolder, Plan]:
+    Path("beside_nets.py").write_text(NETS)
+    Path("s.yaml").write_text(SWEEP.replace("MODELS", ", ".join(models)))
+    storage = open_storage("runs", create=True)
+    plan = make_plan(load_spec("s.yaml", list(options)), storage, hash_data=True)
+    return SweepFolder(storage, plan.spec.name), plan
+
+
+def test_the_answers_are_those_of_the_same_checks_in_one_process() -> None:
+    folder, plan = planned(CONVNET, FROZEN)
+    reports = ChecksBeside(folder, plan, print).reports(lambda: False)
+    expected = local_reports(plan, cases_of(trial.config for trial in plan.trials), Runtime())
+    assert [(one.case, one.findings, one.adjusted) for one in reports] == [
+        (one.case, one.findings, one.adjusted) for one in expected
+    ]
+    assert [bool(one.errors) for one in reports] == [False, True]
+
+
+def test_what_is_known_is_not_asked_again() -> None:
+    folder, plan = planned(CONVNET)
+    reports = ChecksBeside(folder, plan, print).reports(lambda: False)
+    NetworkChecks(folder, plan, "cpu", LocalStorage(str(cache_folder()))).keep(reports, None, print)
+    assert ChecksBeside(folder, plan, print).reports(lambda: False) == []
+    folder.storage.remove(folder.file("network_checks.json"))
+    assert ChecksBeside(folder, plan, print).reports(lambda: False) == []  # the machine remembers
+
+
+@pytest.mark.parametrize(
+    "option", ["precision=auto", "resources.device=cuda", "resources.device=auto", "resources.compile=true"]
+)
+def test_what_only_a_worker_can_tell_is_left_to_it(option: str) -> None:
+    folder, plan = planned(CONVNET, options=(option,))
+    assert ChecksBeside(folder, plan, print).reports(lambda: False) == []
+
+
+def test_a_lost_process_leaves_everything_to_a_worker() -> None:
+    folder, plan = planned(CONVNET, LOST)
+    assert ChecksBeside(folder, plan, print).reports(lambda: False) == []
+
+
+def test_a_signal_is_heard_while_the_checks_run() -> None:
+    folder, plan = planned(CONVNET)
+    with pytest.raises(InterruptedError):
+        ChecksBeside(folder, plan, print).reports(lambda: True)
+
+
+def test_a_run_refuses_what_was_found_beside_and_starts_no_worker_for_it() -> None:
+    planned(CONVNET, FROZEN)
+    refused = drive_sweep("run", "s.yaml", "--storage", "runs", expect=2)
+    assert "beside_nets.frozen" in refused.stderr
+    assert "prunable.exclude: [1]" in refused.stderr
+    assert not list(Path("runs").glob("trials/*/result.json"))
+
+
+def test_a_child_ends_with_the_process_that_asked(tmp_path: Path) -> None:
+    Path("endless.py").write_text(
+        "import os, time\nfrom orchestrator.child_process import serve\n"
+        "def main():\n    serve(lambda question: (open('pid', 'w').write(str(os.getpid())), time.sleep(600)))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    code = "from orchestrator.child_process import ask; ask('endless', 1)"
+    asking = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    try:
+        pid = int(_waited(lambda: Path("pid").read_text() if Path("pid").exists() else ""))
+    finally:
+        asking.kill()
+        asking.wait()
+    _waited(lambda: "" if _lives(pid) else "gone")
+
+
+def _waited(look: Callable[[], str]) -> str:
+    deadline = time.monotonic() + 20
+    while not (answer := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return answer
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
