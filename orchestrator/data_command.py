@@ -12,8 +12,8 @@ from rich.table import Table
 
 from orchestrator.commands import say, spec_from
 from orchestrator.data_process import (
-    MOST_SETTINGS,
     PreflightError,
+    all_settings,
     data_preflight,
     dataset_settings,
     findings_of,
@@ -48,8 +48,8 @@ def data(options: Namespace) -> int:
         if not options.json:
             print_report(report, in_words(dataset, settings))
         say(f"wrote {report['picture']}")
-    if len(settings) == MOST_SETTINGS:
-        say(f"at most {MOST_SETTINGS} ways to split the data are shown; --set chooses one")
+    if left := len(all_settings(plan)) - len(settings):
+        say(f"{left} more ways to split the data are not shown; --set chooses one")
     return EXIT_DONE
 
 

@@ -23,16 +23,16 @@ from typing import Any
 from orchestrator.child_process import ChildError, ask, serve
 from orchestrator.decoding_process import import_function
 from orchestrator.plan import Plan
-from orchestrator.storage import LocalStorage, Storage
+from orchestrator.storage import Storage, node_cache
 from trainables.config import DatasetConfig
 from trainables.data_facts import DataFacts
-from trainables.datasets import Source, cache_folder
+from trainables.datasets import Source
 from trainables.failures import TrialError
 from trainables.findings import Finding
 from trainables.keys import canonical, from_canonical
 from trainables.user_code import is_own
 
-VERSION = 1  # of report and sheet; raised when either changes for the same data
+VERSION = 2  # of report and sheet; raised when either changes for the same data
 MOST_SETTINGS = 8  # ways to split the data that are looked at, where a sweep searches them
 
 
@@ -41,8 +41,12 @@ class PreflightError(Exception):
 
 
 def dataset_settings(plan: Plan) -> list[DatasetConfig]:
-    """The different ways in which the trials of a plan limit and split the data, at most MOST_SETTINGS, in their order."""
-    return list(dict.fromkeys(trial.config.dataset for trial in plan.trials))[:MOST_SETTINGS]
+    """The first ways in which the trials of a plan limit and split the data: those that are looked at."""
+    return all_settings(plan)[:MOST_SETTINGS]
+
+
+def all_settings(plan: Plan) -> list[DatasetConfig]:
+    return list(dict.fromkeys(trial.config.dataset for trial in plan.trials))
 
 
 def in_words(dataset: DatasetConfig, settings: Sequence[DatasetConfig]) -> str:
@@ -82,7 +86,7 @@ def data_preflight(plan: Plan, storage: Storage, dataset: DatasetConfig, hurry: 
     """
     if known := stored_preflight(plan, storage, dataset):
         return known
-    cache = LocalStorage(str(cache_folder()))
+    cache = node_cache()
     made = stored_preflight(plan, cache, dataset)
     if made is None:
         made = _made(plan, dataset, hurry)

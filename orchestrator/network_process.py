@@ -16,8 +16,7 @@ from orchestrator.choices import answers_on, choices_of, read_choices
 from orchestrator.plan import Plan
 from orchestrator.preflight import NetworkChecks, Tell
 from orchestrator.state import SweepFolder
-from orchestrator.storage import LocalStorage
-from trainables.cache import cache_folder
+from orchestrator.storage import node_cache
 from trainables.config import TrialConfig
 from trainables.data_facts import DataFacts
 from trainables.datasets import Source
@@ -42,7 +41,7 @@ class ChecksBeside:
         left_open = precision is None and any(trial.config.precision == "auto" for trial in plan.trials)
         if resources.device != "cpu" or left_open or resources.compile:
             return
-        checks = NetworkChecks(folder, plan, "cpu", LocalStorage(str(cache_folder())))
+        checks = NetworkChecks(folder, plan, "cpu", node_cache())
         checks.recall(precision, tell)
         if cases := checks.unanswered(precision):
             question = _question(plan, cases, choices_of(resources, made).runtime(resources))

@@ -23,8 +23,7 @@ from orchestrator.plan import Plan
 from orchestrator.preflight import NetworkChecks
 from orchestrator.spec_fields import Resources
 from orchestrator.state import SweepFolder
-from orchestrator.storage import LocalStorage
-from trainables.cache import cache_folder
+from orchestrator.storage import node_cache
 from trainables.keys import canonical
 from trainables.network_case import NetworkCase, NetworkReport, adjusted_runtime
 from trainables.node_data import PlannedData
@@ -67,7 +66,7 @@ def decide(
     asks_precision = "precision" not in made and any(trial.config.precision == "auto" for trial in plan.trials)
     asks_compile = "compile" not in made and resources.compile
     written = written_share(resources.gpus_per_trial, device)
-    checks = NetworkChecks(driver.folder, plan, device, None if joined else LocalStorage(str(cache_folder())))
+    checks = NetworkChecks(driver.folder, plan, device, None if joined else node_cache())
     checks.keep(reports, made.get("precision"), driver.tell)
     checks.recall(made.get("precision"), driver.tell)
     cases = checks.unanswered(made.get("precision"))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainables.cache import cache_folder
 from trainables.failures import StorageError
 from trainables.self_digest import FIELD, is_whole, sealed
 
@@ -252,6 +253,11 @@ class LocalStorage(Storage):
                 f"storage {self.root}: {name} cannot be {doing}: {error.strerror or error}; "
                 "make room there, or give another folder with --storage"
             ) from error
+
+
+def node_cache() -> LocalStorage:
+    """This machine's cache, for what is worth remembering from one storage to another."""
+    return LocalStorage(str(cache_folder()))
 
 
 def _flocked(file: int) -> bool | None:

@@ -130,6 +130,22 @@ def test_missing_classes_constant_channels_and_constant_images_are_told(tmp_path
     assert "train/b/notes.txt" in told["left_out"]
 
 
+def test_what_is_cut_off_images_that_are_not_square_is_told(tmp_path: Path) -> None:
+    root = noise_tree(tmp_path, {"a": 20, "b": 20}, {"a": 5, "b": 5})
+    for number, size in enumerate([(16, 8), (8, 32), (10, 8)]):  # a half, three quarters and a fifth are outside the square
+        Image.new("RGB", size, (number, 200, 3)).save(root / "train" / "a" / f"{number:02}.png")
+    (finding,) = (one for one in findings_of(report_of(root)[0]) if one.check == "cropping")
+    assert finding.severity == "info"
+    assert "3 of 50 images are not square" in finding.message
+    assert "48% of their pixels are left out on average" in finding.message
+    assert "most of train/a/01.png (75%)" in finding.message
+    for name in ("train/a", "train/b", "test/a"):
+        for file in (root / name).iterdir():
+            Image.open(file).resize((16, 8)).save(file)
+    (finding,) = (one for one in findings_of(report_of(root)[0]) if one.check == "cropping")
+    assert finding.severity == "warning"
+
+
 def test_a_streamed_set_is_looked_at_in_part_and_says_so(tmp_path: Path) -> None:
     source = Source(name="imagenet", root=str(imagenet(tmp_path)), image_size=32)
     config = DatasetConfig(name="imagenet", image_size=32)
@@ -234,8 +250,9 @@ def test_each_way_to_split_the_data_is_looked_at_and_named(tmp_path: Path) -> No
     assert images == {(42, 0.5): 21, (20, 0.5): 10, (42, 0.0): 0, (20, 0.0): 0}
     assert {path.name for path in tmp_path.glob("*.png")} == {"x.png", "x-2.png", "x-3.png", "x-4.png"}
     assert {"data.json", "data-4.png"} <= set(preflight_artifacts(plan, storage))
-    shown = drive_sweep("data", tmp_path / "s.yaml", "--storage", tmp_path / "runs", "--out", tmp_path / "x.png").stdout
-    assert all(word in shown for word in words)
+    shown = drive_sweep("data", tmp_path / "s.yaml", "--storage", tmp_path / "runs", "--out", tmp_path / "x.png")
+    assert all(word in shown.stdout for word in words)
+    assert "not shown" not in shown.stderr
 
 
 def test_the_command_prints_the_report_and_writes_the_picture(tmp_path: Path) -> None:

@@ -22,12 +22,13 @@ from trainables.findings import Finding
 from trainables.image_files import printable
 from trainables.user_code import is_own
 
-VERSION = 1  # raised when the report of the same data changes
+VERSION = 2  # raised when the report of the same data changes
 HEADERS = 2000  # files whose headers are read
 STREAMED_SAMPLE = 256  # images of a split that is not decoded as a whole
 EXAMPLES = 3
 OTHER_SCALE = 8  # times the largest value of the other split
 OF_FILES = ("image_folder", "tiny_imagenet", "imagenet")  # data sets with one file for each image
+MUCH_CUT_OFF = 0.2  # of the pixels of an average image
 CHUNK = 4096
 
 
@@ -74,10 +75,13 @@ def _files(source: datasets.Source) -> tuple[dict[str, Any] | None, list[Finding
     looked_at = names[:: max(1, -(-len(names) // HEADERS))]
     sizes: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
+    cut_off: dict[str, float] = {}  # share of the pixels outside the middle square, of images that are not square
     for name in looked_at:
         with Image.open(listing.root / name) as image:
             sizes[f"{image.width} x {image.height}"] += 1
             kinds[f"{image.format} {image.mode}"] += 1
+            if image.width != image.height:
+                cut_off[name] = 1 - min(image.size) / max(image.size)
     facts = {
         "number": len(names),
         "headers_read": len(looked_at),
@@ -86,7 +90,22 @@ def _files(source: datasets.Source) -> tuple[dict[str, Any] | None, list[Finding
         "kinds": dict(kinds.most_common()),
         "left_out": [{"reason": one.reason, "count": one.count, "examples": list(one.examples)} for one in listing.left_out],
     }
-    return facts, [one.finding() for one in listing.left_out]
+    return facts, [*(one.finding() for one in listing.left_out), *_cropping(cut_off, len(looked_at))]
+
+
+def _cropping(cut_off: dict[str, float], looked_at: int) -> list[Finding]:
+    """How much of the images is lost where they are cut to a square."""
+    if not cut_off:
+        return []
+    worst = max(cut_off, key=lambda name: cut_off[name])
+    average = sum(cut_off.values()) / len(cut_off)
+    message = (
+        f"{len(cut_off)} of {looked_at} images are not square, of which the network sees the middle square alone: "
+        f"{average:.0%} of their pixels are left out on average, most of {worst} ({cut_off[worst]:.0%})"
+    )
+    much = sum(cut_off.values()) >= MUCH_CUT_OFF * looked_at
+    hint = "see on the contact sheet whether what counts is in the middle; else pad or cut the files yourself"
+    return [Finding(check="cropping", severity="warning" if much else "info", message=message, hint=hint)]
 
 
 def _class_findings(counts: dict[str, tuple[int, ...]], classes: tuple[str, ...]) -> list[Finding]:

@@ -51,7 +51,7 @@ def check_answers(examination: Examination, model: nn.Module) -> bool:
             f"the network must answer for each image of a batch by itself in eval mode, got other scores for an image {mixed}",
             "use running statistics, and batch_first=True for attention and recurrent layers",
         )
-    changed = [name for name, value in model.state_dict().items() if not _same(value, before[name])]
+    changed = [name for name, value in model.state_dict().items() if not same_bits(value, before[name])]
     if changed:
         examination.add(
             "outputs",
@@ -103,7 +103,8 @@ def _are_probabilities(outputs_BK: Tensor) -> bool:
     return outputs_BK.shape[1] > 1 and bool((outputs_BK >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-2)
 
 
-def _same(value: Tensor, before: Tensor) -> bool:
+def same_bits(value: Tensor, before: Tensor) -> bool:
+    """Whether nothing has changed; one NaN is as good as another."""
     return torch.equal(value, before) or (
         value.is_floating_point() and torch.equal(value.nan_to_num(7e30), before.nan_to_num(7e30))
     )

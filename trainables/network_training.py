@@ -23,7 +23,7 @@ from trainables.arithmetic import (
 )
 from trainables.examination import OUT_OF_MEMORY, Examination, first_line
 from trainables.losses import batch_loss
-from trainables.network_outputs import are_scores
+from trainables.network_outputs import are_scores, same_bits
 from trainables.weight_use import gradient_failure, unchanged_state
 from trainables.wording import listed
 
@@ -87,7 +87,7 @@ def check_training(examination: Examination, model: nn.Module) -> None:
                 "correct its forward",
             )
             return
-        changed = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
+        changed = [name for name, parameter in model.named_parameters() if not same_bits(parameter, before[name])]
     if changed:
         examination.add(
             "training_step",
