@@ -40,6 +40,7 @@ def ray_environment() -> Iterator[None]:
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_prestart_worker_first_driver": "0",  # a process for each CPU of this machine, of which stages use none
     }
     before = {name: os.environ.get(name) for name in [*settings, *CREDENTIALS]}
     os.environ.update(settings)

@@ -45,12 +45,12 @@ def wide(image_shape, num_classes):
     return Wide(image_shape[0], num_classes)
 """
 DATA = """\
-from trainables.datasets import Source, load as built_in
+from trainables.readers import read_digits
 
 
 def load(root):
-    digits = built_in(Source(name="digits"))
-    return digits.train_images.numpy(), digits.train_labels.tolist(), digits.test_images, digits.test_labels.int(), 10
+    (train_images, train_labels, test_images, test_labels), num_classes = read_digits()
+    return train_images, train_labels.tolist(), test_images, test_labels.astype("int32"), num_classes
 """
 LOSSES = """\
 import torch
@@ -69,7 +69,9 @@ FILES = {"mynets": NETS, "mydata": DATA, "mylosses": LOSSES}
 def write_modules(folder: Path, **files: str) -> Path:
     """The folder with all the files, some of them with another content."""
     for name, text in (FILES | files).items():
-        (folder / f"{name}.py").write_text(text)
+        file = folder / f"{name}.py"
+        if not file.exists() or file.read_text() != text:  # its time is part of what the cache of decoded images goes by
+            file.write_text(text)
     return folder
 
 

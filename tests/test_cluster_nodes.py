@@ -65,7 +65,7 @@ def test_a_later_node_without_the_storage_is_left_out_and_costs_no_trial(cluster
     storage = tmp_path / "runs"
     join(cluster, cpus=1)
     options = ("--storage", storage, "--address", cluster.gcs, "--set", "search.warmup_epochs=[0]")
-    process = start("run", tiny_sweep(tmp_path, epochs=400), *options)
+    process = start("run", tiny_sweep(tmp_path, epochs=200), *options)
     wait_for(lambda: list(storage.glob("trials/*/checkpoint")))
     late = join(cluster, cpus=1, prefix=without(storage))
     output, _ = process.communicate(timeout=600)

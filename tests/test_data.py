@@ -9,6 +9,7 @@ import pickle
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -274,7 +275,7 @@ def test_the_cache_is_used_and_a_damaged_one_is_made_again(cache: Path, monkeypa
     real = datasets.read
     reads: list[str] = []
 
-    def counted(source: Source) -> dict[str, Tensor]:
+    def counted(source: Source) -> dict[str, Any]:
         reads.append(source.name)
         return real(source)
 

@@ -77,7 +77,7 @@ def planned(folder: Path, *models: str) -> tuple[Plan, SweepFolder]:
 def test_a_run_is_refused_with_all_faults_before_any_trial_and_a_sound_one_asks_once(tmp_path: Path) -> None:
     storage = tmp_path / "runs"
     file = sweep_file(tmp_path, "convnet", "aux", "frozen")
-    refused = drive_sweep("run", file, "--storage", storage, expect=2)
+    refused = drive_sweep("run", file, "--storage", storage, "--set", "precision=fp32", expect=2)  # checked beside Ray's start
     for part in ("checked_nets.aux", "tuple", "checked_nets.frozen", "prunable.exclude: [1]"):
         assert part in refused.stderr
     assert "Traceback" not in refused.stderr

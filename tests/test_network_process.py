@@ -19,7 +19,6 @@ from orchestrator.spec import load_spec
 from orchestrator.state import SweepFolder
 from orchestrator.storage import LocalStorage
 from orchestrator.store import open_storage
-from tests.sweeps import drive_sweep
 from trainables.cache import cache_folder
 from trainables.network_case import cases_of
 from trainables.runtime import Runtime
@@ -103,14 +102,6 @@ def test_a_signal_is_heard_while_the_checks_run() -> None:
     folder, plan = planned(CONVNET)
     with pytest.raises(InterruptedError):
         ChecksBeside(folder, plan, print).reports(lambda: True)
-
-
-def test_a_run_refuses_what_was_found_beside_and_starts_no_worker_for_it() -> None:
-    planned(CONVNET, FROZEN)
-    refused = drive_sweep("run", "s.yaml", "--storage", "runs", expect=2)
-    assert "beside_nets.frozen" in refused.stderr
-    assert "prunable.exclude: [1]" in refused.stderr
-    assert not list(Path("runs").glob("trials/*/result.json"))
 
 
 def test_a_child_ends_with_the_process_that_asked(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainables import listings, readers
 from trainables.cache import cache_folder as cache_folder
@@ -31,6 +31,7 @@ from trainables.user_code import is_own
 from trainables.user_data import own_files, read_own
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 DIGITS_DIGEST = "0b7e9c3202d7bcd255d6a19a238d3743"  # tests/test_data.py compares it with the images themselves
@@ -95,14 +96,14 @@ def decoded_file(source: Source) -> Path:
     cache = cache_file(source)
     with one_builder_at_a_time(cache):
         if not is_whole(cache):
-            from safetensors.torch import save_file
+            from safetensors.numpy import save_file
 
-            tensors, header = read(source), {}
+            arrays, header = read(source), {}
             if is_own(source.name):
-                header = {HEADER: arrays_digest(tensors)}
+                header = {HEADER: arrays_digest(arrays)}
                 require_same(source.name, source.arrays_digest, header[HEADER])
             partial = cache.with_suffix(".partial")
-            save_file(tensors, partial, metadata=header or None)
+            save_file(arrays, partial, metadata=header or None)
             os.replace(partial, cache)
         elif is_own(source.name):
             require_same(source.name, source.arrays_digest, kept_digest(cache))
@@ -255,20 +256,20 @@ def one_builder_at_a_time(cache: Path) -> Iterator[None]:
         yield
 
 
-def read(source: Source) -> dict[str, Tensor]:
+def read(source: Source) -> dict[str, NDArray[Any]]:
     """The decoded data set by the names of `Images`, from its files.
 
     Raises:
         DataError: a file of it cannot be decoded, or its function fails.
     """
-    import torch
+    import numpy as np
 
     parts, num_classes = (
         read_own(source.name, source.root, source.modules_path) if is_own(source.name) else _READERS[source.name](source)
     )
     names = ("train_images", "train_labels", "test_images", "test_labels")
-    tensors = dict(zip(names, (torch.as_tensor(part).contiguous() for part in parts), strict=True))
-    return tensors | {"num_classes": torch.tensor(num_classes)}
+    arrays = {name: np.ascontiguousarray(part) for name, part in zip(names, parts, strict=True)}
+    return arrays | {"num_classes": np.array(num_classes)}
 
 
 def _image_folder(source: Source) -> readers.Parts:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainables.failures import DataError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from numpy.typing import NDArray
 
 HEADER = "arrays_digest"  # in the metadata of a cache file
 
@@ -24,11 +24,11 @@ class OtherImagesError(DataError):
     """A data function returned other arrays than when it was called before."""
 
 
-def arrays_digest(tensors: Mapping[str, Tensor]) -> str:
+def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     """32 hex digits over names, types, shapes and contents of decoded images and labels, in their order."""
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        array = tensors[name].numpy()
+    for name in sorted(arrays):
+        array = arrays[name]
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.data)
     return digest.hexdigest()[:32]

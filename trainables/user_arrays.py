@@ -7,6 +7,7 @@ neither a scale nor a memory order of channels can be guessed without the risk o
 from __future__ import annotations
 
 import operator
+import sys
 from typing import TYPE_CHECKING, Any
 
 from trainables.failures import DataError
@@ -18,7 +19,7 @@ MOST_COLOURS = 4  # channels of an image that has colours, and maybe transparenc
 
 
 def checked_arrays(reference: str, returned: tuple[Any, Any, Any, Any], num_classes: Any) -> tuple[list[Any], int]:
-    """Train images, train labels, test images, test labels as tensors uint8 (N, C, H, W) and int64 (N,); the number of classes.
+    """Train images, train labels, test images, test labels as arrays uint8 (N, C, H, W) and int64 (N,); the number of classes.
 
     Args:
         returned: the four arrays, as the function gives them.
@@ -27,7 +28,6 @@ def checked_arrays(reference: str, returned: tuple[Any, Any, Any, Any], num_clas
         DataError: they are something else.
     """
     import numpy as np
-    import torch
 
     count = _checked_count(reference, num_classes)
     parts: list[Any] = []
@@ -43,7 +43,7 @@ def checked_arrays(reference: str, returned: tuple[Any, Any, Any, Any], num_clas
     for place, part in enumerate(parts):  # the node's cache takes no two tensors in the same memory
         if any(np.may_share_memory(part, before) for before in parts[:place]):
             parts[place] = part.copy()
-    return [torch.from_numpy(part) for part in parts], count
+    return parts, count
 
 
 def _refusal(reference: str, rule: str, got: object, fix: str = "correct it") -> DataError:
@@ -63,12 +63,12 @@ def _checked_count(reference: str, num_classes: Any) -> int:
 def _array(reference: str, what: str, value: Any) -> NDArray[Any]:
     """A contiguous array in the machine's byte order, of numbers or truth values."""
     import numpy as np
-    import torch
 
+    torch = sys.modules.get("torch")  # whoever returns tensors has imported it, which takes a second
     try:
-        if isinstance(value, list | tuple) and value and isinstance(value[0], torch.Tensor):
+        if torch and isinstance(value, list | tuple) and value and isinstance(value[0], torch.Tensor):
             value = torch.stack([torch.as_tensor(one) for one in value])
-        array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+        array = value.detach().cpu().numpy() if torch and isinstance(value, torch.Tensor) else np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise _refusal(reference, f"{what} as an array", f"{type(error).__name__}: {error}") from error
     if array.dtype.kind not in "biufc":
