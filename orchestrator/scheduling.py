@@ -1,4 +1,4 @@
-"""The Searcher that hands Ray Tune the next stage, and the callback through which the driver hears of it.
+"""The Searcher that hands Ray Tune the next stage, and the scheduler through which the driver hears of it.
 
 All decisions are made in stages.py; here they meet Tune 2.60 and its traps: every hook that raises would end the whole
 sweep, so hooks catch, remember and stop; a stage that fails in a way we understand ends normally with a status, so an
@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ray import tune
-from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -171,11 +170,15 @@ class GrowingQueue(FIFOScheduler):  # type: ignore[misc]
     A free worker goes to the first stage that has none: Tune gives it to the very first one and ends the worker that is
     starting for that, so that slots whose workers start slowly are never used. A stage that waits for other nodes than one
     that is well again is recalled: it would wait for ever if these were lost.
+
+    Tune asks it at every step, about ten times a second; then the driver looks around too. A callback of Tune could do that,
+    but then Tune imports MLflow to count its users, which takes a second.
     """
 
-    def __init__(self, searcher: StageSearcher) -> None:
+    def __init__(self, searcher: StageSearcher, out_of_time: Callable[[], bool] = lambda: False) -> None:
         super().__init__()
         self.searcher = searcher
+        self.out_of_time = out_of_time
         self.waiting: list[Trial] = []
         self.avoided: set[str] = set()
 
@@ -183,6 +186,9 @@ class GrowingQueue(FIFOScheduler):  # type: ignore[misc]
         self.waiting.append(trial)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        self.searcher.hooks.guarded(self.searcher.hooks.on_tick)
+        if self.out_of_time():
+            raise OutOfTimeError
         # Tune's own limit, one stage that waits or TUNE_MAX_PENDING_TRIALS_PG, is set once, at its start.
         tune_controller.update_max_pending_trials(self.searcher.watch.under_way)
         avoided = set(self.searcher.watch.avoided())
@@ -220,22 +226,6 @@ class OutOfTimeError(BaseException):
     """Leaves Tune's loop at once; a BaseException so that no handler on the way takes it for a trial's failure."""
 
 
-class Ticker(Callback):  # type: ignore[misc]
-    """Lets the driver look around at every step of Tune, which is about ten times a second."""
-
-    def __init__(self, hooks: Hooks, out_of_time: Callable[[], bool]) -> None:
-        self.hooks = hooks
-        self.out_of_time = out_of_time
-
-    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        self.hooks.guarded(self.hooks.on_tick)
-        if self.out_of_time():
-            raise OutOfTimeError
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Callback, ()
-
-
 def run_stages(trainable: Any, searcher: StageSearcher, scratch: str, out_of_time: Callable[[], bool]) -> None:
     """Has Tune run the stages that the searcher hands out, until there are none.
 
@@ -249,7 +239,7 @@ def run_stages(trainable: Any, searcher: StageSearcher, scratch: str, out_of_tim
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=GrowingQueue(searcher),
+            scheduler=GrowingQueue(searcher, out_of_time),
             num_samples=-1,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
@@ -258,7 +248,6 @@ def run_stages(trainable: Any, searcher: StageSearcher, scratch: str, out_of_tim
             name="stages",
             storage_path=scratch,
             verbose=0,
-            callbacks=[Ticker(searcher.hooks, out_of_time)],
             failure_config=tune.FailureConfig(max_failures=0),
         ),
     ).fit()
