@@ -1,8 +1,6 @@
 """Prints what the project needs on a cluster, one requirement a line; pip takes the versions from requirements.txt.
 
-    python cluster/wanted.py pyproject.toml
-
-Read by: Dockerfile.
+python cluster/wanted.py pyproject.toml
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SweepSpec -> the configurations of its trials and their names; rules that a combination of settings must obey.
 
 An axis is one searched key with its values. The dense baseline ignores everything about pruning, so its trials are one for
-each combination of the other axes. Reads: spec_fields.py. Read by: spec.py, plan.py.
+each combination of the other axes.
 """
 
 from __future__ import annotations

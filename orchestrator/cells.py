@@ -1,7 +1,7 @@
 """Settings -> methods side by side: what every method offers in one cell, and its best there.
 
 A cell is a sparsity, a warm-up and the other axes that all methods share. Within a cell a method may have several settings:
-iteration counts and options of its own. Reads: results.py. Read by: compare.py, grids.py.
+iteration counts and options of its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""One check of the doctor, and those that any machine takes: free space, versions, GPUs.
-
-Reads: node_facts.py. Read by: doctor.py, cluster_checks.py.
-"""
+"""One check of the doctor, and those that any machine takes: free space, versions, GPUs."""
 
 from __future__ import annotations
 

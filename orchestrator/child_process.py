@@ -1,7 +1,7 @@
 """A question to a process of its own, for work that needs PyTorch or a user's module, which the driver does not import.
 
 The module that is asked has a `main` that calls `serve`. Question and answer are JSON, on standard input and output of the
-child; what else it prints there goes to its standard error. Read by: data_process.py, decoding_process.py, network_process.py.
+child; what else it prints there goes to its standard error.
 """
 
 from __future__ import annotations

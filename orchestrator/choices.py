@@ -1,7 +1,7 @@
 """What a sweep decides by itself, once: device, precision, threads, packing, compilation. Kept in resolved.json.
 
 Later runs of the sweep use the same choices, since they are part of the fingerprint under which warm-ups are shared.
-Knows no Ray; what has to be asked of a worker is asked by packing.py. Read by: sweep.py, foreground.py.
+Knows no Ray; what has to be asked of a worker is asked by packing.py.
 """
 
 from __future__ import annotations

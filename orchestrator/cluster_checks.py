@@ -1,7 +1,4 @@
-"""What a cluster's nodes are like, each asked itself, all at the same time.
-
-Reads: checks.py, node_checks.py, node_facts.py. Read by: doctor.py.
-"""
+"""What a cluster's nodes are like, each asked itself, all at the same time."""
 
 from __future__ import annotations
 

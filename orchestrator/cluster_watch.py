@@ -1,6 +1,6 @@
 """What of the cluster a sweep can use, looked at again while it runs: nodes come, are lost, or cannot run its stages.
 
-A node is named to the user by its address; Ray gives it a new id whenever it starts anew. Read by: scheduling.py, sweep.py.
+A node is named to the user by its address; Ray gives it a new id whenever it starts anew.
 """
 
 from __future__ import annotations

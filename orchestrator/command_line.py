@@ -1,7 +1,7 @@
 """Commands as messages print them: each can be pasted as it is, storage and addresses included.
 
 `invoked` notes what the running command was given, for its child processes too; `command` writes another command that works
-on the same. Words in capitals stand for what only the user knows, such as FILE. Read by: every module that prints a command.
+on the same. Words in capitals stand for what only the user knows, such as FILE.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 One function a command; each takes the parsed options and returns the exit code.
 
-Heavy modules are imported inside the function that needs them, so that `plan` and `status` answer at once. Read by: cli.py.
+Heavy modules are imported inside the function that needs them, so that `plan` and `status` answer at once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Settings -> one method against every other: differences of test accuracy with a paired test over seeds, ratios of time.
 
 In each cell both sides enter with their best setting by mean validation accuracy, so that no method is held to the iterations
-or options that suit another. Seeds pair because they share data order, initialisation and warm-up. Reads: results.py,
-cells.py. Read by: compare_view.py, report.py, commands.py.
+or options that suit another. Seeds pair because they share data order, initialisation and warm-up.
 """
 
 from __future__ import annotations

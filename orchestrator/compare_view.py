@@ -1,7 +1,6 @@
 """A comparison of methods as tables: on the terminal, and as a section of the HTML report.
 
-A reference that loses is shown as plainly as one that wins: by a mark, and by a colour. Reads: compare.py. Read by: report.py,
-commands.py.
+A reference that loses is shown as plainly as one that wins: by a mark, and by a colour.
 """
 
 from __future__ import annotations

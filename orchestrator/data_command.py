@@ -1,4 +1,4 @@
-"""`drive-sweep data`: a sweep's data in figures, what is odd about them, and what the network sees. Read by: cli.py."""
+"""`drive-sweep data`: a sweep's data in figures, what is odd about them, and what the network sees."""
 
 from __future__ import annotations
 

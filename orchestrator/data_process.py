@@ -4,8 +4,6 @@
     <storage>/data/preflight/<the same>.png                           the contact sheet
 
 The same files in the node's cache make it once per machine for all storages.
-
-Read by: sweep.py, projection.py, data_command.py, doctor.py.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 MLflow keeps them as absolute paths. Where they lie below another folder than the storage's, they are corrected, all in one
 transaction; what lay under the former place is noted with the experiment. Nothing is read from the former place but whether it
-is there, and nothing is written there, since a copy's original may be in use. Read by: mlflow_client.py, ui.py, commands.
+is there, and nothing is written there, since a copy's original may be in use.
 """
 
 from __future__ import annotations

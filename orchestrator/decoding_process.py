@@ -1,6 +1,6 @@
 """A custom data set decoded in a process of its own: the driver imports neither PyTorch nor a user's module.
 
-The decoded images stay in the node's cache, where trials look first. Read by: known_data.py, data_process.py.
+The decoded images stay in the node's cache, where trials look first.
 """
 
 from __future__ import annotations

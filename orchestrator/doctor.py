@@ -1,7 +1,6 @@
 """What a sweep needs of the world, checked before it runs, each check by doing the thing; and repairs after a crash.
 
-All checks run, also when the first one fails. On a cluster every node is asked itself. Reads: checks.py, cluster_checks.py,
-tracking_checks.py. Read by: commands.py.
+All checks run, also when the first one fails. On a cluster every node is asked itself.
 """
 
 from __future__ import annotations

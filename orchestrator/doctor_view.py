@@ -1,4 +1,4 @@
-"""Checks on the terminal: a line each, what to do about it below. Read by: commands.py."""
+"""Checks on the terminal: a line each, what to do about it below."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What the driver does with news from the stages: state.json, sweep.log, MLflow and the screen.
 
-Knows no Ray. Read by: sweep.py.
+Knows no Ray.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ that before he goes on.
 What a claim cannot do: a holder that was silent for DEAD_AFTER_S and is then heard of again drives beside his successor until
 he looks, RENEW_S or one request of the store later; trials are kept apart by their attempts meanwhile (store.py). Clocks of
 hosts that differ by about DEAD_AFTER_S make a living driver look dead.
-Read by: state.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Grids of a sweep as pictures: accuracy over warm-up and iterations, or over warm-up and methods. Read by: report.py."""
+"""Grids of a sweep as pictures: accuracy over warm-up and iterations, or over warm-up and methods."""
 
 from __future__ import annotations
 

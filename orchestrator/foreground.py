@@ -1,7 +1,7 @@
 """`drive-sweep trial`: one trial in this process, without Ray: to debug, or to reproduce a record.
 
 Works in the sweep's own storage, so a trial run here is a trial that `run` need not run again. A key whose record is
-finished is computed once more in a temporary storage and compared. Read by: commands.py.
+finished is computed once more in a temporary storage and compared.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Settings -> the heat maps of a sweep, as grids of fields that a picture or a terminal can show.
 
 A grid has warm-ups as columns. Its rows are the iteration counts of one method, or, where a sweep has several, all methods,
-each at its best. Reads: results.py, cells.py. Read by: figures.py, report.py.
+each at its best.
 """
 
 from __future__ import annotations

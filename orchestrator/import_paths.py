@@ -1,7 +1,4 @@
-"""Where processes of a sweep find this code: nothing that lies in the current folder takes the place of another module.
-
-Read by: tracking_process.py, ray_cluster.py.
-"""
+"""Where processes of a sweep find this code: nothing that lies in the current folder takes the place of another module."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The commands that work on a cluster over Ray's Jobs API: submit, list, and the others where --address is http(s)://.
 
 `submit` and `resume` begin a job that runs the command of the same name there; what only looks is asked of a small job, so
-that a storage which this machine does not see needs no second reader. Read by: cli.py.
+that a storage which this machine does not see needs no second reader.
 """
 
 from __future__ import annotations

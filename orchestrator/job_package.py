@@ -5,7 +5,7 @@
     own/                                  the user's Python files, as below modules_path
     weights/                              the file of initial_weights
 
-Data, results and all else in the user's folder stay here. Knows no Ray. Read by: job_commands.py.
+Data, results and all else in the user's folder stay here. Knows no Ray.
 """
 
 from __future__ import annotations

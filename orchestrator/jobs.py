@@ -1,7 +1,7 @@
 """Sweeps as jobs of a cluster, over Ray's Jobs API: what runs there, what it prints, how it ends.
 
 An address is that of the dashboard, http(s)://HEAD:8265. Every call raises SetupError where the cluster cannot be reached or
-does not let us in. Ray is imported when the first call needs it. Read by: job_commands.py, small_jobs.py.
+does not let us in. Ray is imported when the first call needs it.
 """
 
 from __future__ import annotations

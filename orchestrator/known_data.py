@@ -1,9 +1,7 @@
 """Digest and facts of a data set on this host: from the storage's record while no file has changed, else made and recorded.
 
-    <storage>/data/<signature>.json        digest and facts of the files with these paths, sizes and times
-    <storage>/data/arrays/<digest>.json    what a data function of this content returned when it was first called
-
-Read by: plan.py.
+<storage>/data/<signature>.json        digest and facts of the files with these paths, sizes and times
+<storage>/data/arrays/<digest>.json    what a data function of this content returned when it was first called
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A driver that was told to end ends in time, whatever hangs: a storage, a tracking server, Ray, the interpreter's own end.
 
-Whoever sends a signal kills before long, and with less warning. What is missing then the next run makes up. Read by: sweep.py.
+Whoever sends a signal kills before long, and with less warning. What is missing then the next run makes up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How alike the masks of a comparison are: of two methods in one cell, and of one method after longer and longer warm-ups.
 
 Two methods may be equally accurate with the same weights or with others; and where a longer warm-up no longer changes the mask,
-waiting longer is in vain. Reads the sparse models of the trials, which takes PyTorch. Read by: commands.py.
+waiting longer is in vain. Reads the sparse models of the trials, which takes PyTorch.
 """
 
 from __future__ import annotations

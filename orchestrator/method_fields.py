@@ -1,6 +1,6 @@
 """What a sweep file may say of a pruning method: one mapping for each, with the type, range and meaning of its options.
 
-Defaults are those of trainables/method_config.py. Read by: spec_fields.py.
+Defaults are those of trainables/method_config.py.
 """
 
 from __future__ import annotations

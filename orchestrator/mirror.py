@@ -2,7 +2,7 @@
 
 One sweep is one parent run, one trial or trunk one child run of it for ever, found by the tags drive.sweep, drive.role and
 drive.trial_key. Times are those of the records, so a sweep that ran without a tracking server looks the same afterwards.
-A sweep has one Mirror at a time, since MLflow cannot find-or-create in one step. Read by: tracking.py, projection.py.
+A sweep has one Mirror at a time, since MLflow cannot find-or-create in one step.
 
 An ended run is whole if it has the status, the recorded end, and the tag drive.projection: a digest of what it is made from.
 The tag is written with or before the points, but the end of the run is the last call, and a run whose end is to come has

@@ -1,7 +1,7 @@
 """A quiet MLflow client on a tracking target, and what its troubles mean.
 
 Importing mlflow takes seconds, so it happens inside the functions. Everything goes through MlflowClient with explicit ids:
-no global tracking URI, no active run, and MLFLOW_RUN_ID has no say. Read by: mirror.py, tracking.py, ui.py.
+no global tracking URI, no active run, and MLFLOW_RUN_ID has no say.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 MLflow has no exclusive creation, but a model exists as "pending" from its first call to its last. So a model found ready was
 uploaded whole, and one found in any other state is the rest of an upload that died. No fluent API: it would need a
-global tracking URI and an active run. Read by: run_results.py, mirror.py.
+global tracking URI and an active run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The network checks of a sweep beside Ray's start, in a process of its own, where this machine's CPUs are all that computes.
 
 Elsewhere a worker makes them (packing.py): on other machines, on a GPU, and where only the hardware tells the precision.
-Read by: sweep.py.
 """
 
 from __future__ import annotations

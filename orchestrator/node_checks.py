@@ -1,7 +1,7 @@
 """What every node of a cluster must have before trials run there, asked on the nodes themselves: the storage and the data.
 
 The driver writes a file to the storage and the nodes read it; each node writes one and the driver reads that. Nodes that lack
-the data get the decoded images from the driver's node, if these are small. Read by: sweep.py, cluster_checks.py.
+the data get the decoded images from the driver's node, if these are small.
 """
 
 from __future__ import annotations

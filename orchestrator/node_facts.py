@@ -1,7 +1,4 @@
-"""What a machine tells about itself: versions, clock, free disk space, GPUs. Runs on the node in question, without Ray.
-
-Read by: checks.py, cluster_checks.py.
-"""
+"""What a machine tells about itself: versions, clock, free disk space, GPUs. Runs on the node in question, without Ray."""
 
 from __future__ import annotations
 

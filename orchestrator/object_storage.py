@@ -4,7 +4,6 @@ A file is one PUT of bytes that are there already, so nobody meets half of one, 
 money and tens of milliseconds: `exists` is one HEAD, `read` a GET between two HEADs. Keys come from where the store's own tools
 look for them (environment, ~/.aws, the machine's role); they are never part of the URI, of a file or of what workers are sent.
 `gs://` is written like `s3://` and was not run.
-Read by: store.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an object store's refusal means, and the way out. Read by: object_storage.py."""
+"""What an object store's refusal means, and the way out."""
 
 from __future__ import annotations
 

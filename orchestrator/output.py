@@ -1,7 +1,7 @@
 """Where a command's words go: answers to stdout, all else to stderr. A reader that has gone ends no sweep.
 
 With --json, stdout holds the answer alone: what a user's module, a library in C or a child process prints meanwhile goes to
-stderr. Read by: cli.py and the commands.
+stderr.
 """
 
 from __future__ import annotations

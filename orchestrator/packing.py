@@ -1,7 +1,6 @@
 """Automatic choices that only a worker can answer: precision, compilation, and how many trials share a node or a GPU.
 
 Packing is measured: probes of one trial run side by side, and the fewest that come near the best total throughput win.
-Read by: sweep.py.
 """
 
 from __future__ import annotations

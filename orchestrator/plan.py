@@ -1,7 +1,6 @@
 """SweepSpec -> Plan: which trials there are, which warm-ups they share, what is already done and what it will cost.
 
-Keys need the digest of the data; where it is not known yet the plan says so and shows no reuse. Reads: spec.py, store.py.
-Read by: sweep.py, cli.py. Never imports torch or ray.
+Keys need the digest of the data; where it is not known yet the plan says so and shows no reuse. Never imports torch or ray.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How many weights each setting of a plan keeps, and which settings keep none.
-
-Read by: plan_view.py, commands.py, run_commands.py.
-"""
+"""How many weights each setting of a plan keeps, and which settings keep none."""
 
 from __future__ import annotations
 

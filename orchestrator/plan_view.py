@@ -1,4 +1,4 @@
-"""A plan as facts (`plan --json`) and on the terminal. Read by: commands.py."""
+"""A plan as facts (`plan --json`) and on the terminal."""
 
 from __future__ import annotations
 

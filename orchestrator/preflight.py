@@ -2,7 +2,7 @@
 
 They are made on a worker, once for each network; a later run asks nobody as long as nothing that they depend on has changed.
 On this machine alone, what other sweeps found out about a network counts too: it is in the node's cache.
-Knows no Ray and no PyTorch. Read by: packing.py, foreground.py, doctor.py.
+Knows no Ray and no PyTorch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a command sets up in its own process before it begins; the processes that it starts inherit it. Read by: cli.py."""
+"""What a command sets up in its own process before it begins; the processes that it starts inherit it."""
 
 from __future__ import annotations
 

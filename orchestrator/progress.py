@@ -1,7 +1,4 @@
-"""One live screen of a running sweep; plain lines where there is no terminal. Everything goes to stderr.
-
-Read by: driver.py, sweep.py.
-"""
+"""One live screen of a running sweep; plain lines where there is no terminal. Everything goes to stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a plan is shown in MLflow: which runs, under which names, params and tags. Read by: sweep.py, commands.py."""
+"""What of a plan is shown in MLflow: which runs, under which names, params and tags."""
 
 from __future__ import annotations
 

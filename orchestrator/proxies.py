@@ -1,7 +1,4 @@
-"""Proxies of the environment: loopback never goes through one, and a connection that fails names the one that it went through.
-
-Read by: process_setup.py, jobs.py.
-"""
+"""Proxies of the environment: loopback never goes through one, and a connection that fails names the one it went through."""
 
 from __future__ import annotations
 

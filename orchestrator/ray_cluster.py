@@ -1,4 +1,4 @@
-"""Joining Ray: a cluster that is there, or one of our own on this machine; without its noise. Read by: sweep.py."""
+"""Joining Ray: a cluster that is there, or one of our own on this machine; without its noise."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The doctor's look at the records of a storage: which files of finished trials are not what was written, and their repair.
-
-Read by: doctor.py.
-"""
+"""The doctor's look at the records of a storage: which files of finished trials are not what was written, and their repair."""
 
 from __future__ import annotations
 

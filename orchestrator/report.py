@@ -1,7 +1,4 @@
-"""Results -> tables and heat maps, in the terminal, as one HTML file and as artifacts of the sweep's run.
-
-Reads: results.py, grids.py, figures.py, compare.py. Read by: sweep.py, commands.py.
-"""
+"""Results -> tables and heat maps, in the terminal, as one HTML file and as artifacts of the sweep's run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """State of a sweep -> results: mean and spread over seeds for every setting, the best setting of each sparsity.
 
 A setting is a configuration without its seed. The best is chosen by mean validation accuracy; test accuracy is shown beside
-it and decides nothing. Read by: cells.py, report.py.
+it and decides nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which code made a result: told beside it, part of no key. Read by: sweep.py, foreground.py."""
+"""Which code made a result: told beside it, part of no key."""
 
 from __future__ import annotations
 

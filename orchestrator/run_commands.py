@@ -1,7 +1,6 @@
 """The commands that run a sweep, end it, or bring MLflow up to date; the others are in commands.py.
 
 Each takes the parsed options and returns the exit code. Ray and MLflow are imported only when something is left to do.
-Read by: cli.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""One child run of a sweep, and what the storage records of it: a trial's folder, or the snapshots of a trunk.
-
-Read by: mirror.py, run_results.py, tracking.py.
-"""
+"""One child run of a sweep, and what the storage records of it: a trial's folder, or the snapshots of a trunk."""
 
 from __future__ import annotations
 

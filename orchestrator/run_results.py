@@ -1,7 +1,4 @@
-"""What a finished trial leaves in its run besides points and tags: its data set, its layer table, and its sparse model.
-
-Read by: mirror.py.
-"""
+"""What a finished trial leaves in its run besides points and tags: its data set, its layer table, and its sparse model."""
 
 from __future__ import annotations
 

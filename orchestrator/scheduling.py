@@ -2,7 +2,7 @@
 
 All decisions are made in stages.py; here they meet Tune 2.60 and its traps: every hook that raises would end the whole
 sweep, so hooks catch, remember and stop; a stage that fails in a way we understand ends normally with a status, so an
-error that Tune sees means a lost process. Read by: sweep.py.
+error that Tune sees means a lost process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""One command as a small job of a cluster, for what this machine cannot see itself: its answer, or why there is none.
-
-Read by: job_commands.py.
-"""
+"""One command as a small job of a cluster, for what this machine cannot see itself: its answer, or why there is none."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Sweep file -> SweepSpec, or every mistake in it at once: file, line, key, rule, value, way out.
 
 Options of the command line (--set KEY=VALUE) beat the file: a key that one fixes and the other searches follows the option.
-Reads: yaml_lines.py, spec_fields.py, spec_errors.py, axes.py. Read by: plan.py, cli.py.
 """
 
 from __future__ import annotations

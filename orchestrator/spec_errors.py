@@ -1,6 +1,6 @@
 """How a mistake in a sweep file is told: rule, value, way out.
 
-The rules are read off the fields (spec_fields.py), so that the check and its words cannot differ. Read by: spec.py.
+The rules are read off the fields (spec_fields.py), so that the check and its words cannot differ.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What a sweep file may say: every key with its type, range, default and meaning.
 
 One source for the checks, for the wording of errors (spec_errors.py), for the JSON Schema and for which keys may be searched.
-Defaults of what decides a trial's numbers are those of trainables/config.py. Reads: spec_values.py, method_fields.py. Read by:
-spec.py, spec_errors.py, axes.py.
+Defaults of what decides a trial's numbers are those of trainables/config.py.
 """
 
 from __future__ import annotations

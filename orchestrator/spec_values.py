@@ -1,7 +1,4 @@
-"""The kinds of values in a sweep file, each with its rule in words and its JSON Schema: what pydantic has no type for.
-
-Read by: spec_fields.py, method_fields.py, spec_errors.py, axes.py.
-"""
+"""The kinds of values in a sweep file, each with its rule in words and its JSON Schema: what pydantic has no type for."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 Pure bookkeeping without Ray. Trunks and trials are entries with a state; a trial waits for the snapshot at its longest
 length, which its trunk announces. The gate is advisory: if nothing runs and trials wait, they are let go, since a trial
 can train its own warm-up (trainables/warmup.py). A step costs the same with ten trials and with ten thousand.
-Read by: scheduling.py.
 """
 
 from __future__ import annotations

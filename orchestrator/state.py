@@ -11,7 +11,6 @@
 
 `status` reads these files alone. The driver writes state.json when something changed, at most every 2 s (more rarely where
 writing takes long), and at least every 10 s as a heartbeat, if a writing takes no longer than that.
-Read by: sweep.py, cli.py, report.py.
 """
 
 from __future__ import annotations

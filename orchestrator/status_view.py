@@ -1,4 +1,4 @@
-"""How a sweep stands, on the terminal. Read by: commands.py."""
+"""How a sweep stands, on the terminal."""
 
 from __future__ import annotations
 

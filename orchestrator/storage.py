@@ -1,7 +1,7 @@
 """Where files lie: whole files addressed by relative path, in a folder or in an object store (object_storage.py).
 
 A storage is small and picklable, and workers get a copy. What fails for reasons of the storage is a StorageError, which names
-the storage and the way out. Read by: store.py and everything above it.
+the storage and the way out.
 """
 
 from __future__ import annotations

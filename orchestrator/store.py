@@ -1,13 +1,10 @@
 """The storage layout: trial folders, warm-up snapshots, sweep folders.
 
-    <storage>/storage.json                                  version of this layout
-    <storage>/trials/<key>/                                 the record of one trial (trainables/checkpoint.py names its files)
-    <storage>/warmups/<warm-up key>/epoch-0004.<fingerprint>.safetensors
-    <storage>/sweeps/<name>/                                sweep file, trials, state, stop requests
-    <storage>/data/<signature>.json                         content digest of a data set, made once
-
-Reads: storage.py. Read by: everything above; the folders are handed to `trainables/` as the protocols of
-trainables/checkpoint.py.
+<storage>/storage.json                                  version of this layout
+<storage>/trials/<key>/                                 the record of one trial (trainables/checkpoint.py names its files)
+<storage>/warmups/<warm-up key>/epoch-0004.<fingerprint>.safetensors
+<storage>/sweeps/<name>/                                sweep file, trials, state, stop requests
+<storage>/data/<signature>.json                         content digest of a data set, made once
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Plan -> Ray Tune -> outcome: the flow of a sweep from the first check to the last line.
 
-`run_sweep` may be called again after any interruption; what is finished stays. Reads: plan.py, scheduling.py, driver.py.
-Read by: cli.py.
+`run_sweep` may be called again after any interruption; what is finished stays.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The MLflow runs of one sweep: found by their tags, made, changed. Every change is remembered, so it is sent once.
-
-Read by: mirror.py, run_results.py, model_upload.py.
-"""
+"""The MLflow runs of one sweep: found by their tags, made, changed. Every change is remembered, so it is sent once."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Nothing here raises into the driver or waits for the tracking server: news are noted at once and sent about once a second,
 all of one run together. While the server is away they wait, and what is left at the end `sync` makes up from the trial
-folders. Read by: tracking_process.py.
+folders.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Whether MLflow can take a sweep: it answers, lets us in, is new enough, takes artifacts; and runs that nobody works on.
-
-Read by: doctor.py.
-"""
+"""Whether MLflow can take a sweep: it answers, lets us in, is new enough, takes artifacts; and runs that nobody works on."""
 
 from __future__ import annotations
 

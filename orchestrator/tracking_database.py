@@ -4,7 +4,6 @@ A new one is made elsewhere, with every migration, and gets its name by a hard l
 faster. So a kill at any moment leaves no database or a whole one, and of two sweeps that begin together one uses what the other
 made. What an older version, a kill within MLflow's own migration, or a bad disk left of a storage's database is set aside under
 another name: the storage holds everything that its database shows. A database that is whole is never replaced.
-Read by: mlflow_client.py, database_locations.py, projection.py, ui.py.
 """
 
 from __future__ import annotations

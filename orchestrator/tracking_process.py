@@ -2,7 +2,7 @@
 
 The child runs the same TrackingThread. Calls go to it as frames through its standard input, what it knows comes back through
 its standard output. It is a part of the driver: it ends when the pipe closes, and with a driver that is killed, so a sweep
-never has two writers. Read by: driver.py, sweep.py.
+never has two writers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What is wrong with a tracking store, and the fix that fits: an error of MLflow, of SQLite or of the file system in words.
-
-Read by: mlflow_client.py, tracking_database.py.
-"""
+"""What is wrong with a tracking store, and the fix that fits: an error of MLflow, of SQLite or of the file system in words."""
 
 from __future__ import annotations
 

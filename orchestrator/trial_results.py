@@ -1,7 +1,4 @@
-"""Results of finished trials as the storage holds them; a damaged record counts as none, and is named with its reason.
-
-Read by: plan.py, report.py, sweep.py, doctor.
-"""
+"""Results of finished trials as the storage holds them; a damaged record counts as none, and is named with its reason."""
 
 from __future__ import annotations
 

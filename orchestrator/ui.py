@@ -1,4 +1,4 @@
-"""The MLflow UI on the store of a sweep, and the link that compares its trials. Read by: cli.py, report.py."""
+"""The MLflow UI on the store of a sweep, and the link that compares its trials."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Which URIs of storages and tracking stores may be written down: they are kept in files, logged, and sent to clusters.
 
 A URI holds no login and no key, not even by mistake: these come from the environment. What is wrong is told without repeating
-it. Read by: spec_values.py, spec_errors.py, object_storage.py, mlflow_client.py, jobs.py, cli.py.
+it.
 """
 
 from __future__ import annotations

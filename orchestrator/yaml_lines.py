@@ -1,7 +1,7 @@
 """YAML text -> plain values, and the line on which each of them was written.
 
 YAML 1.2: 1e-4 is a number, `off` and `yes` are words, a date is a word. A key may stand only once in a mapping. A path is
-the keys and indices that lead to a value, such as ("search", "sparsity", 2). Read by: spec.py.
+the keys and indices that lead to a value, such as ("search", "sparsity", 2).
 """
 
 from __future__ import annotations

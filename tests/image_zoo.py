@@ -2,7 +2,7 @@
 is left out.
 
 An entry is added to a small image folder. Pixels are known from arithmetic on the numbers that were written, and files that PIL
-does not write are put together from their specifications. Read by: tests/test_image_zoo.py, tests/proofs/image_zoo.py.
+does not write are put together from their specifications.
 """
 
 from __future__ import annotations

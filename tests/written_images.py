@@ -1,7 +1,4 @@
-"""Small images and the files that hold them, of every kind: by PIL, or put together from their specifications.
-
-Read by: image_zoo.py.
-"""
+"""Small images and the files that hold them, of every kind: by PIL, or put together from their specifications."""
 
 from __future__ import annotations
 

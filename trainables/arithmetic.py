@@ -1,8 +1,7 @@
 """Whether this machine computes a network right: the same bits whatever unused memory holds, and near fp32 in bf16.
 
 Kernels have read memory that nothing was written to (pytorch#169688); their results then depend on what the process did before.
-Two runs with different garbage in all memory that is handed out tell it. Shapes: B batch, K classes. Read by:
-network_preflight.py.
+Two runs with different garbage in all memory that is handed out tell it. Shapes: B batch, K classes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The node's folder for decoded data sets, also where a user has no home folder that can be written.
-
-Read by: datasets.py, node_data.py, kept_weights.py, orchestrator/node_facts.py, orchestrator/storage.py.
-"""
+"""The node's folder for decoded data sets, also where a user has no home folder that can be written."""
 
 from __future__ import annotations
 

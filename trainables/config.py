@@ -1,7 +1,6 @@
 """What decides a trial's numbers, and what follows from it about its course.
 
-Users write sparsity (share of prunable weights that are zero); everything below `final_count` works with counts. Reads:
-method_config.py. Read by every file of `trainables/` and by orchestrator/; keys.py names trials by these values.
+Users write sparsity (share of prunable weights that are zero); everything below `final_count` works with counts.
 """
 
 from __future__ import annotations

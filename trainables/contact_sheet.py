@@ -1,7 +1,6 @@
 """A picture of what the network sees: rows of a class, images as they are decoded, and draws of their augmentation beside them.
 
-Pixels are those before normalisation. The augmentation is that of training: the same code draws it. Reads: data.py. Read by:
-orchestrator/data_process.py.
+Pixels are those before normalisation. The augmentation is that of training: the same code draws it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a trial needs besides its configuration. Read by: phases.py, publication.py, stage.py, orchestrator/foreground.py."""
+"""What a trial needs besides its configuration."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 Shapes: B batch, C channels, H height, W width. Images stay uint8 until a batch is made; a batch is float32, normalised.
 Everything random comes from CPU generators seeded by (seed, purpose, epoch), so the order is the same on every device.
-Reads: datasets.py, splits.py, streaming.py. Read by: training.py, pruning.py, phases.py.
 """
 
 from __future__ import annotations

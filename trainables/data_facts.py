@@ -1,7 +1,6 @@
 """What is known of a data set without its images: the shape that networks see, its classes, and how many images each has.
 
-Splits are a function of these counts (splits.py), so keys and the checks of a plan need no image. Reads: datasets.py. Read by:
-orchestrator/plan.py.
+Splits are a function of these counts (splits.py), so keys and the checks of a plan need no image.
 """
 
 from __future__ import annotations

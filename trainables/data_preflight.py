@@ -1,7 +1,6 @@
 """What is wrong or odd in a data set as a configuration splits it: counts, files, duplicates, constant pixels, missing classes.
 
-Images count as duplicates where their decoded pixels are equal; nearly equal ones are not looked for. Reads: data.py,
-datasets.py. Read by: orchestrator/data_process.py.
+Images count as duplicates where their decoded pixels are equal; nearly equal ones are not looked for.
 """
 
 from __future__ import annotations

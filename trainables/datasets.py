@@ -3,8 +3,7 @@
 A source is a data set's name, its folder and image size. Its signature (paths, sizes and times of its files) names the
 cache file; its content digest (names, sizes and contents) goes into trial keys, so a moved copy gives the same keys.
 ImageNet is not decoded here: streaming.py reads its files batch by batch, and its digest is over names and sizes alone, since
-reading 1.3 million files would take longer than many a sweep. Reads: listings.py, readers.py. Read by: data.py (images),
-orchestrator/plan.py (signature and digest).
+reading 1.3 million files would take longer than many a sweep.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 What a file holds beside 8-bit RGB: grey and palettes become RGB; of 16 bits the high byte counts; values of unknown range
 (32-bit integers, floats) are refused. Transparency, colour profiles and the EXIF orientation are ignored, as torchvision does;
-of several frames the first counts. Read by: datasets.py (whole sets), streaming.py (batches). PIL is imported when the first
+of several frames the first counts. PIL is imported when the first
 file is opened.
 """
 

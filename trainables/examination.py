@@ -1,7 +1,4 @@
-"""One examination of a network before a sweep: what is examined, with which images, and what was found so far.
-
-Read by: network_preflight.py, network_outputs.py, network_training.py, network_methods.py.
-"""
+"""One examination of a network before a sweep: what is examined, with which images, and what was found so far."""
 
 from __future__ import annotations
 

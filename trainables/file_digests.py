@@ -1,7 +1,7 @@
 """What one file adds to the digest of a data set: a line of its name below the data set's folder, its size and its content.
 
 Names need not be UTF-8. A file that older versions read to other pixels has a mark in its line, so that results of those pixels
-are not taken for results of these; lines of all others are as they always were. Read by: datasets.py.
+are not taken for results of these; lines of all others are as they always were.
 """
 
 from __future__ import annotations

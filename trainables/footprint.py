@@ -1,6 +1,6 @@
 """What is left of a pruned network: parameters, multiply-adds, and weights that still connect input and output.
 
-A figure that is not known is None. Reads: multiply_adds.py, paths.py. Read by: outcome.py, publication.py.
+A figure that is not known is None.
 """
 
 from __future__ import annotations

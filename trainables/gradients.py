@@ -1,7 +1,6 @@
 """Gradients that scores are made of, taken without a trace: parameters, buffers, gradients and modes stay as they were.
 
 Shapes: B batch, C channels, H height, W width, K classes. Gradients are by the prunable weights, at the masked weights.
-Read by: methods.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which files below a data set's folder are its images, and what lies beside them and is left out. No file is opened.
 
 Links to files and folders are followed. Hidden files and folders are no data. A name that ends like an image must be a file,
-since an image that is left out would be missing from its class. Read by: listings.py, datasets.py.
+since an image that is left out would be missing from its class.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Which sizes of images a built-in network takes: one rule for all of them, without PyTorch.
 
-It says where a network runs, forwards and backwards; networks of the user's own are tried instead. Read by: models.py,
-orchestrator/axes.py, orchestrator/plan.py.
+It says where a network runs, forwards and backwards; networks of the user's own are tried instead.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A dense checkpoint of the user's own -> the weights that a network starts from.
 
 A file of safetensors, or a state dict that torch.save wrote; read without executing anything that it holds.
-Read by: warmup.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How many weights a configuration keeps, known before anything is trained: from the shapes of a network's prunable layers.
 
 Shapes are kept in the node's cache, by what they follow from, so PyTorch is imported only for a network that was not looked at
-before. Read by: phases.py, orchestrator/plan_counts.py.
+before.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Configuration -> its canonical form, and the keys that name trials and warm-ups by their content.
 
-Equal configurations on equal data have equal keys, on any machine and under any path. Reads: config.py. Read by: phases.py,
-stage.py, orchestrator/plan.py.
+Equal configurations on equal data have equal keys, on any machine and under any path.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How many weights each layer keeps, where that is given and not found by a score.
 
-Shapes and sizes are those of the prunable weights, by name. Read by: methods.py, masking.py.
+Shapes and sizes are those of the prunable weights, by name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Data sets of image files: which files belong to which split, and the class of each. Nothing is decoded here.
 
 A class is named by its folder (a wnid such as n01443537 in ImageNet); its label is the place of its name among the sorted names
-of those that have images in train/. Names are paths below the data set's folder. Reads: image_files.py. Read by: datasets.py,
-readers.py, data.py.
+of those that have images in train/. Names are paths below the data set's folder.
 """
 
 from __future__ import annotations

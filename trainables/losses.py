@@ -1,6 +1,6 @@
 """The loss by its name: cross-entropy, or a user's own function of logits and labels.
 
-Shapes: B batch, K classes; logits float32 (B, K), labels int64 (B,). Read by: training.py, gradients.py, phases.py.
+Shapes: B batch, K classes; logits float32 (B, K), labels int64 (B,).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What happens to the masks while a network trains: nothing, or what GMP, GraNet and SR-STE do.
 
 `train_epoch` calls `hide` before a step's forward pass, `reveal` before the optimizer's step and `enforce` after it; steps of
-the sparse training count from 1. Reads: masks.py, layer_densities.py, schedules.py. Read by: training.py, phases.py.
+the sparse training count from 1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which weights a trial keeps: masks made from scores, applied, counted.
 
 A mask is a bool tensor in its weight's shape; True means kept. Masks only shrink. Shapes: S surviving weights of the network,
-layer by layer. Reads: nothing. Read by: pruning.py, training.py, sparse_model.py.
+layer by layer.
 """
 
 from __future__ import annotations

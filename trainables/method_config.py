@@ -1,7 +1,7 @@
 """Options of every pruning method, each in a block of its own; a trial's key holds only those of its method.
 
 A default never changes its meaning: it is left out of keys (keys.py). What a method does with its options: methods.py for those
-that prune before training, masking.py for those that prune during it. Read by: config.py.
+that prune before training, masking.py for those that prune during it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The score of every surviving weight, by method: what `pruning.py` ranks.
 
 Shapes: S surviving weights of the whole network, layer by layer; scores are (S,), and a higher score is kept longer. To add a
-method is to add its options to method_config.py and its function here. Reads: scores.py, gradients.py, synflow.py,
-layer_densities.py. Read by: pruning.py.
+method is to add its options to method_config.py and its function here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A trial's metric points, one value per (key, step), each with the time at which it was first recorded.
 
 A point that exists is never changed: a resumed trial computes the same value again, and the tracking server tells points
-apart by their timestamp. Read by: checkpoint.py (a checkpoint carries all points up to it), orchestrator/tracking.py.
+apart by their timestamp.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a saved model may be given: images as it was trained on, or a refusal that says what is wrong with them.
 
-Travels with every model. Read by: sparse_model.py.
+Travels with every model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Networks by name, seeded initialisation, and which of their weights are prunable.
 
 Input size and channels come from the data set. Initialisation draws from one seeded CPU generator, so weights do not
-depend on the device nor on what the process did before. Reads: networks.py, user_network.py.
-Read by: phases.py, sparse_model.py.
+depend on the device nor on what the process did before.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 PyTorch's own formulas count (torch.utils.flop_counter: two operations are one multiply-add; elementwise operations, norms
 and pools count nothing). An operation belongs to a weight if it reads that weight, whoever calls it: the layer, a functional
-call or another module. What is not known is None, never too small a number. Read by: footprint.py.
+call or another module. What is not known is None, never too small a number.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whether a custom network is made alike each time: from its seed, whatever was drawn or made before.
 
-`rewind: init`, resuming and equal seeds of methods stand on it. Read by: network_preflight.py.
+`rewind: init`, resuming and equal seeds of methods stand on it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """One network as a sweep computes it, and what the checks before the sweep found out about it.
 
-Trials that share a warm-up are of one case, so they also compute alike. Imports no PyTorch. Read by: network_preflight.py,
-stage.py, probe.py, orchestrator/preflight.py.
+Trials that share a warm-up are of one case, so they also compute alike. Imports no PyTorch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Whether a network's weights do what pruning takes them for, and what each method of the sweep and the optimizer need of it.
-
-Read by: network_preflight.py.
-"""
+"""Whether a network's weights do what pruning takes them for, and what the sweep's methods and its optimizer need of it."""
 
 from __future__ import annotations
 

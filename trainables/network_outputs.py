@@ -1,7 +1,4 @@
-"""Whether a network's outputs are class scores: in eval mode for every size of a batch, and in training mode.
-
-Read by: network_preflight.py, network_training.py.
-"""
+"""Whether a network's outputs are class scores: in eval mode for every size of a batch, and in training mode."""
 
 from __future__ import annotations
 

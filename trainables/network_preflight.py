@@ -1,7 +1,6 @@
 """What a network must stand before a sweep pays for anything: one report with all that is wrong with it.
 
-Checked on random images of the sweep's shape, batch size, precision and device. Shapes: B batch, K classes. Reads:
-arithmetic.py, weight_use.py, synflow.py, gradients.py. Read by: probe.py, orchestrator/preflight.py.
+Checked on random images of the sweep's shape, batch size, precision and device. Shapes: B batch, K classes.
 """
 
 from __future__ import annotations

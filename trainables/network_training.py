@@ -1,7 +1,4 @@
-"""Whether a network can train in the sweep's memory order, batch and precision, and computes the same bits twice.
-
-Read by: network_preflight.py.
-"""
+"""Whether a network can train in the sweep's memory order, batch and precision, and computes the same bits twice."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The networks of the pruning literature for small images, as modules; torchvision's ResNets are made in models.py.
 
 Shapes: B images, C channels, H height, W width; images are square. Every network ends in `head`, its classifier.
-Read by: models.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The data set on the node where a stage runs: its own files if they are the planned ones, else the decoded images, shipped.
 
 A node may have no such folder, or another copy than the one that the sweep was planned with; neither is a fault of the trial.
-Read by: stage.py, probe.py, orchestrator/node_checks.py.
 """
 
 from __future__ import annotations

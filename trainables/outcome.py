@@ -1,7 +1,4 @@
-"""What a finished trial says of itself: the figures of its result.json and the last points of its metrics.
-
-Reads: footprint.py. Read by: phases.py.
-"""
+"""What a finished trial says of itself: the figures of its result.json and the last points of its metrics."""
 
 from __future__ import annotations
 

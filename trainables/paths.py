@@ -3,7 +3,7 @@
 A path is a chain of kept weights; activations, norm layers and biases neither make one nor break one, and a pool of maxima
 follows all of its inputs. In a network that is linear in its image once these are the identity, a weight is on a path exactly
 where a positive signal reaches it and it reaches an output. Whether a network is of that kind is tried before its paths are
-followed: what multiplies signals (attention, gates) is not, and then nothing is known. Read by: footprint.py.
+followed: what multiplies signals (attention, gates) is not, and then nothing is known.
 """
 
 from __future__ import annotations

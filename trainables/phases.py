@@ -2,8 +2,7 @@
 
 Pruning is rounds of score and mask, or for `imp` levels of training, pruning and rewinding; methods that prune during training
 have none. `run_trial` may be called again after any interruption; it continues from what is in the trial's folder and ends with
-the same bits and the same metric points. Reads: warmup.py, pruning.py, training.py, publication.py. Read by: stage.py and
-orchestrator/foreground.py.
+the same bits and the same metric points.
 """
 
 from __future__ import annotations

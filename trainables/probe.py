@@ -1,7 +1,4 @@
-"""What a machine can do for a sweep: precision, compilation, speed and memory of one trial. Runs in a Ray task or actor.
-
-Read by: orchestrator/packing.py.
-"""
+"""What a machine can do for a sweep: precision, compilation, speed and memory of one trial. Runs in a Ray task or actor."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Rounds of score and mask: the method's scores, fewer weights.
 
-Scoring leaves parameters, buffers, gradients and train/eval modes as they were. Reads: methods.py, masks.py, schedules.py.
-Read by: phases.py.
+Scoring leaves parameters, buffers, gradients and train/eval modes as they were.
 """
 
 from __future__ import annotations

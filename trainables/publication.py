@@ -1,7 +1,7 @@
 """What a trial writes into its folder, in an order in which nothing is lost or doubled.
 
 Points are published before the checkpoint that carries them, the model before the result; a trial is finished when its result
-is there. Reads: checkpoint.py, outcome.py, sparse_model.py. Read by: phases.py.
+is there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The files of a data set -> arrays: images uint8 (N, C, H, W) and labels int64 (N,), for training and for test.
 
-Files are given as pairs of the name within the data set and its path. Heavy imports stay inside the readers. Read by:
-datasets.py.
+Files are given as pairs of the name within the data set and its path. Heavy imports stay inside the readers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Whether a data function returns what it returned before: the digest of its arrays, and the refusal of others.
 
 A split that is drawn without a seed, or that follows the order of a folder, would move images between training and test from
-one node or process to the next. Read by: datasets.py, data_facts.py, node_data.py, orchestrator/plan.py,
-orchestrator/decoding_process.py.
+one node or process to the next.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """result.json: written with digests of itself and of the files beside it, and read only if it is whole.
 
-Records made before there were digests are read if they have the form of such a record. Read by: publication.py, phases.py and
-orchestrator/trial_results.py.
+Records made before there were digests are read if they have the form of such a record.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Equal fingerprints and `deterministic` promise equal bits; a warm-up snapshot is used only under its own fingerprint.
 PyTorch is imported when it is first used: the driver only carries these settings to its workers, and starts seconds earlier.
-Read by: phases.py, warmup.py, stage.py. Chosen once per sweep by orchestrator/choices.py.
+Chosen once per sweep by orchestrator/choices.py.
 """
 
 from __future__ import annotations

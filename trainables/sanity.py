@@ -1,6 +1,6 @@
 """Sanity checks of a mask (Frankle et al., arXiv:2009.08576; Su et al., arXiv:2009.11094): what is left without its details.
 
-Inversion of scores is in pruning.py, reinitialisation in phases.py. Read by: phases.py.
+Inversion of scores is in pruning.py, reinitialisation in phases.py.
 """
 
 from __future__ import annotations

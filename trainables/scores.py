@@ -1,7 +1,7 @@
 """The DRIVE score of every surviving weight, from its size and its gradient.
 
 Shapes: S surviving weights of the whole network, layer by layer; terms and scores are (S,) in the weights' type. Pruned weights
-have none: a round costs less the fewer are left. A higher score is kept longer. Read by: pruning.py.
+have none: a round costs less the fewer are left. A higher score is kept longer.
 """
 
 from __future__ import annotations

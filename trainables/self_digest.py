@@ -1,7 +1,7 @@
 """JSON records that carry a SHA-256 of themselves, so that a reader tells what was written from what became of it.
 
 The digest is over the canonical JSON of all other fields. Records that were made before there were digests have none and are
-taken as they are. Read by: result_record.py and orchestrator/storage.py.
+taken as they are.
 """
 
 from __future__ import annotations

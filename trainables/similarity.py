@@ -1,7 +1,4 @@
-"""How alike two masks of one network are: weight by weight, and by the widths of their layers.
-
-Read by: orchestrator/compare.py.
-"""
+"""How alike two masks of one network are: weight by weight, and by the widths of their layers."""
 
 from __future__ import annotations
 

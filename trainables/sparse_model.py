@@ -3,7 +3,7 @@
 The file is safetensors compressed with zstd: a packed bit mask and the kept values of every prunable weight, everything
 else dense, and what is needed to run the network as metadata. A weight that keeps N of every M along its input channels
 stands as hardware takes it: input channels last, kept values (rows, N/M of the columns), `patterns` naming the layer. It holds
-no time, host or revision, so equal trials give equal files. Read by: phases.py, served_model.py, users.
+no time, host or revision, so equal trials give equal files.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a configuration asks of its data that they cannot give, and how its splits look: by the counts of classes alone.
-
-Reads: splits.py. Read by: orchestrator/plan.py.
-"""
+"""What a configuration asks of its data that they cannot give, and how its splits look: by the counts of classes alone."""
 
 from __future__ import annotations
 

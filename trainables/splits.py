@@ -9,7 +9,7 @@ remainder:
 
 Balanced classes give equal numbers instead (one image of each class in turn), as they always did: where no class has over a
 tenth more images than another, or where this is within one image of every share. So they keep the splits and keys of earlier
-versions; `is_proportional` tells the others. Read by: data.py, orchestrator/plan.py.
+versions; `is_proportional` tells the others.
 """
 
 from __future__ import annotations

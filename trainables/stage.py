@@ -2,7 +2,7 @@
 
 Failures that we understand come back as a status of the last report, so that the driver decides the cure; only a lost
 process looks like an error to Tune. Points are told after they were published. PyTorch is imported in the worker only: the
-driver names `run_stage` and never runs it. Read by: orchestrator/sweep.py.
+driver names `run_stage` and never runs it.
 """
 
 from __future__ import annotations

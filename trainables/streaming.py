@@ -1,8 +1,7 @@
 """Images that do not fit a device: files decoded batch by batch in worker processes, the same bits for any number of them.
 
 Shapes: N images of a split, B batch. A place is an image's index in its split. What is random about an image follows from a
-seed that is drawn for its place before the work is shared out, so workers carry no random state. Reads: decoding.py. Read by:
-data.py.
+seed that is drawn for its place before the work is shared out, so workers carry no random state.
 """
 
 from __future__ import annotations

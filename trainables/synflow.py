@@ -1,7 +1,4 @@
-"""Synaptic flow: scores without data (Tanaka et al., arXiv:2006.05467, equation 2 and algorithm 1).
-
-Read by: methods.py.
-"""
+"""Synaptic flow: scores without data (Tanaka et al., arXiv:2006.05467, equation 2 and algorithm 1)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a tensor means outside the process that made it: its hash, and how images are normalised and batched for a network.
 
 Apart from data.py and checkpoint.py because a saved model carries this file and nothing of the training
-(served_model.py). Read by: data.py, checkpoint.py, sparse_model.py.
+(served_model.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One epoch of SGD under masks, and evaluation.
 
 No step waits for the device: loss and hits are summed there and read once per epoch. What happens to masks meanwhile:
-masking.py. Read by: warmup.py, phases.py.
+masking.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a user's data function returns -> tensors, or the refusal with the rule and the fix.
 
 Arrays of NumPy, PyTorch or lists, of any memory order and byte order, are taken; images must be uint8 (N, C, H, W), since
-neither a scale nor a memory order of channels can be guessed without the risk of a wrong one. Read by: user_data.py.
+neither a scale nor a memory order of channels can be guessed without the risk of a wrong one.
 """
 
 from __future__ import annotations

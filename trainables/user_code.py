@@ -2,8 +2,7 @@
 
 A reference is "module:MODULE.FUNCTION". MODULE is one Python file, looked up below `modules_path`, else in an installed
 package. The file's SHA-256 is part of the keys of trials that use it; the driver finds and hashes files and imports none.
-What a file imports from other files of the user is in no key. Read by: models.py, losses.py, user_data.py,
-orchestrator/plan.py.
+What a file imports from other files of the user is in no key.
 """
 
 from __future__ import annotations

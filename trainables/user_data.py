@@ -1,7 +1,7 @@
 """A data set of the user's own: the files that decide its content, and the call of the function that reads it.
 
 The function gets `dataset.root` (or None) and returns train_images, train_labels, test_images, test_labels and the number
-of classes. Reads: user_arrays.py. Read by: datasets.py.
+of classes.
 """
 
 from __future__ import annotations

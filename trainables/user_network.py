@@ -1,7 +1,4 @@
-"""A network of the user's own: made with seeded weights, and tried before it costs anything.
-
-Read by: models.py, sparse_model.py.
-"""
+"""A network of the user's own: made with seeded weights, and tried before it costs anything."""
 
 from __future__ import annotations
 

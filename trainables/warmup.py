@@ -2,7 +2,7 @@
 
 Sharing is exact because the warm-up's rate is constant, its data order depends on (seed, epoch) alone, and a snapshot holds
 momentum. Whoever needs a length and does not find it goes on from the nearest whole snapshot and publishes what it
-trained, so a lost or damaged snapshot heals. Reads: training.py, checkpoint.py. Read by: phases.py, stage.py.
+trained, so a lost or damaged snapshot heals.
 """
 
 from __future__ import annotations

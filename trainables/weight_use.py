@@ -2,7 +2,6 @@
 
 A weight counts as sparse if what is multiplied with the images has its zeros. Where a layer computes another weight from it
 (weight standardisation, low-rank products) pruning saves nothing.
-Read by: network_preflight.py, phases.py, gradients.py, masking.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One run of a sweep, ours or by hand, in processes of its own, and where its time went. Read by: against_by_hand, sharing."""
+"""One run of a sweep, ours or by hand, in processes of its own, and where its time went."""
 
 from __future__ import annotations
 
