@@ -13,7 +13,7 @@ import ray
 from orchestrator.checks import Check, failed, machine_checks, told
 from orchestrator.cluster_watch import living_nodes
 from orchestrator.errors import SweepError
-from orchestrator.mlflow_client import SQLITE, TrackingTarget
+from orchestrator.mlflow_client import CREDENTIALS, SQLITE, TrackingTarget
 from orchestrator.node_checks import NodeReport, SharedFolder, call_on, files_here, planned_data, reason_of
 from orchestrator.node_facts import NodeFacts, facts_here
 from orchestrator.plan import Plan
@@ -41,7 +41,7 @@ def cluster_checks(
     address: str | None, storage: Storage | None, target: TrackingTarget | None, plan: Plan | None
 ) -> Iterator[Check]:
     try:
-        with ray_environment(), joined_cluster(address):
+        with ray_environment(CREDENTIALS), joined_cluster(address):
             yield from _nodes(storage, target, plan)
     except SweepError as error:
         yield failed("cluster", error)

@@ -54,7 +54,7 @@ def schema(options: Namespace) -> int:
 def plan(options: Namespace) -> int:
     from orchestrator.plan import make_plan
     from orchestrator.plan_view import plan_facts, print_plan
-    from orchestrator.projection import tracking_target
+    from orchestrator.tracking_target import tracking_target
 
     spec = spec_from(options)
     storage = open_storage(spec.storage)
@@ -177,7 +177,7 @@ def compare(options: Namespace) -> int:
 
 def ui(options: Namespace) -> int:
     from orchestrator.mlflow_client import is_server
-    from orchestrator.projection import tracking_target
+    from orchestrator.tracking_target import tracking_target
     from orchestrator.ui import compare_url, run_url, runs_url, serve
 
     storage = storage_from(options)

@@ -16,7 +16,6 @@ from orchestrator.mlflow_client import TrackingTarget
 from orchestrator.node_checks import SharedFolder
 from orchestrator.node_facts import facts_here
 from orchestrator.plan import Plan, make_plan
-from orchestrator.projection import given_target, storage_target, tracking_target
 from orchestrator.ray_cluster import is_own, ray_folder
 from orchestrator.record_checks import record_checks
 from orchestrator.spec import SweepSpec, spec_from_resolved
@@ -25,6 +24,7 @@ from orchestrator.state import SweepFolder, driver_alive
 from orchestrator.storage import Storage
 from orchestrator.store import open_storage
 from orchestrator.tracking_database import NAME as DATABASE
+from orchestrator.tracking_target import given_target, storage_target, tracking_target
 from trainables.failures import StorageError
 from trainables.network_case import cases_of
 

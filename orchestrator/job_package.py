@@ -21,6 +21,7 @@ from pathlib import Path
 from orchestrator.axes import expand
 from orchestrator.command_line import command
 from orchestrator.errors import UserError
+from orchestrator.import_paths import ROOT
 from orchestrator.revision import SHIPPED_REVISION, source_revision
 from orchestrator.spec_fields import SweepSpec
 from trainables.failures import SettingError
@@ -47,9 +48,8 @@ def package(texts: Mapping[str, str], own: Mapping[str, str]) -> Iterator[Path]:
         )
     with tempfile.TemporaryDirectory(prefix="drive-sweep-job-") as scratch:
         folder = Path(scratch)
-        here = Path(__file__).resolve().parent.parent
         for name in CODE:
-            shutil.copytree(here / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+            shutil.copytree(ROOT.resolve() / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         for name, text in (*texts.items(), (SHIPPED_REVISION, source_revision())):
             (folder / name).write_text(text)
         for place, file in own.items():

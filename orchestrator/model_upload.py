@@ -208,9 +208,10 @@ def common_part(package: str, image_shape: tuple[int, ...], num_classes: int, ne
         served, folder = Path(scratch, "served_model.py"), Path(scratch, "model")
         served.write_text(code.served)
         Path(scratch, MODEL).write_bytes(b"")
-        Path(scratch, code.package).mkdir()
         for name, text in code.modules.items():
-            Path(scratch, code.package, name).write_text(text)
+            file = Path(scratch, code.package, name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
         pyfunc.save_model(
             path=str(folder),
             python_model=str(served),
@@ -235,7 +236,7 @@ class ModelCode:
     Attributes:
         package: its name, made from the content, so that models of several versions load in one process and none of them
             takes the place of `trainables`.
-        modules: file name -> text of the package.
+        modules: place in the package -> text.
         served: text of served_model.py, importing from the package.
         requirements: what to install, at the versions that are installed here.
     """
@@ -251,31 +252,49 @@ def model_code() -> ModelCode:
     """served_model.py and every module of `trainables` that it imports, directly or not."""
     import trainables
 
-    assert trainables.__file__ is not None
-    folder = Path(trainables.__file__).parent
-    texts = {"__init__": ""}
-    missing, installed = ["served_model"], {"mlflow"}
+    return packaged(Path(str(trainables.__file__)).parent, "trainables.served_model")
+
+
+def packaged(folder: Path, entry: str) -> ModelCode:
+    """A module with all that it imports from its own package, which lies in `folder`, at any depth.
+
+    Args:
+        entry: its name with the package's; it is not part of the package that travels.
+    """
+    top = entry.partition(".")[0]
+    texts: dict[str, str] = {}
+    installed = {"mlflow"}
+    missing = {_file_of(entry, folder)}
     while missing:
-        name = missing.pop()
-        texts[name] = (folder / f"{name}.py").read_text()
-        for imported in _imports(texts[name]):
-            top, _, rest = imported.partition(".")
-            if top == "trainables":
-                module = rest.partition(".")[0]
-                missing += [module] if module and module not in texts else []
-            elif top not in sys.stdlib_module_names:
-                installed.add(top)
+        file = missing.pop()
+        texts[file] = (folder / file).read_text()
+        for imported in _imports(texts[file], top):
+            if imported.partition(".")[0] == top:
+                missing |= {_file_of(imported, folder), *_packages_above(_file_of(imported, folder))} - texts.keys()
+            elif imported.partition(".")[0] not in sys.stdlib_module_names:
+                installed.add(imported.partition(".")[0])
+    texts["__init__.py"] = ""  # the public names of the whole are not those of a part
     digest = hashlib.sha256("".join(f"{name}\0{texts[name]}\0" for name in sorted(texts)).encode()).hexdigest()
     package = f"drive_sparse_{digest[:8]}"
-    moved = {name: re.sub(r"(?m)^(\s*(?:from|import)) trainables\b", rf"\1 {package}", text) for name, text in texts.items()}
-    served = moved.pop("served_model")
+    moved = {name: re.sub(rf"(?m)^(\s*(?:from|import)) {top}\b", rf"\1 {package}", text) for name, text in texts.items()}
+    served = moved.pop(_file_of(entry, folder))
     requirements = (requirement for name in sorted(installed) if (requirement := _installed(name)))
-    return ModelCode(
-        package=package,
-        modules={f"{name}.py": text for name, text in moved.items()},
-        served=served,
-        requirements=tuple(requirements),
-    )
+    return ModelCode(package=package, modules=moved, served=served, requirements=tuple(requirements))
+
+
+def _file_of(imported: str, folder: Path) -> str:
+    """The file below the package's folder that holds an imported name: a module's own, or that of the module it is in."""
+    parts = imported.split(".")[1:]
+    for length in range(len(parts), 0, -1):
+        inside = Path(*parts[:length])
+        for file in (inside.with_suffix(".py"), inside / "__init__.py"):
+            if (folder / file).is_file():
+                return file.as_posix()
+    return "__init__.py"
+
+
+def _packages_above(file: str) -> list[str]:
+    return [(folder / "__init__.py").as_posix() for folder in Path(file).parents]
 
 
 def carrying(code: ModelCode, network: str) -> ModelCode:
@@ -283,7 +302,7 @@ def carrying(code: ModelCode, network: str) -> ModelCode:
     digest = sha256(network.encode())
     package = f"{code.package}_{digest[:8]}"
     modules = {name: text.replace(code.package, package) for name, text in code.modules.items()}
-    wanted = {name.partition(".")[0] for name in _imports(network)} - set(sys.stdlib_module_names)
+    wanted = {name.partition(".")[0] for name in _imports(network, "trainables")} - set(sys.stdlib_module_names)
     installed = {requirement for name in wanted if (requirement := _installed(name))}
     return ModelCode(
         package=package,
@@ -293,16 +312,15 @@ def carrying(code: ModelCode, network: str) -> ModelCode:
     )
 
 
-def _imports(text: str) -> list[str]:
-    """Names of the modules that a file imports anywhere; `from trainables import x` counts as trainables.x."""
+def _imports(text: str, top: str) -> list[str]:
+    """Names of the modules that a file imports anywhere; what is imported from a module of the package `top`, with its name."""
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module == "trainables":
-            found += [f"trainables.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.append(node.module)
+            of_package = node.module.partition(".")[0] == top
+            found += [f"{node.module}.{alias.name}" for alias in node.names] if of_package else [node.module]
     return found
 
 

@@ -17,7 +17,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster_watch import address_of, living_nodes
 from orchestrator.command_line import command
-from orchestrator.driver import Driver
 from orchestrator.errors import SetupError
 from orchestrator.plan import Plan
 from orchestrator.storage import Storage
@@ -194,7 +193,9 @@ def files_here(data: PlannedData, config: TrialConfig, own: OwnFiles) -> NodeRep
     return NodeReport(data=own.missing(config), shipped=shipped)
 
 
-def prepare_nodes(driver: Driver, plan: Plan, data: PlannedData, kind: str) -> dict[str, str]:
+def prepare_nodes(
+    storage: Storage, plan: Plan, data: PlannedData, kind: str, tell: Callable[[str], None], interrupted: Callable[[], bool]
+) -> dict[str, str]:
     """Prepares the data on every node with a `kind` of "CPU" or "GPU"; node id -> what it lacks, of those to leave out.
 
     Raises:
@@ -202,19 +203,19 @@ def prepare_nodes(driver: Driver, plan: Plan, data: PlannedData, kind: str) -> d
         InterruptedError: a signal came meanwhile.
     """
     nodes = [node for node in living_nodes() if node["Resources"].get(kind)]
-    folder = SharedFolder.laid(driver.folder.storage)
+    folder = SharedFolder.laid(storage)
     try:
         config = plan.trials[0].config
         asked = {
             node["NodeID"]: call_on(node["NodeID"], report_here, node["NodeID"], folder, data, config, plan.own)
             for node in nodes
         }
-        reports = _answers(driver, asked)
+        reports = _answers(asked, tell, interrupted)
         unshared = {node: report.storage for node, report in reports.items() if report.storage}
         wrote = [node for node, report in reports.items() if not (report.storage or report.broken)]
-        for node in folder.unseen(wrote, lambda: driver.signal is not None):
-            unshared[node] = f"what it writes to storage {driver.folder.storage.root} does not reach the driver"
-        if driver.signal is not None:
+        for node in folder.unseen(wrote, interrupted):
+            unshared[node] = f"what it writes to storage {storage.root} does not reach the driver"
+        if interrupted():
             raise InterruptedError
     finally:
         folder.removed()
@@ -223,7 +224,7 @@ def prepare_nodes(driver: Driver, plan: Plan, data: PlannedData, kind: str) -> d
         raise SetupError("\n".join([*lines, f"every node must see the same storage; `{command('doctor')}` checks it"]))
     for node, report in reports.items():
         if report.shipped:
-            driver.tell(f"node {address_of(node)} has not the planned data; it gets the decoded images through Ray")
+            tell(f"node {address_of(node)} has not the planned data; it gets the decoded images through Ray")
     lacking = {node: problem for node, report in reports.items() if (problem := report.broken or report.data or report.trial)}
     if len(lacking) == len(reports):  # what ails a trial on every node is told in its record
         lacking = {node: problem for node, report in reports.items() if (problem := report.broken or report.data)}
@@ -240,21 +241,21 @@ def prepare_nodes(driver: Driver, plan: Plan, data: PlannedData, kind: str) -> d
     return lacking
 
 
-def _answers(driver: Driver, asked: dict[str, Any]) -> dict[str, NodeReport]:
+def _answers(asked: dict[str, Any], tell: Callable[[str], None], interrupted: Callable[[], bool]) -> dict[str, NodeReport]:
     """Every node's report; a node that is lost meanwhile has none, and one that does not answer in time counts as broken."""
     begun, told = time.monotonic(), False
     first: float | None = None
     waiting = list(asked.values())
     while waiting and (first is None or time.monotonic() - first < LATE_S):
         answered, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=0.5)
-        if driver.signal is not None:
+        if interrupted():
             raise InterruptedError
         if answered and first is None:
             first = time.monotonic()
         if waiting and not told and time.monotonic() - begun > 30:
             told = True
             late = ", ".join(address_of(node) for node, answer in asked.items() if answer in waiting)
-            driver.tell(f"waiting for nodes that look at the storage and prepare the data: {late}")
+            tell(f"waiting for nodes that look at the storage and prepare the data: {late}")
     reports = {}
     living = {node["NodeID"] for node in living_nodes()}
     for node, answer in asked.items():
@@ -268,7 +269,7 @@ def _answers(driver: Driver, asked: dict[str, Any]) -> dict[str, NodeReport]:
             if node in living:
                 reports[node] = NodeReport(broken=f"it cannot run our code: {reason_of(error)}")
             else:
-                driver.tell(f"node {address_of(node)} was lost while it looked at the storage and the data")
+                tell(f"node {address_of(node)} was lost while it looked at the storage and the data")
     return reports
 
 

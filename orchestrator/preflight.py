@@ -137,7 +137,7 @@ class NetworkChecks:
 @cache
 def code_digest() -> str:
     """64 hex digits over all that networks are made, checked and trained by."""
-    files = sorted(Path(trainables.__file__).parent.glob("*.py"))
+    files = sorted(Path(trainables.__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -7,14 +7,13 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError, UserError
 from orchestrator.import_paths import WorkerFolders
-from orchestrator.mlflow_client import CREDENTIALS
 from orchestrator.process_setup import hangup_spares_children
 from trainables.machine import limits, memory_limit, processors
 from trainables.wording import one_line
@@ -25,11 +24,12 @@ LEAST_STORE_BYTES, MOST_STORE_BYTES, STORE_SHARE = 80 << 20, 1 << 30, 0.3  # of 
 
 
 @contextmanager
-def ray_environment() -> Iterator[None]:
+def ray_environment(hidden: Iterable[str]) -> Iterator[None]:
     """Tune without its own loggers, files and signal handler (the traps are in the module of the Searcher).
 
-    Workers of a Ray that we start inherit the environment: the login of the tracking server, which is the driver's alone, is
-    not in it meanwhile.
+    Args:
+        hidden: variables that are the driver's alone. Workers of a Ray that we start inherit the environment; these are not in
+            it meanwhile.
     """
     settings = {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -42,9 +42,9 @@ def ray_environment() -> Iterator[None]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_prestart_worker_first_driver": "0",  # a process for each CPU of this machine, of which stages use none
     }
-    before = {name: os.environ.get(name) for name in [*settings, *CREDENTIALS]}
+    before = {name: os.environ.get(name) for name in [*settings, *hidden]}
     os.environ.update(settings)
-    for name in CREDENTIALS:
+    for name in hidden:
         os.environ.pop(name, None)
     try:
         yield

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.state import SweepState, TrialStatus
 from trainables.config import TrialConfig
-from trainables.keys import canonical, from_canonical
+from trainables.keys import canonical, flat, from_canonical
 from trainables.method_config import METHOD_BLOCKS
 
 SPELLED_OUT = ("method", "sparsity", "warmup_epochs", "prune_iterations", "seed")
@@ -105,17 +105,6 @@ def panels(settings: list[Setting]) -> list[tuple[str, list[Setting]]]:
 def several_methods(settings: list[Setting]) -> bool:
     """Whether there is more than one way of pruning, so that tables must name it."""
     return len({one.config.method for one in settings if not one.is_dense}) > 1
-
-
-def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested configuration -> dotted keys."""
-    values: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            values |= flat(value, f"{prefix}{key}.")
-        else:
-            values[prefix + key] = value
-    return values
 
 
 def _varying_keys(state: SweepState) -> list[str]:

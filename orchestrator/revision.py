@@ -5,14 +5,15 @@ from __future__ import annotations
 import subprocess
 from contextlib import suppress
 from importlib.metadata import version
-from pathlib import Path
+
+from orchestrator.import_paths import ROOT
 
 SHIPPED_REVISION = "REVISION"  # file beside the code that a job brings along, which has no .git
 
 
 def source_revision() -> str:
     """Git revision of this code where it runs from a checkout or was shipped from one, else the installed version."""
-    folder = Path(__file__).resolve().parent.parent
+    folder = ROOT.resolve()
     with suppress(OSError):
         return (folder / SHIPPED_REVISION).read_text().strip()
     if (folder / ".git").exists():

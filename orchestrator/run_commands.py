@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def run(options: Namespace) -> int:
     from orchestrator.plan import make_plan
-    from orchestrator.projection import tracking_target
     from orchestrator.spec import sweep_text
+    from orchestrator.tracking_target import tracking_target
 
     spec = spec_from(options)
     storage = open_storage(spec.storage)
@@ -117,7 +117,7 @@ def stop(options: Namespace) -> int:
 
 
 def sync(options: Namespace) -> int:
-    from orchestrator.projection import plan_of, sync_sweep, sync_sweeps_left_behind
+    from orchestrator.sync import plan_of, sync_sweep, sync_sweeps_left_behind
 
     storage = storage_from(options)
     folder = open_sweep(storage, options.name)
@@ -131,7 +131,7 @@ def sync(options: Namespace) -> int:
 
 def _nothing_left(folder: SweepFolder, planned: Plan) -> bool:
     """Whether the sweep's own files say that all of it is finished and MLflow knows it, as the sweep file asks for it."""
-    from orchestrator.projection import is_in_present_database
+    from orchestrator.sync import is_in_present_database
     from orchestrator.trial_results import damaged_files
 
     record = folder.storage.read_json(folder.file("trials.json"), fields=("trials",))
@@ -157,9 +157,9 @@ def _finished(folder: SweepFolder, options: Namespace) -> int:
 
 def _told(folder: SweepFolder, options: Namespace, code: int) -> int:
     """The last word of `run` and `resume`: the results, failed trials with their last error lines, how to go on."""
-    from orchestrator.projection import sync_sweeps_left_behind
     from orchestrator.report import make_report
     from orchestrator.status_view import print_failures
+    from orchestrator.sync import sync_sweeps_left_behind
 
     state = folder.read_state()
     assert state is not None

@@ -21,6 +21,7 @@ from orchestrator.data_process import PreflightBeside, preflight_artifacts
 from orchestrator.driver import Driver, initial_state, make_queue
 from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.last_resort import end_in_time
+from orchestrator.mlflow_client import CREDENTIALS
 from orchestrator.network_process import ChecksBeside
 from orchestrator.plan import Plan
 from orchestrator.process_setup import stop_signals
@@ -148,7 +149,7 @@ def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
     driver.screen.say("starting Ray")
     own_cluster = is_own(options.address)
     beside = ChecksBeside(driver.folder, plan, driver.tell) if own_cluster else None
-    with ray_environment(), joined_cluster(options.address, driver.screen.say):
+    with ray_environment(CREDENTIALS), joined_cluster(options.address, driver.screen.say):
         _note_signals(driver)  # ray.init() sets its own handler of SIGTERM
         try:
             reports = beside.reports(lambda: driver.signal is not None) if beside else ()
@@ -178,7 +179,7 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool, reports: Sequence
     lacking = {}
     if not own_cluster:
         kind = "GPU" if chosen_device(driver.folder, plan.spec.resources, joined=True) == "cuda" else "CPU"
-        lacking = prepare_nodes(driver, plan, data, kind)
+        lacking = prepare_nodes(driver.folder.storage, plan, data, kind, driver.tell, lambda: driver.signal is not None)
     choices = decide(driver, plan, data, without=lacking, joined=not own_cluster, reports=reports)
     if own_cluster:
         refuse_too_small_machine(choices.cpus_per_trial, choices.gpus_per_trial)

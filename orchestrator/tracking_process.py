@@ -33,7 +33,7 @@ from trainables.metrics import Point
 # taken from there. Not -m: frames name their classes by module.
 CHILD = (
     "import sys; sys.path.insert(0, sys.argv[2]); import orchestrator, trainables; del sys.path[0]; "
-    "from orchestrator.tracking_process import main; main()"
+    f"from {__name__} import main; main()"
 )
 TELL_S = 0.1
 PATIENCE_S = 2.0  # for the child to end by itself

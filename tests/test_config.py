@@ -10,17 +10,10 @@ from typing import Any
 import pytest
 
 from trainables import keys as keys_module
-from trainables.config import (
-    DatasetConfig,
-    PrunableConfig,
-    TrainingConfig,
-    TrialConfig,
-    WarmupConfig,
-    derived_seed,
-    final_count,
-)
+from trainables.config import DatasetConfig, PrunableConfig, TrainingConfig, TrialConfig, WarmupConfig, final_count
 from trainables.keys import canonical, from_canonical, trial_key, warmup_key
 from trainables.method_config import DriveConfig
+from trainables.seeding import derived_seed
 
 DATA = "0" * 32
 FIRST_NUMERICS = {"data": 1, "models": 1, "scores": 1, "training": 1}

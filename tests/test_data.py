@@ -36,8 +36,8 @@ from trainables.data import (
 from trainables.datasets import Source, content_digest, load, signature
 from trainables.failures import DataError
 from trainables.keys import trial_key
+from trainables.normalization import Normalization
 from trainables.splits import equal_draw
-from trainables.tensors import Normalization
 
 DIGITS = Source(name="digits")
 

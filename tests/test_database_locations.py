@@ -18,10 +18,10 @@ from orchestrator.database_locations import COLUMNS, MOVED_FROM, follow_storage
 from orchestrator.errors import SetupError, UserError
 from orchestrator.mirror import SweepOpening
 from orchestrator.mlflow_client import TrackingTarget
-from orchestrator.projection import storage_target
 from orchestrator.run_records import Item
 from orchestrator.state import this_driver
 from orchestrator.storage import LocalStorage
+from orchestrator.tracking_target import storage_target
 from tests.mlflow_stores import Content, empty_database
 from tests.trials import SWEEP, new_storage, run, tiny_config
 from trainables.datasets import DIGITS_DIGEST

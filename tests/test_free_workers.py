@@ -64,7 +64,7 @@ def test_a_free_worker_does_not_end_one_that_starts(tmp_path: Path, monkeypatch:
             began.append((entry.name, report["pid"]))
 
     hooks = Hooks(note, lambda: under_way.append(len(searcher.running)), lambda: None)
-    with ray_environment(), joined_cluster(None):
+    with ray_environment(()), joined_cluster(None):
         watch = ClusterWatch(cpus=1, gpus=0, own=True, tell=print)
         watch.look()
         searcher = StageSearcher(queue, hooks, watch)

@@ -26,7 +26,7 @@ from trainables.masking import FixedMasks
 from trainables.masks import Masks, full_masks, keep_highest
 from trainables.method_config import DriveConfig
 from trainables.models import MODELS, build_model, initialize, prunable_weights
-from trainables.tensors import Normalization
+from trainables.normalization import Normalization
 from trainables.training import evaluate, make_optimizer, train_epoch
 
 RECORD: dict[str, Any] = {

@@ -25,12 +25,12 @@ from tests.trials import (
 )
 from trainables.config import TrialConfig, final_count, imp_levels
 from trainables.data import load_data
+from trainables.lr_schedules import learning_rate
 from trainables.masking import FixedMasks, Masking
 from trainables.masks import full_masks
 from trainables.method_config import ImpConfig
 from trainables.models import build_model, initialize, prunable_weights
 from trainables.pruning import prune_round
-from trainables.schedules import learning_rate
 from trainables.sparse_model import load_sparse_model
 from trainables.training import make_optimizer, train_epoch
 

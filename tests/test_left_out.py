@@ -27,7 +27,7 @@ def node() -> Iterator[str]:
     """The only node of a Ray of our own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        with ray_environment(), joined_cluster(None):
+        with ray_environment(()), joined_cluster(None):
             yield str(ray.get_runtime_context().get_node_id())
 
 

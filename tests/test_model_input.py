@@ -11,8 +11,8 @@ import torch
 
 from trainables.masks import full_masks
 from trainables.models import build_model, initialize, prunable_weights
+from trainables.normalization import Normalization
 from trainables.sparse_model import ModelCard, SparseModel, encode, load_sparse_model
-from trainables.tensors import Normalization
 
 IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -9,7 +9,8 @@ import pytest
 
 from tests.trials import tiny_config
 from trainables.config import TrainingConfig, final_count
-from trainables.schedules import kept_after_round, learning_rate
+from trainables.lr_schedules import learning_rate
+from trainables.schedules import kept_after_round
 
 Schedule = Literal["exponential", "linear"]
 SCHEDULES: tuple[Schedule, Schedule] = ("exponential", "linear")

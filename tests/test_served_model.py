@@ -21,7 +21,7 @@ import pytest
 from orchestrator import model_upload
 from orchestrator.mirror import Mirror
 from orchestrator.mlflow_client import TrackingTarget
-from orchestrator.model_upload import SparseModelRecord, model_code, upload_model
+from orchestrator.model_upload import SparseModelRecord, model_code, packaged, upload_model
 from orchestrator.run_records import Item
 from tests.mlflow_stores import Content, new_target
 from tests.trials import DIGITS, new_storage, run, tiny_config, tiny_training
@@ -165,6 +165,35 @@ def test_only_what_a_model_needs_travels_with_it() -> None:
     names = [requirement.partition("==")[0] for requirement in code.requirements]
     assert names == ["mlflow", "numpy", "safetensors", "torch", "torchvision", "zstandard"]
     assert all("==" in requirement and "+" not in requirement for requirement in code.requirements)
+
+
+def test_modules_in_folders_travel_with_all_that_they_import_and_load_under_another_name(tmp_path: Path) -> None:
+    tree = {
+        "__init__.py": "raise RuntimeError('the public names of the whole package')\n",
+        "light.py": "VALUE = 1\n",
+        "unused.py": "import torch_of_nobody\n",
+        "pruning/__init__.py": "",
+        "pruning/masks.py": (
+            "def of(x):\n    from toy import light\n    from toy.light import VALUE\n    return x + VALUE + light.VALUE\n"
+        ),
+        "pruning/deep/__init__.py": "",
+        "pruning/deep/er.py": "from toy.pruning import masks\n\nRESULT = masks.of(40)\n",
+        "export/__init__.py": "",
+        "export/served.py": "from toy.pruning.deep.er import RESULT\n",
+    }
+    for name, text in tree.items():
+        (tmp_path / "toy" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "toy" / name).write_text(text)
+    code = packaged(tmp_path / "toy", "toy.export.served")
+    assert set(code.modules) == set(tree) - {"unused.py", "export/__init__.py", "export/served.py"} | {"__init__.py"}
+    for name, text in code.modules.items():
+        file = tmp_path / "elsewhere" / code.package / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (tmp_path / "elsewhere" / "served.py").write_text(code.served)
+    asked = [sys.executable, "-c", "import served; print(served.RESULT)"]
+    done = subprocess.run(asked, cwd=tmp_path / "elsewhere", capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("42\n", "")
 
 
 def test_a_model_serves_predictions_over_http(logged: Logged) -> None:

@@ -16,8 +16,8 @@ from trainables.data import Split, evaluation_batches, load_data
 from trainables.keys import canonical
 from trainables.masks import Masks, apply_masks, full_masks
 from trainables.models import build_model, initialize, prunable_weights
+from trainables.normalization import Normalization
 from trainables.sparse_model import ModelCard, encode, load_sparse_model
-from trainables.tensors import Normalization
 
 CARD = ModelCard(
     model="convnet",

@@ -48,7 +48,7 @@ def old_draw(labels_N: Tensor, count: int, seed: int) -> list[int]:
 
 def old_splits(config: DatasetConfig, train_labels: Tensor, test_labels: Tensor) -> list[list[int]]:
     def seed(purpose: str) -> int:
-        from trainables.config import derived_seed
+        from trainables.seeding import derived_seed
 
         return derived_seed(config.split_seed, purpose)
 

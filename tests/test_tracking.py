@@ -21,12 +21,12 @@ from orchestrator.errors import SetupError
 from orchestrator.mirror import Mirror
 from orchestrator.mlflow_client import TrackingTarget, connect
 from orchestrator.plan import make_plan
-from orchestrator.projection import sync_sweep
 from orchestrator.run_records import Item, read_record
 from orchestrator.spec import load_spec
 from orchestrator.state import SweepFolder
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.store import StageFolders, TrialFolder
+from orchestrator.sync import sync_sweep
 from orchestrator.tracking import TrackingThread
 from orchestrator.ui import compare_url, run_url, serve
 from tests.mlflow_stores import Content, ProcessEndedError, empty_database, new_target, recorded

@@ -17,12 +17,12 @@ from trainables.data import Data
 from trainables.datasets import DIGITS_DIGEST, Source
 from trainables.keys import trial_key, warmup_key
 from trainables.node_data import PlannedData
+from trainables.normalization import Normalization
 from trainables.phases import run_trial
 from trainables.records import METRICS, MODEL, RESULT
 from trainables.result_record import encode_result
 from trainables.runtime import Runtime
 from trainables.stage import Folders, Settings
-from trainables.tensors import Normalization
 
 DIGITS = Source(name="digits")
 RUNTIME = Runtime()

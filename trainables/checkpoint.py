@@ -18,9 +18,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from trainables.config import TrainingConfig
+from trainables.hashing import tensors_sha256
 from trainables.masks import Masks
 from trainables.metrics import MetricLog, points_from_json
-from trainables.tensors import tensors_sha256
 from trainables.training import make_optimizer, momentum_of
 
 

@@ -5,7 +5,6 @@ Users write sparsity (share of prunable weights that are zero); everything below
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, field
 from decimal import ROUND_FLOOR, Decimal
@@ -235,9 +234,3 @@ def imp_levels(sparsity: float, fraction: float) -> int:
         left *= 1 - Decimal(repr(float(fraction)))
         levels += 1
     return levels
-
-
-def derived_seed(seed: int, purpose: str, index: int = 0) -> int:
-    """A 63-bit seed for one purpose at one step, so that there is no generator state to carry between steps."""
-    digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

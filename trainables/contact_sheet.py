@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trainables.config import derived_seed
 from trainables.data import Data, Split
+from trainables.seeding import derived_seed
 
 if TYPE_CHECKING:
     from PIL.Image import Image

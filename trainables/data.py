@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from trainables import datasets
-from trainables.config import DatasetConfig, derived_seed
+from trainables.config import DatasetConfig
 from trainables.failures import DataError
+from trainables.normalization import EVALUATION_BATCH, Normalization
+from trainables.seeding import derived_seed
 from trainables.splits import Counts, scoring_counts, split_counts
 from trainables.streaming import IMAGENET_NORMALIZATION, Stream, decoding_workers, encoded_names
-from trainables.tensors import EVALUATION_BATCH, Normalization
 
 PAD = 4  # pixels around an image before the random crop
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from trainables.hashing import tensors_sha256
 from trainables.masks import Masks, num_kept
 from trainables.multiply_adds import multiply_adds
 from trainables.paths import live_masks
-from trainables.tensors import tensors_sha256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

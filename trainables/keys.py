@@ -130,3 +130,14 @@ def inputs_digest(data_digest: str, own: Mapping[str, str], versions: Mapping[st
 def _digest(content: dict[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested configuration -> dotted keys."""
+    values: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            values |= flat(value, f"{prefix}{key}.")
+        else:
+            values[prefix + key] = value
+    return values

@@ -14,13 +14,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from trainables.config import TrialConfig, derived_seed
+from trainables.config import TrialConfig
 from trainables.failures import SettingError
 from trainables.layer_densities import erk_densities, fitted_counts, random_masks
 from trainables.masks import Masks, apply_masks, flattened, full_masks, keep_highest, num_kept, survivors
 from trainables.method_config import GRADUAL, GranetConfig
 from trainables.models import prunable_weights
 from trainables.schedules import kept_on_cubic
+from trainables.seeding import derived_seed
 from trainables.weight_use import layer_of, without_gradient
 
 log = logging.getLogger(__name__)

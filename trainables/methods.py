@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from trainables.config import TrialConfig, derived_seed
+from trainables.config import TrialConfig
 from trainables.data import Data
 from trainables.gradients import batches_of_round, hessian_gradient_products, scoring_gradients
 from trainables.layer_densities import LayerCounts, counts_of_trial, erk_densities, fitted_counts, random_masks
@@ -20,6 +20,7 @@ from trainables.masks import Masks, flattened
 from trainables.method_config import BatchNormMode
 from trainables.runtime import Runtime
 from trainables.scores import connection_sensitivity, drive_score, drive_terms
+from trainables.seeding import derived_seed
 from trainables.synflow import require_flow, synaptic_flow
 
 

@@ -12,10 +12,11 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from trainables.config import Initialization, Model, TrialConfig, derived_seed
+from trainables.config import Initialization, Model, TrialConfig
 from trainables.failures import SettingError
 from trainables.image_sizes import image_size_problem
 from trainables.networks import VGG, AlexNet, CifarResNet, ConvNet, LeNet300
+from trainables.seeding import derived_seed
 from trainables.user_code import function_of, is_own
 from trainables.user_network import own_network
 

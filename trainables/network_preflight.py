@@ -26,8 +26,8 @@ from trainables.network_methods import check_methods, check_step, check_weight_u
 from trainables.network_outputs import check_answers
 from trainables.network_training import check_training, place
 from trainables.node_data import PlannedData
+from trainables.normalization import EVALUATION_BATCH
 from trainables.runtime import Runtime
-from trainables.tensors import EVALUATION_BATCH
 from trainables.user_code import OwnFiles, is_own
 from trainables.weight_use import unprunable_layers
 

@@ -13,12 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 from trainables.checkpoint import DamagedCheckpointError, TrialState, from_bytes
-from trainables.config import TrialConfig, derived_seed
+from trainables.config import TrialConfig
 from trainables.context import TrialContext
 from trainables.data import Data, load_data
 from trainables.failures import SettingError, StopRequestedError, StorageError, SupersededError
 from trainables.kept_weights import check_kept_weights
 from trainables.losses import check_loss
+from trainables.lr_schedules import learning_rate
 from trainables.masking import Masking, first_masks, make_masking
 from trainables.masks import apply_masks, full_masks
 from trainables.method_config import DURING_TRAINING
@@ -29,7 +30,7 @@ from trainables.publication import Publication, publish_error
 from trainables.records import CHECKPOINT, ERROR, RESULT
 from trainables.result_record import decode_result
 from trainables.sanity import shuffled
-from trainables.schedules import learning_rate
+from trainables.seeding import derived_seed
 from trainables.training import evaluate, make_optimizer, measured, train_epoch
 from trainables.warmup import Trunk
 from trainables.weight_use import unprunable_layers

@@ -71,7 +71,7 @@ class Probe:
     def __init__(self, config: dict[str, Any], data: PlannedData, runtime: Runtime, own: OwnFiles = NOTHING_OWN) -> None:
         from trainables.data import load_data
         from trainables.models import initialized_network, prunable_weights
-        from trainables.tensors import EVALUATION_BATCH
+        from trainables.normalization import EVALUATION_BATCH
         from trainables.training import make_optimizer
 
         self.config = from_canonical(TrialConfig, config)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from trainables.config import derived_seed
 from trainables.masks import Masks
+from trainables.seeding import derived_seed
 
 
 def shuffled(masks: Masks, seed: int) -> Masks:

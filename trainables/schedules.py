@@ -1,4 +1,4 @@
-"""Density after pruning round k and learning rate at epoch t: pure functions of the configuration.
+"""Density after pruning round k: a pure function of the configuration.
 
 Density is kept weights over prunable weights, in [0, 1].
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from trainables.config import TrainingConfig, final_count
+from trainables.config import final_count
 from trainables.method_config import DensitySchedule
 
 
@@ -37,18 +37,3 @@ def kept_on_cubic(round_: int, rounds: int, first_sparsity: float, sparsity: flo
     final = final_count(sparsity, prunable)
     share = 1.0 - (sparsity + (first_sparsity - sparsity) * (1 - round_ / rounds) ** 3)
     return final if round_ == rounds else min(prunable, max(final, math.floor(share * prunable + 0.5)))
-
-
-def learning_rate(epoch: int, training: TrainingConfig) -> float:
-    """Rate of epoch `epoch` (0-based) of the schedule.
-
-    "milestones": lr * gamma^(milestones reached). "cosine": lr * (1 + cos(pi * epoch / epochs)) / 2 (arXiv:1608.03983, without
-    restarts). Over the first `lr_warmup_epochs` both are multiplied by (epoch + 1) / lr_warmup_epochs.
-    """
-    rise = min(1.0, (epoch + 1) / training.lr_warmup_epochs) if training.lr_warmup_epochs else 1.0
-    if training.schedule == "cosine":
-        return training.lr * rise * (1 + math.cos(math.pi * epoch / training.epochs)) / 2
-    milestones = training.milestones
-    if milestones is None:
-        milestones = tuple({training.epochs // 2, training.epochs * 3 // 4} - {0})  # one epoch trains at the full rate
-    return training.lr * rise * training.gamma ** sum(epoch >= milestone for milestone in milestones)

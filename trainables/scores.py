@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainables.config import derived_seed
 from trainables.method_config import DriveConfig, Normalize
+from trainables.seeding import derived_seed
 
 TERMS = ("magnitude", "connection", "convergence")
 CORRELATION_SAMPLE = 50_000  # surviving weights

@@ -18,10 +18,11 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from trainables.hashing import tensors_sha256
 from trainables.masks import Masks
 from trainables.model_input import checked_images
 from trainables.models import build_model
-from trainables.tensors import EVALUATION_BATCH, Normalization, tensors_sha256
+from trainables.normalization import EVALUATION_BATCH, Normalization
 from trainables.user_code import carried_function, is_own
 from trainables.user_network import own_network
 

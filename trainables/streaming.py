@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from trainables.decoding import rgb_image
 from trainables.failures import DataError
-from trainables.tensors import Normalization
+from trainables.normalization import Normalization
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -11,13 +11,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from trainables.config import TrainingConfig, derived_seed
+from trainables.config import TrainingConfig
 from trainables.data import Data, Split, evaluation_batches, training_batches
 from trainables.failures import NonFiniteError
 from trainables.losses import batch_loss, summed_loss
 from trainables.masking import Masking
+from trainables.normalization import Normalization
 from trainables.runtime import Runtime
-from trainables.tensors import Normalization
+from trainables.seeding import derived_seed
 
 TOP5_CLASSES = 100  # fewer classes are told by their top-1 accuracy alone
 

@@ -25,6 +25,7 @@ from trainables.failures import SettingError
 PREFIX = "module:"
 REFERENCE = re.compile(r"module:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 WEIGHTS = "initial_weights"
+PACKAGE = __name__.partition(".")[0]  # trainables, or what it is called where it travels with a model
 # Begins a path below the folder that a job brings to every node; where that lies differs from node to node.
 SHIPPED = "shipped:"
 NOT_BROUGHT = (
@@ -138,7 +139,7 @@ def on_this_node(path: str) -> str:
     """The path as it is on this node: what was shipped lies beside the code that runs here."""
     if not path.startswith(SHIPPED):
         return path
-    return str(Path(__file__).absolute().parent.parent / path.removeprefix(SHIPPED))
+    return str(Path(str(sys.modules[PACKAGE].__file__)).absolute().parent.parent / path.removeprefix(SHIPPED))
 
 
 def not_brought(path: str) -> bool:
@@ -196,10 +197,11 @@ def carried_function(reference: str, source_sha256: str) -> Callable[..., Any]:
         ValueError: the module cannot be imported, or has no such function.
     """
     module, function = split(reference)
+    carried = f"{PACKAGE}.{carried_name(source_sha256)}"
     try:
-        found = importlib.import_module(f"{__package__}.{carried_name(source_sha256)}")
+        found = importlib.import_module(carried)
     except ModuleNotFoundError as error:
-        if error.name != f"{__package__}.{carried_name(source_sha256)}":
+        if error.name != carried:
             raise
         found = _by_name(module, reference, source_sha256)
     if not hasattr(found, function):

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.config import derived_seed
 from trainables.failures import SettingError
+from trainables.seeding import derived_seed
 from trainables.wording import one_line
 
 

@@ -21,9 +21,9 @@ from trainables.config import DatasetConfig, TrialConfig
 from trainables.data import Data, Split, scoring_batches
 from trainables.masks import full_masks
 from trainables.models import build_model, initialize, prunable_weights
+from trainables.normalization import Normalization
 from trainables.pruning import prune_round
 from trainables.runtime import Runtime
-from trainables.tensors import Normalization
 
 BATCH = 128
 

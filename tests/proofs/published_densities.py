@@ -20,10 +20,10 @@ from trainables.datasets import Source
 from trainables.masks import Masks, full_masks
 from trainables.method_config import SnipConfig
 from trainables.models import build_model, initialize, prunable_weights
+from trainables.normalization import Normalization
 from trainables.pruning import prune_round
 from trainables.runtime import Runtime
 from trainables.synflow import synaptic_flow
-from trainables.tensors import Normalization
 
 PUBLISHED = {
     "synflow": (0.997, 0.897, 0.805, 0.644, 0.435, 0.248, 0.235, 0.122, 0.060, 0.060, 0.056, 0.054, 0.060, 0.857),
