@@ -15,18 +15,18 @@ from typing import Any
 
 from orchestrator.spec_fields import TRIAL_KEYS, SweepSpec
 from orchestrator.spec_values import DEFAULT
-from trainables.config import WITH_WIDTH, TrialConfig
-from trainables.image_sizes import sizes_that_work, takes_image
-from trainables.keys import from_canonical
-from trainables.method_config import (
+from trainables.config.keys import from_canonical
+from trainables.config.methods import (
     COUNTS_ITERATIONS,
     DURING_TRAINING,
     GRADUAL,
     HANDS_A_MASK_TO_TRAINING,
     METHOD_BLOCKS,
 )
-from trainables.readers import DOWNLOADS
-from trainables.user_code import PREFIX, is_own
+from trainables.config.trial import WITH_WIDTH, TrialConfig
+from trainables.custom.code import PREFIX, is_own
+from trainables.data.readers import DOWNLOADS
+from trainables.models.image_sizes import sizes_that_work, takes_image
 
 NAMED = ("warmup_epochs", "prune_iterations", "sparsity", "seed")  # parts of a name with a place of their own
 

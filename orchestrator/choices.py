@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from orchestrator.spec_fields import Resources
 from orchestrator.state import SweepFolder
-from trainables.network_case import Adjustments
-from trainables.runtime import Runtime
+from trainables.preflight.network_case import Adjustments
+from trainables.runtime.device import Runtime
 
 RESOLVED = "resolved.json"
 ANSWERS = ("device", "precision", "cpus_per_trial", "gpus_per_trial", "compile", "compile_problem")

@@ -16,7 +16,7 @@ from orchestrator.output import STDOUT, answers_alone
 from orchestrator.process_setup import prepare_process, refuse_deleted_folder
 from orchestrator.ray_cluster import is_api
 from orchestrator.uris import refuse
-from trainables.failures import StorageError
+from trainables.errors import StorageError
 
 STORAGE_TROUBLES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 STORAGE_HELP = "where results are kept: a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX (default: ./runs)"

@@ -19,10 +19,10 @@ from orchestrator.node_facts import NodeFacts, facts_here
 from orchestrator.plan import Plan
 from orchestrator.ray_cluster import joined_cluster, ray_environment
 from orchestrator.storage import Storage
-from trainables.config import TrialConfig
-from trainables.failures import StorageError
-from trainables.node_data import PlannedData
-from trainables.user_code import OwnFiles
+from trainables.config.trial import TrialConfig
+from trainables.custom.code import OwnFiles
+from trainables.data.staging import PlannedData
+from trainables.errors import StorageError
 
 MOST_SKEW_S = 5.0  # a driver on another host counts as dead 30 s after its heartbeat
 NODE_S = 150.0

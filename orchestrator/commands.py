@@ -24,7 +24,7 @@ from orchestrator.state import SweepFolder, SweepState, driver_alive, open_sweep
 from orchestrator.storage import Storage
 from orchestrator.store import open_storage, trial_file
 from orchestrator.uris import masked
-from trainables.records import ERROR
+from trainables.records.file_names import ERROR
 
 if TYPE_CHECKING:
     from orchestrator.spec import SweepSpec

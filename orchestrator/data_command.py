@@ -24,7 +24,7 @@ from orchestrator.errors import EXIT_DONE, UserError
 from orchestrator.output import answer
 from orchestrator.plan import make_plan
 from orchestrator.store import open_storage
-from trainables.keys import canonical
+from trainables.config.keys import canonical
 
 SHOWN_CLASSES = 20
 

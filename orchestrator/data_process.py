@@ -1,6 +1,6 @@
 """The data preflight of a sweep in a process of its own, since it needs PyTorch.
 
-    <storage>/data/preflight/<digest of data, split and code>.json    the report (trainables/data_preflight.py)
+    <storage>/data/preflight/<digest of data, split and code>.json    the report (trainables/preflight/data_report.py)
     <storage>/data/preflight/<the same>.png                           the contact sheet
 
 The same files in the node's cache make it once per machine for all storages.
@@ -22,13 +22,13 @@ from orchestrator.child_process import ChildError, ask, serve
 from orchestrator.decoding_process import import_function
 from orchestrator.plan import Plan
 from orchestrator.storage import Storage, node_cache
-from trainables.config import DatasetConfig
-from trainables.data_facts import DataFacts
-from trainables.datasets import Source
-from trainables.failures import TrialError
+from trainables.config.keys import canonical, from_canonical
+from trainables.config.trial import DatasetConfig
+from trainables.custom.code import is_own
+from trainables.data.datasets import Source
+from trainables.data.facts import DataFacts
+from trainables.errors import TrialError
 from trainables.findings import Finding
-from trainables.keys import canonical, from_canonical
-from trainables.user_code import is_own
 
 VERSION = 2  # of report and sheet; raised when either changes for the same data
 MOST_SETTINGS = 8  # ways to split the data that are looked at, where a sweep searches them
@@ -189,9 +189,9 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
 def _report_and_sheet(question: dict[str, Any]) -> dict[str, Any]:
     import torch
 
-    from trainables.contact_sheet import contact_sheet
-    from trainables.data import load_data
-    from trainables.data_preflight import class_names, data_report
+    from trainables.data.batches import load_data
+    from trainables.preflight.contact_sheet import contact_sheet
+    from trainables.preflight.data_report import class_names, data_report
 
     torch.set_num_threads(1)
     source, dataset = Source(**question["source"]), from_canonical(DatasetConfig, question["dataset"])

@@ -9,10 +9,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from orchestrator.child_process import ChildError, ask, serve
-from trainables.data_facts import DataFacts
-from trainables.datasets import Source
-from trainables.failures import DataError, SettingError
-from trainables.user_code import OwnFiles
+from trainables.custom.code import OwnFiles
+from trainables.data.datasets import Source
+from trainables.data.facts import DataFacts
+from trainables.errors import DataError, SettingError
 
 ERRORS: dict[str, type[DataError] | type[SettingError]] = {one.__name__: one for one in (DataError, SettingError)}
 
@@ -47,9 +47,9 @@ def main() -> None:
 
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:
-    from trainables.data_facts import decoded_facts
-    from trainables.datasets import decoded_file, read
-    from trainables.repeatability import arrays_digest
+    from trainables.data.datasets import decoded_file, read
+    from trainables.data.facts import decoded_facts
+    from trainables.data.repeatability import arrays_digest
 
     source = Source(**question["source"])
     try:
@@ -64,7 +64,7 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
 
 def import_function(source: Source, digest: str) -> None:
     """Imports the function of a custom data set into this process, from the file with this digest."""
-    from trainables.config import DatasetConfig, TrialConfig
+    from trainables.config.trial import DatasetConfig, TrialConfig
 
     own = OwnFiles(modules_path=source.modules_path, digests={source.name: digest})
     own.activate(TrialConfig(dataset=DatasetConfig(name=source.name), model="convnet"))

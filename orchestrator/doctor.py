@@ -25,8 +25,8 @@ from orchestrator.storage import Storage
 from orchestrator.store import open_storage
 from orchestrator.tracking_database import NAME as DATABASE
 from orchestrator.tracking_target import given_target, storage_target, tracking_target
-from trainables.failures import StorageError
-from trainables.network_case import cases_of
+from trainables.errors import StorageError
+from trainables.preflight.network_case import cases_of
 
 
 def examine(

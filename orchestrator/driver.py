@@ -19,8 +19,8 @@ from orchestrator.state import StateWriter, SweepFolder, SweepState, TrialStatus
 from orchestrator.storage import Storage, try_for
 from orchestrator.store import newest_attempt
 from orchestrator.tracking_process import TrackingProcess
-from trainables.keys import canonical, complete
-from trainables.metrics import points_from_json
+from trainables.config.keys import canonical, complete
+from trainables.records.metrics import points_from_json
 
 STOP_CHECK_S = 0.5
 

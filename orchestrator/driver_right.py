@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from orchestrator.errors import EXIT_ENVIRONMENT
 from orchestrator.storage import Storage, try_for
-from trainables.failures import StorageError
+from trainables.errors import StorageError
 
 CLAIM_S = 2.0
 RENEW_S = 10.0

@@ -30,8 +30,8 @@ from orchestrator.spec import SweepSpec, spec_from_resolved
 from orchestrator.state import SweepFolder
 from orchestrator.storage import Storage
 from orchestrator.store import StageFolders, TrialFolder, newest_attempt, open_storage
-from trainables.failures import StopRequestedError, StorageError, TrialError
-from trainables.keys import canonical
+from trainables.config.keys import canonical
+from trainables.errors import StopRequestedError, StorageError, TrialError
 
 KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -127,9 +127,9 @@ def _reproduce(plan: Plan, chosen: PlannedTrial, made_in: Storage, options: Name
 
 def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Storage, made_in: Storage) -> dict[str, Any]:
     """The trial's result; automatic choices are those of the sweep in `made_in`, where it made them already."""
-    from trainables.checkpoint import TrialState
-    from trainables.context import TrialContext
-    from trainables.phases import run_trial
+    from trainables.trial.checkpoint import TrialState
+    from trainables.trial.context import TrialContext
+    from trainables.trial.runner import run_trial
 
     runtime = checked_runtime(
         plan, chosen.config, SweepFolder(made_in, plan.spec.name), lambda line: print(line, file=sys.stderr)

@@ -24,8 +24,8 @@ from orchestrator.errors import UserError
 from orchestrator.import_paths import ROOT
 from orchestrator.revision import SHIPPED_REVISION, source_revision
 from orchestrator.spec_fields import SweepSpec
-from trainables.failures import SettingError
-from trainables.user_code import RESERVED, SHIPPED, WEIGHTS, own_parts, source_file, split
+from trainables.custom.code import RESERVED, SHIPPED, WEIGHTS, own_parts, source_file, split
+from trainables.errors import SettingError
 
 CODE = ("orchestrator", "trainables")
 OWN = "own"

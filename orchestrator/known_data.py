@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from orchestrator.decoding_process import facts_by_decoding
 from orchestrator.storage import Storage
-from trainables import datasets
-from trainables.data_facts import DIGITS_FACTS, DataFacts, quick_facts
-from trainables.repeatability import require_same
-from trainables.user_code import OwnFiles
+from trainables.custom.code import OwnFiles
+from trainables.data.batches import datasets
+from trainables.data.facts import DIGITS_FACTS, DataFacts, quick_facts
+from trainables.data.repeatability import require_same
 
 
 def known_data(

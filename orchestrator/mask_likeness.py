@@ -20,10 +20,10 @@ from orchestrator.results import Setting
 from orchestrator.state import SweepState
 from orchestrator.storage import Storage
 from orchestrator.store import trial_file
-from trainables.records import MODEL
+from trainables.records.file_names import MODEL
 
 if TYPE_CHECKING:
-    from trainables.masks import Masks
+    from trainables.pruning.masks import Masks
 
 MasksOf = Callable[[str], "Masks | None"]  # trial key -> masks, None without a model file
 
@@ -66,7 +66,7 @@ def masks_in(storage: Storage) -> MasksOf:
 
     @cache
     def masks_of(key: str) -> Masks | None:
-        from trainables.sparse_model import load_masks
+        from trainables.export.sparse_model import load_masks
 
         content = storage.read(trial_file(key, MODEL))
         try:
@@ -80,8 +80,8 @@ def masks_in(storage: Storage) -> MasksOf:
 
 def likeness(comparison: Comparison, state: SweepState, masks_of: MasksOf) -> list[Likeness]:
     """One line for every pair of the comparison whose model files are there."""
-    from trainables.masks import num_kept
-    from trainables.similarity import overlap, width_similarity
+    from trainables.analysis.mask_overlap import overlap, width_similarity
+    from trainables.pruning.masks import num_kept
 
     found = []
     for pair in comparison.pairs:
@@ -106,7 +106,7 @@ def likeness(comparison: Comparison, state: SweepState, masks_of: MasksOf) -> li
 
 def stability(comparison: Comparison, state: SweepState, masks_of: MasksOf) -> list[Stability]:
     """The reference's warm-ups in ascending order, from the second on, by sparsity and other axes."""
-    from trainables.similarity import early_pruning_indicator, overlap
+    from trainables.analysis.mask_overlap import early_pruning_indicator, overlap
 
     chosen = {pair.cell: pair.reference for pair in comparison.pairs}
     groups: dict[tuple[float, str], list[Cell]] = {}

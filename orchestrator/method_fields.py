@@ -1,6 +1,6 @@
 """What a sweep file may say of a pruning method: one mapping for each, with the type, range and meaning of its options.
 
-Defaults are those of trainables/method_config.py.
+Defaults are those of trainables/config/methods.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from orchestrator.spec_values import DEFAULT, Part, Positive, Says, Whole
-from trainables.method_config import BatchNormMode, DensitySchedule, Normalize
+from trainables.config.methods import BatchNormMode, DensitySchedule, Normalize
 
 
 class Drive(Part):

@@ -27,7 +27,7 @@ from orchestrator.run_results import attach_model, log_dataset, log_layers, poin
 from orchestrator.storage import Storage
 from orchestrator.sweep_runs import FAILURE_TAGS, SWEEP, Run, SweepRuns
 from orchestrator.tracking_database import Remark, database_id, file_identity
-from trainables.metrics import Point
+from trainables.records.metrics import Point
 from trainables.wording import shortened
 
 PROJECTION = 2  # raised when ended runs should look different, so that the next sync brings them up to date

@@ -22,8 +22,8 @@ from typing import Any
 
 from orchestrator.database_locations import local_folder
 from orchestrator.sweep_runs import pages
-from trainables.records import MODEL
-from trainables.user_code import carried_name, sha256
+from trainables.custom.code import carried_name, sha256
+from trainables.records.file_names import MODEL
 
 MODEL_TYPE = "sparse-classifier"
 ARTIFACTS = "artifacts"  # where MLflow keeps the files that a model was given, within its folder
@@ -252,7 +252,7 @@ def model_code() -> ModelCode:
     """served_model.py and every module of `trainables` that it imports, directly or not."""
     import trainables
 
-    return packaged(Path(str(trainables.__file__)).parent, "trainables.served_model")
+    return packaged(Path(str(trainables.__file__)).parent, "trainables.export.mlflow_model")
 
 
 def packaged(folder: Path, entry: str) -> ModelCode:

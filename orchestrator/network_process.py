@@ -16,15 +16,15 @@ from orchestrator.plan import Plan
 from orchestrator.preflight import NetworkChecks, Tell
 from orchestrator.state import SweepFolder
 from orchestrator.storage import node_cache
-from trainables.config import TrialConfig
-from trainables.data_facts import DataFacts
-from trainables.datasets import Source
-from trainables.failures import TrialError
-from trainables.keys import canonical, from_canonical
-from trainables.network_case import NetworkCase, NetworkReport, cases_of
-from trainables.node_data import PlannedData
-from trainables.runtime import Runtime
-from trainables.user_code import OwnFiles
+from trainables.config.keys import canonical, from_canonical
+from trainables.config.trial import TrialConfig
+from trainables.custom.code import OwnFiles
+from trainables.data.datasets import Source
+from trainables.data.facts import DataFacts
+from trainables.data.staging import PlannedData
+from trainables.errors import TrialError
+from trainables.preflight.network_case import NetworkCase, NetworkReport, cases_of
+from trainables.runtime.device import Runtime
 
 LOOK_S = 0.2
 
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def _answer(question: dict[str, Any]) -> list[dict[str, Any]]:
-    from trainables.network_preflight import examine_cases
+    from trainables.preflight.network_checks import examine_cases
 
     cases = cases_of(from_canonical(TrialConfig, config) for config in question["configs"])
     data = PlannedData(source=Source(**question["source"]))

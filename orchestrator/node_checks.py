@@ -20,11 +20,11 @@ from orchestrator.command_line import command
 from orchestrator.errors import SetupError
 from orchestrator.plan import Plan
 from orchestrator.storage import Storage
-from trainables import datasets
-from trainables.config import TrialConfig
-from trainables.failures import DataError, MisplacedError, StorageError, TrialError
-from trainables.node_data import PlannedData
-from trainables.user_code import OwnFiles
+from trainables.config.trial import TrialConfig
+from trainables.custom.code import OwnFiles
+from trainables.data.batches import datasets
+from trainables.data.staging import PlannedData
+from trainables.errors import DataError, MisplacedError, StorageError, TrialError
 
 SHIPPED_BYTES = 256 << 20  # CIFAR decoded takes 176 MiB; larger sets would push other objects out of a node's object store
 SIGHT_S = 5.0  # for a file of another host to come into sight: NFS remembers for 3 s what a folder holds

@@ -15,9 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from orchestrator.revision import source_revision
-from trainables.cache import cache_folder
-from trainables.failures import StorageError
-from trainables.machine import limits, machine_memory, memory_limit, processors
+from trainables.errors import StorageError
+from trainables.runtime.cache_folder import cache_folder
+from trainables.runtime.machine import limits, machine_memory, memory_limit, processors
 
 PACKAGES = ("torch", "torchvision", "numpy")  # those that decide numbers
 GPU_S = 120.0

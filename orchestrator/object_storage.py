@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl, urlsplit
 from orchestrator.object_troubles import told
 from orchestrator.storage import Storage, try_for
 from orchestrator.uris import refuse
-from trainables.failures import StorageError
+from trainables.errors import StorageError
 
 LOOK_S = 2.0  # between two looks for a file that is waited for
 ANSWER_S = 1.0  # that a look is waited for

@@ -23,11 +23,11 @@ from orchestrator.preflight import NetworkChecks
 from orchestrator.spec_fields import Resources
 from orchestrator.state import SweepFolder
 from orchestrator.storage import node_cache
-from trainables.keys import canonical
-from trainables.network_case import NetworkCase, NetworkReport, adjusted_runtime
-from trainables.node_data import PlannedData
-from trainables.probe import Probe, examine
+from trainables.config.keys import canonical
+from trainables.data.staging import PlannedData
+from trainables.preflight.network_case import NetworkCase, NetworkReport, adjusted_runtime
 from trainables.wording import shortened
+from trainables.worker.probe import Probe, examine
 
 MEASURE_S = 3.0
 NEAR = 0.95  # of the best total throughput is as good as the best

@@ -16,15 +16,15 @@ from orchestrator.known_data import known_data
 from orchestrator.spec import SweepSpec
 from orchestrator.storage import Storage
 from orchestrator.trial_results import read_results
-from trainables import datasets
-from trainables.config import TrialConfig
-from trainables.data_facts import DataFacts
-from trainables.failures import DataError, SettingError
-from trainables.image_sizes import image_size_problem
-from trainables.keys import canonical, from_canonical, inputs_digest, trial_key, warmup_key
-from trainables.split_checks import split_findings, split_lines
-from trainables.splits import split_counts, split_versions
-from trainables.user_code import OwnFiles, is_own
+from trainables.config.keys import canonical, from_canonical, inputs_digest, trial_key, warmup_key
+from trainables.config.trial import TrialConfig
+from trainables.custom.code import OwnFiles, is_own
+from trainables.data.batches import datasets
+from trainables.data.facts import DataFacts
+from trainables.data.split_checks import split_findings, split_lines
+from trainables.data.split_counts import split_counts, split_versions
+from trainables.errors import DataError, SettingError
+from trainables.models.image_sizes import image_size_problem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

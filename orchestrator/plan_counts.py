@@ -9,9 +9,9 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.plan import Plan, PlannedTrial
-from trainables.config import TrialConfig
-from trainables.failures import SettingError
-from trainables.kept_weights import check_kept_weights, kept_weights, prunable_shapes
+from trainables.config.trial import TrialConfig
+from trainables.errors import SettingError
+from trainables.pruning.kept_weights import check_kept_weights, kept_weights, prunable_shapes
 
 SURELY_SOME = 0.01  # at this density every built-in network keeps some weights, so `run` need not look at it
 

@@ -23,11 +23,11 @@ from orchestrator.errors import UserError
 from orchestrator.plan import Plan
 from orchestrator.state import SweepFolder
 from orchestrator.storage import Storage
-from trainables.config import TrialConfig
-from trainables.machine import processor_name, processors
-from trainables.network_case import CHECKS, NetworkCase, NetworkReport, adjusted_runtime, case_id, cases_of
-from trainables.node_data import PlannedData
-from trainables.runtime import Runtime, resolve_precision
+from trainables.config.trial import TrialConfig
+from trainables.data.staging import PlannedData
+from trainables.preflight.network_case import CHECKS, NetworkCase, NetworkReport, adjusted_runtime, case_id, cases_of
+from trainables.runtime.device import Runtime, resolve_precision
+from trainables.runtime.machine import processor_name, processors
 from trainables.wording import listed
 
 RECORD = "network_checks.json"
@@ -160,7 +160,7 @@ def checked_runtime(plan: Plan, config: TrialConfig, folder: SweepFolder, tell: 
 
 def local_reports(plan: Plan, cases: Sequence[NetworkCase], runtime: Runtime) -> list[NetworkReport]:
     """The networks, examined in this process."""
-    from trainables.network_preflight import examine_cases
+    from trainables.preflight.network_checks import examine_cases
 
     return examine_cases(cases, PlannedData(source=plan.source), plan.data_facts, runtime, plan.own)
 

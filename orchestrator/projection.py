@@ -9,8 +9,8 @@ from orchestrator.spec import SweepSpec
 from orchestrator.state import SweepState
 from orchestrator.storage import Storage
 from orchestrator.tracking_target import tracking_target
-from trainables.config import TrialConfig
-from trainables.keys import complete, flat
+from trainables.config.keys import complete, flat
+from trainables.config.trial import TrialConfig
 
 AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")
 

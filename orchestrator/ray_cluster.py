@@ -15,7 +15,7 @@ from orchestrator.command_line import command
 from orchestrator.errors import SetupError, UserError
 from orchestrator.import_paths import WorkerFolders
 from orchestrator.process_setup import hangup_spares_children
-from trainables.machine import limits, memory_limit, processors
+from trainables.runtime.machine import limits, memory_limit, processors
 from trainables.wording import one_line
 
 SOCKET_BYTES = 107  # of a path, on Linux

@@ -11,7 +11,7 @@ from orchestrator.state import SweepFolder, driver_alive
 from orchestrator.storage import Storage
 from orchestrator.store import set_aside
 from orchestrator.trial_results import Damage, damaged_files, damaged_metrics, damaged_model, read_results
-from trainables.failures import StorageError
+from trainables.errors import StorageError
 from trainables.wording import listed
 
 SHOWN = 5

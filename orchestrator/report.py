@@ -20,7 +20,7 @@ from orchestrator.grids import Grid, grids
 from orchestrator.results import Setting, baseline_of, config_name, fingerprint_counts, settings_of, several_methods
 from orchestrator.state import SweepFolder, SweepState
 from orchestrator.trial_results import recorded_state
-from trainables.keys import canonical
+from trainables.config.keys import canonical
 
 COLUMNS = ("sparsity", "warm-up", "iters", "val accuracy", "test accuracy", "seeds", "epochs", "search s")
 PLAIN_WIDTH = 110  # columns of output that goes to a file

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.state import SweepState, TrialStatus
-from trainables.config import TrialConfig
-from trainables.keys import canonical, flat, from_canonical
-from trainables.method_config import METHOD_BLOCKS
+from trainables.config.keys import canonical, flat, from_canonical
+from trainables.config.methods import METHOD_BLOCKS
+from trainables.config.trial import TrialConfig
 
 SPELLED_OUT = ("method", "sparsity", "warmup_epochs", "prune_iterations", "seed")
 

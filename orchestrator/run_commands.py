@@ -17,7 +17,7 @@ from orchestrator.output import answer
 from orchestrator.state import SweepFolder, driver_alive, open_sweep, refuse_unknown_trial
 from orchestrator.storage import Storage
 from orchestrator.store import open_storage, trial_file
-from trainables.records import CHECKPOINT
+from trainables.records.file_names import CHECKPOINT
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan

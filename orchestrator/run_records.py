@@ -11,10 +11,10 @@ from typing import Any
 
 from orchestrator.storage import Storage
 from orchestrator.store import trial_file
-from trainables.metrics import DamagedRecordError, Point, points_from_json, points_from_lines
-from trainables.records import ERROR, METRICS, MODEL, RESULT
-from trainables.result_record import decode_result, metrics_damage
-from trainables.self_digest import is_whole
+from trainables.records.file_names import ERROR, METRICS, MODEL, RESULT
+from trainables.records.metrics import DamagedRecordError, Point, points_from_json, points_from_lines
+from trainables.records.result_record import decode_result, metrics_damage
+from trainables.records.self_digest import is_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from orchestrator.model_upload import KnownModel, SparseModelRecord, SweepModels
 from orchestrator.run_records import Item, RunRecord
 from orchestrator.store import trial_file
 from orchestrator.sweep_runs import Run, SweepRuns
-from trainables.metrics import Point
-from trainables.records import NETWORK
-from trainables.user_code import is_own
+from trainables.custom.code import is_own
+from trainables.records.file_names import NETWORK
+from trainables.records.metrics import Point
 
 MODEL_METRICS = ("test/accuracy", "val/accuracy", "prune/sparsity")
 LAYERS = "layers.csv"

@@ -21,7 +21,7 @@ from orchestrator.errors import UserError
 from orchestrator.spec_errors import Problem, did_you_mean, dotted, problems, shown
 from orchestrator.spec_fields import SEARCHABLE, SweepSpec
 from orchestrator.yaml_lines import Document, Path, parse, parse_value
-from trainables.config import Model
+from trainables.config.trial import Model
 
 __all__ = [
     "SweepSpec",

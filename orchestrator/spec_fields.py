@@ -1,7 +1,7 @@
 """What a sweep file may say: every key with its type, range, default and meaning.
 
 One source for the checks, for the wording of errors (spec_errors.py), for the JSON Schema and for which keys may be searched.
-Defaults of what decides a trial's numbers are those of trainables/config.py.
+Defaults of what decides a trial's numbers are those of trainables/config/trial.py.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from orchestrator.spec_values import (
     Whole,
     no_repeats,
 )
-from trainables.config import REWIND, Augment, Budget, Initialization, Precision, Schedule, TrialConfig
-from trainables.datasets import Source
-from trainables.user_code import SHIPPED, OwnFiles, is_own
+from trainables.config.trial import REWIND, Augment, Budget, Initialization, Precision, Schedule, TrialConfig
+from trainables.custom.code import SHIPPED, OwnFiles, is_own
+from trainables.data.datasets import Source
 
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 

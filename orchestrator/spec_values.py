@@ -12,9 +12,9 @@ from annotated_types import Ge
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, Strict, WithJsonSchema
 
 from orchestrator.uris import ANY_RULE, STORAGE_RULE, mistake, storage_mistake
-from trainables.config import DatasetConfig, Loss, Model, TrialConfig
-from trainables.method_config import Method
-from trainables.user_code import PREFIX, REFERENCE
+from trainables.config.methods import Method
+from trainables.config.trial import DatasetConfig, Loss, Model, TrialConfig
+from trainables.custom.code import PREFIX, REFERENCE
 
 DatasetName = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder", "tiny_imagenet", "imagenet"]
 DEFAULT = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet")

@@ -2,7 +2,7 @@
 
 Pure bookkeeping without Ray. Trunks and trials are entries with a state; a trial waits for the snapshot at its longest
 length, which its trunk announces. The gate is advisory: if nothing runs and trials wait, they are let go, since a trial
-can train its own warm-up (trainables/warmup.py). A step costs the same with ten trials and with ten thousand.
+can train its own warm-up (trainables/trial/warmup.py). A step costs the same with ten trials and with ten thousand.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.failures import StorageError
+from trainables.errors import StorageError
 
 ACTIVE_STATES = ("handed out", "running")
 BACK_OFF_S = (1, 2, 5, 10, 30, 60)

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.cache import cache_folder
-from trainables.failures import StorageError
-from trainables.self_digest import FIELD, is_whole, sealed
+from trainables.errors import StorageError
+from trainables.records.self_digest import FIELD, is_whole, sealed
+from trainables.runtime.cache_folder import cache_folder
 
 
 def try_for(seconds: float, act: Callable[[], object]) -> None:

@@ -1,7 +1,7 @@
 """The storage layout: trial folders, warm-up snapshots, sweep folders.
 
 <storage>/storage.json                                  version of this layout
-<storage>/trials/<key>/                                 the record of one trial (trainables/checkpoint.py names its files)
+<storage>/trials/<key>/                                 the record of one trial (trainables/trial/checkpoint.py names its files)
 <storage>/warmups/<warm-up key>/epoch-0004.<fingerprint>.safetensors
 <storage>/sweeps/<name>/                                sweep file, trials, state, stop requests
 <storage>/data/<signature>.json                         content digest of a data set, made once
@@ -22,11 +22,11 @@ from pathlib import Path
 from orchestrator.errors import SetupError
 from orchestrator.object_storage import object_storage
 from orchestrator.storage import LocalStorage, Storage
-from trainables.failures import SettingError, StorageError, SupersededError
-from trainables.metrics import DamagedRecordError
-from trainables.records import RESULT
-from trainables.result_record import decode_result
-from trainables.self_digest import FIELD, is_whole
+from trainables.errors import SettingError, StorageError, SupersededError
+from trainables.records.file_names import RESULT
+from trainables.records.metrics import DamagedRecordError
+from trainables.records.result_record import decode_result
+from trainables.records.self_digest import FIELD, is_whole
 
 LAYOUT, LAYOUT_FILE = 1, "storage.json"
 UNREADABLE = 1000  # attempts that a damaged count is taken to have missed

@@ -35,8 +35,8 @@ from orchestrator.storage import Storage, try_for
 from orchestrator.store import StageFolders, set_aside
 from orchestrator.tracking_process import TrackingProcess
 from orchestrator.trial_results import damaged_files
-from trainables.network_case import NetworkReport
-from trainables.node_data import PlannedData
+from trainables.data.staging import PlannedData
+from trainables.preflight.network_case import NetworkReport
 
 FLUSH_S = 120.0
 PREFLIGHT_S = 30.0  # for the look at the data that is made beside the sweep; short sweeps may end before it
@@ -173,7 +173,7 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool, reports: Sequence
     from orchestrator.node_checks import planned_data, prepare_nodes
     from orchestrator.packing import chosen_device, decide
     from orchestrator.scheduling import Hooks, OutOfTimeError, StageSearcher, run_stages
-    from trainables.stage import run_stage
+    from trainables.worker.trainable import run_stage
 
     data = planned_data(plan, own_cluster)
     lacking = {}
@@ -227,7 +227,7 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool, reports: Sequence
 
 def _settings(driver: Driver, plan: Plan, choices: Choices, data: PlannedData, slots: int) -> Any:
     """What all stages share; the more of them at once, the more rarely each tells its progress."""
-    from trainables.stage import Settings
+    from trainables.worker.trainable import Settings
 
     folder, spec = driver.folder, plan.spec
     return Settings(

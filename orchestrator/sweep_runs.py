@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.metrics import Point
+from trainables.records.metrics import Point
 
 BATCH = 800  # metrics in one call: MLflow takes 1000 entries, of which 100 params and 100 tags
 FAILURE_TAGS = ("drive.failure", "drive.failure_kind")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from orchestrator.mirror import Mirror
 from orchestrator.mlflow_client import import_mlflow
 from orchestrator.run_records import Item
-from trainables.metrics import Point
+from trainables.records.metrics import Point
 
 BACK_OFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 HURRY_S = 0.2  # between attempts while `flush` waits

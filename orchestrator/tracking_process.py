@@ -27,7 +27,7 @@ from orchestrator.mirror import SweepOpening
 from orchestrator.mlflow_client import import_mlflow
 from orchestrator.run_records import Item
 from orchestrator.tracking import TrackingThread
-from trainables.metrics import Point
+from trainables.records.metrics import Point
 
 # Nothing in the current folder may take the place of a module, nor may what lies beside this code, so only the two packages are
 # taken from there. Not -m: frames name their classes by module.

@@ -9,10 +9,10 @@ from typing import Any
 from orchestrator.state import SweepState
 from orchestrator.storage import Storage
 from orchestrator.store import trial_file
-from trainables.metrics import DamagedRecordError
-from trainables.records import METRICS, MODEL, RESULT
-from trainables.result_record import MODEL_FILE, decode_result, metrics_damage
-from trainables.user_code import sha256
+from trainables.custom.code import sha256
+from trainables.records.file_names import METRICS, MODEL, RESULT
+from trainables.records.metrics import DamagedRecordError
+from trainables.records.result_record import MODEL_FILE, decode_result, metrics_damage
 
 Results = dict[str, dict[str, Any]]
 Damage = dict[str, str]  # trial key -> the damaged file and what is wrong with it
@@ -71,7 +71,7 @@ def damaged_model(storage: Storage, key: str, result: Mapping[str, Any]) -> str:
         return _line(key, MODEL, "is gone")
     if MODEL_FILE in result:
         return "" if sha256(content) == result[MODEL_FILE] else _line(key, MODEL, "does not match the SHA-256 in result.json")
-    from trainables.sparse_model import stored_sha256
+    from trainables.export.sparse_model import stored_sha256
 
     try:
         same = stored_sha256(content) == result["model_sha256"]

@@ -10,12 +10,12 @@ from typing import Any
 from orchestrator.storage import Storage
 from orchestrator.store import TrialFolder, WarmupFolder
 from tests.trials import DIGITS, RUNTIME, tiny_config
-from trainables.config import DatasetConfig, TrialConfig
-from trainables.context import TrialContext
-from trainables.datasets import Source, content_digest
-from trainables.keys import inputs_digest, trial_key, warmup_key
-from trainables.phases import run_trial
-from trainables.user_code import OwnFiles, is_own
+from trainables.config.keys import inputs_digest, trial_key, warmup_key
+from trainables.config.trial import DatasetConfig, TrialConfig
+from trainables.custom.code import OwnFiles, is_own
+from trainables.data.datasets import Source, content_digest
+from trainables.trial.context import TrialContext
+from trainables.trial.runner import run_trial
 
 # The built-in convnet written again, with another initialisation; needs nothing of this project.
 NETS = """\
@@ -45,7 +45,7 @@ def wide(image_shape, num_classes):
     return Wide(image_shape[0], num_classes)
 """
 DATA = """\
-from trainables.readers import read_digits
+from trainables.data.readers import read_digits
 
 
 def load(root):

@@ -10,8 +10,8 @@ import pytest
 from orchestrator.axes import expand
 from orchestrator.errors import UserError
 from orchestrator.spec import SweepSpec, load_spec
-from trainables.config import TrialConfig
-from trainables.method_config import SanityConfig
+from trainables.config.methods import SanityConfig
+from trainables.config.trial import TrialConfig
 
 BASE = "name: x\ndataset: {name: digits}\nmodel: convnet\nbaseline: none\nsparsity: 0.95\n"
 

@@ -16,7 +16,7 @@ from orchestrator.spec_fields import Resources
 from orchestrator.state import SweepFolder
 from orchestrator.store import open_storage
 from tests.sweeps import tiny_sweep
-from trainables.runtime import Runtime, resolve_precision
+from trainables.runtime.device import Runtime, resolve_precision
 
 ANSWERS: dict[str, Any] = {
     "device": "cuda",

@@ -21,9 +21,9 @@ from orchestrator.results import settings_of
 from orchestrator.state import SweepFolder, SweepState, TrialStatus
 from orchestrator.store import open_storage
 from tests.sweeps import drive_sweep
-from trainables.config import DatasetConfig, TrainingConfig, TrialConfig
-from trainables.keys import complete
-from trainables.method_config import DriveConfig
+from trainables.config.keys import complete
+from trainables.config.methods import DriveConfig
+from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
 
 PLAIN = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet", sparsity=0.9)
 DENSE = replace(PLAIN, method="dense", sparsity=0.0)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from trainables import keys as keys_module
-from trainables.config import DatasetConfig, PrunableConfig, TrainingConfig, TrialConfig, WarmupConfig, final_count
-from trainables.keys import canonical, from_canonical, trial_key, warmup_key
-from trainables.method_config import DriveConfig
-from trainables.seeding import derived_seed
+from trainables.config.keys import canonical, from_canonical, trial_key, warmup_key
+from trainables.config.methods import DriveConfig
+from trainables.config.trial import DatasetConfig, PrunableConfig, TrainingConfig, TrialConfig, WarmupConfig, final_count
+from trainables.config.trial import keys as keys_module
+from trainables.runtime.seeding import derived_seed
 
 DATA = "0" * 32
 FIRST_NUMERICS = {"data": 1, "models": 1, "scores": 1, "training": 1}

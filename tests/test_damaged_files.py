@@ -15,8 +15,8 @@ from orchestrator.storage import Storage
 from orchestrator.store import TrialFolder, newest_attempt, trial_file
 from orchestrator.trial_results import damaged_files, read_results
 from tests.trials import new_storage, run, tiny_config
-from trainables.failures import SupersededError
-from trainables.records import CONFIG, MODEL, RESULT
+from trainables.errors import SupersededError
+from trainables.records.file_names import CONFIG, MODEL, RESULT
 
 RECORD = {"digest": "0" * 32, "name": "mine", "facts": {"classes": ["a", "b"], "shape": [1, 8, 8]}}
 DAMAGED_JSON = [b"", b"[]", b"null", b"7", b"{}", b'{"trials": 3}', b"PK\x03\x04", b"[" * 100_000]

@@ -20,11 +20,11 @@ from orchestrator.storage import LocalStorage, Storage
 from orchestrator.store import open_storage, set_aside, trial_file
 from orchestrator.trial_results import damaged_metrics, damaged_model, read_results
 from tests.trials import new_storage, run, tiny_config
-from trainables.datasets import DIGITS_DIGEST
-from trainables.keys import trial_key
-from trainables.metrics import DamagedRecordError, points_from_lines
-from trainables.records import ERROR, METRICS, MODEL, RESULT
-from trainables.result_record import decode_result, encode_result
+from trainables.config.keys import trial_key
+from trainables.data.datasets import DIGITS_DIGEST
+from trainables.records.file_names import ERROR, METRICS, MODEL, RESULT
+from trainables.records.metrics import DamagedRecordError, points_from_lines
+from trainables.records.result_record import decode_result, encode_result
 
 CONFIG = tiny_config()
 DIGESTS = ("record_sha256", "metrics_sha256", "model_file_sha256", "trial_key")

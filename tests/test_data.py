@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from trainables import datasets
-from trainables.cache import cache_folder
-from trainables.config import DatasetConfig, TrialConfig
-from trainables.data import (
+from trainables.config.keys import trial_key
+from trainables.config.trial import DatasetConfig, TrialConfig
+from trainables.data.batches import (
     PAD,
     Data,
     Split,
     cropped,
+    datasets,
     drawn,
     evaluation_batches,
     load_data,
@@ -33,11 +33,11 @@ from trainables.data import (
     scoring_batches,
     training_batches,
 )
-from trainables.datasets import Source, content_digest, load, signature
-from trainables.failures import DataError
-from trainables.keys import trial_key
-from trainables.normalization import Normalization
-from trainables.splits import equal_draw
+from trainables.data.datasets import Source, content_digest, load, signature
+from trainables.data.normalization import Normalization
+from trainables.data.split_counts import equal_draw
+from trainables.errors import DataError
+from trainables.runtime.cache_folder import cache_folder
 
 DIGITS = Source(name="digits")
 

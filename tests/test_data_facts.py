@@ -19,13 +19,13 @@ from tests.own_code import write_modules
 from tests.test_data import fashion_files, png_tree
 from tests.test_datasets_large import imagenet, tiny_imagenet
 from tests.trials import tiny_config
-from trainables import user_code
-from trainables.config import DatasetConfig
-from trainables.data_facts import DataFacts, decoded_facts, quick_facts
-from trainables.datasets import Source, cache_file, decoded_file, load
-from trainables.failures import DataError
-from trainables.repeatability import kept_digest
-from trainables.user_code import OwnFiles
+from trainables.config.trial import DatasetConfig
+from trainables.custom import code as user_code
+from trainables.custom.code import OwnFiles
+from trainables.data.datasets import Source, cache_file, decoded_file, load
+from trainables.data.facts import DataFacts, decoded_facts, quick_facts
+from trainables.data.repeatability import kept_digest
+from trainables.errors import DataError
 
 
 def source_of(name: str, root: Path) -> Source:

@@ -28,13 +28,13 @@ from orchestrator.storage import LocalStorage
 from orchestrator.store import open_storage
 from tests.sweeps import drive_sweep
 from tests.test_datasets_large import imagenet
-from trainables.config import DatasetConfig
-from trainables.contact_sheet import CELL, DRAWS, contact_sheet, sheet_rows
-from trainables.data import Data, load_data
-from trainables.data_facts import quick_facts
-from trainables.data_preflight import data_report
-from trainables.datasets import Source
-from trainables.streaming import decoding_workers
+from trainables.config.trial import DatasetConfig
+from trainables.data.batches import Data, load_data
+from trainables.data.datasets import Source
+from trainables.data.facts import quick_facts
+from trainables.data.streaming import decoding_workers
+from trainables.preflight.contact_sheet import CELL, DRAWS, contact_sheet, sheet_rows
+from trainables.preflight.data_report import data_report
 
 SWEEP = """\
 name: odd

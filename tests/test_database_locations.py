@@ -24,8 +24,8 @@ from orchestrator.storage import LocalStorage
 from orchestrator.tracking_target import storage_target
 from tests.mlflow_stores import Content, empty_database
 from tests.trials import SWEEP, new_storage, run, tiny_config
-from trainables.datasets import DIGITS_DIGEST
-from trainables.keys import trial_key
+from trainables.config.keys import trial_key
+from trainables.data.datasets import DIGITS_DIGEST
 
 KEY = trial_key(tiny_config(), DIGITS_DIGEST)
 TRIAL = Item(key=KEY, name="w02-i002", role="trial", params={"seed": "0"}, tags={})

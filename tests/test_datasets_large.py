@@ -24,26 +24,26 @@ from torch import Tensor
 from orchestrator.storage import Storage
 from orchestrator.store import stop_files
 from tests.trials import SWEEP, metric_points, new_storage, run, tiny_config, tiny_training
-from trainables import data as data_module
-from trainables import streaming
-from trainables.checkpoint import TrialState
-from trainables.config import DatasetConfig, TrialConfig
-from trainables.data import (
+from trainables.config.keys import canonical
+from trainables.config.trial import DatasetConfig, TrialConfig
+from trainables.data.batches import (
     Data,
     Split,
     class_balanced_batches,
     evaluation_batches,
     load_data,
     scoring_batches,
+    streaming,
     training_batches,
 )
-from trainables.datasets import Source, content_digest, ensure_present, load, signature
-from trainables.failures import DataError, StopRequestedError
-from trainables.keys import canonical
-from trainables.node_data import PlannedData
-from trainables.probe import STEPS, Probe
-from trainables.runtime import Runtime
-from trainables.streaming import AREA, RATIO, middle, random_box, random_crop
+from trainables.data.batches import batches as data_module
+from trainables.data.datasets import Source, content_digest, ensure_present, load, signature
+from trainables.data.staging import PlannedData
+from trainables.data.streaming import AREA, RATIO, middle, random_box, random_crop
+from trainables.errors import DataError, StopRequestedError
+from trainables.runtime.device import Runtime
+from trainables.trial.checkpoint import TrialState
+from trainables.worker.probe import STEPS, Probe
 
 WNIDS = ("n01443537", "n01629819", "n02056570")  # as sorted; a class is its channel
 Read = list[tuple[int, int]]  # class and number of every image, as its pixels tell them

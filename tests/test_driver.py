@@ -20,8 +20,8 @@ from orchestrator.store import TrialFolder, newest_attempt, open_storage, set_as
 from orchestrator.sweep import RunOptions, run_sweep
 from tests.sweeps import tiny_sweep
 from tests.trials import write_result
-from trainables.failures import SupersededError
-from trainables.records import RESULT
+from trainables.errors import SupersededError
+from trainables.records.file_names import RESULT
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from orchestrator.proxies import proxy_hint, proxy_of, spare_loopback
 from orchestrator.ray_cluster import ray_folder
 from orchestrator.spec import load_spec
 from tests.sweeps import command, free_port
-from trainables.cache import cache_folder
-from trainables.failures import StorageError
+from trainables.errors import StorageError
+from trainables.runtime.cache_folder import cache_folder
 
 DEAD = "http://me:secret@127.0.0.1:9"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "grpc_proxy", "no_grpc_proxy")
@@ -144,7 +144,7 @@ def test_a_user_without_name_and_home_gets_a_plan_and_a_cache(tmp_path: Path) ->
     environment = {
         name: value for name, value in os.environ.items() if name not in ("HOME", "DRIVE_SWEEP_CACHE", "XDG_CACHE_HOME")
     }
-    code = "import json, sys\nfrom trainables.cache import cache_folder\nprint(json.dumps(str(cache_folder())))"
+    code = "import json, sys\nfrom trainables.runtime.cache_folder import cache_folder\nprint(json.dumps(str(cache_folder())))"
     try:
         done = subprocess.run(
             [sys.executable, "-c", code],

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from tests.test_methods import digits
 from tests.trials import RUNTIME, new_storage, run, tiny_config
-from trainables.data import Split
-from trainables.footprint import footprint, masks_sha256
-from trainables.masks import full_masks
-from trainables.models import build_model, initialize, prunable_weights
-from trainables.outcome import size_metrics
-from trainables.training import measured
+from trainables.analysis.model_stats import footprint, masks_sha256
+from trainables.data.batches import Split
+from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning.masks import full_masks
+from trainables.training.loop import measured
+from trainables.trial.result import size_metrics
 
 
 def network(name: str, side: int = 32, channels: int = 3, classes: int = 10) -> nn.Module:

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from tests.trials import DIGITS, RUNTIME, in_float64
-from trainables import pruning
-from trainables.config import DatasetConfig, TrainingConfig, TrialConfig
-from trainables.data import Data, Split, load_data, training_batches
-from trainables.image_sizes import takes_image
-from trainables.keys import NUMERICS
-from trainables.masking import FixedMasks
-from trainables.masks import Masks, full_masks, keep_highest
-from trainables.method_config import DriveConfig
-from trainables.models import MODELS, build_model, initialize, prunable_weights
-from trainables.normalization import Normalization
-from trainables.training import evaluate, make_optimizer, train_epoch
+from trainables.config.keys import NUMERICS
+from trainables.config.methods import DriveConfig
+from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
+from trainables.data.batches import Data, Split, load_data, training_batches
+from trainables.data.normalization import Normalization
+from trainables.models.image_sizes import takes_image
+from trainables.models.registry import MODELS, build_model, initialize, prunable_weights
+from trainables.pruning.masks import Masks, full_masks, keep_highest
+from trainables.pruning.rounds import rounds as pruning
+from trainables.pruning.sparse_trainers import FixedMasks
+from trainables.training.loop import evaluate, make_optimizer, train_epoch
 
 RECORD: dict[str, Any] = {
     "numerics": {"data": 1, "models": 1, "scores": 2, "training": 1},
@@ -212,13 +212,14 @@ def figures() -> Figures:
 @pytest.mark.parametrize("component", ["models", "data", "scores", "training"])
 def test_numbers_move_only_together_with_their_numerics(component: str, figures: Figures) -> None:
     assert RECORD["numerics"] == NUMERICS, (
-        f"NUMERICS in trainables/keys.py was raised; RECORD must then hold its integers and these figures: {figures.values}"
+        "NUMERICS in trainables/config/keys.py was raised; RECORD must then hold its integers and these figures: "
+        f"{figures.values}"
     )
     now, stored = figures.values[component], RECORD[component]
     moved = [name for name in now.keys() | stored.keys() if differs(now.get(name), stored.get(name))]
     assert not moved, (
         f"{', '.join(moved)} moved: earlier results would no longer be those of this code. If that is meant, raise "
-        f'NUMERICS["{component}"] in trainables/keys.py (the first of models, data, scores, training that fails; later '
+        f'NUMERICS["{component}"] in trainables/config/keys.py (the first of models, data, scores, training that fails; later '
         f"ones may follow from it) and store here: {now}"
     )
 

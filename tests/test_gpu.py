@@ -9,14 +9,14 @@ import torch
 
 from orchestrator.store import StageFolders
 from tests.trials import DIGITS, metric_points, new_storage, run, tiny_config, trial_folder, warmup_folder
-from trainables.data import load_data
-from trainables.masks import full_masks, num_kept
-from trainables.method_config import DriveConfig
-from trainables.models import build_model, initialize, prunable_weights
-from trainables.probe import compile_problem
-from trainables.pruning import prune_round
-from trainables.runtime import Runtime
-from trainables.schedules import kept_after_round
+from trainables.config.methods import DriveConfig
+from trainables.data.batches import load_data
+from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning.masks import full_masks, num_kept
+from trainables.pruning.rounds import prune_round
+from trainables.pruning.sparsity_schedules import kept_after_round
+from trainables.runtime.device import Runtime
+from trainables.worker.probe import compile_problem
 
 DEVICE = "cuda"
 DETERMINISTIC = Runtime(device=DEVICE, deterministic=True)

@@ -23,9 +23,9 @@ from orchestrator.store import StageFolders, open_storage
 from orchestrator.sweep import _settings
 from tests.sweeps import tiny_sweep
 from tests.trials import DIGITS, tiny_config, tiny_settings
-from trainables.keys import canonical
-from trainables.node_data import PlannedData
-from trainables.stage import Stage, stage_end
+from trainables.config.keys import canonical
+from trainables.data.staging import PlannedData
+from trainables.worker.trainable import Stage, stage_end
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainables.datasets import Source, content_digest, files, left_out, listing, load, signature
-from trainables.failures import DataError
-from trainables.listings import Listing
+from trainables.data.datasets import Source, content_digest, files, left_out, listing, load, signature
+from trainables.data.file_index import Listing
+from trainables.errors import DataError
 
 CLASSES = ("ant", "bee", "cow")
 

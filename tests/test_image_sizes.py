@@ -15,10 +15,10 @@ from orchestrator.plan import make_plan
 from orchestrator.spec import load_spec
 from tests.own_code import write_modules
 from tests.trials import new_storage
-from trainables.datasets import decoded_file
-from trainables.failures import SettingError
-from trainables.image_sizes import image_size_problem, takes_image
-from trainables.models import MODELS, build_model, meta_model
+from trainables.data.datasets import decoded_file
+from trainables.errors import SettingError
+from trainables.models.image_sizes import image_size_problem, takes_image
+from trainables.models.registry import MODELS, build_model, meta_model
 
 POOLING = ("convnet", "alexnet", "vgg11")  # whose maps must have a size; the other VGGs differ in what is between the pools
 BY_SIZE = ("lenet300", "resnet18", "resnet34", "resnet50")  # made for the size of the images

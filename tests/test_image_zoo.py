@@ -11,11 +11,11 @@ from PIL import Image
 
 from tests.image_zoo import FOUND, PIXELS, REFUSED, ZOO, Entry, Left, Read, Refused, base
 from tests.written_images import SIDE
-from trainables.config import DatasetConfig
-from trainables.data import load_data
-from trainables.datasets import Source, content_digest, left_out, listing, load, signature
-from trainables.failures import DataError
-from trainables.streaming import middle
+from trainables.config.trial import DatasetConfig
+from trainables.data.batches import load_data
+from trainables.data.datasets import Source, content_digest, left_out, listing, load, signature
+from trainables.data.streaming import middle
+from trainables.errors import DataError
 
 
 def of(entries: list[Entry], kind: type) -> pytest.MarkDecorator:

@@ -23,16 +23,16 @@ from tests.trials import (
     tiny_training,
     trial_folder,
 )
-from trainables.config import TrialConfig, final_count, imp_levels
-from trainables.data import load_data
-from trainables.lr_schedules import learning_rate
-from trainables.masking import FixedMasks, Masking
-from trainables.masks import full_masks
-from trainables.method_config import ImpConfig
-from trainables.models import build_model, initialize, prunable_weights
-from trainables.pruning import prune_round
-from trainables.sparse_model import load_sparse_model
-from trainables.training import make_optimizer, train_epoch
+from trainables.config.methods import ImpConfig
+from trainables.config.trial import TrialConfig, final_count, imp_levels
+from trainables.data.batches import load_data
+from trainables.export.sparse_model import load_sparse_model
+from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning.masks import full_masks
+from trainables.pruning.rounds import prune_round
+from trainables.pruning.sparse_trainers import FixedMasks, Masking
+from trainables.training.loop import make_optimizer, train_epoch
+from trainables.training.lr_schedules import learning_rate
 
 PRUNABLE = 15_248
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from tests.trials import tiny_config
-from trainables.failures import SettingError
-from trainables.initial_weights import load_initial_weights
-from trainables.models import build_model, initialize
-from trainables.user_code import OwnFiles
+from trainables.custom.code import OwnFiles
+from trainables.errors import SettingError
+from trainables.models.pretrained import load_initial_weights
+from trainables.models.registry import build_model, initialize
 
 Weights = dict[str, Tensor]
 

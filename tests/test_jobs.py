@@ -19,7 +19,7 @@ from orchestrator.jobs import api_address, own_output
 from orchestrator.revision import source_revision
 from orchestrator.spec import load_spec
 from tests.sweeps import drive_sweep, tiny_sweep
-from trainables.failures import SettingError
+from trainables.errors import SettingError
 
 SHARED = ("--storage", "/shared/sweeps", "--tracking-uri", "http://mlflow:5000")
 
@@ -33,10 +33,10 @@ def modules(tmp_path: Path) -> Path:
         "nets/deep/__init__.py": "from . import norms\n",
         "nets/deep/norms.py": "def f():\n    import lazy\n",
         "helper.py": "from nets import wide",
-        "lazy.py": "import trainables.keys",
-        "losses.py": "import numpy",
+        "lazy.py": "import trainables.config.keys",
+        "models/losses.py": "import numpy",
         "unused.py": "",
-        "trainables/keys.py": "",
+        "trainables/config/keys.py": "",
         "weights/dense.pt": "w",
         "data/images.npy": "x",
         ".git/config": "",
@@ -62,7 +62,7 @@ def test_a_package_holds_the_code_and_what_the_sweep_names(modules: Path) -> Non
     assert own == wanted | {"weights/dense.pt": str(modules / "weights/dense.pt")}
     with package({"sweep.yaml": "name: x"}, own) as folder:
         sent = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-        assert {*own, "sweep.yaml", "REVISION", "trainables/stage.py", "orchestrator/sweeps/digits.yaml"} <= sent
+        assert {*own, "sweep.yaml", "REVISION", "trainables/worker/trainable.py", "orchestrator/sweeps/digits.yaml"} <= sent
         assert {path.name for path in folder.iterdir()} == {*CODE, "own", "weights", "sweep.yaml", "REVISION"}
         assert not [name for name in sent if "__pycache__" in name]
         assert (folder / "REVISION").read_text() == source_revision()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.machine import cpu_quota, limits, machine_memory, memory_limit, processors
+from trainables.runtime.machine import cpu_quota, limits, machine_memory, memory_limit, processors
 
 GIB = 1 << 30
 
@@ -108,7 +108,7 @@ def test_a_real_group_with_a_quota_is_seen_by_its_processes() -> None:
                 group.rmdir()
             continue
         try:
-            code = "from trainables.machine import cpu_quota, processors; print(cpu_quota(), processors())"
+            code = "from trainables.runtime.machine import cpu_quota, processors; print(cpu_quota(), processors())"
             enter = f"echo $$ > {group}/cgroup.procs && exec {sys.executable} -c '{code}'"
             done = subprocess.run(["sh", "-c", enter], capture_output=True, text=True, check=True)
         finally:

@@ -14,7 +14,7 @@ from orchestrator.compare import compare
 from orchestrator.mask_likeness import likeness, masks_in, stability
 from tests.sweeps import drive_sweep
 from tests.test_compare import of, seeds_of, sweep_of
-from trainables.masks import Masks
+from trainables.pruning.masks import Masks
 
 
 def first(count: int, begin: int = 0) -> Masks:

@@ -12,16 +12,24 @@ import torch
 from torch import Tensor, nn
 
 from tests.trials import RUNTIME, Fuse, KilledError, MortalStorage, metric_points, new_storage, run, tiny_config, trial_folder
-from trainables.config import TrialConfig, final_count
-from trainables.failures import SettingError
-from trainables.layer_densities import erk_densities
-from trainables.masking import GradualMasks, Masking, PatternMasks, exchanged, first_masks, pattern_masks, regrown_share
-from trainables.masks import full_masks, num_kept
-from trainables.method_config import DURING_TRAINING, GmpConfig, GranetConfig, SrsteConfig
-from trainables.models import build_model, initialize, prunable_weights
-from trainables.schedules import kept_on_cubic
-from trainables.sparse_model import load_sparse_model
-from trainables.training import make_optimizer, train_epoch
+from trainables.config.methods import DURING_TRAINING, GmpConfig, GranetConfig, SrsteConfig
+from trainables.config.trial import TrialConfig, final_count
+from trainables.errors import SettingError
+from trainables.export.sparse_model import load_sparse_model
+from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning.masks import full_masks, num_kept
+from trainables.pruning.sparse_trainers import (
+    GradualMasks,
+    Masking,
+    PatternMasks,
+    exchanged,
+    first_masks,
+    pattern_masks,
+    regrown_share,
+)
+from trainables.pruning.sparsity_distributions import erk_densities
+from trainables.pruning.sparsity_schedules import kept_on_cubic
+from trainables.training.loop import make_optimizer, train_epoch
 
 PRUNABLE = 15_248
 STEPS = 20

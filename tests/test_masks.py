@@ -9,8 +9,17 @@ import torch
 from torch import Tensor
 
 from tests import reference
-from trainables.failures import NonFiniteError
-from trainables.masks import Masks, apply_masks, emptied_layers, flattened, full_masks, keep_highest, num_kept, survivors
+from trainables.errors import NonFiniteError
+from trainables.pruning.masks import (
+    Masks,
+    apply_masks,
+    emptied_layers,
+    flattened,
+    full_masks,
+    keep_highest,
+    num_kept,
+    survivors,
+)
 
 
 def random_networks(count: int, distinct: int) -> list[tuple[dict[str, Tensor], Masks]]:

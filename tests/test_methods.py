@@ -14,18 +14,18 @@ from torch.nn.functional import cross_entropy
 
 from tests.reference import gate_gradients
 from tests.trials import DIGITS, RUNTIME, in_float64, new_storage, run, tiny_config
-from trainables import gradients
-from trainables.config import TrainingConfig, TrialConfig, final_count
-from trainables.data import Data, class_balanced_batches, load_data
-from trainables.gradients import batches_of_round, hessian_gradient_products, scoring_gradients
-from trainables.layer_densities import erk_densities, fitted_counts
-from trainables.masking import Masking
-from trainables.masks import Masks, full_masks, num_kept
-from trainables.method_config import SCORED_IN_ROUNDS, SCORED_ONCE, DriveConfig, GraspConfig, Method, RandomConfig, SnipConfig
-from trainables.models import build_model, initialize, prunable_weights
-from trainables.pruning import prune_round
-from trainables.synflow import synaptic_flow
-from trainables.training import make_optimizer, train_epoch
+from trainables.config.methods import SCORED_IN_ROUNDS, SCORED_ONCE, DriveConfig, GraspConfig, Method, RandomConfig, SnipConfig
+from trainables.config.trial import TrainingConfig, TrialConfig, final_count
+from trainables.data.batches import Data, class_balanced_batches, load_data
+from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning.masks import Masks, full_masks, num_kept
+from trainables.pruning.rounds import prune_round
+from trainables.pruning.rounds import score_gradients as gradients
+from trainables.pruning.score_gradients import batches_of_round, hessian_gradient_products, scoring_gradients
+from trainables.pruning.sparse_trainers import Masking
+from trainables.pruning.sparsity_distributions import erk_densities, fitted_counts
+from trainables.pruning.synflow import synaptic_flow
+from trainables.training.loop import make_optimizer, train_epoch
 
 PRUNING = [method for method in get_args(Method) if method != "dense"]
 ROUNDS = dict.fromkeys(SCORED_IN_ROUNDS, 4) | dict.fromkeys(SCORED_ONCE, 1) | {"imp": 12}  # of the test below

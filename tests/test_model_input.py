@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.masks import full_masks
-from trainables.models import build_model, initialize, prunable_weights
-from trainables.normalization import Normalization
-from trainables.sparse_model import ModelCard, SparseModel, encode, load_sparse_model
+from trainables.data.normalization import Normalization
+from trainables.export.sparse_model import ModelCard, SparseModel, encode, load_sparse_model
+from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning.masks import full_masks
 
 IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.functional import conv2d
 from torchvision.models import get_model, resnet18
 
-from trainables.failures import SettingError
-from trainables.models import MODELS, build_model, initialize, prunable_weights
+from trainables.errors import SettingError
+from trainables.models.registry import MODELS, build_model, initialize, prunable_weights
 
 
 def initialized(name: str, seed: int = 0, channels: int = 3, side: int = 32) -> nn.Module:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables.models import build_model, prunable_weights
-from trainables.multiply_adds import MultiplyAdds, multiply_adds
+from trainables.analysis.multiply_adds import MultiplyAdds, multiply_adds
+from trainables.models.registry import build_model, prunable_weights
 
 
 def counted(model: nn.Module, image_shape: tuple[int, int, int] = (1, 8, 8)) -> MultiplyAdds:

@@ -18,7 +18,7 @@ from orchestrator.storage import LocalStorage, Storage
 from orchestrator.store import open_storage
 from tests.sweeps import drive_sweep
 from trainables.findings import Finding
-from trainables.network_case import CHECKS, NetworkReport
+from trainables.preflight.network_case import CHECKS, NetworkReport
 
 NETS = """\
 from torch import nn

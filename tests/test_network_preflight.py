@@ -22,12 +22,12 @@ from orchestrator.errors import UserError
 from orchestrator.preflight import refuse_errors
 from tests.own_code import run_own, write_modules
 from tests.trials import new_storage, tiny_config
-from trainables.arithmetic import disagreement
-from trainables.config import PrunableConfig, TrialConfig
-from trainables.failures import SettingError
-from trainables.network_case import NetworkReport, adjusted_runtime, case_id, cases_of
-from trainables.network_preflight import evaluation_sizes, examine_network
-from trainables.runtime import Runtime
+from trainables.config.trial import PrunableConfig, TrialConfig
+from trainables.errors import SettingError
+from trainables.preflight.arithmetic import disagreement
+from trainables.preflight.network_case import NetworkReport, adjusted_runtime, case_id, cases_of
+from trainables.preflight.network_checks import evaluation_sizes, examine_network
+from trainables.runtime.device import Runtime
 
 SHAPE, CLASSES = (1, 8, 8), 10
 MODULE = "preflight_nets"

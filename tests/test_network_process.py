@@ -19,9 +19,9 @@ from orchestrator.spec import load_spec
 from orchestrator.state import SweepFolder
 from orchestrator.storage import LocalStorage
 from orchestrator.store import open_storage
-from trainables.cache import cache_folder
-from trainables.network_case import cases_of
-from trainables.runtime import Runtime
+from trainables.preflight.network_case import cases_of
+from trainables.runtime.cache_folder import cache_folder
+from trainables.runtime.device import Runtime
 
 NETS = """\
 import os

@@ -8,7 +8,7 @@ import pytest
 
 from tests.network_zoo import VISION, ZOO
 from tests.zoo_trials import outcome
-from trainables.method_config import Method
+from trainables.config.methods import Method
 
 METHODS: tuple[Method, ...] = get_args(Method)
 LARGE = {f"torchvision_{name}" for name in (*VISION, "alexnet_small", "vgg_small", "resnext_small")}

@@ -11,12 +11,12 @@ import torch
 
 from tests.broken_nodes import digit_images
 from tests.trials import tiny_config
-from trainables import datasets
-from trainables.cache import cache_folder
-from trainables.datasets import Source, content_digest, decoded_file, load, signature
-from trainables.failures import DataError, MisplacedError
-from trainables.node_data import PlannedData
-from trainables.user_code import OwnFiles
+from trainables.custom.code import OwnFiles
+from trainables.data.batches import datasets
+from trainables.data.datasets import Source, content_digest, decoded_file, load, signature
+from trainables.data.staging import PlannedData
+from trainables.errors import DataError, MisplacedError
+from trainables.runtime.cache_folder import cache_folder
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +129,7 @@ def test_a_process_that_is_lost_while_it_writes_leaves_no_half_of_a_digest(
 
     copy = at(planned, Path(shutil.copytree(str(planned.source.root), tmp_path / "copy")))
     with monkeypatch.context() as patch:
-        patch.setattr("trainables.cache.os.replace", lost)
+        patch.setattr("trainables.runtime.cache_folder.os.replace", lost)
         with pytest.raises(Lost):
             copy.here()
     assert not list(cache_folder().glob("*.digest"))
@@ -138,5 +138,5 @@ def test_a_process_that_is_lost_while_it_writes_leaves_no_half_of_a_digest(
 
 def test_weights_that_travelled_with_a_job_are_found_on_every_node() -> None:
     config = tiny_config(initial_weights=True)
-    assert OwnFiles(initial_weights="shipped:trainables/user_code.py").missing(config) == ""
+    assert OwnFiles(initial_weights="shipped:trainables/custom/code.py").missing(config) == ""
     assert "no file 'shipped:nothing.pt'" in OwnFiles(initial_weights="shipped:nothing.pt").missing(config)

@@ -23,9 +23,9 @@ from orchestrator.spec import load_spec
 from orchestrator.state import SweepFolder
 from orchestrator.store import open_storage
 from tests.sweeps import drive_sweep, tiny_sweep
-from trainables.network_case import NetworkCase, NetworkReport
-from trainables.node_data import PlannedData
-from trainables.runtime import resolve_precision
+from trainables.data.staging import PlannedData
+from trainables.preflight.network_case import NetworkCase, NetworkReport
+from trainables.runtime.device import resolve_precision
 
 LARGE = {"NodeID": "large", "Alive": True, "NodeManagerAddress": "10.0.0.2", "Resources": {"CPU": 8.0, "GPU": 1.0}}
 SMALL = {"NodeID": "small", "Alive": True, "NodeManagerAddress": "10.0.0.3", "Resources": {"CPU": 2.0}}

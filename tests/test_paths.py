@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from trainables.footprint import footprint
-from trainables.masks import Masks, full_masks, num_kept
-from trainables.models import build_model, initialize, prunable_weights
-from trainables.paths import live_masks
+from trainables.analysis.model_stats import footprint
+from trainables.analysis.paths import live_masks
+from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning.masks import Masks, full_masks, num_kept
 
 Node = tuple[int, ...]
 Edge = tuple[Node, Node, str, tuple[int, ...]]  # from, to, and the weight that it is

@@ -33,17 +33,17 @@ from tests.trials import (
     trial_folder,
     warmup_folder,
 )
-from trainables.checkpoint import TrialState, from_bytes
-from trainables.config import TrialConfig, final_count
-from trainables.data import load_data
-from trainables.failures import NonFiniteError, SettingError, StopRequestedError, SupersededError
-from trainables.masking import Masking
-from trainables.method_config import DriveConfig
-from trainables.models import build_model, initialize
-from trainables.phases import run_trial
-from trainables.sparse_model import load_sparse_model
-from trainables.training import make_optimizer, momentum_of, train_epoch
-from trainables.warmup import Trunk
+from trainables.config.methods import DriveConfig
+from trainables.config.trial import TrialConfig, final_count
+from trainables.data.batches import load_data
+from trainables.errors import NonFiniteError, SettingError, StopRequestedError, SupersededError
+from trainables.export.sparse_model import load_sparse_model
+from trainables.models.registry import build_model, initialize
+from trainables.pruning.sparse_trainers import Masking
+from trainables.training.loop import make_optimizer, momentum_of, train_epoch
+from trainables.trial.checkpoint import TrialState, from_bytes
+from trainables.trial.runner import run_trial
+from trainables.trial.warmup import Trunk
 
 Points = dict[tuple[str, int], float | None]
 

@@ -19,7 +19,7 @@ from orchestrator.storage import LocalStorage, Storage
 from orchestrator.store import open_storage
 from tests.sweeps import tiny_sweep
 from tests.trials import write_result
-from trainables import keys
+from trainables.config.trial import keys
 
 
 @pytest.fixture

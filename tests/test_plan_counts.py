@@ -18,14 +18,14 @@ from orchestrator.plan_view import plan_facts
 from orchestrator.spec import load_spec
 from tests.own_code import write_modules
 from tests.trials import new_storage, run, tiny_config
-from trainables import kept_weights as module
-from trainables.config import final_count
-from trainables.data_facts import DIGITS_FACTS
-from trainables.datasets import cache_folder
-from trainables.failures import SettingError
-from trainables.kept_weights import highest_sparsity, kept_weights, prunable_shapes
-from trainables.method_config import ImpConfig, SrsteConfig
-from trainables.user_code import NOTHING_OWN
+from trainables.config.methods import ImpConfig, SrsteConfig
+from trainables.config.trial import final_count
+from trainables.custom.code import NOTHING_OWN
+from trainables.data.datasets import cache_folder
+from trainables.data.facts import DIGITS_FACTS
+from trainables.errors import SettingError
+from trainables.pruning.kept_weights import highest_sparsity, kept_weights, prunable_shapes
+from trainables.pruning.rounds import kept_weights as module
 
 HEAD = """\
 from torch import nn

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from tests.trials import DIGITS, tiny_config, tiny_training
-from trainables.config import DatasetConfig, TrialConfig
-from trainables.keys import canonical
-from trainables.node_data import PlannedData
-from trainables.probe import STEPS, Probe, examine
-from trainables.runtime import Runtime, resolve_precision
+from trainables.config.keys import canonical
+from trainables.config.trial import DatasetConfig, TrialConfig
+from trainables.data.staging import PlannedData
+from trainables.runtime.device import Runtime, resolve_precision
+from trainables.worker.probe import STEPS, Probe, examine
 
 ROOT = Path(__file__).parent.parent
 WITHOUT_COMPILER = {"PATH": "", "CXX": "/nonexistent"}
@@ -60,7 +60,7 @@ def test_an_examination_tells_the_precision_and_compiles_only_if_asked_to() -> N
 
 def examined_elsewhere(tmp_path: Path, **environment: str) -> dict[str, str]:
     """The answer of a fresh process that has compiled nothing yet; it fails if the process does."""
-    script = "import json; from trainables.probe import examine; print(json.dumps(examine('cpu', wants_compile=True)))"
+    script = "import json; from trainables.worker.probe import examine; print(json.dumps(examine('cpu', wants_compile=True)))"
     everything = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")} | environment
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env=everything, capture_output=True, text=True, check=False, timeout=300

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.progress import _phase
 from orchestrator.state import TrialStatus
 from tests.trials import tiny_config, tiny_training
-from trainables.keys import complete
+from trainables.config.keys import complete
 
 
 @pytest.mark.parametrize(

@@ -15,17 +15,17 @@ from torch.nn.functional import cross_entropy
 
 from tests import reference
 from tests.trials import DIGITS, RUNTIME, tiny_config, tiny_training
-from trainables import methods
-from trainables.config import TrialConfig
-from trainables.data import Data, load_data, scoring_batches, training_batches
-from trainables.gradients import scoring_gradients
-from trainables.masking import FixedMasks
-from trainables.masks import Masks, apply_masks, full_masks, num_kept
-from trainables.method_config import DriveConfig
-from trainables.models import build_model, initialize, prunable_weights
-from trainables.pruning import prune_round
-from trainables.schedules import kept_after_round
-from trainables.training import make_optimizer, momentum_of, train_epoch
+from trainables.config.methods import DriveConfig
+from trainables.config.trial import TrialConfig
+from trainables.data.batches import Data, load_data, scoring_batches, training_batches
+from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning.masks import Masks, apply_masks, full_masks, num_kept
+from trainables.pruning.rounds import prune_round
+from trainables.pruning.rounds import scorers as methods
+from trainables.pruning.score_gradients import scoring_gradients
+from trainables.pruning.sparse_trainers import FixedMasks
+from trainables.pruning.sparsity_schedules import kept_after_round
+from trainables.training.loop import make_optimizer, momentum_of, train_epoch
 
 PRUNABLE = 15_248
 

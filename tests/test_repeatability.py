@@ -17,12 +17,12 @@ from orchestrator.errors import UserError
 from orchestrator.plan import Plan, make_plan
 from orchestrator.spec import load_spec
 from orchestrator.store import open_storage
-from trainables import user_code
-from trainables.cache import cache_folder
-from trainables.datasets import decoded_file, load
-from trainables.failures import MisplacedError
-from trainables.node_data import PlannedData
-from trainables.repeatability import arrays_digest
+from trainables.custom import code as user_code
+from trainables.data.datasets import decoded_file, load
+from trainables.data.repeatability import arrays_digest
+from trainables.data.staging import PlannedData
+from trainables.errors import MisplacedError
+from trainables.runtime.cache_folder import cache_folder
 
 SWEEP = """\
 name: own

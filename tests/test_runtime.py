@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from tests.trials import DIGITS, in_float64, tiny_config
-from trainables.checkpoint import TrialState, from_bytes, to_bytes
-from trainables.config import TrialConfig
-from trainables.data import Data, load_data, scoring_batches
-from trainables.masking import FixedMasks
-from trainables.masks import Masks, full_masks, num_kept
-from trainables.models import build_model, initialize, prunable_weights
-from trainables.pruning import prune_round
-from trainables.runtime import Runtime, keep_freed_memory
-from trainables.training import make_optimizer, momentum_of, train_epoch
+from trainables.config.trial import TrialConfig
+from trainables.data.batches import Data, load_data, scoring_batches
+from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning.masks import Masks, full_masks, num_kept
+from trainables.pruning.rounds import prune_round
+from trainables.pruning.sparse_trainers import FixedMasks
+from trainables.runtime.device import Runtime, keep_freed_memory
+from trainables.training.loop import make_optimizer, momentum_of, train_epoch
+from trainables.trial.checkpoint import TrialState, from_bytes, to_bytes
 
 CHANNELS_LAST, CONTIGUOUS = Runtime(channels_last=True), Runtime(channels_last=False)
 CONFIG = tiny_config(model="resnet20", prune_iterations=2)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from tests.trials import new_storage, run, tiny_config, trial_context, trial_folder
-from trainables.checkpoint import TrialState
-from trainables.config import TrialConfig, final_count
-from trainables.masks import Masks, num_kept
-from trainables.method_config import HANDS_A_MASK_TO_TRAINING, ImpConfig, RandomConfig, SanityConfig
-from trainables.models import build_model, initialize
-from trainables.phases import _Trial
-from trainables.sanity import shuffled
-from trainables.seeding import derived_seed
+from trainables.config.methods import HANDS_A_MASK_TO_TRAINING, ImpConfig, RandomConfig, SanityConfig
+from trainables.config.trial import TrialConfig, final_count
+from trainables.models.registry import build_model, initialize
+from trainables.pruning.masks import Masks, num_kept
+from trainables.pruning.sanity_checks import shuffled
+from trainables.runtime.seeding import derived_seed
+from trainables.trial.checkpoint import TrialState
+from trainables.trial.runner import _Trial
 
 OF_LAYERS = ("conv1.weight", "conv2.weight", "conv3.weight", "head.weight")
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import pytest
 
 from tests.trials import tiny_config
-from trainables.config import TrainingConfig, final_count
-from trainables.lr_schedules import learning_rate
-from trainables.schedules import kept_after_round
+from trainables.config.trial import TrainingConfig, final_count
+from trainables.pruning.sparsity_schedules import kept_after_round
+from trainables.training.lr_schedules import learning_rate
 
 Schedule = Literal["exponential", "linear"]
 SCHEDULES: tuple[Schedule, Schedule] = ("exponential", "linear")

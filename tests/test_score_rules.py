@@ -14,10 +14,10 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
 from tests.trials import RUNTIME
-from trainables.failures import SettingError
-from trainables.gradients import hessian_gradient_products, scoring_gradients
-from trainables.models import build_model, initialize
-from trainables.synflow import require_flow, synaptic_flow
+from trainables.errors import SettingError
+from trainables.models.registry import build_model, initialize
+from trainables.pruning.score_gradients import hessian_gradient_products, scoring_gradients
+from trainables.pruning.synflow import require_flow, synaptic_flow
 
 Weights = dict[str, Tensor]
 

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from tests import reference
 from tests.trials import DIGITS, tiny_config
-from trainables import scores
-from trainables.config import final_count
-from trainables.data import load_data, scoring_batches
-from trainables.gradients import scoring_gradients
-from trainables.masks import Masks, flattened, full_masks, keep_highest, num_kept, survivors
-from trainables.method_config import DriveConfig
-from trainables.models import build_model, initialize, prunable_weights
-from trainables.pruning import correlation_rounds, prune_round
-from trainables.runtime import Runtime
-from trainables.scores import average_ranks, drive_score, drive_terms, normalized, rank_correlation, term_correlations
+from trainables.config.methods import DriveConfig
+from trainables.config.trial import final_count
+from trainables.data.batches import load_data, scoring_batches
+from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning.drive import average_ranks, drive_score, drive_terms, normalized, rank_correlation, term_correlations
+from trainables.pruning.masks import Masks, flattened, full_masks, keep_highest, num_kept, survivors
+from trainables.pruning.rounds import correlation_rounds, prune_round
+from trainables.pruning.rounds import drive as scores
+from trainables.pruning.score_gradients import scoring_gradients
+from trainables.runtime.device import Runtime
 
 NORMALIZERS: tuple[Literal["mean", "sum", "rank", "none"], ...] = ("mean", "sum", "rank", "none")
 Batch = tuple[Tensor, Tensor]

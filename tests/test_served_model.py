@@ -25,10 +25,10 @@ from orchestrator.model_upload import SparseModelRecord, model_code, packaged, u
 from orchestrator.run_records import Item
 from tests.mlflow_stores import Content, new_target
 from tests.trials import DIGITS, new_storage, run, tiny_config, tiny_training
-from trainables.config import DatasetConfig
-from trainables.data import load_data
-from trainables.datasets import DIGITS_DIGEST
-from trainables.keys import trial_key
+from trainables.config.keys import trial_key
+from trainables.config.trial import DatasetConfig
+from trainables.data.batches import load_data
+from trainables.data.datasets import DIGITS_DIGEST
 
 BLOCKED = """
 import sys
@@ -97,7 +97,7 @@ def test_models_load_where_the_package_is_not_there(logged: Logged) -> None:
 
 def test_models_load_beside_the_package_and_do_not_take_its_place(logged: Logged) -> None:
     first = "import trainables\n"
-    last = "\nimport trainables.data; assert 'drive_sparse' not in trainables.data.__file__"
+    last = "\nimport trainables.data.batches; assert 'drive_sparse' not in trainables.data.batches.__file__"
     repository = str(Path(__file__).parent.parent)
     assert accuracies_of(first + ACCURACIES + last, logged, cwd=repository) == logged.accuracies
 
@@ -133,7 +133,7 @@ def test_every_model_tells_its_own_facts(logged: Logged) -> None:
         told = Model.load(str(folder))
         assert (told.model_id, told.model_uuid, told.run_id) == (model.model_id, model.model_id, model.source_run_id)
         assert told.artifact_path == model.artifact_location
-        sizes = [(folder / file).stat().st_size for file in ("served_model.py", "artifacts/model.safetensors.zst")]
+        sizes = [(folder / file).stat().st_size for file in ("export/mlflow_model.py", "artifacts/model.safetensors.zst")]
         assert told.model_size_bytes == sum(sizes)
         assert told.signature.inputs.input_types()[0] == np.dtype("float32")
         assert [list(side.inputs[0].shape) for side in (told.signature.inputs, told.signature.outputs)] == [
@@ -148,18 +148,18 @@ def test_only_what_a_model_needs_travels_with_it() -> None:
     code = model_code()
     assert set(code.modules) == {
         "__init__.py",
-        "config.py",
-        "failures.py",
-        "image_sizes.py",
-        "masks.py",
-        "method_config.py",
-        "model_input.py",
-        "models.py",
-        "networks.py",
-        "sparse_model.py",
+        "config/trial.py",
+        "errors.py",
+        "models/image_sizes.py",
+        "pruning/masks.py",
+        "config/methods.py",
+        "export/model_input.py",
+        "models/registry.py",
+        "models/networks.py",
+        "export/sparse_model.py",
         "tensors.py",
-        "user_code.py",
-        "user_network.py",
+        "custom/code.py",
+        "models/custom_network.py",
         "wording.py",
     }
     names = [requirement.partition("==")[0] for requirement in code.requirements]

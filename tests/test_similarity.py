@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.trials import new_storage, run, tiny_config, trial_folder
-from trainables.layer_densities import random_masks
-from trainables.masks import Masks
-from trainables.similarity import early_pruning_indicator, mask_distance, overlap, width_similarity
-from trainables.sparse_model import load_masks, load_sparse_model
+from trainables.analysis.mask_overlap import early_pruning_indicator, mask_distance, overlap, width_similarity
+from trainables.export.sparse_model import load_masks, load_sparse_model
+from trainables.pruning.masks import Masks
+from trainables.pruning.sparsity_distributions import random_masks
 
 
 def masks(*layers: list[int]) -> Masks:

@@ -11,13 +11,13 @@ import zstandard
 from safetensors.torch import load
 
 from tests.trials import DIGITS, RUNTIME, new_storage, run, tiny_config, trial_folder
-from trainables.config import final_count
-from trainables.data import Split, evaluation_batches, load_data
-from trainables.keys import canonical
-from trainables.masks import Masks, apply_masks, full_masks
-from trainables.models import build_model, initialize, prunable_weights
-from trainables.normalization import Normalization
-from trainables.sparse_model import ModelCard, encode, load_sparse_model
+from trainables.config.keys import canonical
+from trainables.config.trial import final_count
+from trainables.data.batches import Split, evaluation_batches, load_data
+from trainables.data.normalization import Normalization
+from trainables.export.sparse_model import ModelCard, encode, load_sparse_model
+from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning.masks import Masks, apply_masks, full_masks
 
 CARD = ModelCard(
     model="convnet",
@@ -170,6 +170,6 @@ def test_an_altered_byte_is_refused() -> None:
 
 def test_a_newer_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     content, _ = encode(network(), random_masks(network(), 1), CARD)
-    monkeypatch.setattr("trainables.sparse_model.FORMAT", 0)
+    monkeypatch.setattr("trainables.export.sparse_model.FORMAT", 0)
     with pytest.raises(ValueError, match=r"format 1 is newer than 0; update drive-sweep"):
         load_sparse_model(content)

@@ -18,10 +18,10 @@ from orchestrator.errors import EXIT_USER, UserError
 from orchestrator.spec import json_schema, load_spec, ready_sweep, ready_sweeps, resolved, spec_from_resolved, template
 from orchestrator.spec_fields import SEARCHABLE, TRIAL_KEYS, SweepSpec, keys
 from orchestrator.spec_values import DatasetName
-from trainables.config import DatasetConfig, Model, TrialConfig
-from trainables.datasets import DATASETS, Source
-from trainables.keys import canonical
-from trainables.method_config import Method
+from trainables.config.keys import canonical
+from trainables.config.methods import Method
+from trainables.config.trial import DatasetConfig, Model, TrialConfig
+from trainables.data.datasets import DATASETS, Source
 
 BASE = "name: x\ndataset: {name: digits}\nmodel: convnet\n"
 MODELS = ", ".join(get_args(Model)) + ", or {module: FILE.FUNCTION}"
@@ -704,7 +704,7 @@ print(*sorted({"torch", "ray", "mlflow", "numpy", "pyarrow"} & set(sys.modules))
 
 
 def test_the_models_of_the_sweep_file_can_be_built() -> None:
-    from trainables import models
+    from trainables.models.registry import registry as models
 
     assert get_args(Model) == models.MODELS
     for name in models.MODELS:

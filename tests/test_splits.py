@@ -21,15 +21,14 @@ from orchestrator.spec import load_spec
 from orchestrator.store import open_storage
 from tests.test_datasets_large import streamed, write_image
 from tests.trials import tiny_config
-from trainables import keys
-from trainables.config import DatasetConfig
-from trainables.data import class_balanced_batches, class_counts, load_data, split_indices
-from trainables.data_facts import DIGITS_FACTS, DataFacts
-from trainables.datasets import DIGITS_DIGEST, Source
-from trainables.failures import DataError
-from trainables.method_config import GraspConfig
-from trainables.split_checks import split_findings, split_lines
-from trainables.splits import draw, equal_draw, scoring_counts, split_counts, split_versions
+from trainables.config.methods import GraspConfig
+from trainables.config.trial import DatasetConfig, keys
+from trainables.data.batches import class_balanced_batches, class_counts, load_data, split_indices
+from trainables.data.datasets import DIGITS_DIGEST, Source
+from trainables.data.facts import DIGITS_FACTS, DataFacts
+from trainables.data.split_checks import split_findings, split_lines
+from trainables.data.split_counts import draw, equal_draw, scoring_counts, split_counts, split_versions
+from trainables.errors import DataError
 
 LONG_TAIL = (5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50)  # CIFAR-10-LT with imbalance 100
 counts_of_classes = st.lists(st.integers(1, 400), min_size=2, max_size=12).map(tuple)
@@ -48,7 +47,7 @@ def old_draw(labels_N: Tensor, count: int, seed: int) -> list[int]:
 
 def old_splits(config: DatasetConfig, train_labels: Tensor, test_labels: Tensor) -> list[list[int]]:
     def seed(purpose: str) -> int:
-        from trainables.seeding import derived_seed
+        from trainables.runtime.seeding import derived_seed
 
         return derived_seed(config.split_seed, purpose)
 

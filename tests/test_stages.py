@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator import stages
 from orchestrator.stages import Entry, StageQueue
-from trainables.failures import StorageError
+from trainables.errors import StorageError
 
 
 def trunk(key: str, *lengths: int) -> Entry:

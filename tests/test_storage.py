@@ -31,9 +31,9 @@ from tests.s3 import BUCKET, KEY, SECRET, ObjectStore, object_store
 from tests.sweeps import drive_sweep, tiny_sweep, wait_for
 from tests.test_layers import loaded_after
 from tests.trials import tiny_config, tiny_settings
-from trainables.failures import StorageError, SupersededError
-from trainables.keys import canonical
-from trainables.stage import Stage, stage_end
+from trainables.config.keys import canonical
+from trainables.errors import StorageError, SupersededError
+from trainables.worker.trainable import Stage, stage_end
 
 
 @pytest.fixture(scope="module")

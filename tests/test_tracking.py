@@ -31,10 +31,10 @@ from orchestrator.tracking import TrackingThread
 from orchestrator.ui import compare_url, run_url, serve
 from tests.mlflow_stores import Content, ProcessEndedError, empty_database, new_target, recorded
 from tests.trials import tiny_config, tiny_settings, tiny_training, write_result
-from trainables.datasets import DIGITS_DIGEST
-from trainables.keys import canonical, trial_key, warmup_key
-from trainables.metrics import Point, points_from_json, points_from_lines
-from trainables.stage import Stage, stage_end
+from trainables.config.keys import canonical, trial_key, warmup_key
+from trainables.data.datasets import DIGITS_DIGEST
+from trainables.records.metrics import Point, points_from_json, points_from_lines
+from trainables.worker.trainable import Stage, stage_end
 
 SWEEP = "tiny"
 DESCRIPTION = "a sweep of **tests**"

@@ -19,8 +19,8 @@ from orchestrator.run_records import Item
 from orchestrator.tracking_process import TrackingProcess
 from tests.mlflow_stores import Content, new_target
 from tests.trials import SWEEP, new_storage, run, tiny_config
-from trainables.datasets import DIGITS_DIGEST
-from trainables.keys import trial_key
+from trainables.config.keys import trial_key
+from trainables.data.datasets import DIGITS_DIGEST
 
 KEY = trial_key(tiny_config(), DIGITS_DIGEST)
 TRIAL = Item(key=KEY, name="w02-i002", role="trial", params={"seed": "0"}, tags={})

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from trainables.failures import DataError
-from trainables.user_arrays import checked_arrays
+from trainables.data.custom_arrays import checked_arrays
+from trainables.errors import DataError
 
 IMAGES = np.arange(6 * 3 * 5 * 5, dtype=np.int64).reshape(6, 3, 5, 5).astype(np.uint8)
 LABELS = np.array([0, 1, 2, 0, 1, 2])

@@ -31,18 +31,18 @@ from tests.own_code import DATA, LOSSES, NETS, own_config, own_dataset, run_own,
 from tests.sweeps import drive_sweep, status
 from tests.test_served_model import ACCURACIES, BLOCKED
 from tests.trials import DIGITS, RUNTIME, new_storage, run, tiny_config, tiny_training
-from trainables import user_code
-from trainables.config import TrialConfig
-from trainables.data import load_data
-from trainables.datasets import DIGITS_DIGEST, Source, content_digest, files, load, signature
-from trainables.failures import DataError, SettingError, TrialError
-from trainables.keys import canonical, trial_key, warmup_key
-from trainables.models import build_model, initialize
-from trainables.node_data import PlannedData
-from trainables.probe import Probe
-from trainables.records import MODEL, NETWORK
-from trainables.sparse_model import load_sparse_model
-from trainables.user_code import OwnFiles
+from trainables.config.keys import canonical, trial_key, warmup_key
+from trainables.config.trial import TrialConfig
+from trainables.custom import code as user_code
+from trainables.custom.code import OwnFiles
+from trainables.data.batches import load_data
+from trainables.data.datasets import DIGITS_DIGEST, Source, content_digest, files, load, signature
+from trainables.data.staging import PlannedData
+from trainables.errors import DataError, SettingError, TrialError
+from trainables.export.sparse_model import load_sparse_model
+from trainables.models.registry import build_model, initialize
+from trainables.records.file_names import MODEL, NETWORK
+from trainables.worker.probe import Probe
 
 SWEEP = """\
 name: own
@@ -279,7 +279,7 @@ def test_rewinding_to_the_beginning_takes_the_own_weights(folder: Path, storage:
 
 
 def test_the_weights_of_an_own_network_depend_on_the_seed_alone(folder: Path) -> None:
-    from trainables.models import initialized_network
+    from trainables.models.registry import initialized_network
 
     config = own_config()
     OwnFiles(modules_path=str(folder)).digested([config]).activate(config)
@@ -438,7 +438,7 @@ def test_wrong_weights_are_told_and_never_executed(folder: Path, storage: Storag
 
 
 def test_changed_weights_are_not_those_that_were_planned_with(folder: Path) -> None:
-    from trainables.initial_weights import load_initial_weights
+    from trainables.models.pretrained import load_initial_weights
 
     save_file(dense_weights(), folder / "dense")
     own = OwnFiles(initial_weights=str(folder / "dense")).digested([tiny_config(initial_weights=True)])
@@ -483,7 +483,7 @@ def test_a_saved_model_needs_its_module_and_says_which(folder: Path, storage: St
     images = load_data(tiny_config().dataset, DIGITS, "cpu").test.images.float() / 255
     scores = load_sparse_model(file).predict(images)
     script = (
-        "import torch; from trainables.sparse_model import load_sparse_model; "
+        "import torch; from trainables.export.sparse_model import load_sparse_model; "
         f"print(load_sparse_model({str(file)!r}).predict(torch.zeros(1, 1, 8, 8)).shape)"
     )
     environment = os.environ | {"PYTHONPATH": str(folder)}

@@ -16,16 +16,16 @@ from safetensors.torch import load, save
 
 from orchestrator.storage import Storage
 from tests.trials import DIGITS, RUNTIME, all_files, metric_points, new_storage, run, tiny_config, trial_context, warmup_folder
-from trainables.checkpoint import DamagedCheckpointError, TrialState, _checksum, from_bytes, to_bytes
-from trainables.config import TrialConfig
-from trainables.data import load_data
-from trainables.keys import warmup_key
-from trainables.masking import Masking
-from trainables.models import build_model, initialize
-from trainables.phases import run_trial
-from trainables.runtime import Runtime
-from trainables.training import make_optimizer, momentum_of, train_epoch
-from trainables.warmup import Trunk
+from trainables.config.keys import warmup_key
+from trainables.config.trial import TrialConfig
+from trainables.data.batches import load_data
+from trainables.models.registry import build_model, initialize
+from trainables.pruning.sparse_trainers import Masking
+from trainables.runtime.device import Runtime
+from trainables.training.loop import make_optimizer, momentum_of, train_epoch
+from trainables.trial.checkpoint import DamagedCheckpointError, TrialState, _checksum, from_bytes, to_bytes
+from trainables.trial.runner import run_trial
+from trainables.trial.warmup import Trunk
 
 FOUR = tiny_config(warmup_epochs=4)
 

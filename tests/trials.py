@@ -11,18 +11,18 @@ from torch import Tensor
 
 from orchestrator.storage import LocalStorage, Storage
 from orchestrator.store import TrialFolder, WarmupFolder, trial_file
-from trainables.config import DatasetConfig, TrainingConfig, TrialConfig
-from trainables.context import TrialContext
-from trainables.data import Data
-from trainables.datasets import DIGITS_DIGEST, Source
-from trainables.keys import trial_key, warmup_key
-from trainables.node_data import PlannedData
-from trainables.normalization import Normalization
-from trainables.phases import run_trial
-from trainables.records import METRICS, MODEL, RESULT
-from trainables.result_record import encode_result
-from trainables.runtime import Runtime
-from trainables.stage import Folders, Settings
+from trainables.config.keys import trial_key, warmup_key
+from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
+from trainables.data.batches import Data
+from trainables.data.datasets import DIGITS_DIGEST, Source
+from trainables.data.normalization import Normalization
+from trainables.data.staging import PlannedData
+from trainables.records.file_names import METRICS, MODEL, RESULT
+from trainables.records.result_record import encode_result
+from trainables.runtime.device import Runtime
+from trainables.trial.context import TrialContext
+from trainables.trial.runner import run_trial
+from trainables.worker.trainable import Folders, Settings
 
 DIGITS = Source(name="digits")
 RUNTIME = Runtime()

@@ -18,23 +18,23 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from orchestrator.store import TrialFolder, WarmupFolder
 from tests.trials import DIGITS, RUNTIME, new_storage
-from trainables import phases
-from trainables.checkpoint import TrialState
-from trainables.config import DatasetConfig, TrainingConfig, TrialConfig
-from trainables.context import TrialContext
-from trainables.data_facts import DIGITS_FACTS
-from trainables.datasets import content_digest
-from trainables.failures import SettingError, TrialError
-from trainables.kept_weights import kept_weights
-from trainables.keys import inputs_digest, trial_key, warmup_key
-from trainables.method_config import Method
-from trainables.network_case import cases_of
-from trainables.network_preflight import examine_cases
-from trainables.node_data import PlannedData
-from trainables.phases import run_trial
-from trainables.sparse_model import load_sparse_model
-from trainables.training import train_epoch
-from trainables.user_code import OwnFiles
+from trainables.config.keys import inputs_digest, trial_key, warmup_key
+from trainables.config.methods import Method
+from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
+from trainables.custom.code import OwnFiles
+from trainables.data.datasets import content_digest
+from trainables.data.facts import DIGITS_FACTS
+from trainables.data.staging import PlannedData
+from trainables.errors import SettingError, TrialError
+from trainables.export.sparse_model import load_sparse_model
+from trainables.preflight.network_case import cases_of
+from trainables.preflight.network_checks import examine_cases
+from trainables.pruning.kept_weights import kept_weights
+from trainables.training.loop import train_epoch
+from trainables.trial import runner as phases
+from trainables.trial.checkpoint import TrialState
+from trainables.trial.context import TrialContext
+from trainables.trial.runner import run_trial
 
 IMAGES = torch.rand(4, *DIGITS_FACTS.image_shape, generator=torch.Generator().manual_seed(0))
 # What they compute with their weights has no formula, so their figures are not known.

@@ -55,7 +55,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import prune
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from trainables.models import build_model, initialize
+from trainables.models.registry import build_model, initialize
 
 IMPORT_SECONDS = time.perf_counter() - BEGUN
 EXPERIMENT, WEIGHTS = "by-hand", "weights.pt"

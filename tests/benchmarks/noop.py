@@ -11,11 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trainables.keys import NUMERICS
-from trainables.metrics import MetricLog
-from trainables.records import METRICS, MODEL, RESULT
-from trainables.result_record import encode_result
-from trainables.stage import Settings, Stage
+from trainables.config.keys import NUMERICS
+from trainables.records.file_names import METRICS, MODEL, RESULT
+from trainables.records.metrics import MetricLog
+from trainables.records.result_record import encode_result
+from trainables.worker.trainable import Settings, Stage
 
 SLEEP_S = "DRIVE_SWEEP_NOOP_SECONDS"  # environment of the workers, which they have from the driver
 EPOCHS = "DRIVE_SWEEP_NOOP_EPOCHS"

@@ -50,9 +50,9 @@ DATABASE = "DRIVE_SWEEP_NOOP_DATABASE"
 MODEL = """\
 import pathlib, sys
 import torch
-from trainables.masks import flattened, keep_highest, full_masks
-from trainables.models import build_model, initialize, prunable_weights
-from trainables.sparse_model import ModelCard, encode
+from trainables.pruning.masks import flattened, keep_highest, full_masks
+from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.export.sparse_model import ModelCard, encode
 from trainables.tensors import Normalization
 model = build_model("resnet18", (3, 32, 32), 10)
 initialize(model, 0)
@@ -71,7 +71,7 @@ def run_one(trials: int, slots: int, with_model: bool, folder: Path) -> dict[str
     from orchestrator.spec import load_spec, sweep_text
     from orchestrator.store import open_storage
     from orchestrator.sweep import RunOptions, run_sweep
-    from trainables import stage
+    from trainables.worker import trainable as stage
 
     stage.run_stage = noop_stage
     setattr(ray_cluster, "processors", lambda: slots)  # noqa: B010

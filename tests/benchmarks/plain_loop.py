@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from trainables.models import build_model, initialize
+from trainables.models.registry import build_model, initialize
 
 MODELS = ("resnet20", "resnet18")
 STEPS_NOT_COUNTED = 5  # the first ones pay for memory and for the choice of kernels

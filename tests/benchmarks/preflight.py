@@ -26,12 +26,12 @@ from orchestrator.spec import load_spec
 from orchestrator.storage import LocalStorage
 from tests.benchmarks.tell import spread
 from tests.trials import tiny_config
-from trainables.cache import cache_folder
-from trainables.machine import processors
-from trainables.models import build_model, initialize
-from trainables.network_case import cases_of
-from trainables.network_preflight import examine_network
-from trainables.runtime import Runtime
+from trainables.models.registry import build_model, initialize
+from trainables.preflight.network_case import cases_of
+from trainables.preflight.network_checks import examine_network
+from trainables.runtime.cache_folder import cache_folder
+from trainables.runtime.device import Runtime
+from trainables.runtime.machine import processors
 
 NETWORKS = ("resnet20", "resnet18", "vgg16")
 METHODS = ("drive", "synflow", "grasp")

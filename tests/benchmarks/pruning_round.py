@@ -17,13 +17,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tests.benchmarks.tell import spread
-from trainables.config import DatasetConfig, TrialConfig
-from trainables.data import Data, Split, scoring_batches
-from trainables.masks import full_masks
-from trainables.models import build_model, initialize, prunable_weights
-from trainables.normalization import Normalization
-from trainables.pruning import prune_round
-from trainables.runtime import Runtime
+from trainables.config.trial import DatasetConfig, TrialConfig
+from trainables.data.batches import Data, Split, scoring_batches
+from trainables.data.normalization import Normalization
+from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning.masks import full_masks
+from trainables.pruning.rounds import prune_round
+from trainables.runtime.device import Runtime
 
 BATCH = 128
 

@@ -61,12 +61,12 @@ def measure(setting: Setting, root: str, seconds: float) -> float:
 
         steps = 8 if setting.model == "resnet20" else 2
         return images_per_second(root, setting.model, setting.threads, steps, device=setting.device)
-    from trainables.config import DatasetConfig, TrainingConfig, TrialConfig
-    from trainables.datasets import Source
-    from trainables.keys import canonical
-    from trainables.node_data import PlannedData
-    from trainables.probe import Probe
-    from trainables.runtime import Runtime
+    from trainables.config.keys import canonical
+    from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
+    from trainables.data.datasets import Source
+    from trainables.data.staging import PlannedData
+    from trainables.runtime.device import Runtime
+    from trainables.worker.probe import Probe
 
     config = TrialConfig(
         dataset=DatasetConfig(name="image_folder", image_size=32, limit=IMAGES, validation=0),

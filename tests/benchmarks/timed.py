@@ -19,8 +19,8 @@ from orchestrator.plan import make_plan
 from orchestrator.spec import load_spec
 from orchestrator.store import open_storage
 from tests.sweeps import descendants, drive_sweep
-from trainables.config import TrialConfig
-from trainables.keys import from_canonical
+from trainables.config.keys import from_canonical
+from trainables.config.trial import TrialConfig
 
 TICKS = os.sysconf("SC_CLK_TCK")
 WATCH_S = 1.0

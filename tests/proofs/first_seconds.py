@@ -22,7 +22,7 @@ from orchestrator.mlflow_client import TrackingTarget, import_mlflow
 from orchestrator.tracking_database import condition
 from tests.mlflow_stores import Content
 from tests.sweeps import command, kill_all, start, status
-from trainables.metrics import points_from_lines
+from trainables.records.metrics import points_from_lines
 
 SWEEP = """\
 name: {name}

@@ -19,11 +19,11 @@ from PIL import Image
 
 from tests.image_zoo import ZOO, Entry, Left, Read, Refused, base
 from tests.written_images import SIDE, Array
-from trainables.config import DatasetConfig
-from trainables.data import load_data
-from trainables.datasets import Source, left_out, listing, load
-from trainables.failures import DataError
-from trainables.streaming import middle
+from trainables.config.trial import DatasetConfig
+from trainables.data.batches import load_data
+from trainables.data.datasets import Source, left_out, listing, load
+from trainables.data.streaming import middle
+from trainables.errors import DataError
 
 
 def as_image_folder(entry: Entry, root: Path) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.sweeps import drive_sweep
-from trainables.config import final_count
+from trainables.config.trial import final_count
 
 
 def main() -> None:
@@ -47,8 +47,8 @@ def check_models(client: Any) -> None:
     import mlflow
     import torch
 
-    from trainables import datasets
-    from trainables.sparse_model import load_sparse_model
+    from trainables.data.batches import datasets
+    from trainables.export.sparse_model import load_sparse_model
 
     (experiment,) = [one.experiment_id for one in client.search_experiments() if one.name == "drive-sweep"]
     runs = client.search_runs([experiment], max_results=1000)

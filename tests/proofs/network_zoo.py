@@ -17,7 +17,7 @@ import torch
 
 from tests.network_zoo import ZOO
 from tests.zoo_trials import Outcome, outcome
-from trainables.method_config import Method
+from trainables.config.methods import Method
 
 METHODS: tuple[Method, ...] = get_args(Method)
 LETTERS = {"right": ".", "refused": "r", "failed": "X"}

@@ -14,16 +14,16 @@ from dataclasses import replace
 
 import torch
 
-from trainables.config import DatasetConfig, TrainingConfig, TrialConfig
-from trainables.data import Data, Split, load_data
-from trainables.datasets import Source
-from trainables.masks import Masks, full_masks
-from trainables.method_config import SnipConfig
-from trainables.models import build_model, initialize, prunable_weights
-from trainables.normalization import Normalization
-from trainables.pruning import prune_round
-from trainables.runtime import Runtime
-from trainables.synflow import synaptic_flow
+from trainables.config.methods import SnipConfig
+from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
+from trainables.data.batches import Data, Split, load_data
+from trainables.data.datasets import Source
+from trainables.data.normalization import Normalization
+from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning.masks import Masks, full_masks
+from trainables.pruning.rounds import prune_round
+from trainables.pruning.synflow import synaptic_flow
+from trainables.runtime.device import Runtime
 
 PUBLISHED = {
     "synflow": (0.997, 0.897, 0.805, 0.644, 0.435, 0.248, 0.235, 0.122, 0.060, 0.060, 0.056, 0.054, 0.060, 0.857),

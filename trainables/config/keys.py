@@ -1,0 +1,143 @@
+"""Configuration -> its canonical form, and the keys that name trials and warm-ups by their content.
+
+Equal configurations on equal data have equal keys, on any machine and under any path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, TypeVar
+
+from trainables.config.methods import METHOD_BLOCKS
+from trainables.config.trial import TrialConfig
+
+# Raised by hand when a change to a component moves any result; tests/test_golden.py fails when numbers move without it.
+NUMERICS: dict[str, int] = {"data": 1, "models": 1, "scores": 2, "training": 1}
+
+Config = TypeVar("Config")
+
+
+def canonical(config: Any) -> dict[str, Any]:
+    """The fields of a config that differ from their default, nested, values typed first (1 for a float field is 1.0).
+
+    Leaving defaults out keeps old keys valid when an option is added; therefore a default never changes its meaning.
+    """
+    hints = _hints(type(config))
+    kept: dict[str, Any] = {}
+    for spec in fields(config):
+        value = getattr(config, spec.name)
+        if is_dataclass(value):
+            if nested := canonical(value):
+                kept[spec.name] = nested
+            continue
+        value = _typed(value, hints[spec.name])
+        if value != spec.default:
+            kept[spec.name] = list(value) if isinstance(value, tuple) else value
+    return kept
+
+
+def complete(config: TrialConfig) -> dict[str, Any]:
+    """Every field, nested, defaults included, without the options of other methods: what `status --json` shows of a trial."""
+    return {name: value for name, value in asdict(config).items() if name not in METHOD_BLOCKS or name == config.method}
+
+
+def from_canonical(cls: type[Config], values: dict[str, Any]) -> Config:
+    """The config whose canonical form is `values`. Raises TypeError for an unknown field."""
+    hints = _hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise TypeError(f"{cls.__name__} has no field {unknown[0]!r}; known are {', '.join(hints)}")
+    typed: dict[str, Any] = {}
+    for name, value in values.items():
+        if is_dataclass(hints[name]) and isinstance(value, dict):
+            typed[name] = from_canonical(typing.cast(type[Any], hints[name]), value)
+        else:
+            typed[name] = _typed(tuple(value) if isinstance(value, list) else value, hints[name])
+    return cls(**typed)
+
+
+_HINTS: dict[type[Any], dict[str, Any]] = {}  # resolving the annotations of a class takes longer than hashing a trial
+
+
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    return _HINTS[cls]
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    """The value in the type of its field, so that 1 and 1.0 written for a float are one value."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if float in options and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if int in options and float not in options and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def trial_key(config: TrialConfig, data_digest: str) -> str:
+    """16 hex digits that name the trial: a hash of its configuration, its data and the numerics of the code.
+
+    Args:
+        data_digest: with files of the user's own, `inputs_digest` of it.
+    """
+    return _digest({"config": canonical(config), "data": data_digest, "numerics": NUMERICS})
+
+
+def warmup_key(config: TrialConfig, data_digest: str) -> str:
+    """16 hex digits shared by all trials whose dense training begins in the same way, whatever its length."""
+    training = config.training
+    prefix = {
+        "dataset": canonical(config.dataset),
+        "model": config.model,
+        "seed": int(config.seed),
+        "precision": config.precision,
+        "lr": float(config.warmup_lr),
+        "batch_size": int(training.batch_size),
+        "momentum": float(training.momentum),
+        "nesterov": training.nesterov,
+        "weight_decay": float(training.weight_decay),
+    }
+    # Options that came later: left out at their default, so that keys made before them stay valid.
+    written = canonical(config)
+    prefix |= {name: written[name] for name in ("width", "initialization", "initial_weights") if name in written}
+    later = written.get("training", {})
+    prefix |= {name: later[name] for name in ("label_smoothing", "clip_norm", "loss") if name in later}
+    numerics = {name: NUMERICS[name] for name in ("data", "models", "training")}
+    return _digest({"prefix": prefix, "data": data_digest, "numerics": numerics})
+
+
+def inputs_digest(data_digest: str, own: Mapping[str, str], versions: Mapping[str, int] | None = None) -> str:
+    """What names everything besides the configuration that decides a trial's numbers; the data's digest alone where there is
+    nothing else.
+
+    Args:
+        own: SHA-256 of the user's own files (OwnFiles.used_by). A data set's module is in the data's digest already.
+        versions: of rules that changed for this configuration on this data alone, such as SPLIT_VERSION.
+    """
+    parts: dict[str, str | int] = {place: digest for place, digest in own.items() if place != "dataset"}
+    parts |= versions or {}
+    if not parts:
+        return data_digest
+    return hashlib.sha256(json.dumps(parts | {"data": data_digest}, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _digest(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested configuration -> dotted keys."""
+    values: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            values |= flat(value, f"{prefix}{key}.")
+        else:
+            values[prefix + key] = value
+    return values

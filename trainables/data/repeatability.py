@@ -1,0 +1,56 @@
+"""Whether a data function returns what it returned before: the digest of its arrays, and the refusal of others.
+
+A split that is drawn without a seed, or that follows the order of a folder, would move images between training and test from
+one node or process to the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+HEADER = "arrays_digest"  # in the metadata of a cache file
+
+
+class OtherImagesError(DataError):
+    """A data function returned other arrays than when it was called before."""
+
+
+def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """32 hex digits over names, types, shapes and contents of decoded images and labels, in their order."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()[:32]
+
+
+def kept_digest(cache: Path) -> str | None:
+    """The digest of the arrays in a whole file of the cache; None where they are not those of a data function."""
+    from safetensors import safe_open
+
+    with safe_open(cache, framework="numpy") as file:
+        return (file.metadata() or {}).get(HEADER)
+
+
+def require_same(name: str, before: str | None, now: str | None) -> None:
+    """Does nothing if the function was not called before.
+
+    Raises:
+        OtherImagesError: the digests differ; the message names the usual causes.
+    """
+    if before not in (None, now):
+        raise OtherImagesError(
+            f"dataset: {name} must return the same arrays in the same order on every call, got others (digest "
+            f"{str(now)[:12]}) than before ({str(before)[:12]}), so images would move between training and test; seed what it "
+            "draws at random, sort what it lists, or save the split in a file. If other images are meant, change the "
+            "function's file (a comment is enough): then its trials get new keys"
+        )

@@ -1,0 +1,206 @@
+"""Masks + kept values <-> one compact file, and `load_sparse_model()` to use it.
+
+The file is safetensors compressed with zstd: a packed bit mask and the kept values of every prunable weight, everything
+else dense, and what is needed to run the network as metadata. A weight that keeps N of every M along its input channels
+stands as hardware takes it: input channels last, kept values (rows, N/M of the columns), `patterns` naming the layer. It holds
+no time, host or revision, so equal trials give equal files.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from trainables.custom.code import carried_function, is_own
+from trainables.data.normalization import EVALUATION_BATCH, Normalization
+from trainables.export.model_input import checked_images
+from trainables.models.custom_network import own_network
+from trainables.models.registry import build_model
+from trainables.pruning.masks import Masks
+from trainables.runtime.hashing import tensors_sha256
+
+FORMAT = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCard:
+    """What one must know to run the weights: network, input, classes, and the trial that they come from.
+
+    Attributes:
+        source_sha256: of the file that a network of the user's own was made by.
+    """
+
+    model: str
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    normalization: Normalization
+    config: dict[str, Any]
+    source_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SparseModel:
+    """A loaded sparse model: the network in eval mode on the CPU, pruned weights zero, and its masks.
+
+    Attributes:
+        patterns: "N:M" of the weights that keep N of every M along their input channels, by name.
+        memory_format: order of the images that the network computes with.
+    """
+
+    network: nn.Module
+    masks: Masks
+    patterns: dict[str, str]
+    card: ModelCard
+    sha256: str
+    memory_format: torch.memory_format = torch.channels_last
+
+    def predict(self, images: Any) -> Tensor:
+        """Class scores float32 (N, classes) of images (N, C, H, W) in 0..1, not normalised: a tensor or array of floats.
+
+        Works in the batches and the memory order of the trial's own evaluation, so on the same machine the scores of a
+        trial in fp32 are the same bits.
+
+        Raises:
+            ValueError: they are not such images, for example uint8; the message says what to do.
+        """
+        images_NCHW = checked_images(images, self.card.image_shape)
+        if not len(images_NCHW):
+            return torch.empty(0, self.card.num_classes)
+        with torch.inference_mode():
+            normalized = (self.card.normalization.apply(part) for part in images_NCHW.split(EVALUATION_BATCH))
+            arranged = (part.contiguous(memory_format=self.memory_format) for part in normalized)
+            return torch.cat([self.network(part).float() for part in arranged])
+
+
+def encode(model: nn.Module, masks: Masks, card: ModelCard, pattern: str | None = None) -> tuple[bytes, str]:
+    """The file and its model_sha256, a hash over sorted names, shapes and bytes of what it holds.
+
+    Args:
+        pattern: "N:M" that every pruned weight keeps along its input channels.
+    """
+    import zstandard
+
+    patterns = {name: pattern for name, mask in masks.items() if pattern and not bool(mask.all())}
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        values = tensor.detach().cpu().contiguous()
+        if name in masks:
+            mask = masks[name].cpu()
+            if name in patterns:
+                values, mask = values.movedim(1, -1).contiguous(), mask.movedim(1, -1).contiguous()
+                _check_pattern(mask, patterns[name])
+            tensors[f"{name}.mask"] = torch.from_numpy(np.packbits(mask.numpy().reshape(-1)))
+            tensors[f"{name}.kept"] = values[mask].view(len(mask), -1) if name in patterns else values[mask]
+        else:
+            tensors[name] = values
+    shapes = {name: list(mask.shape) for name, mask in masks.items()}
+    # Without patterns a file is as version 1 wrote it.
+    header = {"format": FORMAT if patterns else 1, "card": _written(card), "shapes": shapes}
+    header |= {"patterns": patterns} if patterns else {}
+    content = save(tensors, {"header": json.dumps(header, sort_keys=True)})
+    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(content), tensors_sha256(tensors)
+
+
+def _check_pattern(mask_channels_last: Tensor, pattern: str) -> None:
+    n, m = (int(number) for number in pattern.split(":"))
+    assert bool((mask_channels_last.view(-1, m).sum(1) == n).all()), f"not {pattern} along the input channels"
+
+
+def _written(card: ModelCard) -> dict[str, Any]:
+    """The card's fields; files of built-in networks are as they were before others had a source."""
+    return {name: value for name, value in asdict(card).items() if value is not None}
+
+
+def load_sparse_model(file: str | Path | bytes) -> SparseModel:
+    """The model of a file's path or content, ready for `predict`.
+
+    Raises:
+        ValueError: the file is not a sparse model, is damaged, or is of a newer format; or the module of a user's own network
+            cannot be imported.
+    """
+    header, tensors = _unpacked(file)
+    sha256 = tensors_sha256(tensors)
+    masks, dense = _decoded(header, tensors)
+    fields = header["card"]
+    normalization = Normalization(**{name: tuple(values) for name, values in fields["normalization"].items()})
+    card = ModelCard(
+        **fields | {"normalization": normalization, "image_shape": tuple(fields["image_shape"])},
+    )
+    network = _network(card)
+    network.load_state_dict(dense)
+    order = _memory_order(network.eval(), card)
+    patterns = header.get("patterns", {})
+    return SparseModel(network=network, masks=masks, patterns=patterns, card=card, sha256=sha256, memory_format=order)
+
+
+def _memory_order(network: nn.Module, card: ModelCard) -> torch.memory_format:
+    """The order that the network is placed in: channels last, unless a user's own cannot compute in it."""
+    try:
+        network.to(memory_format=torch.channels_last)
+        if is_own(card.model):
+            with torch.inference_mode():
+                network(torch.zeros(2, *card.image_shape).contiguous(memory_format=torch.channels_last))
+    except RuntimeError:  # a view of a map, or a parameter of five dimensions
+        network.to(memory_format=torch.contiguous_format)
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def stored_sha256(file: str | Path | bytes) -> str:
+    """The model_sha256 of a file's path or content; its network is not needed. Raises as `load_sparse_model` does."""
+    return tensors_sha256(_unpacked(file)[1])
+
+
+def load_masks(file: str | Path | bytes) -> Masks:
+    """The masks of a file's path or content alone, without its network. Raises as `load_sparse_model` does."""
+    header, tensors = _unpacked(file)
+    try:
+        return _decoded(header, tensors)[0]
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"not a sparse model file: {error}") from error
+
+
+def _unpacked(file: str | Path | bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors as they are stored."""
+    import zstandard
+
+    content = file if isinstance(file, bytes) else Path(file).read_bytes()
+    try:
+        plain = zstandard.ZstdDecompressor().decompress(content)
+        tensors = load(plain)
+        header = json.loads(json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])["__metadata__"]["header"])
+    except Exception as error:
+        raise ValueError(f"{'content' if isinstance(file, bytes) else file} is not a sparse model file: {error}") from error
+    if header["format"] > FORMAT:
+        raise ValueError(f"sparse model format {header['format']} is newer than {FORMAT}; update drive-sweep")
+    return header, tensors
+
+
+def _decoded(header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Masks, dict[str, Tensor]]:
+    """Masks, and every tensor dense, in the shapes of the network."""
+    masks: Masks = {}
+    dense = dict(tensors)
+    patterns: dict[str, str] = header.get("patterns", {})
+    for name, shape in header["shapes"].items():
+        stored = [shape[0], *shape[2:], shape[1]] if name in patterns else shape
+        bits = np.unpackbits(dense.pop(f"{name}.mask").numpy(), count=int(np.prod(shape))).astype(bool)
+        mask, kept = torch.from_numpy(bits).view(stored), dense.pop(f"{name}.kept")
+        values = torch.zeros(stored, dtype=kept.dtype).masked_scatter_(mask, kept)
+        if name in patterns:
+            values, mask = values.movedim(-1, 1).contiguous(), mask.movedim(-1, 1).contiguous()
+        masks[name], dense[name] = mask, values
+    return masks, dense
+
+
+def _network(card: ModelCard) -> nn.Module:
+    if is_own(card.model):
+        function = carried_function(card.model, str(card.source_sha256))
+        return own_network(card.model, function, card.image_shape, card.num_classes)
+    return build_model(card.model, card.image_shape, card.num_classes, card.config.get("width", 1))

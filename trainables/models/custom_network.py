@@ -1,0 +1,74 @@
+"""A network of the user's own: made with seeded weights, and tried before it costs anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainables.errors import SettingError
+from trainables.runtime.seeding import derived_seed
+from trainables.wording import one_line
+
+
+def own_network(
+    reference: str, function: Callable[..., Any], image_shape: tuple[int, int, int], num_classes: int, seed: int = 0
+) -> nn.Module:
+    """The network that `function(image_shape, num_classes)` makes, on the CPU, with its own initial weights.
+
+    They depend on the seed alone, as far as the function draws from PyTorch's generator; that is afterwards as before.
+
+    Raises:
+        SettingError: it is no network that can be trained on these images and saved.
+    """
+
+    def refused(rule: str, got: str) -> SettingError:
+        return SettingError(f"model: {reference} must {rule}, got {got}; correct it")
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, "init"))
+        try:
+            network = function(image_shape, num_classes)
+        except Exception as error:
+            rule = f"make a network of image_shape {image_shape} and num_classes {num_classes}"
+            raise refused(rule, f"{type(error).__name__}: {error}") from error
+        if not isinstance(network, nn.Module):
+            raise refused("return a torch.nn.Module", one_line(repr(network)))
+        if isinstance(network, nn.Conv2d | nn.Linear):  # its weight would have no layer's name
+            rule = "hold its layers as modules of its own, such as in nn.Sequential"
+            raise refused(rule, f"a network that is itself a {type(network).__name__} layer")
+        if wrapped := _wrapped(network):
+            raise refused("return the network itself", f"one wrapped in {wrapped}, which drive-sweep does where it is needed")
+        if elsewhere := sorted({str(one.device) for one in network.parameters() if one.device.type != "cpu"}):
+            raise refused("have its parameters on the CPU, from where they are moved", ", ".join(elsewhere))
+        try:
+            with torch.no_grad():
+                logits_BK = network.eval()(torch.zeros(2, *image_shape))
+        except Exception as error:
+            raise refused(
+                f"take images of shape {('B', *image_shape)}".replace("'", ""), f"{type(error).__name__}: {error}"
+            ) from error
+    shape = tuple(logits_BK.shape) if isinstance(logits_BK, Tensor) else type(logits_BK).__name__
+    if shape != (2, num_classes):
+        raise refused(f"give class scores of shape (2, {num_classes}) for two images", str(shape))
+    if others := sorted({str(one.dtype) for one in network.parameters() if one.dtype != torch.float32}):
+        raise refused("have float32 parameters (precision: bf16 casts while it computes)", ", ".join(others))
+    if not any(isinstance(module, nn.Conv2d | nn.Linear) for module in network.modules()):
+        raise refused("have a layer to prune, torch.nn.Conv2d or Linear", "none")
+    state = network.state_dict()
+    places = [value.data_ptr() for value in state.values() if isinstance(value, Tensor) and value.numel()]
+    if len(set(places)) < len(places) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise refused("have a state dict of tensors that share no memory", "weights in common, or an extra state")
+    return network.train()
+
+
+def _wrapped(network: nn.Module) -> str:
+    """Class of the wrapper or compiled form around a network or a part of it; empty if there is none."""
+    kinds = {"DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "ScriptModule", "OptimizedModule"}
+    for module in network.modules():
+        for kind in type(module).__mro__:
+            if kind.__name__ in kinds and kind.__module__.startswith("torch."):
+                return kind.__name__
+    return ""

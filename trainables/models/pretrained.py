@@ -1,0 +1,148 @@
+"""A dense checkpoint of the user's own -> the weights that a network starts from.
+
+A file of safetensors, or a state dict that torch.save wrote; read without executing anything that it holds.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from trainables.custom.code import WEIGHTS, OwnFiles, on_this_node, sha256, unreadable_weights
+from trainables.errors import SettingError
+from trainables.wording import listed, one_line
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # keys of checkpoints, the first counts
+PRUNED, MASK = "_orig", "_mask"  # suffixes of a weight under torch.nn.utils.prune
+LARGEST = 1e15  # beyond it float32 overflows in the next product
+SHOWN = 10  # keys of a file that a message lists
+
+
+def load_initial_weights(network: nn.Module, own: OwnFiles) -> None:
+    """Replaces every parameter and buffer of the network by those of the file.
+
+    Raises:
+        SettingError: the file is not there, is not the one that was planned with, or does not fit the network.
+    """
+    file, planned = on_this_node(str(own.initial_weights)), own.digests[WEIGHTS]
+    try:
+        content = Path(file).read_bytes()
+    except OSError as error:
+        raise unreadable_weights(file, error) from error
+    if sha256(content) != planned:
+        raise SettingError(
+            f"initial_weights must be the file that the sweep was planned with (SHA-256 {planned[:12]}), got {file!r} with "
+            f"{sha256(content)[:12]}; run the sweep again, or give this machine the same file"
+        )
+    expected = network.state_dict()
+    weights = _state_dict(content, file)
+    if not any(name.endswith(MASK) for name in expected):
+        weights = _under_masks(weights)
+    weights = _with_names_of(expected, weights)
+    _require_fit(weights, expected, file)
+    _require_usable(weights, expected, file)
+    network.load_state_dict(weights)
+
+
+def _state_dict(content: bytes, file: str) -> dict[str, Tensor]:
+    try:
+        if content[8:9] == b"{":  # after the length of its header
+            return load(content)
+        held: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # what a damaged file makes the readers raise has no one name
+        raise SettingError(
+            f"initial_weights must be safetensors or a state dict saved by torch.save, got {file!r}: {one_line(error)}; "
+            "save network.state_dict()"
+        ) from error
+    inner = _unwrapped(held)
+    if inner is None:
+        keys = (
+            f"the keys {listed(held, SHOWN)}" if isinstance(held, dict) and held else f"{type(held).__name__} without tensors"
+        )
+        raise SettingError(
+            f"initial_weights must be a state dict of tensors, alone or under one of {', '.join(WRAPPERS)}, got {file!r} with "
+            f"{keys}; save network.state_dict()"
+        )
+    for name, value in inner.items():
+        if value.layout != torch.strided or value.is_quantized:
+            kind = "quantised" if value.is_quantized else "sparse"
+            raise SettingError(
+                f"initial_weights: {name} of {file!r} must be a dense tensor, got a {kind} one; save it after to_dense() or "
+                "dequantize()"
+            )
+    return inner
+
+
+def _unwrapped(held: Any) -> dict[str, Tensor] | None:
+    """The state dict itself, or the one under the name that a training script gave it; None if there is none."""
+    for _ in range(3):  # a checkpoint inside a checkpoint
+        if not isinstance(held, dict):
+            return None
+        if held and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in held.items()):
+            return dict(held)
+        held = next((held[key] for key in WRAPPERS if isinstance(held.get(key), dict)), None)
+    return None
+
+
+def _under_masks(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same, where torch.nn.utils.prune split a weight into NAME_orig and NAME_mask their product as NAME."""
+    names = [name.removesuffix(PRUNED) for name in weights if name.endswith(PRUNED)]
+    split = {name for name in names if name + MASK in weights and name not in weights}
+    products = {name: weights[name + PRUNED] * weights[name + MASK] for name in split}
+    parts = {name + suffix for name in split for suffix in (PRUNED, MASK)}
+    return {name: value for name, value in weights.items() if name not in parts} | products
+
+
+def _with_names_of(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same without what a wrapper (DataParallel, torch.compile, Lightning) put before every name.
+
+    Counters of batches, which older versions of PyTorch did not save and which decide nothing, are filled in.
+    """
+    known = next(iter(expected))
+    prefixes = {name.removesuffix(known) for name in weights if name.endswith("." + known)}
+    for prefix in prefixes:
+        if known not in weights and all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    counters = {name: torch.zeros_like(value) for name, value in expected.items() if name.endswith("num_batches_tracked")}
+    return counters | weights
+
+
+def _require_fit(weights: dict[str, Tensor], expected: dict[str, Tensor], file: str) -> None:
+    problems = {
+        "missing": [name for name in expected if name not in weights],
+        "unexpected": [name for name in weights if name not in expected],
+        "of another shape": [
+            f"{name} {tuple(weights[name].shape)} for {tuple(value.shape)}"
+            for name, value in expected.items()
+            if name in weights and weights[name].shape != value.shape
+        ],
+    }
+    counts = [f"{len(names)} {kind} ({listed(names, SHOWN)})" for kind, names in problems.items() if names]
+    if counts:
+        raise SettingError(
+            f"initial_weights must hold the {len(expected)} tensors of the network, got {file!r} with {'; '.join(counts)}; "
+            "save the state dict of this very network"
+        )
+
+
+def _require_usable(weights: dict[str, Tensor], expected: dict[str, Tensor], file: str) -> None:
+    """Refuses what would be copied without an error and train from other numbers."""
+    for name, value in weights.items():
+        wanted = expected[name].dtype
+        if value.is_floating_point() != wanted.is_floating_point or value.is_complex() != wanted.is_complex:
+            raise SettingError(f"initial_weights: {name} of {file!r} must be {wanted}, got {value.dtype}; save float32 weights")
+        if value.is_floating_point() and not (finite := value.isfinite()).all():
+            raise SettingError(
+                f"initial_weights: {name} of {file!r} must be finite, got {int((~finite).sum())} of {value.numel()} that are "
+                "NaN or infinite; give a checkpoint from before the training diverged"
+            )
+        if value.numel() and value.is_floating_point() and (largest := float(value.abs().max())) > LARGEST:
+            raise SettingError(
+                f"initial_weights: {name} of {file!r} must be weights of a trained network, got {largest:.3g} in it; give a "
+                "checkpoint from before the training diverged"
+            )

@@ -1,0 +1,78 @@
+"""One examination of a network before a sweep: what is examined, with which images, and what was found so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainables.config.trial import TrialConfig
+from trainables.custom.code import is_own
+from trainables.findings import Finding, Severity
+from trainables.models.registry import build_model, initialize, initialized_network
+from trainables.preflight.network_case import NetworkCase
+from trainables.runtime.device import Runtime
+from trainables.wording import one_line
+
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
+
+
+@dataclass
+class Examination:
+    """What is examined, and what is known of it so far.
+
+    Attributes:
+        runtime: of the sweep; where the network cannot use it, what it can.
+        evaluation_sizes: numbers of images in the batches of an evaluation.
+        adjusted: fields of the runtime that had to change.
+    """
+
+    case: NetworkCase
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    runtime: Runtime
+    evaluation_sizes: list[int]
+    findings: list[Finding] = field(default_factory=list)
+    adjusted: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        return any(finding.severity == "error" for finding in self.findings)
+
+    def by_exclude(self) -> list[TrialConfig]:
+        """One trial for each choice of layers that may be pruned."""
+        return list({member.prunable.exclude: member for member in self.case.configs}.values())
+
+    def add(self, check: str, message: str, hint: str = "", severity: Severity = "error") -> None:
+        self.findings.append(Finding(check=check, severity=severity, message=message, hint=hint))
+
+    def out_of_memory(self, error: BaseException) -> None:
+        message = (
+            f"not all of the network could be checked: a batch of {self.case.config.training.batch_size} images needs more "
+            f"memory than {self.runtime.device} has left ({first_line(error)})"
+        )
+        self.add("memory", message, "lower training.batch_size if trials run out of memory too", "warning")
+
+    def built(self) -> nn.Module:
+        """The network with its first weights, on the CPU."""
+        config = self.case.config
+        if is_own(config.model):
+            return initialized_network(config, self.image_shape, self.num_classes)
+        model = build_model(config.model, self.image_shape, self.num_classes, config.width, device="cpu")
+        initialize(model, config.seed, config.initialization)
+        return model
+
+    def images(self, count: int) -> Tensor:
+        """Normalised noise; the same first images for every count."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn((count, *self.image_shape), generator=generator).to(self.runtime.device)
+
+    def labels(self, count: int) -> Tensor:
+        return (torch.arange(count) % self.num_classes).to(self.runtime.device)
+
+
+def first_line(error: BaseException | None) -> str:
+    lines = str(error).strip().splitlines() if error is not None else []
+    return f"{type(error).__name__}: {one_line(lines[0])}" if lines else type(error).__name__

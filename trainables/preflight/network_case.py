@@ -1,0 +1,120 @@
+"""One network as a sweep computes it, and what the checks before the sweep found out about it.
+
+Trials that share a warm-up are of one case, so they also compute alike. Imports no PyTorch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trainables.config.keys import canonical
+from trainables.config.trial import TrialConfig
+from trainables.findings import Finding
+from trainables.runtime.device import Runtime
+
+CHECKS = 1  # raised when a check changes, so that answers of older code are asked for again
+
+Adjustments = Mapping[str, Mapping[str, Any]]  # id of a case -> fields of Runtime that differ for it
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkCase:
+    """A network with all that decides how it computes, and one trial of every method that the sweep uses on it.
+
+    Attributes:
+        id: 12 hex digits, equal for trials that compute alike.
+        configs: trials that differ in their method, in the layers that it may prune, or in how it scores.
+    """
+
+    id: str
+    configs: tuple[TrialConfig, ...]
+
+    @property
+    def config(self) -> TrialConfig:
+        return self.configs[0]
+
+    @property
+    def methods_id(self) -> str:
+        """12 hex digits over what is asked of the network; not over a trial's course or the weights' seed."""
+        return _digest(sorted(json.dumps(_method(config), sort_keys=True) for config in self.configs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkReport:
+    """What was found out about a case.
+
+    Attributes:
+        adjusted: fields of Runtime that must differ for this network.
+        seconds: what the checks took.
+    """
+
+    case: str
+    model: str
+    findings: tuple[Finding, ...]
+    adjusted: dict[str, Any]
+    seconds: float
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.severity == "error"]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything was looked at; a later look may be, with more memory."""
+        return all(finding.check != "memory" for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "case": self.case,
+            "model": self.model,
+            "findings": [finding.to_json() for finding in self.findings],
+            "adjusted": self.adjusted,
+            "seconds": round(self.seconds, 3),
+        }
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> NetworkReport:
+        findings = tuple(Finding.from_json(one) for one in record["findings"])
+        return NetworkReport(**{**record, "findings": findings, "adjusted": dict(record["adjusted"])})
+
+
+def cases_of(configs: Iterable[TrialConfig]) -> list[NetworkCase]:
+    """The cases of these trials, in their order."""
+    members: dict[str, dict[str, TrialConfig]] = {}
+    for config in configs:
+        members.setdefault(case_id(config), {}).setdefault(json.dumps(_method(config), sort_keys=True), config)
+    return [NetworkCase(id=id_, configs=tuple(by_method.values())) for id_, by_method in members.items()]
+
+
+def case_id(config: TrialConfig) -> str:
+    computed = {
+        "dataset": canonical(config.dataset),
+        "model": config.model,
+        "width": config.width,
+        "initialization": config.initialization,
+        "initial_weights": config.initial_weights,
+        "batch_size": config.training.batch_size,
+        "loss": config.training.loss,
+        "precision": config.precision,
+    }
+    return _digest(computed)
+
+
+def adjusted_runtime(runtime: Runtime, config: TrialConfig, adjustments: Adjustments) -> Runtime:
+    """What a trial computes with: the sweep's runtime in the trial's precision, as far as its network stands it."""
+    of_trial = runtime.for_trial(config.precision)
+    return replace(of_trial, **adjustments[case_id(config)]) if adjustments.get(case_id(config)) else of_trial
+
+
+def _method(config: TrialConfig) -> dict[str, Any]:
+    options = canonical(config).get(config.method, {})
+    scoring = {name: options[name] for name in ("batch_norm", "images_per_class", "temperature", "pattern") if name in options}
+    return {"method": config.method, "exclude": list(config.prunable.exclude), **scoring}
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

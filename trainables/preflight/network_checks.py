@@ -1,0 +1,136 @@
+"""What a network must stand before a sweep pays for anything: one report with all that is wrong with it.
+
+Checked on random images of the sweep's shape, batch size, precision and device. Shapes: B batch, K classes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+
+from trainables.config.trial import TrialConfig
+from trainables.custom.code import OwnFiles, is_own
+from trainables.data.batches import load_data
+from trainables.data.facts import DataFacts
+from trainables.data.normalization import EVALUATION_BATCH
+from trainables.data.staging import PlannedData
+from trainables.errors import SettingError, TrialError
+from trainables.findings import Finding
+from trainables.models.losses import check_loss
+from trainables.models.pretrained import load_initial_weights
+from trainables.models.registry import prunable_weights
+from trainables.models.weight_use import unprunable_layers
+from trainables.preflight.examination import OUT_OF_MEMORY, Examination
+from trainables.preflight.network_builds import build_problem
+from trainables.preflight.network_case import NetworkCase, NetworkReport
+from trainables.preflight.network_methods import check_methods, check_step, check_weight_use
+from trainables.preflight.network_outputs import check_answers
+from trainables.preflight.network_training import check_training, place
+from trainables.runtime.device import Runtime
+
+
+def examine_network(
+    case: NetworkCase,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    runtime: Runtime,
+    evaluation_sizes: Sequence[int] = (EVALUATION_BATCH,),
+    own: OwnFiles | None = None,
+) -> NetworkReport:
+    """All findings about a network; its modules are imported already.
+
+    Args:
+        runtime: of the sweep; its precision is what "auto" stands for.
+        own: holds the file of initial weights, if the sweep has one.
+        evaluation_sizes: numbers of images in the batches of an evaluation; one image is tried anyway.
+    """
+    begun = time.perf_counter()
+    runtime = runtime.for_trial(case.config.precision)
+    runtime.activate()
+    examination = Examination(case, image_shape, num_classes, runtime, sorted({1, *evaluation_sizes}))
+    with torch.random.fork_rng():
+        try:
+            _examine(examination, own)
+        except OUT_OF_MEMORY as error:  # a trial is tried again with a whole GPU, or says so in its record
+            examination.out_of_memory(error)
+    runtime.activate()
+    return NetworkReport(
+        case=case.id,
+        model=case.config.model,
+        findings=tuple(dict.fromkeys(examination.findings)),
+        adjusted=examination.adjusted,
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def examine_cases(
+    cases: Sequence[NetworkCase], data: PlannedData, facts: DataFacts | None, runtime: Runtime, own: OwnFiles
+) -> list[NetworkReport]:
+    """The reports of several networks on one data set.
+
+    Args:
+        facts: of the data; without them its images are loaded.
+    """
+    reports = []
+    for case in cases:
+        config = case.config
+        try:
+            own.activate(config)
+            if facts is None:
+                loaded = load_data(config.dataset, data.prepare(), runtime.device, runtime.threads)
+                shape, classes = loaded.image_shape, loaded.num_classes
+                counts = len(loaded.train) + len(loaded.validation), len(loaded.test)
+            else:
+                shape, classes = facts.image_shape, facts.num_classes
+                counts = sum(facts.train_counts), sum(facts.test_counts)
+        except SettingError as error:
+            finding = Finding(check="network", severity="error", message=str(error))
+            reports.append(NetworkReport(case=case.id, model=config.model, findings=(finding,), adjusted={}, seconds=0.0))
+            continue
+        reports.append(examine_network(case, shape, classes, runtime, evaluation_sizes(config, *counts), own))
+    return reports
+
+
+def evaluation_sizes(config: TrialConfig, train_images: int, test_images: int) -> list[int]:
+    """Sizes of all batches that evaluations of the validation and test images are made in, give or take an image of a class."""
+    if config.dataset.limit is not None:
+        train_images, test_images = config.dataset.limit, config.dataset.limit // 5
+    sizes: set[int] = set()
+    for images in (test_images, round(config.dataset.validation * train_images)):
+        sizes |= {min(images, EVALUATION_BATCH), images % EVALUATION_BATCH}
+    return sorted(sizes - {0})
+
+
+def _examine(examination: Examination, own: OwnFiles | None) -> None:
+    config = examination.case.config
+    try:
+        check_loss(config.training.loss, examination.num_classes, torch.device(examination.runtime.device))
+        model = examination.built()
+        for member in examination.case.configs:
+            prunable_weights(model, member.prunable.exclude)
+        if config.initial_weights and own is not None:
+            load_initial_weights(deepcopy(model), own)
+    except TrialError as error:
+        examination.add("network", str(error))
+        return
+    for member in examination.by_exclude():
+        examination.findings += unprunable_layers(model, member.prunable.exclude)
+    if examination.failed:
+        return
+    if is_own(config.model) and (problem := build_problem(config, examination.image_shape, examination.num_classes, model)):
+        examination.add("builds", *problem)
+        return
+    placed = place(examination, model)
+    if placed is None or (is_own(config.model) and not check_answers(examination, placed)):
+        return
+    check_training(examination, placed)
+    if examination.failed or not is_own(config.model):  # of the others the tests know the rest
+        return
+    check_weight_use(examination, placed)
+    if not examination.failed:
+        check_methods(examination, placed)
+    if not examination.failed:
+        check_step(examination, placed)

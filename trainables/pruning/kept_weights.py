@@ -1,0 +1,110 @@
+"""How many weights a configuration keeps, known before anything is trained: from the shapes of a network's prunable layers.
+
+Shapes are kept in the node's cache, by what they follow from, so PyTorch is imported only for a network that was not looked at
+before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from importlib.metadata import version
+from importlib.util import find_spec
+from math import prod
+from pathlib import Path
+
+from trainables.config.trial import TrialConfig, final_count
+from trainables.custom.code import OwnFiles, is_own
+from trainables.data.facts import DataFacts
+from trainables.errors import SettingError
+from trainables.runtime.cache_folder import cache_folder, write_whole
+
+Shapes = Mapping[str, tuple[int, ...]]  # of prunable weights, by name
+# What the layers of a built-in network follow from, with torchvision.
+SOURCES = ("trainables.models.networks", "trainables.models.registry", __name__)
+
+
+def kept_weights(config: TrialConfig, shapes: Shapes) -> int:
+    """Weights that are left at the end of pruning, of all those in `shapes`."""
+    sizes = {name: prod(shape) for name, shape in shapes.items()}
+    total = sum(sizes.values())
+    if config.method == "dense":
+        return total
+    if config.method == "srste":
+        n, m = config.srste.n_of_m
+        return sum(size // m * n if shapes[name][1] % m == 0 else size for name, size in sizes.items())
+    if config.method == "imp" and not config.imp.exact:
+        return final_count(1 - (1 - config.imp.fraction) ** config.rounds, total)
+    return final_count(config.sparsity, total)
+
+
+def check_kept_weights(config: TrialConfig, shapes: Shapes) -> None:
+    """Raises SettingError where nothing would be left of the network."""
+    if kept_weights(config, shapes) == 0:
+        total = sum(prod(shape) for shape in shapes.values())
+        raise SettingError(
+            f"sparsity: {config.model} must keep at least one of its {total:,} prunable weights, got sparsity "
+            f"{config.sparsity!r} and 0 weights; choose a sparsity of at most {highest_sparsity(total)!r}"
+        )
+
+
+def highest_sparsity(prunable: int) -> float:
+    """The highest of 0.9, 0.99, 0.999... that keeps a weight of so many; 0 if none does."""
+    highest = 0.0
+    for digits in range(1, 16):
+        sparsity = round(1 - 10**-digits, digits)
+        if final_count(sparsity, prunable) == 0:
+            break
+        highest = sparsity
+    return highest
+
+
+def prunable_shapes(config: TrialConfig, facts: DataFacts, own: OwnFiles) -> Shapes:
+    """Shapes of the weights that the trial may prune.
+
+    Raises:
+        SettingError: the network cannot be made, or a pattern of `prunable.exclude` takes out everything.
+    """
+    file = cache_folder() / f"network-{_content(config, facts, own)}.json"
+    try:
+        layers = {name: tuple(shape) for name, shape in json.loads(file.read_text()).items()}
+    except (OSError, ValueError):
+        layers = _layers(config, facts, own)
+        write_whole(file, json.dumps(layers).encode())
+    patterns = config.prunable.exclude
+    kept = {name: shape for name, shape in layers.items() if not any(fnmatchcase(name, pattern) for pattern in patterns)}
+    if not kept:
+        raise SettingError(f"prunable.exclude: {list(patterns)} leaves no layer to prune")
+    return {f"{name}.weight": shape for name, shape in kept.items()}
+
+
+def _content(config: TrialConfig, facts: DataFacts, own: OwnFiles) -> str:
+    """16 hex digits over all that decides about the layers of a network."""
+    if is_own(config.model):
+        made_by = own.digests[config.model]
+    else:
+        code = b"".join(_source_of(module).read_bytes() for module in SOURCES)
+        made_by = f"{hashlib.sha256(code).hexdigest()} {version('torchvision')}"
+    inputs = [config.model, config.width, facts.image_shape, facts.num_classes, made_by]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
+
+
+def _source_of(module: str) -> Path:
+    """The file of a module, which is not imported for it."""
+    spec = find_spec(module)
+    assert spec is not None
+    return Path(str(spec.origin))
+
+
+def _layers(config: TrialConfig, facts: DataFacts, own: OwnFiles) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights of all conv and linear layers, by the name of the layer."""
+    from trainables.models.registry import meta_model, network_of, prunable_weights
+
+    if is_own(config.model):
+        own.activate(config)
+        network = network_of(config, facts.image_shape, facts.num_classes)
+    else:
+        network = meta_model(config.model, facts.image_shape, facts.num_classes, config.width)
+    return {name.removesuffix(".weight"): tuple(weight.shape) for name, weight in prunable_weights(network).items()}

@@ -1,0 +1,164 @@
+"""Gradients that scores are made of, taken without a trace: parameters, buffers, gradients and modes stay as they were.
+
+Shapes: B batch, C channels, H height, W width, K classes. Gradients are by the prunable weights, at the masked weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from trainables.config.methods import BatchNormMode
+from trainables.config.trial import TrialConfig
+from trainables.data.batches import Data, class_balanced_batches, scoring_batches
+from trainables.errors import SettingError
+from trainables.models.losses import batch_loss
+from trainables.models.weight_use import node_names
+from trainables.runtime.device import Runtime
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+def batches_of_round(data: Data, config: TrialConfig, round_: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The seeded images that the trial's method scores with in one round, without augmentation, fresh in every round."""
+    options = getattr(config, config.method)
+    per_class = getattr(options, "images_per_class", None)
+    if per_class is not None:
+        return class_balanced_batches(data, config.training.batch_size, per_class, config.seed, round_)
+    return scoring_batches(data, config.training.batch_size, options.score_batches, config.seed, round_)
+
+
+def scoring_gradients(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    batches: Batches,
+    runtime: Runtime,
+    batch_norm: BatchNormMode = "batch",
+    temperature: float = 1.0,
+    loss_name: str = "cross_entropy",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean loss of logits / temperature and its gradient by every prunable weight, dropout off.
+
+    Gradients are averaged over the images before any absolute value is taken: the size of a mean gradient, not the mean of
+    sizes.
+    """
+    mean = WeightedMean()
+    with scoring_mode(model, batch_norm):
+        for images, loss in _losses(model, batches, runtime, temperature, loss_name):
+            mean.add([loss.detach(), *gradients(loss, weights)], images)
+    loss_mean, *grads = mean.value()
+    return loss_mean, dict(zip(weights, grads, strict=True))
+
+
+def hessian_gradient_products(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    batches: Sequence[tuple[Tensor, Tensor]],
+    runtime: Runtime,
+    batch_norm: BatchNormMode,
+    temperature: float,
+    loss_name: str = "cross_entropy",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean loss, and H g of every prunable weight: g is the mean gradient by the kept weights, H the mean Hessian.
+
+    A pruned weight is no variable of the loss any more, so its gradient does not count in g.
+    """
+    loss_mean, grads = scoring_gradients(model, weights, batches, runtime, batch_norm, temperature, loss_name)
+    direction = [grad * masks[name] for name, grad in grads.items()]
+    mean = WeightedMean()
+    with scoring_mode(model, batch_norm), twice_differentiable(model):
+        for images, loss in _losses(model, batches, runtime, temperature, loss_name):
+            slopes = gradients(loss, weights, create_graph=True)
+            along = torch.stack([(slope * part).sum() for slope, part in zip(slopes, direction, strict=True)]).sum()
+            if "Error" in node_names(along):  # autograd passes over it, as if the second derivative were zero
+                raise SettingError(
+                    "method grasp must have a network whose gradient can be differentiated again, got an operation that is "
+                    "differentiable once (once_differentiable); take another method, or give it a second derivative"
+                )
+            # The slope of a loss that is linear in a weight does not depend on it.
+            mean.add(torch.autograd.grad(along, list(weights.values()), materialize_grads=True), images)
+    return loss_mean, dict(zip(weights, mean.value(), strict=True))
+
+
+def gradients(of: Tensor, by: Mapping[str, Tensor], create_graph: bool = False) -> Sequence[Tensor]:
+    """The gradient by every one of the named tensors.
+
+    Raises:
+        SettingError: some have none, such as the weights of a layer that is frozen or never called.
+    """
+    frozen = [name for name, tensor in by.items() if not tensor.requires_grad]
+    if frozen:
+        raise _without_gradient(frozen, "are frozen (requires_grad is False)")
+    grads = torch.autograd.grad(of, list(by.values()), create_graph=create_graph, allow_unused=True)
+    unused = [name for name, grad in zip(by, grads, strict=True) if grad is None]
+    if unused:
+        raise _without_gradient(unused, "do not reach the output")
+    return grads
+
+
+def _without_gradient(names: list[str], reason: str) -> SettingError:
+    return SettingError(
+        f"every prunable weight must get a gradient, but {', '.join(names)} {reason}; "
+        f"exclude the layers: prunable: {{exclude: [{', '.join(name.removesuffix('.weight') for name in names)}]}}"
+    )
+
+
+@contextmanager
+def twice_differentiable(model: nn.Module) -> Iterator[None]:
+    """Inside, attention and recurrent layers run as kernels that have a second derivative, which their fused ones lack."""
+    with ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        yield
+
+
+class WeightedMean:
+    """The mean of lists of tensors, each counted as often as its batch has images."""
+
+    def __init__(self) -> None:
+        self.first = 0
+        self.total = 0.0
+        self.sums: list[Tensor] = []
+
+    def add(self, values: Sequence[Tensor], images: int) -> None:
+        self.first = self.first or images
+        weight = images / self.first  # 1 for batches of one size: a plain mean, without rounding on the way
+        parts = values if weight == 1 else [value * weight for value in values]
+        self.sums = [total + part for total, part in zip(self.sums, parts, strict=True)] if self.sums else list(parts)
+        self.total += weight
+
+    def value(self) -> list[Tensor]:
+        return [total / self.total for total in self.sums]
+
+
+def _losses(
+    model: nn.Module, batches: Batches, runtime: Runtime, temperature: float, loss_name: str
+) -> Iterator[tuple[int, Tensor]]:
+    """Number of images and mean loss of every batch, with its graph."""
+    loss_of = batch_loss(loss_name)
+    copies = {name: buffer.clone() for name, buffer in model.named_buffers()}  # BN writes its running statistics into them
+    for images_BCHW, labels_B in batches:
+        with runtime.autocast():
+            logits_BK = torch.func.functional_call(model, copies, (runtime.arranged(images_BCHW),))
+        yield len(labels_B), loss_of(logits_BK.float() / temperature, labels_B)
+
+
+@contextmanager
+def scoring_mode(model: nn.Module, batch_norm: BatchNormMode) -> Iterator[None]:
+    """Inside, everything is in eval mode, apart from BN that uses batch statistics; afterwards all is as before."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        for module in modes:
+            module.training = batch_norm == "batch" and isinstance(module, _BatchNorm)
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,0 +1,78 @@
+"""How many weights each layer keeps, where that is given and not found by a score.
+
+Shapes and sizes are those of the prunable weights, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from trainables.errors import SettingError
+
+LayerCounts = Callable[[str], Mapping[str, int] | None]  # trial key -> kept weights by layer, None without a result
+
+
+def erk_densities(shapes: Mapping[str, Sequence[int]], density: float) -> dict[str, float]:
+    """Densities by layer in proportion to (sum of dimensions) / (product of dimensions), at most 1, together `density`.
+
+    Layers that would be more than dense are dense, and the others are solved for again. Source: Erdos-Renyi-Kernel, Evci et
+    al., arXiv:1911.11134, section 3; for linear layers it is Mocanu et al., 2018.
+    """
+    raw = {name: sum(shape) / prod(shape) for name, shape in shapes.items()}
+    sizes = {name: prod(shape) for name, shape in shapes.items()}
+    full: set[str] = set()
+    while True:
+        wanted = density * sum(sizes.values()) - sum(sizes[name] for name in full)
+        room = sum(raw[name] * sizes[name] for name in raw if name not in full)
+        scale = wanted / room if room else 0.0
+        beyond = {name for name in raw if name not in full and raw[name] * scale > 1}
+        if not beyond:
+            return {name: 1.0 if name in full else raw[name] * scale for name in raw}
+        full |= beyond
+
+
+def fitted_counts(densities: Mapping[str, float], sizes: Mapping[str, int], total: int) -> dict[str, int]:
+    """Whole numbers of weights by layer, nearest to the densities and together exactly `total`.
+
+    What rounding leaves over goes to the layers with the largest remainders, the first of equals first.
+    """
+    exact = {name: densities[name] * sizes[name] for name in sizes}
+    counts = {name: min(int(value), sizes[name]) for name, value in exact.items()}
+    left = total - sum(counts.values())
+    by_remainder = [name for name in sorted(exact, key=lambda name: counts[name] - exact[name]) if counts[name] < sizes[name]]
+    for name in by_remainder[:left]:
+        counts[name] += 1
+    return counts
+
+
+def counts_of_trial(found: Mapping[str, int] | None, key: str, sizes: Mapping[str, int], total: int) -> dict[str, int]:
+    """The counts of another trial, if they are those of the same network at the same sparsity.
+
+    Raises:
+        SettingError: that trial has no result, another network, or another number of weights.
+    """
+    if found is None:
+        raise SettingError(f"random.layers: trial {key} has no result in this storage; run it first")
+    if list(found) != list(sizes) or any(found[name] > sizes[name] for name in sizes):
+        raise SettingError(f"random.layers: trial {key} has another network; its layers are {', '.join(found)}")
+    if sum(found.values()) != total:
+        raise SettingError(
+            f"random.layers: trial {key} keeps {sum(found.values())} weights, this sparsity {total}; take its sparsity"
+        )
+    return dict(found)
+
+
+def random_masks(weights: Mapping[str, Tensor], counts: Mapping[str, int], seed: int) -> dict[str, Tensor]:
+    """Masks that keep `counts` weights of every layer, chosen evenly; drawn on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = {}
+    for name, weight in weights.items():
+        chosen = torch.randperm(weight.numel(), generator=generator)[: counts[name]]
+        mask = torch.zeros(weight.numel(), dtype=torch.bool)
+        mask[chosen] = True
+        masks[name] = mask.view(weight.shape).to(weight.device)
+    return masks

@@ -1,0 +1,39 @@
+"""Density after pruning round k: a pure function of the configuration.
+
+Density is kept weights over prunable weights, in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+
+from trainables.config.methods import DensitySchedule
+from trainables.config.trial import final_count
+
+
+def kept_after_round(round_: int, rounds: int, sparsity: float, prunable: int, schedule: DensitySchedule) -> int:
+    """Weights kept after round `round_` (1-based) of `rounds`; the last round lands exactly on `final_count`.
+
+    With final density d: exponential d^(k/N), linear 1 - (1 - d) k/N, each rounded half up and never below the final count.
+    The paper's text names neither; exponential is SynFlow's (arXiv:2006.05467, algorithm 1).
+    """
+    assert 1 <= round_ <= rounds, f"round {round_} of {rounds}"
+    final = final_count(sparsity, prunable)
+    if round_ == rounds:
+        return final
+    density = 1.0 - sparsity
+    progress = round_ / rounds
+    share = density**progress if schedule == "exponential" else 1.0 - (1.0 - density) * progress
+    return min(prunable, max(final, math.floor(share * prunable + 0.5)))
+
+
+def kept_on_cubic(round_: int, rounds: int, first_sparsity: float, sparsity: float, prunable: int) -> int:
+    """Weights kept after update `round_` (0 is before the first) of `rounds` on the way from one sparsity to another.
+
+    s_k = s + (s_0 - s) (1 - k/N)^3 (Zhu and Gupta, arXiv:1710.01878, equation 1), rounded half up; the last lands exactly on
+    `final_count`. Where it begins beyond the target, it is the target at once.
+    """
+    assert 0 <= round_ <= rounds, f"update {round_} of {rounds}"
+    final = final_count(sparsity, prunable)
+    share = 1.0 - (sparsity + (first_sparsity - sparsity) * (1 - round_ / rounds) ** 3)
+    return final if round_ == rounds else min(prunable, max(final, math.floor(share * prunable + 0.5)))

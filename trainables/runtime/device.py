@@ -1,0 +1,143 @@
+"""What a process computes with: device, threads, precision, determinism. The fingerprint names it.
+
+Equal fingerprints and `deterministic` promise equal bits; a warm-up snapshot is used only under its own fingerprint.
+PyTorch is imported when it is first used: the driver only carries these settings to its workers, and starts seconds earlier.
+Chosen once per sweep by orchestrator/choices.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from trainables.runtime.machine import processor_name
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Runtime:
+    """Settings that a whole sweep shares.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        threads: PyTorch threads of one trial; part of the fingerprint, since it changes the order of additions.
+        precision: what the forward pass runs in; weights, scores and masks are float32 in both.
+        deterministic: refuse kernels whose result changes from run to run.
+        channels_last: keep convolutions in NHWC order; measured on a processor with wide vectors 1.2 to 1.7 times as fast.
+        compile: training steps run compiled, on a GPU as CUDA graphs.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    deterministic: bool = True
+    channels_last: bool = True
+    compile: bool = False
+
+    def for_trial(self, written: str) -> Runtime:
+        """The same with the precision that a trial's configuration writes; for "auto" as it is."""
+        return self if written == "auto" else replace(self, precision="fp32" if written == "fp32" else "bf16")
+
+    def activate(self) -> None:
+        """Sets the process-wide switches of PyTorch; a reused worker calls it before every stage."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+        keep_freed_memory()
+        if self.deterministic and self.device == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        if self.compile:
+            torch.use_deterministic_algorithms(self.deterministic)  # tells the compiler too, which takes seconds to import
+        else:
+            torch.set_deterministic_debug_mode("error" if self.deterministic else "default")
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = not self.deterministic
+        torch.backends.cudnn.deterministic = self.deterministic
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The forward pass runs inside; off for fp32."""
+        import torch
+
+        return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The network on the device, in the memory order that is computed in."""
+        import torch
+
+        model = model.to(self.device)
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model
+
+    def arranged(self, images_BCHW: Tensor) -> Tensor:
+        """The images in the memory order of the network."""
+        import torch
+
+        return images_BCHW.contiguous(memory_format=torch.channels_last) if self.channels_last else images_BCHW
+
+    def compiled(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        """The network's forward pass for training steps; compiled once per process and shape."""
+        import torch
+
+        forward: Callable[[Tensor], Tensor] = torch.compile(model, mode="reduce-overhead") if self.compile else model
+        return forward
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything besides the configuration that can move a bit."""
+        import torch
+
+        return asdict(self) | {
+            "processor": processor(self.device),
+            "torch": torch.__version__,
+            "cudnn": torch.backends.cudnn.version() if self.device == "cuda" else None,
+        }
+
+    def fingerprint_id(self) -> str:
+        text = json.dumps(self.fingerprint(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Lets the C library reuse large blocks instead of giving them back to the system and taking them page by page again.
+
+    Activations are such blocks: on a virtual machine their page faults took a tenth of a training step and most of a
+    pruning round. Does nothing where the C library is not glibc.
+    """
+    with suppress(AttributeError, OSError):
+        libc = ctypes.CDLL("libc.so.6")
+        if libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30) or libc.mallopt(
+            _M_MMAP_THRESHOLD, 1 << 25
+        ):  # older ones take 32 MiB at most
+            libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+@lru_cache(maxsize=2)
+def processor(device: str) -> str:
+    """Name of the processor or GPU, with the instruction set that PyTorch's kernels use on it."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{processor_name()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def resolve_precision(written: str, device: str) -> Literal["fp32", "bf16"]:
+    """What "auto" stands for on this machine: bf16 where the hardware multiplies it, fp32 elsewhere."""
+    if written in ("fp32", "bf16"):
+        return "fp32" if written == "fp32" else "bf16"
+    import torch
+
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if has_bf16 else "fp32"

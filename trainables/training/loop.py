@@ -1,0 +1,148 @@
+"""One epoch of SGD under masks, and evaluation.
+
+No step waits for the device: loss and hits are summed there and read once per epoch. What happens to masks meanwhile:
+pruning/sparse_trainers.py.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from trainables.config.trial import TrainingConfig
+from trainables.data.batches import Data, Split, evaluation_batches, training_batches
+from trainables.data.normalization import Normalization
+from trainables.errors import NonFiniteError
+from trainables.models.losses import batch_loss, summed_loss
+from trainables.pruning.sparse_trainers import Masking
+from trainables.runtime.device import Runtime
+from trainables.runtime.seeding import derived_seed
+
+TOP5_CLASSES = 100  # fewer classes are told by their top-1 accuracy alone
+
+
+def make_optimizer(model: nn.Module, training: TrainingConfig, momentum: dict[str, Tensor] | None = None) -> torch.optim.SGD:
+    """SGD over every parameter, weight decay included; `momentum` continues the buffers of `momentum_of`."""
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=training.lr,
+        momentum=training.momentum,
+        nesterov=training.nesterov,
+        weight_decay=training.weight_decay,
+        foreach=True,
+    )
+    for name, parameter in model.named_parameters():
+        if momentum and name in momentum:
+            buffer = torch.empty_like(parameter, requires_grad=False).copy_(momentum[name])  # in the weight's memory order
+            optimizer.state[parameter]["momentum_buffer"] = buffer
+    return optimizer
+
+
+def momentum_of(optimizer: torch.optim.SGD, model: nn.Module) -> dict[str, Tensor]:
+    """Parameter name -> momentum buffer; empty before the first step."""
+    buffers = {name: optimizer.state[parameter].get("momentum_buffer") for name, parameter in model.named_parameters()}
+    return {name: buffer for name, buffer in buffers.items() if buffer is not None}
+
+
+def train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.SGD,
+    masking: Masking,
+    data: Data,
+    *,
+    training: TrainingConfig,
+    lr: float,
+    seed: int,
+    epoch: int,
+    runtime: Runtime,
+    first_step: int = 0,
+) -> dict[str, float]:
+    """Trains in place.
+
+    Args:
+        first_step: steps that were done before, as `masking` counts them.
+        epoch: 0-based over the whole trial, warm-up included; decides order and augmentation.
+
+    Returns:
+        train/loss and train/accuracy, means over the epoch.
+
+    Raises:
+        NonFiniteError: a loss of this epoch was infinite or not a number.
+    """
+    model.train()
+    torch.manual_seed(derived_seed(seed, "dropout", epoch))
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    device = data.train.labels.device
+    forward = runtime.compiled(model)
+    loss_of = batch_loss(training.loss, training.label_smoothing)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    hits = torch.zeros((), dtype=torch.int64, device=device)
+    seen = 0
+    for step, (images_BCHW, labels_B) in enumerate(training_batches(data, training.batch_size, seed, epoch), first_step + 1):
+        masking.hide()
+        with runtime.autocast():
+            logits_BK = forward(runtime.arranged(images_BCHW))
+        loss = loss_of(logits_BK.float(), labels_B)
+        loss.backward()
+        masking.reveal(step)
+        if training.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
+        optimizer.step()
+        masking.enforce(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss_sum += loss.detach()
+        hits += (logits_BK.detach().argmax(1) == labels_B).sum()
+        seen += len(labels_B)
+    batches = seen // training.batch_size
+    mean_loss = float(loss_sum) / batches
+    if not math.isfinite(mean_loss):
+        raise NonFiniteError(f"the training loss became {mean_loss} in epoch {epoch + 1} (learning rate {lr:g})")
+    return {"train/loss": mean_loss, "train/accuracy": int(hits) / seen}
+
+
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    normalization: Normalization,
+    runtime: Runtime,
+    prefix: str,
+    loss_name: str = "cross_entropy",
+) -> dict[str, float]:
+    """{prefix}/loss, {prefix}/accuracy and from TOP5_CLASSES classes on {prefix}/top5_accuracy over the whole split.
+
+    Every image is counted once; empty for an empty split.
+
+    Raises:
+        NonFiniteError: the loss is infinite or not a number: the last step before has diverged.
+    """
+    told = measured(model, split, normalization, runtime, loss_name)
+    if told and not math.isfinite(told["loss"]):
+        raise NonFiniteError(f"the {prefix} loss became {told['loss']}")
+    return {f"{prefix}/{name}": value for name, value in told.items()}
+
+
+def measured(
+    model: nn.Module, split: Split, normalization: Normalization, runtime: Runtime, loss_name: str = "cross_entropy"
+) -> dict[str, float]:
+    """The figures of `evaluate`, whatever they are: a network that was just pruned may have an infinite loss."""
+    if not len(split):
+        return {}
+    model.eval()
+    summed = summed_loss(loss_name)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=split.labels.device)
+    hits = torch.zeros((), dtype=torch.int64, device=split.labels.device)
+    hits_top5: Tensor | None = None
+    with torch.inference_mode():
+        for images_BCHW, labels_B in evaluation_batches(split, normalization):
+            with runtime.autocast():
+                logits_BK = model(runtime.arranged(images_BCHW))
+            loss_sum += summed(logits_BK.float(), labels_B)
+            hits += (logits_BK.argmax(1) == labels_B).sum()
+            if logits_BK.shape[1] >= TOP5_CLASSES:
+                found = (logits_BK.topk(5, dim=1).indices == labels_B[:, None]).sum()
+                hits_top5 = found if hits_top5 is None else hits_top5 + found
+    told = {"loss": float(loss_sum) / len(split), "accuracy": int(hits) / len(split)}
+    return told if hits_top5 is None else told | {"top5_accuracy": int(hits_top5) / len(split)}

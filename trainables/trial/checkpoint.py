@@ -1,0 +1,146 @@
+"""Trial state <-> one file, exact and self-checking; and what a trial needs of the storage.
+
+A file is safetensors: weights, BN buffers, momentum and masks, with the position, seconds and all metric points up to it
+as metadata, and a SHA-256 of both. Warm-up snapshots are the same format. No pickle is read or written.
+The protocols are implemented by orchestrator/store.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from trainables.config.trial import TrainingConfig
+from trainables.pruning.masks import Masks
+from trainables.records.metrics import MetricLog, points_from_json
+from trainables.runtime.hashing import tensors_sha256
+from trainables.training.loop import make_optimizer, momentum_of
+
+
+class TrialFiles(Protocol):
+    """One trial's folder, as one attempt at the trial sees it."""
+
+    key: str
+    attempt: int
+
+    def read(self, name: str) -> bytes | None:
+        """The whole file, or None if there is none."""
+
+    def publish(self, name: str, content: bytes) -> None:
+        """Puts the whole file in place at once. Raises SupersededError if a newer attempt has begun."""
+
+    def remove(self, name: str) -> None:
+        """Removes the file if it is there. Raises SupersededError if a newer attempt has begun."""
+
+    def stop_requested(self) -> bool:
+        """Whether the trial should leave a checkpoint and end."""
+
+
+class SnapshotFiles(Protocol):
+    """The snapshots of one dense trunk under one fingerprint."""
+
+    @property
+    def key(self) -> str:
+        """Of the trunk; of the trial where warm-ups are not shared."""
+
+    def epochs(self) -> list[int]:
+        """Epochs at which there is a snapshot, ascending."""
+
+    def read(self, epoch: int) -> bytes | None:
+        """The whole file, or None if there is none."""
+
+    def publish(self, epoch: int, content: bytes) -> None:
+        """Puts the whole file in place at once; several writers publish equal bits, so the last one may win."""
+
+    def remove(self, epoch: int) -> None:
+        """Removes the file if it is there."""
+
+
+class DamagedCheckpointError(Exception):
+    """The file is truncated, altered or of another format; there is nothing to continue from."""
+
+
+@dataclass(kw_only=True)
+class TrialState:
+    """Where a trial stands: `position` epochs or rounds of `phase` are done.
+
+    Attributes:
+        phase: "warmup", "prune" (rounds), "level" (epochs of all levels of iterative magnitude pruning) or "train".
+        layer_scores: mean and spread of the last round's scores by layer.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.SGD
+    masks: Masks = field(default_factory=dict)
+    phase: str = "warmup"
+    position: int = 0
+    metrics: MetricLog = field(default_factory=MetricLog)
+    seconds: dict[str, float] = field(default_factory=lambda: {"warmup": 0.0, "prune": 0.0, "train": 0.0})
+    fingerprints: list[dict[str, Any]] = field(default_factory=list)
+    layer_scores: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def to_bytes(state: TrialState, key: str) -> bytes:
+    """The checkpoint file of a state of the trial or trunk with this key."""
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    tensors |= {f"momentum.{name}": tensor for name, tensor in momentum_of(state.optimizer, state.model).items()}
+    tensors |= {f"mask.{name}": mask for name, mask in state.masks.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {
+        "key": key,
+        "phase": state.phase,
+        "position": state.position,
+        "seconds": state.seconds,
+        "fingerprints": state.fingerprints,
+        "layer_scores": state.layer_scores,
+        "metrics": [point.to_json() for point in state.metrics.points()],
+    }
+    state_json = json.dumps(metadata)
+    return save(tensors, {"state": state_json, "sha256": _checksum(tensors, state_json)})
+
+
+def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig, key: str) -> TrialState:
+    """The state of a checkpoint file, its weights loaded into `model`.
+
+    Raises:
+        DamagedCheckpointError: the file is not whole, is of another trial or trunk, or does not fit the network.
+    """
+    try:
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        if _checksum(tensors, header["state"]) != header["sha256"]:
+            raise DamagedCheckpointError("the content does not match its SHA-256")
+        metadata = json.loads(header["state"])
+        if metadata.get("key", key) != key:  # older files do not name it
+            raise DamagedCheckpointError(f"it is of {metadata['key']}")
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "mask": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        model.load_state_dict(parts["model"])
+        device = next(model.parameters()).device
+        in_order = [name for name, _ in model.named_parameters() if name in parts["mask"]]  # a loaded file has none
+        return TrialState(
+            model=model,
+            optimizer=make_optimizer(model, training, parts["momentum"]),
+            masks={name: parts["mask"][name].to(device) for name in in_order},
+            phase=metadata["phase"],
+            position=metadata["position"],
+            metrics=MetricLog(points_from_json(point) for point in metadata["metrics"]),
+            seconds=metadata["seconds"],
+            fingerprints=metadata["fingerprints"],
+            layer_scores=metadata.get("layer_scores", {}),
+        )
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise DamagedCheckpointError(f"not a whole checkpoint: {error}") from error
+
+
+def _checksum(tensors: dict[str, Tensor], state_json: str) -> str:
+    return hashlib.sha256(f"{tensors_sha256(tensors)}\0{state_json}".encode()).hexdigest()

@@ -1,0 +1,40 @@
+"""What a trial needs besides its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainables.custom.code import NOTHING_OWN, OwnFiles
+from trainables.data.datasets import Source
+from trainables.pruning.sparsity_distributions import LayerCounts
+from trainables.runtime.device import Runtime
+from trainables.trial.checkpoint import SnapshotFiles, TrialFiles, TrialState
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialContext:
+    """Where a trial reads and writes, and what it computes with.
+
+    Attributes:
+        shares_snapshots: other trials may read them; if not, they are removed when the trial has finished.
+        checkpoint_seconds: a checkpoint is written at the first boundary after so many seconds, and at phase ends.
+        metrics_seconds: the same for metrics.jsonl; only published points are told to `on_progress`.
+        on_progress: called at boundaries with the state, after its points were published.
+        provenance: told in the result and part of nothing: key, data digest, revision.
+        counts_of: kept weights by layer of another trial, by its key.
+        own: where the user's own modules and weights lie; the result tells their digests.
+    """
+
+    source: Source
+    runtime: Runtime
+    files: TrialFiles
+    snapshots: SnapshotFiles
+    shares_snapshots: bool = True
+    checkpoint_seconds: float = 60.0
+    metrics_seconds: float = 5.0
+    on_progress: Callable[[TrialState], None] = lambda state: None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    counts_of: LayerCounts = lambda key: None
+    own: OwnFiles = NOTHING_OWN

@@ -1,0 +1,152 @@
+"""What a trial writes into its folder, in an order in which nothing is lost or doubled.
+
+Points are published before the checkpoint that carries them, the model before the result; a trial is finished when its result
+is there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from contextlib import suppress
+from typing import Any
+
+from trainables.analysis.model_stats import footprint
+from trainables.config.keys import NUMERICS, canonical
+from trainables.config.trial import TrialConfig
+from trainables.custom.code import is_own, source_of
+from trainables.data.batches import Data
+from trainables.errors import StopRequestedError, kind_of
+from trainables.export.sparse_model import ModelCard, encode
+from trainables.records.file_names import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, NETWORK, RESULT
+from trainables.records.metrics import DamagedRecordError, MetricLog, points_from_lines
+from trainables.records.result_record import encode_result
+from trainables.records.self_digest import is_whole, sealed
+from trainables.trial.checkpoint import TrialFiles, TrialState, to_bytes
+from trainables.trial.context import TrialContext
+from trainables.trial.result import costs, facts, size_metrics
+
+
+class Publication:
+    """One attempt's writing."""
+
+    def __init__(self, config: TrialConfig, context: TrialContext) -> None:
+        self.config = config
+        self.context = context
+        self.files = context.files
+        self.begun_ms = int(time.time() * 1000)
+        self.own_digests = context.own.used_by(config)
+        self.provenance = context.provenance | ({"own_digests": self.own_digests} if self.own_digests else {})
+        self.last_checkpoint = self.last_metrics = time.monotonic()
+
+    def config_file(self) -> None:
+        """Writes what the trial is, unless it is there already."""
+        record = self.provenance | {"config": canonical(self.config), "numerics": NUMERICS}
+        if not self._is_config(self.files.read(CONFIG)):
+            self.files.publish(CONFIG, json.dumps(sealed(record), indent=1, sort_keys=True).encode())
+
+    def _is_config(self, content: bytes | None) -> bool:
+        """Whether a config.json is whole and of this trial."""
+        try:
+            written = json.loads(content or b"")
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(written, dict) and is_whole(written) and written.get("config") == canonical(self.config)
+
+    def keep_published_points(self, state: TrialState) -> None:
+        """Points that others may have read stay as they are, with their times."""
+        published = self.files.read(METRICS)
+        if published is not None:
+            with suppress(DamagedRecordError):  # then they are computed and written anew
+                state.metrics.merge(points_from_lines(published))
+
+    def boundary(self, state: TrialState, phase_ends: bool = False) -> None:
+        """Publishes what is due: points first, then the checkpoint that carries them; ends here if told to stop.
+
+        A warm-up's checkpoint is its snapshot (warmup.py), so none is written for it here.
+        """
+        now = time.monotonic()
+        stop = self.files.stop_requested()
+        checkpoint = phase_ends or stop or now - self.last_checkpoint >= self.context.checkpoint_seconds
+        if checkpoint or now - self.last_metrics >= self.context.metrics_seconds:
+            self.files.publish(METRICS, self._lines(state))
+            self.last_metrics = now
+            if checkpoint:
+                self.last_checkpoint = now
+                if state.phase != "warmup":
+                    self.files.publish(CHECKPOINT, to_bytes(state, self.files.key))
+            self.context.on_progress(state)
+        if stop:
+            if state.phase == "warmup":
+                snapshots = self.context.snapshots
+                snapshots.publish(state.position, to_bytes(state, snapshots.key))
+            raise StopRequestedError(f"stopped in phase {state.phase} after {state.position}; continues from there")
+
+    def _lines(self, state: TrialState) -> bytes:
+        """The content of metrics.jsonl. While the trunk is trained it is a copy that the trial's own points are added to:
+        they must not get into the snapshots that other trials read."""
+        if state.phase != "warmup":
+            return state.metrics.to_lines()
+        both = MetricLog(state.metrics.points())
+        published = self.files.read(METRICS)
+        if published is not None:
+            with suppress(DamagedRecordError):
+                both.merge(points_from_lines(published))
+        return both.to_lines()
+
+    def result(self, state: TrialState, data: Data) -> dict[str, Any]:
+        """Writes the sparse model, the last points and the result, and returns it; the checkpoint goes."""
+        config = self.config
+        found = footprint(state.model, state.masks, data.image_shape)
+        card = ModelCard(
+            model=config.model,
+            image_shape=data.image_shape,
+            num_classes=data.num_classes,
+            normalization=data.normalization,
+            config=canonical(config),
+            source_sha256=self.own_digests.get("model"),
+        )
+        pattern = config.srste.pattern if config.method == "srste" else None
+        model_file, model_sha256 = encode(state.model, state.masks, card, pattern)
+        told = costs(config, state.seconds) | size_metrics(found) | {"model/bytes": float(len(model_file))}
+        state.metrics.record(config.total_epochs, told)
+
+        self.files.publish(MODEL, model_file)
+        if is_own(config.model):
+            self.files.publish(NETWORK, source_of(config.model))
+        metrics_file = state.metrics.to_lines()
+        self.files.publish(METRICS, metrics_file)
+        result = self.provenance | {
+            "config": canonical(config),
+            "numerics": NUMERICS,
+            "attempt": self.files.attempt,
+            "model_sha256": model_sha256,
+            "model_bytes": len(model_file),
+            "image_shape": list(data.image_shape),
+            "num_classes": data.num_classes,
+            **facts(config, state, found),
+            "metrics": state.metrics.last_values(),
+            "metric_points": len(state.metrics.points()),
+            "fingerprints": state.fingerprints,
+            "started_ms": min([point.time_ms for point in state.metrics.points()] + [self.begun_ms]),
+            "finished_ms": int(time.time() * 1000),
+        }
+        result, content = encode_result(self.files.key, result, metrics_file, model_file)
+        self.files.publish(RESULT, content)
+        self.files.remove(CHECKPOINT)
+        self.files.remove(ERROR)
+        self.context.on_progress(state)
+        return result
+
+
+def publish_error(files: TrialFiles, error: Exception) -> None:
+    """Writes error.json: kind, message and traceback of the error that is being handled."""
+    record = {
+        "kind": kind_of(error),
+        "message": str(error) or type(error).__name__,
+        "traceback": traceback.format_exc(),
+        "attempt": files.attempt,
+        "time": int(time.time() * 1000),
+    }
+    files.publish(ERROR, json.dumps(sealed(record), indent=1).encode())

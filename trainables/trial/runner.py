@@ -1,0 +1,262 @@
+"""One trial: warm-up -> pruning -> sparse training -> sparse model, resumable at every boundary.
+
+Pruning is rounds of score and mask, or for `imp` levels of training, pruning and rewinding; methods that prune during training
+have none. `run_trial` may be called again after any interruption; it continues from what is in the trial's folder and ends with
+the same bits and the same metric points.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import Any
+
+from trainables.config.methods import DURING_TRAINING
+from trainables.config.trial import TrialConfig
+from trainables.data.batches import Data, load_data
+from trainables.errors import SettingError, StopRequestedError, StorageError, SupersededError
+from trainables.models.losses import check_loss
+from trainables.models.registry import initialized_network, network_of, prunable_weights
+from trainables.models.weight_use import unprunable_layers
+from trainables.pruning.kept_weights import check_kept_weights
+from trainables.pruning.masks import apply_masks, full_masks
+from trainables.pruning.rounds import mask_points, prune_round
+from trainables.pruning.sanity_checks import shuffled
+from trainables.pruning.sparse_trainers import Masking, first_masks, make_masking
+from trainables.records.file_names import CHECKPOINT, ERROR, RESULT
+from trainables.records.metrics import DamagedRecordError
+from trainables.records.result_record import decode_result
+from trainables.runtime.seeding import derived_seed
+from trainables.training.loop import evaluate, make_optimizer, measured, train_epoch
+from trainables.training.lr_schedules import learning_rate
+from trainables.trial.checkpoint import DamagedCheckpointError, TrialState, from_bytes
+from trainables.trial.context import TrialContext
+from trainables.trial.publisher import Publication, publish_error
+from trainables.trial.warmup import Trunk
+
+log = logging.getLogger(__name__)
+
+
+def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
+    """The content of result.json, after the sparse model and every metric point were published.
+
+    Raises:
+        TrialError: a failure with a kind; StopRequestedError leaves a checkpoint, StorageError whatever was there. Any other
+            failure, of a kind that we know or not, leaves error.json with its traceback.
+    """
+    finished = _finished(context)
+    if finished is not None:
+        for leftover in (CHECKPOINT, ERROR):  # of an attempt that ended right after its result
+            if context.files.read(leftover) is not None:
+                context.files.remove(leftover)
+        _remove_private_snapshots(context)
+        return finished
+    try:
+        result = _Trial(config, context).run()
+        _remove_private_snapshots(context)
+        return result
+    except (StopRequestedError, SupersededError, StorageError):
+        raise
+    except Exception as error:
+        publish_error(context.files, error)
+        raise
+
+
+def _finished(context: TrialContext) -> dict[str, Any] | None:
+    """The trial's result; None if there is none, or a damaged one, which the trial writes anew."""
+    content = context.files.read(RESULT)
+    try:
+        return None if content is None else decode_result(content, context.files.key)
+    except DamagedRecordError as error:
+        log.warning("%s of trial %s %s; it is computed anew", RESULT, context.files.key, error)
+        return None
+
+
+def _remove_private_snapshots(context: TrialContext) -> None:
+    if not context.shares_snapshots:
+        for epoch in context.snapshots.epochs():
+            context.snapshots.remove(epoch)
+
+
+class _Trial:
+    def __init__(self, config: TrialConfig, context: TrialContext) -> None:
+        self.config = config
+        self.context = context
+        self.files = context.files
+        self.runtime = context.runtime
+        self.publication = Publication(config, context)
+        context.runtime.activate()
+        context.own.activate(config)
+        self.data: Data = load_data(config.dataset, context.source, context.runtime.device, context.runtime.threads)
+        self.trunk = Trunk(
+            config=config,
+            data=self.data,
+            runtime=context.runtime,
+            snapshots=context.snapshots,
+            snapshot_seconds=context.checkpoint_seconds,
+            after_epoch=self.publication.boundary,
+            own=context.own,
+        )
+
+    def run(self) -> dict[str, Any]:
+        self.publication.config_file()
+        # A wrong pattern of prunable.exclude, or a wrong function of the user's, is told now, not after the warm-up.
+        network = network_of(self.config, self.data.image_shape, self.data.num_classes)
+        weights = prunable_weights(network, self.config.prunable.exclude)
+        check_kept_weights(self.config, {name: tuple(weight.shape) for name, weight in weights.items()})
+        for finding in unprunable_layers(network, self.config.prunable.exclude):
+            raise SettingError(f"model: {finding}")
+        check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
+        state = self._resumed() or self._start_of_pruning()
+        if self.runtime.fingerprint() not in state.fingerprints:
+            state.fingerprints.append(self.runtime.fingerprint())
+        while state.phase == "prune":
+            self._prune_one_round(state)
+        while state.phase == "level":
+            self._train_one_level_epoch(state)
+        while state.position < self.config.sparse_epochs:
+            self._train_one_epoch(state)
+        apply_masks(prunable_weights(state.model, self.config.prunable.exclude), state.masks)  # -0.0 becomes 0.0
+        state.metrics.record(self.config.total_epochs, self._evaluated(state, "test"))
+        return self.publication.result(state, self.data)
+
+    def _resumed(self) -> TrialState | None:
+        """The state of the trial's checkpoint; None if there is none or it is damaged: the trial begins again."""
+        content = self.files.read(CHECKPOINT)
+        if content is None:
+            return None
+        network = network_of(self.config, self.data.image_shape, self.data.num_classes)
+        try:
+            state = from_bytes(content, self.runtime.place(network), self.config.training, self.files.key)
+        except DamagedCheckpointError:
+            self.files.remove(CHECKPOINT)
+            return None
+        self.publication.keep_published_points(state)
+        return state
+
+    def _start_of_pruning(self) -> TrialState:
+        for length in self.config.warmup_lengths:
+            if length < self.config.warmup_epochs:  # a rewind will read the trunk there
+                self.trunk.state_at(length)
+        state = self.trunk.state_at(self.config.warmup_epochs)
+        self.publication.keep_published_points(state)
+        state.phase, state.position = "level" if self.config.method == "imp" else "prune", 0
+        if self.config.method in DURING_TRAINING or self.config.rounds == 0:
+            state.masks = first_masks(state.model, self.config)
+            told = mask_points(state.masks)
+            state.metrics.record(0, told if self.config.method != "dense" else {"prune/sparsity": 0.0})
+            self._start_of_training(state)
+            return state
+        state.masks = full_masks(prunable_weights(state.model, self.config.prunable.exclude))
+        if state.phase == "prune":
+            self._record_accuracy(state, 0, "before")
+        else:  # every level begins at rest, the first one too
+            state.optimizer = make_optimizer(state.model, self.config.training)
+        return state
+
+    def _prune_one_round(self, state: TrialState) -> None:
+        self._score_and_mask(state, state.position + 1)
+        state.position += 1
+        if state.position == self.config.rounds:
+            self._record_accuracy(state, state.position, "after")
+            self._start_of_training(state)
+        self.publication.boundary(state, phase_ends=state.phase == "train")
+
+    def _train_one_level_epoch(self, state: TrialState) -> None:
+        """One epoch of iterative magnitude pruning; at the end of a level it prunes and rewinds (arXiv:1903.01611)."""
+        config = self.config
+        begun = time.perf_counter()
+        self._one_epoch(state, state.position % config.sparse_epochs)
+        state.position += 1
+        state.seconds["prune"] += time.perf_counter() - begun
+        level, rest = divmod(state.position, config.sparse_epochs)
+        if rest == 0:
+            self._record_accuracy(state, level, "before")
+            self._score_and_mask(state, level)
+            self._record_accuracy(state, level, "after")
+            if level == config.rounds:
+                self._start_of_training(state)
+            else:
+                self._begin_from(state, config.warmup_epochs)
+        self.publication.boundary(state, phase_ends=state.phase == "train")
+
+    def _score_and_mask(self, state: TrialState, round_: int) -> None:
+        begun = time.perf_counter()
+        weights = prunable_weights(state.model, self.config.prunable.exclude)
+        state.masks, told, state.layer_scores = prune_round(
+            state.model, weights, state.masks, self.data, self.config, round_, self.runtime, self.context.counts_of
+        )
+        state.metrics.record(round_, told)
+        state.seconds["prune"] += time.perf_counter() - begun
+
+    def _record_accuracy(self, state: TrialState, step: int, when: str) -> None:
+        """The validation accuracy right before or after pruning; no cost of it, since no method needs it."""
+        found = measured(state.model, self.data.validation, self.data.normalization, self.runtime)  # its loss is not told
+        state.metrics.record(step, {f"prune/val_{name}_{when}": found[name] for name in found if name != "loss"})
+
+    def _start_of_training(self, state: TrialState) -> None:
+        """Weights as pruning left them, or those of an earlier epoch; momentum starts at zero either way."""
+        config = self.config
+        if config.sanity.shuffle:
+            state.masks = shuffled(state.masks, config.seed)
+        if config.sanity.reinitialize:
+            self._begin_from(state, None)
+        elif config.rewind_epoch is not None:
+            self._begin_from(state, config.rewind_epoch)
+        elif config.sanity.shuffle:  # what the shuffled mask keeps was pruned before
+            self._begin_from(state, config.warmup_epochs)
+        else:
+            apply_masks(prunable_weights(state.model, config.prunable.exclude), state.masks)
+            state.optimizer = make_optimizer(state.model, config.training)
+        state.phase, state.position = "train", 0
+
+    def _begin_from(self, state: TrialState, epoch: int | None) -> None:
+        """The weights and BN buffers of a warm-up epoch, or of another initialisation (None), under the masks, at rest."""
+        if epoch is None:
+            other = replace(self.config, seed=derived_seed(self.config.seed, "reinitialize"))
+            network = initialized_network(other, self.data.image_shape, self.data.num_classes)
+            state.model.load_state_dict(network.state_dict())
+        else:
+            state.model.load_state_dict(self.trunk.state_at(epoch).model.state_dict())
+        apply_masks(prunable_weights(state.model, self.config.prunable.exclude), state.masks)
+        state.optimizer = make_optimizer(state.model, self.config.training)
+
+    def _train_one_epoch(self, state: TrialState) -> None:
+        begun = time.perf_counter()
+        config = self.config
+        told, masking = self._one_epoch(state, state.position)
+        state.position += 1
+        with masking.effective():
+            told |= self._evaluated(state, "val")
+        state.seconds["train"] += time.perf_counter() - begun
+        step = config.warmup_epochs + state.position
+        if config.method in DURING_TRAINING:
+            state.masks = masking.masks
+            told |= mask_points(state.masks)
+        state.metrics.record(step, told)
+        if state.position < config.sparse_epochs:
+            self.publication.boundary(state)
+
+    def _one_epoch(self, state: TrialState, done: int) -> tuple[dict[str, float], Masking]:
+        """Trains one epoch, after `done` others of the sparse training or of a level."""
+        config = self.config
+        steps = len(self.data.train) // config.training.batch_size
+        masking = make_masking(state.model, state.optimizer, state.masks, config, done * steps, config.sparse_epochs * steps)
+        told = train_epoch(
+            state.model,
+            state.optimizer,
+            masking,
+            self.data,
+            training=config.training,
+            lr=learning_rate(done + (config.warmup_epochs if config.training.budget == "total" else 0), config.training),
+            seed=config.seed,
+            epoch=config.warmup_epochs + done,
+            runtime=self.runtime,
+            first_step=done * steps,
+        )
+        return told, masking
+
+    def _evaluated(self, state: TrialState, prefix: str) -> dict[str, float]:
+        split = self.data.test if prefix == "test" else self.data.validation
+        return evaluate(state.model, split, self.data.normalization, self.runtime, prefix, self.config.training.loss)

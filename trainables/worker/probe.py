@@ -1,0 +1,135 @@
+"""What a machine can do for a sweep: precision, compilation, speed and memory of one trial. Runs in a Ray task or actor."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from trainables.config.keys import from_canonical
+from trainables.config.trial import TrialConfig
+from trainables.custom.code import NOTHING_OWN, OwnFiles
+from trainables.data.facts import DataFacts
+from trainables.data.staging import PlannedData
+from trainables.preflight.network_case import NetworkCase
+from trainables.runtime.device import Runtime, resolve_precision
+from trainables.wording import one_line
+
+STEPS = 4  # of one measurement's smallest part; reading the loss at its end waits for the device
+
+
+def examine(
+    device: str,
+    wants_compile: bool,
+    cases: Sequence[NetworkCase] = (),
+    data: PlannedData | None = None,
+    facts: DataFacts | None = None,
+    runtime: Runtime | None = None,
+    own: OwnFiles = NOTHING_OWN,
+    known: Literal["fp32", "bf16"] | None = None,
+) -> dict[str, Any]:
+    """What only the hardware can answer.
+
+    Args:
+        cases: networks to examine, in `runtime`.
+        known: what `auto` was resolved to before.
+
+    Returns:
+        "precision": what `auto` stands for here; "compile_problem": why compilation does not work, empty if it does;
+        "reports": of the networks, if there are any.
+    """
+    problem = compile_problem(device) if wants_compile else ""
+    precision = resolve_precision("auto", device)
+    answer: dict[str, Any] = {"precision": precision, "compile_problem": problem}
+    if cases and data is not None and runtime is not None:
+        from trainables.preflight.network_checks import examine_cases
+
+        answer["reports"] = examine_cases(cases, data, facts, replace(runtime, precision=known or precision), own)
+    return answer
+
+
+def compile_problem(device: str) -> str:
+    """Why a small network cannot be compiled and trained here; empty if it can."""
+    import torch
+    from torch import nn
+
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2)).to(device)
+    images = torch.zeros(2, 3, 8, 8, device=device)
+    network(images)
+    try:
+        Runtime(device=device, compile=True).compiled(network)(images).sum().backward()
+    except Exception as error:  # whatever the compiler lacks: the sweep does without it and says so
+        return one_line(error)
+    return ""
+
+
+class Probe:
+    """The training steps of one trial, to be timed beside others of its kind."""
+
+    def __init__(self, config: dict[str, Any], data: PlannedData, runtime: Runtime, own: OwnFiles = NOTHING_OWN) -> None:
+        from trainables.data.batches import load_data
+        from trainables.data.normalization import EVALUATION_BATCH
+        from trainables.models.registry import initialized_network, prunable_weights
+        from trainables.training.loop import make_optimizer
+
+        self.config = from_canonical(TrialConfig, config)
+        self.runtime = runtime.for_trial(self.config.precision)
+        self.runtime.activate()
+        own.activate(self.config)
+        loaded = load_data(self.config.dataset, data.prepare(), runtime.device, runtime.threads)
+        images = STEPS * self.config.training.batch_size
+        self.data = replace(loaded, train=loaded.train.first(images), test=loaded.test.first(EVALUATION_BATCH))
+        self.model = self.runtime.place(initialized_network(self.config, loaded.image_shape, loaded.num_classes))
+        self.optimizer = make_optimizer(self.model, self.config.training)
+        self.weights = prunable_weights(self.model, self.config.prunable.exclude)
+
+    def ready(self) -> int:
+        """Bytes of memory that a trial takes at most, of the GPU or of the process, after a few steps of every kind."""
+        from trainables.data.batches import scoring_batches
+        from trainables.pruning.score_gradients import scoring_gradients
+        from trainables.training.loop import evaluate
+
+        batches = scoring_batches(self.data, self.config.training.batch_size, 1, self.config.seed, 1)
+        loss_name = self.config.training.loss
+        scoring_gradients(self.model, self.weights, batches, self.runtime, loss_name=loss_name)
+        self._train()
+        evaluate(self.model, self.data.test, self.data.normalization, self.runtime, "test", loss_name)
+        if self.runtime.device != "cuda":
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        import torch
+
+        free, total = torch.cuda.mem_get_info()  # the context is in it, unlike in PyTorch's own counters
+        return total - free
+
+    def images_per_second(self, seconds: float) -> float:
+        """Images trained per second, measured for so long."""
+        begun, images = time.perf_counter(), 0
+        while (passed := time.perf_counter() - begun) < seconds:
+            images += self._train()
+        return images / passed
+
+    def gpu_bytes(self) -> int:
+        """Memory of the GPU; 0 without one."""
+        import torch
+
+        return torch.cuda.mem_get_info()[1] if self.runtime.device == "cuda" else 0
+
+    def _train(self) -> int:
+        from trainables.pruning.sparse_trainers import Masking
+        from trainables.training.loop import train_epoch
+
+        train_epoch(
+            self.model,
+            self.optimizer,
+            Masking(),
+            self.data,
+            training=self.config.training,
+            lr=0.0,  # a loss that grows out of bounds would end the measurement
+            seed=self.config.seed,
+            epoch=0,
+            runtime=self.runtime,
+        )
+        batch_size = self.config.training.batch_size
+        return len(self.data.train) // batch_size * batch_size

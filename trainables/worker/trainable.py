@@ -1,0 +1,264 @@
+"""The Ray Tune trainable: one stage of a plan, a warm-up trunk or a trial, in a worker that is reused from stage to stage.
+
+Failures that we understand come back as a status of the last report, so that the driver decides the cure; only a lost
+process looks like an error to Tune. Points are told after they were published. PyTorch is imported in the worker only: the
+driver names `run_stage` and never runs it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from trainables.config.keys import from_canonical
+from trainables.config.trial import TrialConfig
+from trainables.custom.code import NOTHING_OWN, OwnFiles, is_own
+from trainables.data.staging import PlannedData
+from trainables.errors import (
+    DataError,
+    MisplacedError,
+    SettingError,
+    StopRequestedError,
+    TrialError,
+    UnprovidedError,
+    kind_of,
+)
+from trainables.preflight.network_case import Adjustments, adjusted_runtime
+from trainables.runtime.device import Runtime
+
+if TYPE_CHECKING:
+    from trainables.data.datasets import Source
+    from trainables.trial.checkpoint import SnapshotFiles, TrialFiles, TrialState
+
+
+class Folders(Protocol):
+    """What a stage needs of the storage; implemented by orchestrator/store.py."""
+
+    def trial(self, key: str, attempt: int) -> TrialFiles:
+        """The trial's folder, with `attempt` begun. Raises SupersededError if a newer one has."""
+
+    def warmups(self, warmup_key: str, fingerprint_id: str) -> SnapshotFiles:
+        """The shared snapshots of a warm-up key."""
+
+    def private_warmups(self, key: str, fingerprint_id: str) -> SnapshotFiles:
+        """The snapshots of one trial that shares none."""
+
+    def layer_counts(self, key: str) -> Mapping[str, int] | None:
+        """Kept weights by layer of another trial; None without a result."""
+
+    def stop_requested(self) -> bool:
+        """Whether the whole sweep was asked to stop."""
+
+    def in_sight(self) -> bool:
+        """Whether this node sees the sweep's files, so that the driver will see what a stage writes here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What all stages of a sweep have in common; the runtime's precision is what "auto" stands for.
+
+    Attributes:
+        progress_seconds: a stage tells its progress at most this often.
+        adjustments: fields of the runtime that differ for some networks.
+    """
+
+    folders: Folders
+    data: PlannedData
+    runtime: Runtime
+    share_warmups: bool
+    checkpoint_seconds: float
+    metrics_seconds: float
+    provenance: dict[str, Any]
+    progress_seconds: float
+    own: OwnFiles = NOTHING_OWN
+    adjustments: Adjustments = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One unit of scheduling: kind "trunk" (key is the warm-up key) or "trial". Plain values, so that Tune can copy it."""
+
+    kind: str
+    key: str
+    name: str
+    config: dict[str, Any]
+    attempt: int
+    warmup_key: str | None = None
+    lengths: tuple[int, ...] = ()
+
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def run_stage(config: dict[str, Any], settings: Settings) -> None:
+    """Runs one stage and reports how it ended; the entry point that Tune calls."""
+    from ray import tune
+
+    tune.report({"event": "begun", "pid": os.getpid(), "node": _node_id()})
+    tune.report(stage_end(Stage(**config["stage"]), settings, tune.report))
+
+
+def _node_id() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def stage_end(stage: Stage, settings: Settings, report: Report) -> dict[str, Any]:
+    """Runs the stage, telling progress through `report`; what is left to tell is how it ended.
+
+    status is "finished", or the kind of failure: "stopped", "superseded", "misplaced", "unprovided", "storage", "oom",
+    "nonfinite", "data", "setting", "code".
+    """
+    teller = _Teller(report, settings.progress_seconds)
+    logging.getLogger("trainables").addHandler(teller)
+    try:
+        outcome = _run(stage, settings, teller)
+        status, message = "finished", ""
+    except Exception as error:
+        outcome, status, message = {}, kind_of(error), str(error)
+        if not isinstance(error, TrialError):
+            message = f"{type(error).__name__}: {error}"
+            teller.lines.append(traceback.format_exc())  # a trunk has no folder for it
+    finally:
+        logging.getLogger("trainables").removeHandler(teller)
+    return {"event": "ended", "status": status, "message": message, "log": teller.new_lines(), **outcome}
+
+
+def _run(stage: Stage, settings: Settings, teller: _Teller) -> dict[str, Any]:
+    from trainables.trial.context import TrialContext
+    from trainables.trial.runner import run_trial
+
+    config = from_canonical(TrialConfig, stage.config)
+    runtime = adjusted_runtime(settings.runtime, config, settings.adjustments)
+    runtime.activate()
+    source = _require_place(config, settings)
+    if settings.folders.stop_requested():
+        raise StopRequestedError("stopped before it began")
+    if stage.kind == "trunk":
+        return _run_trunk(stage, config, runtime, source, settings, teller)
+    files = settings.folders.trial(stage.key, stage.attempt)
+    if files.stop_requested():
+        raise StopRequestedError("stopped before it began")
+    if settings.share_warmups and stage.warmup_key:
+        snapshots = settings.folders.warmups(stage.warmup_key, runtime.fingerprint_id())
+    else:
+        snapshots = settings.folders.private_warmups(stage.key, runtime.fingerprint_id())
+    context = TrialContext(
+        source=source,
+        runtime=runtime,
+        files=files,
+        snapshots=snapshots,
+        shares_snapshots=settings.share_warmups,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        metrics_seconds=settings.metrics_seconds,
+        on_progress=teller.progress,
+        provenance=settings.provenance | {"key": stage.key, "warmup_key": stage.warmup_key},
+        counts_of=settings.folders.layer_counts,
+        own=settings.own,
+    )
+    result = run_trial(config, context)
+    # Pairs, since Tune flattens dicts in reports.
+    return {"metrics": list(result["metrics"].items()), "model_sha256": result["model_sha256"]}
+
+
+def _require_place(config: TrialConfig, settings: Settings) -> Source:
+    """Where this node has the data. Raises MisplacedError if it lacks anything that the stage needs."""
+    if not settings.folders.in_sight():
+        raise MisplacedError("it does not see the sweep's files in the storage; mount it there as on the driver's host")
+    if missing := settings.own.missing(config):
+        raise UnprovidedError(missing)
+    try:
+        if is_own(settings.data.source.name):
+            settings.own.activate(config)
+        return settings.data.prepare()
+    except (DataError, SettingError):  # the trial meets it too, and tells in its record
+        return settings.data.here()
+
+
+def _run_trunk(
+    stage: Stage, config: TrialConfig, runtime: Runtime, source: Source, settings: Settings, teller: _Teller
+) -> dict[str, Any]:
+    """Trains the trunk to its longest length; each snapshot that lands is told, so that its trials can begin."""
+    from trainables.data.batches import load_data
+    from trainables.models.losses import check_loss
+    from trainables.trial.checkpoint import to_bytes
+    from trainables.trial.warmup import Trunk
+
+    settings.own.activate(config)
+    lengths = sorted(stage.lengths)
+    snapshots = settings.folders.warmups(stage.key, runtime.fingerprint_id())
+    trained = 0
+
+    def after_epoch(state: TrialState) -> None:
+        nonlocal trained
+        trained += 1
+        teller.progress(state)
+        if settings.folders.stop_requested():
+            snapshots.publish(state.position, to_bytes(state, snapshots.key))
+            raise StopRequestedError(f"warm-up stopped after epoch {state.position}")
+
+    trunk = Trunk(
+        config=config,
+        data=load_data(config.dataset, source, runtime.device, runtime.threads),
+        runtime=runtime,
+        snapshots=snapshots,
+        snapshot_seconds=settings.checkpoint_seconds,
+        after_epoch=after_epoch,
+        own=settings.own,
+    )
+    check_loss(config.training.loss, trunk.data.num_classes, trunk.data.train.labels.device)
+    for length in lengths:
+        state = trunk.state_at(length)
+        teller.progress(state, force=True)
+    return {
+        "phase": "warmup",
+        "position": state.position,
+        "trained_epochs": trained,
+        "points": teller.new_points(state),
+        "seconds": state.seconds["warmup"],
+    }
+
+
+class _Teller(logging.Handler):
+    """Sends a stage's progress, its new points and its warnings to the driver."""
+
+    def __init__(self, report: Report, interval_s: float) -> None:
+        super().__init__(level=logging.WARNING)
+        self.report = report
+        self.interval_s = interval_s
+        self.told = 0
+        self.lines: list[str] = []
+        self.last = time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+    def new_lines(self) -> list[str]:
+        lines, self.lines = self.lines, []
+        return lines
+
+    def new_points(self, state: TrialState) -> list[dict[str, Any]]:
+        points = [point.to_json() for point in state.metrics.points()]
+        new, self.told = points[self.told :], len(points)
+        return new
+
+    def progress(self, state: TrialState, force: bool = False) -> None:
+        """Tells where the stage stands, at most once per interval unless forced."""
+        if not force and time.monotonic() - self.last < self.interval_s:
+            return
+        self.last = time.monotonic()
+        self.report(
+            {
+                "event": "progress",
+                "phase": state.phase,
+                "position": state.position,
+                "points": self.new_points(state),
+                "log": self.new_lines(),
+            }
+        )
