@@ -1,4 +1,4 @@
-"""The command line: what each command takes. What it does is in commands.py, run_commands.py and job_commands.py.
+"""The command line: what each command takes. What it does is in commands/results.py, commands/run.py and commands/jobs.py.
 
 A --json answer goes to stdout alone; progress and errors go to stderr. Exit codes are in errors.py.
 """
@@ -10,11 +10,11 @@ import errno
 import sys
 from collections.abc import Callable, Sequence
 
+from orchestrator.cluster.connection import is_api
 from orchestrator.command_line import invoked
 from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError
-from orchestrator.output import STDOUT, answers_alone
-from orchestrator.process_setup import prepare_process, refuse_deleted_folder
-from orchestrator.ray_cluster import is_api
+from orchestrator.process.output import STDOUT, answers_alone
+from orchestrator.process.setup import prepare_process, refuse_deleted_folder
 from orchestrator.uris import refuse
 from trainables.errors import StorageError
 
@@ -59,11 +59,13 @@ def _function(options: argparse.Namespace) -> Callable[[argparse.Namespace], int
     name, address = options.command, getattr(options, "address", None)
     joins = name in ("run", "resume", "doctor") and not is_api(address)  # a cluster itself, at HOST:PORT
     if name in ("submit", "list_jobs") or (address and not joins):
-        from orchestrator import job_commands
+        from orchestrator.commands import jobs as job_commands
 
         modules = [job_commands]
     else:
-        from orchestrator import commands, data_command, run_commands
+        from orchestrator.commands import data as data_command
+        from orchestrator.commands import results as commands
+        from orchestrator.commands import run as run_commands
 
         modules = [commands, run_commands, data_command]
     found: Callable[[argparse.Namespace], int] = next(getattr(one, name) for one in modules if hasattr(one, name))

@@ -1,6 +1,6 @@
 """A Jobs API without a cluster: it takes packages and runs their commands on this machine, one process a job.
 
-Of Ray's dashboard it answers what `orchestrator/jobs.py` asks. A test can let it fall silent, refuse, or hold jobs back.
+Of Ray's dashboard it answers what `orchestrator/jobs/client.py` asks. A test can let it fall silent, refuse, or hold jobs back.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from orchestrator.mirror import Mirror
-from orchestrator.mlflow_client import TrackingTarget, connect
+from orchestrator.tracking.client import TrackingTarget, connect
+from orchestrator.tracking.run_sync import Mirror
 
 TIMED = ("start", "end", "inputs")
 TAGS_OF_TIME = ("drive.projection", "mlflow.user", "mlflow.source.name", "drive.artifact.")
@@ -27,7 +27,7 @@ def empty_database() -> tuple[Path, str]:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     file = folder / "new" / "folder" / "mlflow.db"
     script = f"""
-from orchestrator.mlflow_client import TrackingTarget, connect
+from orchestrator.tracking.client import TrackingTarget, connect
 connect(TrackingTarget(uri="sqlite:///{file}", experiment="unused", artifact_root="{folder}/artifacts"))
 """
     done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.storage import Storage
-from orchestrator.store import TrialFolder, WarmupFolder
+from orchestrator.storage.base import Storage
+from orchestrator.storage.layout import TrialFolder, WarmupFolder
 from tests.trials import DIGITS, RUNTIME, tiny_config
 from trainables.config.keys import inputs_digest, trial_key, warmup_key
 from trainables.config.trial import DatasetConfig, TrialConfig

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.axes import expand
 from orchestrator.errors import UserError
-from orchestrator.spec import SweepSpec, load_spec
+from orchestrator.spec.grid import expand
+from orchestrator.spec.loader import SweepSpec, load_spec
 from trainables.config.methods import SanityConfig
 from trainables.config.trial import TrialConfig
 

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import pytest
 
-from orchestrator import preflight
-from orchestrator.choices import RESOLVED, Choices, choices_of, read_choices, write_choices, written_share
-from orchestrator.plan import Plan, make_plan
-from orchestrator.spec import load_spec
-from orchestrator.spec_fields import Resources
-from orchestrator.state import SweepFolder
-from orchestrator.store import open_storage
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.planning.resolved_settings import RESOLVED, Choices, choices_of, read_choices, write_choices, written_share
+from orchestrator.preflight import networks as preflight
+from orchestrator.spec.loader import load_spec
+from orchestrator.spec.schema import Resources
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.storage.layout import open_storage
 from tests.sweeps import tiny_sweep
 from trainables.runtime.device import Runtime, resolve_precision
 
@@ -127,7 +127,7 @@ def test_a_trial_in_the_foreground_computes_as_its_sweep_chose(
 def test_a_trial_in_the_foreground_before_its_sweep_has_the_process_to_itself(
     folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.preflight.processors", lambda: 6)
+    monkeypatch.setattr("orchestrator.preflight.networks.processors", lambda: 6)
     automatic = tiny_plan(folder, tmp_path, device="cpu", cpus_per_trial="auto", compile="true")
     expected = Runtime(threads=6, precision=resolve_precision("auto", "cpu"), compile=False)
     assert preflight.local_runtime(automatic, folder) == expected

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.plan import make_plan
-from orchestrator.spec import load_spec
-from orchestrator.state import SweepFolder, SweepState, TrialStatus
-from orchestrator.store import open_storage
+from orchestrator.planning.plan import make_plan
+from orchestrator.spec.loader import load_spec
+from orchestrator.state.sweep_folder import SweepFolder, SweepState, TrialStatus
+from orchestrator.storage.layout import open_storage
 from tests.sweeps import drive_sweep, tiny_sweep
 from tests.trials import write_result
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ui import serve
+from orchestrator.tracking.ui_server import serve
 from tests.mlflow_stores import new_target
 from tests.ray_nodes import RayNodes, free_ports
 from tests.sweeps import Answer, drive_sweep, start, wait_for

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from scipy.stats import ttest_rel
 
-from orchestrator.compare import Comparison, Pair, comparable, compare, paired_difference
-from orchestrator.compare_view import blocks, remarks, to_html
 from orchestrator.errors import UserError
-from orchestrator.grids import Grid, grids
-from orchestrator.report import make_report, write_report
-from orchestrator.results import settings_of
-from orchestrator.state import SweepFolder, SweepState, TrialStatus
-from orchestrator.store import open_storage
+from orchestrator.reporting.aggregate import settings_of
+from orchestrator.reporting.comparison import Comparison, Pair, comparable, compare, paired_difference
+from orchestrator.reporting.comparison_tables import blocks, remarks, to_html
+from orchestrator.reporting.heatmap_grids import Grid, grids
+from orchestrator.reporting.report import make_report, write_report
+from orchestrator.state.sweep_folder import SweepFolder, SweepState, TrialStatus
+from orchestrator.storage.layout import open_storage
 from tests.sweeps import drive_sweep
 from trainables.config.keys import complete
 from trainables.config.methods import DriveConfig

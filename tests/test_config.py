@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from trainables.config import keys as keys_module
 from trainables.config.keys import canonical, from_canonical, trial_key, warmup_key
 from trainables.config.methods import DriveConfig
 from trainables.config.trial import DatasetConfig, PrunableConfig, TrainingConfig, TrialConfig, WarmupConfig, final_count
-from trainables.config.trial import keys as keys_module
 from trainables.runtime.seeding import derived_seed
 
 DATA = "0" * 32

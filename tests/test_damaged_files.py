@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.record_checks import record_checks
-from orchestrator.state import SweepFolder, SweepState, TrialStatus, encoded
-from orchestrator.storage import Storage
-from orchestrator.store import TrialFolder, newest_attempt, trial_file
-from orchestrator.trial_results import damaged_files, read_results
+from orchestrator.diagnostics.records import record_checks
+from orchestrator.state.sweep_folder import SweepFolder, SweepState, TrialStatus, encoded
+from orchestrator.state.trial_results import damaged_files, read_results
+from orchestrator.storage.base import Storage
+from orchestrator.storage.layout import TrialFolder, newest_attempt, trial_file
 from tests.trials import new_storage, run, tiny_config
 from trainables.errors import SupersededError
 from trainables.records.file_names import CONFIG, MODEL, RESULT

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.plan import make_plan
-from orchestrator.run_records import read_record
-from orchestrator.spec import load_spec
-from orchestrator.storage import LocalStorage, Storage
-from orchestrator.store import open_storage, set_aside, trial_file
-from orchestrator.trial_results import damaged_metrics, damaged_model, read_results
+from orchestrator.planning.plan import make_plan
+from orchestrator.spec.loader import load_spec
+from orchestrator.state.trial_results import damaged_metrics, damaged_model, read_results
+from orchestrator.storage.base import LocalStorage, Storage
+from orchestrator.storage.layout import open_storage, set_aside, trial_file
+from orchestrator.tracking.records import read_record
 from tests.trials import new_storage, run, tiny_config
 from trainables.config.keys import trial_key
 from trainables.data.datasets import DIGITS_DIGEST

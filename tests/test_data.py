@@ -20,12 +20,12 @@ from torch import Tensor
 
 from trainables.config.keys import trial_key
 from trainables.config.trial import DatasetConfig, TrialConfig
+from trainables.data import datasets
 from trainables.data.batches import (
     PAD,
     Data,
     Split,
     cropped,
-    datasets,
     drawn,
     evaluation_batches,
     load_data,

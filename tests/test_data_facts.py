@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.plan import make_plan, recorded_plan
-from orchestrator.spec import load_spec
-from orchestrator.state import SweepFolder
-from orchestrator.store import open_storage
-from orchestrator.sweep import prepare_folder
+from orchestrator.execution.sweep import prepare_folder
+from orchestrator.planning.plan import make_plan, recorded_plan
+from orchestrator.spec.loader import load_spec
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.storage.layout import open_storage
 from tests.own_code import write_modules
 from tests.test_data import fashion_files, png_tree
 from tests.test_datasets_large import imagenet, tiny_imagenet

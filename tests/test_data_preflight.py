@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from orchestrator.data_process import (
+from orchestrator.planning.plan import make_plan
+from orchestrator.preflight.data import (
     PreflightError,
     data_preflight,
     dataset_settings,
@@ -22,10 +23,9 @@ from orchestrator.data_process import (
     preflight_artifacts,
     stored_file,
 )
-from orchestrator.plan import make_plan
-from orchestrator.spec import load_spec
-from orchestrator.storage import LocalStorage
-from orchestrator.store import open_storage
+from orchestrator.spec.loader import load_spec
+from orchestrator.storage.base import LocalStorage
+from orchestrator.storage.layout import open_storage
 from tests.sweeps import drive_sweep
 from tests.test_datasets_large import imagenet
 from trainables.config.trial import DatasetConfig

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator import ui
-from orchestrator.database_locations import COLUMNS, MOVED_FROM, follow_storage
 from orchestrator.errors import SetupError, UserError
-from orchestrator.mirror import SweepOpening
-from orchestrator.mlflow_client import TrackingTarget
-from orchestrator.run_records import Item
-from orchestrator.state import this_driver
-from orchestrator.storage import LocalStorage
-from orchestrator.tracking_target import storage_target
+from orchestrator.state.sweep_folder import this_driver
+from orchestrator.storage.base import LocalStorage
+from orchestrator.tracking import ui_server as ui
+from orchestrator.tracking.client import TrackingTarget
+from orchestrator.tracking.database_locations import COLUMNS, MOVED_FROM, follow_storage
+from orchestrator.tracking.records import Item
+from orchestrator.tracking.run_sync import SweepOpening
+from orchestrator.tracking.target import storage_target
 from tests.mlflow_stores import Content, empty_database
 from tests.trials import SWEEP, new_storage, run, tiny_config
 from trainables.config.keys import trial_key

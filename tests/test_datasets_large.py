@@ -21,11 +21,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from orchestrator.storage import Storage
-from orchestrator.store import stop_files
+from orchestrator.storage.base import Storage
+from orchestrator.storage.layout import stop_files
 from tests.trials import SWEEP, metric_points, new_storage, run, tiny_config, tiny_training
 from trainables.config.keys import canonical
 from trainables.config.trial import DatasetConfig, TrialConfig
+from trainables.data import batches as data_module
+from trainables.data import streaming
 from trainables.data.batches import (
     Data,
     Split,
@@ -33,10 +35,8 @@ from trainables.data.batches import (
     evaluation_batches,
     load_data,
     scoring_batches,
-    streaming,
     training_batches,
 )
-from trainables.data.batches import batches as data_module
 from trainables.data.datasets import Source, content_digest, ensure_present, load, signature
 from trainables.data.staging import PlannedData
 from trainables.data.streaming import AREA, RATIO, middle, random_box, random_crop

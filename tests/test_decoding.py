@@ -19,7 +19,7 @@ from PIL import Image, ImageFile
 from tests.image_zoo import PIXELS
 from tests.test_image_files import data_set
 from tests.written_images import Array, chunk, flat, palette, png, ppm, rgb, saved, turned
-from trainables.data.batches import datasets, streaming
+from trainables.data import datasets, streaming
 from trainables.data.datasets import Source, content_digest, signature
 from trainables.data.decoding import ImageHeader, image_header, is_sixteen_bit_grey, rgb_image, square, squares
 from trainables.data.streaming import middle

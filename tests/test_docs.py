@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import _parser
-from orchestrator.spec import load_spec
+from orchestrator.spec.loader import load_spec
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ["README.md", "cluster/README.md"]

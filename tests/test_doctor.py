@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.doctor import examine
-from orchestrator.spec import load_spec, resolved
-from orchestrator.state import SweepFolder, SweepState
-from orchestrator.store import open_storage
+from orchestrator.diagnostics.doctor import examine
+from orchestrator.spec.loader import load_spec, resolved
+from orchestrator.state.sweep_folder import SweepFolder, SweepState
+from orchestrator.storage.layout import open_storage
 from tests.broken_nodes import Broken, broken_cluster, namespaces_work
 from tests.sweeps import drive_sweep, kill_all, start, status, tiny_sweep, wait_for
 
@@ -75,7 +75,7 @@ def test_a_storage_out_of_reach_and_a_damaged_sweep_keep_no_other_check_from_run
 
 
 def test_runs_of_a_killed_driver_are_ended(tmp_path: Path) -> None:
-    from orchestrator.mlflow_client import TrackingTarget
+    from orchestrator.tracking.client import TrackingTarget
     from tests.mlflow_stores import Content
 
     storage = tmp_path / "runs"

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import sweep
-from orchestrator.driver import initial_state, make_queue
 from orchestrator.errors import SetupError
-from orchestrator.plan import Plan, make_plan
-from orchestrator.spec import load_spec
-from orchestrator.state import SweepFolder, SweepState
-from orchestrator.storage import Storage
-from orchestrator.store import TrialFolder, newest_attempt, open_storage, set_aside, trial_file
-from orchestrator.sweep import RunOptions, run_sweep
+from orchestrator.execution import sweep
+from orchestrator.execution.driver import initial_state, make_queue
+from orchestrator.execution.sweep import RunOptions, run_sweep
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.spec.loader import load_spec
+from orchestrator.state.sweep_folder import SweepFolder, SweepState
+from orchestrator.storage.base import Storage
+from orchestrator.storage.layout import TrialFolder, newest_attempt, open_storage, set_aside, trial_file
 from tests.sweeps import tiny_sweep
 from tests.trials import write_result
 from trainables.errors import SupersededError
@@ -139,7 +139,7 @@ def test_trials_begin_anew_only_under_the_lock_of_their_driver(
 def test_a_driver_that_hangs_ends_some_time_after_a_signal() -> None:
     script = """
 import atexit, sys, time
-from orchestrator import last_resort
+from orchestrator.execution import shutdown_deadline as last_resort
 last_resort.END_S = 2.0
 atexit.register(time.sleep, float(sys.argv[2]))
 last_resort.end_in_time(15)

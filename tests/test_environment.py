@@ -11,12 +11,12 @@ from urllib.request import proxy_bypass
 
 import pytest
 
-from orchestrator.commands import say_unused_environment
+from orchestrator.cluster.connection import ray_folder
+from orchestrator.commands.results import say_unused_environment
 from orchestrator.errors import SetupError
-from orchestrator.jobs import Jobs
-from orchestrator.proxies import proxy_hint, proxy_of, spare_loopback
-from orchestrator.ray_cluster import ray_folder
-from orchestrator.spec import load_spec
+from orchestrator.jobs.client import Jobs
+from orchestrator.process.proxies import proxy_hint, proxy_of, spare_loopback
+from orchestrator.spec.loader import load_spec
 from tests.sweeps import command, free_port
 from trainables.errors import StorageError
 from trainables.runtime.cache_folder import cache_folder
@@ -69,7 +69,7 @@ def test_a_server_on_loopback_is_reached_beside_a_dead_proxy() -> None:
     code = f"""
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from orchestrator.process_setup import prepare_process
+from orchestrator.process.setup import prepare_process
 prepare_process()
 class Answer(BaseHTTPRequestHandler):
     def do_GET(self):

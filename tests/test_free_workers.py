@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from ray import tune
 
-from orchestrator import ray_cluster
-from orchestrator.cluster_watch import ClusterWatch
-from orchestrator.ray_cluster import joined_cluster, ray_environment
-from orchestrator.scheduling import Hooks, StageSearcher, run_stages
-from orchestrator.stages import Entry, StageQueue
+from orchestrator.cluster import connection as ray_cluster
+from orchestrator.cluster.capacity import ClusterWatch
+from orchestrator.cluster.connection import joined_cluster, ray_environment
+from orchestrator.scheduling.stage_queue import Entry, StageQueue
+from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher, run_stages
 
 ROOT = Path(__file__).resolve().parent.parent
 SLOTS = 3

@@ -24,8 +24,8 @@ from trainables.data.batches import Data, Split, load_data, training_batches
 from trainables.data.normalization import Normalization
 from trainables.models.image_sizes import takes_image
 from trainables.models.registry import MODELS, build_model, initialize, prunable_weights
+from trainables.pruning import rounds as pruning
 from trainables.pruning.masks import Masks, full_masks, keep_highest
-from trainables.pruning.rounds import rounds as pruning
 from trainables.pruning.sparse_trainers import FixedMasks
 from trainables.training.loop import evaluate, make_optimizer, train_epoch
 

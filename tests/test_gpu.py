@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.store import StageFolders
+from orchestrator.storage.layout import StageFolders
 from tests.trials import DIGITS, metric_points, new_storage, run, tiny_config, trial_folder, warmup_folder
 from trainables.config.methods import DriveConfig
 from trainables.data.batches import load_data

@@ -8,19 +8,19 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator.choices import choices_of
-from orchestrator.cluster_watch import ClusterWatch
-from orchestrator.driver import Driver
+from orchestrator.cluster.capacity import ClusterWatch
 from orchestrator.errors import SetupError
-from orchestrator.packing import _largest_node, chosen_device
-from orchestrator.plan import make_plan
-from orchestrator.scheduling import Hooks, StageSearcher
-from orchestrator.spec import load_spec
-from orchestrator.spec_fields import Resources
-from orchestrator.stages import Entry, StageQueue
-from orchestrator.state import SweepFolder
-from orchestrator.store import StageFolders, open_storage
-from orchestrator.sweep import _settings
+from orchestrator.execution.autotune import _largest_node, chosen_device
+from orchestrator.execution.driver import Driver
+from orchestrator.execution.sweep import _settings
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.resolved_settings import choices_of
+from orchestrator.scheduling.stage_queue import Entry, StageQueue
+from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher
+from orchestrator.spec.loader import load_spec
+from orchestrator.spec.schema import Resources
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.storage.layout import StageFolders, open_storage
 from tests.sweeps import tiny_sweep
 from tests.trials import DIGITS, tiny_config, tiny_settings
 from trainables.config.keys import canonical

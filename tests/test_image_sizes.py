@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.axes import expand
 from orchestrator.errors import UserError
-from orchestrator.plan import make_plan
-from orchestrator.spec import load_spec
+from orchestrator.planning.plan import make_plan
+from orchestrator.spec.grid import expand
+from orchestrator.spec.loader import load_spec
 from tests.own_code import write_modules
 from tests.trials import new_storage
 from trainables.data.datasets import decoded_file

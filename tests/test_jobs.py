@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.axes import expand
 from orchestrator.errors import UserError
-from orchestrator.job_package import CODE, own_files, package, shipped_settings
-from orchestrator.jobs import api_address, own_output
-from orchestrator.revision import source_revision
-from orchestrator.spec import load_spec
+from orchestrator.jobs.client import api_address, own_output
+from orchestrator.jobs.package import CODE, own_files, package, shipped_settings
+from orchestrator.spec.grid import expand
+from orchestrator.spec.loader import load_spec
+from orchestrator.version import source_revision
 from tests.sweeps import drive_sweep, tiny_sweep
 from trainables.errors import SettingError
 
@@ -76,8 +76,8 @@ def test_shipped_files_are_found_beside_the_code_of_every_node(modules: Path) ->
     settings = [*own_sweep(modules)[:2], *shipped_settings(own)]
     assert settings[2:] == ["modules_path=shipped:own", 'initial_weights="shipped:weights/dense.pt"']
     script = f"""
-from orchestrator.axes import expand
-from orchestrator.spec import load_spec, resolved, spec_from_resolved
+from orchestrator.spec.grid import expand
+from orchestrator.spec.loader import load_spec, resolved, spec_from_resolved
 spec = load_spec("digits", {settings!r})
 spec = spec_from_resolved(resolved(spec))  # as `resume` reads it
 own = spec.own_files()

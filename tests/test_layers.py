@@ -167,6 +167,6 @@ def test_the_watcher_of_processes_sees_a_planted_import(tmp_path: Path) -> None:
 
 def test_the_driver_of_a_sweep_does_without_torch() -> None:
     """It names the stage that workers run, and carries their settings; importing PyTorch would take it seconds."""
-    assert loaded_after("import orchestrator.sweep, trainables.worker.trainable; tell('sweep')", (*HEAVY, "torch")) == {
-        "sweep": []
-    }
+    assert loaded_after(
+        "import orchestrator.execution.sweep, trainables.worker.trainable; tell('sweep')", (*HEAVY, "torch")
+    ) == {"sweep": []}

@@ -12,14 +12,14 @@ import pytest
 import ray
 from ray import tune
 
-from orchestrator import node_checks
-from orchestrator.cluster_watch import ClusterWatch
-from orchestrator.driver import Driver
-from orchestrator.node_checks import NodeReport, SharedFolder, call_on
-from orchestrator.ray_cluster import joined_cluster, ray_environment
-from orchestrator.scheduling import Hooks, StageSearcher, run_stages
-from orchestrator.stages import Entry, StageQueue
-from orchestrator.store import open_storage
+from orchestrator.cluster import node_checks
+from orchestrator.cluster.capacity import ClusterWatch
+from orchestrator.cluster.connection import joined_cluster, ray_environment
+from orchestrator.cluster.node_checks import NodeReport, SharedFolder, call_on
+from orchestrator.execution.driver import Driver
+from orchestrator.scheduling.stage_queue import Entry, StageQueue
+from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher, run_stages
+from orchestrator.storage.layout import open_storage
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.compare import compare
-from orchestrator.mask_likeness import likeness, masks_in, stability
+from orchestrator.reporting.comparison import compare
+from orchestrator.reporting.mask_overlap import likeness, masks_in, stability
 from tests.sweeps import drive_sweep
 from tests.test_compare import of, seeds_of, sweep_of
 from trainables.pruning.masks import Masks
@@ -84,7 +84,7 @@ def test_the_command_reads_the_models_of_a_sweep(tmp_path: Path) -> None:
 
 
 def test_masks_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator.storage import LocalStorage
+    from orchestrator.storage.base import LocalStorage
 
     asked: list[str] = []
 

@@ -18,9 +18,9 @@ from trainables.config.methods import SCORED_IN_ROUNDS, SCORED_ONCE, DriveConfig
 from trainables.config.trial import TrainingConfig, TrialConfig, final_count
 from trainables.data.batches import Data, class_balanced_batches, load_data
 from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning import score_gradients as gradients
 from trainables.pruning.masks import Masks, full_masks, num_kept
 from trainables.pruning.rounds import prune_round
-from trainables.pruning.rounds import score_gradients as gradients
 from trainables.pruning.score_gradients import batches_of_round, hessian_gradient_products, scoring_gradients
 from trainables.pruning.sparse_trainers import Masking
 from trainables.pruning.sparsity_distributions import erk_densities, fitted_counts

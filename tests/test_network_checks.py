@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from orchestrator.errors import UserError
-from orchestrator.plan import Plan, make_plan
-from orchestrator.preflight import RECORD, NetworkChecks
-from orchestrator.spec import load_spec
-from orchestrator.state import SweepFolder
-from orchestrator.storage import LocalStorage, Storage
-from orchestrator.store import open_storage
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.preflight.networks import RECORD, NetworkChecks
+from orchestrator.spec.loader import load_spec
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.storage.base import LocalStorage, Storage
+from orchestrator.storage.layout import open_storage
 from tests.sweeps import drive_sweep
 from trainables.findings import Finding
 from trainables.preflight.network_case import CHECKS, NetworkReport
@@ -123,7 +123,7 @@ def test_another_sweep_on_this_machine_takes_over_the_answer(tmp_path: Path, mon
     assert second.unanswered("fp32") == []
     assert second.adjustments("fp32", lines.append) == {first.cases[0].id: {"channels_last": False}}
     assert len(another(None).unanswered("fp32")) == 1, "other machines may compute otherwise"
-    monkeypatch.setattr("orchestrator.preflight.code_digest", lambda: "of another version")
+    monkeypatch.setattr("orchestrator.preflight.networks.code_digest", lambda: "of another version")
     assert len(another(cache).unanswered("fp32")) == 1
 
 
@@ -150,7 +150,7 @@ def test_answers_are_kept_as_long_as_what_they_depend_on(tmp_path: Path, monkeyp
     (tmp_path / "checked_nets.py").write_text(NETS + "# changed\n")
     changed = make_plan(changed.spec, folder.storage, hash_data=True)
     assert len(NetworkChecks(folder, changed, "cpu").unanswered("fp32")) == 1
-    monkeypatch.setattr("orchestrator.preflight.CHECKS", CHECKS + 1)
+    monkeypatch.setattr("orchestrator.preflight.networks.CHECKS", CHECKS + 1)
     assert len(NetworkChecks(folder, plan, "cpu").unanswered("fp32")) == 1
 
 

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
 from orchestrator.errors import UserError
-from orchestrator.preflight import refuse_errors
+from orchestrator.preflight.networks import refuse_errors
 from tests.own_code import run_own, write_modules
 from tests.trials import new_storage, tiny_config
 from trainables.config.trial import PrunableConfig, TrialConfig

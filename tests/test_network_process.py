@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.import_paths import ROOT
-from orchestrator.network_process import ChecksBeside
-from orchestrator.plan import Plan, make_plan
-from orchestrator.preflight import NetworkChecks, local_reports
-from orchestrator.spec import load_spec
-from orchestrator.state import SweepFolder
-from orchestrator.storage import LocalStorage
-from orchestrator.store import open_storage
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.preflight.network_process import ChecksBeside
+from orchestrator.preflight.networks import NetworkChecks, local_reports
+from orchestrator.process.import_paths import ROOT
+from orchestrator.spec.loader import load_spec
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.storage.base import LocalStorage
+from orchestrator.storage.layout import open_storage
 from trainables.preflight.network_case import cases_of
 from trainables.runtime.cache_folder import cache_folder
 from trainables.runtime.device import Runtime
@@ -106,11 +106,11 @@ def test_a_signal_is_heard_while_the_checks_run() -> None:
 
 def test_a_child_ends_with_the_process_that_asked(tmp_path: Path) -> None:
     Path("endless.py").write_text(
-        "import os, time\nfrom orchestrator.child_process import serve\n"
+        "import os, time\nfrom orchestrator.process.child import serve\n"
         "def main():\n    serve(lambda question: (open('pid', 'w').write(str(os.getpid())), time.sleep(600)))\n"
     )
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
-    code = "from orchestrator.child_process import ask; ask('endless', 1)"
+    code = "from orchestrator.process.child import ask; ask('endless', 1)"
     asking = subprocess.Popen([sys.executable, "-c", code], env=environment)
     try:
         pid = int(_waited(lambda: Path("pid").read_text() if Path("pid").exists() else ""))

@@ -12,7 +12,7 @@ import torch
 from tests.broken_nodes import digit_images
 from tests.trials import tiny_config
 from trainables.custom.code import OwnFiles
-from trainables.data.batches import datasets
+from trainables.data import datasets
 from trainables.data.datasets import Source, content_digest, decoded_file, load, signature
 from trainables.data.staging import PlannedData
 from trainables.errors import DataError, MisplacedError

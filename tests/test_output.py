@@ -66,13 +66,13 @@ def loud_sweep(folder: Path, epochs: int) -> Path:
 
 def in_process(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """What a process says that prepared its streams as commands do."""
-    script = f"import os, sys\nfrom orchestrator.process_setup import prepare_process\nprepare_process()\n{code}"
+    script = f"import os, sys\nfrom orchestrator.process.setup import prepare_process\nprepare_process()\n{code}"
     return subprocess.run([sys.executable, "-c", script], text=True, cwd=ROOT, check=False, timeout=60, **options)
 
 
 def test_only_answers_reach_stdout_whoever_prints() -> None:
     code = """
-from orchestrator.output import answer, answers_alone
+from orchestrator.process.output import answer, answers_alone
 with answers_alone(True):
     print("python")
     os.write(1, b"C\\n")
@@ -146,7 +146,7 @@ def test_a_closed_terminal_stops_a_sweep_as_a_signal_does(tmp_path: Path) -> Non
 def test_nohup_keeps_sighup_ignored_and_a_plain_start_leaves_in_order() -> None:
     code = """
 import signal
-from orchestrator.process_setup import stop_signals
+from orchestrator.process.setup import stop_signals
 print(signal.SIGHUP in stop_signals(), flush=True)
 try:
     os.kill(os.getpid(), signal.SIGHUP)
@@ -163,7 +163,7 @@ finally:
 def test_children_of_a_driver_do_not_get_its_hangup() -> None:
     code = """
 import signal, subprocess
-from orchestrator.process_setup import hangup_spares_children
+from orchestrator.process.setup import hangup_spares_children
 with hangup_spares_children():
     child = subprocess.Popen(["sleep", "30"])
 other = subprocess.Popen(["sleep", "30"])
@@ -180,7 +180,7 @@ child.kill()
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_reader_that_left_ends_nothing(stream: str) -> None:
     code = f"""
-from orchestrator.output import reader_gone
+from orchestrator.process.output import reader_gone
 for number in range(10):
     print("x" * 100000, file=sys.{stream}, flush=True)
 open(sys.argv[1] if len(sys.argv) > 1 else os.devnull)
@@ -197,8 +197,8 @@ print(reader_gone(), file=sys.stderr if "{stream}" == "stdout" else sys.stdout)
 
 def test_logs_that_follow_end_with_their_reader(tmp_path: Path) -> None:
     """`logs -f NAME | head -1`, of a sweep whose driver lives."""
-    from orchestrator.state import SweepFolder, SweepState, this_driver
-    from orchestrator.store import open_storage
+    from orchestrator.state.sweep_folder import SweepFolder, SweepState, this_driver
+    from orchestrator.storage.layout import open_storage
 
     folder = SweepFolder(open_storage(str(tmp_path / "runs"), create=True), "tiny")
     folder.write_state(SweepState(sweep="tiny", driver=this_driver()))
@@ -227,7 +227,7 @@ print("lost")
 print("lost", file=sys.stderr)
 """
     closed = f'exec {sys.executable} -c "$0" <&- >&- 2>&-'
-    script = f"import os, sys\nfrom orchestrator.process_setup import prepare_process\nprepare_process()\n{code}"
+    script = f"import os, sys\nfrom orchestrator.process.setup import prepare_process\nprepare_process()\n{code}"
     assert subprocess.run(["bash", "-c", closed, script], cwd=ROOT, check=False, timeout=60).returncode == 0
     assert (tmp_path / "file").read_text() == "True\n"
 

@@ -13,15 +13,15 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator import packing
-from orchestrator.choices import Choices, write_choices
-from orchestrator.driver import Driver
 from orchestrator.errors import SetupError
-from orchestrator.packing import LostProbeError, decide, smallest_near_best
-from orchestrator.plan import make_plan
-from orchestrator.spec import load_spec
-from orchestrator.state import SweepFolder
-from orchestrator.store import open_storage
+from orchestrator.execution import autotune as packing
+from orchestrator.execution.autotune import LostProbeError, decide, smallest_near_best
+from orchestrator.execution.driver import Driver
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.resolved_settings import Choices, write_choices
+from orchestrator.spec.loader import load_spec
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.storage.layout import open_storage
 from tests.sweeps import drive_sweep, tiny_sweep
 from trainables.data.staging import PlannedData
 from trainables.preflight.network_case import NetworkCase, NetworkReport

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.storage import LocalStorage, Storage
-from orchestrator.store import StageFolders, TrialFolder, stop_files
+from orchestrator.storage.base import LocalStorage, Storage
+from orchestrator.storage.layout import StageFolders, TrialFolder, stop_files
 from tests.trials import (
     DIGITS,
     RUNTIME,

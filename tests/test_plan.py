@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from orchestrator.axes import expand, trial_names
 from orchestrator.errors import UserError
-from orchestrator.plan import make_plan
-from orchestrator.plan_view import plan_facts
-from orchestrator.spec import load_spec
-from orchestrator.storage import LocalStorage, Storage
-from orchestrator.store import open_storage
+from orchestrator.planning.plan import make_plan
+from orchestrator.spec.grid import expand, trial_names
+from orchestrator.spec.loader import load_spec
+from orchestrator.storage.base import LocalStorage, Storage
+from orchestrator.storage.layout import open_storage
+from orchestrator.terminal.plan import plan_facts
 from tests.sweeps import tiny_sweep
 from tests.trials import write_result
-from trainables.config.trial import keys
+from trainables.config import keys
 
 
 @pytest.fixture

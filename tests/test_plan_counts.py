@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from orchestrator.cli import main
 from orchestrator.errors import UserError
-from orchestrator.plan import Plan, make_plan
-from orchestrator.plan_counts import counts_of_plan, refuse_nothing_kept
-from orchestrator.plan_view import plan_facts
-from orchestrator.spec import load_spec
+from orchestrator.planning.kept_weights import counts_of_plan, refuse_nothing_kept
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.spec.loader import load_spec
+from orchestrator.terminal.plan import plan_facts
 from tests.own_code import write_modules
 from tests.trials import new_storage, run, tiny_config
 from trainables.config.methods import ImpConfig, SrsteConfig
@@ -24,8 +24,8 @@ from trainables.custom.code import NOTHING_OWN
 from trainables.data.datasets import cache_folder
 from trainables.data.facts import DIGITS_FACTS
 from trainables.errors import SettingError
+from trainables.pruning import kept_weights as module
 from trainables.pruning.kept_weights import highest_sparsity, kept_weights, prunable_shapes
-from trainables.pruning.rounds import kept_weights as module
 
 HEAD = """\
 from torch import nn

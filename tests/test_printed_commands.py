@@ -15,16 +15,16 @@ import pytest
 from orchestrator import command_line
 from orchestrator.cli import _parser, main
 from orchestrator.command_line import DEFAULT_STORAGE, command, invoked, works_on
-from orchestrator.driver import initial_state, make_queue
-from orchestrator.plan import make_plan
-from orchestrator.spec import load_spec
-from orchestrator.state import SweepFolder, SweepState, this_driver
-from orchestrator.store import open_storage
-from orchestrator.sweep import prepare_folder
+from orchestrator.execution.driver import initial_state, make_queue
+from orchestrator.execution.sweep import prepare_folder
+from orchestrator.planning.plan import make_plan
+from orchestrator.spec.loader import load_spec
+from orchestrator.state.sweep_folder import SweepFolder, SweepState, this_driver
+from orchestrator.storage.layout import open_storage
 from tests.sweeps import tiny_sweep
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = [*(ROOT / "orchestrator").glob("*.py"), *(ROOT / "trainables").glob("*.py")]
+SOURCES = [*(ROOT / "orchestrator").rglob("*.py"), *(ROOT / "trainables").rglob("*.py")]
 COMMANDS = list(next(action.choices or {} for action in _parser()._actions if action.dest == "command"))
 WRITTEN_OUT = re.compile(rf"drive-sweep ({'|'.join(COMMANDS)})\b")
 PRINTED = re.compile(r"`(drive-sweep [^`]*)`|: (drive-sweep .*)$", re.MULTILINE)
@@ -174,8 +174,8 @@ def test_commands_that_are_printed_work_as_they_are(
 def test_the_last_words_of_a_run_work_as_they_are(
     unfinished: tuple[Path, SweepFolder, SweepState], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from orchestrator.commands.run import _told
     from orchestrator.errors import EXIT_DONE, EXIT_SIGINT
-    from orchestrator.run_commands import _told
 
     file, folder, _ = unfinished
     invoked(Namespace(command="run", file=str(file), set=[], name=None, tracking_uri=None, storage=folder.storage.root))

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.progress import _phase
-from orchestrator.state import TrialStatus
+from orchestrator.state.sweep_folder import TrialStatus
+from orchestrator.terminal.progress import _phase
 from tests.trials import tiny_config, tiny_training
 from trainables.config.keys import complete
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.plan import make_plan
-from orchestrator.projection import make_items
-from orchestrator.run_results import model_name
-from orchestrator.spec import load_spec
-from orchestrator.storage import LocalStorage
+from orchestrator.planning.plan import make_plan
+from orchestrator.spec.loader import load_spec
+from orchestrator.storage.base import LocalStorage
+from orchestrator.tracking.plan_runs import make_items
+from orchestrator.tracking.run_outputs import model_name
 
 
 def params(text: str, folder: Path) -> dict[str, dict[str, str]]:

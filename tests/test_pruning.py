@@ -19,9 +19,9 @@ from trainables.config.methods import DriveConfig
 from trainables.config.trial import TrialConfig
 from trainables.data.batches import Data, load_data, scoring_batches, training_batches
 from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning import scorers as methods
 from trainables.pruning.masks import Masks, apply_masks, full_masks, num_kept
 from trainables.pruning.rounds import prune_round
-from trainables.pruning.rounds import scorers as methods
 from trainables.pruning.score_gradients import scoring_gradients
 from trainables.pruning.sparse_trainers import FixedMasks
 from trainables.pruning.sparsity_schedules import kept_after_round

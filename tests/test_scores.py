@@ -18,10 +18,10 @@ from trainables.config.methods import DriveConfig
 from trainables.config.trial import final_count
 from trainables.data.batches import load_data, scoring_batches
 from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning import drive as scores
 from trainables.pruning.drive import average_ranks, drive_score, drive_terms, normalized, rank_correlation, term_correlations
 from trainables.pruning.masks import Masks, flattened, full_masks, keep_highest, num_kept, survivors
 from trainables.pruning.rounds import correlation_rounds, prune_round
-from trainables.pruning.rounds import drive as scores
 from trainables.pruning.score_gradients import scoring_gradients
 from trainables.runtime.device import Runtime
 

@@ -18,11 +18,11 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 
-from orchestrator import model_upload
-from orchestrator.mirror import Mirror
-from orchestrator.mlflow_client import TrackingTarget
-from orchestrator.model_upload import SparseModelRecord, model_code, packaged, upload_model
-from orchestrator.run_records import Item
+from orchestrator.tracking import logged_models as model_upload
+from orchestrator.tracking.client import TrackingTarget
+from orchestrator.tracking.logged_models import SparseModelRecord, model_code, packaged, upload_model
+from orchestrator.tracking.records import Item
+from orchestrator.tracking.run_sync import Mirror
 from tests.mlflow_stores import Content, new_target
 from tests.trials import DIGITS, new_storage, run, tiny_config, tiny_training
 from trainables.config.keys import trial_key

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator import jobs as jobs_module
-from orchestrator import small_jobs
 from orchestrator.cli import main
 from orchestrator.errors import SetupError
-from orchestrator.job_package import own_files, shipped_settings
-from orchestrator.jobs import Job, Jobs
-from orchestrator.small_jobs import who
-from orchestrator.spec import load_spec, resolved
-from orchestrator.store import open_storage
+from orchestrator.jobs import client as jobs_module
+from orchestrator.jobs import remote_command as small_jobs
+from orchestrator.jobs.client import Job, Jobs
+from orchestrator.jobs.package import own_files, shipped_settings
+from orchestrator.jobs.remote_command import who
+from orchestrator.spec.loader import load_spec, resolved
+from orchestrator.storage.layout import open_storage
 from tests.jobs_api import JobsApi, Sent, serving, wait_until
 
 NET = "def net(image_shape, num_classes): ...\n"

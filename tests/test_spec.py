@@ -13,11 +13,11 @@ from typing import Any, get_args
 
 import pytest
 
-from orchestrator.axes import expand, trial_names
 from orchestrator.errors import EXIT_USER, UserError
-from orchestrator.spec import json_schema, load_spec, ready_sweep, ready_sweeps, resolved, spec_from_resolved, template
-from orchestrator.spec_fields import SEARCHABLE, TRIAL_KEYS, SweepSpec, keys
-from orchestrator.spec_values import DatasetName
+from orchestrator.spec.field_types import DatasetName
+from orchestrator.spec.grid import expand, trial_names
+from orchestrator.spec.loader import json_schema, load_spec, ready_sweep, ready_sweeps, resolved, spec_from_resolved, template
+from orchestrator.spec.schema import SEARCHABLE, TRIAL_KEYS, SweepSpec, keys
 from trainables.config.keys import canonical
 from trainables.config.methods import Method
 from trainables.config.trial import DatasetConfig, Model, TrialConfig
@@ -643,7 +643,7 @@ def test_a_damaged_resolved_form_is_refused() -> None:
 def test_the_schema_agrees_about_right_and_wrong_files() -> None:
     import jsonschema
 
-    from orchestrator.yaml_lines import parse
+    from orchestrator.spec.yaml_document import parse
 
     jsonschema.Draft202012Validator.check_schema(json_schema())
     validator = jsonschema.Draft202012Validator(json_schema())
@@ -687,9 +687,9 @@ def test_reading_a_sweep_file_is_quick_and_needs_no_heavy_import(tmp_path: Path)
     code = """
 import sys, time
 begun = time.process_time()
-import orchestrator.spec
+import orchestrator.spec.loader
 print(time.process_time() - begun)
-orchestrator.spec.load_spec("digits")
+orchestrator.spec.loader.load_spec("digits")
 print(*sorted({"torch", "ray", "mlflow", "numpy", "pyarrow"} & set(sys.modules)))
 """
     environment = os.environ | {"PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONDONTWRITEBYTECODE": ""}
@@ -704,7 +704,7 @@ print(*sorted({"torch", "ray", "mlflow", "numpy", "pyarrow"} & set(sys.modules))
 
 
 def test_the_models_of_the_sweep_file_can_be_built() -> None:
-    from trainables.models.registry import registry as models
+    from trainables.models import registry as models
 
     assert get_args(Model) == models.MODELS
     for name in models.MODELS:

@@ -16,13 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from orchestrator.errors import UserError
-from orchestrator.plan import make_plan
-from orchestrator.spec import load_spec
-from orchestrator.store import open_storage
+from orchestrator.planning.plan import make_plan
+from orchestrator.spec.loader import load_spec
+from orchestrator.storage.layout import open_storage
 from tests.test_datasets_large import streamed, write_image
 from tests.trials import tiny_config
+from trainables.config import keys
 from trainables.config.methods import GraspConfig
-from trainables.config.trial import DatasetConfig, keys
+from trainables.config.trial import DatasetConfig
 from trainables.data.batches import class_balanced_batches, class_counts, load_data, split_indices
 from trainables.data.datasets import DIGITS_DIGEST, Source
 from trainables.data.facts import DIGITS_FACTS, DataFacts

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from orchestrator import stages
-from orchestrator.stages import Entry, StageQueue
+from orchestrator.scheduling import stage_queue as stages
+from orchestrator.scheduling.stage_queue import Entry, StageQueue
 from trainables.errors import StorageError
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator import state as module
-from orchestrator.driver_right import DEAD_AFTER_S
 from orchestrator.errors import SetupError, UserError
-from orchestrator.state import (
+from orchestrator.state import sweep_folder as module
+from orchestrator.state.driver_lease import DEAD_AFTER_S
+from orchestrator.state.sweep_folder import (
     StateWriter,
     SweepFolder,
     SweepState,
@@ -27,8 +27,8 @@ from orchestrator.state import (
     open_sweep,
     this_driver,
 )
-from orchestrator.storage import LocalStorage, Storage
-from orchestrator.store import open_storage
+from orchestrator.storage.base import LocalStorage, Storage
+from orchestrator.storage.layout import open_storage
 from tests.sweeps import wait_for
 
 
@@ -60,7 +60,7 @@ def test_a_driver_on_another_host_is_judged_by_its_heartbeat() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_a_driver_of_a_container_with_the_name_of_its_host_is_alive(storage: Storage) -> None:
     """It has another process table, where its id is nobody's here."""
-    inside = "import json; from orchestrator.state import this_driver; print(json.dumps(this_driver()))"
+    inside = "import json; from orchestrator.state.sweep_folder import this_driver; print(json.dumps(this_driver()))"
     namespaces = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
     told = subprocess.run([*namespaces, sys.executable, "-c", inside], capture_output=True, text=True, check=False)
     if told.returncode:

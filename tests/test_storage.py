@@ -17,16 +17,18 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import driver_right, object_storage, state
-from orchestrator import store as store_module
-from orchestrator.driver import make_queue
 from orchestrator.errors import SetupError, UserError
-from orchestrator.object_storage import ObjectStorage
-from orchestrator.plan import make_plan
-from orchestrator.spec import load_spec
-from orchestrator.state import StateWriter, SweepFolder, SweepState, this_driver
-from orchestrator.storage import Storage
-from orchestrator.store import StageFolders, TrialFolder, newest_attempt, open_storage, set_aside, stop_files
+from orchestrator.execution.driver import make_queue
+from orchestrator.planning.plan import make_plan
+from orchestrator.spec.loader import load_spec
+from orchestrator.state import driver_lease as driver_right
+from orchestrator.state import sweep_folder as state
+from orchestrator.state.sweep_folder import StateWriter, SweepFolder, SweepState, this_driver
+from orchestrator.storage import layout as store_module
+from orchestrator.storage import object_store as object_storage
+from orchestrator.storage.base import Storage
+from orchestrator.storage.layout import StageFolders, TrialFolder, newest_attempt, open_storage, set_aside, stop_files
+from orchestrator.storage.object_store import ObjectStorage
 from tests.s3 import BUCKET, KEY, SECRET, ObjectStore, object_store
 from tests.sweeps import drive_sweep, tiny_sweep, wait_for
 from tests.test_layers import loaded_after
@@ -307,8 +309,8 @@ def test_a_claim_counts_as_long_as_its_driver_is_heard_of(without_locks: Storage
 
 def test_a_driver_that_was_taken_over_ends_at_once(s3: ObjectStorage) -> None:
     script = (
-        "import sys, time\nfrom orchestrator import driver_right\nfrom orchestrator.state import SweepFolder\n"
-        "from orchestrator.store import open_storage\ndriver_right.RENEW_S = 0.2\n"
+        "import sys, time\nfrom orchestrator import driver_right\nfrom orchestrator.state.sweep_folder import SweepFolder\n"
+        "from orchestrator.storage.layout import open_storage\ndriver_right.RENEW_S = 0.2\n"
         "with SweepFolder(open_storage(sys.argv[1]), 's').held():\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     driver = subprocess.Popen(
@@ -409,7 +411,7 @@ def test_a_growing_text_is_written_within_seconds_and_seldom(
 
 
 def test_a_folder_is_opened_without_pyarrow(tmp_path: Path) -> None:
-    code = f"from orchestrator.store import open_storage\nopen_storage({str(tmp_path)!r}, create=True)\ntell('folder')"
+    code = f"from orchestrator.storage.layout import open_storage\nopen_storage({str(tmp_path)!r}, create=True)\ntell('folder')"
     assert loaded_after(code, ("pyarrow", "boto3")) == {"folder": []}
 
 

@@ -18,17 +18,17 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import SetupError
-from orchestrator.mirror import Mirror
-from orchestrator.mlflow_client import TrackingTarget, connect
-from orchestrator.plan import make_plan
-from orchestrator.run_records import Item, read_record
-from orchestrator.spec import load_spec
-from orchestrator.state import SweepFolder
-from orchestrator.storage import LocalStorage, Storage
-from orchestrator.store import StageFolders, TrialFolder
-from orchestrator.sync import sync_sweep
-from orchestrator.tracking import TrackingThread
-from orchestrator.ui import compare_url, run_url, serve
+from orchestrator.execution.sync import sync_sweep
+from orchestrator.planning.plan import make_plan
+from orchestrator.spec.loader import load_spec
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.storage.base import LocalStorage, Storage
+from orchestrator.storage.layout import StageFolders, TrialFolder
+from orchestrator.tracking.background_sync import TrackingThread
+from orchestrator.tracking.client import TrackingTarget, connect
+from orchestrator.tracking.records import Item, read_record
+from orchestrator.tracking.run_sync import Mirror
+from orchestrator.tracking.ui_server import compare_url, run_url, serve
 from tests.mlflow_stores import Content, ProcessEndedError, empty_database, new_target, recorded
 from tests.trials import tiny_config, tiny_settings, tiny_training, write_result
 from trainables.config.keys import canonical, trial_key, warmup_key
@@ -889,7 +889,8 @@ def test_tracking_is_silent_and_ignores_what_others_left(
 
 
 def test_importing_the_modules_is_cheap() -> None:
-    script = "import sys, orchestrator.tracking, orchestrator.ui; print({'mlflow', 'torch', 'ray'} & set(sys.modules))"
+    modules = "orchestrator.tracking.background_sync, orchestrator.tracking.ui_server"
+    script = f"import sys, {modules}; print({{'mlflow', 'torch', 'ray'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

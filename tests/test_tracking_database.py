@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import tracking_database
 from orchestrator.errors import SetupError
-from orchestrator.mlflow_client import TrackingTarget, connect, import_mlflow
-from orchestrator.mounts import is_network_folder
-from orchestrator.tracking_database import condition, database_id, file_identity, make_ready
+from orchestrator.storage.mounts import is_network_folder
+from orchestrator.tracking import database as tracking_database
+from orchestrator.tracking.client import TrackingTarget, connect, import_mlflow
+from orchestrator.tracking.database import condition, database_id, file_identity, make_ready
 from tests.mlflow_stores import empty_database
 from trainables.wording import one_line
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.import_paths import ROOT, WorkerFolders
-from orchestrator.mirror import SweepOpening
-from orchestrator.run_records import Item
-from orchestrator.tracking_process import TrackingProcess
+from orchestrator.process.import_paths import ROOT, WorkerFolders
+from orchestrator.tracking.process import TrackingProcess
+from orchestrator.tracking.records import Item
+from orchestrator.tracking.run_sync import SweepOpening
 from tests.mlflow_stores import Content, new_target
 from tests.trials import SWEEP, new_storage, run, tiny_config
 from trainables.config.keys import trial_key
@@ -149,10 +149,10 @@ def test_it_ends_with_a_driver_that_is_killed(opening: SweepOpening, tmp_path: P
     script = f"""
 import time
 from pathlib import Path
-from orchestrator.mirror import SweepOpening
-from orchestrator.mlflow_client import TrackingTarget
-from orchestrator.storage import LocalStorage
-from orchestrator.tracking_process import TrackingProcess
+from orchestrator.tracking.run_sync import SweepOpening
+from orchestrator.tracking.client import TrackingTarget
+from orchestrator.storage.base import LocalStorage
+from orchestrator.tracking.process import TrackingProcess
 process = TrackingProcess({opening!r})
 process.start()
 print(process._child.pid, flush=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from orchestrator.mlflow_client import TrackingTarget
+from orchestrator.tracking.client import TrackingTarget
 from tests.mlflow_stores import Content, compare, timeless
 from tests.sweeps import command_line, descendants, drive_sweep, start, tiny_sweep, wait_for
 from tests.tracking_server import DATABASE_PASSWORD, PASSWORD, S3_SECRET, Server, tracking_server, why_not
@@ -97,7 +97,7 @@ def readable_secrets(driver: int) -> list[str]:
     found = []
     for pid in descendants(driver):
         command = command_line(pid)
-        if "orchestrator.tracking_process" in command:
+        if "orchestrator.tracking.process" in command:
             continue
         try:
             seen = Path(f"/proc/{pid}/environ").read_bytes() + command.encode()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SetupError
-from orchestrator.mlflow_client import TrackingTarget, connect
-from orchestrator.tracking_troubles import trouble
+from orchestrator.tracking.client import TrackingTarget, connect
+from orchestrator.tracking.error_hints import trouble
 
 HTTP = "http://mlflow.lab:5000"
 SQLITE = "sqlite:////data/mlflow.db"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SetupError, UserError
-from orchestrator.mlflow_client import tracking_problems
-from orchestrator.object_storage import object_storage
-from orchestrator.spec import load_spec
+from orchestrator.spec.loader import load_spec
+from orchestrator.storage.object_store import object_storage
+from orchestrator.tracking.client import tracking_problems
 from orchestrator.uris import masked, mistake, same_place, storage_mistake
 from tests.sweeps import drive_sweep, tiny_sweep
 

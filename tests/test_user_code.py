@@ -17,15 +17,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from orchestrator.axes import expand, trial_names
 from orchestrator.errors import UserError
-from orchestrator.mirror import Mirror
-from orchestrator.mlflow_client import TrackingTarget
-from orchestrator.plan import Plan, make_plan
-from orchestrator.run_records import Item
-from orchestrator.spec import load_spec, resolved, spec_from_resolved
-from orchestrator.storage import Storage
-from orchestrator.store import open_storage, trial_file
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.spec.grid import expand, trial_names
+from orchestrator.spec.loader import load_spec, resolved, spec_from_resolved
+from orchestrator.storage.base import Storage
+from orchestrator.storage.layout import open_storage, trial_file
+from orchestrator.tracking.client import TrackingTarget
+from orchestrator.tracking.records import Item
+from orchestrator.tracking.run_sync import Mirror
 from tests.mlflow_stores import Content, new_target
 from tests.own_code import DATA, LOSSES, NETS, own_config, own_dataset, run_own, sha256_of, write_modules
 from tests.sweeps import drive_sweep, status

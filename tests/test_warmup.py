@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from orchestrator.storage import Storage
+from orchestrator.storage.base import Storage
 from tests.trials import DIGITS, RUNTIME, all_files, metric_points, new_storage, run, tiny_config, trial_context, warmup_folder
 from trainables.config.keys import warmup_key
 from trainables.config.trial import TrialConfig

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import UserError
-from orchestrator.yaml_lines import parse, parse_value
+from orchestrator.spec.yaml_document import parse, parse_value
 
 NESTED = """\
 # a comment

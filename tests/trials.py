@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from orchestrator.storage import LocalStorage, Storage
-from orchestrator.store import TrialFolder, WarmupFolder, trial_file
+from orchestrator.storage.base import LocalStorage, Storage
+from orchestrator.storage.layout import TrialFolder, WarmupFolder, trial_file
 from trainables.config.keys import trial_key, warmup_key
 from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
 from trainables.data.batches import Data

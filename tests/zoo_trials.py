@@ -16,7 +16,7 @@ from unittest.mock import patch
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from orchestrator.store import TrialFolder, WarmupFolder
+from orchestrator.storage.layout import TrialFolder, WarmupFolder
 from tests.trials import DIGITS, RUNTIME, new_storage
 from trainables.config.keys import inputs_digest, trial_key, warmup_key
 from trainables.config.methods import Method

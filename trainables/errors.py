@@ -1,4 +1,4 @@
-"""The ways a trial can fail that we understand; each has a kind, and the kind decides the cure (orchestrator/scheduling.py)."""
+"""The ways in which a trial can fail that we understand; each has a kind, which decides what happens next."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from orchestrator.spec import sweep_text
+from orchestrator.spec.loader import sweep_text
 from tests.benchmarks.tell import spread
 from tests.benchmarks.timed import Timed, by_hand, ours
 

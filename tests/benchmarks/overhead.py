@@ -27,8 +27,8 @@ from typing import Any
 
 from sqlalchemy import create_engine, text
 
-from orchestrator import ray_cluster
-from orchestrator.tracking_process import TrackingProcess
+from orchestrator.cluster import connection as ray_cluster
+from orchestrator.tracking.process import TrackingProcess
 from tests.benchmarks.noop import EPOCHS, MODEL_FILE, SLEEP_S, noop_stage
 from tests.benchmarks.tell import spread
 from tests.tracking_server import tracking_server, why_not
@@ -67,10 +67,10 @@ pathlib.Path(sys.argv[1]).write_bytes(encode(model, masks, card)[0])
 
 def run_one(trials: int, slots: int, with_model: bool, folder: Path) -> dict[str, Any]:
     """Runs one sweep of no-op trials in this process and measures it."""
-    from orchestrator.plan import make_plan
-    from orchestrator.spec import load_spec, sweep_text
-    from orchestrator.store import open_storage
-    from orchestrator.sweep import RunOptions, run_sweep
+    from orchestrator.execution.sweep import RunOptions, run_sweep
+    from orchestrator.planning.plan import make_plan
+    from orchestrator.spec.loader import load_spec, sweep_text
+    from orchestrator.storage.layout import open_storage
     from trainables.worker import trainable as stage
 
     stage.run_stage = noop_stage

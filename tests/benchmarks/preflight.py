@@ -20,10 +20,10 @@ from typing import Any
 
 from torch import nn
 
-from orchestrator.data_process import data_preflight
-from orchestrator.plan import make_plan
-from orchestrator.spec import load_spec
-from orchestrator.storage import LocalStorage
+from orchestrator.planning.plan import make_plan
+from orchestrator.preflight.data import data_preflight
+from orchestrator.spec.loader import load_spec
+from orchestrator.storage.base import LocalStorage
 from tests.benchmarks.tell import spread
 from tests.trials import tiny_config
 from trainables.models.registry import build_model, initialize

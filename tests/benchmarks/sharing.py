@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from orchestrator.spec import sweep_text
+from orchestrator.spec.loader import sweep_text
 from tests.benchmarks.tell import spread
 from tests.benchmarks.timed import Timed, ours
 

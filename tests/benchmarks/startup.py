@@ -28,9 +28,9 @@ BEGUN = "DRIVE_SWEEP_BEGUN"
 
 def run_one(storage: Path) -> None:
     """Runs the sweep in this process with its milestones noted, prints them, and stops."""
-    import orchestrator.sweep
+    import orchestrator.execution.sweep
     from orchestrator.cli import main
-    from orchestrator.driver import Driver
+    from orchestrator.execution.driver import Driver
 
     told: dict[str, float] = {}
 
@@ -38,7 +38,7 @@ def run_one(storage: Path) -> None:
         told.setdefault(milestone, (at or time.time()) - float(os.environ[BEGUN]))
 
     note("program imported")
-    sweep: Any = orchestrator.sweep
+    sweep: Any = orchestrator.execution.sweep
     joined: Callable[..., AbstractContextManager[None]] = sweep.joined_cluster
 
     @contextmanager

@@ -15,9 +15,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from orchestrator.plan import make_plan
-from orchestrator.spec import load_spec
-from orchestrator.store import open_storage
+from orchestrator.planning.plan import make_plan
+from orchestrator.spec.loader import load_spec
+from orchestrator.storage.layout import open_storage
 from tests.sweeps import descendants, drive_sweep
 from trainables.config.keys import from_canonical
 from trainables.config.trial import TrialConfig

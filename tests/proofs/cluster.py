@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.mlflow_client import TrackingTarget
-from orchestrator.ui import serve
+from orchestrator.tracking.client import TrackingTarget
+from orchestrator.tracking.ui_server import serve
 from tests.ray_nodes import RayNodes
 from tests.sweeps import command_line, curves, digests, drive_sweep, start, status, wait_for
 

@@ -22,10 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.cli import main as drive_sweep_here
-from orchestrator.report import make_report
-from orchestrator.state import SweepFolder
-from orchestrator.store import open_storage
-from orchestrator.trial_results import damaged_metrics, read_results
+from orchestrator.reporting.report import make_report
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.trial_results import damaged_metrics, read_results
+from orchestrator.storage.layout import open_storage
 from tests.sweeps import drive_sweep, tiny_sweep
 
 Damage = Callable[[bytes, random.Random], bytes]

@@ -18,8 +18,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.mlflow_client import TrackingTarget, import_mlflow
-from orchestrator.tracking_database import condition
+from orchestrator.tracking.client import TrackingTarget, import_mlflow
+from orchestrator.tracking.database import condition
 from tests.mlflow_stores import Content
 from tests.sweeps import command, kill_all, start, status
 from trainables.records.metrics import points_from_lines
@@ -40,7 +40,7 @@ resources: {{device: cpu, cpus_per_trial: 2}}
 SWEEPS = {"one": [0, 1], "two": [2, 3]}
 OPEN = """
 import sys
-from orchestrator.mlflow_client import TrackingTarget, connect, import_mlflow
+from orchestrator.tracking.client import TrackingTarget, connect, import_mlflow
 folder = sys.argv[1]
 import_mlflow()
 print("ready", flush=True)

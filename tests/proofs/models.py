@@ -47,7 +47,7 @@ def check_models(client: Any) -> None:
     import mlflow
     import torch
 
-    from trainables.data.batches import datasets
+    from trainables.data import datasets
     from trainables.export.sparse_model import load_sparse_model
 
     (experiment,) = [one.experiment_id for one in client.search_experiments() if one.name == "drive-sweep"]

@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator.mlflow_client import TrackingTarget
-from orchestrator.ui import serve
+from orchestrator.tracking.client import TrackingTarget
+from orchestrator.tracking.ui_server import serve
 from tests.mlflow_stores import Content
 from tests.ray_nodes import Node, RayNodes
 from tests.sweeps import curves, digests, drive_sweep, start, status, wait_for

@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from orchestrator.mlflow_client import TrackingTarget
-from orchestrator.ui import serve
+from orchestrator.tracking.client import TrackingTarget
+from orchestrator.tracking.ui_server import serve
 from tests.mlflow_stores import Content, compare, timeless
 from tests.sweeps import drive_sweep, free_port, status
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import mlflow
 import torch
 
-from orchestrator.mlflow_client import TrackingTarget
+from orchestrator.tracking.client import TrackingTarget
 from tests.mlflow_stores import Content, compare, timeless
 from tests.proofs.models import check_models
 from tests.sweeps import command_line, descendants, drive_sweep, start, wait_for

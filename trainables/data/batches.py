@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trainables.config.trial import DatasetConfig
-from trainables.data.batches import datasets
+from trainables.data import datasets
 from trainables.data.normalization import EVALUATION_BATCH, Normalization
 from trainables.data.split_counts import Counts, scoring_counts, split_counts
 from trainables.data.streaming import IMAGENET_NORMALIZATION, Stream, decoding_workers, encoded_names

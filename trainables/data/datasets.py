@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from trainables.config.trial import IMAGE_SIDE
 from trainables.custom.code import is_own
-from trainables.data.batches import file_index as listings
-from trainables.data.batches import readers
+from trainables.data import file_index as listings
+from trainables.data import readers
 from trainables.data.custom_dataset import own_files, read_own
 from trainables.data.file_digests import content_line, encoded_line, raw_content_line, size_line
 from trainables.data.file_index import Listing
@@ -273,7 +273,7 @@ def read(source: Source) -> dict[str, NDArray[Any]]:
 
 
 def _image_folder(source: Source) -> readers.Parts:
-    assert source.image_size is not None, "orchestrator/spec.py asks for image_size"
+    assert source.image_size is not None, "orchestrator/spec/loader.py asks for image_size"
     return readers.read_listing(listing(source), source.image_size)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from trainables.config.trial import IMAGE_SIDE
 from trainables.custom.code import is_own
-from trainables.data.batches import datasets
+from trainables.data import datasets
 from trainables.data.readers import BROKEN_GZIP
 from trainables.data.repeatability import kept_digest
 from trainables.errors import DataError
@@ -85,7 +85,7 @@ def quick_facts(source: datasets.Source) -> DataFacts | None:
         train, test = (_tally(labels[f"{split}-labels-idx1-ubyte"], 10) for split in ("train", "t10k"))
         return _facts((1, 28, 28), _numbered(10), train, test)
     if source.name == "image_folder":
-        assert source.image_size is not None, "orchestrator/spec.py asks for image_size"
+        assert source.image_size is not None, "orchestrator/spec/loader.py asks for image_size"
         names = [name.split("/")[:2] for name, _ in datasets.files(source)]
         by_split = {split: Counter(parts[1] for parts in names if parts[0] == split) for split in ("train", "test")}
         classes = tuple(sorted(by_split["train"]))

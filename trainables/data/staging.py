@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from trainables.data.batches import datasets
+from trainables.data import datasets
 from trainables.data.datasets import STREAMED, Source, one_builder_at_a_time
 from trainables.data.repeatability import OtherImagesError
 from trainables.errors import DataError, MisplacedError, SettingError

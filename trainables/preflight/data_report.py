@@ -15,7 +15,8 @@ from torch import Tensor
 
 from trainables.config.trial import DatasetConfig
 from trainables.custom.code import is_own
-from trainables.data.batches import Data, Split, class_counts, datasets, split_indices
+from trainables.data import datasets
+from trainables.data.batches import Data, Split, class_counts, split_indices
 from trainables.data.facts import DataFacts
 from trainables.data.image_files import printable
 from trainables.findings import Finding

@@ -2,7 +2,7 @@
 
 Equal fingerprints and `deterministic` promise equal bits; a warm-up snapshot is used only under its own fingerprint.
 PyTorch is imported when it is first used: the driver only carries these settings to its workers, and starts seconds earlier.
-Chosen once per sweep by orchestrator/choices.py.
+Chosen once per sweep by orchestrator/planning/resolved_settings.py.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A file is safetensors: weights, BN buffers, momentum and masks, with the position, seconds and all metric points up to it
 as metadata, and a SHA-256 of both. Warm-up snapshots are the same format. No pickle is read or written.
-The protocols are implemented by orchestrator/store.py.
+The protocols are implemented by orchestrator/storage/layout.py.
 """
 
 from __future__ import annotations

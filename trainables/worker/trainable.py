@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Folders(Protocol):
-    """What a stage needs of the storage; implemented by orchestrator/store.py."""
+    """What a stage needs of the storage; implemented by orchestrator/storage/layout.py."""
 
     def trial(self, key: str, attempt: int) -> TrialFiles:
         """The trial's folder, with `attempt` begun. Raises SupersededError if a newer one has."""

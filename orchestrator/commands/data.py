@@ -1,0 +1,113 @@
+"""`drive-sweep data`: a sweep's data in figures, what is odd about them, and what the network sees."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.commands.results import say, spec_from
+from orchestrator.errors import EXIT_DONE, UserError
+from orchestrator.planning.plan import make_plan
+from orchestrator.preflight.data import (
+    PreflightError,
+    all_settings,
+    data_preflight,
+    dataset_settings,
+    findings_of,
+    in_words,
+    numbered,
+)
+from orchestrator.process.output import answer
+from orchestrator.storage.layout import open_storage
+from trainables.config.keys import canonical
+
+SHOWN_CLASSES = 20
+
+
+def data(options: Namespace) -> int:
+    spec = spec_from(options)
+    storage = open_storage(spec.storage, create=True)
+    plan = make_plan(spec, storage, hash_data=True)
+    settings = dataset_settings(plan)
+    reports = []
+    for number, dataset in enumerate(settings, start=1):
+        try:
+            report, sheet = data_preflight(plan, storage, dataset)
+        except PreflightError as error:
+            raise UserError(str(error)) from error
+        picture = _written(sheet, Path(options.out or f"{spec.name}-data.png"), number)
+        reports.append(report | {"setting": canonical(dataset), "picture": str(picture)})
+    if options.json:
+        answer(json.dumps(reports[0] | {"others": reports[1:]}, indent=1))
+    for dataset, report in zip(settings, reports, strict=True):
+        if not options.json:
+            print_report(report, in_words(dataset, settings))
+        say(f"wrote {report['picture']}")
+    if left := len(all_settings(plan)) - len(settings):
+        say(f"{left} more ways to split the data are not shown; --set chooses one")
+    return EXIT_DONE
+
+
+def _written(sheet: bytes, first: Path, number: int) -> Path:
+    picture = first.with_stem(numbered(first.stem, number))
+    try:
+        picture.write_bytes(sheet)
+    except OSError as error:
+        raise UserError(f"--out must be a file that can be written, got {str(picture)!r}: {error.strerror}") from error
+    return picture
+
+
+def print_report(report: dict[str, Any], setting: str) -> None:
+    console = Console(highlight=False)
+    if setting:
+        console.print(setting, style="bold", markup=False)
+    channels, height, width = report["image_shape"]
+    console.print(f"{report['dataset']}: {channels} x {height} x {width}, {len(report['classes'])} classes", markup=False)
+    console.print(_counts(report))
+    files = report["files"]
+    if files:
+        sampled = "" if files["headers_read"] == files["number"] else f" (headers of {files['headers_read']:,} were read)"
+        console.print(f"files: {files['number']:,}{sampled}")
+        console.print(
+            "  sizes: " + _tally(files["sizes"]) + (f", {files['other_sizes']} others" if files["other_sizes"] else "")
+        )
+        console.print("  kinds: " + _tally(files["kinds"]))
+    twice = report["duplicates"]
+    console.print(
+        f"equal images: {twice['train_test']} of test in training or validation, {twice['train_validation']} of validation in "
+        f"training, {twice['within_training']} within training",
+        soft_wrap=True,
+    )
+    for finding in findings_of(report):
+        style = {"error": "red", "warning": "yellow"}.get(finding.severity, "dim")
+        console.print(f"{finding.severity}: {finding}", style=style, markup=False, soft_wrap=True)
+    console.print(f"looked at in {report['seconds']:.1f} s", style="dim")
+
+
+def _counts(report: dict[str, Any]) -> Table:
+    """Images by class and split; of many classes the smallest and the largest."""
+    splits = report["splits"]
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("class")
+    for name in splits:
+        table.add_column(name, justify="right")
+    order = list(range(len(report["classes"])))
+    if len(order) > SHOWN_CLASSES:
+        by_size = sorted(order, key=lambda label: splits["training"]["by_class"][label])
+        order = [*by_size[: SHOWN_CLASSES // 2], -1, *by_size[-SHOWN_CLASSES // 2 :]]
+    for label in order:
+        if label < 0:
+            table.add_row("...")
+            continue
+        table.add_row(report["classes"][label], *(f"{split['by_class'][label]:,}" for split in splits.values()))
+    table.add_row("all", *(f"{split['images']:,}" for split in splits.values()), style="bold")
+    return table
+
+
+def _tally(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} ({count:,})" for name, count in counts.items())

@@ -1,0 +1,296 @@
+"""The commands that work on a cluster over Ray's Jobs API: submit, list, and the others where --address is http(s)://.
+
+`submit` and `resume` begin a job that runs the command of the same name there; what only looks is asked of a small job, so
+that a storage which this machine does not see needs no second reader.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from orchestrator.command_line import ASKED_AT, command
+from orchestrator.commands.results import say, spec_from
+from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
+from orchestrator.jobs.client import Job, Jobs, api_address
+from orchestrator.jobs.package import own_files, package, refuse_missing, shipped_settings
+from orchestrator.jobs.remote_command import COMMAND, NOTHING, small_job, who
+from orchestrator.process.output import answer, reader_gone
+from orchestrator.spec.schema import SweepSpec
+
+SWEEP_FILE = "sweep.yaml"
+
+
+def submit(options: Namespace) -> int:
+    """Begins a job that runs the sweep; of one that exists, what is left of it."""
+    spec = spec_from(options)
+    _refuse_local(spec)
+    own = own_files(spec)
+    arguments, texts = _shipped(options, own)
+    jobs = Jobs(api_address(options.address))
+    return _begin(jobs, options, spec.name, spec.storage, ["run", *arguments], own, texts)
+
+
+def resume(options: Namespace) -> int:
+    """Begins a job that resumes a sweep which was submitted before."""
+    jobs = Jobs(api_address(options.address))
+    last = _newest(jobs, options)
+    refuse_missing(last.own)
+    arguments = ["resume", last.sweep, "--storage", last.storage]
+    arguments += ["--only", options.only] if options.only else []
+    for key in options.trial or ():
+        arguments += ["--trial", key]
+    for option in ("from_scratch", "quiet"):
+        arguments += [f"--{option.replace('_', '-')}"] if getattr(options, option) else []
+    if options.dry_run:
+        arguments += ["--dry-run", *_json(options)]
+        answer(_asked(jobs, last, arguments, last.own, answer_on_stderr=not options.json), end="")
+        return EXIT_DONE
+    return _begin(jobs, options, last.sweep, last.storage, arguments, last.own, {})
+
+
+def doctor(options: Namespace) -> int:
+    """The doctor's checks on the cluster: of its nodes, and of what its head reaches."""
+    own: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    if options.file:
+        spec = spec_from(options)
+        _refuse_local(spec)
+        own = own_files(spec)
+        arguments, texts = _shipped(options, own)
+    elif options.storage:
+        arguments = ["--storage", options.storage]
+        arguments += ["--tracking-uri", options.tracking_uri] if options.tracking_uri else []
+    else:
+        raise UserError("doctor --address: must be told what to check on the cluster; give a sweep file, or --storage URI")
+    arguments += ["--fix"] if options.fix else []
+    jobs = Jobs(api_address(options.address))
+    reply = small_job(jobs, "doctor", ["doctor", *arguments, *_json(options)], "", own, texts)
+    if not reply.text:
+        raise reply.failure()
+    answer(reply.text, end="")
+    return reply.job.exit_code or EXIT_DONE
+
+
+def status(options: Namespace) -> int:
+    jobs = Jobs(api_address(options.address))
+    last = _newest(jobs, options)
+    answer(_asked(jobs, last, ["status", last.sweep, *_json(options)]), end="")
+    return EXIT_DONE
+
+
+def report(options: Namespace) -> int:
+    if options.html:
+        raise UserError(
+            "--html: must not go with --address, since only a file on the cluster could be written; the page is an artifact of "
+            "the sweep's run in MLflow, or give --storage alone where this machine sees it"
+        )
+    jobs = Jobs(api_address(options.address))
+    last = _newest(jobs, options)
+    answer(_asked(jobs, last, ["report", last.sweep, *_json(options)]), end="")
+    return EXIT_DONE
+
+
+def logs(options: Namespace) -> int:
+    """What the driver of the sweep's newest job prints; of one trial, the sweep's own lines."""
+    jobs = Jobs(api_address(options.address))
+    last = _newest(jobs, options)
+    if options.trial:
+        if options.follow:
+            raise UserError("--follow: must not go with --trial on a cluster; leave one of them out")
+        answer(_asked(jobs, last, ["logs", last.sweep, "--trial", options.trial]), end="")
+        return EXIT_DONE
+    if options.follow:
+        _follow(jobs, last, ends_with_reader=True)
+    else:
+        answer(jobs.log(last.id), end="")
+    return EXIT_DONE
+
+
+def stop(options: Namespace) -> int:
+    """Ends the sweep's job; its driver leaves checkpoints and marks the runs as killed."""
+    jobs = Jobs(api_address(options.address))
+    last = _newest(jobs, options)
+    active = [job for job in jobs.of_sweep(last.sweep, last.storage) if job.active]
+    if not active:
+        say(f"sweep {last.sweep!r} is not running: job {last.id} has {last.state} (exit code {last.exit_code})")
+        return EXIT_DONE
+    if options.trial:
+        say(_asked(jobs, last, ["stop", last.sweep, "--trial", options.trial], answer_on_stderr=True).strip())
+        return EXIT_DONE
+    for job in active:
+        say(f"asked job {job.id} to stop; waiting for it to leave checkpoints")
+        ended = jobs.stop(job.id)
+        say(f"job {job.id} {ended.state} (exit code {ended.exit_code})")
+    say(f"to continue: {command('resume', last.sweep, address=jobs.address)}")
+    return EXIT_DONE
+
+
+def list_jobs(options: Namespace) -> int:
+    """The jobs of all sweeps on a cluster, newest first."""
+    jobs = Jobs(api_address(options.address)).all()
+    if options.json:
+        answer(json.dumps([_facts(job) for job in jobs], indent=1))
+        return EXIT_DONE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for column in ("sweep", "job", "state", "began", "exit code", "user", "storage"):
+        table.add_column(column, no_wrap=True)
+    for job in jobs:
+        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.began))
+        code = "" if job.exit_code is None else str(job.exit_code)
+        table.add_row(job.sweep, job.id, job.state, began, code, job.user, job.storage)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+    return EXIT_DONE
+
+
+def run(options: Namespace) -> NoReturn:
+    raise UserError(
+        f"--address: must be HOST:PORT of a cluster that the sweep's driver joins from here, got {options.address!r}; "
+        f"`{command('submit')}` runs the driver there"
+    )
+
+
+def _refuse_local(spec: SweepSpec) -> None:
+    """Raises UserError for a storage or a tracking store that the nodes of a cluster do not share."""
+    if "://" not in spec.storage and not spec.storage.startswith(("/", "~")):
+        raise UserError(
+            f"storage: must be one that all nodes of the cluster see, got {spec.storage!r}; give --storage s3://BUCKET/PREFIX, "
+            "or the absolute path of a shared folder"
+        )
+    uri = spec.tracking.uri
+    if uri is None or uri.startswith("sqlite:"):
+        raise UserError(
+            f"tracking.uri: must be a server that the cluster reaches, got {uri or 'none'}; give --tracking-uri http://HOST:5000"
+        )
+    root = spec.dataset.root
+    if root is not None and not root.startswith(("/", "~")):
+        raise UserError(f"dataset.root: must be an absolute path on the nodes of the cluster, got {root!r}; correct it")
+
+
+def _begin(
+    jobs: Jobs,
+    options: Namespace,
+    sweep: str,
+    storage: str,
+    arguments: list[str],
+    own: Mapping[str, str],
+    texts: Mapping[str, str],
+) -> int:
+    """Submits the job and, if it is to be waited for, tells what it prints and ends as it does."""
+    for job in jobs.of_sweep(sweep, storage):
+        if job.active:
+            raise SetupError(
+                f"sweep {sweep!r} is being run by job {job.id}; "
+                f"`{command('logs', sweep, '-f', address=jobs.address)}` shows it, "
+                f"`{command('stop', sweep, address=jobs.address)}` ends it"
+            )
+    id_ = f"{sweep}-{secrets.token_hex(3)}"
+    metadata = {"drive.sweep": sweep, "drive.own": json.dumps(dict(own))} | who(storage)
+    with package(texts, own) as folder:
+        jobs.submit(id_, f"exec {shlex.join([*COMMAND, *arguments])}", folder, metadata, {ASKED_AT: jobs.address})
+    say(f"submitted job {id_} to {jobs.address}; it goes on without this machine")
+    job = jobs.job(id_)
+    if options.wait:
+        job = _follow(jobs, job, sys.stderr if options.json else sys.stdout)
+    else:
+        say(f"to watch it: {command('logs', sweep, '-f', address=jobs.address)}")
+    if options.json:
+        answer(json.dumps(_facts(job), indent=1))
+    elif not options.wait:
+        print(id_)
+    return job.exit_code or EXIT_DONE
+
+
+def _follow(jobs: Jobs, job: Job, output: Any = None, ends_with_reader: bool = False) -> Job:
+    """Tells what the job prints until it ends. Ctrl-C leaves the job alone and says how to look again."""
+
+    def emit(text: str) -> None:
+        print(text, end="", file=output or sys.stdout, flush=True)
+        if ends_with_reader and reader_gone():
+            sys.exit(EXIT_DONE)
+
+    try:
+        ended = jobs.follow(job.id, emit)
+    except KeyboardInterrupt:
+        say(f"job {job.id} goes on; `{command('logs', job.sweep, '-f', address=jobs.address)}` shows it again")
+        raise
+    if ended.problem and ended.exit_code == EXIT_ENVIRONMENT:
+        say(f"job {job.id} {ended.state}: {ended.problem}")
+    return ended
+
+
+def _newest(jobs: Jobs, options: Namespace) -> Job:
+    """The newest job of the sweep that the user names, or the one of this id.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = jobs.of_sweep(options.name, options.storage)
+    if not found:
+        known = ", ".join(sorted({job.sweep for job in jobs.all()})) or "none"
+        where = f" with storage {options.storage}" if options.storage else ""
+        raise UserError(
+            f"no job of a sweep {options.name!r}{where} at {jobs.address}; sweeps there: {known}. A head that was started anew "
+            f"knows no earlier jobs: `{command('submit', 'FILE', address=jobs.address)}` continues a sweep from its storage"
+        )
+    return found[0]
+
+
+def _asked(
+    jobs: Jobs, about: Job, arguments: list[str], own: Mapping[str, str] = NOTHING, answer_on_stderr: bool = False
+) -> str:
+    """What a command prints that is run as a small job on the cluster, on the storage of another job's sweep.
+
+    Raises:
+        SetupError: it failed; with its own words.
+        UserError: it says that the input is wrong.
+    """
+    if "--storage" not in arguments:
+        arguments = [*arguments, "--storage", about.storage]
+    name = f"{arguments[0]}-{about.sweep}"
+    reply = small_job(jobs, name, arguments, about.storage, own, answer_on_stderr=answer_on_stderr)
+    if reply.job.exit_code != EXIT_DONE:
+        raise reply.failure()
+    return reply.text
+
+
+def _shipped(options: Namespace, own: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The sweep file and its options as arguments of a command on the cluster; the files to ship for them."""
+    from orchestrator.spec.loader import ready_sweeps, sweep_text
+
+    ready = options.file in ready_sweeps() and not Path(options.file).is_file()
+    arguments = [options.file if ready else SWEEP_FILE]
+    for setting in (*options.set, *shipped_settings(own)):
+        arguments += ["--set", setting]
+    for option in ("name", "storage", "tracking_uri"):
+        if value := getattr(options, option):
+            arguments += [f"--{option.replace('_', '-')}", value]
+    return arguments, {} if ready else {SWEEP_FILE: sweep_text(options.file)}
+
+
+def _facts(job: Job) -> dict[str, Any]:
+    return {
+        "sweep": job.sweep,
+        "job": job.id,
+        "state": job.state,
+        "began": job.began,
+        "ended": job.ended,
+        "exit_code": job.exit_code,
+        "storage": job.storage,
+        "revision": job.revision,
+        "user": job.user,
+    }
+
+
+def _json(options: Namespace) -> list[str]:
+    return ["--json"] if options.json else []

@@ -1,0 +1,263 @@
+"""What the commands do that only look, or run one trial; those that run a sweep are in run.py.
+
+One function a command; each takes the parsed options and returns the exit code.
+
+Heavy modules are imported inside the function that needs them, so that `plan` and `status` answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.command_line import DEFAULT_STORAGE, command, works_on
+from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
+from orchestrator.process.output import answer, reader_gone
+from orchestrator.state.sweep_folder import SweepFolder, SweepState, driver_alive, open_sweep, refuse_unknown_trial
+from orchestrator.storage.base import Storage
+from orchestrator.storage.layout import open_storage, trial_file
+from orchestrator.uris import masked
+from trainables.records.file_names import ERROR
+
+if TYPE_CHECKING:
+    from orchestrator.spec.loader import SweepSpec
+
+LOG_POLL_S, STORE_POLL_S = 0.5, 3.0  # of `logs --follow`, on a folder and on an object store
+LOG_HEAD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
+
+
+def init(options: Namespace) -> int:
+    path = Path(options.path)
+    if path.exists():
+        raise UserError(f"{path} exists; give another name, or remove it first")
+    from orchestrator.spec.loader import ready_sweep, template
+
+    path.write_text(ready_sweep(options.ready) if options.ready else template())
+    say(f"wrote {path}; `{command('plan', str(path))}` shows what it would run")
+    return EXIT_DONE
+
+
+def schema(options: Namespace) -> int:
+    from orchestrator.spec.loader import json_schema
+
+    answer(json.dumps(json_schema(), indent=1))
+    return EXIT_DONE
+
+
+def plan(options: Namespace) -> int:
+    from orchestrator.planning.plan import make_plan
+    from orchestrator.terminal.plan import plan_facts, print_plan
+    from orchestrator.tracking.target import tracking_target
+
+    spec = spec_from(options)
+    storage = open_storage(spec.storage)
+    tracking_target(spec, storage)
+    planned = make_plan(spec, storage, hash_data=options.hash)
+    facts = plan_facts(planned, storage)
+    answer(json.dumps(facts, indent=1)) if options.json else print_plan(planned, facts)
+    return EXIT_DONE
+
+
+def trial(options: Namespace) -> int:
+    from orchestrator.execution.single_trial import run_one
+
+    return run_one(options, spec_from)
+
+
+def doctor(options: Namespace) -> int:
+    from dataclasses import asdict
+
+    from orchestrator.diagnostics.doctor import examine
+    from orchestrator.diagnostics.view import print_checks
+
+    spec = spec_from(options) if options.file else None
+    storage = spec.storage if spec else options.storage or DEFAULT_STORAGE
+    if spec is not None:
+        say_unused_environment(spec)
+    checks = examine(spec, storage, options.tracking_uri, options.address, options.fix)
+    done = list(checks) if options.json else print_checks(checks)
+    if options.json:
+        answer(json.dumps([asdict(check) for check in done], indent=1))
+    return EXIT_DONE if all(check.ok for check in done) else EXIT_ENVIRONMENT
+
+
+def status(options: Namespace) -> int:
+    from orchestrator.terminal.status import print_status
+
+    folder = open_sweep(storage_from(options), options.name)
+    state = folder.read_state() or SweepState(sweep=options.name)
+    answer(json.dumps(state.to_status(), indent=1)) if options.json else print_status(state)
+    return EXIT_DONE
+
+
+def logs(options: Namespace) -> int:
+    storage = storage_from(options)
+    folder = open_sweep(storage, options.name)
+    wanted = re.compile("")
+    if options.trial:
+        state = folder.read_state()
+        trials = state.trials if state else {}
+        refuse_unknown_trial(options.name, [options.trial], trials)
+        wanted = re.compile(rf" {re.escape(trials[options.trial].name)}(?=[ :]|$)")
+    position, shown, ended = 0, True, not options.follow
+    while True:
+        new = storage.read(folder.file("sweep.log"), position) or b""
+        whole = new[: new.rfind(b"\n") + 1]
+        for line in whole.decode(errors="replace").splitlines():
+            if LOG_HEAD.match(line):  # what follows without a time belongs to it
+                shown = bool(wanted.search(line.rstrip()))
+            if shown:
+                print(line)
+        position += len(whole)
+        if ended:
+            break
+        state = folder.read_state()
+        ended = state is None or not driver_alive(state.driver)  # then once more, for what came meanwhile
+        sys.stdout.flush()
+        if reader_gone():
+            break
+        time.sleep(LOG_POLL_S if storage.folder is not None else STORE_POLL_S)
+    error = storage.read_json(trial_file(options.trial, ERROR), ("attempt", "kind", "traceback")) if options.trial else None
+    if error:
+        print(f"attempt {error['attempt']} failed ({error['kind']}):\n{error['traceback']}", end="")
+    return EXIT_DONE
+
+
+def report(options: Namespace) -> int:
+    from orchestrator.reporting.report import make_report
+
+    folder = open_sweep(storage_from(options), options.name)
+    follow_moved_storage(folder.storage)
+    state = folder.read_state() or SweepState(sweep=options.name)
+    made = make_report(folder, state)
+    if options.html:
+        Path(options.html).write_text(made.to_html())
+        say(f"wrote {options.html}")
+    answer(json.dumps(made.to_json(), indent=1)) if options.json else made.print()
+    return EXIT_DONE
+
+
+def compare(options: Namespace) -> int:
+    from orchestrator.reporting.comparison import REFERENCE
+    from orchestrator.reporting.comparison import compare as compare_methods
+    from orchestrator.state.trial_results import recorded_state
+
+    folder = open_sweep(storage_from(options), options.name)
+    state = folder.read_state() or SweepState(sweep=options.name)
+    state, _, damage = recorded_state(folder.storage, state)
+    for problem in damage.values():
+        say(f"left out: {problem}; `{command('resume', folder.name)}` computes the trial anew")
+    made = compare_methods(state, options.method or REFERENCE)
+    if options.masks:
+        from orchestrator.reporting import mask_overlap as mask_likeness
+
+        masks_of = mask_likeness.masks_in(folder.storage)
+        alike, stable = mask_likeness.likeness(made, state, masks_of), mask_likeness.stability(made, state, masks_of)
+    if options.json:
+        masks = {"masks": mask_likeness.to_json(alike, stable)} if options.masks else {}
+        answer(json.dumps(made.to_json() | masks, indent=1))
+        return EXIT_DONE
+    from orchestrator.reporting.comparison_tables import print_blocks, print_comparison
+    from orchestrator.reporting.report import terminal
+
+    console = terminal()
+    print_comparison(made, console)
+    if options.masks:
+        print_blocks(mask_likeness.blocks(made.reference, alike, stable), console)
+        console.print(mask_likeness.REMARK, style="dim", markup=False)
+    return EXIT_DONE
+
+
+def ui(options: Namespace) -> int:
+    from orchestrator.tracking.client import is_server
+    from orchestrator.tracking.target import tracking_target
+    from orchestrator.tracking.ui_server import compare_url, run_url, runs_url, serve
+
+    storage = storage_from(options)
+    folder = open_sweep(storage, options.name or _newest_sweep(storage))
+    state = folder.read_state()
+    runs: dict[float, list[str]] = {}
+    for trial in state.trials.values() if state else ():
+        if trial.mlflow_run_id and trial.config["method"] != "dense":  # it has no iterations to be drawn over
+            runs.setdefault(trial.config["sparsity"], []).append(trial.mlflow_run_id)
+    if state is None or not runs or not state.experiment_id:
+        raise UserError(f"MLflow has no runs of sweep {folder.name!r} yet; `{command('sync', folder.name)}` sends them")
+    target = tracking_target(spec_of(folder), storage)
+    with serve(target, options.port) as base:
+        print(f"trials, best first:  {runs_url(base, state.experiment_id, folder.name)}")
+        if state.parent_run_id:
+            print(f"the sweep's run:     {run_url(base, state.experiment_id, state.parent_run_id)}")
+        for sparsity, run_ids in sorted(runs.items()):
+            print(f"compare at {sparsity!r}:".ljust(20), compare_url(base, state.experiment_id, run_ids))
+        sys.stdout.flush()
+        say("the surface: choose Contour Plot there, with warmup_epochs, prune_iterations and test/accuracy")
+        if is_server(target.uri):
+            return EXIT_DONE
+        say("Ctrl-C ends the server")
+        signal.pause()
+    return EXIT_DONE
+
+
+def spec_from(options: Namespace) -> SweepSpec:
+    from orchestrator.spec.loader import load_spec
+
+    overrides = list(options.set)
+    overrides += [f"name={json.dumps(options.name)}"] if options.name else []
+    overrides += [f"storage={json.dumps(options.storage)}"] if options.storage else []
+    overrides += [f"tracking.uri={json.dumps(options.tracking_uri)}"] if options.tracking_uri else []
+    spec = load_spec(options.file, overrides)
+    works_on(spec.name, spec.storage)
+    return spec
+
+
+def spec_of(folder: SweepFolder) -> SweepSpec:
+    """The spec of a sweep that exists, at the storage where it was found (which may have moved)."""
+    from orchestrator.spec.loader import spec_from_resolved
+
+    spec = spec_from_resolved(folder.storage.read_json(folder.file("spec.json")))
+    return spec.model_copy(update={"storage": folder.storage.root})
+
+
+def storage_from(options: Namespace) -> Storage:
+    return open_storage(options.storage or DEFAULT_STORAGE)
+
+
+def say_unused_environment(spec: SweepSpec) -> None:
+    """Says which of MLflow's variables decide nothing here, since a sweep's place must not depend on who continues it."""
+    if (uri := os.environ.get("MLFLOW_TRACKING_URI")) and spec.tracking.uri is None:
+        place = "in the storage's own database"
+        say(f"MLFLOW_TRACKING_URI is set to {masked(uri)} and decides nothing: runs are {place}; --tracking-uri names another")
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if name and name != spec.tracking.experiment:
+        used = f"experiment {spec.tracking.experiment}"
+        say(f"MLFLOW_EXPERIMENT_NAME is set to {name} and decides nothing: runs are in {used}, as tracking.experiment says")
+
+
+def follow_moved_storage(storage: Storage) -> None:
+    """Corrects the locations in MLflow's database where the storage was moved; says so, or why it cannot."""
+    from orchestrator.tracking.database import NAME
+    from orchestrator.tracking.database_locations import follow_storage
+
+    if storage.folder is not None and (storage.folder / NAME).exists():
+        try:
+            follow_storage(storage.folder, say)
+        except SetupError as error:
+            say(str(error))
+
+
+def _newest_sweep(storage: Storage) -> str:
+    names = storage.names("sweeps")
+    if not names:
+        raise UserError(f"no sweeps in storage {storage.root}; another storage: --storage")
+    return max(names, key=lambda name: storage.modified(SweepFolder(storage, name).file("state.json")))
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr)

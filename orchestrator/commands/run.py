@@ -1,0 +1,194 @@
+"""The commands that run a sweep, end it, or bring MLflow up to date; the others are in results.py.
+
+Each takes the parsed options and returns the exit code. Ray and MLflow are imported only when something is left to do.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.command_line import command
+from orchestrator.commands.results import follow_moved_storage, say, say_unused_environment, spec_from, spec_of, storage_from
+from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, SetupError
+from orchestrator.process.output import answer
+from orchestrator.state.sweep_folder import SweepFolder, driver_alive, open_sweep, refuse_unknown_trial
+from orchestrator.storage.base import Storage
+from orchestrator.storage.layout import open_storage, trial_file
+from trainables.records.file_names import CHECKPOINT
+
+if TYPE_CHECKING:
+    from orchestrator.planning.plan import Plan
+
+
+def run(options: Namespace) -> int:
+    from orchestrator.planning.plan import make_plan
+    from orchestrator.spec.loader import sweep_text
+    from orchestrator.tracking.target import tracking_target
+
+    spec = spec_from(options)
+    storage = open_storage(spec.storage)
+    tracking_target(spec, storage)  # before anything is read that takes time
+    say_unused_environment(spec)
+    planned = make_plan(spec, storage, hash_data=True)
+    folder = SweepFolder(storage, spec.name)
+    again = frozenset(trial.key for trial in planned.trials if trial.result is not None) if options.recompute else frozenset()
+    if not again and _nothing_left(folder, planned):
+        return _finished(folder, options)
+    from orchestrator.planning.kept_weights import refuse_nothing_kept
+
+    refuse_nothing_kept(planned)
+    from orchestrator.execution.sweep import RunOptions, run_sweep
+
+    storage = open_storage(spec.storage, create=True)
+    code = run_sweep(
+        planned, sweep_text(options.file), storage, RunOptions(again=again, address=options.address, quiet=options.quiet)
+    )
+    return _told(folder, options, code)
+
+
+def resume(options: Namespace) -> int:
+    from orchestrator.execution.sweep import RunOptions, run_sweep
+    from orchestrator.planning.plan import make_plan
+
+    storage = storage_from(options)
+    folder = open_sweep(storage, options.name)
+    folder.refuse_second_driver()
+    spec = spec_of(folder)
+    say_unused_environment(spec)
+    planned = make_plan(spec, storage, hash_data=True)
+    state = folder.read_state()
+    failed = {key for key, status in state.trials.items() if status.state == "failed"} if state else set()
+    keys = {one.key for one in planned.unfinished}
+    if options.only:
+        keys = keys & failed if options.only == "failed" else keys - failed
+    if options.trial:
+        refuse_unknown_trial(options.name, sorted(options.trial), {one.key for one in planned.trials})
+        keys &= set(options.trial)
+    facts = _resume_facts(planned, keys, failed, storage, options.from_scratch)
+    say(
+        f"{facts['finished']} finished and kept, {facts['failed']} failed and {facts['unfinished']} unfinished to run, "
+        f"{facts['from_checkpoint']} of them from a checkpoint, {facts['left_alone']} left alone"
+    )
+    if options.dry_run:
+        if options.json:
+            answer(json.dumps(facts, indent=1))
+        return EXIT_DONE
+    if not keys:
+        if _nothing_left(folder, planned):
+            return _finished(folder, options)
+        if planned.unfinished:
+            say("nothing to resume")
+            if options.json and state:
+                answer(json.dumps(state.to_status(), indent=1))
+            return EXIT_DONE
+    text = (storage.read(folder.file("sweep.yaml")) or b"").decode()
+    again = frozenset(keys) if options.from_scratch else frozenset()
+    chosen = RunOptions(chosen=lambda key: key in keys, again=again, address=options.address, quiet=options.quiet)
+    return _told(folder, options, run_sweep(planned, text, storage, chosen))
+
+
+def stop(options: Namespace) -> int:
+    folder = open_sweep(storage_from(options), options.name)
+    state = folder.read_state()
+    if state is None or not driver_alive(state.driver):
+        say(f"sweep {options.name!r} is not running")
+        return EXIT_DONE
+    if options.trial:
+        refuse_unknown_trial(options.name, [options.trial], state.trials)
+        if state.trials[options.trial].state not in ("running", "waiting"):
+            say(f"trial {options.trial} does not run: it is {state.trials[options.trial].state}")
+            return EXIT_DONE
+    folder.request_stop(options.trial)
+    if options.trial:
+        say(f"asked trial {options.trial} to stop; it leaves a checkpoint at its next boundary")
+        return EXIT_DONE
+    say("asked the sweep to stop; waiting for it to leave checkpoints")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        state = folder.read_state()
+        if state is None or not driver_alive(state.driver):
+            say(f"stopped; `{command('resume', options.name)}` continues it")
+            return EXIT_DONE
+        time.sleep(0.3)
+    raise SetupError(f"sweep {options.name!r} has not ended within 60 s; its driver is {state.driver if state else 'unknown'}")
+
+
+def sync(options: Namespace) -> int:
+    from orchestrator.execution.sync import plan_of, sync_sweep, sync_sweeps_left_behind
+
+    storage = storage_from(options)
+    folder = open_sweep(storage, options.name)
+    planned = plan_of(folder, options.tracking_uri)
+    say_unused_environment(planned.spec)
+    facts = sync_sweep(folder, planned)
+    sync_sweeps_left_behind(storage, say)
+    answer(json.dumps(facts)) if options.json else say(f"MLflow at {facts['uri']} shows {facts['runs']} runs of {options.name}")
+    return EXIT_DONE
+
+
+def _nothing_left(folder: SweepFolder, planned: Plan) -> bool:
+    """Whether the sweep's own files say that all of it is finished and MLflow knows it, as the sweep file asks for it."""
+    from orchestrator.execution.sync import is_in_present_database
+    from orchestrator.state.trial_results import damaged_files
+
+    record = folder.storage.read_json(folder.file("trials.json"), fields=("trials",))
+    spec = folder.storage.read_json(folder.file("spec.json"), fields=("tracking",))
+    state = folder.read_state()
+    if record is None or state is None or planned.unfinished or state.tracking_pending or driver_alive(state.driver):
+        return False
+    if damaged_files(folder.storage, {one.key: one.result for one in planned.trials if one.result is not None}):
+        return False
+    if spec is None or spec["tracking"] != planned.spec.tracking.model_dump():
+        return False
+    if not is_in_present_database(planned.spec, folder.storage, state):
+        return False
+    same = [(one["key"], one["name"]) for one in record["trials"]] == [(one.key, one.name) for one in planned.trials]
+    return same and all(status.state == "finished" and status.mlflow_run_id for status in state.trials.values())
+
+
+def _finished(folder: SweepFolder, options: Namespace) -> int:
+    follow_moved_storage(folder.storage)
+    say(f"sweep {folder.name!r} is finished; nothing to do")
+    return _told(folder, options, EXIT_DONE)
+
+
+def _told(folder: SweepFolder, options: Namespace, code: int) -> int:
+    """The last word of `run` and `resume`: the results, failed trials with their last error lines, how to go on."""
+    from orchestrator.execution.sync import sync_sweeps_left_behind
+    from orchestrator.reporting.report import make_report
+    from orchestrator.terminal.status import print_failures
+
+    state = folder.read_state()
+    assert state is not None
+    if not state.tracking_pending and code in (EXIT_DONE, EXIT_TRIALS_FAILED):
+        sync_sweeps_left_behind(folder.storage, say)
+    if options.json:
+        answer(json.dumps(state.to_status(), indent=1))
+        return code
+    waiting = state.counts()["waiting"] + state.counts()["stopped"]
+    if code == EXIT_DONE and waiting:
+        say(f"{waiting} trials are left alone; `{command('resume', folder.name)}` runs them")
+    if code in (EXIT_DONE, EXIT_TRIALS_FAILED) and state.counts()["finished"]:
+        make_report(folder, state).print()
+    print_failures(state)
+    if code == EXIT_DONE:
+        say(f"MLflow UI: {command('ui', folder.name)}")
+    elif any(status.state != "finished" for status in state.trials.values()):
+        say(f"to continue: {command('resume', folder.name)}")
+    return code
+
+
+def _resume_facts(planned: Plan, keys: set[str], failed: set[str], storage: Storage, from_scratch: bool) -> dict[str, Any]:
+    """Counts of what `resume` keeps, runs and leaves alone, and the keys of what it runs."""
+    resumable = {key for key in keys if storage.exists(trial_file(key, CHECKPOINT))} if not from_scratch else set()
+    return {
+        "finished": len(planned.trials) - len(planned.unfinished),
+        "failed": len(keys & failed),
+        "unfinished": len(keys - failed),
+        "from_checkpoint": len(resumable),
+        "left_alone": len(planned.unfinished) - len(keys),
+        "trials": sorted(keys),
+    }

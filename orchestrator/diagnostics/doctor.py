@@ -1,0 +1,182 @@
+"""What a sweep needs of the world, checked before it runs, each check by doing the thing; and repairs after a crash.
+
+All checks run, also when the first one fails. On a cluster every node is asked itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+
+from orchestrator.cluster.connection import is_own, ray_folder
+from orchestrator.cluster.node_checks import SharedFolder
+from orchestrator.cluster.node_info import facts_here
+from orchestrator.diagnostics.checks import Check, attempted, enough_space, failed, machine_checks
+from orchestrator.diagnostics.records import record_checks
+from orchestrator.errors import SweepError, UserError
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.preflight.data import PreflightError, data_preflight, dataset_settings, findings_of
+from orchestrator.spec.loader import SweepSpec, spec_from_resolved
+from orchestrator.spec.schema import Tracking
+from orchestrator.state.sweep_folder import SweepFolder, driver_alive
+from orchestrator.storage.base import Storage
+from orchestrator.storage.layout import open_storage
+from orchestrator.tracking.client import TrackingTarget
+from orchestrator.tracking.database import NAME as DATABASE
+from orchestrator.tracking.target import given_target, storage_target, tracking_target
+from trainables.errors import StorageError
+from trainables.preflight.network_case import cases_of
+
+
+def examine(
+    spec: SweepSpec | None, storage_uri: str, tracking_uri: str | None, address: str | None, fix: bool = False
+) -> Iterator[Check]:
+    """All checks, in the order in which they are told.
+
+    Args:
+        fix: set trials with damaged records aside.
+        spec: the sweep that is to run; without it nothing is known of its data.
+        tracking_uri: where runs go, if there is no sweep to tell.
+    """
+    storage, found = _checked_storage(storage_uri)
+    yield from found
+    target: TrackingTarget | None = None
+    try:
+        target = _target(spec, storage, tracking_uri)
+    except SweepError as error:
+        yield failed("tracking", error)
+    if target is not None:
+        yield from _tracking(target)
+    plan: Plan | None = None
+    if spec is not None and storage is not None:
+        plan, check = _planned(spec, storage)
+        yield check
+        if plan is not None:
+            yield attempted("images", partial(_images, plan, storage))
+        if plan is not None and is_own(address):
+            yield from _networks(plan, storage)
+    if is_own(address):
+        yield attempted("ray", lambda: "; ".join(part for part in (f"Ray works in {ray_folder()[0]}", ray_folder()[1]) if part))
+        yield from machine_checks("this machine", facts_here(ask_gpus=True), facts_here(ask_gpus=False), gpus_counted=0)
+    else:
+        from orchestrator.diagnostics.nodes import cluster_checks
+
+        yield from cluster_checks(address, storage, target, plan)
+    if storage is not None:
+        yield from _orphans(storage)
+        yield from record_checks(storage, fix)
+
+
+def _target(spec: SweepSpec | None, storage: Storage | None, uri: str | None) -> TrackingTarget | None:
+    """Where the runs of the sweep go; without a sweep the URI that was given, or the database that a storage has already.
+
+    None if there is no such database yet, or if it is in a storage that cannot be used.
+
+    Raises:
+        UserError: no URI was given, and the storage is no folder.
+    """
+    experiment = spec.tracking.experiment if spec else Tracking().experiment
+    if uri := (spec.tracking.uri if spec else uri):
+        return given_target(uri, experiment)
+    if storage is None:
+        return None
+    if spec is not None:
+        return tracking_target(spec, storage)
+    folder = storage.folder
+    return storage_target(folder, experiment) if folder is not None and (folder / DATABASE).exists() else None
+
+
+def _checked_storage(uri: str) -> tuple[Storage | None, list[Check]]:
+    opened: list[Storage] = []
+
+    def write() -> str:
+        storage = open_storage(uri, create=True)
+        folder = SharedFolder.laid(storage)
+        folder.removed()
+        opened.append(storage)
+        return f"{storage.root} can be read and written"
+
+    checks = [attempted("storage", write, "give a folder that can be written with --storage")]
+    storage = opened[0] if opened else None
+    if storage is not None and storage.folder is not None:
+        checks.append(enough_space("disk", f"storage {storage.root}", shutil.disk_usage(storage.folder).free))
+    return storage, checks
+
+
+def _tracking(target: TrackingTarget) -> Iterator[Check]:
+    from orchestrator.diagnostics.tracking import check_artifacts, check_server
+
+    server = attempted("tracking", lambda: check_server(target))
+    yield server
+    if server.ok:
+        yield attempted("artifacts", lambda: check_artifacts(target), "let the tracking server write its artifacts")
+
+
+def _planned(spec: SweepSpec, storage: Storage) -> tuple[Plan | None, Check]:
+    plans: list[Plan] = []
+
+    def read() -> str:
+        plans.append(make_plan(spec, storage, hash_data=True))
+        return f"{spec.dataset.name} is here, digest {plans[0].data_digest}; {len(plans[0].trials)} trials are planned"
+
+    check = attempted("data", read)
+    return (plans[0] if plans else None), check
+
+
+def _images(plan: Plan, storage: Storage) -> str:
+    """What the data preflight has to say; warnings are no failure."""
+    try:
+        reports = [data_preflight(plan, storage, dataset)[0] for dataset in dataset_settings(plan)]
+    except PreflightError as error:
+        raise UserError(str(error)) from error
+    warnings = (str(finding) for report in reports for finding in findings_of(report) if finding.severity != "info")
+    findings = list(dict.fromkeys(warnings))
+    return "; ".join(findings) if findings else "no duplicates between splits, no missing classes, no constant pixels"
+
+
+def _networks(plan: Plan, storage: Storage) -> Iterator[Check]:
+    """What a sweep would refuse its networks for, and what it would say of them."""
+    from orchestrator.preflight.networks import local_reports, local_runtime
+
+    runtime = local_runtime(plan, SweepFolder(storage, plan.spec.name))
+    for report in local_reports(plan, cases_of(trial.config for trial in plan.trials), runtime):
+        for finding in report.findings:
+            ok = finding.severity != "error"
+            yield Check(check="network", ok=ok, message=f"{report.model}: {finding.message}", way_out=finding.hint)
+        if not report.errors:
+            message = f"{report.model} passes its checks, in {report.seconds:.1f} s"
+            yield Check(check="network", ok=True, message=message)
+
+
+def _orphans(storage: Storage) -> Iterator[Check]:
+    """Ends the runs of sweeps whose driver is gone; of those that ended in an orderly way MLflow knows everything."""
+    try:
+        names = storage.names("sweeps")
+    except StorageError as error:
+        yield failed("orphans", error)
+        return
+    for name in names:
+        check = attempted("orphans", partial(_ended_orphans, storage, name))
+        if check.message:
+            yield check
+
+
+def _ended_orphans(storage: Storage, name: str) -> str:
+    """Which runs of a sweep were ended, in words; nothing if its driver lives or left nothing behind.
+
+    Raises:
+        SweepError: MLflow or the sweep's files cannot be used.
+        StorageError: the storage cannot be used.
+    """
+    from orchestrator.diagnostics.tracking import end_orphans
+
+    folder = SweepFolder(storage, name)
+    state, record = folder.read_state(), storage.read_json(folder.file("spec.json"))
+    if state is None or record is None or driver_alive(state.driver) or not (state.driver or state.tracking_pending):
+        return ""
+    ended = end_orphans(tracking_target(spec_from_resolved(record), storage), name)
+    if not ended:
+        return f"sweep {name!r}: its driver is gone, no run of it is left RUNNING"
+    shown = ", ".join(ended[:5]) + (f" and {len(ended) - 5} more" if len(ended) > 5 else "")
+    return f"sweep {name!r}: its driver is gone; runs that were RUNNING are KILLED now: {shown}"

@@ -1,0 +1,145 @@
+"""What a cluster's nodes are like, each asked itself, all at the same time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from orchestrator.cluster.capacity import living_nodes
+from orchestrator.cluster.connection import joined_cluster, ray_environment
+from orchestrator.cluster.node_checks import NodeReport, SharedFolder, call_on, files_here, planned_data, reason_of
+from orchestrator.cluster.node_info import NodeFacts, facts_here
+from orchestrator.diagnostics.checks import Check, failed, machine_checks, told
+from orchestrator.errors import SweepError
+from orchestrator.planning.plan import Plan
+from orchestrator.storage.base import Storage
+from orchestrator.tracking.client import CREDENTIALS, SQLITE, TrackingTarget
+from trainables.config.trial import TrialConfig
+from trainables.custom.code import OwnFiles
+from trainables.data.staging import PlannedData
+from trainables.errors import StorageError
+
+MOST_SKEW_S = 5.0  # a driver on another host counts as dead 30 s after its heartbeat
+NODE_S = 150.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeAnswer:
+    """What one node found; the problem with its storage is empty where there is none."""
+
+    facts: NodeFacts
+    storage: str
+    files: NodeReport
+
+
+def cluster_checks(
+    address: str | None, storage: Storage | None, target: TrackingTarget | None, plan: Plan | None
+) -> Iterator[Check]:
+    try:
+        with ray_environment(CREDENTIALS), joined_cluster(address):
+            yield from _nodes(storage, target, plan)
+    except SweepError as error:
+        yield failed("cluster", error)
+
+
+def _nodes(storage: Storage | None, target: TrackingTarget | None, plan: Plan | None) -> Iterator[Check]:
+    nodes = living_nodes()
+    working = [node for node in nodes if node["Resources"].get("CPU")]
+    counts = f"{len(nodes)} nodes, {len(working)} of them run trials"
+    yield Check(
+        check="cluster",
+        ok=bool(working),
+        message=f"Ray {ray.__version__}: {counts}",
+        way_out="" if working else "start worker nodes, or wait for the autoscaler; a sweep waits too",
+    )
+    if target is not None and target.uri.startswith(SQLITE) and len(working) > 1:
+        yield Check(
+            check="tracking",
+            ok=False,
+            message=f"tracking {target.uri} is a SQLite file, which only the driver's host can use, and not over NFS",
+            way_out="start a tracking server and give it with --tracking-uri, so that others can look at the sweep too",
+        )
+    folder = None
+    if storage is not None:
+        try:
+            folder = SharedFolder.laid(storage)
+        except StorageError as error:
+            yield failed("storage", error)
+    wanted = None if plan is None else (planned_data(plan, own_cluster=False), plan.trials[0].config, plan.own)
+    try:
+        begun = time.time()
+        asked = {node["NodeID"]: call_on(node["NodeID"], node_answer, node["NodeID"], folder, wanted) for node in working}
+        ours = facts_here(ask_gpus=False)
+        deadline = time.monotonic() + NODE_S
+        for node in working:
+            name = f"node {node['NodeManagerAddress']}"
+            try:
+                answer = ray.get(asked[node["NodeID"]], timeout=max(0.0, deadline - time.monotonic()))
+            except ray.exceptions.GetTimeoutError:
+                way_out = "look whether its storage or its data hang, or take it out of the cluster"
+                yield Check(check="node", ok=False, message=f"{name} does not answer within {NODE_S:.0f} s", way_out=way_out)
+                continue
+            except ray.exceptions.RayError as error:
+                yield _unanswered(name, error)
+                continue
+            yield from _node(name, node, answer, ours, begun, storage, folder, plan)
+    finally:
+        if folder is not None:
+            with suppress(StorageError):
+                folder.removed()
+
+
+def node_answer(name: str, folder: SharedFolder | None, wanted: tuple[PlannedData, TrialConfig, OwnFiles] | None) -> NodeAnswer:
+    """All that is asked of a node; runs there."""
+    facts = facts_here(ask_gpus=True)
+    storage = folder.problem_here(name) if folder else ""
+    return NodeAnswer(facts=facts, storage=storage, files=files_here(*wanted) if wanted else NodeReport())
+
+
+def _unanswered(name: str, error: Exception) -> Check:
+    reason = reason_of(error)
+    way_out = "look at the node's Ray logs"
+    if "No module named" in reason:
+        way_out = "install drive-sweep and its packages there, in the Python that Ray runs with"
+    return Check(check="node", ok=False, message=f"{name} cannot run our code: {reason}", way_out=way_out)
+
+
+def _node(
+    name: str,
+    node: dict[str, Any],
+    answer: NodeAnswer,
+    ours: NodeFacts,
+    begun: float,
+    storage: Storage | None,
+    folder: SharedFolder | None,
+    plan: Plan | None,
+) -> Iterator[Check]:
+    if storage is not None and folder is not None:
+        yield told("storage", name, answer.storage or _unseen(folder, node["NodeID"]), f"shares storage {storage.root}")
+    if plan is not None:
+        well = "gets the decoded images through Ray" if answer.files.shipped else f"has the same {plan.spec.dataset.name}"
+        yield told("data", name, answer.files.data, well)
+    before, after = begun - answer.facts.clock, answer.facts.clock - time.time()
+    skew = max(before, after, 0.0)
+    yield Check(
+        check="clock",
+        ok=skew <= MOST_SKEW_S,
+        message=f"{name}: its clock is {skew:.0f} s off" if skew > MOST_SKEW_S else f"{name}: its clock agrees",
+        way_out="" if skew <= MOST_SKEW_S else "synchronise clocks (NTP); a driver that seems silent for 30 s counts as dead",
+    )
+    yield from machine_checks(name, answer.facts, ours, int(node["Resources"].get("GPU", 0)))
+
+
+def _unseen(folder: SharedFolder, node: str) -> str:
+    """Why this machine does not see what a node wrote; empty if it does."""
+    try:
+        unseen = folder.unseen([node])
+    except StorageError as error:
+        return str(error)
+    root = folder.storage.root
+    return f"what it writes to storage {root} does not reach this machine; mount the same folder" if unseen else ""

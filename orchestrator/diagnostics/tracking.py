@@ -1,0 +1,79 @@
+"""Whether MLflow can take a sweep: it answers, lets us in, is new enough, takes artifacts; and runs that nobody works on."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import SetupError
+from orchestrator.tracking.client import TrackingTarget, connect, is_server, tracking_problems
+from orchestrator.tracking.runs import pages
+
+LEAST = (3, 0)  # logged models, which a sparse model is
+ARTIFACT = "doctor.txt"
+
+
+def check_server(target: TrackingTarget) -> str:
+    """What answers at the tracking URI, in words.
+
+    Raises:
+        SetupError: it does not answer, does not let us in, or is too old.
+    """
+    client, experiment_id = connect(target, restore=False)
+    if not is_server(target.uri):
+        return f"{target.uri} can be read and written"
+    from mlflow.utils.rest_utils import http_request
+
+    with tracking_problems(target.uri):
+        creds = client._tracking_client.store.get_host_creds()
+        answer = http_request(host_creds=creds, endpoint="/version", method="GET")
+    found = answer.text.strip() if answer.ok else "unknown"
+    parts = found.split(".")
+    if answer.ok and tuple(int(part) for part in parts[:2] if part.isdigit()) < LEAST:
+        wanted = ".".join(map(str, LEAST))
+        raise SetupError(f"tracking {target.uri} runs MLflow {found}, a sweep needs {wanted} or newer; update the server")
+    return f"{target.uri} answers, MLflow {found}, experiment {target.experiment!r} is number {experiment_id}"
+
+
+def check_artifacts(target: TrackingTarget) -> str:
+    """Where artifacts go, in words, after a small one was written, read back and removed with its run.
+
+    Raises:
+        SetupError: one of these failed.
+    """
+    client, experiment_id = connect(target, restore=False)
+    with tracking_problems(target.uri), tempfile.TemporaryDirectory() as folder:
+        from mlflow.artifacts import download_artifacts
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        run = client.create_run(experiment_id, run_name="doctor", tags={"drive.role": "doctor"})
+        try:
+            sent = f"written {time.time_ns()}"
+            client.log_text(run.info.run_id, sent, ARTIFACT)
+            uri = f"{run.info.artifact_uri}/{ARTIFACT}"
+            got = Path(download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=target.uri)).read_text()
+            if got != sent:
+                raise SetupError(f"tracking {target.uri}: an artifact came back with another content; check {uri}")
+            get_artifact_repository(run.info.artifact_uri, tracking_uri=target.uri).delete_artifacts(ARTIFACT)
+        finally:
+            client.set_terminated(run.info.run_id, "FINISHED")
+            client.delete_run(run.info.run_id)
+    return f"artifacts can be written, read and removed at {run.info.artifact_uri.partition(run.info.run_id)[0]}"
+
+
+def end_orphans(target: TrackingTarget, sweep: str) -> list[str]:
+    """Names of the sweep's runs that were RUNNING though no driver works on it; they are KILLED now.
+
+    Raises:
+        SetupError: MLflow cannot be used.
+    """
+    client, experiment_id = connect(target, restore=False)
+    ended: list[Any] = []
+    with tracking_problems(target.uri):
+        wanted = f"tags.`drive.sweep` = '{sweep}' AND attributes.status = 'RUNNING'"
+        for run in list(pages(client.search_runs, experiment_id, wanted)):
+            client.set_terminated(run.info.run_id, "KILLED")
+            ended.append(run.info.run_name)
+    return sorted(ended)

@@ -1,0 +1,25 @@
+"""Checks on the terminal: a line each, what to do about it below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from orchestrator.diagnostics.checks import Check
+
+
+def print_checks(checks: Iterable[Check]) -> list[Check]:
+    """Prints each check as it is done, and returns all."""
+    console = Console(highlight=False, soft_wrap=True)
+    done = []
+    for check in checks:
+        mark = "[green]ok  [/green]" if check.ok else "[red]FAIL[/red]"
+        console.print(f"{mark} {check.check:<10}", end="")
+        console.print(check.message, markup=False)
+        if check.way_out:
+            console.print(f"     {check.way_out}", markup=False)
+        done.append(check)
+    return done

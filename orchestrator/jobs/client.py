@@ -1,0 +1,300 @@
+"""Sweeps as jobs of a cluster, over Ray's Jobs API: what runs there, what it prints, how it ends.
+
+An address is that of the dashboard, http(s)://HEAD:8265. Every call raises SetupError where the cluster cannot be reached or
+does not let us in. Ray is imported when the first call needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from orchestrator.cluster.connection import is_api, refuse_silent
+from orchestrator.command_line import command
+from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
+from orchestrator.process.proxies import proxy_hint, proxy_of
+from orchestrator.uris import same_place
+from trainables.wording import one_line
+
+ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+LET_IN = "export RAY_AUTH_MODE=token and the cluster's own RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file that holds it)"
+ACTIVE = ("PENDING", "RUNNING")
+EXIT_STOPPED = 143  # Ray does not keep the exit code of a job that was asked to stop, which is by SIGTERM
+STOP_S = 30  # a driver that was asked to stop leaves within 20 s, also on a busy machine
+STOP_SETTINGS = {"RAY_JOB_STOP_SIGNAL": "SIGTERM", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}
+POLL_S = 0.5
+PATIENCE_S = 60.0  # for a cluster that does not answer
+QUIET_S = 60.0  # without output; a connection whose other end is gone is quiet too
+HEAD = re.compile(r"\A.*?^Running entrypoint for job [^\n]*\n", re.DOTALL | re.MULTILINE)  # Ray's, above what the job prints
+RAY_LINE = re.compile(
+    r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\tINFO |\[\d{4}-\d\d-\d\d [\d:,]+ [IWE] \d+ \d+\]).*\n", re.MULTILINE
+)
+
+
+def api_address(given: str | None) -> str:
+    """The Jobs API that the user means: the option's, else the environment's.
+
+    Raises:
+        UserError: there is none.
+    """
+    named = given or next((os.environ[name] for name in ADDRESS_VARIABLES if is_api(os.environ.get(name))), None)
+    if not named or not is_api(named):
+        got = repr(given) if given else "none"
+        raise UserError(
+            f"--address: must be the cluster's dashboard, got {got}; give --address http://HEAD:8265, or set "
+            "RAY_API_SERVER_ADDRESS"
+        )
+    try:
+        _ = urlsplit(named).port
+    except ValueError as error:
+        raise UserError(f"--address: must be the cluster's dashboard, got {named!r}: {error}; correct its port") from error
+    return named.rstrip("/")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job that belongs to a sweep, as the cluster tells it.
+
+    Attributes:
+        state: Ray's own word: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
+        exit_code: that of the command which ran; None while it runs.
+        own: place in the package -> file of the user's on the machine that submitted it.
+    """
+
+    id: str
+    sweep: str
+    storage: str
+    state: str
+    began: float
+    ended: float | None
+    exit_code: int | None
+    problem: str
+    revision: str
+    user: str
+    own: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def active(self) -> bool:
+        return self.state in ACTIVE
+
+
+class Jobs:
+    """The Jobs API of one cluster.
+
+    Raises:
+        SetupError: it cannot be reached, asks for another token, or has another version of Ray.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        parts = urlsplit(address)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        if proxy := proxy_of(address):
+            via = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            hint = f"give another, or export NO_PROXY={parts.hostname} to go there directly"
+            refuse_silent(
+                str(via.hostname), via.port or 80, f"the proxy {proxy} of the environment, on the way to {address}", hint
+            )
+        else:
+            hint = "give the dashboard of a running head with --address http://HEAD:8265"
+            refuse_silent(str(parts.hostname), port, address, hint)
+        _use_token()
+        with self._refusals():
+            self.client = _client(address)
+            _refuse_other_version(self.client, address)
+
+    def all(self) -> list[Job]:
+        """The jobs of all sweeps, newest first."""
+        with self._refusals():
+            details = self.client.list_jobs()
+        jobs = [_job(one) for one in details if (one.metadata or {}).get("drive.sweep")]
+        return sorted(jobs, key=lambda job: -job.began)
+
+    def of_sweep(self, name: str, storage: str | None = None) -> list[Job]:
+        """The jobs of one sweep, newest first; `name` may also be the id of one job."""
+        jobs = [job for job in self.all() if name in (job.sweep, job.id)]
+        return [job for job in jobs if storage is None or same_place(storage, job.storage)]
+
+    def job(self, id_: str) -> Job:
+        with self._refusals():
+            return _job(self.client.get_job_info(id_))
+
+    def submit(self, id_: str, entrypoint: str, folder: Path, metadata: dict[str, str], variables: dict[str, str]) -> None:
+        """Begins a job; `folder` becomes its working directory on every node that it uses."""
+        environment = {"working_dir": str(folder), "env_vars": STOP_SETTINGS | variables}
+        with self._refusals():
+            self.client.submit_job(submission_id=id_, entrypoint=entrypoint, runtime_env=environment, metadata=metadata)
+
+    def stop(self, id_: str) -> Job:
+        """Asks the job to stop, and returns it when it has ended."""
+        with self._refusals():
+            self.client.stop_job(id_)
+        return self.wait(id_, STOP_S + PATIENCE_S, f"`{command('list', address=self.address)}` tells how it stands")
+
+    def wait(self, id_: str, patience_s: float, way_out: str) -> Job:
+        """The job when it has ended. Raises SetupError if it does not in this time."""
+        deadline = time.monotonic() + patience_s
+        while (job := self.job(id_)).active:
+            if time.monotonic() > deadline:
+                raise SetupError(f"job {id_} has not ended within {patience_s:.0f} s; {way_out}")
+            time.sleep(POLL_S)
+        return job
+
+    def log(self, id_: str) -> str:
+        """What the job's command has printed, without Ray's own lines."""
+        with self._refusals():
+            return own_output(self.client.get_job_logs(id_))
+
+    def follow(self, id_: str, emit: Callable[[str], object]) -> Job:
+        """Hands on what the job's command prints, from its beginning, until it ends; over a lost connection too."""
+        told = 0
+
+        def tell(text: str) -> None:
+            nonlocal told
+            output = own_output(text)
+            if len(output) > told:
+                emit(output[told:])
+                told = len(output)
+
+        async def tail() -> None:
+            text = ""
+            async with aclosing(self.client.tail_job_logs(id_)) as chunks:
+                while (chunk := await asyncio.wait_for(anext(chunks, None), QUIET_S)) is not None:
+                    text += chunk
+                    tell(text[: text.rfind("\n") + 1])  # whether a line is Ray's is known at its end
+            tell(text)
+
+        lost_at: float | None = None
+        while True:
+            with suppress(*_troubles()):  # the job's state tells whether there is more to come; all output comes again then
+                asyncio.run(tail())
+            try:
+                job = self.job(id_)
+                if not job.active:
+                    with self._refusals():
+                        tell(self.client.get_job_logs(id_))
+                    return job
+                lost_at = None
+            except SetupError:
+                lost_at = lost_at or time.monotonic()
+                if time.monotonic() - lost_at > PATIENCE_S:
+                    raise
+            time.sleep(POLL_S)
+
+    def discard(self, id_: str) -> None:
+        """Ends the job if it runs, and removes it; left as it is where the cluster does not do that."""
+        with suppress(SetupError):
+            if self.job(id_).active:
+                self.stop(id_)
+            self.delete(id_)
+
+    def delete(self, id_: str) -> None:
+        with self._refusals():
+            self.client.delete_job(id_)
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Whatever the API answers in place of what was asked, as one line."""
+        from ray.exceptions import AuthenticationError
+
+        try:
+            yield
+        except AuthenticationError as error:
+            reason = str(error).splitlines()[0].rpartition(": ")[2]
+            raise SetupError(f"the cluster at {self.address} asks for its token: {reason}; {LET_IN}") from error
+        except _troubles() as error:
+            raise SetupError(f"the Jobs API at {self.address} refuses: {one_line(error)}{proxy_hint(self.address)}") from error
+
+
+def own_output(log: str) -> str:
+    """A job's log without what Ray writes into it; nothing before the command has begun."""
+    return RAY_LINE.sub("", HEAD.sub("", log, count=1)) if HEAD.match(log) else ""
+
+
+def _job(details: Any) -> Job:
+    metadata = details.metadata or {}
+    state = str(details.status.value)
+    code: int | None = None
+    if state not in ACTIVE:
+        ended = {"SUCCEEDED": EXIT_DONE, "STOPPED": EXIT_STOPPED}
+        told = details.driver_exit_code
+        code = ended.get(state, EXIT_ENVIRONMENT if told is None else told if told >= 0 else 128 - told)
+    return Job(
+        id=str(details.submission_id),
+        sweep=metadata.get("drive.sweep", ""),
+        storage=metadata.get("drive.storage", ""),
+        state=state,
+        began=(details.start_time or 0) / 1000,
+        ended=details.end_time and details.end_time / 1000,
+        exit_code=code,
+        problem="" if details.driver_exit_code is not None else str(details.message or ""),
+        revision=metadata.get("drive.revision", ""),
+        user=metadata.get("drive.user", ""),
+        own=json.loads(metadata.get("drive.own", "{}")),
+    )
+
+
+def _client(address: str) -> Any:
+    """Ray's client for this address alone: variables of the environment would beat it."""
+    try:
+        from ray.job_submission import JobSubmissionClient
+    except ImportError as error:
+        raise SetupError(f"the Jobs API needs ray[default]: {error}; pip install 'drive-sweep[cluster]'") from error
+    for name in (
+        "dashboard.modules.dashboard_sdk",
+        "dashboard.modules.job.sdk",
+        "_private.runtime_env.packaging",
+        "_private.authentication",
+    ):
+        logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
+    before = {name: os.environ.pop(name) for name in ADDRESS_VARIABLES if name in os.environ}
+    try:
+        return JobSubmissionClient(address)
+    finally:
+        os.environ.update(before)
+
+
+def _refuse_other_version(client: Any, address: str) -> None:
+    import ray
+
+    there = client._server_ray_version
+    if there != ray.__version__:
+        raise SetupError(
+            f"the cluster at {address} runs Ray {there}, this machine has {ray.__version__}; install the same version on both"
+        )
+
+
+def _use_token() -> None:
+    """Turns token mode on where a token is there and nobody said otherwise; Ray reads these variables while it is imported.
+
+    Raises:
+        SetupError: token mode is on, and there is none.
+    """
+    file = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if file and not os.environ.get("RAY_AUTH_TOKEN") and not Path(file).expanduser().is_file():
+        raise SetupError(f"RAY_AUTH_TOKEN_PATH: must be a file that holds the cluster's token, got {file!r}; correct it")
+    there = any(os.environ.get(name) for name in TOKEN_VARIABLES) or os.path.isfile(os.path.expanduser("~/.ray/auth_token"))
+    if there:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    elif os.environ.get("RAY_AUTH_MODE") == "token":
+        raise SetupError(f"RAY_AUTH_MODE is token, and there is none; {LET_IN}")
+
+
+def _troubles() -> tuple[type[Exception], ...]:
+    """What Ray's client raises for an answer that is none, and for no answer."""
+    try:
+        import aiohttp
+    except ImportError:  # without it the client says what to install
+        return (RuntimeError, ValueError, OSError)
+    return (RuntimeError, ValueError, OSError, aiohttp.ClientError)

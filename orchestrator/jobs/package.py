@@ -1,0 +1,144 @@
+"""What a job brings to every node of a cluster: this code, the sweep file, the user's own files.
+
+    orchestrator/ trainables/ REVISION    this version
+    sweep.yaml                            as written; not for the sweeps that come with the program
+    own/                                  the user's Python files, as below modules_path
+    weights/                              the file of initial_weights
+
+Data, results and all else in the user's folder stay here. Knows no Ray.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.command_line import command
+from orchestrator.errors import UserError
+from orchestrator.process.import_paths import ROOT
+from orchestrator.spec.grid import expand
+from orchestrator.spec.schema import SweepSpec
+from orchestrator.version import SHIPPED_REVISION, source_revision
+from trainables.custom.code import RESERVED, SHIPPED, WEIGHTS, own_parts, source_file, split
+from trainables.errors import SettingError
+
+CODE = ("orchestrator", "trainables")
+OWN = "own"
+MOST_BYTES = 400 * 2**20  # Ray takes packages below 512 MiB
+
+
+@contextmanager
+def package(texts: Mapping[str, str], own: Mapping[str, str]) -> Iterator[Path]:
+    """A folder with this code, files of these texts, and copies of the user's own files by their place in it.
+
+    Raises:
+        UserError: an own file is not here, or they are too large to be sent.
+    """
+    refuse_missing(own)
+    size = sum(Path(file).stat().st_size for file in own.values())
+    if size > MOST_BYTES:
+        raise UserError(
+            f"initial_weights and own modules must be at most {MOST_BYTES >> 20} MiB to be sent along, got {size >> 20} MiB; "
+            "put them where all nodes see them, and give that path"
+        )
+    with tempfile.TemporaryDirectory(prefix="drive-sweep-job-") as scratch:
+        folder = Path(scratch)
+        for name in CODE:
+            shutil.copytree(ROOT.resolve() / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        for name, text in (*texts.items(), (SHIPPED_REVISION, source_revision())):
+            (folder / name).write_text(text)
+        for place, file in own.items():
+            target = folder / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+        yield folder
+
+
+def refuse_missing(own: Mapping[str, str]) -> None:
+    missing = [file for file in own.values() if not Path(file).is_file()]
+    if missing:
+        raise UserError(
+            f"the sweep's own file {missing[0]} must be on this machine to be sent along, got no such file; "
+            f"`{command('submit', 'FILE')}` from where it is continues the sweep"
+        )
+
+
+def own_files(spec: SweepSpec) -> dict[str, str]:
+    """Place in the package -> file here: the modules that the sweep names, what they import from modules_path, its weights.
+
+    Weights that are not on this machine stay a path, which the nodes must see.
+
+    Raises:
+        UserError: a module that the sweep names is neither here nor installed.
+    """
+    own = spec.own_files()
+    places: dict[str, str] = {}
+    root = Path(own.modules_path)
+    for config in expand(spec):
+        for key, reference in own_parts(config).items():
+            if reference == WEIGHTS:
+                file = Path(str(own.initial_weights))
+                places |= {f"weights/{file.name}": str(file)} if file.is_file() else {}
+                continue
+            try:
+                file = source_file(key, reference, own.modules_path)
+            except SettingError as error:
+                raise UserError(str(error)) from error
+            if file == root.joinpath(*split(reference)[0].split(".")).with_suffix(".py"):  # else it is of an installed package
+                places |= {f"{OWN}/{found.relative_to(root)}": str(found) for found in _with_imports(file, root)}
+    return places
+
+
+def shipped_settings(own: Mapping[str, str]) -> list[str]:
+    """Options of `run` that name the places of own files in the package, in place of those on this machine."""
+    weights = [
+        f"initial_weights={json.dumps(SHIPPED + place, ensure_ascii=False)}" for place in own if place.startswith("weights/")
+    ]
+    return ([f"modules_path={SHIPPED}{OWN}"] if len(own) > len(weights) else []) + weights
+
+
+def _with_imports(file: Path, root: Path) -> set[Path]:
+    """The file and all that it imports from files below `root`, read from the sources; nothing is imported."""
+    found: set[Path] = set()
+    left = {file, *_packages_of(file, root)}
+    while left:
+        source = left.pop()
+        found.add(source)
+        try:
+            tree = ast.parse(source.read_bytes())
+        except (SyntaxError, ValueError) as error:
+            raise UserError(f"{source}: must be Python, got {error}; correct it") from error
+        left |= {file for name in _imported(tree, source, root) for file in _files_of(name, root)} - found
+    return found
+
+
+def _imported(tree: ast.AST, source: Path, root: Path) -> Iterator[str]:
+    """Dotted names, from `root`, of what a source may import: modules, and names that may be modules."""
+    package = source.relative_to(root).parts[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            base += [node.module] if node.module else []
+            yield from (".".join([*base, *name]) for name in [[], *([alias.name] for alias in node.names)])
+
+
+def _files_of(name: str, root: Path) -> Iterator[Path]:
+    """The files that an import of the name executes."""
+    path = root.joinpath(*name.split("."))
+    for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
+        if name and name.split(".")[0] not in RESERVED and file.is_file():
+            yield file
+            yield from _packages_of(file, root)
+
+
+def _packages_of(file: Path, root: Path) -> Iterator[Path]:
+    for folder in file.relative_to(root).parents:
+        if (root / folder / "__init__.py").is_file() and folder != Path():
+            yield root / folder / "__init__.py"

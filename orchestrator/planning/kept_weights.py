@@ -1,0 +1,109 @@
+"""How many weights each setting of a plan keeps, and which settings keep none."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from math import prod
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.planning.plan import Plan, PlannedTrial
+from trainables.config.trial import TrialConfig
+from trainables.errors import SettingError
+from trainables.pruning.kept_weights import check_kept_weights, kept_weights, prunable_shapes
+
+SURELY_SOME = 0.01  # at this density every built-in network keeps some weights, so `run` need not look at it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeptWeights:
+    """The counts of one setting; those that are not known are None, and `problem` says why.
+
+    Attributes:
+        method: of those that decide the number, srste by its pattern and imp by its levels; empty for the others.
+        sparsity: as written; of srste that of its counts.
+        layers: prunable ones.
+    """
+
+    model: str
+    width: int
+    method: str
+    sparsity: float
+    prunable: int | None = None
+    kept: int | None = None
+    layers: int | None = None
+    problem: str | None = None
+
+    @property
+    def warning(self) -> str:
+        """What is to be said of a setting that is not refused; mostly nothing."""
+        if self.kept is not None and self.layers is not None and self.kept < self.layers:
+            return f"{self.kept} kept weights are fewer than the {self.layers} layers of {self.model}: some are left empty"
+        return ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"warning": self.warning or None}
+
+
+def counts_of_plan(plan: Plan) -> list[KeptWeights]:
+    """The counts of every setting that keeps another number, in the order of the trials, dense ones left out.
+
+    Raises:
+        UserError: a setting that is still to be run keeps no weight.
+    """
+    counts: dict[KeptWeights, None] = {}
+    problems: dict[str, None] = {}
+    for trial in _pruning(plan):
+        try:
+            counts[_count(plan, trial, problems)] = None
+        except SettingError as error:
+            counts[replace(_setting(trial.config), problem=str(error))] = None
+    _refuse(problems)
+    return list(counts)
+
+
+def refuse_nothing_kept(plan: Plan) -> None:
+    """Raises UserError for settings that keep no weight; looks only at those that may, since a look may take seconds."""
+    problems: dict[str, None] = {}
+    for trial in _pruning(plan):
+        if trial.result is None and (1 - trial.config.sparsity < SURELY_SOME or trial.config.prunable.exclude):
+            with suppress(SettingError):  # it cannot be known, or the check of the network tells it
+                _count(plan, trial, problems)
+    _refuse(problems)
+
+
+def _refuse(problems: dict[str, None]) -> None:
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _pruning(plan: Plan) -> list[PlannedTrial]:
+    return [trial for trial in plan.trials if trial.config.method != "dense"]
+
+
+def _count(plan: Plan, trial: PlannedTrial, problems: dict[str, None]) -> KeptWeights:
+    """The counts of a trial; that it keeps nothing is added to the problems.
+
+    Raises:
+        SettingError: they cannot be known on this machine.
+    """
+    config = trial.config
+    if plan.data_facts is None:
+        raise SettingError(plan.data_problem or "the data were not read yet; --hash does it")
+    shapes = prunable_shapes(config, plan.data_facts, plan.own)
+    try:
+        if trial.result is None:
+            check_kept_weights(config, shapes)
+    except SettingError as error:
+        problems[str(error)] = None
+    total, kept = sum(prod(shape) for shape in shapes.values()), kept_weights(config, shapes)
+    count = replace(_setting(config), prunable=total, kept=kept, layers=len(shapes))
+    return replace(count, sparsity=1 - kept / total) if config.method == "srste" else count
+
+
+def _setting(config: TrialConfig) -> KeptWeights:
+    decides = config.method == "srste" or (config.method == "imp" and not config.imp.exact)
+    return KeptWeights(
+        model=config.model, width=config.width, method=config.method if decides else "", sparsity=config.sparsity
+    )

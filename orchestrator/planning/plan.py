@@ -1,0 +1,266 @@
+"""SweepSpec -> Plan: which trials there are, which warm-ups they share, what is already done and what it will cost.
+
+Keys need the digest of the data; where it is not known yet the plan says so and shows no reuse. Never imports torch or ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.planning.known_data import known_data
+from orchestrator.spec.grid import expand, trial_names
+from orchestrator.spec.loader import SweepSpec
+from orchestrator.state.trial_results import read_results
+from orchestrator.storage.base import Storage
+from trainables.config.keys import canonical, from_canonical, inputs_digest, trial_key, warmup_key
+from trainables.config.trial import TrialConfig
+from trainables.custom.code import OwnFiles, is_own
+from trainables.data import datasets
+from trainables.data.facts import DataFacts
+from trainables.data.split_checks import split_findings, split_lines
+from trainables.data.split_counts import split_counts, split_versions
+from trainables.errors import DataError, SettingError
+from trainables.models.image_sizes import image_size_problem
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedTrial:
+    """A trial of the sweep; key and warmup_key are empty while the data digest is not known."""
+
+    name: str
+    config: TrialConfig
+    key: str
+    warmup_key: str
+    result: dict[str, Any] | None = None
+
+    @property
+    def shares(self) -> bool:
+        return bool(self.config.warmup_lengths)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedWarmup:
+    """A dense trunk: the lengths at which its trials read it, and any of their configurations."""
+
+    key: str
+    name: str
+    config: TrialConfig
+    lengths: tuple[int, ...]
+    trials: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What `run` would do.
+
+    Attributes:
+        data_digest: names the content of the data; None while it is not known.
+        data_facts: image shape, classes and counts of the data; None while they are not known.
+        own: the user's own files; `own.digests` names their content.
+        damage: trials with a result that is no longer what was written, and so counts as none; by key, with the reason.
+    """
+
+    spec: SweepSpec
+    trials: tuple[PlannedTrial, ...]
+    data_digest: str | None
+    data_problem: str
+    own: OwnFiles
+    data_facts: DataFacts | None = None
+    damage: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def source(self) -> datasets.Source:
+        """Where the data are on this host; of a data function also which arrays it has to return."""
+        return replace(self.spec.source(), arrays_digest=self.data_facts.arrays_digest if self.data_facts else None)
+
+    @property
+    def unfinished(self) -> list[PlannedTrial]:
+        return [trial for trial in self.trials if trial.result is None]
+
+    def without_results(self, keys: Container[str]) -> Plan:
+        """The plan with these trials unfinished."""
+        return replace(self, trials=tuple(replace(one, result=None) if one.key in keys else one for one in self.trials))
+
+    def warmups(self, unfinished_only: bool = False) -> list[PlannedWarmup]:
+        """The trunks by their warm-up key, longest first."""
+        members: dict[str, list[PlannedTrial]] = {}
+        for trial in self.unfinished if unfinished_only else self.trials:
+            if trial.shares:
+                members.setdefault(trial.warmup_key or _prefix_without_data(trial.config), []).append(trial)
+        found = []
+        for key, trials in members.items():
+            lengths = sorted({length for trial in trials for length in trial.config.warmup_lengths})
+            name = f"warmup-r{trials[0].config.seed}-{key[:6]}"
+            planned = PlannedWarmup(key=key, name=name, config=trials[0].config, lengths=tuple(lengths), trials=len(trials))
+            found.append(planned)
+        return sorted(found, key=lambda warmup: -warmup.lengths[-1])
+
+    def epochs(self) -> dict[str, int]:
+        """Epochs that are left to train, with every warm-up trained anew by each trial and with shared ones."""
+        sparse = sum(trial.config.level_epochs + trial.config.sparse_epochs for trial in self.unfinished)
+        own = sum(max(trial.config.warmup_lengths, default=0) for trial in self.unfinished)
+        shared = sum(warmup.lengths[-1] for warmup in self.warmups(unfinished_only=True))
+        return {"unshared": sparse + own, "shared": sparse + (shared if self.spec.share_warmups else own)}
+
+    def reused_by_revision(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for trial in self.trials:
+            if trial.result is not None:
+                revision = str(trial.result.get("revision") or "unknown")
+                counts[revision] = counts.get(revision, 0) + 1
+        return counts
+
+    def split_lines(self, only_uneven: bool = False) -> list[str]:
+        """How many images each split has and, where its classes differ, of which; nothing while that is not known."""
+        if self.data_facts is None:
+            return []
+        facts, lines = self.data_facts, []
+        configs = dict.fromkeys(trial.config.dataset for trial in self.trials)
+        for config in configs:
+            prefix = f"dataset.limit {config.limit}, validation {config.validation:g}: " if len(configs) > 1 else ""
+            counts = split_counts(config, facts.train_counts, facts.test_counts)
+            lines += [prefix + line for line in split_lines(counts, facts.classes, only_uneven)]
+        return list(dict.fromkeys(lines))
+
+    def estimate(self, storage: Storage) -> dict[str, Any]:
+        """Hours of one slot and bytes of models that are left, judged by finished trials of the same network and data.
+
+        None where no such trial is in the storage yet.
+        """
+        rates, sizes = [], []
+        for result in _results_like(storage, self.trials[0].config):
+            config = from_canonical(TrialConfig, result["config"])
+            rates.append(result["metrics"]["cost/total_seconds"] / config.trained_epochs)
+            sizes.append(result["model_bytes"])
+        hours = sum(rates) / len(rates) * self.epochs()["shared"] / 3600 if rates else None
+        return {"hours": hours, "bytes": round(sum(sizes) / len(sizes) * len(self.unfinished)) if sizes else None}
+
+
+def make_plan(
+    spec: SweepSpec,
+    storage: Storage,
+    hash_data: bool = False,
+    digest: str | None = None,
+    own_digests: dict[str, str] | None = None,
+    facts: DataFacts | None = None,
+) -> Plan:
+    """The plan of a sweep.
+
+    Args:
+        hash_data: read the data to make their digest if it is not known; without it the plan may show no reuse.
+        digest: the digest on record, for what only reads records; neither data nor own files need be here then.
+        own_digests: those of the user's own files, on the same record.
+        facts: of the data, on the same record; a record that was made before there were any has none.
+
+    Raises:
+        UserError: `hash_data` is set and the data, or the user's own files, are not where the sweep file says.
+    """
+    source, own, configs = spec.source(), spec.own_files(), expand(spec)
+    if digest is not None:
+        return _planned(spec, storage, configs, replace(own, digests=own_digests or {}), digest, facts)
+    problem = ""
+    if is_own(source.name) and source.root and storage.folder and _holds(source.root, storage.folder):
+        raise UserError(
+            f"dataset.root: {source.root!r} holds the storage {storage.root}, so its content would change with every result; "
+            "give the folder of the data alone, or another --storage"
+        )
+    try:
+        own = own.digested(configs)
+        if hash_data:
+            datasets.ensure_present(source)
+        digest, facts = known_data(storage, source, own, hash_data)
+    except (DataError, SettingError) as error:
+        if hash_data:
+            raise UserError(str(error)) from error
+        problem = str(error)
+    if facts is not None:
+        _refuse_impossible_splits(configs, facts)
+        _check_image_size(configs, facts)
+    return _planned(spec, storage, configs, own, digest, facts, problem)
+
+
+def _refuse_impossible_splits(configs: Sequence[TrialConfig], facts: DataFacts) -> None:
+    findings = dict.fromkeys(finding for config in configs for finding in split_findings(config, facts))
+    if errors := [str(finding) for finding in findings if finding.severity == "error"]:
+        raise UserError("\n".join(errors))
+
+
+def _keys(config: TrialConfig, digest: str, own: OwnFiles, facts: DataFacts | None) -> tuple[str, str]:
+    """Key of the trial and of its warm-up; without facts those of versions that knew none."""
+    files = own.used_by(config)
+    versions: tuple[dict[str, int], dict[str, int]] = ({}, {})
+    if facts is not None:
+        versions = split_versions(config, facts.train_counts, facts.test_counts)
+    of_trial, of_warmup = (inputs_digest(digest, files, one) for one in versions)
+    return trial_key(config, of_trial), warmup_key(config, of_warmup)
+
+
+def recorded_plan(spec: SweepSpec, storage: Storage, record: dict[str, Any]) -> Plan:
+    """The plan of a sweep by its trials.json; neither data nor own files need be here."""
+    facts = record.get("data_facts")
+    return make_plan(
+        spec,
+        storage,
+        digest=record["data_digest"],
+        own_digests=record.get("own_digests"),
+        facts=DataFacts.from_json(facts) if facts else None,
+    )
+
+
+def _check_image_size(configs: Sequence[TrialConfig], facts: DataFacts) -> None:
+    """Images of a data function have any size; those of other data sets were judged with the sweep file.
+
+    Raises:
+        UserError: a built-in network of the sweep does not take them.
+    """
+    models = dict.fromkeys(config.model for config in configs if not is_own(config.model))
+    problems = [problem for model in models if (problem := image_size_problem(model, *facts.image_shape[1:]))]
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _holds(folder: str, other: Path) -> bool:
+    return other.resolve().is_relative_to(Path(folder).expanduser().resolve())
+
+
+def _planned(
+    spec: SweepSpec,
+    storage: Storage,
+    configs: Sequence[TrialConfig],
+    own: OwnFiles,
+    digest: str | None,
+    facts: DataFacts | None,
+    problem: str = "",
+) -> Plan:
+    trials = []
+    for name, config in zip(trial_names(configs), configs, strict=True):
+        key, warmup = _keys(config, digest, own, facts) if digest else ("", "")
+        trials.append(PlannedTrial(name=name, config=config, key=key, warmup_key=warmup))
+    damage: dict[str, str] = {}
+    if digest:
+        results, damage = read_results(storage, [trial.key for trial in trials])
+        trials = [replace(trial, result=results.get(trial.key)) for trial in trials]
+    return Plan(
+        spec=spec, trials=tuple(trials), data_digest=digest, data_problem=problem, own=own, data_facts=facts, damage=damage
+    )
+
+
+def _prefix_without_data(config: TrialConfig) -> str:
+    """Groups trials by warm-up while the digest of the data is not known."""
+    return warmup_key(config, "?")
+
+
+def _results_like(storage: Storage, config: TrialConfig) -> Iterator[dict[str, Any]]:
+    """Some 20 results of trials with the same network and data set."""
+    wanted = (config.model, canonical(config.dataset))
+    keys, found = storage.names("trials"), 0
+    while keys and found < 20:
+        some, keys = keys[:20], keys[20:]
+        for result in read_results(storage, some)[0].values():
+            if (result["config"]["model"], result["config"]["dataset"]) == wanted:
+                yield result
+                found += 1

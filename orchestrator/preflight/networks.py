@@ -1,0 +1,189 @@
+"""The network checks of a sweep: which are to be made, what they found, and what is kept of it beside resolved.json.
+
+They are made on a worker, once for each network; a later run asks nobody as long as nothing that they depend on has changed.
+On this machine alone, what other sweeps found out about a network counts too: it is in the node's cache.
+Knows no Ray and no PyTorch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import trainables
+from orchestrator.command_line import command
+from orchestrator.errors import UserError
+from orchestrator.planning.plan import Plan
+from orchestrator.planning.resolved_settings import answers_on, choices_of, read_choices
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.storage.base import Storage
+from trainables.config.trial import TrialConfig
+from trainables.data.staging import PlannedData
+from trainables.preflight.network_case import CHECKS, NetworkCase, NetworkReport, adjusted_runtime, case_id, cases_of
+from trainables.runtime.device import Runtime, resolve_precision
+from trainables.runtime.machine import processor_name, processors
+from trainables.wording import listed
+
+RECORD = "network_checks.json"
+REPORTED = [field.name for field in fields(NetworkReport)]
+
+Tell = Callable[[str], None]
+
+
+class NetworkChecks:
+    """The reports on a sweep's networks, from its folder and from the checks that were made now."""
+
+    def __init__(self, folder: SweepFolder, plan: Plan, device: str, cache: Storage | None = None) -> None:
+        """`cache` is this machine's; None where other machines compute."""
+        self.folder, self.plan, self.device, self.cache = folder, plan, device, cache
+        left = {case_id(trial.config) for trial in plan.unfinished}
+        self.cases = [case for case in cases_of(trial.config for trial in plan.trials) if case.id in left]
+        self.record: dict[str, Any] = folder.storage.read_json(folder.file(RECORD)) or {}
+
+    def unanswered(self, precision: str | None) -> list[NetworkCase]:
+        """The networks of unfinished trials of which nothing is known yet.
+
+        Args:
+            precision: what `auto` stands for; None while it is not known, and then neither is any network.
+        """
+        return [case for case in self.cases if self._known(case, precision) is None]
+
+    def keep(self, reports: Iterable[NetworkReport], precision: str | None, tell: Tell) -> None:
+        """Tells what was found, and keeps it.
+
+        Raises:
+            UserError: a network cannot be used as the sweep asks for; then nothing of it is kept.
+        """
+        reports = list(reports)
+        refuse_errors(reports)
+        self._keep(reports, precision, tell)
+        if reports:
+            seconds = sum(report.seconds for report in reports)
+            tell(f"{listed({report.model: None for report in reports}, 3)}: checked in {seconds:.1f} s")
+        if self.cache is not None:
+            for case, report in self._complete(reports):
+                self.cache.write_json(self._cached(case, precision), report.to_json())
+
+    def recall(self, precision: str | None, tell: Tell) -> None:
+        """Takes over what other sweeps of this machine found out about networks that this one does not know yet."""
+        if self.cache is None:
+            return
+        names = [self._cached(case, precision) for case in self.unanswered(precision)]
+        kept = [self.cache.read_json(name, fields=REPORTED) for name in names]
+        self._keep([NetworkReport.from_json(report) for report in kept if report], precision, tell)
+
+    def _keep(self, reports: Sequence[NetworkReport], precision: str | None, tell: Tell) -> None:
+        for report in reports:
+            for finding in report.findings:
+                tell(f"{report.model}: {finding}")
+        for case, report in self._complete(reports):
+            self.record[case.id] = {"depends": self._depends(case, precision), "report": report.to_json()}
+        if reports:
+            self.folder.storage.write_json(self.folder.file(RECORD), self.record)
+
+    def _complete(self, reports: Iterable[NetworkReport]) -> list[tuple[NetworkCase, NetworkReport]]:
+        by_id = {case.id: case for case in self.cases}
+        return [(by_id[report.case], report) for report in reports if report.is_complete]
+
+    def adjustments(self, precision: str | None, tell: Tell) -> dict[str, dict[str, Any]]:
+        """Id of a case -> fields of the runtime that differ for it; says where finished results were computed otherwise."""
+        known = {case.id: self._known(case, precision) for case in self.cases}
+        adjusted = {id_: report.adjusted for id_, report in known.items() if report is not None and report.adjusted}
+        in_fp32 = {id_ for id_, fields in adjusted.items() if fields.get("precision") == "fp32"}
+        doubtful = [
+            trial
+            for trial in self.plan.trials
+            if case_id(trial.config) in in_fp32 and trial.result is not None and _computed_in_bf16(trial.result)
+        ]
+        if doubtful:
+            tell(
+                f"{len(doubtful)} finished trials were computed in bf16, which is wrong for their network on this machine "
+                f"(first {doubtful[0].key} {doubtful[0].name}); `{command('run', '--recompute')}` computes them again"
+            )
+        return adjusted
+
+    def _known(self, case: NetworkCase, precision: str | None) -> NetworkReport | None:
+        kept = self.record.get(case.id)
+        if not kept or kept["depends"] != self._depends(case, precision):
+            return None
+        return NetworkReport.from_json(kept["report"])
+
+    def _cached(self, case: NetworkCase, precision: str | None) -> str:
+        """Name of the answer in the node's cache: another version of the code asks again."""
+        content = json.dumps([case.id, self._depends(case, precision), code_digest()], sort_keys=True)
+        return f"networks/{hashlib.sha256(content.encode()).hexdigest()[:32]}.json"
+
+    def _depends(self, case: NetworkCase, precision: str | None) -> dict[str, Any]:
+        """What the answer depends on, as far as the driver knows it."""
+        return {
+            "checks": CHECKS,
+            "methods": case.methods_id,
+            "own": self.plan.own.used_by(case.config),
+            "data": self.plan.data_digest,
+            "device": self.device,
+            "precision": precision if case.config.precision == "auto" else case.config.precision,
+            "deterministic": self.plan.spec.resources.deterministic,
+            "torch": version("torch"),
+            "processor": processor_name(),  # of the driver, which is the workers' unless a cluster was joined
+        }
+
+
+@cache
+def code_digest() -> str:
+    """64 hex digits over all that networks are made, checked and trained by."""
+    files = sorted(Path(trainables.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def checked_runtime(plan: Plan, config: TrialConfig, folder: SweepFolder, tell: Tell) -> Runtime:
+    """What a trial computes with in this process, after its network was checked here unless the sweep did so before.
+
+    Raises:
+        UserError: the network cannot be used as the sweep asks for.
+    """
+    runtime = local_runtime(plan, folder)
+    kept = (folder.storage.read_json(folder.file(RECORD)) or {}).get(case_id(config))
+    if kept and kept["depends"]["own"] == plan.own.used_by(config) and kept["depends"]["device"] == runtime.device:
+        return adjusted_runtime(runtime, config, {case_id(config): kept["report"]["adjusted"]})
+    (report,) = local_reports(plan, cases_of([config]), runtime)
+    refuse_errors([report])
+    for finding in report.findings:
+        tell(f"{report.model}: {finding}")
+    return adjusted_runtime(runtime, config, {report.case: report.adjusted})
+
+
+def local_reports(plan: Plan, cases: Sequence[NetworkCase], runtime: Runtime) -> list[NetworkReport]:
+    """The networks, examined in this process."""
+    from trainables.preflight.network_checks import examine_cases
+
+    return examine_cases(cases, PlannedData(source=plan.source), plan.data_facts, runtime, plan.own)
+
+
+def local_runtime(plan: Plan, folder: SweepFolder) -> Runtime:
+    """What the sweep's trials compute with: its choices where it made them, else those that suit this process alone."""
+    import torch
+
+    resources, made = plan.spec.resources, read_choices(folder)
+    here = made.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = here if resources.device == "auto" else resources.device
+    alone = {"precision": resolve_precision("auto", device), "cpus_per_trial": float(processors())}
+    return choices_of(resources, alone | answers_on(device, made)).runtime(resources)
+
+
+def _computed_in_bf16(result: dict[str, Any]) -> bool:
+    return any(one.get("precision") == "bf16" for one in result.get("fingerprints", ()))
+
+
+def refuse_errors(reports: Iterable[NetworkReport]) -> None:
+    """Raises UserError with all errors of all networks."""
+    lines = [f"  {report.model}: {finding}" for report in reports for finding in report.errors]
+    if lines:
+        raise UserError(
+            "the networks of the sweep must pass the checks before training, got\n" + "\n".join(dict.fromkeys(lines))
+        )

@@ -1,0 +1,288 @@
+"""Settings -> one method against every other: differences of test accuracy with a paired test over seeds, ratios of time.
+
+In each cell both sides enter with their best setting by mean validation accuracy, so that no method is held to the iterations
+or options that suit another. Seeds pair because they share data order, initialisation and warm-up.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.command_line import command
+from orchestrator.errors import UserError
+from orchestrator.reporting.aggregate import Setting, baseline_of, settings_of
+from orchestrator.reporting.cells import Cell, by_cell, chosen
+from orchestrator.state.sweep_folder import SweepState, TrialStatus
+
+REFERENCE = "drive"
+ALPHA = 0.05  # a p value below it is called significant; intervals hold 1 - ALPHA
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """Reference minus other over paired seeds, of test accuracy.
+
+    Attributes:
+        std: sample standard deviation of the differences; None with one seed.
+        p: two-sided paired t-test; None where there is none: one seed, or the same difference in every seed.
+        interval: its 95 % confidence interval of the mean; None where there is no test.
+    """
+
+    mean: float
+    std: float | None
+    n: int
+    p: float | None
+    interval: tuple[float, float] | None
+
+    @property
+    def significant(self) -> bool:
+        return self.p is not None and self.p < ALPHA
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """The best of two methods in one cell, over the seeds that both have finished.
+
+    Attributes:
+        reference_test, other_test: mean test accuracies over `seeds`.
+        unpaired: seeds that only one side has finished; they count for nothing here.
+        prune_ratio, search_ratio: the other's mean seconds of pruning, and of warm-up and pruning together, over the
+            reference's; below 1 the other is faster. None if they were not measured.
+    """
+
+    cell: Cell
+    reference: Setting
+    other: Setting
+    reference_test: float
+    other_test: float
+    difference: Difference
+    seeds: tuple[int, ...]
+    unpaired: tuple[int, ...]
+    prune_ratio: float | None
+    search_ratio: float | None
+
+    @property
+    def method(self) -> str:
+        return self.other.config.method
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeftOut:
+    """A cell of the reference in which another method cannot be compared, and why."""
+
+    method: str
+    cell: Cell
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """One other method over all its cells; better and worse are the reference's."""
+
+    method: str
+    cells: int
+    better: int
+    worse: int
+    significantly_better: int
+    significantly_worse: int
+    mean_difference: float | None
+    prune_ratio: float | None
+    search_ratio: float | None
+    left_out: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """One method of a sweep against all others, and against the dense baseline (`dense`), which is no method."""
+
+    sweep: str
+    reference: str
+    methods: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    dense: tuple[Pair, ...]
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def tests(self) -> int:
+        """How many p values there are, those of the dense baseline included."""
+        return sum(pair.difference.p is not None for pair in self.pairs + self.dense)
+
+    def against(self, method: str) -> list[Pair]:
+        return [pair for pair in self.pairs if pair.method == method]
+
+    def summaries(self) -> list[Summary]:
+        return [self._summary(method) for method in self.methods]
+
+    def _summary(self, method: str) -> Summary:
+        pairs = self.against(method)
+        differences = [pair.difference for pair in pairs]
+        return Summary(
+            method=method,
+            cells=len(pairs),
+            better=sum(one.mean > 0 for one in differences),
+            worse=sum(one.mean < 0 for one in differences),
+            significantly_better=sum(one.significant and one.mean > 0 for one in differences),
+            significantly_worse=sum(one.significant and one.mean < 0 for one in differences),
+            mean_difference=statistics.fmean(one.mean for one in differences) if pairs else None,
+            prune_ratio=_median(pair.prune_ratio for pair in pairs),
+            search_ratio=_median(pair.search_ratio for pair in pairs),
+            left_out=sum(one.method == method for one in self.left_out),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "sweep": self.sweep,
+            "reference": self.reference,
+            "alpha": ALPHA,
+            "tests": self.tests,
+            "corrected": False,
+            "summary": [asdict(summary) for summary in self.summaries()],
+            "cells": [_pair_facts(pair) for pair in self.pairs],
+            "dense": [_pair_facts(pair) for pair in self.dense],
+            "left_out": [{"method": one.method, **asdict(one.cell), "why": one.why} for one in self.left_out],
+        }
+
+
+def compare(state: SweepState, reference: str = REFERENCE) -> Comparison:
+    """The reference against every other method of the sweep, as far as trials have finished.
+
+    Raises:
+        UserError: the sweep has no other method, not the reference, or no finished trial of it.
+    """
+    methods = _methods(state)
+    settings = settings_of(state)
+    _refuse_incomparable(state.sweep, reference, methods, settings)
+    others = tuple(method for method in methods if method != reference)
+    pairs: list[Pair] = []
+    dense: list[Pair] = []
+    left_out: list[LeftOut] = []
+    for cell, members in by_cell(settings).items():
+        if reference not in members:
+            continue
+        mine = chosen(members[reference])
+        for method in others:
+            made = _pair(cell, mine, chosen(members[method]), state.trials) if method in members else "no finished trial there"
+            if isinstance(made, Pair):
+                pairs.append(made)
+            else:
+                left_out.append(LeftOut(method=method, cell=cell, why=made))
+        loss = _pair(cell, mine, baseline_of(mine, settings) if mine else None, state.trials)
+        if isinstance(loss, Pair):
+            dense.append(loss)
+    return Comparison(
+        sweep=state.sweep,
+        reference=reference,
+        methods=others,
+        pairs=tuple(pairs),
+        dense=tuple(dense),
+        left_out=tuple(left_out),
+    )
+
+
+def comparable(settings: list[Setting], reference: str = REFERENCE) -> bool:
+    """Whether `compare` has something to say: results of the reference and of another method."""
+    finished = {one.config.method for one in settings if not one.is_dense}
+    return reference in finished and len(finished) > 1
+
+
+def paired_difference(reference: dict[int, float], other: dict[int, float]) -> Difference:
+    """Reference minus other; both have the same seeds, at least one."""
+    # Accuracies are fractions of image counts; rounded, differences that are equal by count are equal here too.
+    values = [round(reference[seed] - other[seed], 12) for seed in reference]
+    n, mean = len(values), statistics.fmean(values)
+    std = statistics.stdev(values) if n > 1 else None
+    if not std:
+        return Difference(mean=mean, std=std, n=n, p=None, interval=None)
+    from scipy.special import stdtr, stdtrit  # Student's t: the distribution function and its inverse
+
+    error = std / math.sqrt(n)
+    reach = float(stdtrit(n - 1, 1 - ALPHA / 2)) * error
+    p = 2 * float(stdtr(n - 1, -abs(mean) / error))
+    return Difference(mean=mean, std=std, n=n, p=p, interval=(mean - reach, mean + reach))
+
+
+def _pair(cell: Cell, reference: Setting | None, other: Setting | None, trials: dict[str, TrialStatus]) -> Pair | str:
+    """The pair, or why there is none."""
+    if reference is None or other is None:
+        return "no validation accuracy to choose a setting by"
+    mine, theirs = _by_seed(reference, trials), _by_seed(other, trials)
+    seeds = sorted(mine.keys() & theirs.keys())
+    if not seeds:
+        return "no seed that both have finished"
+    tests = [{seed: side[seed]["test/accuracy"] for seed in seeds} for side in (mine, theirs)]
+    return Pair(
+        cell=cell,
+        reference=reference,
+        other=other,
+        reference_test=statistics.fmean(tests[0].values()),
+        other_test=statistics.fmean(tests[1].values()),
+        difference=paired_difference(*tests),
+        seeds=tuple(seeds),
+        unpaired=tuple(sorted(mine.keys() ^ theirs.keys())),
+        prune_ratio=_ratio(mine, theirs, seeds, "cost/prune_seconds"),
+        search_ratio=_ratio(mine, theirs, seeds, "cost/search_seconds"),
+    )
+
+
+def _by_seed(setting: Setting, trials: dict[str, TrialStatus]) -> dict[int, dict[str, float]]:
+    """Seed -> metrics of the finished trials of a setting."""
+    finished = [trials[key] for key in setting.keys]
+    return {trial.config["seed"]: trial.metrics for trial in finished if "test/accuracy" in trial.metrics}
+
+
+def _ratio(mine: dict[int, dict[str, float]], theirs: dict[int, dict[str, float]], seeds: list[int], key: str) -> float | None:
+    if not all(key in side[seed] for side in (mine, theirs) for seed in seeds):
+        return None
+    below, above = (statistics.fmean(side[seed][key] for seed in seeds) for side in (mine, theirs))
+    return above / below if below else None
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _methods(state: SweepState) -> list[str]:
+    """The methods of a sweep in its order, without the dense baseline."""
+    return [method for method in dict.fromkeys(trial.config["method"] for trial in state.trials.values()) if method != "dense"]
+
+
+def _refuse_incomparable(sweep: str, reference: str, methods: list[str], settings: list[Setting]) -> None:
+    if len(methods) < 2:
+        raise UserError(
+            f"sweep {sweep!r} prunes with {methods[0] if methods else 'no method'} alone, so there is nothing to compare; list "
+            f"several methods in the sweep file (method: [drive, snip, magnitude]) and run it again: what is done is kept"
+        )
+    if reference not in methods:
+        raise UserError(
+            f"sweep {sweep!r} has no trials of {reference}; --method takes another reference, one of {', '.join(methods)}; or "
+            f"add {reference} to the methods of the sweep file and run it again"
+        )
+    if not any(one.config.method == reference for one in settings):
+        raise UserError(f"no trial of {reference} in sweep {sweep!r} has finished; `{command('status', sweep)}` tells more")
+
+
+def _pair_facts(pair: Pair) -> dict[str, Any]:
+    def side(setting: Setting, test: float) -> dict[str, Any]:
+        return {
+            "method": setting.config.method,
+            "prune_iterations": setting.config.rounds,
+            "options": setting.varied,
+            "test/accuracy": test,
+            "trials": list(setting.keys),
+        }
+
+    return {
+        **asdict(pair.cell),
+        "reference": side(pair.reference, pair.reference_test),
+        "other": side(pair.other, pair.other_test),
+        "difference": asdict(pair.difference),
+        "seeds": list(pair.seeds),
+        "unpaired_seeds": list(pair.unpaired),
+        "prune_seconds_ratio": pair.prune_ratio,
+        "search_seconds_ratio": pair.search_ratio,
+    }

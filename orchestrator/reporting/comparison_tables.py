@@ -1,0 +1,209 @@
+"""A comparison of methods as tables: on the terminal, and as a section of the HTML report.
+
+A reference that loses is shown as plainly as one that wins: by a mark, and by a colour.
+"""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.reporting.aggregate import Setting
+from orchestrator.reporting.comparison import ALPHA, Comparison, Difference, Pair, Summary
+
+BETTER, WORSE = "▲", "▼"
+STYLES = {"win": "bold green", "lose": "bold red", "": ""}
+SUMMARY_COLUMNS = (
+    "against",
+    "cells",
+    "better",
+    "worse",
+    f"{BETTER} p<{ALPHA}",
+    f"{WORSE} p<{ALPHA}",
+    "mean diff",
+    "prune\n×",
+    "search\n×",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Cells of one line; a line about one test has its verdict as a whole, others by the marks of their cells."""
+
+    cells: tuple[str, ...]
+    verdict: str = ""
+
+    def verdict_of(self, cell: str) -> str:
+        return self.verdict or _verdict(cell)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One table: a title, its columns, its lines; notes tell by number what has no room in a line."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[Row] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)
+
+    def note(self) -> str:
+        return ", ".join(f"#{number}: {text}" for text, number in self.notes.items())
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Summary, a table for every other method, the loss against the dense baseline, remarks."""
+    print_blocks(blocks(comparison), console)
+    for line in remarks(comparison):
+        console.print(line, style="dim", markup=False)
+
+
+def print_blocks(made: Sequence[Block], console: Console) -> None:
+    """Tables one below the other."""
+    for block in made:
+        table = Table(title=block.title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
+        for column in block.columns:
+            table.add_column(column, justify="right", no_wrap=column != "chosen", overflow="fold")
+        for row in block.rows:
+            table.add_row(*(Text(cell, style=STYLES[row.verdict_of(cell)]) for cell in row.cells))
+        console.print(table)
+        console.print(block.note(), style="dim", markup=False)
+
+
+def to_html(comparison: Comparison) -> str:
+    """The same tables as one section without a page around it."""
+    parts = [f"<section><h2>{html.escape(comparison.reference)} against the other methods</h2>"]
+    for block in blocks(comparison):
+        head = "".join(f"<th>{html.escape(column)}</th>" for column in block.columns)
+        rows = "".join(
+            f"<tr>{''.join(f'<td class={row.verdict_of(cell)!r}>{html.escape(cell)}</td>' for cell in row.cells)}</tr>"
+            for row in block.rows
+        )
+        parts.append(
+            f"<h3>{html.escape(block.title)}</h3>"
+            f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+            + (f"<p class='remark'>{html.escape(block.note())}</p>" if block.notes else "")
+        )
+    parts += [f"<p class='remark'>{html.escape(line)}</p>" for line in remarks(comparison)]
+    return "".join([*parts, "</section>"])
+
+
+def blocks(comparison: Comparison) -> list[Block]:
+    """The tables from first to last; those without a line are left out."""
+    reference = comparison.reference
+    made = [Block("summary over all cells", SUMMARY_COLUMNS, [_summary_row(one) for one in comparison.summaries()])]
+    for method in comparison.methods:
+        made += _detail(f"{reference} against {method}", reference, method, comparison.against(method))
+    made += _detail(f"{reference} against the dense baseline", reference, "dense", comparison.dense)
+    return made
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """What a reader must know to read the tables rightly."""
+    reference = comparison.reference
+    lines = [
+        f"difference: test accuracy of {reference} minus the other's, paired by seed; ± is the sample standard deviation, n "
+        f"the number of seeds. In each cell both sides have their best setting by mean validation accuracy (chosen: its "
+        f"iterations and own options).",
+        f"{BETTER} {reference} is better, {WORSE} {reference} is worse: two-sided paired t-test, p < {ALPHA}. ×: the other's "
+        f"seconds over those of {reference}, of pruning alone and with the warm-up; below 1 the other is faster.",
+        f"p values are not corrected for their number, {comparison.tests}: without any real difference about "
+        f"{comparison.tests * ALPHA:.1f} would be below {ALPHA}. Cells share seeds, so they are not independent either.",
+    ]
+    everything = comparison.pairs + comparison.dense
+    untested = Counter(
+        "one seed" if pair.difference.std is None else "equal differences" for pair in everything if pair.difference.p is None
+    )
+    if untested["one seed"]:
+        lines.append(f"{untested['one seed']} comparisons have one seed: no test; more seeds, for example search.seed=[0,1,2]")
+    if untested["equal differences"]:
+        lines.append(
+            f"{untested['equal differences']} comparisons have the same difference in every seed: no test without spread"
+        )
+    unpaired = sum(len(pair.unpaired) for pair in everything)
+    if unpaired:
+        lines.append(f"{unpaired} results were left out, since only one side has finished their seed")
+    at_once = sorted({pair.method for pair in comparison.pairs if pair.prune_ratio == 0})
+    if at_once:
+        lines.append(f"× of 0: {', '.join(at_once)} prune during training, so what it costs is part of the training")
+    for (method, why), count in Counter((one.method, one.why) for one in comparison.left_out).items():
+        lines.append(f"{method}: {count} cells of {reference} left out, {why}")
+    return lines
+
+
+def _detail(title: str, reference: str, other: str, pairs: Sequence[Pair]) -> list[Block]:
+    """One table for each combination of other axes, since a line has no room for them."""
+    timed = other != "dense"
+    times = ("prune\n×", "search\n×") if timed else ()
+    columns = ("sparsity", "warm-up", reference, other, "difference", "95 % interval", "p", "n", *times, "chosen")
+    found: dict[str, Block] = {}
+    for pair in pairs:
+        others = pair.cell.others
+        block = found.setdefault(others, Block(f"{title}, {others}" if others else title, columns))
+        block.rows.append(_detail_row(pair, timed, block.notes))
+    return list(found.values())
+
+
+def _detail_row(pair: Pair, timed: bool, notes: dict[str, int]) -> Row:
+    difference = pair.difference
+    times = (_ratio(pair.prune_ratio), _ratio(pair.search_ratio)) if timed else ()
+    sides = (pair.reference, pair.other) if timed else (pair.reference,)
+    spread = "" if difference.std is None else f" ± {difference.std:.3f}"
+    interval = "" if difference.interval is None else "{:+.3f}…{:+.3f}".format(*difference.interval)
+    cells = (
+        repr(pair.cell.sparsity),
+        str(pair.cell.warmup_epochs),
+        f"{pair.reference_test:.3f}",
+        f"{pair.other_test:.3f}",
+        f"{difference.mean:+.3f}{spread}",
+        interval,
+        _p(difference),
+        str(difference.n),
+        *times,
+        " | ".join(_chosen(side, notes) for side in sides),
+    )
+    return Row(cells, _verdict(_p(difference)))
+
+
+def _summary_row(summary: Summary) -> Row:
+    won, lost = summary.significantly_better, summary.significantly_worse
+    cells = (
+        summary.method,
+        str(summary.cells) + (f" of {summary.cells + summary.left_out}" if summary.left_out else ""),
+        str(summary.better),
+        str(summary.worse),
+        f"{won} {BETTER}" if won else "0",
+        f"{lost} {WORSE}" if lost else "0",
+        "" if summary.mean_difference is None else f"{summary.mean_difference:+.3f}",
+        _ratio(summary.prune_ratio),
+        _ratio(summary.search_ratio),
+    )
+    return Row(cells)
+
+
+def _verdict(text: str) -> str:
+    return "win" if BETTER in text else "lose" if WORSE in text else ""
+
+
+def _p(difference: Difference) -> str:
+    if difference.p is None:
+        return "one seed" if difference.std is None else "all equal"
+    mark = "" if not difference.significant else f" {BETTER}" if difference.mean > 0 else f" {WORSE}"
+    return ("<0.001" if difference.p < 0.001 else f"{difference.p:.3f}") + mark
+
+
+def _ratio(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2g}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
+def _chosen(setting: Setting, notes: dict[str, int]) -> str:
+    """Iterations, and the number of the note that tells the setting's own options."""
+    options = setting.own_options
+    return f"{setting.config.rounds}" + (f"#{notes.setdefault(options, len(notes) + 1)}" if options else "")

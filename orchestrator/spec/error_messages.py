@@ -1,0 +1,287 @@
+"""How a mistake in a sweep file is told: rule, value, way out.
+
+The rules are read off the fields (schema.py), so that the check and its words cannot differ.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import reprlib
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from orchestrator.spec.field_types import Says
+from orchestrator.spec.schema import NOT_SEARCHED, SEARCHABLE, SweepSpec, keys
+from orchestrator.spec.yaml_document import Path
+from orchestrator.uris import STORAGE_RULE, masked, mistake, storage_mistake
+
+OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+KINDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+ALL_KEYS = [key for key, _ in keys(SweepSpec)]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong at a path of the sweep file. `about` holds every dotted key that the mistake has to do with."""
+
+    path: Path
+    told: str
+    about: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a value must be: its type without None and annotations, its annotations, its default."""
+
+    kind: Any
+    marks: tuple[Any, ...]
+    default: Any = None
+    required: bool = False
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        return typing.get_args(self.kind) if typing.get_origin(self.kind) is Literal else ()
+
+    @property
+    def is_mapping(self) -> bool:
+        return isinstance(self.kind, type) and issubclass(self.kind, BaseModel)
+
+    @property
+    def is_list(self) -> bool:
+        return typing.get_origin(self.kind) is tuple
+
+    @property
+    def item(self) -> Rule:
+        return _rule(typing.get_args(self.kind)[0], ())
+
+    @property
+    def range(self) -> str:
+        """`in [0, 1)`, `>= 1`, `> 0`, or nothing."""
+        low = next((mark for mark in self.marks if isinstance(mark, Ge | Gt)), None)
+        high = next((mark for mark in self.marks if isinstance(mark, Le | Lt)), None)
+        lowest = "" if low is None else str(low.ge if isinstance(low, Ge) else low.gt)
+        if high is None:
+            return lowest and f"{'>=' if isinstance(low, Ge) else '>'} {lowest}"
+        highest, closing = (str(high.le), "]") if isinstance(high, Le) else (str(high.lt), ")")
+        return f"in {'[' if isinstance(low, Ge) else '('}{lowest}, {highest}{closing}"
+
+    @property
+    def words(self) -> str:
+        if says := next((mark.rule for mark in self.marks if isinstance(mark, Says)), None):
+            return str(says)
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.is_mapping:
+            return "a mapping of keys"
+        if self.is_list:
+            return f"a list, each {self.item.words}"
+        return f"{KINDS[self.kind]} {self.range}".rstrip()
+
+
+def problems(error: ValidationError, data: dict[str, Any]) -> list[Problem]:
+    """Every mistake that the models found in `data`, in words."""
+    details = error.errors(include_url=False, include_context=False)
+    return [_problem(detail, data) for detail in details if not (detail["type"] == "too_short" and detail["input"])]
+
+
+def dotted(path: Path) -> str:
+    """`search.training.lr[2]`."""
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return text.removeprefix(".")
+
+
+def shown(value: Any) -> str:
+    """A value as one would write it in YAML, cut where it is long."""
+    if value is None or isinstance(value, bool):
+        return {None: "nothing", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        value = masked(value)
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 60
+    return short.repr(value)
+
+
+def did_you_mean(word: Any, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` with the nearest known word, or nothing."""
+    near = nearest(word, known)
+    return "" if near is None else f"; did you mean {near!r}?"
+
+
+def nearest(word: Any, known: Iterable[str]) -> str | None:
+    found = difflib.get_close_matches(str(word).lower().replace("-", "_"), list(known), n=1)
+    return found[0] if found else None
+
+
+def _problem(detail: ErrorDetails, data: dict[str, Any]) -> Problem:
+    path, value, kind = _written(detail["loc"], data), detail["input"], detail["type"]
+    about = frozenset({dotted(tuple(step for step in path if isinstance(step, str))).removeprefix("search.")})
+    if kind == "extra_forbidden":
+        return _unknown_key(path, value)
+    if kind == "missing":
+        rule = _rule_at(path)
+        example = rule.choices[0] if rule.choices else "{name: digits}" if rule.is_mapping else "my-sweep"
+        return Problem(path, f"must be {rule.words}, got nothing; add {path[-1]}: {example}", about)
+    if path == ("search",):
+        told = f"must be a mapping of keys to lists, got {shown(value)}; write `key: [value, value]` below it, or remove it"
+        return Problem(path, told, about)
+    if len(path) == 2 and path[0] == "search":
+        return Problem(path, _axis_mistake(value, kind), about)
+    rule = _rule_at(path)
+    if value is not None and path == ("method",) and isinstance(value, list) and len(value) == 1:
+        value = value[0]  # what was written as one word
+    words = rule.range if kind in OUT_OF_RANGE else rule.words
+    way_out = _way_out(rule, value, path)
+    return Problem(path, f"must be {words}, got {shown(value)}" + (f"; {way_out}" if way_out else ""), about)
+
+
+def _written(loc: tuple[str | int, ...], data: Any) -> Path:
+    """The part of an error's location that the user wrote: `method: snip` has no item 0."""
+    path: list[str | int] = []
+    for step in loc:
+        if isinstance(step, int) and not isinstance(data, list):
+            break
+        path.append(step)
+        if isinstance(data, list) and isinstance(step, int):
+            data = data[step]
+        else:
+            data = data.get(step) if isinstance(data, dict) else None
+    return tuple(path)
+
+
+def _rule_at(path: Path) -> Rule:
+    """The rule of the value at a path."""
+    steps = list(path)
+    if steps[0] == "search" and len(steps) > 2:
+        field = SEARCHABLE[str(steps[1])]
+        del steps[:3]
+        rule = _rule(field.annotation, field.metadata)
+    else:
+        rule = Rule(SweepSpec, ())
+    for step in steps:
+        if isinstance(step, int):
+            rule = rule.item
+        else:
+            field = rule.kind.model_fields[step]
+            rule = replace(_rule(field.annotation, field.metadata), default=field.default, required=field.is_required())
+    return rule
+
+
+def _rule(annotation: Any, marks: Iterable[Any]) -> Rule:
+    marks = tuple(marks)
+    while True:
+        origin = typing.get_origin(annotation)
+        if origin is Annotated:
+            annotation, *inner = typing.get_args(annotation)
+            marks = (*marks, *inner)
+        elif origin in (typing.Union, types.UnionType):
+            annotation = next(option for option in typing.get_args(annotation) if option is not types.NoneType)
+        else:
+            return Rule(annotation, marks)
+
+
+def _axis_mistake(value: Any, kind: str) -> str:
+    if kind == "value_error":
+        again = next(item for index, item in enumerate(value) if item in value[:index])
+        return f"must not repeat a value, got {shown(value)}; remove one {shown(again)}"
+    if value is None or value == []:
+        return f"must have at least one value, got {shown(value)}; write a value or remove the key"
+    return f"must be a list of values, got {shown(value)}; write [{value}]"
+
+
+def _way_out(rule: Rule, value: Any, path: Path) -> str:
+    searched = path[0] == "search"
+    key = dotted(path)
+    if isinstance(value, list) and value and not rule.is_list and key in SEARCHABLE:
+        return f"to try several values move the line to search: {key}: {shown(value)}"
+    words = rule.choices or (rule.item.choices if rule.is_list else ())
+    if words and isinstance(value, str) and (near := nearest(value, words)):
+        return f"did you mean {near!r}?"
+    if rule.is_list and not isinstance(value, list | dict) and value is not None and not words:
+        return f"write [{value}]"
+    if rule.kind in (int, float) and (advice := _as_number(path, value)):
+        return advice
+    if rule.kind is str and isinstance(value, int | float):
+        return f"write '{value}' in quotes"
+    if isinstance(value, str) and (advice := storage_mistake(value) if rule.words == STORAGE_RULE else mistake(value)):
+        return advice
+    if key == "name" and isinstance(value, str) and (name := re.sub(r"[^A-Za-z0-9._-]+", "-", value).lstrip("._-")[:100]):
+        return f"write {name}"
+    if key == "dataset" and isinstance(value, str):
+        return f"write {{name: {value}}}"
+    if rule.is_mapping:
+        return "remove the line or write keys below it" if value is None else "write `key: value` lines below it"
+    if rule.required:
+        return "" if rule.choices else "correct it"
+    if searched or rule.default is None or value == []:
+        return "correct it or remove it"
+    default = rule.default[0] if isinstance(rule.default, tuple) and len(rule.default) == 1 else rule.default
+    return f"without the line it is {str(default).lower() if isinstance(default, bool) else default}"
+
+
+def _as_number(path: Path, value: Any) -> str:
+    """What number was meant, where one can tell."""
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(%?)\s*", value)):
+        number, percent = match.groups()
+        return f"a percentage? write {_share(number)}" if percent else f"write {number} without quotes"
+    is_share = any(step in ("sparsity", "validation", "dataset.validation") for step in path)
+    if is_share and isinstance(value, int | float) and not isinstance(value, bool) and 1 < value < 100:
+        return f"a percentage? write {_share(value)}"
+    return ""
+
+
+def _share(percent: float | str) -> str:
+    try:
+        return f"{float(percent) / 100:g}"
+    except ValueError:
+        return "the share"
+
+
+def _unknown_key(path: Path, value: Any) -> Problem:
+    *parents, word = (str(step) for step in path)
+    prefix = "".join(f"{step}." for step in parents)
+    if parents == ["search"]:
+        return _unsearchable_key(path, word, value)
+    known = [key.removeprefix(prefix) for key in ALL_KEYS if key.startswith(prefix)]
+    here = list(dict.fromkeys([key.split(".")[0] for key in known] + (["search"] if not parents else [])))
+    inner = [key for key in ALL_KEYS if key.endswith(f".{word}")]
+    near = nearest(word, here)
+    suggestion = inner[-1] if inner else f"{prefix}{near}" if near else _by_last_part(word, ALL_KEYS)
+    way_out = f"did you mean {suggestion!r}?" if suggestion else f"known are {', '.join(here)}"
+    told = f"must be a known key, got {word!r}; {way_out}"
+    return Problem(path, told, frozenset({dotted(path)} | ({suggestion} if suggestion else set())))
+
+
+def _unsearchable_key(path: Path, word: str, value: Any) -> Problem:
+    """A key below `search` that no trial's configuration has, or that a whole sweep shares."""
+    about = frozenset({word})
+    if word in NOT_SEARCHED:
+        way_out = {
+            "method": "write method: [drive, dense] outside of search",
+            "initial_weights": "write one sweep for each file",
+        }.get(word, "write one sweep for each data set")
+        return Problem(path, f"must be one value for the whole sweep, got {shown(value)}; {way_out}", about)
+    if isinstance(value, dict) and any(key.startswith(f"{word}.") for key in SEARCHABLE):
+        inner = str(next(iter(value), "..."))
+        return Problem(path, f"must be a dotted key, got a mapping; write {word}.{inner}: [value, value]", about)
+    if word in ALL_KEYS or any(key.startswith(f"{word}.") for key in ALL_KEYS):
+        way_out = f"only those can be searched: write {word} outside of search"
+        return Problem(path, f"must be a key that decides a trial's numbers, got {word!r}; {way_out}", about)
+    suggestion = nearest(word, SEARCHABLE) or _by_last_part(word, SEARCHABLE)
+    way_out = f"did you mean {suggestion!r}?" if suggestion else f"known are {', '.join(SEARCHABLE)}"
+    told = f"must be a key that decides a trial's numbers, got {word!r}; {way_out}"
+    return Problem(path, told, about | ({suggestion} if suggestion else set()))
+
+
+def _by_last_part(word: str, known: Iterable[str]) -> str | None:
+    """The dotted key whose last part is nearest."""
+    last_parts = {key.split(".")[-1]: key for key in known if "." in key}
+    near = nearest(word, last_parts)
+    return last_parts[near] if near else None

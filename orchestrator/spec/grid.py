@@ -1,0 +1,211 @@
+"""SweepSpec -> the configurations of its trials and their names; rules that a combination of settings must obey.
+
+An axis is one searched key with its values. The dense baseline ignores everything about pruning, so its trials are one for
+each combination of the other axes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any
+
+from orchestrator.spec.field_types import DEFAULT
+from orchestrator.spec.schema import TRIAL_KEYS, SweepSpec
+from trainables.config.keys import from_canonical
+from trainables.config.methods import (
+    COUNTS_ITERATIONS,
+    DURING_TRAINING,
+    GRADUAL,
+    HANDS_A_MASK_TO_TRAINING,
+    METHOD_BLOCKS,
+)
+from trainables.config.trial import WITH_WIDTH, TrialConfig
+from trainables.custom.code import PREFIX, is_own
+from trainables.data.readers import DOWNLOADS
+from trainables.models.image_sizes import sizes_that_work, takes_image
+
+NAMED = ("warmup_epochs", "prune_iterations", "sparsity", "seed")  # parts of a name with a place of their own
+
+
+def expand(spec: SweepSpec) -> list[TrialConfig]:
+    """The trials of a sweep: methods, then axes in the file's order with the seed fastest; dense baselines last.
+
+    A configuration stands only once, even where several combinations lead to it.
+    """
+    fixed = spec.model_dump(include=set(TrialConfig.__dataclass_fields__) - {"method"})
+    for key in ("root", "download"):
+        del fixed["dataset"][key]
+    fixed["initial_weights"] = spec.initial_weights is not None  # a path is in no key
+    trials: dict[TrialConfig, None] = {}
+    for method in spec.method:
+        base = from_canonical(TrialConfig, fixed | {"method": method})
+        for combination in _combinations(spec.search):
+            config = base
+            for key, value in combination.items():
+                config = _with(config, key, value)
+            trials[dense(config) if method == "dense" else relevant(config)] = None
+    if spec.baseline == "dense":
+        trials |= {dense(config): None for config in trials}
+    return list(trials)
+
+
+def relevant(config: TrialConfig) -> TrialConfig:
+    """The trial with everything that its method does not use at its default, so that it stands, and runs, only once."""
+    method = config.method
+    unused = {block: getattr(DEFAULT, block) for block in METHOD_BLOCKS if block != method}
+    if method not in COUNTS_ITERATIONS:
+        unused["prune_iterations"] = DEFAULT.prune_iterations
+    if method in DURING_TRAINING or method == "imp":  # which has a rewinding of its own
+        unused["rewind"] = DEFAULT.rewind
+    if method not in HANDS_A_MASK_TO_TRAINING:
+        unused["sanity"] = DEFAULT.sanity
+    elif method == "random":  # the lowest of random scores are random too
+        unused["sanity"] = replace(config.sanity, invert=DEFAULT.sanity.invert)
+    if method == "srste":
+        n, m = config.srste.n_of_m
+        unused["sparsity"] = (m - n) / m
+    reinitialized = unused.get("sanity", config.sanity).reinitialize
+    if reinitialized:
+        unused["rewind"] = DEFAULT.rewind
+    if is_own(config.model) or (config.initial_weights and not reinitialized):  # which bring their weights
+        unused["initialization"] = DEFAULT.initialization
+    return replace(config, **unused)
+
+
+def dense(config: TrialConfig) -> TrialConfig:
+    """The baseline of a trial: the same training without pruning; what only pruning uses is at its default."""
+    return relevant(
+        replace(
+            config,
+            method="dense",
+            warmup_epochs=DEFAULT.warmup_epochs,
+            sparsity=DEFAULT.sparsity,
+            rewind=DEFAULT.rewind,
+            warmup=DEFAULT.warmup,
+            prunable=DEFAULT.prunable,
+        )
+    )
+
+
+def _with(config: TrialConfig, key: str, value: Any) -> TrialConfig:
+    section, _, name = key.rpartition(".")
+    if not section:
+        return replace(config, **{name: value})
+    return replace(config, **{section: replace(getattr(config, section), **{name: value})})
+
+
+def _combinations(search: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+    ordered = sorted(search, key=lambda key: key == "seed")  # stable: the file's order, the seed last
+    for values in itertools.product(*(search[key] for key in ordered)):
+        yield dict(zip(ordered, values, strict=True))
+
+
+def trial_names(configs: Sequence[TrialConfig]) -> list[str]:
+    """A readable name for each trial, such as w04-i050-s0.95-r0 or dense-r0, unique within `configs`.
+
+    w is warmup_epochs, i prune_iterations, s sparsity, r seed; the method stands first where there are several, and other
+    keys that vary follow as -lr0.1.
+    """
+    pruned = [config for config in configs if config.method != "dense"]
+    width_w = max((len(str(config.warmup_epochs)) for config in pruned), default=0)
+    width_i = max((len(str(config.prune_iterations)) for config in pruned), default=0)
+    varying = {is_dense: _varying([c for c in configs if (c.method == "dense") is is_dense]) for is_dense in (True, False)}
+    names = []
+    for config in configs:
+        name = "dense"
+        if config.method != "dense":
+            name = f"{config.method}-" if len({one.method for one in pruned}) > 1 else ""
+            name += f"w{config.warmup_epochs:0{max(2, width_w)}}"
+            if config.method in COUNTS_ITERATIONS:
+                name += f"-i{config.prune_iterations:0{max(3, width_i)}}"
+            name += f"-s{config.sparsity!r}"
+        values = dotted_values(config)
+        varied = varying[config.method == "dense"]
+        others = [f"-{label}{_short(values[key])}" for key, label in varied.items() if _is_used(key, config)]
+        names.append(f"{name}-r{config.seed}{''.join(others)}")
+    assert len(set(names)) == len(set(configs)), "two trials with one name"
+    return names
+
+
+def dotted_values(config: TrialConfig) -> dict[str, Any]:
+    """Dotted key -> value, of every key of a configuration."""
+    return {key: attrgetter(key)(config) for key in TRIAL_KEYS}
+
+
+def _varying(configs: list[TrialConfig]) -> dict[str, str]:
+    """Keys without a place of their own that differ between trials -> how names call them: the last part if that is clear."""
+    values = [dotted_values(config) for config in configs]
+    varying = [key for key in TRIAL_KEYS if key not in (*NAMED, "method") and len({value[key] for value in values}) > 1]
+    last_parts = [key.rpartition(".")[2] for key in varying]
+    return {key: last if last_parts.count(last) == 1 else key for key, last in zip(varying, last_parts, strict=True)}
+
+
+def _is_used(key: str, config: TrialConfig) -> bool:
+    """Whether the trial's method has this option."""
+    block = key.partition(".")[0]
+    return block not in METHOD_BLOCKS or block == config.method
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str):
+        return value.replace(" ", "").removeprefix(PREFIX)
+    return "none" if value is None else json.dumps(value, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """Settings that cannot go together: the keys, the first of which is to blame, the rule of that key and a way out."""
+
+    keys: tuple[str, ...]
+    rule: str
+    way_out: str
+
+
+def clashes(config: TrialConfig) -> Iterator[Clash]:
+    """The rules over several keys that a trial breaks."""
+    training = config.training
+    if training.nesterov and training.momentum == 0:
+        yield Clash(("training.nesterov", "training.momentum"), "be false with momentum 0", "raise training.momentum")
+    side = config.dataset.side
+    if side is not None and not takes_image(config.model, side, side):
+        rule = f"be a network for images of {side} x {side} pixels"
+        yield Clash(("model", "dataset.name", "dataset.image_size"), rule, sizes_that_work(config.model, side, side))
+    if config.width != 1 and config.model not in WITH_WIDTH:
+        yield Clash(("width", "model"), "be 1 for this model", f"remove it, or take one of {', '.join(WITH_WIDTH)}")
+    if training.label_smoothing and is_own(training.loss):
+        yield Clash(("training.label_smoothing", "training.loss"), "be 0 with a loss of your own", "remove it")
+    if config.method == "dense":
+        return
+    if config.method == "drive" and config.drive.magnitude == config.drive.connection == config.drive.convergence == 0:
+        factors = ("drive.magnitude", "drive.connection", "drive.convergence")
+        yield Clash(factors, "not be 0 with both other factors 0", "raise one of the three")
+    if (config.rewind_epoch or 0) > config.warmup_epochs:
+        yield Clash(("rewind", "warmup_epochs"), "name an epoch <= warmup_epochs", "rewind less far or warm up longer")
+    for block in GRADUAL:
+        options = getattr(config, block)
+        if config.method == block and options.begin >= options.end:
+            yield Clash((f"{block}.begin", f"{block}.end"), f"be < {block}.end", "begin earlier or end later")
+    if training.budget == "total" and training.epochs <= config.warmup_epochs:
+        keys = ("training.epochs", "warmup_epochs")
+        yield Clash(keys, "be > warmup_epochs with training.budget total", "train longer or warm up shorter")
+
+
+def dataset_clashes(spec: SweepSpec) -> Iterator[Clash]:
+    """The rules over the keys of `dataset` that a sweep breaks."""
+    name, dataset = spec.dataset.name, spec.dataset
+    if name == "image_folder" and dataset.image_size is None:
+        yield Clash(("dataset.image_size", "dataset.name"), "be given for image_folder", "add image_size: 32")
+    if name not in ("image_folder", "imagenet") and dataset.image_size is not None:
+        yield Clash(("dataset.image_size", "dataset.name"), f"not be given for {name}", "remove it, its images have one size")
+    if name != "digits" and not is_own(name) and dataset.root is None:
+        yield Clash(("dataset.root", "dataset.name"), f"be given for {name}", "add root: ./data")
+    if name == "digits" and dataset.root is not None:
+        yield Clash(("dataset.root", "dataset.name"), "not be given for digits", "remove it, digits come with the program")
+    if name not in DOWNLOADS and dataset.download:
+        *others, last = DOWNLOADS
+        way_out = f"only {', '.join(others)} and {last} are fetched"
+        yield Clash(("dataset.download", "dataset.name"), f"be false for {name}", way_out)

@@ -1,0 +1,254 @@
+"""The storage layout: trial folders, warm-up snapshots, sweep folders.
+
+<storage>/storage.json                                  version of this layout
+<storage>/trials/<key>/                                 the record of one trial (trainables/trial/checkpoint.py names its files)
+<storage>/warmups/<warm-up key>/epoch-0004.<fingerprint>.safetensors
+<storage>/sweeps/<name>/                                sweep file, trials, state, stop requests
+<storage>/data/<signature>.json                         content digest of a data set, made once
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from orchestrator.errors import SetupError
+from orchestrator.storage.base import LocalStorage, Storage
+from orchestrator.storage.object_store import object_storage
+from trainables.errors import SettingError, StorageError, SupersededError
+from trainables.records.file_names import RESULT
+from trainables.records.metrics import DamagedRecordError
+from trainables.records.result_record import decode_result
+from trainables.records.self_digest import FIELD, is_whole
+
+LAYOUT, LAYOUT_FILE = 1, "storage.json"
+UNREADABLE = 1000  # attempts that a damaged count is taken to have missed
+LATE_S = 5.0  # that a writing may take before somebody else may have begun meanwhile
+
+
+def open_storage(uri: str, create: bool = False) -> Storage:
+    """The storage at a folder, or at a prefix of an object store.
+
+    Raises:
+        UserError: the URI is neither.
+        SetupError: the storage cannot be reached or written, or has the layout of a newer version.
+    """
+    try:
+        storage = _storage_at(uri)
+        _check_layout(storage, create)
+    except StorageError as error:
+        raise SetupError(str(error)) from error
+    return storage
+
+
+def _check_layout(storage: Storage, create: bool) -> None:
+    """Writes storage.json where it is missing and `create` is set, or where it is damaged: its content is known.
+
+    Raises:
+        SetupError: the storage has the layout of a newer version.
+        StorageError: the storage cannot be used.
+    """
+    content = storage.read(LAYOUT_FILE)
+    if content is None:
+        storage.check()
+    elif (layout := _layout_in(content)) is not None:
+        if layout > LAYOUT:
+            raise SetupError(f"storage {storage.root} has layout {layout}, this version knows {LAYOUT}; update drive-sweep")
+        return
+    else:
+        print(f"storage {storage.root}: {LAYOUT_FILE} is damaged; it is written anew", file=sys.stderr)
+    if create or content is not None:
+        with suppress(*(() if create else (StorageError,))):  # who only reads may do so from a storage that is read-only
+            storage.write_json(LAYOUT_FILE, {"layout": LAYOUT})
+
+
+def _layout_in(content: bytes) -> int | None:
+    """The layout that the file names; None if it is damaged. Without a digest only layout 1 was ever written."""
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    layout = record.get("layout") if isinstance(record, dict) else None
+    if not isinstance(layout, int) or isinstance(layout, bool):
+        return None
+    whole = is_whole(record) if FIELD in record else record == {"layout": 1}
+    return layout if whole else None
+
+
+def _storage_at(uri: str) -> Storage:
+    if "://" in uri and not uri.startswith("file://"):
+        return object_storage(uri)
+    return LocalStorage(str(Path(uri.removeprefix("file://")).expanduser().absolute()))
+
+
+def trial_file(key: str, name: str) -> str:
+    return f"trials/{key}/{name}"
+
+
+@dataclass(slots=True)
+class TrialFolder:
+    """One trial's folder as one attempt sees it (TrialFiles).
+
+    `attempt.json` holds the newest attempt. It is compared right before each publication, so that a worker that was
+    cut off and comes back changes nothing. One that is cut off, or whose store hangs, between the comparison and the end of
+    its writing may still put one file over the newer attempt's; an object store tries a request for up to two minutes. A
+    writing that took long is therefore compared again, and that worker ends. Attempts on like machines write the same bytes,
+    and whoever reads a finished trial's files compares them with its result (RunRecord.foreign_file); a checkpoint beside a
+    result is never continued from.
+    """
+
+    storage: Storage
+    key: str
+    attempt: int
+    sweep: str | None = None
+    stop_asked: bool = False
+    owner: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def begin(self) -> None:
+        """Makes this the newest attempt; of two with the same number the one that began last. A finished trial is left alone.
+
+        Raises:
+            SupersededError: a newer attempt has begun.
+        """
+        if self.storage.exists(trial_file(self.key, RESULT)):
+            return
+        newest = newest_attempt(self.storage, self.key)
+        if newest > self.attempt:
+            raise self._superseded(newest)
+        self.storage.write_json(trial_file(self.key, "attempt.json"), {"attempt": self.attempt, "owner": self.owner})
+
+    def read(self, name: str) -> bytes | None:
+        return self.storage.read(trial_file(self.key, name))
+
+    def publish(self, name: str, content: bytes) -> None:
+        """Raises SupersededError if a newer attempt has begun, after a writing that took long too."""
+        begun = time.time()
+        self.storage.write(trial_file(self.key, name), content, before_publish=self._raise_if_superseded)
+        if time.time() - begun > LATE_S:
+            self._raise_if_superseded(f"; its {name} was written late and may lie over that of the newer one")
+
+    def remove(self, name: str) -> None:
+        self._raise_if_superseded()
+        self.storage.remove(trial_file(self.key, name))
+
+    def stop_requested(self) -> bool:
+        if self.stop_asked or self.sweep is None:
+            return self.stop_asked
+        return any(self.storage.appeared(name) for name in stop_files(self.sweep, self.key))
+
+    def _raise_if_superseded(self, besides: str = "") -> None:
+        record = self.storage.read_json(trial_file(self.key, "attempt.json"), fields=("attempt",)) or {"attempt": 0}
+        same = record["attempt"] == self.attempt and record.get("owner", self.owner) != self.owner
+        if record["attempt"] > self.attempt or same:
+            raise self._superseded(record["attempt"], besides)
+
+    def _superseded(self, newest: int, besides: str = "") -> SupersededError:
+        return SupersededError(f"trial {self.key}: attempt {newest} has begun, attempt {self.attempt} gives up{besides}")
+
+
+def newest_attempt(storage: Storage, key: str) -> int:
+    """Number of the newest attempt at a trial that has begun; 0 before the first."""
+    name = trial_file(key, "attempt.json")
+    record = storage.read_json(name, fields=("attempt",))
+    if record is None and (content := storage.read(name)) is not None:
+        # A late worker must find a higher number than its own, so it goes on above all that the file may have held.
+        numbers = [int(number) for number in re.findall(rb"\d{1,6}", content)]
+        return max(numbers, default=0) + UNREADABLE
+    return int(record["attempt"]) if record else 0
+
+
+def set_aside(storage: Storage, key: str) -> None:
+    """Moves a trial's folder out of the way, so that it begins again; nothing is deleted.
+
+    Attempts go on counting, so that a late worker of the old folder cannot write into the new one.
+    """
+    folder, attempt = f"trials/{key}", newest_attempt(storage, key)
+    names = storage.names(folder)
+    if names:
+        if names != ["attempt.json"]:  # else nothing but the count has been in the folder since
+            places = (f"trials/.aside/{key}-{number}" for number in count(attempt))
+            storage.move_folder(folder, next(place for place in places if not storage.names(place)))
+        storage.write_json(trial_file(key, "attempt.json"), {"attempt": attempt + 1})
+
+
+def stop_files(sweep: str, key: str) -> tuple[str, str]:
+    """Paths whose existence asks the whole sweep, or one trial of it, to stop."""
+    return f"sweeps/{sweep}/stop", f"sweeps/{sweep}/stop-{key}"
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupFolder:
+    """Snapshots of one dense trunk under one fingerprint (SnapshotFiles).
+
+    `folder` is warmups/<warm-up key>, or a private folder where warm-ups are not shared.
+    """
+
+    storage: Storage
+    folder: str
+    fingerprint_id: str
+
+    @property
+    def key(self) -> str:
+        """Of the trunk, or of the trial whose own warm-up this is."""
+        return self.folder.removesuffix("/warmup").rpartition("/")[2]
+
+    def epochs(self) -> list[int]:
+        suffix = f".{self.fingerprint_id}.safetensors"
+        names = [name for name in self.storage.names(self.folder) if name.startswith("epoch-") and name.endswith(suffix)]
+        return sorted(int(name.removeprefix("epoch-").split(".")[0]) for name in names)
+
+    def read(self, epoch: int) -> bytes | None:
+        return self.storage.read(self._name(epoch))
+
+    def publish(self, epoch: int, content: bytes) -> None:
+        self.storage.write(self._name(epoch), content)
+
+    def remove(self, epoch: int) -> None:
+        self.storage.remove(self._name(epoch))
+
+    def _name(self, epoch: int) -> str:
+        return f"{self.folder}/epoch-{epoch:04d}.{self.fingerprint_id}.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class StageFolders:
+    """The folders that a stage of one sweep works in; pickled and handed to every worker."""
+
+    storage: Storage
+    sweep: str | None
+
+    def trial(self, key: str, attempt: int) -> TrialFolder:
+        folder = TrialFolder(self.storage, key, attempt, self.sweep)
+        folder.begin()
+        return folder
+
+    def warmups(self, warmup_key: str, fingerprint_id: str) -> WarmupFolder:
+        return WarmupFolder(self.storage, f"warmups/{warmup_key}", fingerprint_id)
+
+    def private_warmups(self, key: str, fingerprint_id: str) -> WarmupFolder:
+        """Where a trial keeps its own warm-up while warm-ups are not shared."""
+        return WarmupFolder(self.storage, f"trials/{key}/warmup", fingerprint_id)
+
+    def layer_counts(self, key: str) -> dict[str, int] | None:
+        """Kept weights by layer of a finished trial; None if there is no such trial."""
+        content = self.storage.read(trial_file(key, RESULT))
+        try:
+            layers = None if content is None else decode_result(content, key)["layers"]
+        except DamagedRecordError as error:
+            raise SettingError(f"random.layers: {RESULT} of trial {key} {error}; run that trial's sweep again") from error
+        return None if layers is None else {layer["name"]: layer["kept"] for layer in layers}
+
+    def stop_requested(self) -> bool:
+        """Whether the whole sweep was asked to stop."""
+        return self.sweep is not None and self.storage.appeared(stop_files(self.sweep, "")[0])
+
+    def in_sight(self) -> bool:
+        """Whether this process sees the sweep's files; a node without the storage would write where nobody looks."""
+        return self.sweep is None or self.storage.exists(f"sweeps/{self.sweep}/trials.json")

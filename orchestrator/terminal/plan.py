@@ -1,0 +1,97 @@
+"""A plan as facts (`plan --json`) and on the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.planning.kept_weights import counts_of_plan
+from orchestrator.planning.plan import Plan
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.storage.base import Storage
+from orchestrator.terminal.progress import duration
+
+
+def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:
+    """The answer of `plan --json`; keys are null while the digest of the data is not known.
+
+    Raises:
+        UserError: a setting keeps no weight.
+    """
+    estimate = plan.estimate(storage)
+    before = SweepFolder(storage, plan.spec.name)
+    known = before.storage.read_json(before.file("trials.json"), fields=("trials",))
+    old = {one["key"] for one in known["trials"]} if known else set()
+    new = {trial.key for trial in plan.trials}
+    return {
+        "sweep": plan.spec.name,
+        "trials": len(plan.trials),
+        "reused": len(plan.trials) - len(plan.unfinished),
+        "reused_by_revision": plan.reused_by_revision(),
+        "warmups": [
+            {"key": warmup.key if plan.data_digest else None, "epochs": warmup.lengths[-1], "trials": warmup.trials}
+            for warmup in plan.warmups()
+        ],
+        "epochs": plan.epochs(),
+        "kept_weights": [count.to_json() for count in counts_of_plan(plan)],
+        "slot_hours": estimate["hours"],
+        "model_bytes": estimate["bytes"],
+        "damaged": list(plan.damage.values()),
+        "data_digest": plan.data_digest,
+        "data_problem": plan.data_problem or None,
+        "added": len(new - old) if known else None,
+        "removed": len(old - new) if known else None,
+        "keys": [{"key": trial.key or None, "name": trial.name, "done": trial.result is not None} for trial in plan.trials],
+    }
+
+
+def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    console.print(f"[bold]{facts['sweep']}[/bold]: {facts['trials']} trials, {facts['reused']} of them done")
+    for revision, count in facts["reused_by_revision"].items():
+        console.print(f"  {count} reused, made by revision {revision}")
+    if facts["added"] is not None and (facts["added"] or facts["removed"]):
+        console.print(f"  against the last run of this sweep: {facts['added']} trials new, {facts['removed']} gone")
+    for problem in facts["damaged"]:
+        console.print(f"  {problem}; `run` computes the trial anew", style="yellow", markup=False)
+    if plan.data_digest is None:
+        why = facts["data_problem"] or "the data were not read yet; --hash does it"
+        console.print(f"  keys and reuse are not known: {why}", style="yellow", markup=False)
+    for line in plan.split_lines():
+        console.print(f"  {line}", markup=False)
+    epochs = facts["epochs"]
+    if facts["warmups"]:
+        table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+        for column in ("shared warm-up", "epochs", "trials"):
+            table.add_column(column, justify="left" if column == "shared warm-up" else "right")
+        for warmup, planned in zip(facts["warmups"], plan.warmups(), strict=True):
+            table.add_row(planned.name, str(warmup["epochs"]), str(warmup["trials"]))
+        console.print(table)
+    _print_kept_weights(console, facts["kept_weights"])
+    saved = epochs["unshared"] - epochs["shared"]
+    share = f" ({saved} saved by sharing warm-ups, {saved / epochs['unshared']:.0%})" if saved else ""
+    console.print(f"epochs to train: {epochs['shared']}{share}")
+    hours, size = facts["slot_hours"], facts["model_bytes"]
+    console.print("time of one slot: " + (duration(hours * 3600) if hours is not None else "not known before a first trial"))
+    if size is not None:
+        console.print(f"sparse models: about {size / 1e6:.1f} MB")
+
+
+def _print_kept_weights(console: Console, counts: list[dict[str, Any]]) -> None:
+    """One row a setting, where the counts are known; else once why they are not."""
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for column in ("network", "sparsity", "kept weights", "of"):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    for count in counts:
+        if count["problem"] is None:
+            width = f" (width {count['width']})" if count["width"] != 1 else ""
+            name = f"{count['model']}{width}" + (f", {count['method']}" if count["method"] else "")
+            table.add_row(name, f"{count['sparsity']:.6g}", f"{count['kept']:,}", f"{count['prunable']:,}")
+    if table.row_count:
+        console.print(table)
+    for warning in dict.fromkeys(count["warning"] for count in counts if count["warning"]):
+        console.print(f"  {warning}", style="yellow", markup=False)
+    for model, problem in dict.fromkeys((count["model"], count["problem"]) for count in counts if count["problem"]):
+        console.print(f"  kept weights of {model} are not known here: {problem}", style="yellow", markup=False)

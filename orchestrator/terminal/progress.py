@@ -1,0 +1,152 @@
+"""One live screen of a running sweep; plain lines where there is no terminal. Everything goes to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.state.sweep_folder import SweepState, TrialStatus
+
+DRAW_S = 0.5
+LINE_S = 10.0
+NOTES = 3
+
+
+class Screen:
+    """Draws the state of a sweep. `prepare` names what is being done before the first stage runs."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        self.live: Live | None = None
+        self.first_finished: int | None = None  # trials that were finished before this run
+        self.paced_since: tuple[float, int] | None = None
+        self.last_drawn = 0.0
+        self.last_line = time.monotonic()
+        self.notes: deque[str] = deque(maxlen=NOTES)
+
+    def __enter__(self) -> Screen:
+        if self.console.is_terminal and not self.console.quiet:
+            self.live = Live(console=self.console, auto_refresh=False, transient=True)
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+        sys.stderr.flush()
+
+    def say(self, line: str) -> None:
+        """A line that stays on the screen."""
+        (self.live.console if self.live else self.console).print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def note(self, line: str) -> None:
+        """News of one stage: a few newest ones on the live screen, a line each without a terminal."""
+        self.notes.append(line)
+        if self.live is None and not line.endswith(" finished"):
+            self.say(line)
+
+    def draw(self, state: SweepState) -> None:
+        """Shows the state, at most twice a second; without a terminal a summary every ten seconds."""
+        now = time.monotonic()
+        if self.first_finished is None:
+            self.first_finished = state.counts()["finished"]
+        if self.live is not None and now - self.last_drawn >= DRAW_S:
+            self.last_drawn = now
+            self.live.update(self._screen(state), refresh=True)
+        elif self.live is None and now - self.last_line >= LINE_S:
+            self.last_line = now
+            self.say(summary_line(state) + self._time_left(state))
+
+    def _screen(self, state: SweepState) -> Group:
+        counts = state.counts()
+        head = Table.grid(padding=(0, 1))
+        head.add_row(
+            Text(state.sweep, style="bold"),
+            ProgressBar(total=max(len(state.trials), 1), completed=counts["finished"], width=30),
+            summary_line(state) + self._time_left(state),
+        )
+        parts: list[object] = [head]
+        running = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for column in ("running", "phase", "val/accuracy"):
+            running.add_column(column)
+        for warmup in state.warmups.values():
+            if warmup.state == "running":
+                running.add_row(warmup.name, f"warm-up {warmup.position}/{warmup.epochs}", "")
+        for trial in state.trials.values():
+            if trial.state == "running":
+                running.add_row(trial.name, _phase(trial), _accuracy(trial, "val/accuracy"))
+        if running.row_count:
+            parts.append(running)
+        best = best_trial(state)
+        if best is not None:
+            parts.append(Text(f"best so far: {best.name}, val/accuracy {_accuracy(best, 'val/accuracy')}", style="green"))
+        if state.tracking_error:
+            parts.append(Text(f"MLflow: {state.tracking_pending} events wait ({state.tracking_error})", style="yellow"))
+        parts += [Text(note, style="dim", overflow="ellipsis", no_wrap=True) for note in self.notes]
+        return Group(*parts)  # type: ignore[arg-type]
+
+    def _time_left(self, state: SweepState) -> str:
+        """Seconds left by the pace since the first trial of this run finished, so that start-up does not count."""
+        counts = state.counts()
+        finished = counts["finished"]
+        done = finished - (self.first_finished or 0)
+        if done == 0:
+            return ""
+        self.paced_since = self.paced_since or (time.monotonic(), done)
+        since, before = self.paced_since
+        if done - before < 3:
+            return ""
+        seconds = (time.monotonic() - since) / (done - before) * (counts["waiting"] + counts["running"])
+        return f", about {duration(seconds)} left" if seconds >= 1 else ""
+
+
+def summary_line(state: SweepState) -> str:
+    counts = state.counts()
+    parts = [f"{counts['finished']}/{len(state.trials)} finished"]
+    parts += [f"{counts[name]} {name}" for name in ("running", "failed", "stopped") if counts[name]]
+    trunks = sum(warmup.state == "running" for warmup in state.warmups.values())
+    if trunks:
+        parts.append(f"{trunks} warming up")
+    return ", ".join(parts)
+
+
+def best_trial(state: SweepState) -> TrialStatus | None:
+    """The finished pruned trial with the highest validation accuracy at the sweep's highest sparsity."""
+    finished = [trial for trial in state.trials.values() if trial.state == "finished" and trial.config["sparsity"] > 0]
+    finished = [trial for trial in finished if "val/accuracy" in trial.metrics]
+    if not finished:
+        return None
+    return max(finished, key=lambda trial: (trial.config["sparsity"], trial.metrics["val/accuracy"]))
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _phase(trial: TrialStatus) -> str:
+    config = trial.config
+    training = config["training"]
+    epochs = training["epochs"] - (config["warmup_epochs"] if training["budget"] == "total" else 0)
+    if trial.phase == "prune":
+        return f"pruning {trial.position}/{config['prune_iterations']}"
+    if trial.phase == "level":
+        return f"level {trial.position // epochs + 1}"
+    if trial.phase == "train":
+        return f"training {trial.position}/{epochs}"
+    return "warm-up" if trial.phase == "warmup" else "starting"
+
+
+def _accuracy(trial: TrialStatus, key: str) -> str:
+    return f"{trial.metrics[key]:.4f}" if key in trial.metrics else ""

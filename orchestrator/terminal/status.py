@@ -1,0 +1,57 @@
+"""How a sweep stands, on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.command_line import command
+from orchestrator.state.sweep_folder import SweepState, driver_alive
+from orchestrator.terminal.progress import best_trial, summary_line
+
+LONGEST_LIST = 20
+
+
+def print_status(state: SweepState) -> None:
+    """A line for the sweep, a table of what is not finished, the best trial, what MLflow still lacks."""
+    console = Console(highlight=False)
+    driver = state.driver
+    alive = driver_alive(driver)
+    run_by = f"run by process {driver['pid']} on {driver['host']}" if alive else "not running"
+    console.print(f"[bold]{state.sweep}[/bold]: {summary_line(state)} ({run_by})")
+    unfinished = [trial for trial in state.trials.values() if trial.state != "finished"]
+    if unfinished:
+        table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+        for column in ("key", "name", "state", "phase"):
+            table.add_column(column, no_wrap=True)
+        table.add_column("error", overflow="fold")
+        order = {"running": 0, "failed": 1, "stopped": 2, "waiting": 3}
+        for trial in sorted(unfinished, key=lambda one: order[one.state])[:LONGEST_LIST]:
+            phase = f"{trial.phase} {trial.position}" if trial.phase and trial.state == "running" else ""
+            table.add_row(trial.key, trial.name, trial.state, phase, trial.error or "")
+        console.print(table)
+        if len(unfinished) > LONGEST_LIST:
+            console.print(f"and {len(unfinished) - LONGEST_LIST} more; --json lists all", style="dim")
+    best = best_trial(state)
+    if best is not None:
+        accuracies = ", ".join(f"{name} {best.metrics[name]:.4f}" for name in ("val/accuracy", "test/accuracy"))
+        console.print(f"best at the highest sparsity: {best.name} ({best.key}), {accuracies}", soft_wrap=True)
+    if state.tracking_pending:
+        reason = f" ({state.tracking_error})" if state.tracking_error else ""
+        line = f"MLflow lacks {state.tracking_pending} events{reason}; `{command('sync', state.sweep)}` sends them"
+        console.print(line, markup=False, soft_wrap=True)
+    if not alive and unfinished:
+        console.print(f"to continue: {command('resume', state.sweep)}", markup=False, soft_wrap=True)
+
+
+def print_failures(state: SweepState) -> None:
+    """Keys and last error lines of the failed trials on stderr; equal errors are told once."""
+    failed = [trial for trial in state.trials.values() if trial.state == "failed"]
+    errors = Counter(trial.error or "" for trial in failed)
+    for error, count in errors.most_common():
+        first = next(trial for trial in failed if (trial.error or "") == error)
+        more = f" and {count - 1} more" if count > 1 else ""
+        print(f"failed: {first.key} {first.name}{more}: {error}", file=sys.stderr)

@@ -1,0 +1,149 @@
+"""A quiet MLflow client on a tracking target, and what its troubles mean.
+
+Importing mlflow takes seconds, so it happens inside the functions. Everything goes through MlflowClient with explicit ids:
+no global tracking URI, no active run, and MLFLOW_RUN_ID has no say.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from orchestrator.command_line import command
+from orchestrator.errors import SetupError
+from orchestrator.tracking.database import Remark, make_ready
+from orchestrator.tracking.database_locations import follow_storage
+from orchestrator.tracking.error_hints import CREDENTIALS as CREDENTIALS
+from orchestrator.tracking.error_hints import trouble
+from orchestrator.uris import masked
+
+# What the user has set stays. Retries are ours: those of MLflow would block for two minutes without a word.
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_UV_AUTO_DETECT": "false",
+}
+SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingTarget:
+    """Where runs go.
+
+    Attributes:
+        artifact_root: folder of the models and figures of a new experiment; None leaves that to the server.
+        storage: the folder of the storage whose database this is; None for one that is not a storage's.
+    """
+
+    uri: str
+    experiment: str
+    artifact_root: str | None
+    storage: str | None = None
+
+
+def is_server(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of a SQLite store; None for other stores."""
+    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])) if uri.startswith(SQLITE) else None
+
+
+def import_mlflow(uri: str = SQLITE) -> None:
+    """Imports what a projection to this tracking URI needs: seconds of work, once per process."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import mlflow.pyfunc
+
+    if not is_server(uri):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.")
+
+
+def say_on_stderr(remark: str) -> None:
+    print(f"drive-sweep: {remark}", file=sys.stderr, flush=True)
+
+
+def connect(target: TrackingTarget, remark: Remark = say_on_stderr, *, restore: bool = True) -> tuple[Any, str]:
+    """A client and the id of the experiment, which is made if there is none.
+
+    Args:
+        remark: is told what had to be done to the store before it could be used.
+        restore: bring a deleted experiment back, since no other can have its name.
+
+    Raises:
+        SetupError: the store does not answer or cannot be used, or the experiment is deleted.
+    """
+    import_mlflow(target.uri)
+    from mlflow import MlflowClient
+
+    with tracking_problems(target.uri):
+        prepare_database(target, remark)
+        client = MlflowClient(tracking_uri=target.uri)
+        if database_file(target.uri):  # MLflow keeps connections, maybe to a file that is not there any more
+            client._tracking_client.store.engine.dispose()
+        experiment = client.get_experiment_by_name(target.experiment)
+        if experiment is None:
+            return client, _new_experiment(client, target)
+        if experiment.lifecycle_stage == "deleted":
+            if not restore:
+                raise SetupError(
+                    f"tracking.experiment must not be deleted, got {target.experiment!r} at {masked(target.uri)}, which is; "
+                    "the next `run`, `resume` or `sync` of a sweep restores it with its runs, or give another name with "
+                    "--set tracking.experiment=NAME"
+                )
+            client.restore_experiment(experiment.experiment_id)
+            remark(f"experiment {target.experiment!r} was deleted in MLflow; it is restored with its runs")
+        return client, str(experiment.experiment_id)
+
+
+def prepare_database(target: TrackingTarget, remark: Remark) -> None:
+    """Makes a SQLite store ready for use; nothing for other stores. Needs mlflow to be imported."""
+    file = database_file(target.uri)
+    if file is None:
+        return
+    make_ready(
+        file, target.artifact_root or str(file.absolute().parent / "artifacts"), remark, replaceable=bool(target.storage)
+    )
+    if target.storage:
+        follow_storage(Path(target.storage), remark)
+
+
+def _new_experiment(client: Any, target: TrackingTarget) -> str:
+    """The id of the experiment that this process or, at the same moment, another one makes."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.create_experiment(target.experiment, artifact_location=target.artifact_root))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return str(client.get_experiment_by_name(target.experiment).experiment_id)
+
+
+@contextmanager
+def tracking_problems(uri: str) -> Iterator[None]:
+    """Turns what MLflow raises inside into a SetupError with the fix."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        raise SetupError(
+            f"{trouble(uri, error)}. The trials' folders hold everything; `{command('sync')}` brings MLflow up to date later"
+        ) from error

@@ -1,0 +1,70 @@
+"""What of a plan is shown in MLflow: which runs, under which names, params and tags."""
+
+from __future__ import annotations
+
+from orchestrator.planning.plan import Plan
+from orchestrator.spec.loader import SweepSpec
+from orchestrator.state.sweep_folder import SweepState
+from orchestrator.storage.base import Storage
+from orchestrator.tracking.records import Item
+from orchestrator.tracking.run_sync import SweepOpening
+from orchestrator.tracking.target import tracking_target
+from trainables.config.keys import complete, flat
+from trainables.config.trial import TrialConfig
+
+AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")
+
+
+def make_items(plan: Plan) -> dict[str, Item]:
+    """Trial key or warm-up key -> its run."""
+    items: dict[str, Item] = {}
+    for trial in plan.trials:
+        params = _params(trial.config, plan.spec)
+        tags = {"drive.warmup_key": trial.warmup_key} if trial.shares else {}
+        items[trial.key] = Item(key=trial.key, name=trial.name, role="trial", params=params, tags=tags)
+    for warmup in plan.warmups() if plan.spec.share_warmups else ():
+        config = warmup.config
+        params = {"seed": str(config.seed), "model": config.model, "dataset": config.dataset.name}
+        params["warmup_epochs"] = str(warmup.lengths[-1])
+        items[warmup.key] = Item(key=warmup.key, name=warmup.name, role="warmup", params=params, tags={})
+    return items
+
+
+def _params(config: TrialConfig, spec: SweepSpec) -> dict[str, str]:
+    """The search axes, method, model, data set and seed; the rest of a configuration is in the record."""
+    values = flat(complete(config)) | {"prune_iterations": config.rounds}  # imp has as many as its sparsity takes
+    keys = [*AXES, *(key for key in spec.search if key not in AXES), "method", "model"]
+    if config.rounds == 0:
+        keys.remove("prune_iterations")
+    return {key: str(values[key]) for key in keys if key in values} | {"dataset": config.dataset.name}
+
+
+def sweep_opening(plan: Plan, storage: Storage) -> SweepOpening:
+    """What it takes to open the sweep's projection: its target, and description, params and tags of its own run."""
+    spec = plan.spec
+    axes = "\n".join(f"- `{key}`: {', '.join(map(str, values))}" for key, values in spec.search.items())
+    return SweepOpening(
+        target=tracking_target(spec, storage),
+        storage=storage,
+        sweep=spec.name,
+        log_models=spec.tracking.models == "all",
+        trial_keys=tuple(trial.key for trial in plan.trials),
+        description=f"DRIVE sweep **{spec.name}**: {len(plan.trials)} trials of {spec.model} on {spec.dataset.name}\n\n{axes}",
+        params={"model": spec.model, "dataset": spec.dataset.name, "trials": str(len(plan.trials))},
+        tags={"drive.data_digest": plan.data_digest or ""},
+    )
+
+
+def item_states(plan: Plan, state: SweepState, items: dict[str, Item]) -> list[tuple[Item, str]]:
+    """Every run of the sweep with the state that it must show."""
+    states = {status.key: status.state for status in state.entries()}
+    finished = {trial.key for trial in plan.trials if trial.result is not None}
+    return [(item, "finished" if key in finished else states.get(key, "waiting")) for key, item in items.items()]
+
+
+def sweep_status(state: SweepState) -> str:
+    """The status of the sweep's own run when nothing of it runs."""
+    counts = state.counts()
+    if counts["finished"] == len(state.trials):
+        return "FINISHED"
+    return "FAILED" if counts["failed"] else "KILLED"

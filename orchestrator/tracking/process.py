@@ -1,0 +1,244 @@
+"""The tracking thread in a process of its own, so that the driver's Python has nothing to do but to serve Ray.
+
+The child runs the same TrackingThread. Calls go to it as frames through its standard input, what it knows comes back through
+its standard output. It is a part of the driver: it ends when the pipe closes, and with a driver that is killed, so a sweep
+never has two writers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO
+
+from orchestrator.process.import_paths import ROOT
+from orchestrator.tracking.background_sync import TrackingThread
+from orchestrator.tracking.client import import_mlflow
+from orchestrator.tracking.records import Item
+from orchestrator.tracking.run_sync import SweepOpening
+from trainables.records.metrics import Point
+
+# Nothing in the current folder may take the place of a module, nor may what lies beside this code, so only the two packages are
+# taken from there. Not -m: frames name their classes by module.
+CHILD = (
+    "import sys; sys.path.insert(0, sys.argv[2]); import orchestrator, trainables; del sys.path[0]; "
+    f"from {__name__} import main; main()"
+)
+TELL_S = 0.1
+PATIENCE_S = 2.0  # for the child to end by itself
+_PR_SET_PDEATHSIG = 1  # prctl.h of Linux
+
+
+@dataclass(kw_only=True)
+class _Answer:
+    """What the child tells: how many calls it has taken, and what its thread knows."""
+
+    calls: int
+    pending: int
+    last_error: str | None
+    run_ids: dict[str, str]  # new ones
+    experiment_id: str
+    parent_run_id: str
+    database: int | None
+    cpu_seconds: float
+    flushes: int
+    remarks: list[str]  # new ones
+
+
+class TrackingProcess:
+    """Takes news of a sweep's items at any time, and has them brought to MLflow; see TrackingThread for its attributes."""
+
+    def __init__(self, opening: SweepOpening) -> None:
+        self.last_error: str | None = None
+        self.run_ids: dict[str, str] = {}
+        self.experiment_id = ""
+        self.parent_run_id = ""
+        self.database: int | None = None
+        self.cpu_seconds = 0.0
+        self._remarks: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._opening = opening
+        self._child: subprocess.Popen[bytes] | None = None
+        self._calls: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self._made = self._taken = self._waiting = 0  # calls made and taken; events that wait in the child
+        self._flushes = self._flushed = 0
+        self._closed = self._lost = False
+
+    def start(self) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", "-c", CHILD, str(os.getpid()), str(ROOT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the driver
+        )
+        for work in (self._send, self._receive):
+            threading.Thread(target=work, name=f"mlflow {work.__name__}", daemon=True).start()
+
+    def start_item(self, item: Item) -> None:
+        self._call("start_item", item, int(time.time() * 1000))
+
+    def points(self, item: Item, points: Sequence[Point]) -> None:
+        self._call("points", item, list(points))
+
+    def finish(self, item: Item) -> None:
+        self._call("finish", item)
+
+    def fail(self, item: Item, message: str) -> None:
+        self._call("fail", item, message)
+
+    def stop(self, item: Item) -> None:
+        self._call("stop", item)
+
+    def reconcile(self, items: Sequence[tuple[Item, str]]) -> None:
+        self._call("reconcile", list(items))
+
+    def close_sweep(self, status: str, artifacts: dict[str, bytes]) -> None:
+        self._call("close_sweep", status, artifacts)
+
+    def take_remarks(self) -> list[str]:
+        """What had to be done to the store since this was asked last, for people to read."""
+        return [self._remarks.get() for _ in range(self._remarks.qsize())]
+
+    @property
+    def pending(self) -> int:
+        """Events that are not in MLflow yet."""
+        return self._made - self._taken + self._waiting
+
+    def flush(self, deadline_s: float, give_up: Callable[[], bool] = lambda: False) -> bool:
+        """Waits until everything is in MLflow, and returns whether it is; gives up early if attempts get nowhere."""
+        deadline = time.monotonic() + deadline_s
+        self._flushes += 1
+        self._calls.put(("flush", (deadline_s,)))
+        while self._flushed < self._flushes and not self._lost and time.monotonic() < deadline and not give_up():
+            time.sleep(0.02)
+        return not self.pending
+
+    def close(self) -> None:
+        """Ends the process; what is pending stays so. A request that hangs is cut off."""
+        self._closed = True
+        self._calls.put(None)
+        if self._child is not None:
+            try:
+                self._child.wait(timeout=PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        self._made += 1
+        self._calls.put((name, arguments))
+
+    def _send(self) -> None:
+        assert self._child is not None
+        assert self._child.stdin is not None
+        with suppress(OSError), self._child.stdin as pipe:  # what a lost child means is told by `_receive`
+            pickle.dump(self._opening, pipe)
+            while (call := self._calls.get()) is not None:
+                pickle.dump(call, pipe)
+                pipe.flush()
+
+    def _receive(self) -> None:
+        assert self._child is not None
+        assert self._child.stdout is not None
+        with suppress(EOFError, OSError, pickle.UnpicklingError), self._child.stdout as pipe:
+            while True:
+                news: _Answer = pickle.load(pipe)
+                self.run_ids |= news.run_ids
+                self.experiment_id, self.parent_run_id = news.experiment_id, news.parent_run_id
+                self.last_error, self.cpu_seconds, self.database = news.last_error, news.cpu_seconds, news.database
+                for remark in news.remarks:
+                    self._remarks.put(remark)
+                self._waiting, self._taken, self._flushed = news.pending, news.calls, news.flushes
+        self._lost = True
+        if not self._closed:
+            self.last_error = "the process that writes to MLflow has ended"
+
+
+class _Child:
+    """The other end: hands the calls to a TrackingThread and tells what that knows."""
+
+    def __init__(self, calls: BinaryIO, answers: BinaryIO) -> None:
+        opening: SweepOpening = pickle.load(calls)
+        uri = opening.target.uri
+        self.remarks: list[str] = []
+        opened = partial(opening.opened, remark=self.remarks.append)
+        self.thread = TrackingThread(opened, import_first=lambda: import_mlflow(uri))
+        self.calls, self.answers = calls, answers
+        self.lock = threading.Lock()
+        self.taken = self.flushes = 0
+        self.told: _Answer | None = None
+        self.told_ids: dict[str, str] = {}
+        self.told_remarks = 0
+
+    def run(self) -> None:
+        """Until the driver closes its end."""
+        self.thread.start()
+        threading.Thread(target=self._tell_often, name="tell", daemon=True).start()
+        with suppress(EOFError):
+            while True:
+                name, arguments = pickle.load(self.calls)
+                if name == "flush":
+                    self.thread.flush(*arguments)
+                    self.flushes += 1
+                else:
+                    with self.lock:
+                        getattr(self.thread, name)(*arguments)
+                        self.taken += 1
+
+    def _tell_often(self) -> None:
+        with suppress(OSError):
+            while True:
+                self._tell()
+                time.sleep(TELL_S)
+
+    def _tell(self) -> None:
+        thread = self.thread
+        with self.lock:  # else a call could be counted neither as made nor as pending
+            new = {key: run_id for key, run_id in dict(thread.run_ids).items() if self.told_ids.get(key) != run_id}
+            remarks = self.remarks[self.told_remarks :]
+            news = _Answer(
+                calls=self.taken,
+                flushes=self.flushes,
+                remarks=remarks,
+                pending=thread.pending,
+                last_error=thread.last_error,
+                run_ids=new,
+                experiment_id=thread.experiment_id,
+                parent_run_id=thread.parent_run_id,
+                database=thread.database,
+                cpu_seconds=thread.cpu_seconds,
+            )
+        if news != self.told:
+            pickle.dump(news, self.answers)
+            self.answers.flush()
+            self.told_ids |= new
+            self.told_remarks += len(remarks)
+            self.told = news
+
+
+def _end_with(driver: int) -> None:
+    """A driver that is killed takes this process with it, on Linux; elsewhere the closed pipe ends it soon after."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != driver:
+        os._exit(0)
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the driver decides when to end
+    _end_with(int(sys.argv[1]))
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever prints must not get between the frames
+    _Child(sys.stdin.buffer, answers).run()
+    os._exit(0)  # a request that hangs is left to itself

@@ -1,0 +1,153 @@
+"""One child run of a sweep, and what the storage records of it: a trial's folder, or the snapshots of a trunk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.storage.base import Storage
+from orchestrator.storage.layout import trial_file
+from trainables.records.file_names import ERROR, METRICS, MODEL, RESULT
+from trainables.records.metrics import DamagedRecordError, Point, points_from_json, points_from_lines
+from trainables.records.result_record import decode_result, metrics_damage
+from trainables.records.self_digest import is_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One child run.
+
+    Attributes:
+        key: trial key or warm-up key.
+        name: run name, such as w04-i050-s0.95-r0 or warmup-r0-3fa9c1.
+        role: "trial" or "warmup".
+        params: search axes, method, model, dataset, seed; MLflow never changes a param.
+    """
+
+    key: str
+    name: str
+    role: str
+    params: dict[str, str]
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What is there of a trial or a trunk; result and error are empty where there is none.
+
+    Attributes:
+        digest: changes when anything of the record does.
+        damage: which file is no longer what was written, and why; what it held is empty then.
+        start_ms, end_ms: Unix time in milliseconds as recorded, None where nothing says so.
+    """
+
+    storage: Storage
+    key: str
+    points: list[Point]
+    digest: str
+    damage: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
+    error: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def start_ms(self) -> int | None:
+        if self.result:
+            return int(self.result["started_ms"])
+        times = [point.time_ms for point in self.points]
+        return min(times, default=self.end_ms)
+
+    @property
+    def end_ms(self) -> int | None:
+        if self.result:
+            return int(self.result["finished_ms"])
+        times = [point.time_ms for point in self.points]
+        return max([*times, int(self.error.get("time", 0))], default=None) or None
+
+    @property
+    def dataset_name(self) -> str:
+        return str(self.result["config"]["dataset"]["name"])
+
+    @property
+    def dataset_digest(self) -> str:
+        """Content digest of the data of a finished trial; MLflow takes 36 characters."""
+        return str(self.result.get("data_digest") or "unknown")[:36]
+
+    def foreign_file(self, model: Path | None = None) -> str:
+        """What is wrong where a finished trial's points, or its model file, are not those that its result was written with.
+
+        An attempt that was cut off may have written one file later than that (TrialFolder).
+        """
+        if self.damage:
+            return self.damage
+        if model is not None and model.stat().st_size != self.result["model_bytes"]:
+            return f"{MODEL} has {model.stat().st_size} bytes and not {self.result['model_bytes']}"
+        return ""
+
+    def model_file(self) -> AbstractContextManager[Path | None]:
+        """The model file of a finished trial, for as long as the block lasts; None if there is none."""
+        return self.storage.local_copy(trial_file(self.key, MODEL))
+
+
+def read_record(storage: Storage, role: str, key: str) -> RunRecord:
+    """The record of a "trial" or a "warmup"; empty if there is none yet."""
+    return _trial_record(storage, key) if role == "trial" else _trunk_record(storage, key)
+
+
+def _trial_record(storage: Storage, key: str) -> RunRecord:
+    names = (RESULT, ERROR, METRICS)
+    files = {name: storage.read(trial_file(key, name)) or b"" for name in names}
+    if files[RESULT]:
+        files[ERROR] = b""
+    digest = hashlib.sha256(b"\0".join(files[name] for name in names)).hexdigest()
+    result: dict[str, Any] = {}
+    points: list[Point] = []
+    damage = ""
+    try:
+        result = decode_result(files[RESULT], key) if files[RESULT] or storage.exists(trial_file(key, RESULT)) else {}
+    except DamagedRecordError as error:
+        damage = f"{RESULT} {error}"
+    try:
+        points = points_from_lines(files[METRICS])
+        problem = metrics_damage(result, files[METRICS]) if result else ""
+    except DamagedRecordError as error:
+        problem = str(error)
+    if problem:
+        damage = damage or f"{METRICS} {problem}"
+        points = []
+    return RunRecord(
+        storage=storage, key=key, points=points, digest=digest, damage=damage, result=result, error=_error(files[ERROR])
+    )
+
+
+def _error(content: bytes) -> dict[str, Any]:
+    """The content of error.json; without it the driver's own words count."""
+    try:
+        record = json.loads(content or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    whole = isinstance(record, dict) and is_whole(record) and isinstance(record.get("time", 0), int)
+    return record if whole else {}
+
+
+def _trunk_record(storage: Storage, key: str) -> RunRecord:
+    """The points that the longest snapshot carries; its header alone is looked at, which needs no torch."""
+    folder = f"warmups/{key}"
+    longest = max((name for name in storage.names(folder) if name.startswith("epoch-")), default=None)
+    content = storage.read(f"{folder}/{longest}") if longest else None
+    points: list[Point] = []
+    damage = ""
+    if content is not None:
+        try:
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            state = json.loads(header["__metadata__"]["state"])
+            points = [points_from_json(point) for point in state["metrics"]]
+            if state.get("key", key) != key:
+                damage, points = f"{longest} is of {state['key']}", []
+        except (ValueError, KeyError, TypeError):
+            damage = f"{longest} is no snapshot"
+    digest = hashlib.sha256(json.dumps([point.to_json() for point in points]).encode()).hexdigest()
+    return RunRecord(storage=storage, key=key, points=points, digest=digest, damage=damage)

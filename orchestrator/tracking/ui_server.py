@@ -1,0 +1,167 @@
+"""The MLflow UI on the store of a sweep, and the link that compares its trials."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+from urllib.error import URLError
+from urllib.parse import quote, urlencode
+from urllib.request import urlopen
+
+from orchestrator.errors import SetupError
+from orchestrator.tracking.client import SETTINGS, SQLITE, TrackingTarget, database_file, is_server, say_on_stderr
+from orchestrator.tracking.database import connected_to_read
+from orchestrator.tracking.database_locations import correct_locations, follow_storage
+from orchestrator.tracking.error_hints import database_trouble
+
+HOST = "127.0.0.1"
+START_S = 180.0  # a busy machine imports slowly, and a new database is migrated first
+VIEW = {"workflowType": "machine_learning"}  # of training; MLflow's default is another
+
+
+def compare_url(base: str, experiment_id: str, run_ids: Sequence[str]) -> str:
+    """The page that draws the runs' params against their metrics; it opens with parallel coordinates."""
+    runs = quote(json.dumps(list(run_ids), separators=(",", ":")), safe="")
+    experiments = quote(json.dumps([experiment_id]), safe="")
+    return f"{base.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}&{urlencode(VIEW)}"
+
+
+def run_url(base: str, experiment_id: str, run_id: str) -> str:
+    """One run's page."""
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{urlencode(VIEW)}"
+
+
+def runs_url(base: str, experiment_id: str, sweep: str) -> str:
+    """The list of a sweep's trials, best validation accuracy first."""
+    state = VIEW | {
+        "searchFilter": f"tags.`drive.sweep` = '{sweep}' and tags.`drive.role` = 'trial'",
+        "orderByKey": "metrics.`val/accuracy`",
+        "orderByAsc": "false",
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+    }
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?{urlencode(state)}"
+
+
+@contextmanager
+def serve(target: TrackingTarget, port: int = 5000) -> Iterator[str]:
+    """The base URL of the UI: a server's own address, or for a database a server on loopback that ends with the block.
+
+    Args:
+        port: 0 takes a free one.
+
+    Raises:
+        SetupError: the port is taken, or the server does not come up.
+    """
+    if is_server(target.uri):
+        yield target.uri
+        return
+    port = _free_port(port)
+    with tempfile.TemporaryDirectory(prefix="drive-sweep-ui-") as scratch, tempfile.TemporaryFile() as log:
+        readable = served_database(target, Path(scratch))
+        command = [sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", readable]
+        command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+        if target.artifact_root:
+            command += ["--default-artifact-root", target.artifact_root]
+        else:
+            command += ["--artifacts-destination", str(Path("mlartifacts").absolute())]  # where MLflow puts them by itself
+        server = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_server_environment(),
+            cwd=scratch,  # uvicorn puts the current folder before all modules
+            start_new_session=True,
+        )
+        try:
+            _wait_until_up(server, f"http://{HOST}:{port}", log)
+            yield f"http://{HOST}:{port}"
+        finally:
+            _end(server)
+
+
+def served_database(target: TrackingTarget, scratch: Path) -> str:
+    """The URI that is served: a storage's database follows the storage; where it cannot be written, a copy in `scratch` does.
+
+    Raises:
+        SetupError: there is no database, or it cannot be read.
+    """
+    file = database_file(target.uri)
+    if target.storage is None or file is None:
+        return target.uri
+    if not file.exists():
+        raise SetupError(
+            f"storage {target.storage} must have MLflow's database {file.name}, got none; `sync` of a sweep makes it"
+        )
+    if is_writable(file):
+        follow_storage(Path(target.storage), say_on_stderr)
+        return target.uri
+    copy = scratch / file.name
+    try:
+        with closing(connected_to_read(file)) as original, closing(sqlite3.connect(copy)) as target_database:
+            original.backup(target_database)
+    except sqlite3.Error as error:
+        raise SetupError(database_trouble(file, error)) from error
+    correct_locations(copy, Path(target.storage))
+    say_on_stderr(f"{file} cannot be written by this user: a copy of it is shown, and changes in the UI are not kept")
+    return f"{SQLITE}{copy}"
+
+
+def is_writable(file: Path) -> bool:
+    return os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
+
+
+def _server_environment() -> dict[str, str]:
+    """The user's, without what configures a server of theirs: hosts that it lets in, or where its artifacts are."""
+    theirs = (
+        "MLFLOW_SERVER_",
+        "MLFLOW_BACKEND_STORE_URI",
+        "MLFLOW_ARTIFACT",
+        "MLFLOW_DEFAULT_ARTIFACT",
+        "_MLFLOW",
+        "MLFLOW_AUTH",
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
+    return SETTINGS | kept | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONSAFEPATH": "1"}
+
+
+def _free_port(port: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise SetupError(f"port {port} is taken: {error.strerror}; give another with --port") from error
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_up(server: subprocess.Popen[bytes], base: str, log: IO[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and server.poll() is None:
+        with suppress(URLError, OSError), urlopen(f"{base}/health", timeout=2):
+            return
+        time.sleep(0.1)
+    log.seek(0)
+    told = log.read().decode(errors="replace").strip().splitlines()
+    reason = f"ended with code {server.returncode}" if server.poll() is not None else f"did not answer in {START_S:.0f} s"
+    raise SetupError(f"the MLflow server {reason}: {told[-1] if told else 'no output'}")
+
+
+def _end(server: subprocess.Popen[Any]) -> None:
+    """Ends the server with its workers, which are in its process group."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(timeout=5)

@@ -1,0 +1,26 @@
+"""Which code made a result: told beside it, part of no key."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import suppress
+from importlib.metadata import version
+
+from orchestrator.process.import_paths import ROOT
+
+SHIPPED_REVISION = "REVISION"  # file beside the code that a job brings along, which has no .git
+
+
+def source_revision() -> str:
+    """Git revision of this code where it runs from a checkout or was shipped from one, else the installed version."""
+    folder = ROOT.resolve()
+    with suppress(OSError):
+        return (folder / SHIPPED_REVISION).read_text().strip()
+    if (folder / ".git").exists():
+        asked = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        try:
+            answer = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=5)
+            return answer.stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            pass
+    return version("drive-sweep")
