@@ -10,7 +10,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.sweeps import kill_all, started
+from tests import ROOT
+from tests.support.cli import kill_all, started
 
 # Tests of properties: 100 examples, or as many as their own command asks for (DRIVE_SWEEP_EXAMPLES=10000 pytest -k ...).
 settings.register_profile("drive-sweep", max_examples=int(os.environ.get("DRIVE_SWEEP_EXAMPLES", "100")), deadline=None)
@@ -18,12 +19,22 @@ settings.load_profile("drive-sweep")
 
 
 # Files of tests that take a minute or more, the longest first: they begin first, and the short ones fill what is left.
-LONG = ("sweep", "cluster_nodes", "cluster", "doctor", "tracking_server", "user_code", "free_workers", "network_checks")
+LONG = (
+    "integration/test_sweep.py",
+    "integration/test_ray_nodes.py",
+    "integration/test_ray_cluster.py",
+    "orchestrator/diagnostics/test_doctor.py",
+    "integration/test_tracking_server.py",
+    "trainables/custom/test_code.py",
+    "orchestrator/scheduling/test_worker_reuse.py",
+    "orchestrator/preflight/test_networks.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {f"test_{name}": place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONG)}
+    assert all(path.exists() for path in places)
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
 
 
 @pytest.fixture(autouse=True, scope="session")

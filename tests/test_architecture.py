@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 PACKAGES = ("trainables", "orchestrator")
 
 # Folder -> what it may import, besides itself. Files beside the folders are named like folders.

@@ -11,8 +11,8 @@ import pytest
 
 from orchestrator.cli import _parser
 from orchestrator.spec.loader import load_spec
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ["README.md", "cluster/README.md"]
 
 

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.sweeps import drive_sweep, status
+from tests.support.cli import drive_sweep, status
 from trainables.config.trial import imp_levels
 
 SWEEP = """\

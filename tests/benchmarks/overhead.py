@@ -29,11 +29,11 @@ from sqlalchemy import create_engine, text
 
 from orchestrator.cluster import connection as ray_cluster
 from orchestrator.tracking.process import TrackingProcess
-from tests.benchmarks.noop import EPOCHS, MODEL_FILE, SLEEP_S, noop_stage
-from tests.benchmarks.tell import spread
-from tests.tracking_server import tracking_server, why_not
+from tests import ROOT
+from tests.benchmarks.noop_stage import EPOCHS, MODEL_FILE, SLEEP_S, noop_stage
+from tests.benchmarks.summary import spread
+from tests.support.tracking_server import tracking_server, why_not
 
-ROOT = Path(__file__).resolve().parents[2]
 SWEEP = """\
 name: noop
 dataset: {{name: digits}}

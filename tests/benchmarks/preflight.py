@@ -24,8 +24,8 @@ from orchestrator.planning.plan import make_plan
 from orchestrator.preflight.data import data_preflight
 from orchestrator.spec.loader import load_spec
 from orchestrator.storage.base import LocalStorage
-from tests.benchmarks.tell import spread
-from tests.trials import tiny_config
+from tests.benchmarks.summary import spread
+from tests.support.trials import tiny_config
 from trainables.models.registry import build_model, initialize
 from trainables.preflight.network_case import cases_of
 from trainables.preflight.network_checks import examine_network

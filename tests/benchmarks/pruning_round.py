@@ -16,7 +16,7 @@ from statistics import median
 import torch
 from torch.nn.functional import cross_entropy
 
-from tests.benchmarks.tell import spread
+from tests.benchmarks.summary import spread
 from trainables.config.trial import DatasetConfig, TrialConfig
 from trainables.data.batches import Data, Split, scoring_batches
 from trainables.data.normalization import Normalization

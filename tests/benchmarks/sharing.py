@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import median
 
 from orchestrator.spec.loader import sweep_text
-from tests.benchmarks.tell import spread
-from tests.benchmarks.timed import Timed, ours
+from tests.benchmarks.summary import spread
+from tests.benchmarks.timing import Timed, ours
 
 
 def main() -> None:

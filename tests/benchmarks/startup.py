@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.tell import spread
+from tests.benchmarks.summary import spread
 
 BEGUN = "DRIVE_SWEEP_BEGUN"
 

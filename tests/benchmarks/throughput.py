@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.benchmarks.tell import spread
+from tests.benchmarks.summary import spread
 
 BATCH = 128
 IMAGES = 16 * BATCH
@@ -57,7 +57,7 @@ def settings(model: str, device: str) -> list[Setting]:
 def measure(setting: Setting, root: str, seconds: float) -> float:
     """Images per second in this process."""
     if setting.plain:
-        from tests.benchmarks.plain_loop import images_per_second
+        from tests.benchmarks.baseline_loop import images_per_second
 
         steps = 8 if setting.model == "resnet20" else 2
         return images_per_second(root, setting.model, setting.threads, steps, device=setting.device)

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from trainables.config.methods import METHOD_BLOCKS
 from trainables.config.trial import TrialConfig
 
-# Raised by hand when a change to a component moves any result; tests/test_golden.py fails when numbers move without it.
+# Raised by hand when a change to a component moves any result; tests/trainables/trial/test_golden.py fails when numbers move
+# without it.
 NUMERICS: dict[str, int] = {"data": 1, "models": 1, "scores": 2, "training": 1}
 
 Config = TypeVar("Config")

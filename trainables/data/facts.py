@@ -60,7 +60,7 @@ class DataFacts:
         )
 
 
-DIGITS_FACTS = DataFacts(  # tests/test_data_facts.py compares it with the images themselves
+DIGITS_FACTS = DataFacts(  # tests/trainables/data/test_facts.py compares it with the images themselves
     image_shape=(1, 8, 8),
     classes=tuple("0123456789"),
     train_counts=(143, 146, 142, 147, 145, 146, 145, 144, 140, 144),

@@ -1,0 +1,81 @@
+"""Loads every model that MLflow holds of the digits sweep, in one fresh process that may read no pickle, and tests it.
+
+    python -m tests.acceptance.models [STORAGE]        (default ./runs; or one that this command makes when there is none)
+
+Shown: one run of the sweep and 50 of trials, all FINISHED, 50 models; each model's accuracy on the test set equals its run's
+test/accuracy, and its mask bits are exactly as many as the sparsity asks for.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.support.cli import drive_sweep
+from trainables.config.trial import final_count
+
+
+def main() -> None:
+    if "--child" in sys.argv:
+        check(Path(sys.argv[-1]))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        storage = Path(sys.argv[1] if len(sys.argv) > 1 else "runs").absolute()
+        if not (storage / "sweeps" / "digits").exists():
+            storage = Path(scratch, "runs")
+            drive_sweep("run", "digits", "--storage", storage, "--quiet", timeout_s=1800)
+        environment = os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+        command = [sys.executable, "-W", "ignore", "-m", "tests.acceptance.models", "--child", str(storage)]
+        subprocess.run(command, env=environment, check=True)
+
+
+def check(storage: Path) -> None:
+    import mlflow
+    import torch
+
+    torch.set_num_threads(1)  # as the sweep's trials
+    mlflow.set_tracking_uri(f"sqlite:///{storage}/mlflow.db")
+    check_models(mlflow.MlflowClient())
+
+
+def check_models(client: Any) -> None:
+    """Loads the models of the digits sweep from the store that MLflow is set to, which is also the client's."""
+    import mlflow
+    import torch
+
+    from trainables.data import datasets
+    from trainables.export.sparse_model import load_sparse_model
+
+    (experiment,) = [one.experiment_id for one in client.search_experiments() if one.name == "drive-sweep"]
+    runs = client.search_runs([experiment], max_results=1000)
+    roles = [run.data.tags["drive.role"] for run in runs]
+    assert (roles.count("sweep"), roles.count("trial")) == (1, 50), roles
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    models = client.search_logged_models([experiment], max_results=1000)
+    assert len(models) == 50, len(models)
+
+    images = datasets.load(datasets.Source(name="digits"))
+    inputs, labels = (images.test_images.float() / 255).numpy(), images.test_labels
+    accuracies = {run.info.run_id: run for run in runs}
+    for model in models:
+        run = accuracies[model.source_run_id]
+        scores = torch.from_numpy(mlflow.pyfunc.load_model(f"models:/{model.model_id}").predict(inputs))
+        accuracy = int((scores.argmax(1) == labels).sum()) / len(labels)
+        assert accuracy == run.data.metrics["test/accuracy"], f"{run.info.run_name}: {accuracy}"
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(model.artifact_location.removeprefix("file://"))
+            if not folder.is_absolute():  # behind a server
+                folder = Path(mlflow.artifacts.download_artifacts(model.artifact_location, dst_path=scratch))
+            (weights,) = folder.rglob("*.zst")
+            masks = load_sparse_model(weights).masks
+        kept, prunable = sum(int(mask.sum()) for mask in masks.values()), sum(mask.numel() for mask in masks.values())
+        assert kept == final_count(float(run.data.params["sparsity"]), prunable), f"{run.info.run_name}: {kept}"
+    print("1 sweep run and 50 trial runs FINISHED; 50 models loaded without pickle: accuracies and counts exact")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What a sweep asks of a cluster that grows, and what it does to stay small beside many slots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from orchestrator.cluster.capacity import ClusterWatch
+from orchestrator.errors import SetupError
+from orchestrator.execution.autotune import _largest_node, chosen_device
+from orchestrator.execution.driver import Driver
+from orchestrator.execution.sweep import _settings
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.resolved_settings import choices_of
+from orchestrator.scheduling.stage_queue import Entry, StageQueue
+from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher
+from orchestrator.spec.loader import load_spec
+from orchestrator.spec.schema import Resources
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.storage.layout import StageFolders, open_storage
+from tests.support.cli import tiny_sweep
+from tests.support.trials import DIGITS, tiny_config, tiny_settings
+from trainables.config.keys import canonical
+from trainables.data.staging import PlannedData
+from trainables.worker.trainable import Stage, stage_end
+
+
+@pytest.mark.parametrize(
+    ("own", "most", "handed_out"), [(True, None, 2), (False, None, 10), (True, 4, 4), (False, 1, 1), (False, 99, 12)]
+)
+def test_no_more_stages_are_under_way_than_there_is_use_for(own: bool, most: int | None, handed_out: int) -> None:
+    """As many as fit; on a cluster eight more, which an autoscaler sees; or as the user says."""
+    trials = {key: Entry(kind="trial", key=key, name=key, config={}, work=1) for key in "abcdefghijkl"}
+    watch = ClusterWatch(cpus=1, gpus=0, own=own, tell=print, most=most, home="here", slots=2)
+    searcher = StageSearcher(StageQueue(trunks={}, trials=trials), Hooks(lambda *_: None, lambda: None, lambda: None), watch)
+    suggested = [searcher.suggest(f"id-{number}") for number in range(14)]
+    assert [one is not None for one in suggested] == [True] * handed_out + [False] * (14 - handed_out)
+    searcher.on_trial_result("id-0", {"event": "ended", "status": "finished", "message": ""})
+    assert searcher.suggest("id-14") is None, "its worker is not free yet"
+    searcher.on_trial_complete("id-0", {"event": "ended"})
+    assert (searcher.suggest("id-15") is not None) == (handed_out < len(trials))
+
+
+@pytest.mark.parametrize(("seconds", "reports"), [(0.0, 2), (3600.0, 0)])
+def test_stages_tell_their_progress_no_more_often_than_asked(seconds: float, reports: int, tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path), create=True)
+    storage.write_json("sweeps/s/trials.json", {})
+    rarely = {"checkpoint_seconds": 60.0, "metrics_seconds": 60.0}
+    settings = tiny_settings(StageFolders(storage, "s"), progress_seconds=seconds, **rarely)
+    told: list[dict[str, Any]] = []
+    stage = Stage(kind="trial", key="k", name="n", config=canonical(tiny_config()), attempt=1)
+    ended = stage_end(stage, settings, told.append)
+    assert ended["status"] == "finished", ended["message"]
+    assert len(told) == reports
+
+
+def test_the_more_stages_at_once_the_more_rarely_each_tells(tmp_path: Path) -> None:
+    plan = make_plan(load_spec(str(tiny_sweep(tmp_path))), open_storage(str(tmp_path / "runs")))
+    driver = cast(Driver, SimpleNamespace(folder=SweepFolder(open_storage(str(tmp_path / "runs"), create=True), "s")))
+    data = PlannedData(source=DIGITS)
+    choices = choices_of(plan.spec.resources, {"device": "cpu", "precision": "fp32"})
+    told = [_settings(driver, plan, choices, data, slots).progress_seconds for slots in (0, 8, 200, 1000)]
+    assert told == [1, 1, 1, 5]
+
+
+def test_a_cluster_that_may_grow_needs_no_gpu_yet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("ray.cluster_resources", dict)
+    folder = SweepFolder(open_storage(str(tmp_path)), "s")
+    assert chosen_device(folder, Resources(device="cuda", max_concurrent=4), joined=True) == "cuda"
+    with pytest.raises(SetupError, match="the cluster has none"):
+        chosen_device(folder, Resources(device="cuda"), joined=True)
+
+
+def test_without_a_node_to_measure_on_the_shares_have_to_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.nodes", list)
+    with pytest.raises(SetupError, match="as numbers"):
+        _largest_node("GPU", "CPU", ())

@@ -1,0 +1,161 @@
+"""The doctor on this machine, and on a real cluster of broken nodes; what `run` does with such nodes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.diagnostics.doctor import examine
+from orchestrator.spec.loader import load_spec, resolved
+from orchestrator.state.sweep_folder import SweepFolder, SweepState
+from orchestrator.storage.layout import open_storage
+from tests.support.cli import drive_sweep, kill_all, start, status, tiny_sweep, wait_for
+from tests.support.faulty_nodes import Broken, broken_cluster, namespaces_work
+
+DEAD_SERVER = "http://127.0.0.1:9"
+
+
+def checks(*arguments: object, expect: int, **options: Any) -> dict[str, list[dict[str, Any]]]:
+    """The doctor's checks by name."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for check in json.loads(drive_sweep("doctor", *arguments, "--json", expect=expect, **options).stdout):
+        found.setdefault(check["check"], []).append(check)
+    return found
+
+
+def test_all_is_well_on_this_machine_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    told = drive_sweep("doctor", tiny_sweep(tmp_path), "--storage", storage)
+    assert "FAIL" not in told.stdout
+    for line in ("runs can be read and written", "artifacts can be written, read and removed", "7 trials are planned"):
+        assert line in told.stdout
+    assert not list((storage / "doctor").iterdir())
+    assert not list(storage.glob("artifacts/*/artifacts/*"))
+
+
+def test_every_check_runs_and_each_trouble_has_a_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    data = "dataset={name: cifar10, root: /nowhere}"
+    storage = tmp_path / "file" / "runs"
+    found = checks(tiny_sweep(tmp_path), "--set", data, "--storage", storage, "--tracking-uri", DEAD_SERVER, expect=3)
+    assert "cannot be written" in found["storage"][0]["message"]
+    assert "--storage" in found["storage"][0]["way_out"]
+    assert DEAD_SERVER in found["tracking"][0]["message"]
+    assert "start the server" in found["tracking"][0]["way_out"]
+    assert found["versions"][0]["ok"]
+    found = checks(tiny_sweep(tmp_path), "--set", data, "--storage", tmp_path / "runs", expect=3)
+    assert "no folder '/nowhere'" in found["data"][0]["message"]
+    assert "give the folder of cifar10" in found["data"][0]["way_out"]
+
+
+def test_a_storage_out_of_reach_and_a_damaged_sweep_keep_no_other_check_from_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    found = {check.check: check for check in examine(None, "s3://lab/runs", f"sqlite:///{tmp_path}/m.db", None)}
+    assert "nothing answers at http://127.0.0.1:9" in found["storage"].message
+    assert found["tracking"].ok
+    assert found["versions"].ok
+
+    storage = open_storage(str(tmp_path / "runs"), create=True)
+    for name, spec in (("damaged", {"name": 1}), ("well", resolved(load_spec(str(tiny_sweep(tmp_path)))))):
+        folder = SweepFolder(storage, name)
+        folder.write_state(SweepState(sweep=name, driver={"host": "gone", "heartbeat": 0.0}))
+        storage.write_json(folder.file("spec.json"), spec)
+    damaged, well = (check for check in examine(None, storage.root, None, None) if check.check == "orphans")
+    assert not damaged.ok
+    assert well.message == "sweep 'well': its driver is gone, no run of it is left RUNNING"
+
+
+def test_runs_of_a_killed_driver_are_ended(tmp_path: Path) -> None:
+    from orchestrator.tracking.client import TrackingTarget
+    from tests.support.mlflow_stores import Content
+
+    storage = tmp_path / "runs"
+
+    def states() -> set[str]:
+        target = TrackingTarget(uri=f"sqlite:///{storage}/mlflow.db", experiment="drive-sweep", artifact_root=None)
+        return {run.info.status for run in Content(target).runs}
+
+    process = start("run", tiny_sweep(tmp_path, epochs=60), "--storage", storage, "--set", "search.warmup_epochs=[0]")
+    wait_for(lambda: "mlflow_run_id" in _state(storage) and '"mlflow_run_id": "' in _state(storage))
+    kill_all(process)
+    assert "RUNNING" in states()
+    (orphans,) = checks("--storage", storage, expect=0)["orphans"]
+    assert "runs that were RUNNING are KILLED now" in orphans["message"]
+    assert "RUNNING" not in states()
+
+
+def _state(storage: Path) -> str:
+    file = storage / "sweeps" / "tiny" / "state.json"
+    return file.read_text() if file.exists() else ""
+
+
+# A cluster
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
+    if not namespaces_work():
+        pytest.skip("mount namespaces (unshare -m) need root")
+    with broken_cluster(tmp_path_factory.mktemp("broken")) as cluster:
+        yield cluster
+
+
+def test_the_doctor_names_each_broken_node_and_its_way_out(broken: Broken, tmp_path: Path) -> None:
+    environment = broken.nodes.environment
+    found = checks(*broken.options(tmp_path), "--tracking-uri", DEAD_SERVER, expect=3, timeout_s=600, environment=environment)
+    failed = {
+        (one["check"], one["message"].partition(":")[0].removeprefix("node ")): one
+        for many in found.values()
+        for one in many
+        if not one["ok"]
+    }
+    unshared = failed.pop(("storage", broken.unshared.address))
+    assert "has not the file that the driver wrote" in unshared["message"]
+    assert unshared["way_out"] == "mount the same one"
+    locked = failed.pop(("storage", broken.read_only.address))
+    assert "Read-only file system" in locked["message"]
+    assert locked["way_out"].startswith("let trials read and write there")
+    (served,) = [one for one in found["data"] if broken.without_data.address in one["message"]]
+    assert served["message"].endswith("gets the decoded images through Ray")  # as in a run
+    fake = failed.pop(("gpu", broken.read_only.address))
+    assert "Ray counts 1 GPUs, CUDA sees 0" in fake["message"]
+    assert failed.pop(("tracking", f"tracking {DEAD_SERVER.partition(':')[0]}"))["way_out"].startswith("start the server")
+    assert not failed
+    assert len([one for one in found["clock"] if one["ok"]]) == 4
+    assert not list((broken.storage / "doctor").iterdir())
+
+
+def test_a_sweep_is_refused_while_a_node_does_not_share_the_storage(broken: Broken, tmp_path: Path) -> None:
+    answer = drive_sweep("run", *broken.options(tmp_path), "--quiet", expect=3, environment=broken.nodes.environment)
+    assert f"node {broken.unshared.address}: storage {broken.storage} is another folder there" in answer.stderr
+    assert f"node {broken.read_only.address}: storage {broken.storage}: doctor/" in answer.stderr
+    assert "cannot be written: Read-only file system" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert not list(broken.storage.glob("trials/*"))
+
+
+def test_a_node_without_data_computes_with_the_images_that_it_is_given(
+    broken: Broken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for node in (broken.well, broken.unshared, broken.read_only):
+        node.kill()
+    for name, value in broken.nodes.environment.items():
+        monkeypatch.setenv(name, value)
+    shutil.rmtree(broken.storage / "trials", ignore_errors=True)
+    answer = drive_sweep("run", *broken.options(tmp_path), timeout_s=600)
+    assert f"node {broken.without_data.address} has not the planned data; it gets the decoded images" in answer.stderr
+    told = status("tiny", broken.storage)
+    assert (told["finished"], told["failed"]) == (3, 0)
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    key = told["trials"][0]["key"]
+    again = drive_sweep("trial", key, "--storage", broken.storage)  # with the data themselves
+    assert "the record is reproduced" in again.stderr

@@ -1,0 +1,158 @@
+"""What the driver knows of a sweep before it runs anything, and what set-aside records leave behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import SetupError
+from orchestrator.execution import sweep
+from orchestrator.execution.driver import initial_state, make_queue
+from orchestrator.execution.sweep import RunOptions, run_sweep
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.spec.loader import load_spec
+from orchestrator.state.sweep_folder import SweepFolder, SweepState
+from orchestrator.storage.base import Storage
+from orchestrator.storage.layout import TrialFolder, newest_attempt, open_storage, set_aside, trial_file
+from tests.support.cli import tiny_sweep
+from tests.support.trials import write_result
+from trainables.errors import SupersededError
+from trainables.records.file_names import RESULT
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path / "runs"), create=True)
+
+
+@pytest.fixture
+def plan(tmp_path: Path, storage: Storage) -> Plan:
+    return make_plan(load_spec(str(tiny_sweep(tmp_path))), storage)
+
+
+def test_trials_that_are_left_alone_keep_their_state_error_and_run(plan: Plan, storage: Storage) -> None:
+    queue = make_queue(plan, storage, lambda key: True)
+    before = initial_state(plan, None, queue)
+    failed, chosen = plan.trials[0].key, plan.trials[1].key
+    for key in (failed, chosen):
+        before.trials[key].state, before.trials[key].error = "failed", "boom"
+        before.trials[key].mlflow_run_id = f"run of {key}"
+    state = initial_state(plan, before, make_queue(plan, storage, lambda key: key == chosen))
+    assert (state.trials[failed].state, state.trials[failed].error) == ("failed", "boom")
+    assert (state.trials[chosen].state, state.trials[chosen].error) == ("waiting", None)
+    assert state.trials[failed].mlflow_run_id == f"run of {failed}"
+    assert state.trials[chosen].mlflow_run_id == f"run of {chosen}"
+
+
+def test_only_the_trunks_of_chosen_trials_are_queued_up_to_the_lengths_that_they_need(plan: Plan, storage: Storage) -> None:
+    one = next(trial for trial in plan.trials if trial.config.warmup_epochs == 1)
+    queue = make_queue(plan, storage, lambda key: key == one.key)
+    assert [trunk.lengths for trunk in queue.trunks.values()] == [(1,)]
+    cold = next(trial for trial in plan.trials if trial.config.warmup_epochs == 0)
+    assert make_queue(plan, storage, lambda key: key == cold.key).trunks == {}
+
+
+def test_a_stage_is_handed_out_with_a_newer_attempt_than_any_that_has_begun_since(plan: Plan, storage: Storage) -> None:
+    cold = next(trial for trial in plan.trials if trial.config.warmup_epochs == 0)
+    queue = make_queue(plan, storage, lambda key: key == cold.key)
+    TrialFolder(storage, cold.key, 3).begin()
+    entry = queue.next_entry()
+    assert entry is not None
+    assert entry.attempt == 4
+
+
+def test_of_two_attempts_with_one_number_the_later_one_publishes(storage: Storage) -> None:
+    first, second = TrialFolder(storage, "k", 1), TrialFolder(storage, "k", 1)
+    first.begin()
+    second.begin()
+    with pytest.raises(SupersededError):
+        first.publish("metrics.jsonl", b"late")
+    second.publish("metrics.jsonl", b"mine")
+
+
+def test_a_finished_trial_is_not_begun_again(storage: Storage) -> None:
+    winner = TrialFolder(storage, "k", 2)
+    winner.begin()
+    winner.publish("result.json", b"{}")
+    late = TrialFolder(storage, "k", 1)
+    late.begin()
+    assert late.read("result.json") == b"{}"
+    assert newest_attempt(storage, "k") == 2
+
+
+def test_setting_aside_deletes_nothing_and_keeps_late_workers_out(storage: Storage) -> None:
+    old = TrialFolder(storage, "k", 1)
+    old.begin()
+    old.publish("result.json", b"first")
+    set_aside(storage, "k")
+    with pytest.raises(SupersededError):
+        old.publish("checkpoint", b"late")
+    again = TrialFolder(storage, "k", newest_attempt(storage, "k") + 1)
+    again.begin()
+    again.publish("result.json", b"second")
+    set_aside(storage, "k")
+    kept = sorted(path.read_bytes() for path in Path(storage.root, "trials/.aside").glob("*/result.json"))
+    assert kept == [b"first", b"second"]
+
+
+def test_only_one_of_two_drivers_that_start_together_holds_the_sweep(storage: Storage) -> None:
+    folder = SweepFolder(storage, "s")
+    folder.write_state(SweepState(sweep="s"))
+    with folder.held(), pytest.raises(SetupError, match="being run by another process"), folder.held():
+        pass
+    with folder.held():
+        pass
+
+
+def test_trials_begin_anew_only_under_the_lock_of_their_driver(
+    tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = load_spec(str(tiny_sweep(tmp_path)))
+    first, second, *_ = (trial.key for trial in make_plan(spec, storage).trials)
+    for key in (first, second):
+        write_result(storage, key, {"revision": "earlier"})
+    plan, again = make_plan(spec, storage), RunOptions(again=frozenset([first]))
+    held: list[Plan] = []
+
+    def run_held(folder: SweepFolder, given: Plan, spec_text: str, options: RunOptions, notes: Sequence[str]) -> int:
+        with pytest.raises(SetupError, match="being run by another process"), folder.held():
+            pass
+        assert not storage.exists(trial_file(first, RESULT))
+        assert storage.exists(trial_file(second, RESULT))
+        held.append(given)
+        return 0
+
+    monkeypatch.setattr(sweep, "_run_held", run_held)
+    with SweepFolder(storage, "tiny").held(), pytest.raises(SetupError, match="being run by another process"):
+        run_sweep(plan, "", storage, again)
+    assert storage.exists(trial_file(first, RESULT))
+    run_sweep(plan, "", storage, again)
+    results = [trial.result for trial in held[0].trials if trial.key in (first, second)]
+    assert [result and result["revision"] for result in results] == [None, "earlier"]
+    assert [path.name for path in Path(storage.root, "trials/.aside").iterdir()] == [f"{first}-0"]
+
+
+def test_a_driver_that_hangs_ends_some_time_after_a_signal() -> None:
+    script = """
+import atexit, sys, time
+from orchestrator.execution import shutdown_deadline as last_resort
+last_resort.END_S = 2.0
+atexit.register(time.sleep, float(sys.argv[2]))
+last_resort.end_in_time(15)
+time.sleep(float(sys.argv[1]))
+"""
+
+    def ended(work_s: float, cleaning_s: float) -> tuple[int, str]:
+        command = [sys.executable, "-c", script, str(work_s), str(cleaning_s)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    assert ended(0.0, 0.0) == (0, "")
+    for hanging in ((60.0, 0.0), (0.0, 60.0)):
+        code, told = ended(*hanging)
+        assert code == 128 + 15
+        assert "`resume` continues" in told

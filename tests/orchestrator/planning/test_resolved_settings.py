@@ -1,0 +1,134 @@
+"""What a sweep decides by itself: what becomes of a choice, and how it is kept for later runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.planning.resolved_settings import RESOLVED, Choices, choices_of, read_choices, write_choices, written_share
+from orchestrator.preflight import networks as preflight
+from orchestrator.spec.loader import load_spec
+from orchestrator.spec.schema import Resources
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.storage.layout import open_storage
+from tests.support.cli import tiny_sweep
+from trainables.runtime.device import Runtime, resolve_precision
+
+ANSWERS: dict[str, Any] = {
+    "device": "cuda",
+    "precision": "bf16",
+    "cpus_per_trial": 2.0,
+    "gpus_per_trial": 0.125,
+    "compile": False,
+    "compile_problem": "no C++ compiler",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SweepFolder:
+    return SweepFolder(open_storage(str(tmp_path / "runs"), create=True), "tiny")
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1.0, 1), (2.0, 2), (2.7, 2), (16.0, 16)])
+def test_a_trial_has_a_thread_for_every_whole_cpu_and_at_least_one(cpus: float, threads: int) -> None:
+    assert Choices(device="cpu", cpus_per_trial=cpus).runtime(Resources()).threads == threads
+
+
+@pytest.mark.parametrize(
+    ("device", "written", "deterministic"),
+    [
+        ("cpu", None, True),
+        ("cuda", None, False),
+        ("cpu", False, False),
+        ("cuda", True, True),
+    ],
+)
+def test_bits_are_the_same_from_run_to_run_on_a_cpu_and_wherever_it_is_asked_for(
+    device: str, written: bool | None, deterministic: bool
+) -> None:
+    runtime = Choices(device=device).runtime(Resources(deterministic=written))
+    assert (runtime.device, runtime.deterministic) == (device, deterministic)
+
+
+@pytest.mark.parametrize(("precision", "expected"), [(None, "fp32"), ("fp32", "fp32"), ("bf16", "bf16")])
+def test_precision_that_no_trial_needed_to_know_is_fp32(precision: Literal["fp32", "bf16"] | None, expected: str) -> None:
+    assert Choices(device="cpu", precision=precision).runtime(Resources()).precision == expected
+
+
+def test_trials_are_compiled_where_that_was_found_to_work_not_where_it_is_only_asked_for() -> None:
+    asked = Resources(compile=True)
+    assert Choices(device="cpu", compile=True).runtime(asked).compile
+    assert not Choices(device="cpu", compile=False).runtime(asked).compile
+
+
+def test_answers_are_read_as_they_were_written(folder: SweepFolder) -> None:
+    assert read_choices(folder) == {}
+    write_choices(folder, ANSWERS)
+    assert read_choices(folder) == ANSWERS
+    assert folder.storage.exists("sweeps/tiny/resolved.json")
+
+
+def test_answers_of_an_older_version_are_read_as_far_as_they_are_known(folder: SweepFolder) -> None:
+    folder.storage.write_json(folder.file(RESOLVED), {"device": "cpu", "auto": "bf16"})
+    assert read_choices(folder) == {"device": "cpu"}
+    assert choices_of(Resources(), {"device": "cpu"}) == Choices(device="cpu", precision=None, cpus_per_trial=1.0)
+
+
+def test_what_the_sweep_file_says_goes_before_what_was_answered() -> None:
+    automatic = Resources(cpus_per_trial="auto", gpus_per_trial="auto", compile=True)
+    found = Choices(device="cuda", precision="bf16", cpus_per_trial=2.0, gpus_per_trial=0.125)
+    assert choices_of(automatic, ANSWERS) == found
+    assert choices_of(automatic, ANSWERS | {"compile": True}) == replace(found, compile=True)
+    written = Resources(cpus_per_trial=3.0, gpus_per_trial=0.5)
+    said = Choices(device="cuda", precision="bf16", cpus_per_trial=3.0, gpus_per_trial=0.5)
+    assert choices_of(written, ANSWERS | {"compile": True}) == said
+    assert choices_of(Resources(), ANSWERS).gpus_per_trial == 1.0
+
+
+@pytest.mark.parametrize(
+    ("written", "device", "share"),
+    [
+        (None, "cuda", 1.0),
+        (0.25, "cuda", 0.25),
+        (0.0, "cuda", 0.0),
+        (1.0, "cuda", 1.0),
+        ("auto", "cuda", None),
+        ("auto", "cpu", 0.0),
+        (None, "cpu", 0.0),
+        (0.5, "cpu", 0.0),
+    ],
+)
+def test_a_trial_reserves_of_a_gpu_what_is_written_a_whole_one_without_a_word_and_none_on_a_cpu(
+    written: float | Literal["auto"] | None, device: str, share: float | None
+) -> None:
+    assert written_share(written, device) == share
+
+
+def tiny_plan(folder: SweepFolder, tmp_path: Path, **resources: Any) -> Plan:
+    options = [f"resources.{name}={value}" for name, value in resources.items()]
+    return make_plan(load_spec(str(tiny_sweep(tmp_path)), options), folder.storage)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])  # one of them is not what this machine would choose
+def test_a_trial_in_the_foreground_computes_as_its_sweep_chose(
+    precision: Literal["fp32", "bf16"], folder: SweepFolder, tmp_path: Path
+) -> None:
+    write_choices(folder, {"device": "cpu", "precision": precision, "cpus_per_trial": 3.0, "compile": True})
+    automatic = tiny_plan(folder, tmp_path, device="auto", cpus_per_trial="auto", compile="true")
+    assert preflight.local_runtime(automatic, folder) == Runtime(threads=3, precision=precision, compile=True)
+    written = tiny_plan(folder, tmp_path, device="cpu", cpus_per_trial=2)
+    assert preflight.local_runtime(written, folder) == Runtime(threads=2, precision=precision, compile=False)
+
+
+def test_a_trial_in_the_foreground_before_its_sweep_has_the_process_to_itself(
+    folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.preflight.networks.processors", lambda: 6)
+    automatic = tiny_plan(folder, tmp_path, device="cpu", cpus_per_trial="auto", compile="true")
+    expected = Runtime(threads=6, precision=resolve_precision("auto", "cpu"), compile=False)
+    assert preflight.local_runtime(automatic, folder) == expected
+    assert read_choices(folder) == {}

@@ -1,0 +1,201 @@
+"""The network checks of whole sweeps: refused with exit 2 before anything runs, kept for later runs, and part of `doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.errors import UserError
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.preflight.networks import RECORD, NetworkChecks
+from orchestrator.spec.loader import load_spec
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.storage.base import LocalStorage, Storage
+from orchestrator.storage.layout import open_storage
+from tests.support.cli import drive_sweep
+from trainables.findings import Finding
+from trainables.preflight.network_case import CHECKS, NetworkReport
+
+NETS = """\
+from torch import nn
+
+
+class Aux(nn.Sequential):
+    def forward(self, x):
+        scores = super().forward(x)
+        return (scores, scores) if self.training else scores
+
+
+def aux(image_shape, num_classes):
+    return Aux(nn.Flatten(), nn.Linear(64, num_classes))
+
+
+def frozen(image_shape, num_classes):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, num_classes))
+    net[1].requires_grad_(False)
+    return net
+
+
+def viewed(image_shape, num_classes):
+    return nn.Sequential(nn.Conv2d(1, 4, 3), View(), nn.Linear(144, num_classes))
+
+
+class View(nn.Module):
+    def forward(self, x):
+        return x.view(x.size(0), -1)
+"""
+SWEEP = """\
+name: checked
+dataset: {name: digits, limit: 100}
+search: {model: [MODELS]}
+sparsity: 0.9
+warmup_epochs: 1
+training: {epochs: 1, batch_size: 20, lr: 0.05}
+resources: {device: cpu, cpus_per_trial: 1, max_concurrent: 1}
+modules_path: FOLDER
+"""
+
+
+def sweep_file(folder: Path, *models: str) -> Path:
+    (folder / "checked_nets.py").write_text(NETS)
+    names = ", ".join(name if name == "convnet" else f"{{module: checked_nets.{name}}}" for name in models)
+    file = folder / "sweep.yaml"
+    file.write_text(SWEEP.replace("MODELS", names).replace("FOLDER", str(folder)))
+    return file
+
+
+def planned(folder: Path, *models: str) -> tuple[Plan, SweepFolder]:
+    storage = open_storage(str(folder / "runs"), create=True)
+    plan = make_plan(load_spec(str(sweep_file(folder, *models))), storage, hash_data=True)
+    return plan, SweepFolder(storage, plan.spec.name)
+
+
+def test_a_run_is_refused_with_all_faults_before_any_trial_and_a_sound_one_asks_once(tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    file = sweep_file(tmp_path, "convnet", "aux", "frozen")
+    refused = drive_sweep("run", file, "--storage", storage, "--set", "precision=fp32", expect=2)  # checked beside Ray's start
+    for part in ("checked_nets.aux", "tuple", "checked_nets.frozen", "prunable.exclude: [1]"):
+        assert part in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not list(storage.glob("trials/*/result.json"))
+    assert not list(storage.glob("warmups/*"))
+
+    file = sweep_file(tmp_path, "convnet", "viewed")
+    done = drive_sweep("run", file, "--storage", storage)
+    assert "contiguous order" in done.stderr
+    opened = open_storage(str(storage))
+    folder = SweepFolder(opened, "checked")
+    assert set(opened.read_json(folder.file("resolved.json"))) == {"device", "precision"}
+    results = [opened.read_json(f"trials/{path.parent.name}/result.json") for path in storage.glob("trials/*/result.json")]
+    order = {result["config"]["model"]: result["fingerprints"][-1]["channels_last"] for result in results}
+    assert order == {"convnet": True, "module:checked_nets.viewed": False}
+    plan = make_plan(load_spec(str(file)), opened, hash_data=True)
+    wider = plan.without_results([trial.key for trial in plan.trials])
+    precision = opened.read_json(folder.file("resolved.json"))["precision"]
+    assert NetworkChecks(folder, wider, "cpu").unanswered(precision) == []
+
+
+def test_another_sweep_on_this_machine_takes_over_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, folder = planned(tmp_path, "viewed")
+    cache = LocalStorage(str(tmp_path / "cache"))
+    lines: list[str] = []
+
+    def another(cache: Storage | None) -> NetworkChecks:
+        folder.storage.remove(folder.file(RECORD))
+        lines.clear()
+        checks = NetworkChecks(folder, plan, "cpu", cache)
+        checks.recall("fp32", lines.append)
+        return checks
+
+    first = another(cache)
+    in_part = Finding(check="memory", severity="warning", message="not all could be checked", hint="")
+    first.keep([report_of(first, findings=(in_part,))], "fp32", lines.append)
+    assert lines == ["convnet: not all could be checked", "convnet: checked in 0.1 s"]
+    assert len(another(cache).unanswered("fp32")) == 1, "with more memory more is seen"
+    slow = Finding(check="memory_order", severity="warning", message="slow", hint="mend it")
+    first.keep([report_of(first, findings=(slow,), adjusted={"channels_last": False})], "fp32", lines.append)
+    second = another(cache)
+    assert lines == ["convnet: slow; mend it"]
+    assert second.unanswered("fp32") == []
+    assert second.adjustments("fp32", lines.append) == {first.cases[0].id: {"channels_last": False}}
+    assert len(another(None).unanswered("fp32")) == 1, "other machines may compute otherwise"
+    monkeypatch.setattr("orchestrator.preflight.networks.code_digest", lambda: "of another version")
+    assert len(another(cache).unanswered("fp32")) == 1
+
+
+def report_of(checks: NetworkChecks, **changes: Any) -> NetworkReport:
+    fields: dict[str, Any] = {"findings": (), "adjusted": {}, "seconds": 0.1} | changes
+    return NetworkReport(case=checks.cases[0].id, model="convnet", **fields)
+
+
+def test_answers_are_kept_as_long_as_what_they_depend_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, folder = planned(tmp_path, "viewed")
+    checks = NetworkChecks(folder, plan, "cpu")
+    lines: list[str] = []
+    assert len(checks.unanswered(None)) == 1
+    warning = Finding(check="memory_order", severity="warning", message="slow", hint="mend it")
+    checks.keep([report_of(checks, findings=(warning,), adjusted={"channels_last": False})], "fp32", lines.append)
+    assert lines == ["convnet: slow; mend it", "convnet: checked in 0.1 s"]
+    again = NetworkChecks(folder, plan, "cpu")
+    assert again.unanswered("fp32") == []
+    assert again.adjustments("fp32", lines.append) == {checks.cases[0].id: {"channels_last": False}}
+    assert len(again.unanswered("bf16")) == 1
+    assert len(NetworkChecks(folder, plan, "cuda").unanswered("fp32")) == 1
+    (tmp_path / "checked_nets.py").write_text(NETS + "# changed\n")
+    changed, _ = planned(tmp_path, "viewed")
+    (tmp_path / "checked_nets.py").write_text(NETS + "# changed\n")
+    changed = make_plan(changed.spec, folder.storage, hash_data=True)
+    assert len(NetworkChecks(folder, changed, "cpu").unanswered("fp32")) == 1
+    monkeypatch.setattr("orchestrator.preflight.networks.CHECKS", CHECKS + 1)
+    assert len(NetworkChecks(folder, plan, "cpu").unanswered("fp32")) == 1
+
+
+def test_errors_are_told_and_not_kept(tmp_path: Path) -> None:
+    plan, folder = planned(tmp_path, "convnet")
+    checks = NetworkChecks(folder, plan, "cpu")
+    error = Finding(check="outputs", severity="error", message="it must be right", hint="mend it")
+    with pytest.raises(UserError, match="it must be right; mend it"):
+        checks.keep([report_of(checks, findings=(error,))], "fp32", print)
+    assert not folder.storage.exists(folder.file(RECORD))
+
+
+def test_finished_results_in_a_precision_that_is_refused_now_are_told(tmp_path: Path) -> None:
+    plan, folder = planned(tmp_path, "convnet")
+    first, *others = plan.trials
+    finished = replace_result(plan, first.key, {"fingerprints": [{"precision": "bf16"}]})
+    checks = NetworkChecks(folder, finished, "cpu")
+    checks.keep([report_of(checks, adjusted={"precision": "fp32"})], "bf16", print)
+    lines: list[str] = []
+    checks.adjustments("bf16", lines.append)
+    assert others
+    assert len(lines) == 1
+    assert first.key in lines[0]
+    assert "--recompute" in lines[0]
+
+
+def replace_result(plan: Plan, key: str, result: dict[str, Any]) -> Plan:
+    trials = tuple(replace(trial, result=result) if trial.key == key else trial for trial in plan.trials)
+    return replace(plan, trials=trials)
+
+
+def test_trial_and_doctor_check_networks_too(tmp_path: Path) -> None:
+    file, storage = sweep_file(tmp_path, "aux"), tmp_path / "runs"
+    refused = drive_sweep("trial", file, "--index", "0", "--storage", storage, expect=2)
+    assert "tuple" in refused.stderr
+    answer = drive_sweep("doctor", file, "--storage", storage, expect=None)
+    assert answer.code != 0
+    assert "tuple" in answer.stdout + answer.stderr
+
+
+def test_initial_weights_that_do_not_fit_are_found_before_training(tmp_path: Path) -> None:
+    file, storage = sweep_file(tmp_path, "convnet"), tmp_path / "runs"
+    torch.save({"head.weight": torch.zeros(10, 3)}, tmp_path / "other.pt")
+    weights = ("--set", f"initial_weights={tmp_path}/other.pt", "--storage", storage)
+    refused = drive_sweep("trial", file, "--index", "0", *weights, expect=2)
+    assert "initial_weights must hold the 20 tensors of the network, got" in refused.stderr
+    assert not list(storage.glob("warmups/*"))
+    assert "initial_weights must hold" in drive_sweep("doctor", file, *weights, expect=None).stdout

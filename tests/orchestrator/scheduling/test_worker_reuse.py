@@ -1,0 +1,82 @@
+"""A worker that is free gets a stage that has none, on a real Ray whose workers, but for the first one, start slowly."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import tune
+
+from orchestrator.cluster import connection as ray_cluster
+from orchestrator.cluster.capacity import ClusterWatch
+from orchestrator.cluster.connection import joined_cluster, ray_environment
+from orchestrator.scheduling.stage_queue import Entry, StageQueue
+from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher, run_stages
+from tests import ROOT
+
+SLOTS = 3
+STAGES = 40
+STAGE_S = 0.5
+
+
+class SlowStart:
+    """Is loaded at once by the driver and by the first worker, and after a while by every other one."""
+
+    def __init__(self, first: Path) -> None:
+        self.first = first
+        self.driver = os.getpid()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+        if os.getpid() == self.driver:
+            return
+        try:
+            self.first.touch(exist_ok=False)
+        except FileExistsError:
+            time.sleep(5)
+
+
+def stage_of(slow: SlowStart) -> Callable[[dict[str, Any]], None]:
+    def stage(config: dict[str, Any]) -> None:
+        assert slow.first.exists()
+        tune.report({"event": "begun", "node": "any", "pid": os.getpid()})
+        time.sleep(STAGE_S)
+        tune.report({"event": "ended", "status": "finished", "message": ""})
+
+    return stage
+
+
+def test_a_free_worker_does_not_end_one_that_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # workers find the stage of this file
+    monkeypatch.setattr(ray_cluster, "processors", lambda: SLOTS)
+    trials = {name: Entry(kind="trial", key=name, name=name, config={}, work=1) for name in map(str, range(STAGES))}
+    queue = StageQueue(trunks={}, trials=trials)
+    began: list[tuple[str, int]] = []
+    under_way: list[int] = []
+
+    def note(entry: Entry, report: dict[str, Any]) -> None:
+        if report["event"] == "begun":
+            began.append((entry.name, report["pid"]))
+
+    hooks = Hooks(note, lambda: under_way.append(len(searcher.running)), lambda: None)
+    with ray_environment(()), joined_cluster(None):
+        watch = ClusterWatch(cpus=1, gpus=0, own=True, tell=print)
+        watch.look()
+        searcher = StageSearcher(queue, hooks, watch)
+        stage = tune.with_resources(stage_of(SlowStart(tmp_path / "first")), {"CPU": 1})
+        run_stages(stage, searcher, str(tmp_path), lambda: hooks.problem is not None)
+    assert hooks.problem is None
+    assert max(under_way) == SLOTS, "no stage is handed out before there is room for it"
+    assert {entry.state for entry in trials.values()} == {"finished"}
+    firsts = {pid: name for name, pid in reversed(began)}
+    assert sorted(firsts.values()) == [str(number) for number in range(SLOTS)], (
+        "each worker begins with the stage for which it was started"
+    )
+    later = [int(name) for name, _ in began if name not in firsts.values()]
+    # Tune hears of what happens at the same time in any order.
+    assert all(abs(number - place) < SLOTS for place, number in enumerate(later, start=SLOTS)), later

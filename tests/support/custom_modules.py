@@ -1,0 +1,108 @@
+"""Files that a user may write, for tests: a network, a data set, losses; and what a trial needs to find them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.storage.base import Storage
+from orchestrator.storage.layout import TrialFolder, WarmupFolder
+from tests.support.trials import DIGITS, RUNTIME, tiny_config
+from trainables.config.keys import inputs_digest, trial_key, warmup_key
+from trainables.config.trial import DatasetConfig, TrialConfig
+from trainables.custom.code import OwnFiles, is_own
+from trainables.data.datasets import Source, content_digest
+from trainables.trial.context import TrialContext
+from trainables.trial.runner import run_trial
+
+# The built-in convnet written again, with another initialisation; needs nothing of this project.
+NETS = """\
+import torch
+from torch import nn
+
+
+class Wide(nn.Module):
+    def __init__(self, channels, num_classes, width=16):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, 32, 3, padding=1, stride=2, bias=False)
+        self.norm2 = nn.BatchNorm2d(32)
+        self.conv3 = nn.Conv2d(32, 32, 3, padding=1, bias=False)
+        self.norm3 = nn.BatchNorm2d(32)
+        self.head = nn.Linear(32 * 4, num_classes)
+
+    def forward(self, images):
+        hidden = torch.relu(self.norm1(self.conv1(images)))
+        hidden = torch.relu(self.norm2(self.conv2(hidden)))
+        hidden = torch.relu(self.norm3(self.conv3(hidden)))
+        return self.head(nn.functional.avg_pool2d(hidden, hidden.shape[-1] // 2).flatten(1))
+
+
+def wide(image_shape, num_classes):
+    return Wide(image_shape[0], num_classes)
+"""
+DATA = """\
+from trainables.data.readers import read_digits
+
+
+def load(root):
+    (train_images, train_labels, test_images, test_labels), num_classes = read_digits()
+    return train_images, train_labels.tolist(), test_images, test_labels.astype("int32"), num_classes
+"""
+LOSSES = """\
+import torch
+
+
+def by_hand(logits, labels):
+    return -torch.log_softmax(logits, 1)[torch.arange(len(labels)), labels].mean()
+
+
+def doubled(logits, labels):
+    return 2 * by_hand(logits, labels)
+"""
+FILES = {"mynets": NETS, "mydata": DATA, "mylosses": LOSSES}
+
+
+def write_modules(folder: Path, **files: str) -> Path:
+    """The folder with all the files, some of them with another content."""
+    for name, text in (FILES | files).items():
+        file = folder / f"{name}.py"
+        if not file.exists() or file.read_text() != text:  # its time is part of what the cache of decoded images goes by
+            file.write_text(text)
+    return folder
+
+
+def own_config(**changes: Any) -> TrialConfig:
+    """A tiny trial whose network is the user's."""
+    return replace(tiny_config(model="module:mynets.wide"), **changes)
+
+
+def own_dataset() -> DatasetConfig:
+    """The tiny trials' data set, by the user's own function."""
+    return replace(tiny_config().dataset, name="module:mydata.load", augment="none")
+
+
+def run_own(config: TrialConfig, storage: Storage, folder: Path, weights: Path | None = None) -> dict[str, Any]:
+    """The result of a trial whose modules lie in `folder`, planned and run as a sweep does it."""
+    own = OwnFiles(modules_path=str(folder), initial_weights=str(weights)).digested([config])
+    source = Source(name=config.dataset.name, modules_path=str(folder)) if is_own(config.dataset.name) else DIGITS
+    inputs = inputs_digest(content_digest(source), own.used_by(config))
+    key = trial_key(config, inputs)
+    files = TrialFolder(storage, key, 1, "own", owner="tests")
+    files.begin()
+    context = TrialContext(
+        source=source,
+        runtime=RUNTIME,
+        files=files,
+        snapshots=WarmupFolder(storage, f"warmups/{warmup_key(config, inputs)}", RUNTIME.fingerprint_id()),
+        own=own,
+        provenance={"key": key, "data_digest": content_digest(source)},
+    )
+    return run_trial(config, context)
+
+
+def sha256_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

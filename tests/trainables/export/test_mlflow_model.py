@@ -1,0 +1,240 @@
+"""The logged model loads anywhere: without pickle, without this package, many at once, and gives the trial's own accuracy."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+
+from orchestrator.tracking import logged_models as model_upload
+from orchestrator.tracking.client import TrackingTarget
+from orchestrator.tracking.logged_models import SparseModelRecord, model_code, packaged, upload_model
+from orchestrator.tracking.records import Item
+from orchestrator.tracking.run_sync import Mirror
+from tests import ROOT
+from tests.support.mlflow_stores import Content, new_target
+from tests.support.trials import DIGITS, new_storage, run, tiny_config, tiny_training
+from trainables.config.keys import trial_key
+from trainables.config.trial import DatasetConfig
+from trainables.data.batches import load_data
+from trainables.data.datasets import DIGITS_DIGEST
+
+BLOCKED = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("trainables", "orchestrator"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocker())
+"""
+ACCURACIES = """
+import json, sys
+import mlflow, numpy as np, torch
+torch.set_num_threads(1)
+folder, uri, models = sys.argv[1], sys.argv[2], sys.argv[3:]
+mlflow.set_tracking_uri(uri)
+images, labels = np.load(folder + "/images.npy"), np.load(folder + "/labels.npy")
+loaded = {model: mlflow.pyfunc.load_model("models:/" + model) for model in models}
+scores = {model: loaded[model].predict(images) for model in models}
+assert all(score.dtype == np.float32 and score.shape == (len(labels), 10) for score in scores.values())
+print(json.dumps({model: int((scores[model].argmax(1) == labels).sum()) / len(labels) for model in models}))
+"""
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Finished trials in MLflow: the accuracy of each model, and the test images that it was measured on."""
+
+    target: TrackingTarget
+    accuracies: dict[str, float]
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    folder = tmp_path_factory.mktemp("logged")
+    storage, target = new_storage(folder / "storage"), new_target(folder)
+    mirror = Mirror(target, storage, "served")
+    mirror.open_sweep("", {}, {})
+    dataset, training = DatasetConfig(name="digits"), tiny_training(epochs=1)
+    accuracies = {}
+    for sparsity in (0.5, 0.9, 0.98):
+        config = tiny_config(dataset=dataset, sparsity=sparsity, prune_iterations=2, training=training)
+        result = run(config, storage, provenance={"data_digest": DIGITS_DIGEST})
+        key = trial_key(config, DIGITS_DIGEST)
+        mirror.finish(Item(key=key, name=f"s{sparsity}", role="trial", params={}, tags={}))
+        accuracies[mirror.runs.by_key["trial", key].tags["drive.model_id"]] = result["metrics"]["test/accuracy"]
+    test = load_data(dataset, DIGITS, "cpu").test
+    np.save(folder / "images.npy", (test.images.float() / 255).numpy())
+    np.save(folder / "labels.npy", test.labels.numpy())
+    return Logged(target, accuracies, folder)
+
+
+def accuracies_of(script: str, logged: Logged, *options: str, cwd: str) -> dict[str, float]:
+    command = [sys.executable, *options, "-c", script, str(logged.folder), logged.target.uri, *logged.accuracies]
+    environment = os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_LOGGING_LEVEL": "ERROR"}
+    done = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, float] = json.loads(done.stdout)
+    return answer
+
+
+def test_models_load_where_the_package_is_not_there(logged: Logged) -> None:
+    last = "\nassert not any(name.startswith('trainables') for name in sys.modules)"
+    assert accuracies_of(BLOCKED + ACCURACIES + last, logged, "-I", cwd="/") == logged.accuracies
+
+
+def test_models_load_beside_the_package_and_do_not_take_its_place(logged: Logged) -> None:
+    first = "import trainables\n"
+    last = "\nimport trainables.data.batches; assert 'drive_sparse' not in trainables.data.batches.__file__"
+    repository = str(ROOT)
+    assert accuracies_of(first + ACCURACIES + last, logged, cwd=repository) == logged.accuracies
+
+
+def test_models_of_two_versions_load_in_one_process(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import pyfunc
+
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    content = Content(logged.target)
+    first = content.models[0]
+    now, later = model_code().package, "drive_sparse_later"
+    changed = replace(
+        model_code(),
+        package=later,
+        modules={name: text.replace(now, later) for name, text in model_code().modules.items()},
+        served=model_code().served.replace(now, later),
+    )
+    file = Path(first.artifact_location.removeprefix("file://"), "artifacts/model.safetensors.zst")
+    record = SparseModelRecord(name="later", file=file, image_shape=(1, 8, 8), num_classes=10, params={}, tags={})
+    monkeypatch.setattr(model_upload, "model_code", lambda: changed)
+    second = upload_model(content.client, first.experiment_id, first.source_run_id, record)
+    images = np.load(logged.folder / "images.npy")[:4]
+    scores = [pyfunc.load_model(model.artifact_location).predict(images) for model in (first, second)]
+    assert np.array_equal(scores[0], scores[1])
+    assert {f"{now}.sparse_model", f"{later}.sparse_model"} <= sys.modules.keys()
+
+
+def test_every_model_tells_its_own_facts(logged: Logged) -> None:
+    from mlflow.models import Model
+
+    for model in Content(logged.target).models:
+        folder = Path(model.artifact_location.removeprefix("file://"))
+        told = Model.load(str(folder))
+        assert (told.model_id, told.model_uuid, told.run_id) == (model.model_id, model.model_id, model.source_run_id)
+        assert told.artifact_path == model.artifact_location
+        sizes = [(folder / file).stat().st_size for file in ("export/mlflow_model.py", "artifacts/model.safetensors.zst")]
+        assert told.model_size_bytes == sum(sizes)
+        assert told.signature.inputs.input_types()[0] == np.dtype("float32")
+        assert [list(side.inputs[0].shape) for side in (told.signature.inputs, told.signature.outputs)] == [
+            [-1, 1, 8, 8],
+            [-1, 10],
+        ]
+        made_ms = datetime.fromisoformat(told.utc_time_created).replace(tzinfo=UTC).timestamp() * 1000
+        assert model.creation_timestamp - 1 <= made_ms <= model.last_updated_timestamp + 1
+
+
+def test_only_what_a_model_needs_travels_with_it() -> None:
+    code = model_code()
+    assert set(code.modules) == {
+        "__init__.py",
+        "config/trial.py",
+        "errors.py",
+        "models/image_sizes.py",
+        "pruning/masks.py",
+        "config/methods.py",
+        "export/model_input.py",
+        "models/registry.py",
+        "models/networks.py",
+        "export/sparse_model.py",
+        "tensors.py",
+        "custom/code.py",
+        "models/custom_network.py",
+        "wording.py",
+    }
+    names = [requirement.partition("==")[0] for requirement in code.requirements]
+    assert names == ["mlflow", "numpy", "safetensors", "torch", "torchvision", "zstandard"]
+    assert all("==" in requirement and "+" not in requirement for requirement in code.requirements)
+
+
+def test_modules_in_folders_travel_with_all_that_they_import_and_load_under_another_name(tmp_path: Path) -> None:
+    tree = {
+        "__init__.py": "raise RuntimeError('the public names of the whole package')\n",
+        "light.py": "VALUE = 1\n",
+        "unused.py": "import torch_of_nobody\n",
+        "pruning/__init__.py": "",
+        "pruning/masks.py": (
+            "def of(x):\n    from toy import light\n    from toy.light import VALUE\n    return x + VALUE + light.VALUE\n"
+        ),
+        "pruning/deep/__init__.py": "",
+        "pruning/deep/er.py": "from toy.pruning import masks\n\nRESULT = masks.of(40)\n",
+        "export/__init__.py": "",
+        "export/served.py": "from toy.pruning.deep.er import RESULT\n",
+    }
+    for name, text in tree.items():
+        (tmp_path / "toy" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "toy" / name).write_text(text)
+    code = packaged(tmp_path / "toy", "toy.export.served")
+    assert set(code.modules) == set(tree) - {"unused.py", "export/__init__.py", "export/served.py"} | {"__init__.py"}
+    for name, text in code.modules.items():
+        file = tmp_path / "elsewhere" / code.package / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (tmp_path / "elsewhere" / "served.py").write_text(code.served)
+    asked = [sys.executable, "-c", "import served; print(served.RESULT)"]
+    done = subprocess.run(asked, cwd=tmp_path / "elsewhere", capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("42\n", "")
+
+
+def test_a_model_serves_predictions_over_http(logged: Logged) -> None:
+    from mlflow import pyfunc
+
+    model = Content(logged.target).models[0]
+    images = np.load(logged.folder / "images.npy")[:2]
+    expected = pyfunc.load_model(model.artifact_location).predict(images)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model.artifact_location, "--env-manager", "local"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow looks for uvicorn there
+    environment = os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "PATH": path}
+    with open(logged.folder / "serve.log", "wb") as log:
+        server = subprocess.Popen(command, env=environment, cwd="/", stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for(server, f"http://127.0.0.1:{port}/ping", logged.folder / "serve.log")
+        request = Request(
+            f"http://127.0.0.1:{port}/invocations",
+            data=json.dumps({"inputs": images.tolist()}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urlopen(request, timeout=60) as answer:
+            served = np.array(json.loads(answer.read())["predictions"], dtype=np.float32)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    np.testing.assert_allclose(served, expected, rtol=1e-5)
+
+
+def wait_for(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        assert server.poll() is None, log.read_text()
+        try:
+            urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(log.read_text())

@@ -1,0 +1,49 @@
+"""Every network of the zoo but the large ones, each with one method: right, or refused before training. All: tests/acceptance."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from tests.support.network_zoo import VISION, ZOO
+from tests.support.zoo_trials import outcome
+from trainables.config.methods import Method
+
+METHODS: tuple[Method, ...] = get_args(Method)
+LARGE = {f"torchvision_{name}" for name in (*VISION, "alexnet_small", "vgg_small", "resnext_small")}
+SMALL = [name for name in ZOO if name not in LARGE]
+REFUSED = {  # what no method can prune, and in the last line what this one cannot
+    "tied": "share no memory",
+    "frozen": "must be trained, got requires_grad=False in 0",
+    "with_weight_norm": "must hold their weight as a parameter",
+    "with_weight_norm_parametrization": "must hold their weight as a parameter",
+    "with_spectral_norm": "must hold their weight as a parameter",
+    "pruned_by_torch": "must hold their weight as a parameter",
+    "auxiliary": "in training mode, got tuple",
+    "standardized": "must multiply images with the weight itself",
+    "checkpointed_reentrant": "use_reentrant",
+    "batch_norm_without_statistics": "got other scores for an image alone",
+    "unused_layer": "must get a gradient, got none in unused",
+    "data_parallel": "must return the network itself",
+    "drawn_by_numpy": "must draw its weights from torch's generator",
+    "scripted": "",
+    "torchvision_maxvit_small": "must have a network that is linear in its image",
+}
+
+
+def method_of(name: str) -> Method:
+    """Methods in turn, so that each meets networks of several kinds."""
+    return METHODS[SMALL.index(name) % len(METHODS)]
+
+
+def test_the_zoo_has_every_kind() -> None:
+    assert len(ZOO) >= 60
+    assert {method_of(name) for name in SMALL} == set(METHODS)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_network_is_pruned_rightly_or_refused_before_training(name: str) -> None:
+    found = outcome(name, method_of(name))
+    assert found.kind == ("refused" if name in REFUSED else "right"), f"{name} with {found.method}: {found.message}"
+    assert REFUSED.get(name, "") in found.message

@@ -1,0 +1,209 @@
+"""What a trial computes with: memory order changes speed and last digits alone; settings are told by the fingerprint."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.support.trials import DIGITS, in_float64, tiny_config
+from trainables.config.trial import TrialConfig
+from trainables.data.batches import Data, load_data, scoring_batches
+from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.pruning.masks import Masks, full_masks, num_kept
+from trainables.pruning.rounds import prune_round
+from trainables.pruning.sparse_trainers import FixedMasks
+from trainables.runtime.device import Runtime, keep_freed_memory
+from trainables.training.loop import make_optimizer, momentum_of, train_epoch
+from trainables.trial.checkpoint import TrialState, from_bytes, to_bytes
+
+CHANNELS_LAST, CONTIGUOUS = Runtime(channels_last=True), Runtime(channels_last=False)
+CONFIG = tiny_config(model="resnet20", prune_iterations=2)
+
+
+def digits() -> Data:
+    return load_data(CONFIG.dataset, DIGITS, "cpu")
+
+
+def network(runtime: Runtime, dtype: torch.dtype = torch.float32) -> nn.Module:
+    model = build_model(CONFIG.model, (1, 8, 8), 10)
+    initialize(model, seed=3)
+    return runtime.place(model.to(dtype))
+
+
+def epoch(state: TrialState, data: Data, runtime: Runtime, number: int, config: TrialConfig = CONFIG) -> dict[str, float]:
+    return train_epoch(
+        state.model,
+        state.optimizer,
+        FixedMasks(state.model, state.masks),
+        data,
+        training=config.training,
+        lr=config.training.lr,
+        seed=config.seed,
+        epoch=number,
+        runtime=runtime,
+    )
+
+
+def pruned(runtime: Runtime, data: Data, dtype: torch.dtype = torch.float32) -> TrialState:
+    """A network after both rounds, ready for sparse training."""
+    model = network(runtime, dtype)
+    weights = prunable_weights(model)
+    masks: Masks = full_masks(weights)
+    for round_ in (1, 2):
+        masks, *_ = prune_round(model, weights, masks, data, CONFIG, round_, runtime)
+    return TrialState(model=model, optimizer=make_optimizer(model, CONFIG.training), masks=masks, phase="train")
+
+
+def assert_in_the_order_of(runtime: Runtime, model: nn.Module) -> None:
+    weight = model.get_parameter("blocks.0.conv1.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last) == runtime.channels_last
+    assert weight.is_contiguous() != runtime.channels_last
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_logits_are_the_same_in_both_memory_orders(training: bool) -> None:
+    (images, _), *_ = scoring_batches(digits(), 40, 1, seed=0, round_=1)
+    logits = []
+    for runtime in (CHANNELS_LAST, CONTIGUOUS):
+        model = network(runtime).train(training)
+        assert_in_the_order_of(runtime, model)
+        with torch.no_grad():
+            logits.append(model(runtime.arranged(images)))
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-4)
+    assert logits[0].std() > 0.1
+
+
+def test_images_are_arranged_only_where_the_network_is() -> None:
+    images = torch.rand(4, 3, 8, 8)
+    assert CONTIGUOUS.arranged(images) is images
+    arranged = CHANNELS_LAST.arranged(images)
+    assert arranged.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(arranged, images)
+
+
+def test_masks_of_a_round_and_weights_of_an_epoch_are_the_same_in_both_memory_orders() -> None:
+    """In float64, where no score lies so near a threshold that the order of additions could turn a mask."""
+    data = in_float64(digits())
+    states = [pruned(runtime, data, torch.float64) for runtime in (CHANNELS_LAST, CONTIGUOUS)]
+    assert num_kept(states[0].masks) == 27_061  # 0.1 of 270,608
+    assert list(states[0].masks) == list(states[1].masks)
+    assert all(torch.equal(mask, states[1].masks[name]) for name, mask in states[0].masks.items())
+
+    told = [epoch(state, data, runtime, 0) for state, runtime in zip(states, (CHANNELS_LAST, CONTIGUOUS), strict=True)]
+    assert told[0] == pytest.approx(told[1], rel=1e-9)
+    others = dict(states[1].model.named_parameters())
+    for name, parameter in states[0].model.named_parameters():
+        torch.testing.assert_close(parameter, others[name], rtol=1e-7, atol=1e-9, msg=name)
+        assert name not in states[0].masks or not parameter[~states[0].masks[name]].any()
+    assert_in_the_order_of(CHANNELS_LAST, states[0].model)
+
+
+def everything(state: TrialState) -> dict[str, Tensor]:
+    momentum = momentum_of(state.optimizer, state.model)
+    return copy.deepcopy(dict(state.model.state_dict()) | {f"momentum of {name}": value for name, value in momentum.items()})
+
+
+@pytest.mark.parametrize("runtime", [CHANNELS_LAST, CONTIGUOUS], ids=["channels last", "contiguous"])
+def test_a_checkpoint_continues_with_the_same_bits_in_either_memory_order(runtime: Runtime) -> None:
+    data, config = digits(), replace(CONFIG, training=replace(CONFIG.training, weight_decay=1e-2, nesterov=True))
+    straight = pruned(runtime, data)
+    straight.optimizer = make_optimizer(straight.model, config.training)
+    epoch(straight, data, runtime, 0, config)
+    resumed = from_bytes(
+        to_bytes(straight, "key"), runtime.place(build_model(config.model, (1, 8, 8), 10)), config.training, "key"
+    )
+    assert_in_the_order_of(runtime, resumed.model)
+    for number in (1, 2):
+        assert epoch(resumed, data, runtime, number, config) == epoch(straight, data, runtime, number, config)
+    continued, expected = everything(resumed), everything(straight)
+    assert list(continued) == list(expected)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in continued.items())
+
+
+# What a trial is promised by its settings
+
+
+@pytest.mark.parametrize("found", ["fp32", "bf16"])
+def test_a_trial_computes_in_the_precision_that_it_writes_and_leaves_auto_to_the_sweep(found: Literal["fp32", "bf16"]) -> None:
+    runtime = Runtime(threads=3, deterministic=False, precision=found, compile=True)
+    assert runtime.for_trial("auto") == runtime
+    for written in ("fp32", "bf16"):
+        trial = runtime.for_trial(written)
+        assert trial.precision == written
+        assert replace(trial, precision=found) == runtime  # nothing else
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        Runtime(compile=True),
+        Runtime(channels_last=False),
+        Runtime(threads=2),
+        Runtime(precision="bf16"),
+        Runtime(deterministic=False),
+    ],
+    ids=["compile", "channels_last", "threads", "precision", "deterministic"],
+)
+def test_whatever_can_move_a_bit_gives_another_fingerprint(changed: Runtime) -> None:
+    assert Runtime().fingerprint() == Runtime().fingerprint()
+    assert Runtime().fingerprint_id() == Runtime().fingerprint_id()
+    assert changed.fingerprint() != Runtime().fingerprint()
+    assert changed.fingerprint_id() != Runtime().fingerprint_id()
+
+
+def test_without_compilation_training_runs_the_network_itself() -> None:
+    model = network(Runtime())
+    assert Runtime().compiled(model) is model
+
+
+class FakeLibrary:
+    """A C library whose mallopt notes its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int]] = []
+
+    def mallopt(self, parameter: int, value: int) -> int:
+        self.calls.append((parameter, value))
+        return 1
+
+
+def test_memory_is_kept_by_both_thresholds_of_the_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeLibrary()
+    monkeypatch.setattr("ctypes.CDLL", lambda name: library)
+    keep_freed_memory.__wrapped__()
+    trim, mmap = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    assert {parameter for parameter, _ in library.calls} == {trim, mmap}
+    assert all(64 << 20 <= value < 1 << 31 for _, value in library.calls)  # activations are smaller; mallopt takes an int
+
+
+@pytest.mark.parametrize("library", [None, object()], ids=["no glibc", "no mallopt"])
+def test_another_c_library_is_left_alone(library: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> object:
+        if library is None:
+            raise OSError(f"{name}: cannot open shared object file")
+        return library
+
+    monkeypatch.setattr("ctypes.CDLL", load)
+    keep_freed_memory.__wrapped__()
+
+
+def test_memory_is_asked_for_once_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def load(name: str) -> FakeLibrary:
+        loaded.append(name)
+        return FakeLibrary()
+
+    monkeypatch.setattr("ctypes.CDLL", load)
+    keep_freed_memory.cache_clear()
+    try:
+        Runtime().activate()
+        Runtime().activate()
+    finally:
+        keep_freed_memory.cache_clear()
+    assert loaded == ["libc.so.6"]

@@ -1,0 +1,484 @@
+"""A trial from warm-up to result: killed anywhere, stopped, superseded, diverging, rewound, dense."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from orchestrator.storage.base import LocalStorage, Storage
+from orchestrator.storage.layout import StageFolders, TrialFolder, stop_files
+from tests.support.trials import (
+    DIGITS,
+    RUNTIME,
+    SWEEP,
+    Fuse,
+    KilledError,
+    MortalStorage,
+    all_files,
+    metric_lines,
+    metric_points,
+    new_storage,
+    run,
+    tiny_config,
+    tiny_training,
+    trial_context,
+    trial_folder,
+    warmup_folder,
+)
+from trainables.config.methods import DriveConfig
+from trainables.config.trial import TrialConfig, final_count
+from trainables.data.batches import load_data
+from trainables.errors import NonFiniteError, SettingError, StopRequestedError, SupersededError
+from trainables.export.sparse_model import load_sparse_model
+from trainables.models.registry import build_model, initialize
+from trainables.pruning.sparse_trainers import Masking
+from trainables.training.loop import make_optimizer, momentum_of, train_epoch
+from trainables.trial.checkpoint import TrialState, from_bytes
+from trainables.trial.runner import run_trial
+from trainables.trial.warmup import Trunk
+
+Points = dict[tuple[str, int], float | None]
+
+PLAIN = tiny_config()
+REWOUND = tiny_config(rewind="epoch 1", drive=DriveConfig(normalize="rank"), training=tiny_training(epochs=1))
+DENSE = tiny_config(method="dense", warmup_epochs=0, training=tiny_training(epochs=3))
+
+
+def undisturbed(config: TrialConfig, root: Path) -> tuple[str, Points]:
+    storage = new_storage(root)
+    return run(config, storage)["model_sha256"], metric_points(config, storage)
+
+
+def check_ends_alike(config: TrialConfig, storage: Storage, expected: tuple[str, Points], attempt: int) -> None:
+    """The next attempt ends with the same model and points, and what was published before keeps its time."""
+    before = {(line["key"], line["step"]): line for line in metric_lines(config, storage)}
+    result = run(config, storage, attempt)
+    assert result["model_sha256"] == expected[0]
+    assert trial_folder(config, storage).read("checkpoint") is None
+    points = metric_points(config, storage)
+    assert points == expected[1]
+    after = {(line["key"], line["step"]): line for line in metric_lines(config, storage)}
+    assert {place: after[place] for place in before} == before
+    assert result["metric_points"] == len(points)
+    assert result["metrics"] == {line["key"]: line["value"] for line in sorted(after.values(), key=lambda line: line["step"])}
+
+
+def check_checkpoint_is_told(config: TrialConfig, storage: Storage) -> None:
+    """Whoever reads metrics.jsonl knows every point that the checkpoint carries."""
+    content = trial_folder(config, storage).read("checkpoint")
+    if content is not None:
+        folder = trial_folder(config, storage)
+        carried = from_bytes(content, build_model("convnet", (1, 8, 8), 10), config.training, folder.key).metrics.points()
+        lines = metric_lines(config, storage)
+        assert all(point.to_json() in lines for point in carried)
+
+
+@pytest.mark.parametrize(
+    ("config", "before"),
+    [(PLAIN, False), (PLAIN, True), (REWOUND, False), (DENSE, False)],
+    ids=["after", "in the middle of", "rewound", "dense"],
+)
+def test_a_trial_killed_at_any_write_ends_with_the_same_bits_and_points(
+    config: TrialConfig, before: bool, tmp_path: Path
+) -> None:
+    expected = undisturbed(config, tmp_path / "undisturbed")
+    writes = 0
+    while True:
+        writes += 1
+        root = str(tmp_path / f"killed-{writes}")
+        fuse = Fuse(at=writes, before=before)
+        try:
+            run(config, MortalStorage(root, fuse), attempt=1)
+        except KilledError:
+            check_checkpoint_is_told(config, LocalStorage(root))
+            check_ends_alike(config, LocalStorage(root), expected, attempt=2)
+        else:
+            break
+    minimum = config.warmup_epochs + config.rounds + config.sparse_epochs
+    assert writes > 2 * minimum  # at least points and a checkpoint of every epoch and round
+    assert all(any(name.endswith(part) for name in fuse.names) for part in ("checkpoint", "metrics.jsonl", "result.json"))
+
+
+def test_a_trial_killed_again_and_again_ends_with_the_same_bits_and_points(tmp_path: Path) -> None:
+    expected = undisturbed(PLAIN, tmp_path / "undisturbed")
+    root = str(tmp_path / "killed")
+    for attempt in range(1, 100):
+        try:
+            run(PLAIN, MortalStorage(root, Fuse(at=6)), attempt)
+        except KilledError:
+            continue
+        break
+    assert attempt > 3
+    check_ends_alike(PLAIN, LocalStorage(root), expected, attempt)
+
+
+def test_rare_checkpoints_lose_work_but_no_bits_and_no_points(tmp_path: Path) -> None:
+    config = replace(PLAIN, training=tiny_training(epochs=1))
+    expected = undisturbed(config, tmp_path / "undisturbed")
+    rare = {"checkpoint_seconds": 1e6}
+    for writes in range(1, 100):
+        root = str(tmp_path / f"killed-{writes}")
+        fuse = Fuse(at=writes)
+        try:
+            run(config, MortalStorage(root, fuse), attempt=1, **rare)
+        except KilledError:
+            check_ends_alike(config, LocalStorage(root), expected, attempt=2)
+        else:
+            break
+    checkpoints = [name for name in fuse.names if name.endswith("checkpoint")]
+    assert len(checkpoints) == 2  # one at the end of pruning, and its removal
+
+
+def test_a_network_whose_layers_are_not_in_the_order_of_their_names_resumes_alike(tmp_path: Path) -> None:
+    config = tiny_config(model="resnet20", warmup_epochs=0, training=tiny_training(epochs=1))
+    whole = run(config, new_storage(tmp_path / "undisturbed"))
+    storage = new_storage(tmp_path / "stopped")
+    stop_at(config, storage, lambda state: (state.phase, state.position) == ("prune", 1))
+    resumed = run(config, storage, attempt=2)
+    assert (resumed["model_sha256"], resumed["layers"]) == (whole["model_sha256"], whole["layers"])
+    assert metric_points(config, storage) == metric_points(config, new_storage(tmp_path / "undisturbed"))
+
+
+def test_a_damaged_checkpoint_means_beginning_again(tmp_path: Path) -> None:
+    config = replace(PLAIN, training=tiny_training(epochs=3))
+    expected = undisturbed(config, tmp_path / "undisturbed")
+    storage = new_storage(tmp_path / "damaged")
+    stop_at(config, storage, lambda state: (state.phase, state.position) == ("train", 1))
+    folder = trial_folder(config, storage)
+    content = folder.read("checkpoint") or b""
+    folder.publish("checkpoint", content[: len(content) // 2])
+    check_ends_alike(config, storage, expected, attempt=2)
+
+
+# Stopping and superseding
+
+
+def stop_at(config: TrialConfig, storage: Storage, when: Callable[[TrialState], bool], **settings: Any) -> None:
+    """Runs the first attempt, asks its sweep to stop as soon as `when` holds, and takes the request back."""
+    (stop, _) = stop_files(SWEEP, "")
+
+    def ask(state: TrialState) -> None:
+        if when(state):
+            storage.write(stop, b"")
+
+    with pytest.raises(StopRequestedError, match="continues from there"):
+        run(config, storage, 1, on_progress=ask, **settings)
+    storage.remove(stop)
+
+
+@pytest.mark.parametrize("phase", ["warmup", "prune", "train"])
+def test_a_stopped_trial_continues_to_the_same_bits(phase: str, tmp_path: Path) -> None:
+    config = replace(PLAIN, prune_iterations=3, training=tiny_training(epochs=4))
+    expected = undisturbed(config, tmp_path / "undisturbed")
+    storage = new_storage(tmp_path / "stopped")
+    stop_at(config, storage, lambda state: state.phase == phase and state.position == 1)
+    assert trial_folder(config, storage).read("result.json") is None
+    states: list[tuple[str, int]] = []
+    run(config, storage, 2, on_progress=lambda state: states.append((state.phase, state.position)))
+    first_boundary = {"warmup": ("prune", 1), "prune": ("train", 0), "train": ("train", 3)}
+    assert states[0] == first_boundary[phase]  # it went on where it had stopped
+    assert (run(config, storage, 2)["model_sha256"], metric_points(config, storage)) == expected
+
+
+def test_a_stop_during_the_warmup_leaves_a_snapshot_even_if_none_was_due(tmp_path: Path) -> None:
+    config = tiny_config(warmup_epochs=4)
+    expected = undisturbed(config, tmp_path / "undisturbed")
+    storage = new_storage(tmp_path / "stopped")
+    stop_at(config, storage, lambda state: (state.phase, state.position) == ("warmup", 1), checkpoint_seconds=1e6)
+    assert warmup_folder(config, storage).epochs() == [2]
+    check_ends_alike(config, storage, expected, attempt=2)
+
+
+def test_one_trial_can_be_stopped_by_its_key(tmp_path: Path) -> None:
+    storage = new_storage(tmp_path)
+    key = trial_folder(PLAIN, storage).key
+    storage.write(stop_files(SWEEP, "another")[1], b"")
+    assert not trial_folder(PLAIN, storage).stop_requested()
+    storage.write(stop_files(SWEEP, key)[1], b"")
+    with pytest.raises(StopRequestedError):
+        run(PLAIN, storage)
+
+
+@pytest.mark.parametrize("phase", ["warmup", "prune", "train"])
+def test_a_superseded_attempt_publishes_nothing(phase: str, tmp_path: Path) -> None:
+    storage = new_storage(tmp_path)
+    seen: list[dict[str, bytes]] = []
+
+    def supersede(state: TrialState) -> None:
+        if state.phase == phase and not seen:
+            trial_folder(PLAIN, storage, attempt=2).begin()
+            seen.append(all_files(storage))
+
+    with pytest.raises(SupersededError, match="attempt 2 has begun, attempt 1 gives up"):
+        run(PLAIN, storage, 1, on_progress=supersede)
+    trials = {name: content for name, content in all_files(storage).items() if name.startswith("trials/")}
+    assert trials == {name: content for name, content in seen[0].items() if name.startswith("trials/")}
+
+
+def test_an_older_attempt_cannot_begin(tmp_path: Path) -> None:
+    storage = new_storage(tmp_path)
+    trial_folder(PLAIN, storage, attempt=3).begin()
+    before = all_files(storage)
+    with pytest.raises(SupersededError):
+        run(PLAIN, storage, attempt=2)
+    assert all_files(storage) == before
+
+
+def test_a_finished_trial_answers_and_writes_nothing(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    first = run(PLAIN, LocalStorage(root))
+    fuse = Fuse()
+    storage = MortalStorage(root, fuse)
+    assert run_trial(PLAIN, trial_context(PLAIN, storage)) == first
+    assert fuse.names == []
+
+
+# Failures
+
+
+def test_a_diverging_loss_ends_the_trial(tmp_path: Path) -> None:
+    config = tiny_config(warmup_epochs=1, training=tiny_training(lr=1e30))
+    with pytest.raises(NonFiniteError, match=r"the training loss became (nan|inf) in epoch 1 \(learning rate 1e\+30\)"):
+        run(config, new_storage(tmp_path))
+
+
+def test_weights_that_diverge_at_the_very_last_step_are_no_result(tmp_path: Path) -> None:
+    config = tiny_config(
+        method="dense", warmup_epochs=0, training=tiny_training(epochs=1, lr=1e30, batch_size=40, milestones=())
+    )
+    storage = new_storage(tmp_path)
+    with pytest.raises(NonFiniteError, match=r"loss became (nan|inf)"):
+        run(config, storage)
+    assert trial_folder(config, storage).read("result.json") is None
+
+
+def test_an_exclusion_that_matches_nothing_ends_the_trial(tmp_path: Path) -> None:
+    config = tiny_config(prunable=replace(PLAIN.prunable, exclude=("nothing",)))
+    with pytest.raises(SettingError):
+        run(config, new_storage(tmp_path))
+
+
+# What the sparse training starts from
+
+
+def start_of_training(config: TrialConfig, storage: Storage) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Weights and buffers, masks, and momentum right before sparse training, as its checkpoint holds them."""
+    found: list[TrialState] = []
+
+    def look(state: TrialState) -> None:
+        if (state.phase, state.position) == ("train", 0):
+            folder = trial_folder(config, storage)
+            content = folder.read("checkpoint")
+            assert content is not None
+            found.append(from_bytes(content, build_model("convnet", (1, 8, 8), 10), config.training, folder.key))
+            alive = state.model.state_dict()
+            assert all(torch.equal(tensor, alive[name]) for name, tensor in found[0].model.state_dict().items())
+            assert momentum_of(state.optimizer, state.model) == {}
+
+    run(config, storage, on_progress=look)
+    (state,) = found
+    return dict(state.model.state_dict()), state.masks, momentum_of(state.optimizer, state.model)
+
+
+def dense_state(config: TrialConfig, epoch: int, root: Path) -> dict[str, Tensor]:
+    """The network after `epoch` dense epochs, from a trunk of its own."""
+    trial = trial_context(config, new_storage(root))
+    trunk = Trunk(
+        config=config,
+        data=load_data(config.dataset, DIGITS, "cpu"),
+        runtime=RUNTIME,
+        snapshots=trial.snapshots,
+        snapshot_seconds=60.0,
+        after_epoch=lambda state: None,
+    )
+    return copy.deepcopy(dict(trunk.state_at(epoch).model.state_dict()))
+
+
+@pytest.mark.parametrize(("rewind", "epoch"), [("init", 0), ("epoch 1", 1), ("epoch 3", 3), ("none", 3)])
+def test_sparse_training_starts_from_the_epoch_that_was_asked_for(rewind: str, epoch: int, tmp_path: Path) -> None:
+    config = tiny_config(warmup_epochs=3, rewind=rewind)
+    weights, masks, momentum = start_of_training(config, new_storage(tmp_path / "trial"))
+    expected = dense_state(config, epoch, tmp_path / "trunk")
+    if rewind == "init":
+        model = build_model("convnet", (1, 8, 8), 10)
+        initialize(model, config.seed)
+        expected = dict(model.state_dict())
+    assert "norm1.running_mean" in weights
+    for name, tensor in weights.items():
+        kept = masks.get(name, torch.ones_like(tensor, dtype=torch.bool))
+        assert torch.equal(tensor, torch.where(kept, expected[name], torch.zeros_like(tensor))), name
+    assert sum(int(mask.sum()) for mask in masks.values()) == final_count(config.sparsity, 15_248)
+    assert momentum == {}
+
+
+def test_a_rewound_trial_takes_masks_from_the_warmed_up_weights(tmp_path: Path) -> None:
+    kept = [
+        start_of_training(tiny_config(warmup_epochs=3, rewind=rewind), new_storage(tmp_path / rewind))[1]
+        for rewind in ("none", "init")
+    ]
+    assert all(torch.equal(mask, kept[1][name]) for name, mask in kept[0].items())
+
+
+def test_sparse_epochs_count_on_from_the_warmup_in_their_data_order(tmp_path: Path) -> None:
+    # Sparsity 0 keeps everything, so a trial is one warm-up epoch and one more with new momentum.
+    config = tiny_config(warmup_epochs=1, sparsity=0.0, training=tiny_training(epochs=1, milestones=()))
+    storage = new_storage(tmp_path / "trial")
+    run(config, storage)
+    trained = load_sparse_model(trial_folder(config, storage).read("model.safetensors.zst") or b"").network.state_dict()
+
+    def by_hand(epoch: int) -> dict[str, Tensor]:
+        model = RUNTIME.place(build_model("convnet", (1, 8, 8), 10))
+        model.load_state_dict(dense_state(config, 1, tmp_path / f"trunk-{epoch}"))
+        data = load_data(config.dataset, DIGITS, "cpu")
+        optimizer = make_optimizer(model, config.training)
+        train_epoch(
+            model, optimizer, Masking(), data, training=config.training, lr=0.05, seed=config.seed, epoch=epoch, runtime=RUNTIME
+        )
+        return dict(model.state_dict())
+
+    second, first_again = by_hand(1), by_hand(0)
+    assert all(torch.equal(tensor, second[name]) for name, tensor in trained.items())
+    assert not torch.equal(trained["head.weight"], first_again["head.weight"])
+
+
+# Budgets, the dense baseline, the record
+
+
+def test_a_total_budget_continues_the_schedule_where_the_warmup_ended(tmp_path: Path) -> None:
+    total = tiny_config(warmup_epochs=1, training=tiny_training(epochs=4, milestones=(2,), budget="total"))
+    by_hand = tiny_config(warmup_epochs=1, training=tiny_training(epochs=3, milestones=(1,)))
+    results = [run(config, new_storage(tmp_path / str(i))) for i, config in enumerate((total, by_hand))]
+    assert results[0]["model_sha256"] == results[1]["model_sha256"]
+    steps = sorted(step for key, step in metric_points(total, new_storage(tmp_path / "0")) if key == "val/accuracy")
+    assert steps == [1, 2, 3, 4]
+    restarted = replace(by_hand, training=tiny_training(epochs=3, milestones=(2,)))
+    assert run(restarted, new_storage(tmp_path / "2"))["model_sha256"] != results[0]["model_sha256"]
+
+
+def test_a_budget_that_the_warmup_uses_up_leaves_no_sparse_epoch(tmp_path: Path) -> None:
+    config = tiny_config(warmup_epochs=2, training=tiny_training(epochs=2, budget="total"))
+    storage = new_storage(tmp_path)
+    result = run(config, storage)
+    assert result["kept_weights"] == 1525
+    assert ("test/accuracy", 2) in metric_points(config, storage)
+
+
+def test_the_dense_baseline_keeps_everything_and_never_scores(tmp_path: Path) -> None:
+    storage = new_storage(tmp_path)
+    config = replace(DENSE, sparsity=0.9)  # asked for, but a baseline has no rounds
+    result = run(config, storage)
+    assert result["kept_weights"] == result["prunable_weights"] == 15_248
+    assert {place for place in metric_points(config, storage) if place[0].startswith("prune/")} == {("prune/sparsity", 0)}
+    assert result["metrics"]["prune/sparsity"] == 0.0
+    assert result["metrics"]["cost/prune_seconds"] == 0.0
+    weights = load_sparse_model(trial_folder(config, storage).read("model.safetensors.zst") or b"").network.state_dict()
+    # Dense training of n epochs is a dense warm-up of n epochs, as long as the rate does not fall.
+    flat = replace(config, training=tiny_training(epochs=3, milestones=()))
+    run(flat, storage)
+    flat_weights = load_sparse_model(trial_folder(flat, storage).read("model.safetensors.zst") or b"").network.state_dict()
+    trunk = dense_state(flat, 3, tmp_path / "trunk")
+    assert all(torch.equal(tensor, trunk[name]) for name, tensor in flat_weights.items())
+    assert not torch.equal(weights["head.weight"], trunk["head.weight"])
+
+
+def test_a_finished_trial_is_not_continued_from_a_checkpoint_that_was_written_late(tmp_path: Path) -> None:
+    storage, folder = new_storage(tmp_path), trial_folder(PLAIN, new_storage(tmp_path))
+    checkpoints: list[bytes] = []
+    result = run(PLAIN, storage, on_progress=lambda state: checkpoints.append(folder.read("checkpoint") or b""))
+    before = all_files(storage)
+    folder.publish("checkpoint", next(filter(None, checkpoints)))
+    trained: list[TrialState] = []
+    assert run(PLAIN, storage, attempt=2, on_progress=trained.append) == result
+    assert trained == []
+    assert all_files(storage) == before
+
+
+def test_the_result_tells_what_the_files_hold(tmp_path: Path) -> None:
+    storage = new_storage(tmp_path)
+    result = run(PLAIN, storage, provenance={"key": "k", "revision": "r"})
+    folder = trial_folder(PLAIN, storage)
+    model_file = folder.read("model.safetensors.zst") or b""
+    model = load_sparse_model(model_file)
+    assert json.loads(folder.read("result.json") or b"") == result
+    assert folder.read("checkpoint") is None
+    assert (result["key"], result["revision"], result["attempt"]) == ("k", "r", 1)
+    assert (result["model_bytes"], result["model_sha256"]) == (len(model_file), model.sha256)
+    assert result["kept_weights"] == final_count(0.9, 15_248) == 1525
+    assert [(layer["name"], layer["kept"]) for layer in result["layers"]] == [
+        (f"{name}.weight", int(model.masks[f"{name}.weight"].sum())) for name in ("conv1", "conv2", "conv3", "head")
+    ]
+    assert result["fingerprints"] == [RUNTIME.fingerprint()]
+    assert result["started_ms"] <= min(line["time"] for line in metric_lines(PLAIN, storage)) <= result["finished_ms"]
+
+
+def test_points_lie_at_the_epochs_and_rounds_that_made_them(tmp_path: Path) -> None:
+    storage = new_storage(tmp_path)
+    run(PLAIN, storage)
+    steps: dict[str, list[int]] = {}
+    for key, step in metric_points(PLAIN, storage):
+        steps.setdefault(key, []).append(step)
+    assert steps["train/loss"] == steps["val/accuracy"] == [1, 2, 3, 4]
+    assert steps["prune/sparsity"] == steps["prune/rank_correlation_magnitude"] == [1, 2]
+    assert steps["test/accuracy"] == steps["cost/total_seconds"] == steps["model/bytes"] == [4]
+
+
+def test_costs_add_up(tmp_path: Path) -> None:
+    metrics: dict[str, Any] = run(PLAIN, new_storage(tmp_path))["metrics"]
+    warmup, prune, total = (metrics[f"cost/{part}_seconds"] for part in ("warmup", "prune", "total"))
+    assert metrics["cost/search_seconds"] == warmup + prune
+    epoch = (total - prune) / 4
+    assert metrics["cost/prune_dense_epochs"] == pytest.approx(prune / epoch)
+    assert metrics["cost/search_dense_epochs"] == pytest.approx((warmup + prune) / epoch)
+    assert min(warmup, prune, total - warmup - prune) > 0
+
+
+def test_points_are_published_when_they_are_due(tmp_path: Path) -> None:
+    """With rare publication only phase ends and the end of the trial publish, and nothing is lost."""
+    expected = undisturbed(PLAIN, tmp_path / "undisturbed")
+    fuse = Fuse()
+    storage = MortalStorage(str(tmp_path / "rare"), fuse)
+    result = run(PLAIN, storage, checkpoint_seconds=1e6, metrics_seconds=1e6)
+    assert (result["model_sha256"], metric_points(PLAIN, storage)) == expected
+    assert [name.rpartition("/")[2] for name in fuse.names if name.endswith("metrics.jsonl")] == ["metrics.jsonl"] * 2
+
+
+def test_a_snapshot_is_left_at_every_length_that_the_trial_reads(tmp_path: Path) -> None:
+    storage = new_storage(tmp_path)
+    run(tiny_config(warmup_epochs=3, rewind="epoch 2"), storage)
+    assert warmup_folder(tiny_config(), storage).epochs() == [2, 3]
+
+
+def test_a_trial_that_shares_no_warmup_removes_its_own_when_it_has_finished(tmp_path: Path) -> None:
+    config, storage = tiny_config(warmup_epochs=3, rewind="epoch 2"), new_storage(tmp_path / "own")
+    key = trial_folder(config, storage).key
+    own = StageFolders(storage, None).private_warmups(key, RUNTIME.fingerprint_id())
+    seen: list[list[int]] = []
+    result = run(config, storage, snapshots=own, shares_snapshots=False, on_progress=lambda state: seen.append(own.epochs()))
+    assert [2, 3] in seen  # they were there
+    assert list(Path(storage.root, f"trials/{key}/warmup").iterdir()) == []
+    assert not storage.exists("warmups")
+    assert result["model_sha256"] == run(config, new_storage(tmp_path / "shared"))["model_sha256"]
+
+
+def test_a_stopped_trial_that_shares_no_warmup_keeps_its_own(tmp_path: Path) -> None:
+    config, storage = tiny_config(warmup_epochs=3), new_storage(tmp_path)
+    own = StageFolders(storage, None).private_warmups(trial_folder(config, storage).key, RUNTIME.fingerprint_id())
+    unshared: dict[str, Any] = {"snapshots": own, "shares_snapshots": False}
+    stop_at(config, storage, lambda state: (state.phase, state.position) == ("warmup", 1), **unshared)
+    assert own.epochs() == [2]
+    run(config, storage, 2, **unshared)
+    assert own.epochs() == []
+
+
+def test_attempts_are_numbered_in_the_folder(tmp_path: Path) -> None:
+    storage = new_storage(tmp_path)
+    TrialFolder(storage, "k", 4).begin()
+    assert storage.read_json("trials/k/attempt.json")["attempt"] == 4

@@ -1,0 +1,82 @@
+"""What is found out about a machine before a sweep: speed and memory of a trial, precision, whether it can compile."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import ROOT
+from tests.support.trials import DIGITS, tiny_config, tiny_training
+from trainables.config.keys import canonical
+from trainables.config.trial import DatasetConfig, TrialConfig
+from trainables.data.staging import PlannedData
+from trainables.runtime.device import Runtime, resolve_precision
+from trainables.worker.probe import STEPS, Probe, examine
+
+WITHOUT_COMPILER = {"PATH": "", "CXX": "/nonexistent"}
+
+
+def probe_of(config: TrialConfig, runtime: Runtime | None = None) -> Probe:
+    return Probe(canonical(config), PlannedData(source=DIGITS), runtime or Runtime())
+
+
+def test_a_probe_takes_memory_trains_images_and_keeps_finite_weights() -> None:
+    probe = probe_of(tiny_config(dataset=DatasetConfig(name="digits"), training=tiny_training(lr=1e30)))
+    assert probe.ready() > 1 << 26  # 64 MiB: PyTorch alone takes more
+    assert probe.images_per_second(0.1) > 0
+    assert probe.gpu_bytes() == 0
+    tensors = dict(probe.model.state_dict())
+    assert [name for name, tensor in tensors.items() if not tensor.isfinite().all()] == []
+    assert tensors["norm1.num_batches_tracked"] >= 2 * STEPS  # it did train
+
+
+@pytest.mark.parametrize(("limit", "batches"), [(200, STEPS), (50, 2)])  # 160 and 40 images to train on
+def test_one_measurement_is_a_few_full_batches_however_large_the_data_are(limit: int, batches: int) -> None:
+    probe = probe_of(tiny_config(dataset=DatasetConfig(name="digits", limit=limit, validation=0.2)))
+    before = int(dict(probe.model.named_buffers())["norm1.num_batches_tracked"])
+    assert probe._train() == batches * 20
+    assert int(dict(probe.model.named_buffers())["norm1.num_batches_tracked"]) - before == batches
+
+
+def test_a_probe_computes_with_the_precision_and_the_threads_of_its_trial() -> None:
+    try:
+        probe = probe_of(tiny_config(precision="bf16"), Runtime(threads=2))
+        assert (probe.runtime.precision, torch.get_num_threads()) == ("bf16", 2)
+        assert probe_of(tiny_config(precision="auto"), Runtime(precision="bf16")).runtime.precision == "bf16"
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_an_examination_tells_the_precision_and_compiles_only_if_asked_to() -> None:
+    assert examine("cpu", wants_compile=False) == {"precision": resolve_precision("auto", "cpu"), "compile_problem": ""}
+
+
+def examined_elsewhere(tmp_path: Path, **environment: str) -> dict[str, str]:
+    """The answer of a fresh process that has compiled nothing yet; it fails if the process does."""
+    script = "import json; from trainables.worker.probe import examine; print(json.dumps(examine('cpu', wants_compile=True)))"
+    everything = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")} | environment
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=everything, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def test_a_machine_without_a_compiler_says_so_in_one_line(tmp_path: Path) -> None:
+    problem = examined_elsewhere(tmp_path, **WITHOUT_COMPILER)["compile_problem"]
+    assert "compiler" in problem.lower()
+    assert len(problem.splitlines()) == 1
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
+def test_a_machine_with_a_compiler_has_no_problem(tmp_path: Path) -> None:
+    assert examined_elsewhere(tmp_path)["compile_problem"] == ""
+    assert list((tmp_path / "inductor").rglob("*.so"))  # something was compiled
