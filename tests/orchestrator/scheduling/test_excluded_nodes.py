@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import ray
@@ -16,7 +15,6 @@ from orchestrator.cluster import node_checks
 from orchestrator.cluster.capacity import ClusterWatch
 from orchestrator.cluster.connection import joined_cluster, ray_environment
 from orchestrator.cluster.node_checks import NodeReport, SharedFolder, call_on
-from orchestrator.execution.driver import Driver
 from orchestrator.scheduling.stage_queue import Entry, StageQueue
 from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher, run_stages
 from orchestrator.storage.layout import open_storage
@@ -69,10 +67,6 @@ def test_stages_that_wait_for_a_node_that_was_lost_begin_on_one_that_is_well_aga
     assert [(entry.state, entry.attempt, entry.losses) for entry in queue.trials.values()] == [("finished", 1, 0)] * 10
 
 
-def driver_telling(told: list[str]) -> Driver:
-    return cast(Driver, SimpleNamespace(tell=told.append, signal=None))
-
-
 def test_a_node_that_cannot_answer_or_hangs_is_left_out_and_a_lost_one_is_not(
     node: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,7 +85,7 @@ def test_a_node_that_cannot_answer_or_hangs_is_left_out_and_a_lost_one_is_not(
     told: list[str] = []
     answering = {"well": well, "unable": unable, "lost": unable, "hung": slow}
     asked = {name: call_on(node, function) for name, function in answering.items()}
-    reports = node_checks._answers(driver_telling(told), asked)
+    reports = node_checks._answers(asked, told.append, lambda: False)
     assert reports["well"] == NodeReport()
     assert "no right to read /data" in reports["unable"].broken
     assert "has not answered 3 s after the first one" in reports["hung"].broken

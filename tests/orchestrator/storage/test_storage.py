@@ -32,7 +32,7 @@ from orchestrator.storage.object_store import ObjectStorage
 from tests.support.cli import drive_sweep, tiny_sweep, wait_for
 from tests.support.s3_server import BUCKET, KEY, SECRET, ObjectStore, object_store
 from tests.support.trials import tiny_config, tiny_settings
-from tests.test_layers import loaded_after
+from tests.test_architecture import loaded_after
 from trainables.config.keys import canonical
 from trainables.errors import StorageError, SupersededError
 from trainables.worker.trainable import Stage, stage_end

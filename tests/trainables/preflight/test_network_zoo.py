@@ -1,4 +1,4 @@
-"""Every network of the zoo but the large ones, each with one method: right, or refused before training. All: tests/acceptance."""
+"""The networks of the zoo, but no large ones, each with one method: right, or refused before training."""
 
 from __future__ import annotations
 
