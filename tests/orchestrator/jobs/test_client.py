@@ -34,7 +34,7 @@ def modules(tmp_path: Path) -> Path:
         "nets/deep/norms.py": "def f():\n    import lazy\n",
         "helper.py": "from nets import wide",
         "lazy.py": "import trainables.config.keys",
-        "models/losses.py": "import numpy",
+        "losses.py": "import numpy",
         "unused.py": "",
         "trainables/config/keys.py": "",
         "weights/dense.pt": "w",

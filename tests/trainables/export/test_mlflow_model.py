@@ -123,7 +123,7 @@ def test_models_of_two_versions_load_in_one_process(logged: Logged, monkeypatch:
     images = np.load(logged.folder / "images.npy")[:4]
     scores = [pyfunc.load_model(model.artifact_location).predict(images) for model in (first, second)]
     assert np.array_equal(scores[0], scores[1])
-    assert {f"{now}.sparse_model", f"{later}.sparse_model"} <= sys.modules.keys()
+    assert {f"{now}.export.sparse_model", f"{later}.export.sparse_model"} <= sys.modules.keys()
 
 
 def test_every_model_tells_its_own_facts(logged: Logged) -> None:
@@ -134,7 +134,7 @@ def test_every_model_tells_its_own_facts(logged: Logged) -> None:
         told = Model.load(str(folder))
         assert (told.model_id, told.model_uuid, told.run_id) == (model.model_id, model.model_id, model.source_run_id)
         assert told.artifact_path == model.artifact_location
-        sizes = [(folder / file).stat().st_size for file in ("export/mlflow_model.py", "artifacts/model.safetensors.zst")]
+        sizes = [(folder / file).stat().st_size for file in ("served_model.py", "artifacts/model.safetensors.zst")]
         assert told.model_size_bytes == sum(sizes)
         assert told.signature.inputs.input_types()[0] == np.dtype("float32")
         assert [list(side.inputs[0].shape) for side in (told.signature.inputs, told.signature.outputs)] == [
@@ -147,21 +147,24 @@ def test_every_model_tells_its_own_facts(logged: Logged) -> None:
 
 def test_only_what_a_model_needs_travels_with_it() -> None:
     code = model_code()
-    assert set(code.modules) == {
+    folders = ("config", "custom", "data", "export", "models", "pruning", "runtime")
+    assert set(code.modules) == {f"{folder}/__init__.py" for folder in folders} | {
         "__init__.py",
-        "config/trial.py",
         "errors.py",
-        "models/image_sizes.py",
-        "pruning/masks.py",
-        "config/methods.py",
-        "export/model_input.py",
-        "models/registry.py",
-        "models/networks.py",
-        "export/sparse_model.py",
-        "tensors.py",
-        "custom/code.py",
-        "models/custom_network.py",
         "wording.py",
+        "config/trial.py",
+        "config/methods.py",
+        "custom/code.py",
+        "data/normalization.py",
+        "export/model_input.py",
+        "export/sparse_model.py",
+        "models/custom_network.py",
+        "models/image_sizes.py",
+        "models/networks.py",
+        "models/registry.py",
+        "pruning/masks.py",
+        "runtime/hashing.py",
+        "runtime/seeding.py",
     }
     names = [requirement.partition("==")[0] for requirement in code.requirements]
     assert names == ["mlflow", "numpy", "safetensors", "torch", "torchvision", "zstandard"]
