@@ -9,8 +9,9 @@ import argparse
 import errno
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
-from orchestrator.cluster.connection import is_api
+from orchestrator.cluster.addresses import is_api
 from orchestrator.command_line import invoked
 from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError
 from orchestrator.process.output import STDOUT, answers_alone
@@ -22,6 +23,15 @@ STORAGE_TROUBLES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.
 STORAGE_HELP = "where results are kept: a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX (default: ./runs)"
 API_HELP = "dashboard of a cluster, http://HEAD:8265: ask there, of the newest job of the sweep"
 FILE_HELP = "sweep file, or the name of a ready sweep such as digits or reference/cifar10-vgg16 (README)"
+
+
+MODULES = {  # command -> module of `commands/` with a function of that name
+    **dict.fromkeys(("init", "schema", "plan", "trial"), "sweep_file"),
+    **dict.fromkeys(("run", "resume", "stop"), "run"),
+    **dict.fromkeys(("status", "logs", "report", "compare", "ui"), "results"),
+    **dict.fromkeys(("doctor", "sync"), "maintenance"),
+    "data": "data",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,18 +68,10 @@ def _function(options: argparse.Namespace) -> Callable[[argparse.Namespace], int
     """What the command does: here, or where --address is a Jobs API the function of the same name that works through it."""
     name, address = options.command, getattr(options, "address", None)
     joins = name in ("run", "resume", "doctor") and not is_api(address)  # a cluster itself, at HOST:PORT
-    if name in ("submit", "list_jobs") or (address and not joins):
-        from orchestrator.commands import jobs as job_commands
-
-        modules = [job_commands]
-    else:
-        from orchestrator.commands import data as data_command
-        from orchestrator.commands import results as commands
-        from orchestrator.commands import run as run_commands
-
-        modules = [commands, run_commands, data_command]
-    found: Callable[[argparse.Namespace], int] = next(getattr(one, name) for one in modules if hasattr(one, name))
-    return found
+    through_jobs = name in ("submit", "list_jobs") or (address and not joins)
+    module = import_module(f"orchestrator.commands.{'jobs' if through_jobs else MODULES[name]}")
+    function: Callable[[argparse.Namespace], int] = getattr(module, name)
+    return function
 
 
 def _parser() -> argparse.ArgumentParser:

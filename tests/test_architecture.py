@@ -34,7 +34,7 @@ TRAINABLES = {
     "export": "custom runtime data models pruning",
     "trial": "errors config runtime records custom data models pruning training analysis export",
     "preflight": "errors findings wording config runtime custom data models pruning training",
-    "worker": "errors wording config runtime custom data models pruning training trial preflight",
+    "worker": "errors wording config runtime records custom data models pruning training trial preflight",
 }
 LIGHT = "errors findings wording config runtime custom"
 # The same, with what it may import of `trainables`.
@@ -86,6 +86,7 @@ MLFLOW = ("orchestrator/tracking/", "orchestrator/diagnostics/tracking.py", "tra
 # What no import of `trainables` may bring with it; readers import what they need when they read.
 HEAVY = ("ray", "mlflow", "pyarrow", "sklearn", "torchvision", "pandas", "PIL")
 TORCH = (
+    "trainables/data/splits.py",
     "trainables/data/batches.py",
     "trainables/data/streaming.py",
     "trainables/data/normalization.py",

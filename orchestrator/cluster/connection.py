@@ -6,11 +6,11 @@ import logging
 import os
 import re
 import secrets
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from orchestrator.cluster.addresses import _refuse_dead_address, is_api, is_own
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError, UserError
 from orchestrator.process.import_paths import WorkerFolders
@@ -169,24 +169,6 @@ def _versions(address: str, reason: str) -> str:
     )
 
 
-def _refuse_dead_address(address: str) -> None:
-    """Raises SetupError if nothing listens at HOST:PORT; Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if not port.isdigit() or "/" in host:
-        return
-    way_out = "give the address of a running head with --address or RAY_ADDRESS, or neither for a local Ray"
-    refuse_silent(host, int(port), f"the Ray cluster's address {address}", way_out)
-
-
-def refuse_silent(host: str, port: int, place: str, way_out: str) -> None:
-    """Raises SetupError if nothing listens at this port."""
-    try:
-        socket.create_connection((host, port), timeout=5).close()
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SetupError(f"nothing answers at {place}: {reason}; {way_out}") from error
-
-
 def refuse_too_small_machine(cpus: float, gpus: float) -> None:
     """Raises SetupError if not one stage fits on our own Ray, which never grows."""
     import ray
@@ -198,13 +180,3 @@ def refuse_too_small_machine(cpus: float, gpus: float) -> None:
             raise SetupError(
                 f"resources.{name}_per_trial is {wanted:g}, this machine has {has:g} {name[:-1].upper()}s{reason}; lower it"
             )
-
-
-def is_own(address: str | None) -> bool:
-    """Whether no existing cluster was named, by the argument or by RAY_ADDRESS."""
-    return (address or os.environ.get("RAY_ADDRESS")) in (None, "", "local")
-
-
-def is_api(address: str | None) -> bool:
-    """Whether an address is that of a dashboard with its Jobs API, and not HOST:PORT of a cluster that a driver joins."""
-    return bool(address) and str(address).startswith(("http://", "https://"))

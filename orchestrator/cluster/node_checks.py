@@ -6,30 +6,26 @@ the data get the decoded images from the driver's node, if these are small.
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster.capacity import address_of, living_nodes
+from orchestrator.cluster.remote_call import call_on, reason_of
+from orchestrator.cluster.shared_storage_probe import SharedFolder
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError
 from orchestrator.planning.plan import Plan
 from orchestrator.storage.base import Storage
 from trainables.config.trial import TrialConfig
 from trainables.custom.code import OwnFiles
-from trainables.data import datasets
 from trainables.data.staging import PlannedData
-from trainables.errors import DataError, MisplacedError, StorageError, TrialError
+from trainables.errors import MisplacedError, TrialError
 
-SHIPPED_BYTES = 256 << 20  # CIFAR decoded takes 176 MiB; larger sets would push other objects out of a node's object store
-SIGHT_S = 5.0  # for a file of another host to come into sight: NFS remembers for 3 s what a folder holds
 LATE_S = 150.0  # for other nodes, once the first one has its data decoded; on a dead NFS mount a process waits for ever
-FOLDER = "doctor"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,119 +45,10 @@ class NodeReport:
     shipped: bool = False
 
 
-def call_on(node_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Reference to the answer of a call on that node; it takes no CPU from trials."""
-    strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(function).remote(*arguments)
-
-
 # The storage
 
 
-@dataclass(frozen=True, kw_only=True)
-class SharedFolder:
-    """Files in the storage for one round of questions: one that the driver wrote, and one of every node."""
-
-    storage: Storage
-    round: str
-    content: bytes
-
-    @staticmethod
-    def laid(storage: Storage) -> SharedFolder:
-        """With the driver's file in it. Raises StorageError if the storage cannot be written."""
-        folder = SharedFolder(storage=storage, round=secrets.token_hex(8), content=secrets.token_bytes(64))
-        storage.write(folder.file("driver"), folder.content)
-        return folder
-
-    def file(self, writer: str) -> str:
-        return f"{FOLDER}/{self.round}-{writer}"
-
-    def problem_here(self, own_name: str) -> str:
-        """Why this process cannot use the storage as the driver does; empty if it can. Leaves a file of its own."""
-        root = self.storage.root
-        try:
-            read = self._sighted("driver")
-            if read is None:
-                return f"storage {root} is another folder there: it has not the file that the driver wrote; mount the same one"
-            if read != self.content:
-                return f"storage {root} gives other content than the driver wrote; mount the same folder"
-            self.storage.write(self.file(own_name), self.content)
-        except StorageError as error:
-            return f"{str(error).partition('; ')[0]}; let trials read and write there, or take the node out of the cluster"
-        return ""
-
-    def unseen(self, names: Iterable[str], interrupted: Callable[[], bool] = lambda: False) -> set[str]:
-        """Those under whose name the driver does not find what a process left; all are looked for at the same time."""
-        deadline = time.monotonic() + SIGHT_S
-        left = set(names)
-        while left := {name for name in left if self.storage.read(self.file(name)) != self.content}:
-            if time.monotonic() > deadline or interrupted():
-                break
-            time.sleep(0.2)
-        return left
-
-    def removed(self) -> None:
-        for name in self.storage.names(FOLDER):
-            if name.startswith(self.round):
-                self.storage.remove(f"{FOLDER}/{name}")
-
-    def _sighted(self, name: str) -> bytes | None:
-        deadline = time.monotonic() + SIGHT_S
-        while (content := self.storage.read(self.file(name))) is None and time.monotonic() < deadline:
-            time.sleep(0.2)
-        return content
-
-
 # The data
-
-
-class Home:
-    """An actor on the driver's node: the decoded data set as one object of Ray's store, made when it is first asked for."""
-
-    def __init__(self, source: datasets.Source, config: TrialConfig, own: OwnFiles) -> None:
-        self.source, self.config, self.own = source, config, own
-        self.kept: list[Any] = []
-
-    def decoded(self) -> list[Any]:
-        """The reference, in a list, so that it is not resolved on the way. Raises DataError if the data set is not shipped."""
-        if not self.kept:
-            self.own.activate(self.config)
-            side, too_large = self.config.dataset.side, "it is too large to be shipped through Ray"
-            if side and len(datasets.files(self.source)) * 3 * side * side > SHIPPED_BYTES:
-                raise DataError(too_large)
-            file = datasets.decoded_file(self.source)
-            if file.stat().st_size > SHIPPED_BYTES:
-                raise DataError(too_large)
-            self.kept = [ray.put(file.read_bytes())]
-        return self.kept
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shipment:
-    """Brings the decoded data set to whoever calls it (`PlannedData.ship`)."""
-
-    home: Any
-
-    def __call__(self) -> bytes:
-        try:
-            return bytes(ray.get(ray.get(self.home.decoded.remote())[0]))
-        except ray.exceptions.RayTaskError as error:
-            raise DataError(str(error.cause)) from error
-        except ray.exceptions.RayError as error:
-            raise DataError(f"the driver's node could not ship it: {error}") from error
-
-
-def planned_data(plan: Plan, own_cluster: bool) -> PlannedData:
-    """The plan's data set for any node; on a cluster with a way to nodes that lack it."""
-    source = plan.source
-    streamed = source.name in datasets.STREAMED
-    ship = None
-    if not (own_cluster or streamed or source.name == "digits"):
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(Home)
-        ship = Shipment(home=actor.remote(source, plan.trials[0].config, plan.own))
-    signature = None if streamed else datasets.signature(source)
-    return PlannedData(source=source, digest=plan.data_digest, signature=signature, ship=ship)
 
 
 # Both, before the first trial
@@ -271,9 +158,3 @@ def _answers(asked: dict[str, Any], tell: Callable[[str], None], interrupted: Ca
             else:
                 tell(f"node {address_of(node)} was lost while it looked at the storage and the data")
     return reports
-
-
-def reason_of(error: Exception) -> str:
-    """In one line why a call on a node failed."""
-    lines = str(getattr(error, "cause", None) or error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__

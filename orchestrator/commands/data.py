@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.commands.results import say, spec_from
+from orchestrator.commands.options import say, spec_from
 from orchestrator.errors import EXIT_DONE, UserError
 from orchestrator.planning.plan import make_plan
 from orchestrator.preflight.data import (
@@ -23,7 +23,7 @@ from orchestrator.preflight.data import (
     numbered,
 )
 from orchestrator.process.output import answer
-from orchestrator.storage.layout import open_storage
+from orchestrator.storage.factory import open_storage
 from trainables.config.keys import canonical
 
 SHOWN_CLASSES = 20

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from orchestrator.command_line import ASKED_AT, command
-from orchestrator.commands.results import say, spec_from
+from orchestrator.commands.options import say, spec_from
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
 from orchestrator.jobs.client import Job, Jobs, api_address
 from orchestrator.jobs.package import own_files, package, refuse_missing, shipped_settings
@@ -266,7 +266,7 @@ def _asked(
 
 def _shipped(options: Namespace, own: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """The sweep file and its options as arguments of a command on the cluster; the files to ship for them."""
-    from orchestrator.spec.loader import ready_sweeps, sweep_text
+    from orchestrator.spec.presets import ready_sweeps, sweep_text
 
     ready = options.file in ready_sweeps() and not Path(options.file).is_file()
     arguments = [options.file if ready else SWEEP_FILE]

@@ -1,4 +1,4 @@
-"""What the commands do that only look, or run one trial; those that run a sweep are in run.py.
+"""Commands that look at results: status, logs, report, compare, ui.
 
 One function a command; each takes the parsed options and returns the exit code.
 
@@ -8,84 +8,26 @@ Heavy modules are imported inside the function that needs them, so that `plan` a
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import sys
 import time
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from orchestrator.command_line import DEFAULT_STORAGE, command, works_on
-from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
+from orchestrator.command_line import command
+from orchestrator.commands.options import follow_moved_storage, say, spec_of, storage_from
+from orchestrator.errors import EXIT_DONE, UserError
 from orchestrator.process.output import answer, reader_gone
-from orchestrator.state.sweep_folder import SweepFolder, SweepState, driver_alive, open_sweep, refuse_unknown_trial
+from orchestrator.state.driver_liveness import driver_alive
+from orchestrator.state.sweep_folder import SweepFolder, open_sweep, refuse_unknown_trial
+from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
-from orchestrator.storage.layout import open_storage, trial_file
-from orchestrator.uris import masked
+from orchestrator.storage.layout import trial_file
 from trainables.records.file_names import ERROR
-
-if TYPE_CHECKING:
-    from orchestrator.spec.loader import SweepSpec
 
 LOG_POLL_S, STORE_POLL_S = 0.5, 3.0  # of `logs --follow`, on a folder and on an object store
 LOG_HEAD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
-
-
-def init(options: Namespace) -> int:
-    path = Path(options.path)
-    if path.exists():
-        raise UserError(f"{path} exists; give another name, or remove it first")
-    from orchestrator.spec.loader import ready_sweep, template
-
-    path.write_text(ready_sweep(options.ready) if options.ready else template())
-    say(f"wrote {path}; `{command('plan', str(path))}` shows what it would run")
-    return EXIT_DONE
-
-
-def schema(options: Namespace) -> int:
-    from orchestrator.spec.loader import json_schema
-
-    answer(json.dumps(json_schema(), indent=1))
-    return EXIT_DONE
-
-
-def plan(options: Namespace) -> int:
-    from orchestrator.planning.plan import make_plan
-    from orchestrator.terminal.plan import plan_facts, print_plan
-    from orchestrator.tracking.target import tracking_target
-
-    spec = spec_from(options)
-    storage = open_storage(spec.storage)
-    tracking_target(spec, storage)
-    planned = make_plan(spec, storage, hash_data=options.hash)
-    facts = plan_facts(planned, storage)
-    answer(json.dumps(facts, indent=1)) if options.json else print_plan(planned, facts)
-    return EXIT_DONE
-
-
-def trial(options: Namespace) -> int:
-    from orchestrator.execution.single_trial import run_one
-
-    return run_one(options, spec_from)
-
-
-def doctor(options: Namespace) -> int:
-    from dataclasses import asdict
-
-    from orchestrator.diagnostics.doctor import examine
-    from orchestrator.diagnostics.view import print_checks
-
-    spec = spec_from(options) if options.file else None
-    storage = spec.storage if spec else options.storage or DEFAULT_STORAGE
-    if spec is not None:
-        say_unused_environment(spec)
-    checks = examine(spec, storage, options.tracking_uri, options.address, options.fix)
-    done = list(checks) if options.json else print_checks(checks)
-    if options.json:
-        answer(json.dumps([asdict(check) for check in done], indent=1))
-    return EXIT_DONE if all(check.ok for check in done) else EXIT_ENVIRONMENT
 
 
 def status(options: Namespace) -> int:
@@ -205,59 +147,8 @@ def ui(options: Namespace) -> int:
     return EXIT_DONE
 
 
-def spec_from(options: Namespace) -> SweepSpec:
-    from orchestrator.spec.loader import load_spec
-
-    overrides = list(options.set)
-    overrides += [f"name={json.dumps(options.name)}"] if options.name else []
-    overrides += [f"storage={json.dumps(options.storage)}"] if options.storage else []
-    overrides += [f"tracking.uri={json.dumps(options.tracking_uri)}"] if options.tracking_uri else []
-    spec = load_spec(options.file, overrides)
-    works_on(spec.name, spec.storage)
-    return spec
-
-
-def spec_of(folder: SweepFolder) -> SweepSpec:
-    """The spec of a sweep that exists, at the storage where it was found (which may have moved)."""
-    from orchestrator.spec.loader import spec_from_resolved
-
-    spec = spec_from_resolved(folder.storage.read_json(folder.file("spec.json")))
-    return spec.model_copy(update={"storage": folder.storage.root})
-
-
-def storage_from(options: Namespace) -> Storage:
-    return open_storage(options.storage or DEFAULT_STORAGE)
-
-
-def say_unused_environment(spec: SweepSpec) -> None:
-    """Says which of MLflow's variables decide nothing here, since a sweep's place must not depend on who continues it."""
-    if (uri := os.environ.get("MLFLOW_TRACKING_URI")) and spec.tracking.uri is None:
-        place = "in the storage's own database"
-        say(f"MLFLOW_TRACKING_URI is set to {masked(uri)} and decides nothing: runs are {place}; --tracking-uri names another")
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    if name and name != spec.tracking.experiment:
-        used = f"experiment {spec.tracking.experiment}"
-        say(f"MLFLOW_EXPERIMENT_NAME is set to {name} and decides nothing: runs are in {used}, as tracking.experiment says")
-
-
-def follow_moved_storage(storage: Storage) -> None:
-    """Corrects the locations in MLflow's database where the storage was moved; says so, or why it cannot."""
-    from orchestrator.tracking.database import NAME
-    from orchestrator.tracking.database_locations import follow_storage
-
-    if storage.folder is not None and (storage.folder / NAME).exists():
-        try:
-            follow_storage(storage.folder, say)
-        except SetupError as error:
-            say(str(error))
-
-
 def _newest_sweep(storage: Storage) -> str:
     names = storage.names("sweeps")
     if not names:
         raise UserError(f"no sweeps in storage {storage.root}; another storage: --storage")
     return max(names, key=lambda name: storage.modified(SweepFolder(storage, name).file("state.json")))
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -11,12 +11,14 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.command_line import command
-from orchestrator.commands.results import follow_moved_storage, say, say_unused_environment, spec_from, spec_of, storage_from
+from orchestrator.commands.options import follow_moved_storage, say, say_unused_environment, spec_from, spec_of, storage_from
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.process.output import answer
-from orchestrator.state.sweep_folder import SweepFolder, driver_alive, open_sweep, refuse_unknown_trial
+from orchestrator.state.driver_liveness import driver_alive
+from orchestrator.state.sweep_folder import SweepFolder, open_sweep, refuse_unknown_trial
 from orchestrator.storage.base import Storage
-from orchestrator.storage.layout import open_storage, trial_file
+from orchestrator.storage.factory import open_storage
+from orchestrator.storage.layout import trial_file
 from trainables.records.file_names import CHECKPOINT
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 def run(options: Namespace) -> int:
     from orchestrator.planning.plan import make_plan
-    from orchestrator.spec.loader import sweep_text
+    from orchestrator.spec.presets import sweep_text
     from orchestrator.tracking.target import tracking_target
 
     spec = spec_from(options)
@@ -114,19 +116,6 @@ def stop(options: Namespace) -> int:
             return EXIT_DONE
         time.sleep(0.3)
     raise SetupError(f"sweep {options.name!r} has not ended within 60 s; its driver is {state.driver if state else 'unknown'}")
-
-
-def sync(options: Namespace) -> int:
-    from orchestrator.execution.sync import plan_of, sync_sweep, sync_sweeps_left_behind
-
-    storage = storage_from(options)
-    folder = open_sweep(storage, options.name)
-    planned = plan_of(folder, options.tracking_uri)
-    say_unused_environment(planned.spec)
-    facts = sync_sweep(folder, planned)
-    sync_sweeps_left_behind(storage, say)
-    answer(json.dumps(facts)) if options.json else say(f"MLflow at {facts['uri']} shows {facts['runs']} runs of {options.name}")
-    return EXIT_DONE
 
 
 def _nothing_left(folder: SweepFolder, planned: Plan) -> bool:

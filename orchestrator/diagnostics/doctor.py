@@ -9,9 +9,10 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 
-from orchestrator.cluster.connection import is_own, ray_folder
-from orchestrator.cluster.node_checks import SharedFolder
+from orchestrator.cluster.addresses import is_own
+from orchestrator.cluster.connection import ray_folder
 from orchestrator.cluster.node_info import facts_here
+from orchestrator.cluster.shared_storage_probe import SharedFolder
 from orchestrator.diagnostics.checks import Check, attempted, enough_space, failed, machine_checks
 from orchestrator.diagnostics.records import record_checks
 from orchestrator.errors import SweepError, UserError
@@ -19,9 +20,10 @@ from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.preflight.data import PreflightError, data_preflight, dataset_settings, findings_of
 from orchestrator.spec.loader import SweepSpec, spec_from_resolved
 from orchestrator.spec.schema import Tracking
-from orchestrator.state.sweep_folder import SweepFolder, driver_alive
+from orchestrator.state.driver_liveness import driver_alive
+from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
-from orchestrator.storage.layout import open_storage
+from orchestrator.storage.factory import open_storage
 from orchestrator.tracking.client import TrackingTarget
 from orchestrator.tracking.database import NAME as DATABASE
 from orchestrator.tracking.target import given_target, storage_target, tracking_target

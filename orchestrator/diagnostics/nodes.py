@@ -12,8 +12,11 @@ import ray
 
 from orchestrator.cluster.capacity import living_nodes
 from orchestrator.cluster.connection import joined_cluster, ray_environment
-from orchestrator.cluster.node_checks import NodeReport, SharedFolder, call_on, files_here, planned_data, reason_of
+from orchestrator.cluster.data_shipping import planned_data
+from orchestrator.cluster.node_checks import NodeReport, files_here
 from orchestrator.cluster.node_info import NodeFacts, facts_here
+from orchestrator.cluster.remote_call import call_on, reason_of
+from orchestrator.cluster.shared_storage_probe import SharedFolder
 from orchestrator.diagnostics.checks import Check, failed, machine_checks, told
 from orchestrator.errors import SweepError
 from orchestrator.planning.plan import Plan

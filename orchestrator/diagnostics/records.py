@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from orchestrator.command_line import command
 from orchestrator.diagnostics.checks import Check, failed
-from orchestrator.state.sweep_folder import SweepFolder, driver_alive
+from orchestrator.state.driver_liveness import driver_alive
+from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.trial_results import Damage, damaged_files, damaged_metrics, damaged_model, read_results
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import set_aside

@@ -22,7 +22,7 @@ from orchestrator.planning.resolved_settings import Choices, answers_on, choices
 from orchestrator.preflight.networks import NetworkChecks
 from orchestrator.spec.schema import Resources
 from orchestrator.state.sweep_folder import SweepFolder
-from orchestrator.storage.base import node_cache
+from orchestrator.storage.local import node_cache
 from trainables.config.keys import canonical
 from trainables.data.staging import PlannedData
 from trainables.preflight.network_case import NetworkCase, NetworkReport, adjusted_runtime

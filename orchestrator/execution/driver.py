@@ -13,7 +13,9 @@ from typing import Any
 
 from orchestrator.planning.plan import Plan, PlannedWarmup
 from orchestrator.scheduling.stage_queue import ACTIVE_STATES, Entry, StageQueue
-from orchestrator.state.sweep_folder import StateWriter, SweepFolder, SweepState, TrialStatus, WarmupStatus
+from orchestrator.state.state_writer import StateWriter
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.sweep_state import SweepState, TrialStatus, WarmupStatus
 from orchestrator.storage.base import Storage, try_for
 from orchestrator.storage.layout import newest_attempt
 from orchestrator.terminal.progress import Screen

@@ -28,7 +28,8 @@ from orchestrator.process.setup import stop_signals
 from orchestrator.spec.loader import SweepSpec, spec_from_resolved
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
-from orchestrator.storage.layout import StageFolders, TrialFolder, newest_attempt, open_storage
+from orchestrator.storage.factory import open_storage
+from orchestrator.storage.layout import StageFolders, TrialFolder, newest_attempt
 from orchestrator.version import source_revision
 from trainables.config.keys import canonical
 from trainables.errors import StopRequestedError, StorageError, TrialError

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from orchestrator.cluster.connection import is_own, joined_cluster, ray_environment, refuse_too_small_machine
+from orchestrator.cluster.addresses import is_own
+from orchestrator.cluster.connection import joined_cluster, ray_environment, refuse_too_small_machine
 from orchestrator.command_line import command
 from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.execution.driver import Driver, initial_state, make_queue
@@ -26,7 +27,8 @@ from orchestrator.preflight.data import PreflightBeside, preflight_artifacts
 from orchestrator.preflight.network_process import ChecksBeside
 from orchestrator.process.setup import stop_signals
 from orchestrator.reporting.report import write_report
-from orchestrator.state.sweep_folder import StateWriter, SweepFolder
+from orchestrator.state.state_writer import StateWriter
+from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.trial_results import damaged_files
 from orchestrator.storage.base import Storage, try_for
 from orchestrator.storage.layout import StageFolders, set_aside
@@ -170,7 +172,8 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool, reports: Sequence
     from ray import tune
 
     from orchestrator.cluster.capacity import ClusterWatch
-    from orchestrator.cluster.node_checks import planned_data, prepare_nodes
+    from orchestrator.cluster.data_shipping import planned_data
+    from orchestrator.cluster.node_checks import prepare_nodes
     from orchestrator.execution.autotune import chosen_device, decide
     from orchestrator.scheduling.tune_adapter import Hooks, OutOfTimeError, StageSearcher, run_stages
     from trainables.worker.trainable import run_stage

@@ -13,7 +13,9 @@ from orchestrator.preflight.data import preflight_artifacts
 from orchestrator.reporting.report import write_report
 from orchestrator.scheduling.stage_queue import StageQueue
 from orchestrator.spec.loader import SweepSpec, spec_from_resolved
-from orchestrator.state.sweep_folder import SweepFolder, SweepState, driver_alive
+from orchestrator.state.driver_liveness import driver_alive
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.tracking.database import NAME as DATABASE
 from orchestrator.tracking.database import Remark, database_id

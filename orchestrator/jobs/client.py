@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from orchestrator.cluster.connection import is_api, refuse_silent
+from orchestrator.cluster.addresses import is_api, refuse_silent
 from orchestrator.command_line import command
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
 from orchestrator.process.proxies import proxy_hint, proxy_of

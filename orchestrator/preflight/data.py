@@ -21,7 +21,8 @@ from typing import Any
 from orchestrator.planning.decoding_process import import_function
 from orchestrator.planning.plan import Plan
 from orchestrator.process.child import ChildError, ask, serve
-from orchestrator.storage.base import Storage, node_cache
+from orchestrator.storage.base import Storage
+from orchestrator.storage.local import node_cache
 from trainables.config.keys import canonical, from_canonical
 from trainables.config.trial import DatasetConfig
 from trainables.custom.code import is_own
@@ -189,7 +190,7 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
 def _report_and_sheet(question: dict[str, Any]) -> dict[str, Any]:
     import torch
 
-    from trainables.data.batches import load_data
+    from trainables.data.splits import load_data
     from trainables.preflight.contact_sheet import contact_sheet
     from trainables.preflight.data_report import class_names, data_report
 

@@ -16,7 +16,7 @@ from orchestrator.planning.resolved_settings import answers_on, choices_of, read
 from orchestrator.preflight.networks import NetworkChecks, Tell
 from orchestrator.process.child import ChildError, ask, serve
 from orchestrator.state.sweep_folder import SweepFolder
-from orchestrator.storage.base import node_cache
+from orchestrator.storage.local import node_cache
 from trainables.config.keys import canonical, from_canonical
 from trainables.config.trial import TrialConfig
 from trainables.custom.code import OwnFiles

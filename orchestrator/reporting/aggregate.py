@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.state.sweep_folder import SweepState, TrialStatus
+from orchestrator.state.sweep_state import SweepState, TrialStatus
 from trainables.config.keys import canonical, flat, from_canonical
 from trainables.config.methods import METHOD_BLOCKS
 from trainables.config.trial import TrialConfig

@@ -16,7 +16,7 @@ from orchestrator.command_line import command
 from orchestrator.errors import UserError
 from orchestrator.reporting.aggregate import Setting, baseline_of, settings_of
 from orchestrator.reporting.cells import Cell, by_cell, chosen
-from orchestrator.state.sweep_folder import SweepState, TrialStatus
+from orchestrator.state.sweep_state import SweepState, TrialStatus
 
 REFERENCE = "drive"
 ALPHA = 0.05  # a p value below it is called significant; intervals hold 1 - ALPHA

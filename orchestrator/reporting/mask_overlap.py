@@ -17,7 +17,7 @@ from orchestrator.reporting.aggregate import Setting
 from orchestrator.reporting.cells import Cell
 from orchestrator.reporting.comparison import Comparison
 from orchestrator.reporting.comparison_tables import Block, Row
-from orchestrator.state.sweep_folder import SweepState
+from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import trial_file
 from trainables.records.file_names import MODEL

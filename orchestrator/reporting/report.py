@@ -18,7 +18,8 @@ from orchestrator.reporting.comparison import Comparison, comparable, compare
 from orchestrator.reporting.comparison_tables import to_html
 from orchestrator.reporting.heatmap_grids import Grid, grids
 from orchestrator.reporting.heatmaps import heat_map, shown_width
-from orchestrator.state.sweep_folder import SweepFolder, SweepState
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.sweep_state import SweepState
 from orchestrator.state.trial_results import recorded_state
 from trainables.config.keys import canonical
 

@@ -6,19 +6,17 @@ Options of the command line (--set KEY=VALUE) beat the file: a key that one fixe
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from importlib import resources
-from importlib.resources.abc import Traversable
-from pathlib import Path as FilePath
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
-from orchestrator.command_line import command
 from orchestrator.errors import UserError
-from orchestrator.spec.error_messages import Problem, did_you_mean, dotted, problems, shown
-from orchestrator.spec.grid import Clash, clashes, dataset_clashes, dotted_values, expand, trial_names
+from orchestrator.spec.constraints import Clash, clashes, dataset_clashes
+from orchestrator.spec.error_messages import Problem, dotted, problems, shown
+from orchestrator.spec.grid import dotted_values, expand, trial_names
+from orchestrator.spec.presets import ready_sweep, ready_sweeps, sweep_text, template
 from orchestrator.spec.schema import SEARCHABLE, SweepSpec
 from orchestrator.spec.yaml_document import Document, Path, parse, parse_value
 from trainables.config.trial import Model
@@ -37,7 +35,6 @@ __all__ = [
     "trial_names",
 ]
 
-TEMPLATE = "template"
 MODELS: tuple[str, ...] = get_args(Model)
 PLACEHOLDERS: dict[str, Any] = {"name": "x", "model": MODELS[0]}
 
@@ -89,63 +86,6 @@ class _Untitled(GenerateJsonSchema):
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
-
-
-def ready_sweeps() -> list[str]:
-    """Names of the sweeps that come with the program, such as digits or reference/cifar10-vgg16."""
-    return sorted(name for name in _names(_sweeps()) if name != TEMPLATE)
-
-
-def _names(folder: Traversable, prefix: str = "") -> Iterator[str]:
-    for entry in folder.iterdir():
-        if entry.name.endswith(".yaml"):
-            yield prefix + entry.name.removesuffix(".yaml")
-        elif entry.is_dir():
-            yield from _names(entry, f"{prefix}{entry.name}/")
-
-
-def template() -> str:
-    """A commented sweep file with every key, to start from."""
-    return _sweeps().joinpath(f"{TEMPLATE}.yaml").read_text(encoding="utf-8")
-
-
-def ready_sweep(name: str) -> str:
-    """The text of a sweep that comes with the program. Raises UserError if there is none of that name."""
-    known = ready_sweeps()
-    if name not in known:
-        way_out = did_you_mean(name, known) or f"; known are {', '.join(known)}"
-        raise UserError(f"--from: must be a ready sweep, got {name!r}{way_out}")
-    return _sweeps().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-
-
-def _sweeps() -> Traversable:
-    return resources.files("orchestrator").joinpath("sweeps")
-
-
-def sweep_text(file: str) -> str:
-    """The text of a sweep file, or of the ready sweep of that name; a file wins.
-
-    Raises:
-        UserError: there is neither, or the file cannot be read.
-    """
-    path = FilePath(os.path.expanduser(file))
-    try:
-        source = _sweeps().joinpath(f"{file}.yaml") if file in ready_sweeps() and not path.is_file() else path
-        return source.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        known = ready_sweeps()
-        way_out = did_you_mean(file.removesuffix(".yaml"), known) or f"; `{command('init')}` writes a file to start from"
-        rule = f"must be a file or one of the ready sweeps {', '.join(known)}"
-        raise UserError(f"{file}: {rule}, got no such file{way_out}") from None
-    except IsADirectoryError:
-        raise UserError(f"{file}: must be a sweep file, got a folder; give a file in it") from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{file}:{line}: must be UTF-8 text, got byte {error.object[error.start]:#x}; save it as UTF-8"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{file}: must be readable, got {error.strerror!r}; check the file and its permissions") from None
 
 
 def _option(override: str) -> tuple[Path, Any]:

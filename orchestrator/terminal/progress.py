@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.state.sweep_folder import SweepState, TrialStatus
+from orchestrator.state.sweep_state import SweepState, TrialStatus
 
 DRAW_S = 0.5
 LINE_S = 10.0

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.command_line import command
-from orchestrator.state.sweep_folder import SweepState, driver_alive
+from orchestrator.state.driver_liveness import driver_alive
+from orchestrator.state.sweep_state import SweepState
 from orchestrator.terminal.progress import best_trial, summary_line
 
 LONGEST_LIST = 20

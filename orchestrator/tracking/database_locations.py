@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.errors import SetupError
-from orchestrator.state.sweep_folder import driver_alive
+from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.tracking.database import NAME, Remark, connected
 from orchestrator.tracking.error_hints import database_trouble
 

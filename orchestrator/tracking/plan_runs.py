@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.planning.plan import Plan
 from orchestrator.spec.loader import SweepSpec
-from orchestrator.state.sweep_folder import SweepState
+from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.tracking.records import Item
 from orchestrator.tracking.run_sync import SweepOpening

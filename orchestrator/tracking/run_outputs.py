@@ -11,7 +11,8 @@ from pathlib import Path
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError
 from orchestrator.storage.layout import trial_file
-from orchestrator.tracking.logged_models import KnownModel, SparseModelRecord, SweepModels
+from orchestrator.tracking.logged_models import KnownModel, SweepModels
+from orchestrator.tracking.model_packaging import SparseModelRecord
 from orchestrator.tracking.records import Item, RunRecord
 from orchestrator.tracking.runs import Run, SweepRuns
 from trainables.custom.code import is_own

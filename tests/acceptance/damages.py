@@ -25,7 +25,7 @@ from orchestrator.cli import main as drive_sweep_here
 from orchestrator.reporting.report import make_report
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.trial_results import damaged_metrics, read_results
-from orchestrator.storage.layout import open_storage
+from orchestrator.storage.factory import open_storage
 from tests.support.cli import drive_sweep, tiny_sweep
 
 Damage = Callable[[bytes, random.Random], bytes]

@@ -20,8 +20,8 @@ from PIL import Image
 from tests.support.image_zoo import ZOO, Entry, Left, Read, Refused, base
 from tests.support.written_images import SIDE, Array
 from trainables.config.trial import DatasetConfig
-from trainables.data.batches import load_data
 from trainables.data.datasets import Source, left_out, listing, load
+from trainables.data.splits import load_data
 from trainables.data.streaming import middle
 from trainables.errors import DataError
 

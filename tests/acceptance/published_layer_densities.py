@@ -16,10 +16,11 @@ import torch
 
 from trainables.config.methods import SnipConfig
 from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
-from trainables.data.batches import Data, Split, load_data
 from trainables.data.datasets import Source
 from trainables.data.normalization import Normalization
-from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.data.splits import Data, Split, load_data
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import Masks, full_masks
 from trainables.pruning.rounds import prune_round
 from trainables.pruning.synflow import synaptic_flow

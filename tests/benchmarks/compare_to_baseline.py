@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from orchestrator.spec.loader import sweep_text
+from orchestrator.spec.presets import sweep_text
 from tests.benchmarks.summary import spread
 from tests.benchmarks.timing import Timed, by_hand, ours
 

@@ -69,8 +69,9 @@ def run_one(trials: int, slots: int, with_model: bool, folder: Path) -> dict[str
     """Runs one sweep of no-op trials in this process and measures it."""
     from orchestrator.execution.sweep import RunOptions, run_sweep
     from orchestrator.planning.plan import make_plan
-    from orchestrator.spec.loader import load_spec, sweep_text
-    from orchestrator.storage.layout import open_storage
+    from orchestrator.spec.loader import load_spec
+    from orchestrator.spec.presets import sweep_text
+    from orchestrator.storage.factory import open_storage
     from trainables.worker import trainable as stage
 
     stage.run_stage = noop_stage

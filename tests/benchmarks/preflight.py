@@ -23,7 +23,7 @@ from torch import nn
 from orchestrator.planning.plan import make_plan
 from orchestrator.preflight.data import data_preflight
 from orchestrator.spec.loader import load_spec
-from orchestrator.storage.base import LocalStorage
+from orchestrator.storage.local import LocalStorage
 from tests.benchmarks.summary import spread
 from tests.support.trials import tiny_config
 from trainables.models.registry import build_model, initialize

@@ -18,9 +18,11 @@ from torch.nn.functional import cross_entropy
 
 from tests.benchmarks.summary import spread
 from trainables.config.trial import DatasetConfig, TrialConfig
-from trainables.data.batches import Data, Split, scoring_batches
+from trainables.data.batches import scoring_batches
 from trainables.data.normalization import Normalization
-from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.data.splits import Data, Split
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import full_masks
 from trainables.pruning.rounds import prune_round
 from trainables.runtime.device import Runtime

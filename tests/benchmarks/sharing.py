@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from orchestrator.spec.loader import sweep_text
+from orchestrator.spec.presets import sweep_text
 from tests.benchmarks.summary import spread
 from tests.benchmarks.timing import Timed, ours
 

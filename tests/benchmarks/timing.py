@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.planning.plan import make_plan
 from orchestrator.spec.loader import load_spec
-from orchestrator.storage.layout import open_storage
+from orchestrator.storage.factory import open_storage
 from tests.support.cli import descendants, drive_sweep
 from trainables.config.keys import from_canonical
 from trainables.config.trial import TrialConfig

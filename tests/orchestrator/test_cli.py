@@ -11,8 +11,9 @@ import pytest
 
 from orchestrator.planning.plan import make_plan
 from orchestrator.spec.loader import load_spec
-from orchestrator.state.sweep_folder import SweepFolder, SweepState, TrialStatus
-from orchestrator.storage.layout import open_storage
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.sweep_state import SweepState, TrialStatus
+from orchestrator.storage.factory import open_storage
 from tests.support.cli import drive_sweep, tiny_sweep
 from tests.support.trials import write_result
 

@@ -19,8 +19,10 @@ from orchestrator.execution.driver import initial_state, make_queue
 from orchestrator.execution.sweep import prepare_folder
 from orchestrator.planning.plan import make_plan
 from orchestrator.spec.loader import load_spec
-from orchestrator.state.sweep_folder import SweepFolder, SweepState, this_driver
-from orchestrator.storage.layout import open_storage
+from orchestrator.state.driver_liveness import this_driver
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.sweep_state import SweepState
+from orchestrator.storage.factory import open_storage
 from tests import ROOT
 from tests.support.cli import tiny_sweep
 

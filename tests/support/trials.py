@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
-from orchestrator.storage.base import LocalStorage, Storage
+from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import TrialFolder, WarmupFolder, trial_file
+from orchestrator.storage.local import LocalStorage
 from trainables.config.keys import trial_key, warmup_key
 from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
-from trainables.data.batches import Data
 from trainables.data.datasets import DIGITS_DIGEST, Source
 from trainables.data.normalization import Normalization
+from trainables.data.splits import Data
 from trainables.data.staging import PlannedData
 from trainables.records.file_names import METRICS, MODEL, RESULT
 from trainables.records.result_record import encode_result

@@ -6,11 +6,10 @@ depend on the device nor on what the process did before.
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainables.config.trial import Initialization, Model, TrialConfig
 from trainables.custom.code import function_of, is_own
@@ -110,20 +109,3 @@ def initialize(model: nn.Module, seed: int, mode: Initialization = "fan_in") -> 
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
             module.reset_running_stats()
-
-
-def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Name -> weight of every conv and linear layer, in the order of the network, without the excluded layers.
-
-    Raises:
-        SettingError: a pattern of `exclude` matches no layer, or nothing is left to prune.
-    """
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
-    for pattern in exclude:
-        if not any(fnmatchcase(name, pattern) for name in layers):
-            known = ", ".join(layers)
-            raise SettingError(f"prunable.exclude: {pattern!r} matches no conv or linear layer; layers are {known}")
-    kept = {name: m for name, m in layers.items() if not any(fnmatchcase(name, pattern) for pattern in exclude)}
-    if not kept:
-        raise SettingError(f"prunable.exclude: {list(exclude)} leaves no layer to prune")
-    return {f"{name}.weight": module.weight for name, module in kept.items()}

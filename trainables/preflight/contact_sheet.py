@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trainables.data.batches import Data, Split
+from trainables.data.splits import Data, Split
 from trainables.runtime.seeding import derived_seed
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from torch import Tensor
 from trainables.config.trial import DatasetConfig
 from trainables.custom.code import is_own
 from trainables.data import datasets
-from trainables.data.batches import Data, Split, class_counts, split_indices
 from trainables.data.facts import DataFacts
 from trainables.data.image_files import printable
+from trainables.data.splits import Data, Split, class_counts, split_indices
 from trainables.findings import Finding
 
 VERSION = 2  # raised when the report of the same data changes

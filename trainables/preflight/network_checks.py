@@ -13,15 +13,15 @@ import torch
 
 from trainables.config.trial import TrialConfig
 from trainables.custom.code import OwnFiles, is_own
-from trainables.data.batches import load_data
 from trainables.data.facts import DataFacts
 from trainables.data.normalization import EVALUATION_BATCH
+from trainables.data.splits import load_data
 from trainables.data.staging import PlannedData
 from trainables.errors import SettingError, TrialError
 from trainables.findings import Finding
 from trainables.models.losses import check_loss
 from trainables.models.pretrained import load_initial_weights
-from trainables.models.registry import prunable_weights
+from trainables.models.prunable import prunable_weights
 from trainables.models.weight_use import unprunable_layers
 from trainables.preflight.examination import OUT_OF_MEMORY, Examination
 from trainables.preflight.network_builds import build_problem

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from trainables.config.trial import TrialConfig
 from trainables.errors import SettingError
 from trainables.models.losses import batch_loss
-from trainables.models.registry import prunable_weights
+from trainables.models.prunable import prunable_weights
 from trainables.models.weight_use import densified_layers, gradient_findings, unchanged_state
 from trainables.preflight.examination import OUT_OF_MEMORY, Examination, first_line
 from trainables.pruning.score_gradients import hessian_gradient_products, scoring_mode
 from trainables.pruning.synflow import require_flow
-from trainables.training.loop import make_optimizer
+from trainables.training.optimizer import make_optimizer
 
 
 def check_weight_use(examination: Examination, model: nn.Module) -> None:

@@ -23,7 +23,7 @@ from trainables.runtime.cache_folder import cache_folder, write_whole
 
 Shapes = Mapping[str, tuple[int, ...]]  # of prunable weights, by name
 # What the layers of a built-in network follow from, with torchvision.
-SOURCES = ("trainables.models.networks", "trainables.models.registry", __name__)
+SOURCES = ("trainables.models.networks", "trainables.models.prunable", "trainables.models.registry", __name__)
 
 
 def kept_weights(config: TrialConfig, shapes: Shapes) -> int:
@@ -100,7 +100,8 @@ def _source_of(module: str) -> Path:
 
 def _layers(config: TrialConfig, facts: DataFacts, own: OwnFiles) -> dict[str, tuple[int, ...]]:
     """Shapes of the weights of all conv and linear layers, by the name of the layer."""
-    from trainables.models.registry import meta_model, network_of, prunable_weights
+    from trainables.models.prunable import prunable_weights
+    from trainables.models.registry import meta_model, network_of
 
     if is_own(config.model):
         own.activate(config)

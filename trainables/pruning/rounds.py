@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from trainables.config.methods import DensitySchedule
 from trainables.config.trial import TrialConfig, final_count
-from trainables.data.batches import Data
-from trainables.pruning.drive import term_correlations
+from trainables.data.splits import Data
 from trainables.pruning.masks import Masks, apply_masks, keep_highest, survivors
+from trainables.pruning.rank_correlation import term_correlations
 from trainables.pruning.scorers import Subject, scored
 from trainables.pruning.sparsity_distributions import LayerCounts
 from trainables.pruning.sparsity_schedules import kept_after_round

@@ -15,7 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.config.methods import BatchNormMode
 from trainables.config.trial import TrialConfig
-from trainables.data.batches import Data, class_balanced_batches, scoring_batches
+from trainables.data.batches import class_balanced_batches, scoring_batches
+from trainables.data.splits import Data
 from trainables.errors import SettingError
 from trainables.models.losses import batch_loss
 from trainables.models.weight_use import node_names

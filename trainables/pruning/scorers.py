@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainables.config.methods import BatchNormMode
 from trainables.config.trial import TrialConfig
-from trainables.data.batches import Data
+from trainables.data.splits import Data
 from trainables.pruning.drive import connection_sensitivity, drive_score, drive_terms
 from trainables.pruning.masks import Masks, flattened
 from trainables.pruning.score_gradients import batches_of_round, hessian_gradient_products, scoring_gradients

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from trainables.config.methods import GRADUAL, GranetConfig
 from trainables.config.trial import TrialConfig
 from trainables.errors import SettingError
-from trainables.models.registry import prunable_weights
+from trainables.models.prunable import prunable_weights
 from trainables.models.weight_use import layer_of, without_gradient
 from trainables.pruning.masks import Masks, apply_masks, flattened, full_masks, keep_highest, num_kept, survivors
 from trainables.pruning.sparsity_distributions import erk_densities, fitted_counts, random_masks

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config.trial import TrainingConfig
-from trainables.data.batches import Data, Split, evaluation_batches, training_batches
+from trainables.data.batches import evaluation_batches, training_batches
 from trainables.data.normalization import Normalization
+from trainables.data.splits import Data, Split
 from trainables.errors import NonFiniteError
 from trainables.models.losses import batch_loss, summed_loss
 from trainables.pruning.sparse_trainers import Masking
@@ -21,29 +22,6 @@ from trainables.runtime.device import Runtime
 from trainables.runtime.seeding import derived_seed
 
 TOP5_CLASSES = 100  # fewer classes are told by their top-1 accuracy alone
-
-
-def make_optimizer(model: nn.Module, training: TrainingConfig, momentum: dict[str, Tensor] | None = None) -> torch.optim.SGD:
-    """SGD over every parameter, weight decay included; `momentum` continues the buffers of `momentum_of`."""
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=training.lr,
-        momentum=training.momentum,
-        nesterov=training.nesterov,
-        weight_decay=training.weight_decay,
-        foreach=True,
-    )
-    for name, parameter in model.named_parameters():
-        if momentum and name in momentum:
-            buffer = torch.empty_like(parameter, requires_grad=False).copy_(momentum[name])  # in the weight's memory order
-            optimizer.state[parameter]["momentum_buffer"] = buffer
-    return optimizer
-
-
-def momentum_of(optimizer: torch.optim.SGD, model: nn.Module) -> dict[str, Tensor]:
-    """Parameter name -> momentum buffer; empty before the first step."""
-    buffers = {name: optimizer.state[parameter].get("momentum_buffer") for name, parameter in model.named_parameters()}
-    return {name: buffer for name, buffer in buffers.items() if buffer is not None}
 
 
 def train_epoch(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,46 +21,7 @@ from trainables.config.trial import TrainingConfig
 from trainables.pruning.masks import Masks
 from trainables.records.metrics import MetricLog, points_from_json
 from trainables.runtime.hashing import tensors_sha256
-from trainables.training.loop import make_optimizer, momentum_of
-
-
-class TrialFiles(Protocol):
-    """One trial's folder, as one attempt at the trial sees it."""
-
-    key: str
-    attempt: int
-
-    def read(self, name: str) -> bytes | None:
-        """The whole file, or None if there is none."""
-
-    def publish(self, name: str, content: bytes) -> None:
-        """Puts the whole file in place at once. Raises SupersededError if a newer attempt has begun."""
-
-    def remove(self, name: str) -> None:
-        """Removes the file if it is there. Raises SupersededError if a newer attempt has begun."""
-
-    def stop_requested(self) -> bool:
-        """Whether the trial should leave a checkpoint and end."""
-
-
-class SnapshotFiles(Protocol):
-    """The snapshots of one dense trunk under one fingerprint."""
-
-    @property
-    def key(self) -> str:
-        """Of the trunk; of the trial where warm-ups are not shared."""
-
-    def epochs(self) -> list[int]:
-        """Epochs at which there is a snapshot, ascending."""
-
-    def read(self, epoch: int) -> bytes | None:
-        """The whole file, or None if there is none."""
-
-    def publish(self, epoch: int, content: bytes) -> None:
-        """Puts the whole file in place at once; several writers publish equal bits, so the last one may win."""
-
-    def remove(self, epoch: int) -> None:
-        """Removes the file if it is there."""
+from trainables.training.optimizer import make_optimizer, momentum_of
 
 
 class DamagedCheckpointError(Exception):

@@ -9,8 +9,9 @@ from typing import Any
 from trainables.custom.code import NOTHING_OWN, OwnFiles
 from trainables.data.datasets import Source
 from trainables.pruning.sparsity_distributions import LayerCounts
+from trainables.records.protocols import SnapshotFiles, TrialFiles
 from trainables.runtime.device import Runtime
-from trainables.trial.checkpoint import SnapshotFiles, TrialFiles, TrialState
+from trainables.trial.checkpoint import TrialState
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,14 +16,15 @@ from trainables.analysis.model_stats import footprint
 from trainables.config.keys import NUMERICS, canonical
 from trainables.config.trial import TrialConfig
 from trainables.custom.code import is_own, source_of
-from trainables.data.batches import Data
+from trainables.data.splits import Data
 from trainables.errors import StopRequestedError, kind_of
 from trainables.export.sparse_model import ModelCard, encode
 from trainables.records.file_names import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, NETWORK, RESULT
 from trainables.records.metrics import DamagedRecordError, MetricLog, points_from_lines
+from trainables.records.protocols import TrialFiles
 from trainables.records.result_record import encode_result
 from trainables.records.self_digest import is_whole, sealed
-from trainables.trial.checkpoint import TrialFiles, TrialState, to_bytes
+from trainables.trial.checkpoint import TrialState, to_bytes
 from trainables.trial.context import TrialContext
 from trainables.trial.result import costs, facts, size_metrics
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from trainables.config.methods import DURING_TRAINING
 from trainables.config.trial import TrialConfig
-from trainables.data.batches import Data, load_data
+from trainables.data.splits import Data, load_data
 from trainables.errors import SettingError, StopRequestedError, StorageError, SupersededError
 from trainables.models.losses import check_loss
-from trainables.models.registry import initialized_network, network_of, prunable_weights
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import initialized_network, network_of
 from trainables.models.weight_use import unprunable_layers
 from trainables.pruning.kept_weights import check_kept_weights
 from trainables.pruning.masks import apply_masks, full_masks
@@ -28,8 +29,9 @@ from trainables.records.file_names import CHECKPOINT, ERROR, RESULT
 from trainables.records.metrics import DamagedRecordError
 from trainables.records.result_record import decode_result
 from trainables.runtime.seeding import derived_seed
-from trainables.training.loop import evaluate, make_optimizer, measured, train_epoch
+from trainables.training.loop import evaluate, measured, train_epoch
 from trainables.training.lr_schedules import learning_rate
+from trainables.training.optimizer import make_optimizer
 from trainables.trial.checkpoint import DamagedCheckpointError, TrialState, from_bytes
 from trainables.trial.context import TrialContext
 from trainables.trial.publisher import Publication, publish_error

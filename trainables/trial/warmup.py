@@ -16,13 +16,15 @@ from torch import nn
 
 from trainables.config.trial import TrialConfig
 from trainables.custom.code import NOTHING_OWN, OwnFiles
-from trainables.data.batches import Data
+from trainables.data.splits import Data
 from trainables.models.pretrained import load_initial_weights
 from trainables.models.registry import initialized_network, network_of
 from trainables.pruning.sparse_trainers import Masking
+from trainables.records.protocols import SnapshotFiles
 from trainables.runtime.device import Runtime
-from trainables.training.loop import evaluate, make_optimizer, train_epoch
-from trainables.trial.checkpoint import DamagedCheckpointError, SnapshotFiles, TrialState, from_bytes, to_bytes
+from trainables.training.loop import evaluate, train_epoch
+from trainables.training.optimizer import make_optimizer
+from trainables.trial.checkpoint import DamagedCheckpointError, TrialState, from_bytes, to_bytes
 
 log = logging.getLogger(__name__)
 

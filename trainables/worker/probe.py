@@ -69,10 +69,11 @@ class Probe:
     """The training steps of one trial, to be timed beside others of its kind."""
 
     def __init__(self, config: dict[str, Any], data: PlannedData, runtime: Runtime, own: OwnFiles = NOTHING_OWN) -> None:
-        from trainables.data.batches import load_data
         from trainables.data.normalization import EVALUATION_BATCH
-        from trainables.models.registry import initialized_network, prunable_weights
-        from trainables.training.loop import make_optimizer
+        from trainables.data.splits import load_data
+        from trainables.models.prunable import prunable_weights
+        from trainables.models.registry import initialized_network
+        from trainables.training.optimizer import make_optimizer
 
         self.config = from_canonical(TrialConfig, config)
         self.runtime = runtime.for_trial(self.config.precision)

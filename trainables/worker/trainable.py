@@ -33,7 +33,8 @@ from trainables.runtime.device import Runtime
 
 if TYPE_CHECKING:
     from trainables.data.datasets import Source
-    from trainables.trial.checkpoint import SnapshotFiles, TrialFiles, TrialState
+    from trainables.records.protocols import SnapshotFiles, TrialFiles
+    from trainables.trial.checkpoint import TrialState
 
 
 class Folders(Protocol):
@@ -185,7 +186,7 @@ def _run_trunk(
     stage: Stage, config: TrialConfig, runtime: Runtime, source: Source, settings: Settings, teller: _Teller
 ) -> dict[str, Any]:
     """Trains the trunk to its longest length; each snapshot that lands is told, so that its trials can begin."""
-    from trainables.data.batches import load_data
+    from trainables.data.splits import load_data
     from trainables.models.losses import check_loss
     from trainables.trial.checkpoint import to_bytes
     from trainables.trial.warmup import Trunk

@@ -20,7 +20,8 @@ from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher
 from orchestrator.spec.loader import load_spec
 from orchestrator.spec.schema import Resources
 from orchestrator.state.sweep_folder import SweepFolder
-from orchestrator.storage.layout import StageFolders, open_storage
+from orchestrator.storage.factory import open_storage
+from orchestrator.storage.layout import StageFolders
 from tests.support.cli import tiny_sweep
 from tests.support.trials import DIGITS, tiny_config, tiny_settings
 from trainables.config.keys import canonical

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.diagnostics.records import record_checks
-from orchestrator.state.sweep_folder import SweepFolder, SweepState, TrialStatus, encoded
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.sweep_state import SweepState, TrialStatus, encoded
 from orchestrator.state.trial_results import damaged_files, read_results
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import TrialFolder, newest_attempt, trial_file

@@ -12,8 +12,9 @@ import pytest
 
 from orchestrator.diagnostics.doctor import examine
 from orchestrator.spec.loader import load_spec, resolved
-from orchestrator.state.sweep_folder import SweepFolder, SweepState
-from orchestrator.storage.layout import open_storage
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.sweep_state import SweepState
+from orchestrator.storage.factory import open_storage
 from tests.support.cli import drive_sweep, kill_all, start, status, tiny_sweep, wait_for
 from tests.support.faulty_nodes import Broken, broken_cluster, namespaces_work
 

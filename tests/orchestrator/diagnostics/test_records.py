@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from orchestrator.planning.plan import make_plan
 from orchestrator.spec.loader import load_spec
 from orchestrator.state.trial_results import damaged_metrics, damaged_model, read_results
-from orchestrator.storage.base import LocalStorage, Storage
-from orchestrator.storage.layout import open_storage, set_aside, trial_file
+from orchestrator.storage.base import Storage
+from orchestrator.storage.factory import open_storage
+from orchestrator.storage.layout import set_aside, trial_file
+from orchestrator.storage.local import LocalStorage
 from orchestrator.tracking.records import read_record
 from tests.support.trials import new_storage, run, tiny_config
 from trainables.config.keys import trial_key

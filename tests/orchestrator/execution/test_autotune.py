@@ -21,7 +21,7 @@ from orchestrator.planning.plan import make_plan
 from orchestrator.planning.resolved_settings import Choices, write_choices
 from orchestrator.spec.loader import load_spec
 from orchestrator.state.sweep_folder import SweepFolder
-from orchestrator.storage.layout import open_storage
+from orchestrator.storage.factory import open_storage
 from tests.support.cli import drive_sweep, tiny_sweep
 from trainables.data.staging import PlannedData
 from trainables.preflight.network_case import NetworkCase, NetworkReport

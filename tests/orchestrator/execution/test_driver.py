@@ -15,9 +15,11 @@ from orchestrator.execution.driver import initial_state, make_queue
 from orchestrator.execution.sweep import RunOptions, run_sweep
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.spec.loader import load_spec
-from orchestrator.state.sweep_folder import SweepFolder, SweepState
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
-from orchestrator.storage.layout import TrialFolder, newest_attempt, open_storage, set_aside, trial_file
+from orchestrator.storage.factory import open_storage
+from orchestrator.storage.layout import TrialFolder, newest_attempt, set_aside, trial_file
 from tests.support.cli import tiny_sweep
 from tests.support.trials import write_result
 from trainables.errors import SupersededError

@@ -21,7 +21,7 @@ from orchestrator.jobs.client import Job, Jobs
 from orchestrator.jobs.package import own_files, shipped_settings
 from orchestrator.jobs.remote_command import who
 from orchestrator.spec.loader import load_spec, resolved
-from orchestrator.storage.layout import open_storage
+from orchestrator.storage.factory import open_storage
 from tests.support.fake_jobs_api import JobsApi, Sent, serving, wait_until
 
 NET = "def net(image_shape, num_classes): ...\n"

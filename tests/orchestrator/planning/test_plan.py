@@ -14,8 +14,9 @@ from orchestrator.errors import UserError
 from orchestrator.planning.plan import make_plan
 from orchestrator.spec.grid import expand, trial_names
 from orchestrator.spec.loader import load_spec
-from orchestrator.storage.base import LocalStorage, Storage
-from orchestrator.storage.layout import open_storage
+from orchestrator.storage.base import Storage
+from orchestrator.storage.factory import open_storage
+from orchestrator.storage.local import LocalStorage
 from orchestrator.terminal.plan import plan_facts
 from tests.support.cli import tiny_sweep
 from tests.support.trials import write_result

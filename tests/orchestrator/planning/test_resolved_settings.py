@@ -14,7 +14,7 @@ from orchestrator.preflight import networks as preflight
 from orchestrator.spec.loader import load_spec
 from orchestrator.spec.schema import Resources
 from orchestrator.state.sweep_folder import SweepFolder
-from orchestrator.storage.layout import open_storage
+from orchestrator.storage.factory import open_storage
 from tests.support.cli import tiny_sweep
 from trainables.runtime.device import Runtime, resolve_precision
 

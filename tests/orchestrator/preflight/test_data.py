@@ -24,14 +24,14 @@ from orchestrator.preflight.data import (
     stored_file,
 )
 from orchestrator.spec.loader import load_spec
-from orchestrator.storage.base import LocalStorage
-from orchestrator.storage.layout import open_storage
+from orchestrator.storage.factory import open_storage
+from orchestrator.storage.local import LocalStorage
 from tests.support.cli import drive_sweep
 from tests.trainables.data.test_streaming import imagenet
 from trainables.config.trial import DatasetConfig
-from trainables.data.batches import Data, load_data
 from trainables.data.datasets import Source
 from trainables.data.facts import quick_facts
+from trainables.data.splits import Data, load_data
 from trainables.data.streaming import decoding_workers
 from trainables.preflight.contact_sheet import CELL, DRAWS, contact_sheet, sheet_rows
 from trainables.preflight.data_report import data_report

@@ -17,8 +17,8 @@ from orchestrator.preflight.networks import NetworkChecks, local_reports
 from orchestrator.process.import_paths import ROOT
 from orchestrator.spec.loader import load_spec
 from orchestrator.state.sweep_folder import SweepFolder
-from orchestrator.storage.base import LocalStorage
-from orchestrator.storage.layout import open_storage
+from orchestrator.storage.factory import open_storage
+from orchestrator.storage.local import LocalStorage
 from trainables.preflight.network_case import cases_of
 from trainables.runtime.cache_folder import cache_folder
 from trainables.runtime.device import Runtime

@@ -14,8 +14,9 @@ from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.preflight.networks import RECORD, NetworkChecks
 from orchestrator.spec.loader import load_spec
 from orchestrator.state.sweep_folder import SweepFolder
-from orchestrator.storage.base import LocalStorage, Storage
-from orchestrator.storage.layout import open_storage
+from orchestrator.storage.base import Storage
+from orchestrator.storage.factory import open_storage
+from orchestrator.storage.local import LocalStorage
 from tests.support.cli import drive_sweep
 from trainables.findings import Finding
 from trainables.preflight.network_case import CHECKS, NetworkReport

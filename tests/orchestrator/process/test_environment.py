@@ -12,7 +12,7 @@ from urllib.request import proxy_bypass
 import pytest
 
 from orchestrator.cluster.connection import ray_folder
-from orchestrator.commands.results import say_unused_environment
+from orchestrator.commands.options import say_unused_environment
 from orchestrator.errors import SetupError
 from orchestrator.jobs.client import Jobs
 from orchestrator.process.proxies import proxy_hint, proxy_of, spare_loopback

@@ -197,8 +197,10 @@ print(reader_gone(), file=sys.stderr if "{stream}" == "stdout" else sys.stdout)
 
 def test_logs_that_follow_end_with_their_reader(tmp_path: Path) -> None:
     """`logs -f NAME | head -1`, of a sweep whose driver lives."""
-    from orchestrator.state.sweep_folder import SweepFolder, SweepState, this_driver
-    from orchestrator.storage.layout import open_storage
+    from orchestrator.state.driver_liveness import this_driver
+    from orchestrator.state.sweep_folder import SweepFolder
+    from orchestrator.state.sweep_state import SweepState
+    from orchestrator.storage.factory import open_storage
 
     folder = SweepFolder(open_storage(str(tmp_path / "runs"), create=True), "tiny")
     folder.write_state(SweepState(sweep="tiny", driver=this_driver()))

@@ -18,8 +18,9 @@ from orchestrator.reporting.comparison import Comparison, Pair, comparable, comp
 from orchestrator.reporting.comparison_tables import blocks, remarks, to_html
 from orchestrator.reporting.heatmap_grids import Grid, grids
 from orchestrator.reporting.report import make_report, write_report
-from orchestrator.state.sweep_folder import SweepFolder, SweepState, TrialStatus
-from orchestrator.storage.layout import open_storage
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.sweep_state import SweepState, TrialStatus
+from orchestrator.storage.factory import open_storage
 from tests.support.cli import drive_sweep
 from trainables.config.keys import complete
 from trainables.config.methods import DriveConfig

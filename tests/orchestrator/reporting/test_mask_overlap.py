@@ -84,7 +84,7 @@ def test_the_command_reads_the_models_of_a_sweep(tmp_path: Path) -> None:
 
 
 def test_masks_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator.storage.base import LocalStorage
+    from orchestrator.storage.local import LocalStorage
 
     asked: list[str] = []
 

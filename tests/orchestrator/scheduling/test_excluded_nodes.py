@@ -11,13 +11,15 @@ import pytest
 import ray
 from ray import tune
 
-from orchestrator.cluster import node_checks
+from orchestrator.cluster import node_checks, shared_storage_probe
 from orchestrator.cluster.capacity import ClusterWatch
 from orchestrator.cluster.connection import joined_cluster, ray_environment
-from orchestrator.cluster.node_checks import NodeReport, SharedFolder, call_on
+from orchestrator.cluster.node_checks import NodeReport
+from orchestrator.cluster.remote_call import call_on
+from orchestrator.cluster.shared_storage_probe import SharedFolder
 from orchestrator.scheduling.stage_queue import Entry, StageQueue
 from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher, run_stages
-from orchestrator.storage.layout import open_storage
+from orchestrator.storage.factory import open_storage
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +97,14 @@ def test_a_node_that_cannot_answer_or_hangs_is_left_out_and_a_lost_one_is_not(
 
 
 def test_the_files_of_many_nodes_are_looked_for_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_checks, "SIGHT_S", 0.5)
+    monkeypatch.setattr(shared_storage_probe, "SIGHT_S", 0.5)
     folder = SharedFolder.laid(open_storage(str(tmp_path), create=True))
     assert folder.problem_here("a") == ""
     begun = time.monotonic()
     lost = {f"n{number}" for number in range(20)}
     assert folder.unseen({"a", *lost}) == lost
     assert time.monotonic() - begun < 5
-    monkeypatch.setattr(node_checks, "SIGHT_S", 20.0)
+    monkeypatch.setattr(shared_storage_probe, "SIGHT_S", 20.0)
     begun = time.monotonic()
     assert folder.unseen(lost, interrupted=lambda: True) == lost
     assert time.monotonic() - begun < 10

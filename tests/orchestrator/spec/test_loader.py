@@ -16,7 +16,8 @@ import pytest
 from orchestrator.errors import EXIT_USER, UserError
 from orchestrator.spec.field_types import DatasetName
 from orchestrator.spec.grid import expand, trial_names
-from orchestrator.spec.loader import json_schema, load_spec, ready_sweep, ready_sweeps, resolved, spec_from_resolved, template
+from orchestrator.spec.loader import json_schema, load_spec, resolved, spec_from_resolved
+from orchestrator.spec.presets import ready_sweep, ready_sweeps, template
 from orchestrator.spec.schema import SEARCHABLE, TRIAL_KEYS, SweepSpec, keys
 from tests import ROOT
 from trainables.config.keys import canonical

@@ -15,20 +15,15 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import SetupError, UserError
-from orchestrator.state import sweep_folder as module
+from orchestrator.state import state_writer, sweep_state
 from orchestrator.state.driver_lease import DEAD_AFTER_S
-from orchestrator.state.sweep_folder import (
-    StateWriter,
-    SweepFolder,
-    SweepState,
-    TrialStatus,
-    WarmupStatus,
-    driver_alive,
-    open_sweep,
-    this_driver,
-)
-from orchestrator.storage.base import LocalStorage, Storage
-from orchestrator.storage.layout import open_storage
+from orchestrator.state.driver_liveness import driver_alive, this_driver
+from orchestrator.state.state_writer import StateWriter
+from orchestrator.state.sweep_folder import SweepFolder, open_sweep
+from orchestrator.state.sweep_state import SweepState, TrialStatus, WarmupStatus
+from orchestrator.storage.base import Storage
+from orchestrator.storage.factory import open_storage
+from orchestrator.storage.local import LocalStorage
 from tests.support.cli import wait_for
 
 
@@ -101,8 +96,8 @@ def test_a_second_driver_is_refused_with_the_way_out(storage: Storage) -> None:
 
 
 def test_the_writer_keeps_a_heartbeat_and_ends_without_a_driver(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HEARTBEAT_S", 0.05)
-    monkeypatch.setattr(module, "WRITE_S", 0.05)
+    monkeypatch.setattr(state_writer, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(state_writer, "WRITE_S", 0.05)
     folder = SweepFolder(storage, "s")
     writer = StateWriter(folder, SweepState(sweep="s"))
     writer.start()
@@ -126,7 +121,7 @@ class SlowStorage(LocalStorage):
 
 
 def test_heartbeats_are_no_rarer_where_a_writing_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(state_writer, "HEARTBEAT_S", 0.5)
     folder = SweepFolder(SlowStorage(str(tmp_path)), "s")
     writer = StateWriter(folder, SweepState(sweep="s"))
     writer.start()
@@ -160,9 +155,9 @@ def large_state(trials: int) -> SweepState:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer that writes whenever something changed, and only then."""
-    monkeypatch.setattr(module, "HEARTBEAT_S", 1e6)
-    monkeypatch.setattr(module, "WRITE_S", 0.0)
-    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    monkeypatch.setattr(state_writer, "HEARTBEAT_S", 1e6)
+    monkeypatch.setattr(state_writer, "WRITE_S", 0.0)
+    monkeypatch.setattr(state_writer, "PATIENCE", 0.0)
 
 
 @pytest.fixture
@@ -174,7 +169,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         keys.extend([value.key] if hasattr(value, "key") else [])
         return asdict(value)
 
-    monkeypatch.setattr(module, "asdict", noting)
+    monkeypatch.setattr(sweep_state, "asdict", noting)
     return keys
 
 

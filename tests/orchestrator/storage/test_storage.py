@@ -23,11 +23,15 @@ from orchestrator.planning.plan import make_plan
 from orchestrator.spec.loader import load_spec
 from orchestrator.state import driver_lease as driver_right
 from orchestrator.state import sweep_folder as state
-from orchestrator.state.sweep_folder import StateWriter, SweepFolder, SweepState, this_driver
+from orchestrator.state.driver_liveness import this_driver
+from orchestrator.state.state_writer import StateWriter
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage import layout as store_module
 from orchestrator.storage import object_store as object_storage
 from orchestrator.storage.base import Storage
-from orchestrator.storage.layout import StageFolders, TrialFolder, newest_attempt, open_storage, set_aside, stop_files
+from orchestrator.storage.factory import open_storage
+from orchestrator.storage.layout import StageFolders, TrialFolder, newest_attempt, set_aside, stop_files
 from orchestrator.storage.object_store import ObjectStorage
 from tests.support.cli import drive_sweep, tiny_sweep, wait_for
 from tests.support.s3_server import BUCKET, KEY, SECRET, ObjectStore, object_store

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.state.sweep_folder import TrialStatus
+from orchestrator.state.sweep_state import TrialStatus
 from orchestrator.terminal.progress import _phase
 from tests.support.trials import tiny_config, tiny_training
 from trainables.config.keys import complete

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import SetupError, UserError
-from orchestrator.state.sweep_folder import this_driver
-from orchestrator.storage.base import LocalStorage
+from orchestrator.state.driver_liveness import this_driver
+from orchestrator.storage.local import LocalStorage
 from orchestrator.tracking import ui_server as ui
 from orchestrator.tracking.client import TrackingTarget
 from orchestrator.tracking.database_locations import COLUMNS, MOVED_FROM, follow_storage

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.planning.plan import make_plan
 from orchestrator.spec.loader import load_spec
-from orchestrator.storage.base import LocalStorage
+from orchestrator.storage.local import LocalStorage
 from orchestrator.tracking.plan_runs import make_items
 from orchestrator.tracking.run_outputs import model_name
 

@@ -22,8 +22,9 @@ from orchestrator.execution.sync import sync_sweep
 from orchestrator.planning.plan import make_plan
 from orchestrator.spec.loader import load_spec
 from orchestrator.state.sweep_folder import SweepFolder
-from orchestrator.storage.base import LocalStorage, Storage
+from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import StageFolders, TrialFolder
+from orchestrator.storage.local import LocalStorage
 from orchestrator.tracking.background_sync import TrackingThread
 from orchestrator.tracking.client import TrackingTarget, connect
 from orchestrator.tracking.records import Item, read_record

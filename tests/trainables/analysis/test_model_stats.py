@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from tests.support.trials import RUNTIME, new_storage, run, tiny_config
 from tests.trainables.pruning.test_scorers import digits
 from trainables.analysis.model_stats import footprint, masks_sha256
-from trainables.data.batches import Split
-from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.data.splits import Split
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import full_masks
 from trainables.training.loop import measured
 from trainables.trial.result import size_metrics

@@ -11,7 +11,8 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.analysis.multiply_adds import MultiplyAdds, multiply_adds
-from trainables.models.registry import build_model, prunable_weights
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import build_model
 
 
 def counted(model: nn.Module, image_shape: tuple[int, int, int] = (1, 8, 8)) -> MultiplyAdds:

@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from trainables.analysis.model_stats import footprint
 from trainables.analysis.paths import live_masks
-from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import Masks, full_masks, num_kept
 
 Node = tuple[int, ...]

@@ -22,7 +22,8 @@ from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.spec.grid import expand, trial_names
 from orchestrator.spec.loader import load_spec, resolved, spec_from_resolved
 from orchestrator.storage.base import Storage
-from orchestrator.storage.layout import open_storage, trial_file
+from orchestrator.storage.factory import open_storage
+from orchestrator.storage.layout import trial_file
 from orchestrator.tracking.client import TrackingTarget
 from orchestrator.tracking.records import Item
 from orchestrator.tracking.run_sync import Mirror
@@ -35,8 +36,8 @@ from trainables.config.keys import canonical, trial_key, warmup_key
 from trainables.config.trial import TrialConfig
 from trainables.custom import code as user_code
 from trainables.custom.code import OwnFiles
-from trainables.data.batches import load_data
 from trainables.data.datasets import DIGITS_DIGEST, Source, content_digest, files, load, signature
+from trainables.data.splits import load_data
 from trainables.data.staging import PlannedData
 from trainables.errors import DataError, SettingError, TrialError
 from trainables.export.sparse_model import load_sparse_model

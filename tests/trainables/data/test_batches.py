@@ -21,21 +21,11 @@ from torch import Tensor
 from trainables.config.keys import trial_key
 from trainables.config.trial import DatasetConfig, TrialConfig
 from trainables.data import datasets
-from trainables.data.batches import (
-    PAD,
-    Data,
-    Split,
-    cropped,
-    drawn,
-    evaluation_batches,
-    load_data,
-    measured_normalization,
-    scoring_batches,
-    training_batches,
-)
+from trainables.data.batches import evaluation_batches, scoring_batches, training_batches
 from trainables.data.datasets import Source, content_digest, load, signature
 from trainables.data.normalization import Normalization
 from trainables.data.split_counts import equal_draw
+from trainables.data.splits import PAD, Data, Split, cropped, drawn, load_data, measured_normalization
 from trainables.errors import DataError
 from trainables.runtime.cache_folder import cache_folder
 

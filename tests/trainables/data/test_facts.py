@@ -14,7 +14,7 @@ from orchestrator.execution.sweep import prepare_folder
 from orchestrator.planning.plan import make_plan, recorded_plan
 from orchestrator.spec.loader import load_spec
 from orchestrator.state.sweep_folder import SweepFolder
-from orchestrator.storage.layout import open_storage
+from orchestrator.storage.factory import open_storage
 from tests.support.custom_modules import write_modules
 from tests.support.trials import tiny_config
 from tests.trainables.data.test_batches import fashion_files, png_tree

@@ -12,8 +12,8 @@ from PIL import Image
 from tests.support.image_zoo import FOUND, PIXELS, REFUSED, ZOO, Entry, Left, Read, Refused, base
 from tests.support.written_images import SIDE
 from trainables.config.trial import DatasetConfig
-from trainables.data.batches import load_data
 from trainables.data.datasets import Source, content_digest, left_out, listing, load, signature
+from trainables.data.splits import load_data
 from trainables.data.streaming import middle
 from trainables.errors import DataError
 

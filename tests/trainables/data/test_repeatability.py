@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from orchestrator.errors import UserError
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.spec.loader import load_spec
-from orchestrator.storage.layout import open_storage
+from orchestrator.storage.factory import open_storage
 from trainables.custom import code as user_code
 from trainables.data.datasets import decoded_file, load
 from trainables.data.repeatability import arrays_digest

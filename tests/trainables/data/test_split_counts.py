@@ -18,17 +18,18 @@ from torch import Tensor
 from orchestrator.errors import UserError
 from orchestrator.planning.plan import make_plan
 from orchestrator.spec.loader import load_spec
-from orchestrator.storage.layout import open_storage
+from orchestrator.storage.factory import open_storage
 from tests.support.trials import tiny_config
 from tests.trainables.data.test_streaming import streamed, write_image
 from trainables.config import keys
 from trainables.config.methods import GraspConfig
 from trainables.config.trial import DatasetConfig
-from trainables.data.batches import class_balanced_batches, class_counts, load_data, split_indices
+from trainables.data.batches import class_balanced_batches
 from trainables.data.datasets import DIGITS_DIGEST, Source
 from trainables.data.facts import DIGITS_FACTS, DataFacts
 from trainables.data.split_checks import split_findings, split_lines
 from trainables.data.split_counts import draw, equal_draw, scoring_counts, split_counts, split_versions
+from trainables.data.splits import class_counts, load_data, split_indices
 from trainables.errors import DataError
 
 LONG_TAIL = (5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50)  # CIFAR-10-LT with imbalance 100

@@ -27,17 +27,10 @@ from tests.support.trials import SWEEP, metric_points, new_storage, run, tiny_co
 from trainables.config.keys import canonical
 from trainables.config.trial import DatasetConfig, TrialConfig
 from trainables.data import batches as data_module
-from trainables.data import streaming
-from trainables.data.batches import (
-    Data,
-    Split,
-    class_balanced_batches,
-    evaluation_batches,
-    load_data,
-    scoring_batches,
-    training_batches,
-)
+from trainables.data import splits, streaming
+from trainables.data.batches import class_balanced_batches, evaluation_batches, scoring_batches, training_batches
 from trainables.data.datasets import Source, content_digest, ensure_present, load, signature
+from trainables.data.splits import Data, Split, load_data
 from trainables.data.staging import PlannedData
 from trainables.data.streaming import AREA, RATIO, middle, random_box, random_crop
 from trainables.errors import DataError, StopRequestedError
@@ -571,7 +564,7 @@ def test_a_streamed_trial_ends_with_the_same_bits_however_it_ran(
         assert stopped_and_resumed(config, storage, source, phase)["model_sha256"] == expected["model_sha256"]
         assert metric_points(config, storage) == points
 
-    monkeypatch.setattr(data_module, "decoding_workers", lambda device, threads: 0)
+    monkeypatch.setattr(splits, "decoding_workers", lambda device, threads: 0)
     load_data.cache_clear()
     alone = run(config, new_storage(tmp_path / "alone"), source=source)
     assert alone["model_sha256"] == expected["model_sha256"]

@@ -18,9 +18,10 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 
-from orchestrator.tracking import logged_models as model_upload
+from orchestrator.tracking import model_packaging
 from orchestrator.tracking.client import TrackingTarget
-from orchestrator.tracking.logged_models import SparseModelRecord, model_code, packaged, upload_model
+from orchestrator.tracking.logged_models import upload_model
+from orchestrator.tracking.model_packaging import SparseModelRecord, model_code, packaged
 from orchestrator.tracking.records import Item
 from orchestrator.tracking.run_sync import Mirror
 from tests import ROOT
@@ -28,8 +29,8 @@ from tests.support.mlflow_stores import Content, new_target
 from tests.support.trials import DIGITS, new_storage, run, tiny_config, tiny_training
 from trainables.config.keys import trial_key
 from trainables.config.trial import DatasetConfig
-from trainables.data.batches import load_data
 from trainables.data.datasets import DIGITS_DIGEST
+from trainables.data.splits import load_data
 
 BLOCKED = """
 import sys
@@ -118,7 +119,7 @@ def test_models_of_two_versions_load_in_one_process(logged: Logged, monkeypatch:
     )
     file = Path(first.artifact_location.removeprefix("file://"), "artifacts/model.safetensors.zst")
     record = SparseModelRecord(name="later", file=file, image_shape=(1, 8, 8), num_classes=10, params={}, tags={})
-    monkeypatch.setattr(model_upload, "model_code", lambda: changed)
+    monkeypatch.setattr(model_packaging, "model_code", lambda: changed)
     second = upload_model(content.client, first.experiment_id, first.source_run_id, record)
     images = np.load(logged.folder / "images.npy")[:4]
     scores = [pyfunc.load_model(model.artifact_location).predict(images) for model in (first, second)]

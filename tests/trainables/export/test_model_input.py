@@ -11,7 +11,8 @@ import torch
 
 from trainables.data.normalization import Normalization
 from trainables.export.sparse_model import ModelCard, SparseModel, encode, load_sparse_model
-from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import full_masks
 
 IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))

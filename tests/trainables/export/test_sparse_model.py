@@ -13,10 +13,12 @@ from safetensors.torch import load
 from tests.support.trials import DIGITS, RUNTIME, new_storage, run, tiny_config, trial_folder
 from trainables.config.keys import canonical
 from trainables.config.trial import final_count
-from trainables.data.batches import Split, evaluation_batches, load_data
+from trainables.data.batches import evaluation_batches
 from trainables.data.normalization import Normalization
+from trainables.data.splits import Split, load_data
 from trainables.export.sparse_model import ModelCard, encode, load_sparse_model
-from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import Masks, apply_masks, full_masks
 
 CARD = ModelCard(

@@ -11,7 +11,8 @@ from torch.nn.functional import conv2d
 from torchvision.models import get_model, resnet18
 
 from trainables.errors import SettingError
-from trainables.models.registry import MODELS, build_model, initialize, prunable_weights
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import MODELS, build_model, initialize
 
 
 def initialized(name: str, seed: int = 0, channels: int = 3, side: int = 32) -> nn.Module:

@@ -16,11 +16,14 @@ from tests.support import oracles as reference
 from tests.support.trials import DIGITS, tiny_config
 from trainables.config.methods import DriveConfig
 from trainables.config.trial import final_count
-from trainables.data.batches import load_data, scoring_batches
-from trainables.models.registry import build_model, initialize, prunable_weights
-from trainables.pruning import drive as scores
-from trainables.pruning.drive import average_ranks, drive_score, drive_terms, normalized, rank_correlation, term_correlations
+from trainables.data.batches import scoring_batches
+from trainables.data.splits import load_data
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import build_model, initialize
+from trainables.pruning import rank_correlation as rank_correlation_module
+from trainables.pruning.drive import drive_score, drive_terms, normalized
 from trainables.pruning.masks import Masks, flattened, full_masks, keep_highest, num_kept, survivors
+from trainables.pruning.rank_correlation import average_ranks, rank_correlation, term_correlations
 from trainables.pruning.rounds import correlation_rounds, prune_round
 from trainables.pruning.score_gradients import scoring_gradients
 from trainables.runtime.device import Runtime
@@ -225,14 +228,14 @@ def test_correlations_of_a_large_network_use_a_seeded_sample(monkeypatch: pytest
     score = drive_score(terms, DriveConfig())
     every = term_correlations(score, terms, seed=0)
     sizes: list[int] = []
-    monkeypatch.setattr(scores, "CORRELATION_SAMPLE", num_kept(masks) - 5)
-    real = scores.rank_correlation
+    monkeypatch.setattr(rank_correlation_module, "CORRELATION_SAMPLE", num_kept(masks) - 5)
+    real = rank_correlation_module.rank_correlation
 
     def recorded(first: Tensor, second: Tensor) -> float:
         sizes.append(len(first))
         return real(first, second)
 
-    monkeypatch.setattr(scores, "rank_correlation", recorded)
+    monkeypatch.setattr(rank_correlation_module, "rank_correlation", recorded)
     sampled = term_correlations(score, terms, seed=0)
     assert sizes == [num_kept(masks) - 5] * 3
     assert sampled != every
@@ -243,7 +246,7 @@ def test_correlations_of_a_large_network_use_a_seeded_sample(monkeypatch: pytest
 
 
 def test_the_sample_is_capped_at_fifty_thousand() -> None:
-    assert scores.CORRELATION_SAMPLE == 50_000
+    assert rank_correlation_module.CORRELATION_SAMPLE == 50_000
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 9, 10, 11, 50, 100, 101])

@@ -17,15 +17,18 @@ from tests.support import oracles as reference
 from tests.support.trials import DIGITS, RUNTIME, tiny_config, tiny_training
 from trainables.config.methods import DriveConfig
 from trainables.config.trial import TrialConfig
-from trainables.data.batches import Data, load_data, scoring_batches, training_batches
-from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.data.batches import scoring_batches, training_batches
+from trainables.data.splits import Data, load_data
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import build_model, initialize
 from trainables.pruning import scorers as methods
 from trainables.pruning.masks import Masks, apply_masks, full_masks, num_kept
 from trainables.pruning.rounds import prune_round
 from trainables.pruning.score_gradients import scoring_gradients
 from trainables.pruning.sparse_trainers import FixedMasks
 from trainables.pruning.sparsity_schedules import kept_after_round
-from trainables.training.loop import make_optimizer, momentum_of, train_epoch
+from trainables.training.loop import train_epoch
+from trainables.training.optimizer import make_optimizer, momentum_of
 
 PRUNABLE = 15_248
 

@@ -16,8 +16,10 @@ from tests.support.oracles import gate_gradients
 from tests.support.trials import DIGITS, RUNTIME, in_float64, new_storage, run, tiny_config
 from trainables.config.methods import SCORED_IN_ROUNDS, SCORED_ONCE, DriveConfig, GraspConfig, Method, RandomConfig, SnipConfig
 from trainables.config.trial import TrainingConfig, TrialConfig, final_count
-from trainables.data.batches import Data, class_balanced_batches, load_data
-from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.data.batches import class_balanced_batches
+from trainables.data.splits import Data, load_data
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import build_model, initialize
 from trainables.pruning import score_gradients as gradients
 from trainables.pruning.masks import Masks, full_masks, num_kept
 from trainables.pruning.rounds import prune_round
@@ -25,7 +27,8 @@ from trainables.pruning.score_gradients import batches_of_round, hessian_gradien
 from trainables.pruning.sparse_trainers import Masking
 from trainables.pruning.sparsity_distributions import erk_densities, fitted_counts
 from trainables.pruning.synflow import synaptic_flow
-from trainables.training.loop import make_optimizer, train_epoch
+from trainables.training.loop import train_epoch
+from trainables.training.optimizer import make_optimizer
 
 PRUNING = [method for method in get_args(Method) if method != "dense"]
 ROUNDS = dict.fromkeys(SCORED_IN_ROUNDS, 4) | dict.fromkeys(SCORED_ONCE, 1) | {"imp": 12}  # of the test below

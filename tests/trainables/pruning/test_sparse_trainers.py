@@ -26,7 +26,8 @@ from trainables.config.methods import DURING_TRAINING, GmpConfig, GranetConfig, 
 from trainables.config.trial import TrialConfig, final_count
 from trainables.errors import SettingError
 from trainables.export.sparse_model import load_sparse_model
-from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import full_masks, num_kept
 from trainables.pruning.sparse_trainers import (
     GradualMasks,
@@ -39,7 +40,8 @@ from trainables.pruning.sparse_trainers import (
 )
 from trainables.pruning.sparsity_distributions import erk_densities
 from trainables.pruning.sparsity_schedules import kept_on_cubic
-from trainables.training.loop import make_optimizer, train_epoch
+from trainables.training.loop import train_epoch
+from trainables.training.optimizer import make_optimizer
 
 PRUNABLE = 15_248
 STEPS = 20

@@ -12,13 +12,16 @@ from torch import Tensor, nn
 
 from tests.support.trials import DIGITS, in_float64, tiny_config
 from trainables.config.trial import TrialConfig
-from trainables.data.batches import Data, load_data, scoring_batches
-from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.data.batches import scoring_batches
+from trainables.data.splits import Data, load_data
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import Masks, full_masks, num_kept
 from trainables.pruning.rounds import prune_round
 from trainables.pruning.sparse_trainers import FixedMasks
 from trainables.runtime.device import Runtime, keep_freed_memory
-from trainables.training.loop import make_optimizer, momentum_of, train_epoch
+from trainables.training.loop import train_epoch
+from trainables.training.optimizer import make_optimizer, momentum_of
 from trainables.trial.checkpoint import TrialState, from_bytes, to_bytes
 
 CHANNELS_LAST, CONTIGUOUS = Runtime(channels_last=True), Runtime(channels_last=False)

@@ -20,14 +20,17 @@ from tests.support.trials import DIGITS, RUNTIME, in_float64
 from trainables.config.keys import NUMERICS
 from trainables.config.methods import DriveConfig
 from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
-from trainables.data.batches import Data, Split, load_data, training_batches
+from trainables.data.batches import training_batches
 from trainables.data.normalization import Normalization
+from trainables.data.splits import Data, Split, load_data
 from trainables.models.image_sizes import takes_image
-from trainables.models.registry import MODELS, build_model, initialize, prunable_weights
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import MODELS, build_model, initialize
 from trainables.pruning import rounds as pruning
 from trainables.pruning.masks import Masks, full_masks, keep_highest
 from trainables.pruning.sparse_trainers import FixedMasks
-from trainables.training.loop import evaluate, make_optimizer, train_epoch
+from trainables.training.loop import evaluate, train_epoch
+from trainables.training.optimizer import make_optimizer
 
 RECORD: dict[str, Any] = {
     "numerics": {"data": 1, "models": 1, "scores": 2, "training": 1},

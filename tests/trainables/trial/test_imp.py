@@ -25,14 +25,16 @@ from tests.support.trials import (
 from tests.trainables.pruning.test_scorers import digits as digits_in_float64
 from trainables.config.methods import ImpConfig
 from trainables.config.trial import TrialConfig, final_count, imp_levels
-from trainables.data.batches import load_data
+from trainables.data.splits import load_data
 from trainables.export.sparse_model import load_sparse_model
-from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import full_masks
 from trainables.pruning.rounds import prune_round
 from trainables.pruning.sparse_trainers import FixedMasks, Masking
-from trainables.training.loop import make_optimizer, train_epoch
+from trainables.training.loop import train_epoch
 from trainables.training.lr_schedules import learning_rate
+from trainables.training.optimizer import make_optimizer
 
 PRUNABLE = 15_248
 

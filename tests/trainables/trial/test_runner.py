@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.storage.base import LocalStorage, Storage
+from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import StageFolders, TrialFolder, stop_files
+from orchestrator.storage.local import LocalStorage
 from tests.support.trials import (
     DIGITS,
     RUNTIME,
@@ -35,12 +36,13 @@ from tests.support.trials import (
 )
 from trainables.config.methods import DriveConfig
 from trainables.config.trial import TrialConfig, final_count
-from trainables.data.batches import load_data
+from trainables.data.splits import load_data
 from trainables.errors import NonFiniteError, SettingError, StopRequestedError, SupersededError
 from trainables.export.sparse_model import load_sparse_model
 from trainables.models.registry import build_model, initialize
 from trainables.pruning.sparse_trainers import Masking
-from trainables.training.loop import make_optimizer, momentum_of, train_epoch
+from trainables.training.loop import train_epoch
+from trainables.training.optimizer import make_optimizer, momentum_of
 from trainables.trial.checkpoint import TrialState, from_bytes
 from trainables.trial.runner import run_trial
 from trainables.trial.warmup import Trunk

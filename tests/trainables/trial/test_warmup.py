@@ -28,11 +28,12 @@ from tests.support.trials import (
 )
 from trainables.config.keys import warmup_key
 from trainables.config.trial import TrialConfig
-from trainables.data.batches import load_data
+from trainables.data.splits import load_data
 from trainables.models.registry import build_model, initialize
 from trainables.pruning.sparse_trainers import Masking
 from trainables.runtime.device import Runtime
-from trainables.training.loop import make_optimizer, momentum_of, train_epoch
+from trainables.training.loop import train_epoch
+from trainables.training.optimizer import make_optimizer, momentum_of
 from trainables.trial.checkpoint import DamagedCheckpointError, TrialState, _checksum, from_bytes, to_bytes
 from trainables.trial.runner import run_trial
 from trainables.trial.warmup import Trunk

@@ -10,8 +10,9 @@ import torch
 from orchestrator.storage.layout import StageFolders
 from tests.support.trials import DIGITS, metric_points, new_storage, run, tiny_config, trial_folder, warmup_folder
 from trainables.config.methods import DriveConfig
-from trainables.data.batches import load_data
-from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.data.splits import load_data
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import full_masks, num_kept
 from trainables.pruning.rounds import prune_round
 from trainables.pruning.sparsity_schedules import kept_after_round

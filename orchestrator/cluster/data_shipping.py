@@ -1,0 +1,67 @@
+"""The decoded data set for nodes that have none, from the driver's node through Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.planning.plan import Plan
+from trainables.config.trial import TrialConfig
+from trainables.custom.code import OwnFiles
+from trainables.data import datasets
+from trainables.data.staging import PlannedData
+from trainables.errors import DataError
+
+SHIPPED_BYTES = 256 << 20  # CIFAR decoded takes 176 MiB; larger sets would push other objects out of a node's object store
+
+
+class Home:
+    """An actor on the driver's node: the decoded data set as one object of Ray's store, made when it is first asked for."""
+
+    def __init__(self, source: datasets.Source, config: TrialConfig, own: OwnFiles) -> None:
+        self.source, self.config, self.own = source, config, own
+        self.kept: list[Any] = []
+
+    def decoded(self) -> list[Any]:
+        """The reference, in a list, so that it is not resolved on the way. Raises DataError if the data set is not shipped."""
+        if not self.kept:
+            self.own.activate(self.config)
+            side, too_large = self.config.dataset.side, "it is too large to be shipped through Ray"
+            if side and len(datasets.files(self.source)) * 3 * side * side > SHIPPED_BYTES:
+                raise DataError(too_large)
+            file = datasets.decoded_file(self.source)
+            if file.stat().st_size > SHIPPED_BYTES:
+                raise DataError(too_large)
+            self.kept = [ray.put(file.read_bytes())]
+        return self.kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shipment:
+    """Brings the decoded data set to whoever calls it (`PlannedData.ship`)."""
+
+    home: Any
+
+    def __call__(self) -> bytes:
+        try:
+            return bytes(ray.get(ray.get(self.home.decoded.remote())[0]))
+        except ray.exceptions.RayTaskError as error:
+            raise DataError(str(error.cause)) from error
+        except ray.exceptions.RayError as error:
+            raise DataError(f"the driver's node could not ship it: {error}") from error
+
+
+def planned_data(plan: Plan, own_cluster: bool) -> PlannedData:
+    """The plan's data set for any node; on a cluster with a way to nodes that lack it."""
+    source = plan.source
+    streamed = source.name in datasets.STREAMED
+    ship = None
+    if not (own_cluster or streamed or source.name == "digits"):
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(Home)
+        ship = Shipment(home=actor.remote(source, plan.trials[0].config, plan.own))
+    signature = None if streamed else datasets.signature(source)
+    return PlannedData(source=source, digest=plan.data_digest, signature=signature, ship=ship)

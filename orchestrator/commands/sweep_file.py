@@ -1,0 +1,51 @@
+"""Commands on a sweep file: init, schema, plan, trial."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+from orchestrator.command_line import command
+from orchestrator.commands.options import say, spec_from
+from orchestrator.errors import EXIT_DONE, UserError
+from orchestrator.process.output import answer
+from orchestrator.storage.factory import open_storage
+
+
+def init(options: Namespace) -> int:
+    path = Path(options.path)
+    if path.exists():
+        raise UserError(f"{path} exists; give another name, or remove it first")
+    from orchestrator.spec.presets import ready_sweep, template
+
+    path.write_text(ready_sweep(options.ready) if options.ready else template())
+    say(f"wrote {path}; `{command('plan', str(path))}` shows what it would run")
+    return EXIT_DONE
+
+
+def schema(options: Namespace) -> int:
+    from orchestrator.spec.loader import json_schema
+
+    answer(json.dumps(json_schema(), indent=1))
+    return EXIT_DONE
+
+
+def plan(options: Namespace) -> int:
+    from orchestrator.planning.plan import make_plan
+    from orchestrator.terminal.plan import plan_facts, print_plan
+    from orchestrator.tracking.target import tracking_target
+
+    spec = spec_from(options)
+    storage = open_storage(spec.storage)
+    tracking_target(spec, storage)
+    planned = make_plan(spec, storage, hash_data=options.hash)
+    facts = plan_facts(planned, storage)
+    answer(json.dumps(facts, indent=1)) if options.json else print_plan(planned, facts)
+    return EXIT_DONE
+
+
+def trial(options: Namespace) -> int:
+    from orchestrator.execution.single_trial import run_one
+
+    return run_one(options, spec_from)

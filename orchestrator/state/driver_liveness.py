@@ -1,0 +1,54 @@
+"""Whether the driver of a sweep lives, on whichever host."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from orchestrator.state.driver_lease import DEAD_AFTER_S
+
+
+def this_driver() -> dict[str, Any]:
+    """Identifies this process, so that others can tell whether it still lives; the host's name is for people."""
+    return {
+        "host": socket.gethostname(),
+        "process_table": _process_table(),
+        "pid": os.getpid(),
+        "pid_started": _pid_started(os.getpid()),
+        "started": time.time(),
+        "heartbeat": time.time(),
+    }
+
+
+def driver_alive(driver: dict[str, Any]) -> bool:
+    """Whether a driver still works: by its process where that can be seen, by its heartbeat from anywhere else."""
+    if not driver:
+        return False
+    here = _process_table()
+    if here is not None and driver.get("process_table") == here:
+        started = _pid_started(driver["pid"])
+        return started is not None and started == driver["pid_started"]
+    return time.time() - float(driver["heartbeat"]) < DEAD_AFTER_S
+
+
+def _process_table() -> str | None:
+    """Names the boot of this machine and the process ids that are seen here; None where the system does not tell.
+
+    Two machines may have one name, as may a container and its host, and then an id means another process.
+    """
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
+
+
+def _pid_started(pid: int) -> str | None:
+    """Start time of a process in clock ticks since boot, since process ids come again; None if it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]

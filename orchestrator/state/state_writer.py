@@ -1,0 +1,76 @@
+"""Writes state.json in the background, as often as the storage allows."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from orchestrator.state.driver_liveness import this_driver
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.sweep_state import SweepState, TrialStatus, WarmupStatus, encoded
+
+WRITE_S = 2.0
+PATIENCE = 20.0  # times as long as the last writing took: it may take a twentieth of the driver's time
+HEARTBEAT_S = 10.0
+CLOSE_S = 5.0  # for the last writing, where the storage hangs
+
+
+class StateWriter:
+    """Keeps state.json up to date from a thread of its own, so that a slow storage never holds the driver up.
+
+    Entries that did not change are not encoded again: with thousands of trials that alone would keep a processor busy. A
+    change of an entry is told to `changed`; changes happen under `lock`.
+    """
+
+    def __init__(self, folder: SweepFolder, state: SweepState) -> None:
+        self.folder = folder
+        self.state = state
+        self.lock = threading.Lock()
+        self._texts: dict[str, str] = {}  # key of a trial or trunk -> its JSON
+        self._changed = threading.Event()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="state-writer", daemon=True)
+
+    def start(self) -> None:
+        with self.lock:
+            self.state.driver = this_driver() | {"storage": self.folder.storage.root}
+        self._write()
+        self._thread.start()
+
+    def changed(self, entry: TrialStatus | WarmupStatus | None = None) -> None:
+        """Notes that an entry, or what the sweep itself tells, is to be written anew."""
+        if entry is not None:
+            with self.lock:
+                self._texts.pop(entry.key, None)
+        self._changed.set()
+
+    def close(self) -> None:
+        """Has the last state written, without a driver. Where the storage hangs it is not waited for longer than CLOSE_S."""
+        self._closed.set()
+        self._changed.set()
+        self._thread.join(CLOSE_S)
+
+    def _run(self) -> None:
+        """Writes until the end and once more then: no other thread does, so an older state never lands after a newer one."""
+        begun = time.monotonic()
+        while not self._closed.is_set():
+            self._changed.wait(timeout=max(0.0, begun + HEARTBEAT_S - time.monotonic()))
+            self._changed.clear()
+            begun = time.monotonic()
+            self._write()
+            took = time.monotonic() - begun
+            self._closed.wait(timeout=min(max(WRITE_S, PATIENCE * took), max(0.0, HEARTBEAT_S - took)))
+        with self.lock:
+            self.state.driver = {}
+            self._texts.clear()
+        self._write()
+
+    def _write(self) -> None:
+        with self.lock:
+            if self.state.driver:
+                self.state.driver["heartbeat"] = time.time()
+            content = encoded(self.state, self._texts)
+        try:
+            self.folder.storage.write(self.folder.file("state.json"), content)
+        except OSError as error:  # the next change tries again; results do not depend on this file
+            self.state.tracking_error = f"state.json cannot be written: {error}"

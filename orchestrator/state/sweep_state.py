@@ -1,0 +1,106 @@
+"""How a sweep stands: its trials and warm-ups, as state.json holds them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from orchestrator.state.driver_liveness import driver_alive
+
+DIGEST_MARK, DIGEST_END = b',\n"state_sha256": "', b'"\n}\n'  # around the SHA-256 of all that stands before it
+
+
+@dataclass(kw_only=True, slots=True)
+class TrialStatus:
+    """One line of `status --json`; metrics holds the last value by full metric name."""
+
+    key: str
+    name: str
+    state: str
+    config: dict[str, Any]
+    metrics: dict[str, float] = field(default_factory=dict)
+    mlflow_run_id: str | None = None
+    model_sha256: str | None = None
+    error: str | None = None
+    phase: str | None = None
+    position: int = 0
+
+
+@dataclass(kw_only=True, slots=True)
+class WarmupStatus:
+    key: str
+    name: str
+    state: str
+    epochs: int
+    position: int = 0
+    trained_epochs: int = 0
+    mlflow_run_id: str | None = None
+    error: str | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class SweepState:
+    """The content of state.json."""
+
+    sweep: str
+    trials: dict[str, TrialStatus] = field(default_factory=dict)
+    warmups: dict[str, WarmupStatus] = field(default_factory=dict)
+    tracking_pending: int = 0
+    tracking_error: str | None = None
+    tracking_cpu_seconds: float = 0.0
+    parent_run_id: str | None = None
+    experiment_id: str | None = None
+    tracking_database: int = 0  # number of the SQLite database that run ids and experiment are of; 0 elsewhere
+    driver: dict[str, Any] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, int]:
+        states = [trial.state for trial in self.trials.values()]
+        return {state: states.count(state) for state in ("finished", "failed", "stopped", "running", "waiting")}
+
+    def entries(self) -> list[TrialStatus | WarmupStatus]:
+        return [*self.trials.values(), *self.warmups.values()]
+
+    def to_status(self) -> dict[str, Any]:
+        """The answer of `status --json`."""
+        return {
+            "sweep": self.sweep,
+            "total": len(self.trials),
+            **self.counts(),
+            "tracking_pending": self.tracking_pending,
+            "tracking_error": self.tracking_error,
+            "driver_alive": driver_alive(self.driver),
+            "warmups": [asdict(warmup) for warmup in self.warmups.values()],
+            "trials": [asdict(trial) for trial in self.trials.values()],
+        }
+
+
+def encoded(state: SweepState, texts: dict[str, str]) -> bytes:
+    """The content of state.json: a line for every trial and trunk. `texts` holds those that are encoded already, by key."""
+    for entry in state.entries():
+        if entry.key not in texts:
+            texts[entry.key] = json.dumps(asdict(entry))
+    lines = {
+        "trials": [f'"{key}": {texts[key]}' for key in state.trials],
+        "warmups": [f'"{key}": {texts[key]}' for key in state.warmups],
+    }
+    own = asdict(replace(state, trials={}, warmups={}))
+    parts = [f'"{name}": {json.dumps(value)}' for name, value in own.items() if name not in lines]
+    parts += [f'"{name}": {{\n' + ",\n".join(entries) + "\n}" for name, entries in lines.items()]
+    text = ("{\n" + ",\n".join(parts)).encode()
+    return text + DIGEST_MARK + hashlib.sha256(text).hexdigest().encode() + DIGEST_END
+
+
+def decoded(content: bytes) -> SweepState | None:
+    """The state of a state.json; None if it is not what was written. One without a digest is of an earlier version."""
+    text, mark, digest = content.rpartition(DIGEST_MARK)
+    if mark and digest != hashlib.sha256(text).hexdigest().encode() + DIGEST_END:
+        return None
+    try:
+        values = json.loads(text + b"}" if mark else content)
+        trials = {key: TrialStatus(**trial) for key, trial in values.pop("trials").items()}
+        warmups = {key: WarmupStatus(**warmup) for key, warmup in values.pop("warmups").items()}
+        return SweepState(**values, trials=trials, warmups=warmups)
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,136 @@
+"""A storage in a folder, which all processes of a sweep see."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.storage.base import Storage
+from trainables.errors import StorageError
+from trainables.runtime.cache_folder import cache_folder
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStorage(Storage):
+    """A folder of this machine, or one that several share."""
+
+    root: str
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.root)
+
+    def check(self) -> None:
+        """Nothing: a folder is made when it is needed."""
+
+    def path(self, name: str) -> Path:
+        return Path(self.root, name)
+
+    def read(self, name: str, offset: int = 0) -> bytes | None:
+        with self._named_trouble(name, "read"):
+            try:
+                with open(self.path(name), "rb") as file:
+                    file.seek(offset)
+                    return file.read()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def write(self, name: str, content: bytes, before_publish: Callable[[], None] = lambda: None) -> None:
+        """Temporary name, fsync, rename."""
+        path = self.path(name)
+        partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+        with self._named_trouble(name, "written"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with open(partial, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                before_publish()
+                os.replace(partial, path)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+
+    def append(self, name: str, text: str) -> None:
+        with self._named_trouble(name, "written"):
+            self.path(name).parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path(name), "a") as file:
+                file.write(text)
+
+    def flush(self) -> None:
+        """Nothing: it is in place."""
+
+    def remove(self, name: str) -> None:
+        with self._named_trouble(name, "removed"):
+            self.path(name).unlink(missing_ok=True)
+
+    def exists(self, name: str) -> bool:
+        return self.path(name).is_file()
+
+    def appeared(self, name: str) -> bool:
+        return self.exists(name)
+
+    def names(self, folder: str) -> list[str]:
+        with self._named_trouble(folder, "read"):
+            try:
+                return sorted(name for name in os.listdir(self.path(folder)) if not name.startswith("."))
+            except FileNotFoundError:
+                return []
+
+    def modified(self, name: str) -> float:
+        try:
+            return self.path(name).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def move_folder(self, source: str, target: str) -> None:
+        with self._named_trouble(source, "moved"):
+            self.path(target).parent.mkdir(parents=True, exist_ok=True)
+            self.path(source).rename(self.path(target))
+
+    @contextmanager
+    def local_copy(self, name: str) -> Iterator[Path | None]:
+        yield self.path(name) if self.exists(name) else None
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[bool | None]:
+        path = self.path(name)
+        with self._named_trouble(name, "written"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = open(path, "w")  # noqa: SIM115
+        with lock:
+            yield _flocked(lock.fileno())
+
+    @contextmanager
+    def _named_trouble(self, name: str, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except StorageError:
+            raise
+        except OSError as error:
+            raise StorageError(
+                f"storage {self.root}: {name} cannot be {doing}: {error.strerror or error}; "
+                "make room there, or give another folder with --storage"
+            ) from error
+
+
+def node_cache() -> LocalStorage:
+    """This machine's cache, for what is worth remembering from one storage to another."""
+    return LocalStorage(str(cache_folder()))
+
+
+def _flocked(file: int) -> bool | None:
+    """Whether the file is locked for us now; None where the file system, such as some NFS, has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
