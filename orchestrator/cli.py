@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from orchestrator import commands as command_modules
 from orchestrator.cluster.addresses import is_api
 from orchestrator.command_line import invoked
 from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError
@@ -69,7 +70,7 @@ def _function(options: argparse.Namespace) -> Callable[[argparse.Namespace], int
     name, address = options.command, getattr(options, "address", None)
     joins = name in ("run", "resume", "doctor") and not is_api(address)  # a cluster itself, at HOST:PORT
     through_jobs = name in ("submit", "list_jobs") or (address and not joins)
-    module = import_module(f"orchestrator.commands.{'jobs' if through_jobs else MODULES[name]}")
+    module = import_module(f"{command_modules.__name__}.{'jobs' if through_jobs else MODULES[name]}")
     function: Callable[[argparse.Namespace], int] = getattr(module, name)
     return function
 

@@ -51,9 +51,10 @@ MODEL = """\
 import pathlib, sys
 import torch
 from trainables.pruning.masks import flattened, keep_highest, full_masks
-from trainables.models.registry import build_model, initialize, prunable_weights
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import build_model, initialize
 from trainables.export.sparse_model import ModelCard, encode
-from trainables.tensors import Normalization
+from trainables.data.normalization import Normalization
 model = build_model("resnet18", (3, 32, 32), 10)
 initialize(model, 0)
 weights = prunable_weights(model)

@@ -55,7 +55,7 @@ def test_a_driver_on_another_host_is_judged_by_its_heartbeat() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_a_driver_of_a_container_with_the_name_of_its_host_is_alive(storage: Storage) -> None:
     """It has another process table, where its id is nobody's here."""
-    inside = "import json; from orchestrator.state.sweep_folder import this_driver; print(json.dumps(this_driver()))"
+    inside = "import json; from orchestrator.state.driver_liveness import this_driver; print(json.dumps(this_driver()))"
     namespaces = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
     told = subprocess.run([*namespaces, sys.executable, "-c", inside], capture_output=True, text=True, check=False)
     if told.returncode:

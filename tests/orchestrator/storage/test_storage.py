@@ -313,8 +313,9 @@ def test_a_claim_counts_as_long_as_its_driver_is_heard_of(without_locks: Storage
 
 def test_a_driver_that_was_taken_over_ends_at_once(s3: ObjectStorage) -> None:
     script = (
-        "import sys, time\nfrom orchestrator import driver_right\nfrom orchestrator.state.sweep_folder import SweepFolder\n"
-        "from orchestrator.storage.layout import open_storage\ndriver_right.RENEW_S = 0.2\n"
+        "import sys, time\nfrom orchestrator.state import driver_lease\n"
+        "from orchestrator.state.sweep_folder import SweepFolder\n"
+        "from orchestrator.storage.factory import open_storage\ndriver_lease.RENEW_S = 0.2\n"
         "with SweepFolder(open_storage(sys.argv[1]), 's').held():\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     driver = subprocess.Popen(
@@ -415,7 +416,9 @@ def test_a_growing_text_is_written_within_seconds_and_seldom(
 
 
 def test_a_folder_is_opened_without_pyarrow(tmp_path: Path) -> None:
-    code = f"from orchestrator.storage.layout import open_storage\nopen_storage({str(tmp_path)!r}, create=True)\ntell('folder')"
+    code = (
+        f"from orchestrator.storage.factory import open_storage\nopen_storage({str(tmp_path)!r}, create=True)\ntell('folder')"
+    )
     assert loaded_after(code, ("pyarrow", "boto3")) == {"folder": []}
 
 

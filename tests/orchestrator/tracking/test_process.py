@@ -151,7 +151,7 @@ import time
 from pathlib import Path
 from orchestrator.tracking.run_sync import SweepOpening
 from orchestrator.tracking.client import TrackingTarget
-from orchestrator.storage.base import LocalStorage
+from orchestrator.storage.local import LocalStorage
 from orchestrator.tracking.process import TrackingProcess
 process = TrackingProcess({opening!r})
 process.start()
