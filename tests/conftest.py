@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from orchestrator import command_line
 from tests import ROOT
 from tests.support.cli import kill_all, started
 
@@ -45,9 +46,10 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def environment_as_before() -> Iterator[None]:
+def environment_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Commands that a test runs in this process prepare it for Ray and find users' modules, which no later test may inherit."""
     before, folders = dict(os.environ), list(sys.path)
+    monkeypatch.setattr(command_line, "_running", command_line._running)  # undone with what the test sets
     yield
     if added := set(sys.path) - set(folders):
         for name, module in list(sys.modules.items()):
