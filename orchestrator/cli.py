@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from orchestrator import commands as command_modules
-from orchestrator.cluster.addresses import is_api
+from orchestrator.cluster.addresses import is_jobs_api
 from orchestrator.command_line import invoked
 from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError
 from orchestrator.process.output import STDOUT, answers_alone
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _function(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
     """What the command does: here, or where --address is a Jobs API the function of the same name that works through it."""
     name, address = options.command, getattr(options, "address", None)
-    joins = name in ("run", "resume", "doctor") and not is_api(address)  # a cluster itself, at HOST:PORT
+    joins = name in ("run", "resume", "doctor") and not is_jobs_api(address)  # a cluster itself, at HOST:PORT
     through_jobs = name in ("submit", "list_jobs") or (address and not joins)
     module = import_module(f"{command_modules.__name__}.{'jobs' if through_jobs else MODULES[name]}")
     function: Callable[[argparse.Namespace], int] = getattr(module, name)

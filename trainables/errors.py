@@ -31,25 +31,25 @@ class DataError(TrialError):
     kind = "data"
 
 
-class SettingError(TrialError):
+class ConfigError(TrialError):
     """The configuration asks for something that the network cannot give, such as a layer that it does not have."""
 
     kind = "setting"
 
 
-class SupersededError(TrialError):
+class StaleAttemptError(TrialError):
     """A newer attempt at the same trial has begun; this one must not publish anything more."""
 
     kind = "superseded"
 
 
-class MisplacedError(TrialError):
+class WrongNodeError(TrialError):
     """This node lacks what the trial needs, such as the data or the storage; another node may have it."""
 
     kind = "misplaced"
 
 
-class UnprovidedError(MisplacedError):
+class MissingFileError(WrongNodeError):
     """This node lacks a file that this trial needs and others may not, such as a module of the user's."""
 
     kind = "unprovided"

@@ -14,10 +14,10 @@ def _refuse_dead_address(address: str) -> None:
     if not port.isdigit() or "/" in host:
         return
     way_out = "give the address of a running head with --address or RAY_ADDRESS, or neither for a local Ray"
-    refuse_silent(host, int(port), f"the Ray cluster's address {address}", way_out)
+    require_reachable(host, int(port), f"the Ray cluster's address {address}", way_out)
 
 
-def refuse_silent(host: str, port: int, place: str, way_out: str) -> None:
+def require_reachable(host: str, port: int, place: str, way_out: str) -> None:
     """Raises SetupError if nothing listens at this port."""
     try:
         socket.create_connection((host, port), timeout=5).close()
@@ -26,11 +26,11 @@ def refuse_silent(host: str, port: int, place: str, way_out: str) -> None:
         raise SetupError(f"nothing answers at {place}: {reason}; {way_out}") from error
 
 
-def is_own(address: str | None) -> bool:
+def is_local_ray(address: str | None) -> bool:
     """Whether no existing cluster was named, by the argument or by RAY_ADDRESS."""
     return (address or os.environ.get("RAY_ADDRESS")) in (None, "", "local")
 
 
-def is_api(address: str | None) -> bool:
+def is_jobs_api(address: str | None) -> bool:
     """Whether an address is that of a dashboard with its Jobs API, and not HOST:PORT of a cluster that a driver joins."""
     return bool(address) and str(address).startswith(("http://", "https://"))

@@ -19,7 +19,7 @@ NO_ROOM = "no node of the cluster has room for a trial (resources in the sweep f
 
 
 @dataclass(kw_only=True)
-class ClusterWatch:
+class ClusterCapacity:
     """The nodes that are there, and how many stages fit on them.
 
     Attributes:
@@ -53,9 +53,9 @@ class ClusterWatch:
             return
         self._looked = now
         self._avoided = {node: end for node, end in self._avoided.items() if end > now}
-        nodes = living_nodes()
+        nodes = alive_nodes()
         self.alive = frozenset(node["NodeID"] for node in nodes)
-        rooms = {node["NodeID"]: room(node, self.cpus, self.gpus) for node in nodes}
+        rooms = {node["NodeID"]: slots_on(node, self.cpus, self.gpus) for node in nodes}
         self.fitting = frozenset(node for node, stages in rooms.items() if stages)
         self.slots = sum(stages for node, stages in rooms.items() if node not in self._avoided)
         if bool(self.slots) != self._had_room:
@@ -102,12 +102,12 @@ class ClusterWatch:
             self.tell(NO_ROOM)
 
 
-def living_nodes() -> list[dict[str, Any]]:
+def alive_nodes() -> list[dict[str, Any]]:
     """The cluster's nodes that are alive, as Ray describes them."""
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def room(node: dict[str, Any], cpus: float, gpus: float) -> int:
+def slots_on(node: dict[str, Any], cpus: float, gpus: float) -> int:
     """How many stages fit on a node at once."""
     there = node["Resources"]
     fits = [there.get("CPU", 0) / cpus] + ([there.get("GPU", 0) / gpus] if gpus else [])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from orchestrator.cluster.addresses import _refuse_dead_address, is_api, is_own
+from orchestrator.cluster.addresses import _refuse_dead_address, is_jobs_api, is_local_ray
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError, UserError
 from orchestrator.process.import_paths import WorkerFolders
@@ -57,7 +57,7 @@ def ray_environment(hidden: Iterable[str]) -> Iterator[None]:
 
 
 @contextmanager
-def joined_cluster(address: str | None, tell: Callable[[str], object] = print) -> Iterator[None]:
+def connect_to_cluster(address: str | None, tell: Callable[[str], object] = print) -> Iterator[None]:
     """A Ray cluster: the one at `address` or RAY_ADDRESS, else one of our own on this machine.
 
     Our own gets a token made for it alone, so that no other user of the machine can use it and nothing is written into
@@ -67,9 +67,9 @@ def joined_cluster(address: str | None, tell: Callable[[str], object] = print) -
         UserError: the address is that of a dashboard.
         SetupError: the cluster cannot be reached.
     """
-    own = is_own(address)
+    own = is_local_ray(address)
     address = address or os.environ.get("RAY_ADDRESS")
-    if is_api(address):
+    if is_jobs_api(address):
         raise UserError(
             f"--address or RAY_ADDRESS: must be HOST:PORT of a cluster that this driver joins, got {address!r}; "
             f"`{command('submit', address=address)}` runs the driver there"

@@ -10,18 +10,18 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.planning.plan import Plan
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import OwnFiles
+from trainables.custom.code import CustomFiles
 from trainables.data import datasets
-from trainables.data.staging import PlannedData
+from trainables.data.staging import StagedDataset
 from trainables.errors import DataError
 
 SHIPPED_BYTES = 256 << 20  # CIFAR decoded takes 176 MiB; larger sets would push other objects out of a node's object store
 
 
-class Home:
+class DatasetServer:
     """An actor on the driver's node: the decoded data set as one object of Ray's store, made when it is first asked for."""
 
-    def __init__(self, source: datasets.Source, config: TrialConfig, own: OwnFiles) -> None:
+    def __init__(self, source: datasets.DatasetSource, config: TrialConfig, own: CustomFiles) -> None:
         self.source, self.config, self.own = source, config, own
         self.kept: list[Any] = []
 
@@ -40,8 +40,8 @@ class Home:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shipment:
-    """Brings the decoded data set to whoever calls it (`PlannedData.ship`)."""
+class DatasetFetcher:
+    """Brings the decoded data set to whoever calls it (`StagedDataset.ship`)."""
 
     home: Any
 
@@ -54,14 +54,14 @@ class Shipment:
             raise DataError(f"the driver's node could not ship it: {error}") from error
 
 
-def planned_data(plan: Plan, own_cluster: bool) -> PlannedData:
+def planned_data(plan: Plan, own_cluster: bool) -> StagedDataset:
     """The plan's data set for any node; on a cluster with a way to nodes that lack it."""
     source = plan.source
     streamed = source.name in datasets.STREAMED
     ship = None
     if not (own_cluster or streamed or source.name == "digits"):
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(Home)
-        ship = Shipment(home=actor.remote(source, plan.trials[0].config, plan.own))
+        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(DatasetServer)
+        ship = DatasetFetcher(home=actor.remote(source, plan.trials[0].config, plan.own))
     signature = None if streamed else datasets.signature(source)
-    return PlannedData(source=source, digest=plan.data_digest, signature=signature, ship=ship)
+    return StagedDataset(source=source, digest=plan.data_digest, signature=signature, ship=ship)

@@ -13,17 +13,17 @@ from typing import Any
 
 import ray
 
-from orchestrator.cluster.capacity import address_of, living_nodes
+from orchestrator.cluster.capacity import address_of, alive_nodes
 from orchestrator.cluster.remote_call import call_on, reason_of
-from orchestrator.cluster.shared_storage_probe import SharedFolder
+from orchestrator.cluster.shared_storage_probe import SharedStorageProbe
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError
 from orchestrator.planning.plan import Plan
 from orchestrator.storage.base import Storage
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import OwnFiles
-from trainables.data.staging import PlannedData
-from trainables.errors import MisplacedError, TrialError
+from trainables.custom.code import CustomFiles
+from trainables.data.staging import StagedDataset
+from trainables.errors import TrialError, WrongNodeError
 
 LATE_S = 150.0  # for other nodes, once the first one has its data decoded; on a dead NFS mount a process waits for ever
 
@@ -45,16 +45,9 @@ class NodeReport:
     shipped: bool = False
 
 
-# The storage
-
-
-# The data
-
-
-# Both, before the first trial
-
-
-def report_here(name: str, folder: SharedFolder, data: PlannedData, config: TrialConfig, own: OwnFiles) -> NodeReport:
+def report_here(
+    name: str, folder: SharedStorageProbe, data: StagedDataset, config: TrialConfig, own: CustomFiles
+) -> NodeReport:
     """What this node lacks; its data is decoded by then."""
     if problem := folder.problem_here(name):
         return NodeReport(storage=problem)
@@ -64,24 +57,24 @@ def report_here(name: str, folder: SharedFolder, data: PlannedData, config: Tria
     try:
         own.activate(config)
         data.prepare()
-    except MisplacedError as error:
+    except WrongNodeError as error:
         return NodeReport(data=str(error))
     except TrialError as error:
         return NodeReport(trial=str(error))
     return report
 
 
-def files_here(data: PlannedData, config: TrialConfig, own: OwnFiles) -> NodeReport:
+def files_here(data: StagedDataset, config: TrialConfig, own: CustomFiles) -> NodeReport:
     """What this node lacks of the data and of the trial's own files; decodes nothing."""
     try:
         shipped = data.here().decoded is not None
-    except MisplacedError as error:
+    except WrongNodeError as error:
         return NodeReport(data=str(error))
     return NodeReport(data=own.missing(config), shipped=shipped)
 
 
 def prepare_nodes(
-    storage: Storage, plan: Plan, data: PlannedData, kind: str, tell: Callable[[str], None], interrupted: Callable[[], bool]
+    storage: Storage, plan: Plan, data: StagedDataset, kind: str, tell: Callable[[str], None], interrupted: Callable[[], bool]
 ) -> dict[str, str]:
     """Prepares the data on every node with a `kind` of "CPU" or "GPU"; node id -> what it lacks, of those to leave out.
 
@@ -89,8 +82,8 @@ def prepare_nodes(
         SetupError: a node does not have the same storage as the driver, or no node has the data or can run trials.
         InterruptedError: a signal came meanwhile.
     """
-    nodes = [node for node in living_nodes() if node["Resources"].get(kind)]
-    folder = SharedFolder.laid(storage)
+    nodes = [node for node in alive_nodes() if node["Resources"].get(kind)]
+    folder = SharedStorageProbe.laid(storage)
     try:
         config = plan.trials[0].config
         asked = {
@@ -144,7 +137,7 @@ def _answers(asked: dict[str, Any], tell: Callable[[str], None], interrupted: Ca
             late = ", ".join(address_of(node) for node, answer in asked.items() if answer in waiting)
             tell(f"waiting for nodes that look at the storage and prepare the data: {late}")
     reports = {}
-    living = {node["NodeID"] for node in living_nodes()}
+    living = {node["NodeID"] for node in alive_nodes()}
     for node, answer in asked.items():
         if answer in waiting:
             hangs = f"it has not answered {LATE_S:.0f} s after the first one; look whether its storage or its data hang"

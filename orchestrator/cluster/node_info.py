@@ -39,7 +39,7 @@ print(json.dumps(told))
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodeFacts:
+class NodeInfo:
     """One machine.
 
     Attributes:
@@ -64,7 +64,7 @@ class NodeFacts:
     cache_problem: str = ""
 
 
-def facts_here(ask_gpus: bool) -> NodeFacts:
+def local_node_info(ask_gpus: bool) -> NodeInfo:
     """The facts of this machine; GPUs only if asked for, which takes seconds."""
     gpus, problem = _gpus() if ask_gpus else ([], "")
     folders, cache_problem = {tempfile.gettempdir()}, ""
@@ -72,7 +72,7 @@ def facts_here(ask_gpus: bool) -> NodeFacts:
         folders.add(str(cache_folder()))
     except StorageError as error:
         cache_problem = str(error)
-    return NodeFacts(
+    return NodeInfo(
         versions={"python": platform.python_version(), "drive-sweep": source_revision()}
         | {name: _version(name) for name in PACKAGES},
         clock=time.time(),

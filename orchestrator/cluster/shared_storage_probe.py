@@ -15,7 +15,7 @@ FOLDER = "doctor"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedFolder:
+class SharedStorageProbe:
     """Files in the storage for one round of questions: one that the driver wrote, and one of every node."""
 
     storage: Storage
@@ -23,9 +23,9 @@ class SharedFolder:
     content: bytes
 
     @staticmethod
-    def laid(storage: Storage) -> SharedFolder:
+    def laid(storage: Storage) -> SharedStorageProbe:
         """With the driver's file in it. Raises StorageError if the storage cannot be written."""
-        folder = SharedFolder(storage=storage, round=secrets.token_hex(8), content=secrets.token_bytes(64))
+        folder = SharedStorageProbe(storage=storage, round=secrets.token_hex(8), content=secrets.token_bytes(64))
         storage.write(folder.file("driver"), folder.content)
         return folder
 

@@ -20,8 +20,8 @@ from orchestrator.command_line import ASKED_AT, command
 from orchestrator.commands.options import say, spec_from
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
 from orchestrator.jobs.client import Job, Jobs, api_address
-from orchestrator.jobs.package import own_files, package, refuse_missing, shipped_settings
-from orchestrator.jobs.remote_command import COMMAND, NOTHING, small_job, who
+from orchestrator.jobs.package import collect_custom_files, package, require_files, shipped_settings
+from orchestrator.jobs.remote_command import COMMAND, NOTHING, job_metadata, run_remote_command
 from orchestrator.process.output import answer, reader_gone
 from orchestrator.spec.schema import SweepSpec
 
@@ -32,7 +32,7 @@ def submit(options: Namespace) -> int:
     """Begins a job that runs the sweep; of one that exists, what is left of it."""
     spec = spec_from(options)
     _refuse_local(spec)
-    own = own_files(spec)
+    own = collect_custom_files(spec)
     arguments, texts = _shipped(options, own)
     jobs = Jobs(api_address(options.address))
     return _begin(jobs, options, spec.name, spec.storage, ["run", *arguments], own, texts)
@@ -42,7 +42,7 @@ def resume(options: Namespace) -> int:
     """Begins a job that resumes a sweep which was submitted before."""
     jobs = Jobs(api_address(options.address))
     last = _newest(jobs, options)
-    refuse_missing(last.own)
+    require_files(last.own)
     arguments = ["resume", last.sweep, "--storage", last.storage]
     arguments += ["--only", options.only] if options.only else []
     for key in options.trial or ():
@@ -63,7 +63,7 @@ def doctor(options: Namespace) -> int:
     if options.file:
         spec = spec_from(options)
         _refuse_local(spec)
-        own = own_files(spec)
+        own = collect_custom_files(spec)
         arguments, texts = _shipped(options, own)
     elif options.storage:
         arguments = ["--storage", options.storage]
@@ -72,7 +72,7 @@ def doctor(options: Namespace) -> int:
         raise UserError("doctor --address: must be told what to check on the cluster; give a sweep file, or --storage URI")
     arguments += ["--fix"] if options.fix else []
     jobs = Jobs(api_address(options.address))
-    reply = small_job(jobs, "doctor", ["doctor", *arguments, *_json(options)], "", own, texts)
+    reply = run_remote_command(jobs, "doctor", ["doctor", *arguments, *_json(options)], "", own, texts)
     if not reply.text:
         raise reply.failure()
     answer(reply.text, end="")
@@ -195,7 +195,7 @@ def _begin(
                 f"`{command('stop', sweep, address=jobs.address)}` ends it"
             )
     id_ = f"{sweep}-{secrets.token_hex(3)}"
-    metadata = {"drive.sweep": sweep, "drive.own": json.dumps(dict(own))} | who(storage)
+    metadata = {"drive.sweep": sweep, "drive.own": json.dumps(dict(own))} | job_metadata(storage)
     with package(texts, own) as folder:
         jobs.submit(id_, f"exec {shlex.join([*COMMAND, *arguments])}", folder, metadata, {ASKED_AT: jobs.address})
     say(f"submitted job {id_} to {jobs.address}; it goes on without this machine")
@@ -258,7 +258,7 @@ def _asked(
     if "--storage" not in arguments:
         arguments = [*arguments, "--storage", about.storage]
     name = f"{arguments[0]}-{about.sweep}"
-    reply = small_job(jobs, name, arguments, about.storage, own, answer_on_stderr=answer_on_stderr)
+    reply = run_remote_command(jobs, name, arguments, about.storage, own, answer_on_stderr=answer_on_stderr)
     if reply.job.exit_code != EXIT_DONE:
         raise reply.failure()
     return reply.text
@@ -266,9 +266,9 @@ def _asked(
 
 def _shipped(options: Namespace, own: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """The sweep file and its options as arguments of a command on the cluster; the files to ship for them."""
-    from orchestrator.spec.presets import ready_sweeps, sweep_text
+    from orchestrator.spec.presets import preset_names, sweep_text
 
-    ready = options.file in ready_sweeps() and not Path(options.file).is_file()
+    ready = options.file in preset_names() and not Path(options.file).is_file()
     arguments = [options.file if ready else SWEEP_FILE]
     for setting in (*options.set, *shipped_settings(own)):
         arguments += ["--set", setting]

@@ -15,14 +15,14 @@ from orchestrator.state.sweep_folder import open_sweep
 def doctor(options: Namespace) -> int:
     from dataclasses import asdict
 
-    from orchestrator.diagnostics.doctor import examine
+    from orchestrator.diagnostics.doctor import run_checks
     from orchestrator.diagnostics.view import print_checks
 
     spec = spec_from(options) if options.file else None
     storage = spec.storage if spec else options.storage or DEFAULT_STORAGE
     if spec is not None:
         say_unused_environment(spec)
-    checks = examine(spec, storage, options.tracking_uri, options.address, options.fix)
+    checks = run_checks(spec, storage, options.tracking_uri, options.address, options.fix)
     done = list(checks) if options.json else print_checks(checks)
     if options.json:
         answer(json.dumps([asdict(check) for check in done], indent=1))

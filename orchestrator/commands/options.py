@@ -16,7 +16,7 @@ from orchestrator.storage.factory import open_storage
 from orchestrator.uris import masked
 
 if TYPE_CHECKING:
-    from orchestrator.spec.loader import SweepSpec
+    from orchestrator.spec.schema import SweepSpec
 
 
 def spec_from(options: Namespace) -> SweepSpec:

@@ -20,7 +20,7 @@ from orchestrator.commands.options import follow_moved_storage, say, spec_of, st
 from orchestrator.errors import EXIT_DONE, UserError
 from orchestrator.process.output import answer, reader_gone
 from orchestrator.state.driver_liveness import driver_alive
-from orchestrator.state.sweep_folder import SweepFolder, open_sweep, refuse_unknown_trial
+from orchestrator.state.sweep_folder import SweepFolder, open_sweep, require_known_trials
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import trial_file
@@ -46,7 +46,7 @@ def logs(options: Namespace) -> int:
     if options.trial:
         state = folder.read_state()
         trials = state.trials if state else {}
-        refuse_unknown_trial(options.name, [options.trial], trials)
+        require_known_trials(options.name, [options.trial], trials)
         wanted = re.compile(rf" {re.escape(trials[options.trial].name)}(?=[ :]|$)")
     position, shown, ended = 0, True, not options.follow
     while True:

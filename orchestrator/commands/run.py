@@ -15,7 +15,7 @@ from orchestrator.commands.options import follow_moved_storage, say, say_unused_
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.process.output import answer
 from orchestrator.state.driver_liveness import driver_alive
-from orchestrator.state.sweep_folder import SweepFolder, open_sweep, refuse_unknown_trial
+from orchestrator.state.sweep_folder import SweepFolder, open_sweep, require_known_trials
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
 from orchestrator.storage.layout import trial_file
@@ -67,7 +67,7 @@ def resume(options: Namespace) -> int:
     if options.only:
         keys = keys & failed if options.only == "failed" else keys - failed
     if options.trial:
-        refuse_unknown_trial(options.name, sorted(options.trial), {one.key for one in planned.trials})
+        require_known_trials(options.name, sorted(options.trial), {one.key for one in planned.trials})
         keys &= set(options.trial)
     facts = _resume_facts(planned, keys, failed, storage, options.from_scratch)
     say(
@@ -99,7 +99,7 @@ def stop(options: Namespace) -> int:
         say(f"sweep {options.name!r} is not running")
         return EXIT_DONE
     if options.trial:
-        refuse_unknown_trial(options.name, [options.trial], state.trials)
+        require_known_trials(options.name, [options.trial], state.trials)
         if state.trials[options.trial].state not in ("running", "waiting"):
             say(f"trial {options.trial} does not run: it is {state.trials[options.trial].state}")
             return EXIT_DONE

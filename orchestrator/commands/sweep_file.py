@@ -17,9 +17,9 @@ def init(options: Namespace) -> int:
     path = Path(options.path)
     if path.exists():
         raise UserError(f"{path} exists; give another name, or remove it first")
-    from orchestrator.spec.presets import ready_sweep, template
+    from orchestrator.spec.presets import preset_text, template
 
-    path.write_text(ready_sweep(options.ready) if options.ready else template())
+    path.write_text(preset_text(options.ready) if options.ready else template())
     say(f"wrote {path}; `{command('plan', str(path))}` shows what it would run")
     return EXIT_DONE
 

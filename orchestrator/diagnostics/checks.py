@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.cluster.node_info import NodeFacts
+from orchestrator.cluster.node_info import NodeInfo
 from orchestrator.errors import SweepError
 
 LEAST_FREE_BYTES = 2 << 30  # checkpoints of large networks side by side, and what Ray spills
@@ -52,7 +52,7 @@ def enough_space(check: str, place: str, free: int) -> Check:
     )
 
 
-def machine_checks(name: str, facts: NodeFacts, ours: NodeFacts, gpus_counted: int) -> Iterator[Check]:
+def machine_checks(name: str, facts: NodeInfo, ours: NodeInfo, gpus_counted: int) -> Iterator[Check]:
     """The checks of a machine's own facts, beside those of the driver's machine."""
     versions = facts.versions.items()
     other = [

@@ -9,17 +9,17 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 
-from orchestrator.cluster.addresses import is_own
+from orchestrator.cluster.addresses import is_local_ray
 from orchestrator.cluster.connection import ray_folder
-from orchestrator.cluster.node_info import facts_here
-from orchestrator.cluster.shared_storage_probe import SharedFolder
+from orchestrator.cluster.node_info import local_node_info
+from orchestrator.cluster.shared_storage_probe import SharedStorageProbe
 from orchestrator.diagnostics.checks import Check, attempted, enough_space, failed, machine_checks
 from orchestrator.diagnostics.records import record_checks
 from orchestrator.errors import SweepError, UserError
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.preflight.data import PreflightError, data_preflight, dataset_settings, findings_of
-from orchestrator.spec.loader import SweepSpec, spec_from_resolved
-from orchestrator.spec.schema import Tracking
+from orchestrator.spec.loader import spec_from_resolved
+from orchestrator.spec.schema import SweepSpec, Tracking
 from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
@@ -31,7 +31,7 @@ from trainables.errors import StorageError
 from trainables.preflight.network_case import cases_of
 
 
-def examine(
+def run_checks(
     spec: SweepSpec | None, storage_uri: str, tracking_uri: str | None, address: str | None, fix: bool = False
 ) -> Iterator[Check]:
     """All checks, in the order in which they are told.
@@ -56,11 +56,13 @@ def examine(
         yield check
         if plan is not None:
             yield attempted("images", partial(_images, plan, storage))
-        if plan is not None and is_own(address):
+        if plan is not None and is_local_ray(address):
             yield from _networks(plan, storage)
-    if is_own(address):
+    if is_local_ray(address):
         yield attempted("ray", lambda: "; ".join(part for part in (f"Ray works in {ray_folder()[0]}", ray_folder()[1]) if part))
-        yield from machine_checks("this machine", facts_here(ask_gpus=True), facts_here(ask_gpus=False), gpus_counted=0)
+        yield from machine_checks(
+            "this machine", local_node_info(ask_gpus=True), local_node_info(ask_gpus=False), gpus_counted=0
+        )
     else:
         from orchestrator.diagnostics.nodes import cluster_checks
 
@@ -94,7 +96,7 @@ def _checked_storage(uri: str) -> tuple[Storage | None, list[Check]]:
 
     def write() -> str:
         storage = open_storage(uri, create=True)
-        folder = SharedFolder.laid(storage)
+        folder = SharedStorageProbe.laid(storage)
         folder.removed()
         opened.append(storage)
         return f"{storage.root} can be read and written"

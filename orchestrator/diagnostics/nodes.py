@@ -10,21 +10,21 @@ from typing import Any
 
 import ray
 
-from orchestrator.cluster.capacity import living_nodes
-from orchestrator.cluster.connection import joined_cluster, ray_environment
+from orchestrator.cluster.capacity import alive_nodes
+from orchestrator.cluster.connection import connect_to_cluster, ray_environment
 from orchestrator.cluster.data_shipping import planned_data
 from orchestrator.cluster.node_checks import NodeReport, files_here
-from orchestrator.cluster.node_info import NodeFacts, facts_here
+from orchestrator.cluster.node_info import NodeInfo, local_node_info
 from orchestrator.cluster.remote_call import call_on, reason_of
-from orchestrator.cluster.shared_storage_probe import SharedFolder
+from orchestrator.cluster.shared_storage_probe import SharedStorageProbe
 from orchestrator.diagnostics.checks import Check, failed, machine_checks, told
 from orchestrator.errors import SweepError
 from orchestrator.planning.plan import Plan
 from orchestrator.storage.base import Storage
 from orchestrator.tracking.client import CREDENTIALS, SQLITE, TrackingTarget
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import OwnFiles
-from trainables.data.staging import PlannedData
+from trainables.custom.code import CustomFiles
+from trainables.data.staging import StagedDataset
 from trainables.errors import StorageError
 
 MOST_SKEW_S = 5.0  # a driver on another host counts as dead 30 s after its heartbeat
@@ -35,7 +35,7 @@ NODE_S = 150.0
 class NodeAnswer:
     """What one node found; the problem with its storage is empty where there is none."""
 
-    facts: NodeFacts
+    facts: NodeInfo
     storage: str
     files: NodeReport
 
@@ -44,14 +44,14 @@ def cluster_checks(
     address: str | None, storage: Storage | None, target: TrackingTarget | None, plan: Plan | None
 ) -> Iterator[Check]:
     try:
-        with ray_environment(CREDENTIALS), joined_cluster(address):
+        with ray_environment(CREDENTIALS), connect_to_cluster(address):
             yield from _nodes(storage, target, plan)
     except SweepError as error:
         yield failed("cluster", error)
 
 
 def _nodes(storage: Storage | None, target: TrackingTarget | None, plan: Plan | None) -> Iterator[Check]:
-    nodes = living_nodes()
+    nodes = alive_nodes()
     working = [node for node in nodes if node["Resources"].get("CPU")]
     counts = f"{len(nodes)} nodes, {len(working)} of them run trials"
     yield Check(
@@ -70,14 +70,14 @@ def _nodes(storage: Storage | None, target: TrackingTarget | None, plan: Plan | 
     folder = None
     if storage is not None:
         try:
-            folder = SharedFolder.laid(storage)
+            folder = SharedStorageProbe.laid(storage)
         except StorageError as error:
             yield failed("storage", error)
     wanted = None if plan is None else (planned_data(plan, own_cluster=False), plan.trials[0].config, plan.own)
     try:
         begun = time.time()
         asked = {node["NodeID"]: call_on(node["NodeID"], node_answer, node["NodeID"], folder, wanted) for node in working}
-        ours = facts_here(ask_gpus=False)
+        ours = local_node_info(ask_gpus=False)
         deadline = time.monotonic() + NODE_S
         for node in working:
             name = f"node {node['NodeManagerAddress']}"
@@ -97,9 +97,11 @@ def _nodes(storage: Storage | None, target: TrackingTarget | None, plan: Plan | 
                 folder.removed()
 
 
-def node_answer(name: str, folder: SharedFolder | None, wanted: tuple[PlannedData, TrialConfig, OwnFiles] | None) -> NodeAnswer:
+def node_answer(
+    name: str, folder: SharedStorageProbe | None, wanted: tuple[StagedDataset, TrialConfig, CustomFiles] | None
+) -> NodeAnswer:
     """All that is asked of a node; runs there."""
-    facts = facts_here(ask_gpus=True)
+    facts = local_node_info(ask_gpus=True)
     storage = folder.problem_here(name) if folder else ""
     return NodeAnswer(facts=facts, storage=storage, files=files_here(*wanted) if wanted else NodeReport())
 
@@ -116,10 +118,10 @@ def _node(
     name: str,
     node: dict[str, Any],
     answer: NodeAnswer,
-    ours: NodeFacts,
+    ours: NodeInfo,
     begun: float,
     storage: Storage | None,
-    folder: SharedFolder | None,
+    folder: SharedStorageProbe | None,
     plan: Plan | None,
 ) -> Iterator[Check]:
     if storage is not None and folder is not None:
@@ -138,7 +140,7 @@ def _node(
     yield from machine_checks(name, answer.facts, ours, int(node["Resources"].get("GPU", 0)))
 
 
-def _unseen(folder: SharedFolder, node: str) -> str:
+def _unseen(folder: SharedStorageProbe, node: str) -> str:
     """Why this machine does not see what a node wrote; empty if it does."""
     try:
         unseen = folder.unseen([node])

@@ -11,7 +11,7 @@ from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.trial_results import Damage, damaged_files, damaged_metrics, damaged_model, read_results
 from orchestrator.storage.base import Storage
-from orchestrator.storage.layout import set_aside
+from orchestrator.storage.layout import archive_trial
 from trainables.errors import StorageError
 from trainables.wording import listed
 
@@ -55,7 +55,7 @@ def _repaired(storage: Storage, damage: Damage) -> Check:
         hint = f"end it with `{command('stop', driven[0])}` before they are set aside"
         return Check(check="records", ok=False, message=f"{_named(damage)}; sweep {driven[0]!r} is running", way_out=hint)
     for key in damage:
-        set_aside(storage, key)
+        archive_trial(storage, key)
     message = f"{_named(damage)}: set aside in trials/.aside; `run` or `resume` of their sweep computes them anew"
     return Check(check="records", ok=True, message=message)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SetupError
-from orchestrator.tracking.client import TrackingTarget, connect, is_server, tracking_problems
+from orchestrator.tracking.client import TrackingTarget, as_setup_error, connect, is_server
 from orchestrator.tracking.runs import pages
 
 LEAST = (3, 0)  # logged models, which a sparse model is
@@ -26,7 +26,7 @@ def check_server(target: TrackingTarget) -> str:
         return f"{target.uri} can be read and written"
     from mlflow.utils.rest_utils import http_request
 
-    with tracking_problems(target.uri):
+    with as_setup_error(target.uri):
         creds = client._tracking_client.store.get_host_creds()
         answer = http_request(host_creds=creds, endpoint="/version", method="GET")
     found = answer.text.strip() if answer.ok else "unknown"
@@ -44,7 +44,7 @@ def check_artifacts(target: TrackingTarget) -> str:
         SetupError: one of these failed.
     """
     client, experiment_id = connect(target, restore=False)
-    with tracking_problems(target.uri), tempfile.TemporaryDirectory() as folder:
+    with as_setup_error(target.uri), tempfile.TemporaryDirectory() as folder:
         from mlflow.artifacts import download_artifacts
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -71,7 +71,7 @@ def end_orphans(target: TrackingTarget, sweep: str) -> list[str]:
     """
     client, experiment_id = connect(target, restore=False)
     ended: list[Any] = []
-    with tracking_problems(target.uri):
+    with as_setup_error(target.uri):
         wanted = f"tags.`drive.sweep` = '{sweep}' AND attributes.status = 'RUNNING'"
         for run in list(pages(client.search_runs, experiment_id, wanted)):
             client.set_terminated(run.info.run_id, "KILLED")

@@ -14,20 +14,27 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.cluster.capacity import NO_ROOM, living_nodes
+from orchestrator.cluster.capacity import NO_ROOM, alive_nodes
 from orchestrator.errors import SetupError
 from orchestrator.execution.driver import Driver
 from orchestrator.planning.plan import Plan
-from orchestrator.planning.resolved_settings import Choices, answers_on, choices_of, read_choices, write_choices, written_share
+from orchestrator.planning.resolved_settings import (
+    ResolvedSettings,
+    choices_of,
+    configured_gpu_share,
+    read_choices,
+    valid_on_device,
+    write_choices,
+)
 from orchestrator.preflight.networks import NetworkChecks
 from orchestrator.spec.schema import Resources
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.local import node_cache
 from trainables.config.keys import canonical
-from trainables.data.staging import PlannedData
+from trainables.data.staging import StagedDataset
 from trainables.preflight.network_case import NetworkCase, NetworkReport, adjusted_runtime
 from trainables.wording import shortened
-from trainables.worker.probe import Probe, examine
+from trainables.worker.probe import Probe, probe_hardware
 
 MEASURE_S = 3.0
 NEAR = 0.95  # of the best total throughput is as good as the best
@@ -36,18 +43,18 @@ MOST_PER_GPU = 16
 WAIT_S = 0.5
 
 
-class LostProbeError(SetupError):
+class ProbeLostError(SetupError):
     """The process of a probe was lost, perhaps with its node."""
 
 
-def decide(
+def resolve_settings(
     driver: Driver,
     plan: Plan,
-    data: PlannedData,
+    data: StagedDataset,
     without: Collection[str] = (),
     joined: bool = False,
     reports: Sequence[NetworkReport] = (),
-) -> Choices:
+) -> ResolvedSettings:
     """The sweep's choices: as the sweep file says, else as they were made before, else asked and measured; kept in its folder.
 
     Args:
@@ -61,10 +68,10 @@ def decide(
     """
     resources = plan.spec.resources
     device = chosen_device(driver.folder, resources, joined)
-    made = answers_on(device, read_choices(driver.folder))
+    made = valid_on_device(device, read_choices(driver.folder))
     asks_precision = "precision" not in made and any(trial.config.precision == "auto" for trial in plan.trials)
     asks_compile = "compile" not in made and resources.compile
-    written = written_share(resources.gpus_per_trial, device)
+    written = configured_gpu_share(resources.gpus_per_trial, device)
     checks = NetworkChecks(driver.folder, plan, device, None if joined else node_cache())
     checks.keep(reports, made.get("precision"), driver.tell)
     checks.recall(made.get("precision"), driver.tell)
@@ -75,11 +82,11 @@ def decide(
         checks.keep(reports, made.get("precision"), driver.tell)
     adjustments = checks.adjustments(made.get("precision"), driver.tell)
     if written is None and "gpus_per_trial" not in made:
-        share = partial(_measured_share, driver, plan, data, replace(choices_of(resources, made), adjustments=adjustments))
+        share = partial(_tune_gpu_share, driver, plan, data, replace(choices_of(resources, made), adjustments=adjustments))
         made["gpus_per_trial"] = _on_largest_node(driver, share, "GPU", "CPU", without)
     if resources.cpus_per_trial == "auto" and "cpus_per_trial" not in made:
         having = "GPU" if device == "cuda" else "CPU"
-        threads = partial(_measured_threads, driver, plan, data, replace(choices_of(resources, made), adjustments=adjustments))
+        threads = partial(_tune_cpus, driver, plan, data, replace(choices_of(resources, made), adjustments=adjustments))
         made["cpus_per_trial"] = _on_largest_node(driver, threads, "CPU", having, without)
     write_choices(driver.folder, made)
     return replace(choices_of(resources, made), adjustments=adjustments)
@@ -112,7 +119,7 @@ def chosen_device(folder: SweepFolder, resources: Resources, joined: bool) -> st
 def _examined(
     driver: Driver,
     plan: Plan,
-    data: PlannedData,
+    data: StagedDataset,
     made: dict[str, Any],
     asks_precision: bool,
     wants_compile: bool,
@@ -123,10 +130,10 @@ def _examined(
     choices = choices_of(plan.spec.resources, made)
     needs = {"num_cpus": 1, "num_gpus": (share or 1.0) if choices.device == "cuda" else 0}
     runtime = replace(choices.runtime(plan.spec.resources), compile=False)
-    rooms = [node["Resources"] for node in living_nodes()]
+    rooms = [node["Resources"] for node in alive_nodes()]
     if not any(room.get("CPU") and room.get("GPU", 0) >= needs["num_gpus"] for room in rooms):
         driver.tell(NO_ROOM)
-    asked = ray.remote(**needs)(examine)
+    asked = ray.remote(**needs)(probe_hardware)
     answer = _waited(
         driver,
         [asked.remote(choices.device, wants_compile, cases, data, plan.data_facts, runtime, plan.own, made.get("precision"))],
@@ -140,7 +147,7 @@ def _examined(
     return answers, answer.get("reports", [])
 
 
-def _measured_share(driver: Driver, plan: Plan, data: PlannedData, choices: Choices, node: dict[str, Any]) -> float:
+def _tune_gpu_share(driver: Driver, plan: Plan, data: StagedDataset, choices: ResolvedSettings, node: dict[str, Any]) -> float:
     """The share of a GPU at which trials side by side train the most images."""
     with _probes(driver, plan, data, choices, 1, {"num_cpus": 1, "num_gpus": 1}, node) as (measure, peak, probe):
         fits = max(1, min(MOST_PER_GPU, int(MEMORY_SHARE * _waited(driver, [probe.gpu_bytes.remote()])[0] // peak)))
@@ -156,7 +163,7 @@ def _measured_share(driver: Driver, plan: Plan, data: PlannedData, choices: Choi
     return 1 / best
 
 
-def _measured_threads(driver: Driver, plan: Plan, data: PlannedData, choices: Choices, node: dict[str, Any]) -> float:
+def _tune_cpus(driver: Driver, plan: Plan, data: StagedDataset, choices: ResolvedSettings, node: dict[str, Any]) -> float:
     """The threads of a trial at which a full node trains the most images."""
     cpus = int(node["Resources"]["CPU"])
     totals: dict[int, float] = {}
@@ -182,8 +189,8 @@ def _told(totals: dict[int, float]) -> str:
 def _probes(
     driver: Driver,
     plan: Plan,
-    data: PlannedData,
-    choices: Choices,
+    data: StagedDataset,
+    choices: ResolvedSettings,
     count: int,
     needs: dict[str, float],
     node: dict[str, Any],
@@ -217,7 +224,7 @@ def _on_largest_node(
     node = _largest_node(kind, having, without)
     try:
         return measured(node)
-    except LostProbeError:
+    except ProbeLostError:
         without = {*without, node["NodeID"]}
         if not _nodes(kind, having, without):
             raise
@@ -226,7 +233,7 @@ def _on_largest_node(
 
 
 def _nodes(kind: str, having: str, without: Collection[str]) -> list[dict[str, Any]]:
-    nodes = [node for node in living_nodes() if node["Resources"].get(kind) and node["Resources"].get(having)]
+    nodes = [node for node in alive_nodes() if node["Resources"].get(kind) and node["Resources"].get(having)]
     return [node for node in nodes if node["NodeID"] not in without]
 
 
@@ -249,7 +256,7 @@ def _waited(driver: Driver, answers: list[Any]) -> list[Any]:
 
     Raises:
         InterruptedError: a signal came meanwhile.
-        SetupError: one of them failed; LostProbeError if its process was lost.
+        SetupError: one of them failed; ProbeLostError if its process was lost.
     """
     waited_s = 0.0
     while len(ray.wait(answers, num_returns=len(answers), timeout=WAIT_S)[0]) < len(answers):
@@ -262,7 +269,7 @@ def _waited(driver: Driver, answers: list[Any]) -> list[Any]:
         return list(ray.get(answers))
     except ray.exceptions.RayError as error:
         reason = shortened(str(getattr(error, "cause", None) or error).strip().splitlines()[-1])
-        kind = LostProbeError if isinstance(error, ray.exceptions.RayActorError) else SetupError
+        kind = ProbeLostError if isinstance(error, ray.exceptions.RayActorError) else SetupError
         raise kind(
             f"an automatic choice could not be made, its probe failed: {reason}; write precision, resources.cpus_per_trial "
             "and resources.gpus_per_trial in the sweep file, or correct the trial"

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.planning.plan import Plan, PlannedWarmup
-from orchestrator.scheduling.stage_queue import ACTIVE_STATES, Entry, StageQueue
+from orchestrator.scheduling.stage_queue import ACTIVE_STATES, QueuedStage, StageQueue
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState, TrialStatus, WarmupStatus
-from orchestrator.storage.base import Storage, try_for
+from orchestrator.storage.base import Storage, run_with_timeout
 from orchestrator.storage.layout import newest_attempt
 from orchestrator.terminal.progress import Screen
 from orchestrator.tracking.process import TrackingProcess
-from orchestrator.tracking.records import Item
+from orchestrator.tracking.records import RunSpec
 from trainables.config.keys import canonical, complete
 from trainables.records.metrics import points_from_json
 
@@ -39,7 +39,7 @@ class Driver:
     state: SweepState
     writer: StateWriter
     tracking: TrackingProcess
-    items: dict[str, Item]
+    items: dict[str, RunSpec]
     screen: Screen
     queue: StageQueue
     stop_grace_s: float = 10.0
@@ -47,7 +47,7 @@ class Driver:
     stop_deadline: float | None = None
     last_stop_check: float = 0.0
 
-    def on_change(self, entry: Entry) -> None:
+    def on_change(self, entry: QueuedStage) -> None:
         """An entry's state changed: it began, ended, or waits for another try."""
         status = self._status(entry)
         status.state = entry.state
@@ -68,7 +68,7 @@ class Driver:
             self._log(f"{entry.name} will be tried again: {entry.message}")
         self.writer.changed(status)
 
-    def on_report(self, entry: Entry, report: dict[str, Any]) -> None:
+    def on_report(self, entry: QueuedStage, report: dict[str, Any]) -> None:
         """A stage told something: points, where it stands, warnings."""
         status = self._status(entry)
         for line in report.get("log", ()):
@@ -106,7 +106,7 @@ class Driver:
             self.stop_deadline = time.monotonic() + self.stop_grace_s
             self._log("stopping: waiting for checkpoints")
             # Without the file the stages are cut off when the grace ends.
-            try_for(self.stop_grace_s / 2, self.folder.request_stop)
+            run_with_timeout(self.stop_grace_s / 2, self.folder.request_stop)
 
     def take_tracking_news(self) -> None:
         """Copies what the tracking thread knows into the state."""
@@ -142,7 +142,7 @@ class Driver:
         self.folder.log(line)
         self.screen.say(line)
 
-    def _status(self, entry: Entry) -> TrialStatus | WarmupStatus:
+    def _status(self, entry: QueuedStage) -> TrialStatus | WarmupStatus:
         return self.state.warmups[entry.key] if entry.kind == "trunk" else self.state.trials[entry.key]
 
     def _log(self, line: str) -> None:
@@ -185,12 +185,12 @@ def initial_state(plan: Plan, before: SweepState | None, queue: StageQueue) -> S
 
 def make_queue(plan: Plan, storage: Storage, chosen: Callable[[str], bool]) -> StageQueue:
     """The stages of the unfinished trials that were chosen, and the trunks that they need."""
-    trials: dict[str, Entry] = {}
+    trials: dict[str, QueuedStage] = {}
     share = plan.spec.share_warmups
     for trial in plan.unfinished:
         if not chosen(trial.key):
             continue
-        trials[trial.key] = Entry(
+        trials[trial.key] = QueuedStage(
             kind="trial",
             key=trial.key,
             name=trial.name,
@@ -209,9 +209,9 @@ def make_queue(plan: Plan, storage: Storage, chosen: Callable[[str], bool]) -> S
     )
 
 
-def _trunk(warmup: PlannedWarmup, trials: dict[str, Entry]) -> Entry:
+def _trunk(warmup: PlannedWarmup, trials: dict[str, QueuedStage]) -> QueuedStage:
     lengths = {length for trial in trials.values() if trial.warmup_key == warmup.key for length in trial.lengths}
-    return Entry(
+    return QueuedStage(
         kind="trunk",
         key=warmup.key,
         name=warmup.name,

@@ -14,7 +14,7 @@ from contextlib import suppress
 END_S = 18.0
 
 
-def end_in_time(number: int) -> None:
+def exit_after_deadline(number: int) -> None:
     """Ends the process END_S after signal `number`, unless it has ended by itself."""
     threading.Thread(target=_end, args=(number,), name="last resort", daemon=True).start()
 

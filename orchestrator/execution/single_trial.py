@@ -25,7 +25,8 @@ from orchestrator.planning.plan import Plan, PlannedTrial, make_plan
 from orchestrator.preflight.networks import checked_runtime
 from orchestrator.process.output import answer
 from orchestrator.process.setup import stop_signals
-from orchestrator.spec.loader import SweepSpec, spec_from_resolved
+from orchestrator.spec.loader import spec_from_resolved
+from orchestrator.spec.schema import SweepSpec
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage

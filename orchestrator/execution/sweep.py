@@ -15,14 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from orchestrator.cluster.addresses import is_own
-from orchestrator.cluster.connection import joined_cluster, ray_environment, refuse_too_small_machine
+from orchestrator.cluster.addresses import is_local_ray
+from orchestrator.cluster.connection import connect_to_cluster, ray_environment, refuse_too_small_machine
 from orchestrator.command_line import command
 from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.execution.driver import Driver, initial_state, make_queue
-from orchestrator.execution.shutdown_deadline import end_in_time
+from orchestrator.execution.shutdown_deadline import exit_after_deadline
 from orchestrator.planning.plan import Plan
-from orchestrator.planning.resolved_settings import Choices
+from orchestrator.planning.resolved_settings import ResolvedSettings
 from orchestrator.preflight.data import PreflightBeside, preflight_artifacts
 from orchestrator.preflight.network_process import ChecksBeside
 from orchestrator.process.setup import stop_signals
@@ -30,14 +30,14 @@ from orchestrator.reporting.report import write_report
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.trial_results import damaged_files
-from orchestrator.storage.base import Storage, try_for
-from orchestrator.storage.layout import StageFolders, set_aside
+from orchestrator.storage.base import Storage, run_with_timeout
+from orchestrator.storage.layout import StageFolders, archive_trial
 from orchestrator.terminal.progress import Screen, summary_line
 from orchestrator.tracking.client import CREDENTIALS
-from orchestrator.tracking.plan_runs import item_states, make_items, sweep_opening, sweep_status
+from orchestrator.tracking.plan_runs import item_states, planned_runs, sweep_opening, sweep_status
 from orchestrator.tracking.process import TrackingProcess
 from orchestrator.version import source_revision
-from trainables.data.staging import PlannedData
+from trainables.data.staging import StagedDataset
 from trainables.preflight.network_case import NetworkReport
 
 FLUSH_S = 120.0
@@ -76,7 +76,7 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
         damage = {**plan.damage, **damaged_files(storage, finished)}
         again = options.again | damage.keys()
         for key in again:
-            set_aside(storage, key)
+            archive_trial(storage, key)
         notes = [f"{problem}; the trial is computed anew, its old files are in trials/.aside" for problem in damage.values()]
         return _run_held(folder, plan.without_results(again), spec_text, options, notes)
 
@@ -93,10 +93,16 @@ def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptio
     try:
         with Screen(quiet=options.quiet) as screen:
             driver = Driver(
-                folder=folder, state=state, writer=writer, tracking=tracking, items=make_items(plan), screen=screen, queue=queue
+                folder=folder,
+                state=state,
+                writer=writer,
+                tracking=tracking,
+                items=planned_runs(plan),
+                screen=screen,
+                queue=queue,
             )
             queue.on_change = driver.on_change
-            _note_signals(driver)
+            _install_signal_handlers(driver)
             for note in notes:
                 driver.tell(note)
             tracking.reconcile(item_states(plan, state, driver.items))
@@ -119,7 +125,9 @@ def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptio
         tracking.close()
         writer.close()
         folder.storage.flush()
-        try_for(CLEAR_S, folder.clear_stop_requests)  # the next run clears them too, and how this one ended counts more
+        run_with_timeout(
+            CLEAR_S, folder.clear_stop_requests
+        )  # the next run clears them too, and how this one ended counts more
 
 
 def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
@@ -149,10 +157,10 @@ def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
 def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
     """Ray's whole life within a sweep: start or join, run the stages, leave."""
     driver.screen.say("starting Ray")
-    own_cluster = is_own(options.address)
+    own_cluster = is_local_ray(options.address)
     beside = ChecksBeside(driver.folder, plan, driver.tell) if own_cluster else None
-    with ray_environment(CREDENTIALS), joined_cluster(options.address, driver.screen.say):
-        _note_signals(driver)  # ray.init() sets its own handler of SIGTERM
+    with ray_environment(CREDENTIALS), connect_to_cluster(options.address, driver.screen.say):
+        _install_signal_handlers(driver)  # ray.init() sets its own handler of SIGTERM
         try:
             reports = beside.reports(lambda: driver.signal is not None) if beside else ()
             _run_stages(driver, plan, own_cluster, reports)
@@ -171,11 +179,11 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool, reports: Sequence
     """
     from ray import tune
 
-    from orchestrator.cluster.capacity import ClusterWatch
+    from orchestrator.cluster.capacity import ClusterCapacity
     from orchestrator.cluster.data_shipping import planned_data
     from orchestrator.cluster.node_checks import prepare_nodes
-    from orchestrator.execution.autotune import chosen_device, decide
-    from orchestrator.scheduling.tune_adapter import Hooks, OutOfTimeError, StageSearcher, run_stages
+    from orchestrator.execution.autotune import chosen_device, resolve_settings
+    from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher, StopDeadlineError, run_stages
     from trainables.worker.trainable import run_stage
 
     data = planned_data(plan, own_cluster)
@@ -183,10 +191,10 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool, reports: Sequence
     if not own_cluster:
         kind = "GPU" if chosen_device(driver.folder, plan.spec.resources, joined=True) == "cuda" else "CPU"
         lacking = prepare_nodes(driver.folder.storage, plan, data, kind, driver.tell, lambda: driver.signal is not None)
-    choices = decide(driver, plan, data, without=lacking, joined=not own_cluster, reports=reports)
+    choices = resolve_settings(driver, plan, data, without=lacking, joined=not own_cluster, reports=reports)
     if own_cluster:
         refuse_too_small_machine(choices.cpus_per_trial, choices.gpus_per_trial)
-    watch = ClusterWatch(
+    watch = ClusterCapacity(
         cpus=choices.cpus_per_trial,
         gpus=choices.gpus_per_trial,
         own=own_cluster,
@@ -218,7 +226,7 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool, reports: Sequence
     scratch = tempfile.mkdtemp(prefix="drive-sweep-")
     try:
         run_stages(trainable, searcher, scratch, lambda: driver.out_of_time)
-    except OutOfTimeError:
+    except StopDeadlineError:
         driver.screen.say("stopped without waiting for the last checkpoints")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -228,12 +236,12 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool, reports: Sequence
         )
 
 
-def _settings(driver: Driver, plan: Plan, choices: Choices, data: PlannedData, slots: int) -> Any:
+def _settings(driver: Driver, plan: Plan, choices: ResolvedSettings, data: StagedDataset, slots: int) -> Any:
     """What all stages share; the more of them at once, the more rarely each tells its progress."""
-    from trainables.worker.trainable import Settings
+    from trainables.worker.trainable import SweepSettings
 
     folder, spec = driver.folder, plan.spec
-    return Settings(
+    return SweepSettings(
         folders=StageFolders(folder.storage, folder.name),
         data=data,
         runtime=choices.runtime(spec.resources),
@@ -247,12 +255,12 @@ def _settings(driver: Driver, plan: Plan, choices: Choices, data: PlannedData, s
     )
 
 
-def _note_signals(driver: Driver) -> None:
+def _install_signal_handlers(driver: Driver) -> None:
     """From now on SIGINT, SIGTERM and SIGHUP ask for a clean stop; the second one no longer waits."""
 
     def note(number: int, frame: FrameType | None) -> None:
         if driver.signal is None:
-            end_in_time(number)
+            exit_after_deadline(number)
         else:
             driver.stop_deadline = 0.0
         driver.signal = number

@@ -12,14 +12,15 @@ from orchestrator.planning.plan import Plan, recorded_plan
 from orchestrator.preflight.data import preflight_artifacts
 from orchestrator.reporting.report import write_report
 from orchestrator.scheduling.stage_queue import StageQueue
-from orchestrator.spec.loader import SweepSpec, spec_from_resolved
+from orchestrator.spec.loader import spec_from_resolved
+from orchestrator.spec.schema import SweepSpec
 from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.tracking.database import NAME as DATABASE
 from orchestrator.tracking.database import Remark, database_id
-from orchestrator.tracking.plan_runs import item_states, make_items, sweep_opening, sweep_status
+from orchestrator.tracking.plan_runs import item_states, planned_runs, sweep_opening, sweep_status
 from orchestrator.tracking.target import tracking_target
 
 
@@ -35,7 +36,7 @@ def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
         state = initial_state(plan, None, StageQueue(trunks={}, trials={}))
     if driver_alive(state.driver):
         raise SetupError(f"sweep {folder.name!r} is running, and its driver keeps MLflow up to date; sync when it has ended")
-    items = make_items(plan)
+    items = planned_runs(plan)
     opening = sweep_opening(plan, folder.storage)
     started = [trial.result["started_ms"] for trial in plan.trials if trial.result is not None]
     mirror = opening.opened(start_ms=min(started, default=None), reopen=False)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from orchestrator.cluster.addresses import is_api, refuse_silent
+from orchestrator.cluster.addresses import is_jobs_api, require_reachable
 from orchestrator.command_line import command
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
 from orchestrator.process.proxies import proxy_hint, proxy_of
@@ -48,8 +48,8 @@ def api_address(given: str | None) -> str:
     Raises:
         UserError: there is none.
     """
-    named = given or next((os.environ[name] for name in ADDRESS_VARIABLES if is_api(os.environ.get(name))), None)
-    if not named or not is_api(named):
+    named = given or next((os.environ[name] for name in ADDRESS_VARIABLES if is_jobs_api(os.environ.get(name))), None)
+    if not named or not is_jobs_api(named):
         got = repr(given) if given else "none"
         raise UserError(
             f"--address: must be the cluster's dashboard, got {got}; give --address http://HEAD:8265, or set "
@@ -103,12 +103,12 @@ class Jobs:
         if proxy := proxy_of(address):
             via = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
             hint = f"give another, or export NO_PROXY={parts.hostname} to go there directly"
-            refuse_silent(
+            require_reachable(
                 str(via.hostname), via.port or 80, f"the proxy {proxy} of the environment, on the way to {address}", hint
             )
         else:
             hint = "give the dashboard of a running head with --address http://HEAD:8265"
-            refuse_silent(str(parts.hostname), port, address, hint)
+            require_reachable(str(parts.hostname), port, address, hint)
         _use_token()
         with self._refusals():
             self.client = _client(address)

@@ -24,8 +24,8 @@ from orchestrator.process.import_paths import ROOT
 from orchestrator.spec.grid import expand
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.version import SHIPPED_REVISION, source_revision
-from trainables.custom.code import RESERVED, SHIPPED, WEIGHTS, own_parts, source_file, split
-from trainables.errors import SettingError
+from trainables.custom.code import RESERVED, SHIPPED_PREFIX, WEIGHTS, custom_references, module_and_function, source_file
+from trainables.errors import ConfigError
 
 CODE = ("orchestrator", "trainables")
 OWN = "own"
@@ -39,7 +39,7 @@ def package(texts: Mapping[str, str], own: Mapping[str, str]) -> Iterator[Path]:
     Raises:
         UserError: an own file is not here, or they are too large to be sent.
     """
-    refuse_missing(own)
+    require_files(own)
     size = sum(Path(file).stat().st_size for file in own.values())
     if size > MOST_BYTES:
         raise UserError(
@@ -59,7 +59,7 @@ def package(texts: Mapping[str, str], own: Mapping[str, str]) -> Iterator[Path]:
         yield folder
 
 
-def refuse_missing(own: Mapping[str, str]) -> None:
+def require_files(own: Mapping[str, str]) -> None:
     missing = [file for file in own.values() if not Path(file).is_file()]
     if missing:
         raise UserError(
@@ -68,7 +68,7 @@ def refuse_missing(own: Mapping[str, str]) -> None:
         )
 
 
-def own_files(spec: SweepSpec) -> dict[str, str]:
+def collect_custom_files(spec: SweepSpec) -> dict[str, str]:
     """Place in the package -> file here: the modules that the sweep names, what they import from modules_path, its weights.
 
     Weights that are not on this machine stay a path, which the nodes must see.
@@ -80,16 +80,18 @@ def own_files(spec: SweepSpec) -> dict[str, str]:
     places: dict[str, str] = {}
     root = Path(own.modules_path)
     for config in expand(spec):
-        for key, reference in own_parts(config).items():
+        for key, reference in custom_references(config).items():
             if reference == WEIGHTS:
                 file = Path(str(own.initial_weights))
                 places |= {f"weights/{file.name}": str(file)} if file.is_file() else {}
                 continue
             try:
                 file = source_file(key, reference, own.modules_path)
-            except SettingError as error:
+            except ConfigError as error:
                 raise UserError(str(error)) from error
-            if file == root.joinpath(*split(reference)[0].split(".")).with_suffix(".py"):  # else it is of an installed package
+            if file == root.joinpath(*module_and_function(reference)[0].split(".")).with_suffix(
+                ".py"
+            ):  # else it is of an installed package
                 places |= {f"{OWN}/{found.relative_to(root)}": str(found) for found in _with_imports(file, root)}
     return places
 
@@ -97,9 +99,11 @@ def own_files(spec: SweepSpec) -> dict[str, str]:
 def shipped_settings(own: Mapping[str, str]) -> list[str]:
     """Options of `run` that name the places of own files in the package, in place of those on this machine."""
     weights = [
-        f"initial_weights={json.dumps(SHIPPED + place, ensure_ascii=False)}" for place in own if place.startswith("weights/")
+        f"initial_weights={json.dumps(SHIPPED_PREFIX + place, ensure_ascii=False)}"
+        for place in own
+        if place.startswith("weights/")
     ]
-    return ([f"modules_path={SHIPPED}{OWN}"] if len(own) > len(weights) else []) + weights
+    return ([f"modules_path={SHIPPED_PREFIX}{OWN}"] if len(own) > len(weights) else []) + weights
 
 
 def _with_imports(file: Path, root: Path) -> set[Path]:

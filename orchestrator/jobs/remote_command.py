@@ -24,7 +24,7 @@ OTHER_SMALL_JOB_S = 180.0  # to start its process on the head, to import, and to
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class CommandOutput:
     """What a command said that ran as a small job: its answer, or where it has none its errors."""
 
     job: Job
@@ -38,7 +38,7 @@ class Answer:
         return UserError(told) if self.job.exit_code == EXIT_USER else SetupError(told)
 
 
-def small_job(
+def run_remote_command(
     jobs: Jobs,
     name: str,
     arguments: list[str],
@@ -46,7 +46,7 @@ def small_job(
     own: Mapping[str, str] = NOTHING,
     texts: Mapping[str, str] = NOTHING,
     answer_on_stderr: bool = False,
-) -> Answer:
+) -> CommandOutput:
     """What one command says as a job, when that has ended; it is not kept on the cluster, also not after Ctrl-C."""
     command = shlex.join([*COMMAND, *arguments])
     id_ = f"{name}-{secrets.token_hex(3)}"
@@ -54,13 +54,13 @@ def small_job(
     patience_s = SMALL_JOB_S.get(arguments[0], OTHER_SMALL_JOB_S)
     try:
         with package(texts, own) as folder:
-            jobs.submit(id_, _alone(command, "err" if answer_on_stderr else "out"), folder, who(storage), variables)
+            jobs.submit(id_, _alone(command, "err" if answer_on_stderr else "out"), folder, job_metadata(storage), variables)
         job = jobs.wait(id_, patience_s, "it was ended; is the head of the cluster overloaded, or does the storage hang?")
         log = jobs.log(id_)
     finally:
         jobs.discard(id_)
     failed = log.startswith(NO_ANSWER)
-    return Answer(job=job, text="" if failed else log, errors=log.removeprefix(NO_ANSWER) if failed else "")
+    return CommandOutput(job=job, text="" if failed else log, errors=log.removeprefix(NO_ANSWER) if failed else "")
 
 
 def _alone(command: str, answer: str) -> str:
@@ -76,7 +76,7 @@ def _alone(command: str, answer: str) -> str:
     )
 
 
-def who(storage: str) -> dict[str, str]:
+def job_metadata(storage: str) -> dict[str, str]:
     return {"drive.storage": storage, "drive.revision": source_revision(), "drive.user": _user()}
 
 

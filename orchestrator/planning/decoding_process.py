@@ -9,28 +9,28 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from orchestrator.process.child import ChildError, ask, serve
-from trainables.custom.code import OwnFiles
-from trainables.data.datasets import Source
+from trainables.custom.code import CustomFiles
+from trainables.data.datasets import DatasetSource
 from trainables.data.facts import DataFacts
-from trainables.errors import DataError, SettingError
+from trainables.errors import ConfigError, DataError
 
-ERRORS: dict[str, type[DataError] | type[SettingError]] = {one.__name__: one for one in (DataError, SettingError)}
+ERRORS: dict[str, type[DataError] | type[ConfigError]] = {one.__name__: one for one in (DataError, ConfigError)}
 
 
-def facts_by_decoding(source: Source, own: OwnFiles) -> DataFacts:
+def facts_by_decoding(source: DatasetSource, own: CustomFiles) -> DataFacts:
     """The facts of a custom data set, after its function was called in two processes and its images checked.
 
     Two, since a split that is drawn without a seed, or follows the order of a set, would differ from node to node.
 
     Raises:
-        SettingError: there is no such module or function.
+        ConfigError: there is no such module or function.
         DataError: the function fails, returns something else, or other images when it is called again.
     """
     first = _answered(source, own, keep=False)["arrays_digest"]
     return DataFacts.from_json(_answered(replace(source, arrays_digest=first), own, keep=True))
 
 
-def _answered(source: Source, own: OwnFiles, keep: bool) -> dict[str, Any]:
+def _answered(source: DatasetSource, own: CustomFiles, keep: bool) -> dict[str, Any]:
     """The answer of a process that calls the function: the digest of what it returned, or the facts of what was kept."""
     try:
         answer: dict[str, Any] = ask(__name__, {"source": asdict(source), "digest": own.digests[source.name], "keep": keep})
@@ -51,20 +51,20 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
     from trainables.data.facts import decoded_facts
     from trainables.data.repeatability import arrays_digest
 
-    source = Source(**question["source"])
+    source = DatasetSource(**question["source"])
     try:
         import_function(source, question["digest"])
         if question["keep"]:
             return decoded_facts(decoded_file(source)).to_json()
         return {"arrays_digest": arrays_digest(read(source))}
-    except (DataError, SettingError) as error:
-        kind = DataError if isinstance(error, DataError) else SettingError
+    except (DataError, ConfigError) as error:
+        kind = DataError if isinstance(error, DataError) else ConfigError
         return {"error": kind.__name__, "message": str(error)}
 
 
-def import_function(source: Source, digest: str) -> None:
+def import_function(source: DatasetSource, digest: str) -> None:
     """Imports the function of a custom data set into this process, from the file with this digest."""
     from trainables.config.trial import DatasetConfig, TrialConfig
 
-    own = OwnFiles(modules_path=source.modules_path, digests={source.name: digest})
+    own = CustomFiles(modules_path=source.modules_path, digests={source.name: digest})
     own.activate(TrialConfig(dataset=DatasetConfig(name=source.name), model="convnet"))

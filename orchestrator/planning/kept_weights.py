@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.planning.plan import Plan, PlannedTrial
 from trainables.config.trial import TrialConfig
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 from trainables.pruning.kept_weights import check_kept_weights, kept_weights, prunable_shapes
 
 SURELY_SOME = 0.01  # at this density every built-in network keeps some weights, so `run` need not look at it
@@ -57,7 +57,7 @@ def counts_of_plan(plan: Plan) -> list[KeptWeights]:
     for trial in _pruning(plan):
         try:
             counts[_count(plan, trial, problems)] = None
-        except SettingError as error:
+        except ConfigError as error:
             counts[replace(_setting(trial.config), problem=str(error))] = None
     _refuse(problems)
     return list(counts)
@@ -68,7 +68,7 @@ def refuse_nothing_kept(plan: Plan) -> None:
     problems: dict[str, None] = {}
     for trial in _pruning(plan):
         if trial.result is None and (1 - trial.config.sparsity < SURELY_SOME or trial.config.prunable.exclude):
-            with suppress(SettingError):  # it cannot be known, or the check of the network tells it
+            with suppress(ConfigError):  # it cannot be known, or the check of the network tells it
                 _count(plan, trial, problems)
     _refuse(problems)
 
@@ -86,16 +86,16 @@ def _count(plan: Plan, trial: PlannedTrial, problems: dict[str, None]) -> KeptWe
     """The counts of a trial; that it keeps nothing is added to the problems.
 
     Raises:
-        SettingError: they cannot be known on this machine.
+        ConfigError: they cannot be known on this machine.
     """
     config = trial.config
     if plan.data_facts is None:
-        raise SettingError(plan.data_problem or "the data were not read yet; --hash does it")
+        raise ConfigError(plan.data_problem or "the data were not read yet; --hash does it")
     shapes = prunable_shapes(config, plan.data_facts, plan.own)
     try:
         if trial.result is None:
             check_kept_weights(config, shapes)
-    except SettingError as error:
+    except ConfigError as error:
         problems[str(error)] = None
     total, kept = sum(prod(shape) for shape in shapes.values()), kept_weights(config, shapes)
     count = replace(_setting(config), prunable=total, kept=kept, layers=len(shapes))

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from orchestrator.planning.decoding_process import facts_by_decoding
 from orchestrator.storage.base import Storage
-from trainables.custom.code import OwnFiles
+from trainables.custom.code import CustomFiles
 from trainables.data import datasets
 from trainables.data.facts import DIGITS_FACTS, DataFacts, quick_facts
 from trainables.data.repeatability import require_same
 
 
 def known_data(
-    storage: Storage, source: datasets.Source, own: OwnFiles, hash_data: bool
+    storage: Storage, source: datasets.DatasetSource, own: CustomFiles, hash_data: bool
 ) -> tuple[str | None, DataFacts | None]:
     """Digest and facts of the data, as far as they were made before and no file has changed since, or can be had at once.
 
@@ -23,7 +23,7 @@ def known_data(
 
     Raises:
         DataError: the data are not where the sweep file says, or damaged.
-        SettingError: the function of a custom data set is not there.
+        ConfigError: the function of a custom data set is not there.
     """
     if source.name == "digits":
         return datasets.DIGITS_DIGEST, DIGITS_FACTS

@@ -13,17 +13,17 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.planning.known_data import known_data
 from orchestrator.spec.grid import expand, trial_names
-from orchestrator.spec.loader import SweepSpec
+from orchestrator.spec.schema import SweepSpec
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
 from trainables.config.keys import canonical, from_canonical, inputs_digest, trial_key, warmup_key
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import OwnFiles, is_own
+from trainables.custom.code import CustomFiles, is_custom
 from trainables.data import datasets
 from trainables.data.facts import DataFacts
 from trainables.data.split_checks import split_findings, split_lines
 from trainables.data.split_counts import split_counts, split_versions
-from trainables.errors import DataError, SettingError
+from trainables.errors import ConfigError, DataError
 from trainables.models.image_sizes import image_size_problem
 
 
@@ -68,12 +68,12 @@ class Plan:
     trials: tuple[PlannedTrial, ...]
     data_digest: str | None
     data_problem: str
-    own: OwnFiles
+    own: CustomFiles
     data_facts: DataFacts | None = None
     damage: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def source(self) -> datasets.Source:
+    def source(self) -> datasets.DatasetSource:
         """Where the data are on this host; of a data function also which arrays it has to return."""
         return replace(self.spec.source(), arrays_digest=self.data_facts.arrays_digest if self.data_facts else None)
 
@@ -163,7 +163,7 @@ def make_plan(
     if digest is not None:
         return _planned(spec, storage, configs, replace(own, digests=own_digests or {}), digest, facts)
     problem = ""
-    if is_own(source.name) and source.root and storage.folder and _holds(source.root, storage.folder):
+    if is_custom(source.name) and source.root and storage.folder and _holds(source.root, storage.folder):
         raise UserError(
             f"dataset.root: {source.root!r} holds the storage {storage.root}, so its content would change with every result; "
             "give the folder of the data alone, or another --storage"
@@ -171,9 +171,9 @@ def make_plan(
     try:
         own = own.digested(configs)
         if hash_data:
-            datasets.ensure_present(source)
+            datasets.download_if_missing(source)
         digest, facts = known_data(storage, source, own, hash_data)
-    except (DataError, SettingError) as error:
+    except (DataError, ConfigError) as error:
         if hash_data:
             raise UserError(str(error)) from error
         problem = str(error)
@@ -189,7 +189,7 @@ def _refuse_impossible_splits(configs: Sequence[TrialConfig], facts: DataFacts) 
         raise UserError("\n".join(errors))
 
 
-def _keys(config: TrialConfig, digest: str, own: OwnFiles, facts: DataFacts | None) -> tuple[str, str]:
+def _keys(config: TrialConfig, digest: str, own: CustomFiles, facts: DataFacts | None) -> tuple[str, str]:
     """Key of the trial and of its warm-up; without facts those of versions that knew none."""
     files = own.used_by(config)
     versions: tuple[dict[str, int], dict[str, int]] = ({}, {})
@@ -217,7 +217,7 @@ def _check_image_size(configs: Sequence[TrialConfig], facts: DataFacts) -> None:
     Raises:
         UserError: a built-in network of the sweep does not take them.
     """
-    models = dict.fromkeys(config.model for config in configs if not is_own(config.model))
+    models = dict.fromkeys(config.model for config in configs if not is_custom(config.model))
     problems = [problem for model in models if (problem := image_size_problem(model, *facts.image_shape[1:]))]
     if problems:
         raise UserError("\n".join(problems))
@@ -231,7 +231,7 @@ def _planned(
     spec: SweepSpec,
     storage: Storage,
     configs: Sequence[TrialConfig],
-    own: OwnFiles,
+    own: CustomFiles,
     digest: str | None,
     facts: DataFacts | None,
     problem: str = "",

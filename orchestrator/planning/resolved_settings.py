@@ -19,7 +19,7 @@ ANSWERS = ("device", "precision", "cpus_per_trial", "gpus_per_trial", "compile",
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choices:
+class ResolvedSettings:
     """All choices of a sweep.
 
     Attributes:
@@ -45,10 +45,10 @@ class Choices:
         )
 
 
-def choices_of(resources: Resources, made: dict[str, Any]) -> Choices:
+def choices_of(resources: Resources, made: dict[str, Any]) -> ResolvedSettings:
     """What the sweep file says, and where it leaves a choice what was answered; `made` needs no more than the device."""
-    share = written_share(resources.gpus_per_trial, made["device"])
-    return Choices(
+    share = configured_gpu_share(resources.gpus_per_trial, made["device"])
+    return ResolvedSettings(
         device=made["device"],
         precision=made.get("precision"),
         cpus_per_trial=made.get("cpus_per_trial", 1.0) if resources.cpus_per_trial == "auto" else resources.cpus_per_trial,
@@ -63,7 +63,7 @@ def read_choices(folder: SweepFolder) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name in ANSWERS}
 
 
-def answers_on(device: str, made: dict[str, Any]) -> dict[str, Any]:
+def valid_on_device(device: str, made: dict[str, Any]) -> dict[str, Any]:
     """The answers that hold on a device: those of another one do not."""
     return made if made.get("device") == device else {"device": device}
 
@@ -72,7 +72,7 @@ def write_choices(folder: SweepFolder, made: dict[str, Any]) -> None:
     folder.storage.write_json(folder.file(RESOLVED), made)
 
 
-def written_share(value: float | Literal["auto"] | None, device: str) -> float | None:
+def configured_gpu_share(value: float | Literal["auto"] | None, device: str) -> float | None:
     """GPUs per trial as the sweep file says; None if it is to be measured. Without a word it is a whole one."""
     if device != "cuda":
         return 0.0

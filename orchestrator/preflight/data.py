@@ -25,8 +25,8 @@ from orchestrator.storage.base import Storage
 from orchestrator.storage.local import node_cache
 from trainables.config.keys import canonical, from_canonical
 from trainables.config.trial import DatasetConfig
-from trainables.custom.code import is_own
-from trainables.data.datasets import Source
+from trainables.custom.code import is_custom
+from trainables.data.datasets import DatasetSource
 from trainables.data.facts import DataFacts
 from trainables.errors import TrialError
 from trainables.findings import Finding
@@ -195,8 +195,8 @@ def _report_and_sheet(question: dict[str, Any]) -> dict[str, Any]:
     from trainables.preflight.data_report import class_names, data_report
 
     torch.set_num_threads(1)
-    source, dataset = Source(**question["source"]), from_canonical(DatasetConfig, question["dataset"])
-    if is_own(source.name):
+    source, dataset = DatasetSource(**question["source"]), from_canonical(DatasetConfig, question["dataset"])
+    if is_custom(source.name):
         import_function(source, question["own"])
     facts = DataFacts.from_json(question["facts"])
     data = load_data(dataset, source, "cpu")

@@ -12,17 +12,17 @@ from threading import Thread
 from typing import Any
 
 from orchestrator.planning.plan import Plan
-from orchestrator.planning.resolved_settings import answers_on, choices_of, read_choices
+from orchestrator.planning.resolved_settings import choices_of, read_choices, valid_on_device
 from orchestrator.preflight.networks import NetworkChecks, Tell
 from orchestrator.process.child import ChildError, ask, serve
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.local import node_cache
 from trainables.config.keys import canonical, from_canonical
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import OwnFiles
-from trainables.data.datasets import Source
+from trainables.custom.code import CustomFiles
+from trainables.data.datasets import DatasetSource
 from trainables.data.facts import DataFacts
-from trainables.data.staging import PlannedData
+from trainables.data.staging import StagedDataset
 from trainables.errors import TrialError
 from trainables.preflight.network_case import NetworkCase, NetworkReport, cases_of
 from trainables.runtime.device import Runtime
@@ -36,7 +36,7 @@ class ChecksBeside:
     def __init__(self, folder: SweepFolder, plan: Plan, tell: Tell) -> None:
         self._reports: list[NetworkReport] = []
         self._thread: Thread | None = None
-        resources, made = plan.spec.resources, answers_on("cpu", read_choices(folder))
+        resources, made = plan.spec.resources, valid_on_device("cpu", read_choices(folder))
         precision = made.get("precision")
         left_open = precision is None and any(trial.config.precision == "auto" for trial in plan.trials)
         if resources.device != "cpu" or left_open or resources.compile:
@@ -87,10 +87,10 @@ def _answer(question: dict[str, Any]) -> list[dict[str, Any]]:
     from trainables.preflight.network_checks import examine_cases
 
     cases = cases_of(from_canonical(TrialConfig, config) for config in question["configs"])
-    data = PlannedData(source=Source(**question["source"]))
+    data = StagedDataset(source=DatasetSource(**question["source"]))
     facts = question["facts"] and DataFacts.from_json(question["facts"])
     try:
-        reports = examine_cases(cases, data, facts, Runtime(**question["runtime"]), OwnFiles(**question["own"]))
+        reports = examine_cases(cases, data, facts, Runtime(**question["runtime"]), CustomFiles(**question["own"]))
     except TrialError:
         return []
     return [report.to_json() for report in reports]

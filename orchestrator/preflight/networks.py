@@ -20,11 +20,11 @@ import trainables
 from orchestrator.command_line import command
 from orchestrator.errors import UserError
 from orchestrator.planning.plan import Plan
-from orchestrator.planning.resolved_settings import answers_on, choices_of, read_choices
+from orchestrator.planning.resolved_settings import choices_of, read_choices, valid_on_device
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from trainables.config.trial import TrialConfig
-from trainables.data.staging import PlannedData
+from trainables.data.staging import StagedDataset
 from trainables.preflight.network_case import CHECKS, NetworkCase, NetworkReport, adjusted_runtime, case_id, cases_of
 from trainables.runtime.device import Runtime, resolve_precision
 from trainables.runtime.machine import processor_name, processors
@@ -162,7 +162,7 @@ def local_reports(plan: Plan, cases: Sequence[NetworkCase], runtime: Runtime) ->
     """The networks, examined in this process."""
     from trainables.preflight.network_checks import examine_cases
 
-    return examine_cases(cases, PlannedData(source=plan.source), plan.data_facts, runtime, plan.own)
+    return examine_cases(cases, StagedDataset(source=plan.source), plan.data_facts, runtime, plan.own)
 
 
 def local_runtime(plan: Plan, folder: SweepFolder) -> Runtime:
@@ -173,7 +173,7 @@ def local_runtime(plan: Plan, folder: SweepFolder) -> Runtime:
     here = made.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
     device = here if resources.device == "auto" else resources.device
     alone = {"precision": resolve_precision("auto", device), "cpus_per_trial": float(processors())}
-    return choices_of(resources, alone | answers_on(device, made)).runtime(resources)
+    return choices_of(resources, alone | valid_on_device(device, made)).runtime(resources)
 
 
 def _computed_in_bf16(result: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.state.sweep_state import SweepState, TrialStatus
-from trainables.config.keys import canonical, flat, from_canonical
+from trainables.config.keys import canonical, flatten, from_canonical
 from trainables.config.methods import METHOD_BLOCKS
 from trainables.config.trial import TrialConfig
 
@@ -20,7 +20,7 @@ SPELLED_OUT = ("method", "sparsity", "warmup_epochs", "prune_iterations", "seed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spread:
+class MeanStd:
     """Mean and sample standard deviation of n values; the deviation of one value is unknown, not zero."""
 
     mean: float
@@ -32,7 +32,7 @@ class Spread:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Setting:
+class ConfigSummary:
     """One line of the table: a configuration apart from its seed, over the seeds that have finished.
 
     Attributes:
@@ -42,8 +42,8 @@ class Setting:
 
     config: TrialConfig
     varied: dict[str, Any]
-    validation: Spread | None
-    test: Spread | None
+    validation: MeanStd | None
+    test: MeanStd | None
     search_seconds: float
     emptied_layers: int
     missing: int
@@ -70,12 +70,12 @@ class Setting:
         return _told({key: value for key, value in self.varied.items() if not _of_one_method(key)})
 
 
-def settings_of(state: SweepState) -> list[Setting]:
+def settings_of(state: SweepState) -> list[ConfigSummary]:
     """The settings with at least one finished trial: dense first, then by other axes, sparsity, warm-up, iterations."""
     varying = _varying_keys(state)
     groups: dict[str, list[TrialStatus]] = {}
     for trial in state.trials.values():
-        setting = {key: value for key, value in flat(trial.config).items() if key != "seed"}
+        setting = {key: value for key, value in flatten(trial.config).items() if key != "seed"}
         groups.setdefault(repr(sorted(setting.items(), key=lambda item: item[0])), []).append(trial)
     made = [_setting(trials, varying) for trials in groups.values()]
     made = [setting for setting in made if setting.test is not None]
@@ -84,15 +84,15 @@ def settings_of(state: SweepState) -> list[Setting]:
     return [replace(setting, best=True) if id(setting) in best else setting for setting in made]
 
 
-def baseline_of(setting: Setting, settings: list[Setting]) -> Setting | None:
+def baseline_of(setting: ConfigSummary, settings: list[ConfigSummary]) -> ConfigSummary | None:
     """The dense setting that differs from this one in nothing but pruning, if there is one."""
     wanted = {key: value for key, value in setting.varied.items() if not _about_pruning(key)}
     return next((one for one in settings if one.is_dense and one.varied == wanted), None)
 
 
-def panels(settings: list[Setting]) -> list[tuple[str, list[Setting]]]:
+def panels(settings: list[ConfigSummary]) -> list[tuple[str, list[ConfigSummary]]]:
     """Title and settings of every heat map: one per sparsity and combination of other axes."""
-    found: dict[str, list[Setting]] = {}
+    found: dict[str, list[ConfigSummary]] = {}
     named = several_methods(settings)
     for setting in settings:
         if not setting.is_dense:
@@ -102,14 +102,14 @@ def panels(settings: list[Setting]) -> list[tuple[str, list[Setting]]]:
     return list(found.items())
 
 
-def several_methods(settings: list[Setting]) -> bool:
+def several_methods(settings: list[ConfigSummary]) -> bool:
     """Whether there is more than one way of pruning, so that tables must name it."""
     return len({one.config.method for one in settings if not one.is_dense}) > 1
 
 
 def _varying_keys(state: SweepState) -> list[str]:
     """Dotted keys that differ among the pruned trials, apart from those with a column of their own."""
-    configs = [flat(trial.config) for trial in state.trials.values() if trial.config["method"] != "dense"]
+    configs = [flatten(trial.config) for trial in state.trials.values() if trial.config["method"] != "dense"]
     keys = dict.fromkeys(key for config in configs for key in config if key not in SPELLED_OUT)
     # The options of a method are only in its own trials.
     return [key for key in keys if len({repr(config[key]) for config in configs if key in config}) > 1]
@@ -128,13 +128,13 @@ def _told(varied: dict[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in varied.items())
 
 
-def _setting(trials: list[TrialStatus], varying: list[str]) -> Setting:
+def _setting(trials: list[TrialStatus], varying: list[str]) -> ConfigSummary:
     finished = [trial for trial in trials if trial.state == "finished"]
-    values = flat(trials[0].config)
+    values = flatten(trials[0].config)
     is_dense = trials[0].config["method"] == "dense"
     emptied = [trial.metrics.get("prune/emptied_layers", 0.0) for trial in finished]
     search = [trial.metrics.get("cost/search_seconds", 0.0) for trial in finished]
-    return Setting(
+    return ConfigSummary(
         config=from_canonical(TrialConfig, trials[0].config),
         varied={key: values[key] for key in varying if key in values and not (is_dense and _about_pruning(key))},
         validation=_spread(finished, "val/accuracy"),
@@ -146,18 +146,18 @@ def _setting(trials: list[TrialStatus], varying: list[str]) -> Setting:
     )
 
 
-def _spread(trials: list[TrialStatus], key: str) -> Spread | None:
+def _spread(trials: list[TrialStatus], key: str) -> MeanStd | None:
     values = [trial.metrics[key] for trial in trials if key in trial.metrics]
     if not values:
         return None
-    return Spread(mean=statistics.fmean(values), std=statistics.stdev(values) if len(values) > 1 else None, n=len(values))
+    return MeanStd(mean=statistics.fmean(values), std=statistics.stdev(values) if len(values) > 1 else None, n=len(values))
 
 
-def _place(setting: Setting) -> tuple[float, int, int]:
+def _place(setting: ConfigSummary) -> tuple[float, int, int]:
     return setting.config.sparsity, setting.config.warmup_epochs, setting.config.prune_iterations
 
 
-def best_of(panel: list[Setting]) -> Setting | None:
+def best_of(panel: list[ConfigSummary]) -> ConfigSummary | None:
     """The setting with the highest mean validation accuracy; of equals the cheapest search wins."""
     ranked = [(one.validation.mean, -one.search_seconds, index) for index, one in enumerate(panel) if one.validation]
     return panel[max(ranked)[2]] if ranked else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.reporting.aggregate import Setting, best_of
+from orchestrator.reporting.aggregate import ConfigSummary, best_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,9 +27,9 @@ class Cell:
         return f"sparsity {self.sparsity!r}, warm-up {self.warmup_epochs}" + (f", {self.others}" if self.others else "")
 
 
-def by_cell(settings: list[Setting]) -> dict[Cell, dict[str, list[Setting]]]:
+def by_cell(settings: list[ConfigSummary]) -> dict[Cell, dict[str, list[ConfigSummary]]]:
     """Cell -> method -> its settings there, in the order of `settings`; the dense baseline is in no cell."""
-    cells: dict[Cell, dict[str, list[Setting]]] = {}
+    cells: dict[Cell, dict[str, list[ConfigSummary]]] = {}
     for one in settings:
         if not one.is_dense:
             config = one.config
@@ -38,6 +38,6 @@ def by_cell(settings: list[Setting]) -> dict[Cell, dict[str, list[Setting]]]:
     return cells
 
 
-def chosen(members: list[Setting]) -> Setting | None:
+def chosen(members: list[ConfigSummary]) -> ConfigSummary | None:
     """The best by mean validation accuracy; None if there are several and no validation images to choose by."""
     return members[0] if len(members) == 1 else best_of(members)

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.command_line import command
 from orchestrator.errors import UserError
-from orchestrator.reporting.aggregate import Setting, baseline_of, settings_of
+from orchestrator.reporting.aggregate import ConfigSummary, baseline_of, settings_of
 from orchestrator.reporting.cells import Cell, by_cell, chosen
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 
@@ -55,8 +55,8 @@ class Pair:
     """
 
     cell: Cell
-    reference: Setting
-    other: Setting
+    reference: ConfigSummary
+    other: ConfigSummary
     reference_test: float
     other_test: float
     difference: Difference
@@ -71,7 +71,7 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LeftOut:
+class ExcludedCell:
     """A cell of the reference in which another method cannot be compared, and why."""
 
     method: str
@@ -97,14 +97,14 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """One method of a sweep against all others, and against the dense baseline (`dense`), which is no method."""
+    """One method of a sweep against all others, and against the dense baseline (`dense_baseline`), which is no method."""
 
     sweep: str
     reference: str
     methods: tuple[str, ...]
     pairs: tuple[Pair, ...]
     dense: tuple[Pair, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[ExcludedCell, ...]
 
     @property
     def tests(self) -> int:
@@ -159,7 +159,7 @@ def compare(state: SweepState, reference: str = REFERENCE) -> Comparison:
     others = tuple(method for method in methods if method != reference)
     pairs: list[Pair] = []
     dense: list[Pair] = []
-    left_out: list[LeftOut] = []
+    left_out: list[ExcludedCell] = []
     for cell, members in by_cell(settings).items():
         if reference not in members:
             continue
@@ -169,7 +169,7 @@ def compare(state: SweepState, reference: str = REFERENCE) -> Comparison:
             if isinstance(made, Pair):
                 pairs.append(made)
             else:
-                left_out.append(LeftOut(method=method, cell=cell, why=made))
+                left_out.append(ExcludedCell(method=method, cell=cell, why=made))
         loss = _pair(cell, mine, baseline_of(mine, settings) if mine else None, state.trials)
         if isinstance(loss, Pair):
             dense.append(loss)
@@ -183,7 +183,7 @@ def compare(state: SweepState, reference: str = REFERENCE) -> Comparison:
     )
 
 
-def comparable(settings: list[Setting], reference: str = REFERENCE) -> bool:
+def comparable(settings: list[ConfigSummary], reference: str = REFERENCE) -> bool:
     """Whether `compare` has something to say: results of the reference and of another method."""
     finished = {one.config.method for one in settings if not one.is_dense}
     return reference in finished and len(finished) > 1
@@ -205,7 +205,9 @@ def paired_difference(reference: dict[int, float], other: dict[int, float]) -> D
     return Difference(mean=mean, std=std, n=n, p=p, interval=(mean - reach, mean + reach))
 
 
-def _pair(cell: Cell, reference: Setting | None, other: Setting | None, trials: dict[str, TrialStatus]) -> Pair | str:
+def _pair(
+    cell: Cell, reference: ConfigSummary | None, other: ConfigSummary | None, trials: dict[str, TrialStatus]
+) -> Pair | str:
     """The pair, or why there is none."""
     if reference is None or other is None:
         return "no validation accuracy to choose a setting by"
@@ -228,7 +230,7 @@ def _pair(cell: Cell, reference: Setting | None, other: Setting | None, trials: 
     )
 
 
-def _by_seed(setting: Setting, trials: dict[str, TrialStatus]) -> dict[int, dict[str, float]]:
+def _by_seed(setting: ConfigSummary, trials: dict[str, TrialStatus]) -> dict[int, dict[str, float]]:
     """Seed -> metrics of the finished trials of a setting."""
     finished = [trials[key] for key in setting.keys]
     return {trial.config["seed"]: trial.metrics for trial in finished if "test/accuracy" in trial.metrics}
@@ -251,7 +253,7 @@ def _methods(state: SweepState) -> list[str]:
     return [method for method in dict.fromkeys(trial.config["method"] for trial in state.trials.values()) if method != "dense"]
 
 
-def _refuse_incomparable(sweep: str, reference: str, methods: list[str], settings: list[Setting]) -> None:
+def _refuse_incomparable(sweep: str, reference: str, methods: list[str], settings: list[ConfigSummary]) -> None:
     if len(methods) < 2:
         raise UserError(
             f"sweep {sweep!r} prunes with {methods[0] if methods else 'no method'} alone, so there is nothing to compare; list "
@@ -267,7 +269,7 @@ def _refuse_incomparable(sweep: str, reference: str, methods: list[str], setting
 
 
 def _pair_facts(pair: Pair) -> dict[str, Any]:
-    def side(setting: Setting, test: float) -> dict[str, Any]:
+    def side(setting: ConfigSummary, test: float) -> dict[str, Any]:
         return {
             "method": setting.config.method,
             "prune_iterations": setting.config.rounds,

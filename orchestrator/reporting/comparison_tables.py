@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.reporting.aggregate import Setting
+from orchestrator.reporting.aggregate import ConfigSummary
 from orchestrator.reporting.comparison import ALPHA, Comparison, Difference, Pair, Summary
 
 BETTER, WORSE = "▲", "▼"
@@ -203,7 +203,7 @@ def _ratio(value: float | None) -> str:
     return f"{value:.2g}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
-def _chosen(setting: Setting, notes: dict[str, int]) -> str:
+def _chosen(setting: ConfigSummary, notes: dict[str, int]) -> str:
     """Iterations, and the number of the note that tells the setting's own options."""
     options = setting.own_options
     return f"{setting.config.rounds}" + (f"#{notes.setdefault(options, len(notes) + 1)}" if options else "")

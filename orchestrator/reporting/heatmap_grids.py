@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.reporting.aggregate import Setting, best_of, panels, several_methods
+from orchestrator.reporting.aggregate import ConfigSummary, best_of, panels, several_methods
 from orchestrator.reporting.cells import by_cell, chosen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Field:
+class HeatmapCell:
     """One setting at its place.
 
     Attributes:
@@ -21,7 +21,7 @@ class Field:
         note: what its row does not say: its iterations, where they differ along the row.
     """
 
-    setting: Setting
+    setting: ConfigSummary
     framed: bool = False
     note: str = ""
 
@@ -39,14 +39,14 @@ class Grid:
     row_axis: str
     rows: tuple[str, ...]
     warmups: tuple[int, ...]
-    fields: dict[tuple[int, int], Field]
+    fields: dict[tuple[int, int], HeatmapCell]
 
     @property
-    def settings(self) -> list[Setting]:
+    def settings(self) -> list[ConfigSummary]:
         return [field.setting for field in self.fields.values()]
 
 
-def grids(settings: list[Setting]) -> list[Grid]:
+def grids(settings: list[ConfigSummary]) -> list[Grid]:
     """Every map with more than one field.
 
     Over all methods, if there are several, then of each method over its iterations; one that has no choice of iterations is
@@ -60,7 +60,7 @@ def grids(settings: list[Setting]) -> list[Grid]:
     return [grid for grid in made if len(grid.fields) > 1]
 
 
-def _iteration_grid(title: str, members: list[Setting]) -> Grid:
+def _iteration_grid(title: str, members: list[ConfigSummary]) -> Grid:
     rounds = sorted({one.config.prune_iterations for one in members}, reverse=True)
     warmups = sorted({one.config.warmup_epochs for one in members})
     return Grid(
@@ -69,7 +69,7 @@ def _iteration_grid(title: str, members: list[Setting]) -> Grid:
         rows=tuple(map(str, rounds)),
         warmups=tuple(warmups),
         fields={
-            (rounds.index(one.config.prune_iterations), warmups.index(one.config.warmup_epochs)): Field(
+            (rounds.index(one.config.prune_iterations), warmups.index(one.config.warmup_epochs)): HeatmapCell(
                 setting=one, framed=one.best
             )
             for one in members
@@ -77,9 +77,9 @@ def _iteration_grid(title: str, members: list[Setting]) -> Grid:
     )
 
 
-def _method_grids(settings: list[Setting]) -> list[Grid]:
+def _method_grids(settings: list[ConfigSummary]) -> list[Grid]:
     """A map over all methods for each sparsity and combination of the axes that they share."""
-    found: dict[str, dict[str, list[Setting]]] = {}
+    found: dict[str, dict[str, list[ConfigSummary]]] = {}
     for cell, members in by_cell(settings).items():
         title = f"methods, sparsity {cell.sparsity!r}" + (f", {cell.others}" if cell.others else "")
         rows = found.setdefault(title, {})
@@ -90,22 +90,22 @@ def _method_grids(settings: list[Setting]) -> list[Grid]:
     return [_method_grid(title, rows, _with_choice(settings)) for title, rows in found.items()]
 
 
-def _method_grid(title: str, rows: dict[str, list[Setting]], with_choice: set[str]) -> Grid:
+def _method_grid(title: str, rows: dict[str, list[ConfigSummary]], with_choice: set[str]) -> Grid:
     ordered = sorted(rows)
     warmups = sorted({one.config.warmup_epochs for row in rows.values() for one in row})
     best = best_of([one for row in rows.values() for one in row])
     labels: list[str] = []
-    fields: dict[tuple[int, int], Field] = {}
+    fields: dict[tuple[int, int], HeatmapCell] = {}
     for index, method in enumerate(ordered):
         counts = {_iterations(one) for one in rows[method]} if method in with_choice else set()
         labels.append(f"{method} ({next(iter(counts))})" if len(counts) == 1 else method)
         for one in rows[method]:
             note = _iterations(one) if len(counts) > 1 else ""
-            fields[index, warmups.index(one.config.warmup_epochs)] = Field(setting=one, framed=one is best, note=note)
+            fields[index, warmups.index(one.config.warmup_epochs)] = HeatmapCell(setting=one, framed=one is best, note=note)
     return Grid(title=title, row_axis="method", rows=tuple(labels), warmups=tuple(warmups), fields=fields)
 
 
-def _with_choice(settings: list[Setting]) -> set[str]:
+def _with_choice(settings: list[ConfigSummary]) -> set[str]:
     """The methods that have several iteration counts somewhere in the sweep."""
     rounds: dict[str, set[int]] = {}
     for one in settings:
@@ -113,5 +113,5 @@ def _with_choice(settings: list[Setting]) -> set[str]:
     return {method for method, counts in rounds.items() if len(counts) > 1}
 
 
-def _iterations(setting: Setting) -> str:
+def _iterations(setting: ConfigSummary) -> str:
     return f"{setting.config.rounds} iteration{'' if setting.config.rounds == 1 else 's'}"

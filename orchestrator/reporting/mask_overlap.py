@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.reporting.aggregate import Setting
+from orchestrator.reporting.aggregate import ConfigSummary
 from orchestrator.reporting.cells import Cell
 from orchestrator.reporting.comparison import Comparison
 from orchestrator.reporting.comparison_tables import Block, Row
@@ -29,7 +29,7 @@ MasksOf = Callable[[str], "Masks | None"]  # trial key -> masks, None without a 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Likeness:
+class MaskOverlap:
     """The masks of the reference and another method in one cell, means over the seeds that both have.
 
     Attributes:
@@ -78,7 +78,7 @@ def masks_in(storage: Storage) -> MasksOf:
     return masks_of
 
 
-def likeness(comparison: Comparison, state: SweepState, masks_of: MasksOf) -> list[Likeness]:
+def likeness(comparison: Comparison, state: SweepState, masks_of: MasksOf) -> list[MaskOverlap]:
     """One line for every pair of the comparison whose model files are there."""
     from trainables.analysis.mask_overlap import overlap, width_similarity
     from trainables.pruning.masks import num_kept
@@ -92,7 +92,7 @@ def likeness(comparison: Comparison, state: SweepState, masks_of: MasksOf) -> li
             size = sum(mask.numel() for mask in first.values())
             a, b = num_kept(first) / size, num_kept(second) / size
             found.append(
-                Likeness(
+                MaskOverlap(
                     method=pair.method,
                     cell=pair.cell,
                     overlap=statistics.fmean(overlap(*masks) for masks in both),
@@ -132,12 +132,12 @@ def stability(comparison: Comparison, state: SweepState, masks_of: MasksOf) -> l
     return found
 
 
-def _by_seed(setting: Setting, state: SweepState, masks_of: MasksOf) -> dict[int, Masks]:
+def _by_seed(setting: ConfigSummary, state: SweepState, masks_of: MasksOf) -> dict[int, Masks]:
     found = {state.trials[key].config["seed"]: masks_of(key) for key in setting.keys}
     return {seed: masks for seed, masks in found.items() if masks is not None}
 
 
-def blocks(reference: str, alike: list[Likeness], stable: list[Stability]) -> list[Block]:
+def blocks(reference: str, alike: list[MaskOverlap], stable: list[Stability]) -> list[Block]:
     """Both as tables."""
 
     def place(cell: Cell) -> tuple[str, ...]:
@@ -161,5 +161,5 @@ REMARK = (
 )
 
 
-def to_json(alike: list[Likeness], stable: list[Stability]) -> dict[str, Any]:
+def to_json(alike: list[MaskOverlap], stable: list[Stability]) -> dict[str, Any]:
     return {"between": [asdict(one) for one in alike], "along_warmups": [asdict(one) for one in stable]}

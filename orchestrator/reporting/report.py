@@ -13,7 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.command_line import command
-from orchestrator.reporting.aggregate import Setting, baseline_of, config_name, fingerprint_counts, settings_of, several_methods
+from orchestrator.reporting.aggregate import (
+    ConfigSummary,
+    baseline_of,
+    config_name,
+    fingerprint_counts,
+    settings_of,
+    several_methods,
+)
 from orchestrator.reporting.comparison import Comparison, comparable, compare
 from orchestrator.reporting.comparison_tables import to_html
 from orchestrator.reporting.heatmap_grids import Grid, grids
@@ -32,7 +39,7 @@ class Report:
     """The results of one sweep, ready to be shown."""
 
     sweep: str
-    settings: list[Setting]
+    settings: list[ConfigSummary]
     counts: dict[str, int]
     fingerprints: list[str]
     damage: list[str] = field(default_factory=list)  # files that are no longer what was written; their trials are left out
@@ -112,7 +119,7 @@ class Report:
         others = ["other"] if any(one.others for one in self.settings) else []
         return [*method, COLUMNS[0], *others, *COLUMNS[1:]]
 
-    def _cells(self, setting: Setting) -> list[str]:
+    def _cells(self, setting: ConfigSummary) -> list[str]:
         config = setting.config
         method = [config.method] if several_methods(self.settings) else []
         others = [setting.others] if any(one.others for one in self.settings) else []
@@ -137,7 +144,7 @@ class Report:
         table = Table(title=self._summary(), title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
         for column in self._columns():
             table.add_column(column, justify="right", no_wrap=True)
-        previous: Setting | None = None
+        previous: ConfigSummary | None = None
         for one in self.settings:
             if previous is not None and _block(previous) != _block(one):
                 table.add_row()
@@ -163,7 +170,7 @@ class Report:
         return lines
 
 
-def _block(setting: Setting) -> tuple[str, float]:
+def _block(setting: ConfigSummary) -> tuple[str, float]:
     """Lines of one block of the table stand together."""
     return setting.config.method, setting.config.sparsity
 

@@ -20,7 +20,7 @@ BACK_OFF_S = (1, 2, 5, 10, 30, 60)
 
 
 @dataclass(kw_only=True)
-class Entry:
+class QueuedStage:
     """A trunk or a trial of the sweep, and how it fares.
 
     Attributes:
@@ -64,16 +64,16 @@ class StageQueue:
     `whole_gpu_helps`: trials share GPUs, so one that is out of memory gets a second chance alone.
     """
 
-    trunks: dict[str, Entry]
-    trials: dict[str, Entry]
+    trunks: dict[str, QueuedStage]
+    trials: dict[str, QueuedStage]
     most_losses: int = 10
-    on_change: Callable[[Entry], None] = lambda entry: None
+    on_change: Callable[[QueuedStage], None] = lambda entry: None
     newest_attempt: Callable[[str], int] = lambda key: 0
     whole_gpu_helps: bool = True
     stopping: bool = False
     landed: dict[str, int] = field(default_factory=dict)  # warm-up key -> longest snapshot announced
-    _ready: list[tuple[tuple[int, ...], Entry]] = field(default_factory=list)  # a heap, the next one first
-    _gated: dict[str, list[Entry]] = field(default_factory=dict)  # warm-up key -> trials that wait for a snapshot
+    _ready: list[tuple[tuple[int, ...], QueuedStage]] = field(default_factory=list)  # a heap, the next one first
+    _gated: dict[str, list[QueuedStage]] = field(default_factory=dict)  # warm-up key -> trials that wait for a snapshot
     _active: set[tuple[str, str]] = field(default_factory=set)
     _places: dict[tuple[str, str], int] = field(default_factory=dict)  # equal ones run in the order of the plan
     _unanswered: int = 0  # times in a row that the storage did not tell the newest attempt
@@ -85,7 +85,7 @@ class StageQueue:
             if entry.state == "waiting":
                 self._wait(entry)
 
-    def next_entry(self) -> Entry | None:
+    def next_entry(self) -> QueuedStage | None:
         """The entry to run now, marked as handed out, with a new attempt; None if there is none at the moment."""
         if self.stopping or time.monotonic() < self._not_before:
             return None
@@ -106,13 +106,13 @@ class StageQueue:
         chosen.attempt = max(chosen.attempt, newest) + 1
         return chosen
 
-    def returned(self, entry: Entry) -> None:
+    def returned(self, entry: QueuedStage) -> None:
         """Takes back an entry that no worker has taken up, as if it had not been handed out."""
         self._active.discard((entry.kind, entry.key))
         entry.state, entry.attempt = "waiting", entry.attempt - 1
         self._push(entry)
 
-    def _hold(self, entry: Entry, message: str) -> None:
+    def _hold(self, entry: QueuedStage, message: str) -> None:
         """Hands out nothing for some time: an attempt whose number the storage does not tell would be refused."""
         self._not_before = time.monotonic() + BACK_OFF_S[min(self._unanswered, len(BACK_OFF_S) - 1)]
         self._unanswered += 1
@@ -120,7 +120,7 @@ class StageQueue:
         entry.message = message
         self.on_change(entry)
 
-    def _first_due(self) -> Entry | None:
+    def _first_due(self) -> QueuedStage | None:
         """The first ready entry whose time has come, taken out; those that wait for another try are few."""
         now = time.monotonic()
         early = []
@@ -135,7 +135,7 @@ class StageQueue:
             heapq.heappush(self._ready, item)
         return chosen
 
-    def begun(self, entry: Entry) -> None:
+    def begun(self, entry: QueuedStage) -> None:
         """A worker has taken the entry up; until then it waits in Tune's own queue."""
         entry.state = "running"
         self.on_change(entry)
@@ -150,7 +150,7 @@ class StageQueue:
             self.landed[warmup_key] = epoch
             self._release(warmup_key)
 
-    def ended(self, entry: Entry, status: str, message: str = "") -> None:
+    def ended(self, entry: QueuedStage, status: str, message: str = "") -> None:
         """Takes note of how a stage ended.
 
         status: "finished", "stopped", "superseded", "lost" (process), "storage" (out of reach), "lost_node", "misplaced" (on a
@@ -181,12 +181,12 @@ class StageQueue:
             self._fail(entry, status, message)
         self.on_change(entry)
 
-    def _again(self, entry: Entry, times: int) -> None:
+    def _again(self, entry: QueuedStage, times: int) -> None:
         entry.state = "waiting"
         entry.not_before = time.monotonic() + BACK_OFF_S[min(times, len(BACK_OFF_S) - 1)]
         self._wait(entry)
 
-    def _fail(self, entry: Entry, kind: str, message: str) -> None:
+    def _fail(self, entry: QueuedStage, kind: str, message: str) -> None:
         entry.state, entry.failure = "failed", kind
         if entry.kind == "trunk":
             for trial in self._gated.pop(entry.key, ()):
@@ -194,14 +194,14 @@ class StageQueue:
                 trial.message = f"its warm-up {entry.name} failed: {message}"
                 self.on_change(trial)
 
-    def _wait(self, entry: Entry) -> None:
+    def _wait(self, entry: QueuedStage) -> None:
         """Puts a waiting entry where `next_entry` finds it, or behind the snapshot that it needs."""
         if entry.kind == "trunk" or self._snapshot_landed(entry):
             self._push(entry)
         else:
             self._gated.setdefault(str(entry.warmup_key), []).append(entry)
 
-    def _push(self, entry: Entry) -> None:
+    def _push(self, entry: QueuedStage) -> None:
         is_trunk = entry.kind == "trunk"
         rank = (-is_trunk, -entry.longest * is_trunk, -entry.work, self._places[entry.kind, entry.key])
         heapq.heappush(self._ready, (rank, entry))
@@ -211,7 +211,7 @@ class StageQueue:
         for trial in self._gated.pop(warmup_key, ()):
             self._push(trial) if everything else self._wait(trial)
 
-    def _snapshot_landed(self, trial: Entry) -> bool:
+    def _snapshot_landed(self, trial: QueuedStage) -> bool:
         """Whether the snapshot is there, or no trunk of this sweep will make it."""
         trunk = self.trunks.get(trial.warmup_key or "")
         return trunk is None or self.landed.get(trunk.key, 0) >= trial.longest or trunk.state == "stopped"

@@ -17,10 +17,10 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from orchestrator.cluster.capacity import ClusterWatch, address_of
-from orchestrator.scheduling.stage_queue import Entry, StageQueue
+from orchestrator.cluster.capacity import ClusterCapacity, address_of
+from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue
 
-VERDICT_S = 20.0  # after a process, until Ray tells of its node: 5 health checks of 3 s
+NODE_FAILURE_GRACE_S = 20.0  # after a process, until Ray tells of its node: 5 health checks of 3 s
 
 
 class Hooks:
@@ -34,7 +34,7 @@ class Hooks:
 
     def __init__(
         self,
-        on_report: Callable[[Entry, dict[str, Any]], None],
+        on_report: Callable[[QueuedStage, dict[str, Any]], None],
         on_tick: Callable[[], None],
         on_problem: Callable[[], None],
     ) -> None:
@@ -56,14 +56,14 @@ class Hooks:
 class StageSearcher(Searcher):  # type: ignore[misc]
     """Suggests the next ready stage as the configuration of a new Tune trial, up to the most that may be under way."""
 
-    def __init__(self, queue: StageQueue, hooks: Hooks, watch: ClusterWatch) -> None:
+    def __init__(self, queue: StageQueue, hooks: Hooks, watch: ClusterCapacity) -> None:
         super().__init__(metric="event", mode="max")
         self.queue = queue
         self.hooks = hooks
         self.watch = watch
         self.with_tune: set[str] = set()  # from the suggestion until the worker is free again
-        self.running: dict[str, Entry] = {}  # until the end is reported
-        self.lost: list[tuple[Entry, frozenset[str], float]] = []  # with their nodes and the time by which to decide
+        self.running: dict[str, QueuedStage] = {}  # until the end is reported
+        self.lost: list[tuple[QueuedStage, frozenset[str], float]] = []  # with their nodes and the time by which to decide
         self.nodes: dict[str, frozenset[str]] = {}  # the one that a stage began on; before that, those it may be put on
         self.unprovided: dict[str, set[str]] = {}  # key -> nodes that lacked a file of this one
 
@@ -119,7 +119,7 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         entry = self.running.pop(trial_id, None)
         if entry is None:
             return
-        self.lost.append((entry, self.nodes.pop(trial_id), time.monotonic() + VERDICT_S))
+        self.lost.append((entry, self.nodes.pop(trial_id), time.monotonic() + NODE_FAILURE_GRACE_S))
         self.hooks.guarded(self.decide_losses)
 
     def decide_losses(self) -> None:
@@ -134,12 +134,12 @@ class StageSearcher(Searcher):  # type: ignore[misc]
             else:
                 self.lost.append((entry, nodes, deadline))
 
-    def _ended(self, entry: Entry, nodes: frozenset[str], status: str, message: str) -> None:
+    def _ended(self, entry: QueuedStage, nodes: frozenset[str], status: str, message: str) -> None:
         if status in ("misplaced", "unprovided"):
             status = self._elsewhere(entry, nodes, status, message)
         self.queue.ended(entry, status, message)
 
-    def _elsewhere(self, entry: Entry, nodes: frozenset[str], status: str, message: str) -> str:
+    def _elsewhere(self, entry: QueuedStage, nodes: frozenset[str], status: str, message: str) -> str:
         """Leaves out nodes that lack something; how the stage ended, which is for good where no other node is left for it."""
         if self.watch.own:
             return "data" if status == "misplaced" else "setting"
@@ -164,7 +164,7 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         return Searcher, ()  # Tune pickles the searcher beside its own state; we never read that
 
 
-class GrowingQueue(FIFOScheduler):  # type: ignore[misc]
+class PendingTrialScheduler(FIFOScheduler):  # type: ignore[misc]
     """Stages in the order in which they were suggested; as many wait for room as suit the cluster's size at the time.
 
     A free worker goes to the first stage that has none: Tune gives it to the very first one and ends the worker that is
@@ -188,7 +188,7 @@ class GrowingQueue(FIFOScheduler):  # type: ignore[misc]
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         self.searcher.hooks.guarded(self.searcher.hooks.on_tick)
         if self.out_of_time():
-            raise OutOfTimeError
+            raise StopDeadlineError
         # Tune's own limit, one stage that waits or TUNE_MAX_PENDING_TRIALS_PG, is set once, at its start.
         tune_controller.update_max_pending_trials(self.searcher.watch.under_way)
         avoided = set(self.searcher.watch.avoided())
@@ -222,7 +222,7 @@ def _has_room(controller: Any, trial: Trial) -> bool:
     return trial in controller._resetting_trials or (actor is not None and controller._actor_manager.is_actor_started(actor))
 
 
-class OutOfTimeError(BaseException):
+class StopDeadlineError(BaseException):
     """Leaves Tune's loop at once; a BaseException so that no handler on the way takes it for a trial's failure."""
 
 
@@ -233,13 +233,13 @@ def run_stages(trainable: Any, searcher: StageSearcher, scratch: str, out_of_tim
         scratch: a folder for Tune's own files, which are never read.
 
     Raises:
-        OutOfTimeError: `out_of_time` has said so.
+        StopDeadlineError: `out_of_time` has said so.
     """
     tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=GrowingQueue(searcher, out_of_time),
+            scheduler=PendingTrialScheduler(searcher, out_of_time),
             num_samples=-1,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,

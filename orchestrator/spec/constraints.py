@@ -10,13 +10,13 @@ from trainables.config.methods import (
     GRADUAL,
 )
 from trainables.config.trial import WITH_WIDTH, TrialConfig
-from trainables.custom.code import is_own
+from trainables.custom.code import is_custom
 from trainables.data.readers import DOWNLOADS
 from trainables.models.image_sizes import sizes_that_work, takes_image
 
 
 @dataclass(frozen=True, slots=True)
-class Clash:
+class Conflict:
     """Settings that cannot go together: the keys, the first of which is to blame, the rule of that key and a way out."""
 
     keys: tuple[str, ...]
@@ -24,47 +24,49 @@ class Clash:
     way_out: str
 
 
-def clashes(config: TrialConfig) -> Iterator[Clash]:
+def config_conflicts(config: TrialConfig) -> Iterator[Conflict]:
     """The rules over several keys that a trial breaks."""
     training = config.training
     if training.nesterov and training.momentum == 0:
-        yield Clash(("training.nesterov", "training.momentum"), "be false with momentum 0", "raise training.momentum")
+        yield Conflict(("training.nesterov", "training.momentum"), "be false with momentum 0", "raise training.momentum")
     side = config.dataset.side
     if side is not None and not takes_image(config.model, side, side):
         rule = f"be a network for images of {side} x {side} pixels"
-        yield Clash(("model", "dataset.name", "dataset.image_size"), rule, sizes_that_work(config.model, side, side))
+        yield Conflict(("model", "dataset.name", "dataset.image_size"), rule, sizes_that_work(config.model, side, side))
     if config.width != 1 and config.model not in WITH_WIDTH:
-        yield Clash(("width", "model"), "be 1 for this model", f"remove it, or take one of {', '.join(WITH_WIDTH)}")
-    if training.label_smoothing and is_own(training.loss):
-        yield Clash(("training.label_smoothing", "training.loss"), "be 0 with a loss of your own", "remove it")
+        yield Conflict(("width", "model"), "be 1 for this model", f"remove it, or take one of {', '.join(WITH_WIDTH)}")
+    if training.label_smoothing and is_custom(training.loss):
+        yield Conflict(("training.label_smoothing", "training.loss"), "be 0 with a loss of your own", "remove it")
     if config.method == "dense":
         return
     if config.method == "drive" and config.drive.magnitude == config.drive.connection == config.drive.convergence == 0:
         factors = ("drive.magnitude", "drive.connection", "drive.convergence")
-        yield Clash(factors, "not be 0 with both other factors 0", "raise one of the three")
+        yield Conflict(factors, "not be 0 with both other factors 0", "raise one of the three")
     if (config.rewind_epoch or 0) > config.warmup_epochs:
-        yield Clash(("rewind", "warmup_epochs"), "name an epoch <= warmup_epochs", "rewind less far or warm up longer")
+        yield Conflict(("rewind", "warmup_epochs"), "name an epoch <= warmup_epochs", "rewind less far or warm up longer")
     for block in GRADUAL:
         options = getattr(config, block)
         if config.method == block and options.begin >= options.end:
-            yield Clash((f"{block}.begin", f"{block}.end"), f"be < {block}.end", "begin earlier or end later")
+            yield Conflict((f"{block}.begin", f"{block}.end"), f"be < {block}.end", "begin earlier or end later")
     if training.budget == "total" and training.epochs <= config.warmup_epochs:
         keys = ("training.epochs", "warmup_epochs")
-        yield Clash(keys, "be > warmup_epochs with training.budget total", "train longer or warm up shorter")
+        yield Conflict(keys, "be > warmup_epochs with training.budget total", "train longer or warm up shorter")
 
 
-def dataset_clashes(spec: SweepSpec) -> Iterator[Clash]:
+def dataset_conflicts(spec: SweepSpec) -> Iterator[Conflict]:
     """The rules over the keys of `dataset` that a sweep breaks."""
     name, dataset = spec.dataset.name, spec.dataset
     if name == "image_folder" and dataset.image_size is None:
-        yield Clash(("dataset.image_size", "dataset.name"), "be given for image_folder", "add image_size: 32")
+        yield Conflict(("dataset.image_size", "dataset.name"), "be given for image_folder", "add image_size: 32")
     if name not in ("image_folder", "imagenet") and dataset.image_size is not None:
-        yield Clash(("dataset.image_size", "dataset.name"), f"not be given for {name}", "remove it, its images have one size")
-    if name != "digits" and not is_own(name) and dataset.root is None:
-        yield Clash(("dataset.root", "dataset.name"), f"be given for {name}", "add root: ./data")
+        yield Conflict(
+            ("dataset.image_size", "dataset.name"), f"not be given for {name}", "remove it, its images have one size"
+        )
+    if name != "digits" and not is_custom(name) and dataset.root is None:
+        yield Conflict(("dataset.root", "dataset.name"), f"be given for {name}", "add root: ./data")
     if name == "digits" and dataset.root is not None:
-        yield Clash(("dataset.root", "dataset.name"), "not be given for digits", "remove it, digits come with the program")
+        yield Conflict(("dataset.root", "dataset.name"), "not be given for digits", "remove it, digits come with the program")
     if name not in DOWNLOADS and dataset.download:
         *others, last = DOWNLOADS
         way_out = f"only {', '.join(others)} and {last} are fetched"
-        yield Clash(("dataset.download", "dataset.name"), f"be false for {name}", way_out)
+        yield Conflict(("dataset.download", "dataset.name"), f"be false for {name}", way_out)

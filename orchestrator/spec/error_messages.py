@@ -18,9 +18,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.spec.field_types import Says
-from orchestrator.spec.schema import NOT_SEARCHED, SEARCHABLE, SweepSpec, keys
-from orchestrator.spec.yaml_document import Path
+from orchestrator.spec.field_types import RuleText
+from orchestrator.spec.schema import FIXED_PER_SWEEP, SEARCHABLE, SweepSpec, keys
+from orchestrator.spec.yaml_document import KeyPath
 from orchestrator.uris import STORAGE_RULE, masked, mistake, storage_mistake
 
 OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
@@ -32,7 +32,7 @@ ALL_KEYS = [key for key, _ in keys(SweepSpec)]
 class Problem:
     """What is wrong at a path of the sweep file. `about` holds every dotted key that the mistake has to do with."""
 
-    path: Path
+    path: KeyPath
     told: str
     about: frozenset[str]
 
@@ -75,7 +75,7 @@ class Rule:
 
     @property
     def words(self) -> str:
-        if says := next((mark.rule for mark in self.marks if isinstance(mark, Says)), None):
+        if says := next((mark.rule for mark in self.marks if isinstance(mark, RuleText)), None):
             return str(says)
         if self.choices:
             return f"one of {', '.join(self.choices)}"
@@ -92,13 +92,13 @@ def problems(error: ValidationError, data: dict[str, Any]) -> list[Problem]:
     return [_problem(detail, data) for detail in details if not (detail["type"] == "too_short" and detail["input"])]
 
 
-def dotted(path: Path) -> str:
+def dotted(path: KeyPath) -> str:
     """`search.training.lr[2]`."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return text.removeprefix(".")
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as one would write it in YAML, cut where it is long."""
     if value is None or isinstance(value, bool):
         return {None: "nothing", True: "true", False: "false"}[value]
@@ -111,11 +111,11 @@ def shown(value: Any) -> str:
 
 def did_you_mean(word: Any, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` with the nearest known word, or nothing."""
-    near = nearest(word, known)
+    near = closest_match(word, known)
     return "" if near is None else f"; did you mean {near!r}?"
 
 
-def nearest(word: Any, known: Iterable[str]) -> str | None:
+def closest_match(word: Any, known: Iterable[str]) -> str | None:
     found = difflib.get_close_matches(str(word).lower().replace("-", "_"), list(known), n=1)
     return found[0] if found else None
 
@@ -130,7 +130,9 @@ def _problem(detail: ErrorDetails, data: dict[str, Any]) -> Problem:
         example = rule.choices[0] if rule.choices else "{name: digits}" if rule.is_mapping else "my-sweep"
         return Problem(path, f"must be {rule.words}, got nothing; add {path[-1]}: {example}", about)
     if path == ("search",):
-        told = f"must be a mapping of keys to lists, got {shown(value)}; write `key: [value, value]` below it, or remove it"
+        told = (
+            f"must be a mapping of keys to lists, got {format_value(value)}; write `key: [value, value]` below it, or remove it"
+        )
         return Problem(path, told, about)
     if len(path) == 2 and path[0] == "search":
         return Problem(path, _axis_mistake(value, kind), about)
@@ -139,10 +141,10 @@ def _problem(detail: ErrorDetails, data: dict[str, Any]) -> Problem:
         value = value[0]  # what was written as one word
     words = rule.range if kind in OUT_OF_RANGE else rule.words
     way_out = _way_out(rule, value, path)
-    return Problem(path, f"must be {words}, got {shown(value)}" + (f"; {way_out}" if way_out else ""), about)
+    return Problem(path, f"must be {words}, got {format_value(value)}" + (f"; {way_out}" if way_out else ""), about)
 
 
-def _written(loc: tuple[str | int, ...], data: Any) -> Path:
+def _written(loc: tuple[str | int, ...], data: Any) -> KeyPath:
     """The part of an error's location that the user wrote: `method: snip` has no item 0."""
     path: list[str | int] = []
     for step in loc:
@@ -156,7 +158,7 @@ def _written(loc: tuple[str | int, ...], data: Any) -> Path:
     return tuple(path)
 
 
-def _rule_at(path: Path) -> Rule:
+def _rule_at(path: KeyPath) -> Rule:
     """The rule of the value at a path."""
     steps = list(path)
     if steps[0] == "search" and len(steps) > 2:
@@ -190,19 +192,19 @@ def _rule(annotation: Any, marks: Iterable[Any]) -> Rule:
 def _axis_mistake(value: Any, kind: str) -> str:
     if kind == "value_error":
         again = next(item for index, item in enumerate(value) if item in value[:index])
-        return f"must not repeat a value, got {shown(value)}; remove one {shown(again)}"
+        return f"must not repeat a value, got {format_value(value)}; remove one {format_value(again)}"
     if value is None or value == []:
-        return f"must have at least one value, got {shown(value)}; write a value or remove the key"
-    return f"must be a list of values, got {shown(value)}; write [{value}]"
+        return f"must have at least one value, got {format_value(value)}; write a value or remove the key"
+    return f"must be a list of values, got {format_value(value)}; write [{value}]"
 
 
-def _way_out(rule: Rule, value: Any, path: Path) -> str:
+def _way_out(rule: Rule, value: Any, path: KeyPath) -> str:
     searched = path[0] == "search"
     key = dotted(path)
     if isinstance(value, list) and value and not rule.is_list and key in SEARCHABLE:
-        return f"to try several values move the line to search: {key}: {shown(value)}"
+        return f"to try several values move the line to search: {key}: {format_value(value)}"
     words = rule.choices or (rule.item.choices if rule.is_list else ())
-    if words and isinstance(value, str) and (near := nearest(value, words)):
+    if words and isinstance(value, str) and (near := closest_match(value, words)):
         return f"did you mean {near!r}?"
     if rule.is_list and not isinstance(value, list | dict) and value is not None and not words:
         return f"write [{value}]"
@@ -226,7 +228,7 @@ def _way_out(rule: Rule, value: Any, path: Path) -> str:
     return f"without the line it is {str(default).lower() if isinstance(default, bool) else default}"
 
 
-def _as_number(path: Path, value: Any) -> str:
+def _as_number(path: KeyPath, value: Any) -> str:
     """What number was meant, where one can tell."""
     if isinstance(value, str) and (match := re.fullmatch(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(%?)\s*", value)):
         number, percent = match.groups()
@@ -244,7 +246,7 @@ def _share(percent: float | str) -> str:
         return "the share"
 
 
-def _unknown_key(path: Path, value: Any) -> Problem:
+def _unknown_key(path: KeyPath, value: Any) -> Problem:
     *parents, word = (str(step) for step in path)
     prefix = "".join(f"{step}." for step in parents)
     if parents == ["search"]:
@@ -252,29 +254,29 @@ def _unknown_key(path: Path, value: Any) -> Problem:
     known = [key.removeprefix(prefix) for key in ALL_KEYS if key.startswith(prefix)]
     here = list(dict.fromkeys([key.split(".")[0] for key in known] + (["search"] if not parents else [])))
     inner = [key for key in ALL_KEYS if key.endswith(f".{word}")]
-    near = nearest(word, here)
+    near = closest_match(word, here)
     suggestion = inner[-1] if inner else f"{prefix}{near}" if near else _by_last_part(word, ALL_KEYS)
     way_out = f"did you mean {suggestion!r}?" if suggestion else f"known are {', '.join(here)}"
     told = f"must be a known key, got {word!r}; {way_out}"
     return Problem(path, told, frozenset({dotted(path)} | ({suggestion} if suggestion else set())))
 
 
-def _unsearchable_key(path: Path, word: str, value: Any) -> Problem:
+def _unsearchable_key(path: KeyPath, word: str, value: Any) -> Problem:
     """A key below `search` that no trial's configuration has, or that a whole sweep shares."""
     about = frozenset({word})
-    if word in NOT_SEARCHED:
+    if word in FIXED_PER_SWEEP:
         way_out = {
             "method": "write method: [drive, dense] outside of search",
             "initial_weights": "write one sweep for each file",
         }.get(word, "write one sweep for each data set")
-        return Problem(path, f"must be one value for the whole sweep, got {shown(value)}; {way_out}", about)
+        return Problem(path, f"must be one value for the whole sweep, got {format_value(value)}; {way_out}", about)
     if isinstance(value, dict) and any(key.startswith(f"{word}.") for key in SEARCHABLE):
         inner = str(next(iter(value), "..."))
         return Problem(path, f"must be a dotted key, got a mapping; write {word}.{inner}: [value, value]", about)
     if word in ALL_KEYS or any(key.startswith(f"{word}.") for key in ALL_KEYS):
         way_out = f"only those can be searched: write {word} outside of search"
         return Problem(path, f"must be a key that decides a trial's numbers, got {word!r}; {way_out}", about)
-    suggestion = nearest(word, SEARCHABLE) or _by_last_part(word, SEARCHABLE)
+    suggestion = closest_match(word, SEARCHABLE) or _by_last_part(word, SEARCHABLE)
     way_out = f"did you mean {suggestion!r}?" if suggestion else f"known are {', '.join(SEARCHABLE)}"
     told = f"must be a key that decides a trial's numbers, got {word!r}; {way_out}"
     return Problem(path, told, about | ({suggestion} if suggestion else set()))
@@ -283,5 +285,5 @@ def _unsearchable_key(path: Path, word: str, value: Any) -> Problem:
 def _by_last_part(word: str, known: Iterable[str]) -> str | None:
     """The dotted key whose last part is nearest."""
     last_parts = {key.split(".")[-1]: key for key in known if "." in key}
-    near = nearest(word, last_parts)
+    near = closest_match(word, last_parts)
     return last_parts[near] if near else None

@@ -22,7 +22,7 @@ METHODS = list(typing.get_args(Method))
 
 
 @dataclass(frozen=True, slots=True)
-class Says:
+class RuleText:
     """The rule of a field in words, where type and range do not tell it."""
 
     rule: str
@@ -53,20 +53,20 @@ def no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
+Integer = Annotated[int, BeforeValidator(_whole)]
 Positive = Annotated[int, Ge(1), BeforeValidator(_whole)]
 ImageSize = Annotated[int, Ge(8), BeforeValidator(_whole)]
 Limit = Annotated[int, Ge(10), BeforeValidator(_whole)]
 Text = Annotated[str, Field(min_length=1)]
-Uri = Annotated[Text, _may_be_written(mistake), Says(ANY_RULE)]
-StorageUri = Annotated[Text, _may_be_written(storage_mistake), Says(STORAGE_RULE)]
+Uri = Annotated[Text, _may_be_written(mistake), RuleText(ANY_RULE)]
+StorageUri = Annotated[Text, _may_be_written(storage_mistake), RuleText(STORAGE_RULE)]
 Methods = Annotated[
     tuple[Method, ...],
     Strict(False),
     Field(min_length=1),
     BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
     AfterValidator(no_repeats),
-    Says(f"one of {', '.join(METHODS)}, or a list of them without repeats"),
+    RuleText(f"one of {', '.join(METHODS)}, or a list of them without repeats"),
     WithJsonSchema(
         {"anyOf": [{"enum": METHODS}, {"type": "array", "items": {"enum": METHODS}, "minItems": 1, "uniqueItems": True}]}
     ),
@@ -74,7 +74,7 @@ Methods = Annotated[
 Milestones = Annotated[
     Annotated[tuple[Positive, ...], Strict(False)] | None,
     AfterValidator(_ascending),
-    Says("a list of ascending whole numbers >= 1"),
+    RuleText("a list of ascending whole numbers >= 1"),
 ]
 
 
@@ -94,13 +94,13 @@ AUTO = {"const": "auto"}
 Cpus = Annotated[
     float | Literal["auto"],
     _auto_or(lambda cpus: cpus > 0),
-    Says("a number > 0, or auto"),
+    RuleText("a number > 0, or auto"),
     WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, AUTO]}),
 ]
 GpuShare = Annotated[
     float | Literal["auto"],
     _auto_or(lambda gpus: 0 <= gpus <= 1),
-    Says("in [0, 1], or auto"),
+    RuleText("in [0, 1], or auto"),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, AUTO]}),
 ]
 
@@ -118,8 +118,8 @@ def _or_module(names: Any) -> PlainValidator:
     return PlainValidator(check)
 
 
-def _says_or_module(names: Any) -> Says:
-    return Says(f"one of {', '.join(typing.get_args(names))}, or {{module: FILE.FUNCTION}}")
+def _says_or_module(names: Any) -> RuleText:
+    return RuleText(f"one of {', '.join(typing.get_args(names))}, or {{module: FILE.FUNCTION}}")
 
 
 def _schema_or_module(names: Any) -> WithJsonSchema:
@@ -138,7 +138,7 @@ SourceName = Annotated[DatasetName | str, _or_module(DatasetName), _says_or_modu
 LossName = Annotated[Loss | str, _or_module(Loss), _says_or_module(Loss), _schema_or_module(Loss)]
 
 
-class Part(BaseModel):
+class SpecModel(BaseModel):
     """A mapping of the sweep file. Nothing is converted but 1 for a number and 1.0 for a whole number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -23,7 +23,7 @@ from trainables.config.methods import (
     METHOD_BLOCKS,
 )
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import PREFIX, is_own
+from trainables.custom.code import PREFIX, is_custom
 
 NAMED = ("warmup_epochs", "prune_iterations", "sparsity", "seed")  # parts of a name with a place of their own
 
@@ -44,13 +44,13 @@ def expand(spec: SweepSpec) -> list[TrialConfig]:
             config = base
             for key, value in combination.items():
                 config = _with(config, key, value)
-            trials[dense(config) if method == "dense" else relevant(config)] = None
+            trials[dense_baseline(config) if method == "dense" else without_unused_options(config)] = None
     if spec.baseline == "dense":
-        trials |= {dense(config): None for config in trials}
+        trials |= {dense_baseline(config): None for config in trials}
     return list(trials)
 
 
-def relevant(config: TrialConfig) -> TrialConfig:
+def without_unused_options(config: TrialConfig) -> TrialConfig:
     """The trial with everything that its method does not use at its default, so that it stands, and runs, only once."""
     method = config.method
     unused = {block: getattr(DEFAULT, block) for block in METHOD_BLOCKS if block != method}
@@ -68,14 +68,14 @@ def relevant(config: TrialConfig) -> TrialConfig:
     reinitialized = unused.get("sanity", config.sanity).reinitialize
     if reinitialized:
         unused["rewind"] = DEFAULT.rewind
-    if is_own(config.model) or (config.initial_weights and not reinitialized):  # which bring their weights
+    if is_custom(config.model) or (config.initial_weights and not reinitialized):  # which bring their weights
         unused["initialization"] = DEFAULT.initialization
     return replace(config, **unused)
 
 
-def dense(config: TrialConfig) -> TrialConfig:
+def dense_baseline(config: TrialConfig) -> TrialConfig:
     """The baseline of a trial: the same training without pruning; what only pruning uses is at its default."""
-    return relevant(
+    return without_unused_options(
         replace(
             config,
             method="dense",

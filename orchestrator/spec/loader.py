@@ -13,27 +13,13 @@ from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from orchestrator.errors import UserError
-from orchestrator.spec.constraints import Clash, clashes, dataset_clashes
-from orchestrator.spec.error_messages import Problem, dotted, problems, shown
-from orchestrator.spec.grid import dotted_values, expand, trial_names
-from orchestrator.spec.presets import ready_sweep, ready_sweeps, sweep_text, template
+from orchestrator.spec.constraints import Conflict, config_conflicts, dataset_conflicts
+from orchestrator.spec.error_messages import Problem, dotted, format_value, problems
+from orchestrator.spec.grid import dotted_values, expand
+from orchestrator.spec.presets import sweep_text
 from orchestrator.spec.schema import SEARCHABLE, SweepSpec
-from orchestrator.spec.yaml_document import Document, Path, parse, parse_value
+from orchestrator.spec.yaml_document import Document, KeyPath, parse, parse_value
 from trainables.config.trial import Model
-
-__all__ = [
-    "SweepSpec",
-    "expand",
-    "json_schema",
-    "load_spec",
-    "ready_sweep",
-    "ready_sweeps",
-    "resolved",
-    "spec_from_resolved",
-    "sweep_text",
-    "template",
-    "trial_names",
-]
 
 MODELS: tuple[str, ...] = get_args(Model)
 PLACEHOLDERS: dict[str, Any] = {"name": "x", "model": MODELS[0]}
@@ -68,7 +54,9 @@ def resolved(spec: SweepSpec) -> dict[str, Any]:
 def spec_from_resolved(values: dict[str, Any]) -> SweepSpec:
     """The sweep whose resolved form is `values`. Raises UserError where it was damaged."""
     if not isinstance(values, dict):
-        raise UserError(f"resolved sweep: must be a mapping, got {shown(values)}; run the sweep file again to write it anew")
+        raise UserError(
+            f"resolved sweep: must be a mapping, got {format_value(values)}; run the sweep file again to write it anew"
+        )
     return _checked(values, lambda path: "resolved sweep", lambda path: (0, 0), [])
 
 
@@ -88,7 +76,7 @@ class _Untitled(GenerateJsonSchema):
         return False
 
 
-def _option(override: str) -> tuple[Path, Any]:
+def _option(override: str) -> tuple[KeyPath, Any]:
     """Path and value of one `KEY=VALUE`; below `search` a dotted key is one step of the path."""
     key, equals, value = override.partition("=")
     key = key.strip()
@@ -101,12 +89,12 @@ def _option(override: str) -> tuple[Path, Any]:
 class _Places:
     """Where a path was written: an option of the command line or a line of the file."""
 
-    def __init__(self, document: Document, label: str, options: list[Path]) -> None:
+    def __init__(self, document: Document, label: str, options: list[KeyPath]) -> None:
         self.document = document
         self.label = label
         self.options = options
 
-    def option(self, path: Path) -> int | None:
+    def option(self, path: KeyPath) -> int | None:
         """Index of the last option that wrote the value at a path, a part of it, or something around it."""
         for index in reversed(range(len(self.options))):
             option = self.options[index]
@@ -115,11 +103,11 @@ class _Places:
                 return index
         return None
 
-    def place(self, path: Path) -> str:
+    def place(self, path: KeyPath) -> str:
         option = self.option(path)
         return f"{self.label}:{self.document.line(path)}" if option is None else f"--set {dotted(self.options[option])}"
 
-    def order(self, path: Path) -> tuple[int, int]:
+    def order(self, path: KeyPath) -> tuple[int, int]:
         option = self.option(path)
         return (0, self.document.line(path)) if option is None else (1, option)
 
@@ -136,7 +124,7 @@ def _without_double_keys(data: dict[str, Any], places: _Places) -> tuple[dict[st
         if by_option[0] != by_option[1]:
             data = _without(data, searched if by_option[0] else fixed)
             continue
-        written = f"{key} {shown(_at(data, fixed))} at {places.place(fixed)}"
+        written = f"{key} {format_value(_at(data, fixed))} at {places.place(fixed)}"
         told = f"must not be both fixed and searched, got {written}; remove one of the two"
         conflicts.append(Problem(searched, told, frozenset({key})))
     return data, conflicts
@@ -144,8 +132,8 @@ def _without_double_keys(data: dict[str, Any], places: _Places) -> tuple[dict[st
 
 def _checked(
     data: dict[str, Any],
-    place: Callable[[Path], str],
-    order: Callable[[Path], tuple[int, int]],
+    place: Callable[[KeyPath], str],
+    order: Callable[[KeyPath], tuple[int, int]],
     found: list[Problem],
 ) -> SweepSpec:
     """The sweep, if neither its fields nor their combinations break a rule."""
@@ -200,25 +188,25 @@ def _broken_combinations(spec: SweepSpec, data: dict[str, Any], found: list[Prob
         return any(key == wrong or key.startswith(f"{wrong}.") for wrong in known_wrong)
 
     first: dict[tuple[str, ...], Problem] = {}
-    for clash in dataset_clashes(spec):
+    for clash in dataset_conflicts(spec):
         first.setdefault(clash.keys, _told(clash, {key: _at(resolved(spec), key.split(".")) for key in clash.keys}, data, spec))
     for config in expand(spec):
-        for clash in clashes(config):
+        for clash in config_conflicts(config):
             if clash.keys not in first:
                 first[clash.keys] = _told(clash, dotted_values(config), data, spec)
     return [problem for keys, problem in first.items() if not any(is_known(key) for key in keys)]
 
 
-def _told(clash: Clash, values: dict[str, Any], data: dict[str, Any], spec: SweepSpec) -> Problem:
+def _told(clash: Conflict, values: dict[str, Any], data: dict[str, Any], spec: SweepSpec) -> Problem:
     """The clash at the first of its keys that was written, with the values of all of them."""
-    paths: list[Path] = []
+    paths: list[KeyPath] = []
     for key in clash.keys:
         fixed = tuple(key.split("."))
         if key in spec.search:
             paths.append(("search", key, spec.search[key].index(values[key])))
         elif _has(data, fixed) or (len(fixed) > 1 and _has(data, fixed[:1])):
             paths.append(fixed)
-    got = ", ".join(f"{key} {shown(values[key])}" for key in clash.keys)
+    got = ", ".join(f"{key} {format_value(values[key])}" for key in clash.keys)
     path = paths[0] if paths else tuple(clash.keys[0].split("."))
     blamed = clash.keys[0]
     rule = clash.rule if dotted(path).removeprefix("search.").split("[")[0] == blamed else f"fit: {blamed} must {clash.rule}"
@@ -231,7 +219,7 @@ def _at(data: Any, path: Sequence[str | int]) -> Any:
     return data
 
 
-def _has(data: Any, path: Path) -> bool:
+def _has(data: Any, path: KeyPath) -> bool:
     for step in path:
         if not isinstance(data, dict) or step not in data:
             return False
@@ -239,7 +227,7 @@ def _has(data: Any, path: Path) -> bool:
     return True
 
 
-def _with(data: Any, path: Path, value: Any) -> dict[str, Any]:
+def _with(data: Any, path: KeyPath, value: Any) -> dict[str, Any]:
     """The data with one value set; mappings on the way are made where there is none."""
     outer: dict[str, Any] = dict(data) if isinstance(data, dict) else {}
     step, *inner = path
@@ -247,7 +235,7 @@ def _with(data: Any, path: Path, value: Any) -> dict[str, Any]:
     return outer
 
 
-def _without(data: dict[str, Any], path: Path) -> dict[str, Any]:
+def _without(data: dict[str, Any], path: KeyPath) -> dict[str, Any]:
     """The data without one value; the same where there is no such value."""
     if not path or not _has(data, path):
         return data

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from orchestrator.spec.field_types import DEFAULT, Part, Positive, Says, Whole
+from orchestrator.spec.field_types import DEFAULT, Integer, Positive, RuleText, SpecModel
 from trainables.config.methods import BatchNormMode, DensitySchedule, Normalize
 
 
-class Drive(Part):
+class Drive(SpecModel):
     magnitude: float = Field(default=DEFAULT.drive.magnitude, ge=0, description="Factor of |w| in the score.")
     connection: float = Field(default=DEFAULT.drive.connection, ge=0, description="Factor of |w dL/dw| in the score.")
     convergence: float = Field(default=DEFAULT.drive.convergence, ge=0, description="Factor of |dL/dw| in the score.")
@@ -21,7 +21,7 @@ class Drive(Part):
     density_schedule: DensitySchedule = Field(
         default=DEFAULT.drive.density_schedule, description="How the share of kept weights falls over the iterations."
     )
-    score_batches: Whole = Field(
+    score_batches: Integer = Field(
         default=DEFAULT.drive.score_batches, ge=1, description="Batches that the gradient of one score is taken over."
     )
 
@@ -42,34 +42,34 @@ def _batch_norm(default: Any) -> Any:
     return Field(default=default, description="Statistics of BN while scoring: of the batch, or running ones.")
 
 
-class Snip(Part):
-    score_batches: Whole = _score_batches(DEFAULT.snip.score_batches)
+class Snip(SpecModel):
+    score_batches: Integer = _score_batches(DEFAULT.snip.score_batches)
     images_per_class: Positive | None = _images_per_class(DEFAULT.snip.images_per_class)
     batch_norm: BatchNormMode = _batch_norm(DEFAULT.snip.batch_norm)
     density_schedule: DensitySchedule = _rounds(DEFAULT.snip.density_schedule)
 
 
-class Grasp(Part):
+class Grasp(SpecModel):
     temperature: float = Field(default=DEFAULT.grasp.temperature, gt=0, description="Divides the class scores in the loss.")
     images_per_class: Positive | None = _images_per_class(DEFAULT.grasp.images_per_class)
-    score_batches: Whole = _score_batches(DEFAULT.grasp.score_batches)
+    score_batches: Integer = _score_batches(DEFAULT.grasp.score_batches)
     batch_norm: BatchNormMode = _batch_norm(DEFAULT.grasp.batch_norm)
     density_schedule: DensitySchedule = _rounds(DEFAULT.grasp.density_schedule)
 
 
-class Synflow(Part):
+class Synflow(SpecModel):
     density_schedule: DensitySchedule = _rounds(DEFAULT.synflow.density_schedule)
 
 
-class RandomPart(Part):
-    layers: Annotated[str, Says("uniform, erk, or the key of a trial, 16 hex digits")] = Field(
+class RandomPart(SpecModel):
+    layers: Annotated[str, RuleText("uniform, erk, or the key of a trial, 16 hex digits")] = Field(
         default=DEFAULT.random.layers,
         pattern="^(uniform|erk|[0-9a-f]{16})$",
         description="One density for all layers, Erdos-Renyi-Kernel densities, or the counts of a finished trial, by its key.",
     )
 
 
-class Imp(Part):
+class Imp(SpecModel):
     fraction: float = Field(
         default=DEFAULT.imp.fraction, gt=0, lt=1, description="Share of the remaining weights that a level prunes."
     )
@@ -91,13 +91,13 @@ def _initial_sparsity(default: float) -> Any:
     return Field(default=default, ge=0, lt=1, description="Sparsity at the beginning of the training.")
 
 
-class Gmp(Part):
+class Gmp(SpecModel):
     begin: float = _begin(DEFAULT.gmp.begin)
     end: float = _end(DEFAULT.gmp.end)
     initial_sparsity: float = _initial_sparsity(DEFAULT.gmp.initial_sparsity)
 
 
-class Granet(Part):
+class Granet(SpecModel):
     begin: float = _begin(DEFAULT.granet.begin)
     end: float = _end(DEFAULT.granet.end)
     initial_sparsity: float = _initial_sparsity(DEFAULT.granet.initial_sparsity)
@@ -116,8 +116,8 @@ def _n_of_m(value: str) -> str:
     return value
 
 
-class Srste(Part):
-    pattern: Annotated[str, AfterValidator(_n_of_m), Says("N:M with 0 < N < M, such as 2:4")] = Field(
+class Srste(SpecModel):
+    pattern: Annotated[str, AfterValidator(_n_of_m), RuleText("N:M with 0 < N < M, such as 2:4")] = Field(
         default=DEFAULT.srste.pattern,
         pattern="^[0-9]{1,3}:[0-9]{1,3}$",
         description="Of every M weights along the input channels the N largest are kept; the sparsity follows from it.",
@@ -125,7 +125,7 @@ class Srste(Part):
     decay: float = Field(default=DEFAULT.srste.decay, ge=0, description="Extra decay of the weights that are not kept.")
 
 
-class Sanity(Part):
+class Sanity(SpecModel):
     shuffle: bool = Field(default=DEFAULT.sanity.shuffle, description="Permute the final mask within every layer.")
     reinitialize: bool = Field(
         default=DEFAULT.sanity.reinitialize, description="Begin the sparse training from another initialisation."

@@ -15,7 +15,7 @@ from orchestrator.spec.error_messages import did_you_mean
 TEMPLATE = "template"
 
 
-def ready_sweeps() -> list[str]:
+def preset_names() -> list[str]:
     """Names of the sweeps that come with the program, such as digits or reference/cifar10-vgg16."""
     return sorted(name for name in _names(_sweeps()) if name != TEMPLATE)
 
@@ -33,9 +33,9 @@ def template() -> str:
     return _sweeps().joinpath(f"{TEMPLATE}.yaml").read_text(encoding="utf-8")
 
 
-def ready_sweep(name: str) -> str:
+def preset_text(name: str) -> str:
     """The text of a sweep that comes with the program. Raises UserError if there is none of that name."""
-    known = ready_sweeps()
+    known = preset_names()
     if name not in known:
         way_out = did_you_mean(name, known) or f"; known are {', '.join(known)}"
         raise UserError(f"--from: must be a ready sweep, got {name!r}{way_out}")
@@ -54,10 +54,10 @@ def sweep_text(file: str) -> str:
     """
     path = FilePath(os.path.expanduser(file))
     try:
-        source = _sweeps().joinpath(f"{file}.yaml") if file in ready_sweeps() and not path.is_file() else path
+        source = _sweeps().joinpath(f"{file}.yaml") if file in preset_names() and not path.is_file() else path
         return source.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        known = ready_sweeps()
+        known = preset_names()
         way_out = did_you_mean(file.removesuffix(".yaml"), known) or f"; `{command('init')}` writes a file to start from"
         rule = f"must be a file or one of the ready sweeps {', '.join(known)}"
         raise UserError(f"{file}: {rule}, got no such file{way_out}") from None

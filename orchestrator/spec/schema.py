@@ -22,24 +22,24 @@ from orchestrator.spec.field_types import (
     Cpus,
     GpuShare,
     ImageSize,
+    Integer,
     Limit,
     LossName,
     Methods,
     Milestones,
     ModelName,
-    Part,
-    Says,
+    RuleText,
     SourceName,
+    SpecModel,
     StorageUri,
     Text,
     Uri,
-    Whole,
     no_repeats,
 )
 from orchestrator.spec.method_options import Drive, Gmp, Granet, Grasp, Imp, RandomPart, Sanity, Snip, Srste, Synflow
 from trainables.config.trial import REWIND, Augment, Budget, Initialization, Precision, Schedule, TrialConfig
-from trainables.custom.code import SHIPPED, OwnFiles, is_own
-from trainables.data.datasets import Source
+from trainables.custom.code import SHIPPED_PREFIX, CustomFiles, is_custom
+from trainables.data.datasets import DatasetSource
 
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
@@ -51,7 +51,7 @@ def _name_or_module(schema: dict[str, Any]) -> None:
     del schema["required"]
 
 
-class Dataset(Part):
+class Dataset(SpecModel):
     model_config = ConfigDict(json_schema_extra=_name_or_module)
 
     name: SourceName = Field(description="Which data set; digits comes with the program, image_folder is your own.")
@@ -74,7 +74,7 @@ class Dataset(Part):
         le=0.5,
         description="Share of the training images of every class held out for model selection.",
     )
-    split_seed: Whole = Field(
+    split_seed: Integer = Field(
         default=DEFAULT.dataset.split_seed, ge=0, description="Seed of the limit and of the validation split."
     )
     augment: Augment = Field(
@@ -84,17 +84,17 @@ class Dataset(Part):
     )
 
 
-class Warmup(Part):
+class Warmup(SpecModel):
     lr: float | None = Field(
         default=DEFAULT.warmup.lr, gt=0, description="Constant learning rate of the warm-up; without it training.lr."
     )
 
 
-class Training(Part):
-    epochs: Whole = Field(
+class Training(SpecModel):
+    epochs: Integer = Field(
         default=DEFAULT.training.epochs, ge=1, description="Epochs after pruning; with budget total, warm-up included."
     )
-    batch_size: Whole = Field(default=DEFAULT.training.batch_size, ge=2, description="Images per step.")
+    batch_size: Integer = Field(default=DEFAULT.training.batch_size, ge=2, description="Images per step.")
     lr: float = Field(default=DEFAULT.training.lr, gt=0, description="Learning rate of SGD at the first epoch.")
     momentum: float = Field(default=DEFAULT.training.momentum, ge=0, lt=1, description="Momentum of SGD.")
     nesterov: bool = Field(default=DEFAULT.training.nesterov, description="Nesterov's momentum; needs momentum above 0.")
@@ -111,7 +111,7 @@ class Training(Part):
     schedule: Schedule = Field(
         default=DEFAULT.training.schedule, description="How lr falls: by gamma at milestones, or by a cosine to 0 over epochs."
     )
-    lr_warmup_epochs: Whole = Field(
+    lr_warmup_epochs: Integer = Field(
         default=DEFAULT.training.lr_warmup_epochs, ge=0, description="First epochs over which lr rises linearly."
     )
     label_smoothing: float = Field(
@@ -125,30 +125,30 @@ class Training(Part):
     )
 
 
-class Prunable(Part):
-    exclude: Annotated[tuple[Text, ...], Strict(False), Says("a list of layer names or shell patterns")] = Field(
+class Prunable(SpecModel):
+    exclude: Annotated[tuple[Text, ...], Strict(False), RuleText("a list of layer names or shell patterns")] = Field(
         default=DEFAULT.prunable.exclude,
         description="Layers that stay dense: names or shell patterns, such as head or blocks.0.*",
     )
 
 
-class TrialPart(Part):
+class TrialSpec(SpecModel):
     """What decides the numbers of the trials."""
 
     dataset: Dataset = Field(description="The images.")
     model: ModelName = Field(description="The network, by name or as a function of your own.")
     method: Methods = Field(default=(DEFAULT.method,), description="How to prune; dense trains without pruning.")
-    warmup_epochs: Whole = Field(default=DEFAULT.warmup_epochs, ge=0, description="Dense epochs before pruning.")
-    prune_iterations: Whole = Field(
+    warmup_epochs: Integer = Field(default=DEFAULT.warmup_epochs, ge=0, description="Dense epochs before pruning.")
+    prune_iterations: Integer = Field(
         default=DEFAULT.prune_iterations, ge=1, description="Rounds of score and mask that reach the sparsity."
     )
     sparsity: float = Field(default=DEFAULT.sparsity, ge=0, lt=1, description="Share of prunable weights that end up zero.")
-    rewind: Annotated[str, Says("none, init or epoch K, K a whole number")] = Field(
+    rewind: Annotated[str, RuleText("none, init or epoch K, K a whole number")] = Field(
         default=DEFAULT.rewind,
         pattern=f"^({REWIND.pattern})$",
         description="Weights that sparse training starts from: as pruned (none), initial (init), of warm-up epoch K.",
     )
-    seed: Whole = Field(default=DEFAULT.seed, ge=0, description="Seed of initialisation, data order and augmentation.")
+    seed: Integer = Field(default=DEFAULT.seed, ge=0, description="Seed of initialisation, data order and augmentation.")
     precision: Precision = Field(
         default=DEFAULT.precision, description="Of the forward pass; auto is bf16 where the hardware multiplies it."
     )
@@ -164,14 +164,14 @@ class TrialPart(Part):
     granet: Granet = Field(default=Granet(), description="Gradual magnitude pruning during training, with regrowth.")
     srste: Srste = Field(default=Srste(), description="N of every M weights, chosen anew at every step.")
     sanity: Sanity = Field(default=Sanity(), description="What is left of a result without one part of the method.")
-    width: Whole = Field(default=DEFAULT.width, ge=1, description="Factor of the channels of a CIFAR ResNet.")
+    width: Integer = Field(default=DEFAULT.width, ge=1, description="Factor of the channels of a CIFAR ResNet.")
     initialization: Initialization = Field(
         default=DEFAULT.initialization, description="Kaiming normal by the inputs or by the outputs of a layer."
     )
     prunable: Prunable = Field(default=Prunable(), description="Which conv and linear weights may be pruned.")
 
 
-class Resources(Part):
+class Resources(SpecModel):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto is a GPU where there is one.")
     cpus_per_trial: Cpus = Field(
         default=1.0, description="CPU cores that a trial reserves; auto measures how many pay, once per sweep."
@@ -180,7 +180,7 @@ class Resources(Part):
         default=None,
         description="Share of one GPU that a trial reserves; auto measures how many trials pay on one. Without it a whole GPU.",
     )
-    max_concurrent: Whole | None = Field(
+    max_concurrent: Integer | None = Field(
         default=None,
         ge=1,
         description="Most trials at once. A cluster that adds nodes on demand is asked for room for that many; "
@@ -194,11 +194,11 @@ class Resources(Part):
     )
 
 
-class Retries(Part):
-    lost: Whole = Field(default=10, ge=0, description="How often a trial is tried again after its process was lost.")
+class Retries(SpecModel):
+    lost: Integer = Field(default=10, ge=0, description="How often a trial is tried again after its process was lost.")
 
 
-class Tracking(Part):
+class Tracking(SpecModel):
     uri: Uri | None = Field(
         default=None, description="MLflow server; without it a database inside the storage, which must be a folder then."
     )
@@ -228,14 +228,14 @@ def trial_keys(cls: Any = TrialConfig, prefix: str = "") -> Iterator[str]:
 
 
 TRIAL_KEYS = tuple(trial_keys())
-NOT_SEARCHED = (
+FIXED_PER_SWEEP = (
     "dataset.name",
     "dataset.image_size",
     "method",
     "initial_weights",
 )  # a sweep has one data set; methods are a list by themselves
 SEARCHABLE: dict[str, FieldInfo] = {
-    key: field for key, field in keys(TrialPart) if key in TRIAL_KEYS and key not in NOT_SEARCHED
+    key: field for key, field in keys(TrialSpec) if key in TRIAL_KEYS and key not in FIXED_PER_SWEEP
 }
 
 
@@ -265,10 +265,10 @@ def _in_order_of_file(value: Any, check: Callable[[Any], Mapping[str, Any]]) -> 
     return {key: checked[key] for key in value}
 
 
-class SweepSpec(TrialPart):
+class SweepSpec(TrialSpec):
     """A whole sweep file, checked."""
 
-    name: Annotated[str, Says("at most 100 letters, digits, '.', '_' and '-', beginning with a letter or digit")] = Field(
+    name: Annotated[str, RuleText("at most 100 letters, digits, '.', '_' and '-', beginning with a letter or digit")] = Field(
         pattern=f"^{NAME}$", description="Names the sweep, its folder and its MLflow run."
     )
     search: Annotated[dict[str, tuple[Any, ...]], _Axes()] = Field(
@@ -292,20 +292,20 @@ class SweepSpec(TrialPart):
     )
     share_warmups: bool = Field(default=True, description="Train equal warm-ups once and start all their trials from it.")
 
-    def source(self) -> Source:
+    def source(self) -> DatasetSource:
         """Where the images come from."""
         dataset = self.dataset
-        source = Source(name=dataset.name, image_size=dataset.image_size, root=dataset.root, download=dataset.download)
-        return replace(source, modules_path=self.own_files().modules_path) if is_own(dataset.name) else source
+        source = DatasetSource(name=dataset.name, image_size=dataset.image_size, root=dataset.root, download=dataset.download)
+        return replace(source, modules_path=self.own_files().modules_path) if is_custom(dataset.name) else source
 
-    def own_files(self) -> OwnFiles:
+    def own_files(self) -> CustomFiles:
         """Where the user's own modules and weights lie, whatever the current folder; not yet looked at."""
         weights = self.initial_weights
-        return OwnFiles(
+        return CustomFiles(
             modules_path=_absolute(self.modules_path), initial_weights=None if weights is None else _absolute(weights)
         )
 
 
 def _absolute(path: str) -> str:
     """The path from any folder; that of a shipped file stays as it is, since it differs from node to node."""
-    return path if path.startswith(SHIPPED) else str(Path(path).expanduser().absolute())
+    return path if path.startswith(SHIPPED_PREFIX) else str(Path(path).expanduser().absolute())

@@ -20,7 +20,7 @@ from orchestrator.command_line import command
 from orchestrator.errors import UserError
 from trainables.wording import shortened
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float")}
 TEXT_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "value", "merge")}
@@ -44,7 +44,7 @@ class Document:
     data: dict[str, Any]
     root: Node
 
-    def line(self, path: Path) -> int:
+    def line(self, path: KeyPath) -> int:
         """1-based line of a key or list item; of its nearest parent where there is no such part."""
         node: Node | None = self.root
         line: int = self.root.start_mark.line + 1

@@ -1,14 +1,14 @@
 """The right to be a sweep's only driver: a lock of the file system, or a claim where there are no locks.
 
 A lock ends with its process. Object stores have none, nor do some NFS; there a claim is a file that its holder writes anew
-every RENEW_S, and it counts as long as a driver that writes its state does. Of several that claim at once the last one to
+every LEASE_RENEW_S, and it counts as long as a driver that writes its state does. Of several that claim at once the last one to
 write wins: each looks, writes, waits longer than a look and a write may take, and reads back whose claim it is. A write that
 took longer may have landed on the claim of one who has the right by now: he puts his own back, once, and the late one waits for
 that before he goes on.
 
-What a claim cannot do: a holder that was silent for DEAD_AFTER_S and is then heard of again drives beside his successor until
-he looks, RENEW_S or one request of the store later; trials are kept apart by their attempts meanwhile (storage/layout.py).
-Clocks of hosts that differ by about DEAD_AFTER_S make a living driver look dead.
+What a claim cannot do: a holder that was silent for LEASE_TTL_S and is then heard of again drives beside his successor until
+he looks, LEASE_RENEW_S or one request of the store later; trials are kept apart by their attempts meanwhile
+(storage/layout.py). Clocks of hosts that differ by about LEASE_TTL_S make a living driver look dead.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from orchestrator.errors import EXIT_ENVIRONMENT
-from orchestrator.storage.base import Storage, try_for
+from orchestrator.storage.base import Storage, run_with_timeout
 from trainables.errors import StorageError
 
 CLAIM_S = 2.0
-RENEW_S = 10.0
-DEAD_AFTER_S = 30.0  # without a heartbeat, for a driver whose process cannot be seen from here
+LEASE_RENEW_S = 10.0
+LEASE_TTL_S = 30.0  # without a heartbeat, for a driver whose process cannot be seen from here
 GIVE_BACK_S = 3.0  # for each of two steps, where the storage hangs
 TRIES = 5
 
 Driver = dict[str, Any]  # what identifies a driver, with its host, process and heartbeat
 
 
-class HeldError(Exception):
+class LeaseHeldError(Exception):
     """Somebody else has the right; the message says who."""
 
 
 @contextmanager
-def sole_driver(
+def driver_lease(
     storage: Storage, folder: str, this_driver: Callable[[], Driver], alive: Callable[[Driver], bool]
 ) -> Iterator[None]:
     """The right to drive the sweep in `folder`, for as long as the block lasts.
 
     Raises:
-        HeldError: another process has it.
+        LeaseHeldError: another process has it.
         StorageError: the storage is so slow that a claim would prove nothing.
     """
     with storage.locked(f"{folder}/driver.lock") as ours:
         if ours is False:
-            raise HeldError("another process")
+            raise LeaseHeldError("another process")
         if ours:
             yield
             return
-        claim = _Claim(storage, f"{folder}/driver.json", this_driver, alive)
+        claim = _Lease(storage, f"{folder}/driver.json", this_driver, alive)
         claim.take()
         try:
             yield
@@ -63,7 +63,7 @@ def sole_driver(
             claim.give_back()
 
 
-class _Claim:
+class _Lease:
     def __init__(self, storage: Storage, name: str, this_driver: Callable[[], Driver], alive: Callable[[Driver], bool]) -> None:
         self.storage = storage
         self.name = name
@@ -85,7 +85,7 @@ class _Claim:
         self.ended.set()
         self.renewal.join(GIVE_BACK_S)
         if not self.renewal.is_alive():  # else its writing would land after the removal
-            try_for(GIVE_BACK_S, self._remove)
+            run_with_timeout(GIVE_BACK_S, self._remove)
 
     def _remove(self) -> None:
         if self._other() is None:
@@ -99,7 +99,7 @@ class _Claim:
             self._write()
             if time.monotonic() - begun < CLAIM_S:
                 return
-            time.sleep(RENEW_S + CLAIM_S)  # until a holder whose claim this replaced has put it back
+            time.sleep(LEASE_RENEW_S + CLAIM_S)  # until a holder whose claim this replaced has put it back
         raise StorageError(
             f"storage {self.storage.root} takes longer than {CLAIM_S:g} s to read and write {self.name}; try again"
         )
@@ -108,7 +108,7 @@ class _Claim:
         other = self._other()
         if other and self.alive(other):
             age = time.time() - float(other["heartbeat"])
-            raise HeldError(f"process {other['pid']} on {other['host']}, heard of {age:.0f} s ago")
+            raise LeaseHeldError(f"process {other['pid']} on {other['host']}, heard of {age:.0f} s ago")
 
     def _other(self) -> Driver | None:
         claim: Driver | None = self.storage.read_json(self.name, fields=("owner", "pid", "host", "heartbeat"))
@@ -122,7 +122,7 @@ class _Claim:
     def _renew(self) -> None:
         """Ends this process if another one has taken over: it must write nothing more."""
         disputed = False
-        while not self.ended.wait(RENEW_S):
+        while not self.ended.wait(LEASE_RENEW_S):
             with suppress(StorageError):  # the next time may be in time
                 other = self._other()
                 if other and (disputed or self._was_silent(self.heard_of)):
@@ -131,14 +131,14 @@ class _Claim:
                 before = self.heard_of
                 self._write()
                 if self._was_silent(before):  # what was read before the writing may have changed since
-                    self.ended.wait(RENEW_S + CLAIM_S)
+                    self.ended.wait(LEASE_RENEW_S + CLAIM_S)
                     other = self._other()
                     if other:
                         _end(other)
 
     def _was_silent(self, heard_of: float) -> bool:
         """Whether somebody may rightly have taken over."""
-        return time.time() - heard_of >= DEAD_AFTER_S
+        return time.time() - heard_of >= LEASE_TTL_S
 
 
 def _end(other: Driver) -> NoReturn:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrator.state.driver_lease import DEAD_AFTER_S
+from orchestrator.state.driver_lease import LEASE_TTL_S
 
 
 def this_driver() -> dict[str, Any]:
@@ -31,7 +31,7 @@ def driver_alive(driver: dict[str, Any]) -> bool:
     if here is not None and driver.get("process_table") == here:
         started = _pid_started(driver["pid"])
         return started is not None and started == driver["pid_started"]
-    return time.time() - float(driver["heartbeat"]) < DEAD_AFTER_S
+    return time.time() - float(driver["heartbeat"]) < LEASE_TTL_S
 
 
 def _process_table() -> str | None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError, UserError
-from orchestrator.state.driver_lease import HeldError, sole_driver
+from orchestrator.state.driver_lease import LeaseHeldError, driver_lease
 from orchestrator.state.driver_liveness import driver_alive, this_driver
 from orchestrator.state.sweep_state import SweepState, decoded, encoded
 from orchestrator.storage.base import Storage, tell_damage
@@ -91,9 +91,9 @@ class SweepFolder:
         """
         self.refuse_second_driver()
         try:
-            with sole_driver(self.storage, f"sweeps/{self.name}", this_driver, driver_alive):
+            with driver_lease(self.storage, f"sweeps/{self.name}", this_driver, driver_alive):
                 yield
-        except HeldError as error:
+        except LeaseHeldError as error:
             raise self._held(str(error)) from None
 
     def _held(self, who: str) -> SetupError:
@@ -109,7 +109,7 @@ def open_sweep(storage: Storage, name: str) -> SweepFolder:
     return folder
 
 
-def refuse_unknown_trial(sweep: str, wanted: Iterable[str], known: Container[str]) -> None:
+def require_known_trials(sweep: str, wanted: Iterable[str], known: Container[str]) -> None:
     """Raises UserError if a key that the user gave is none of the sweep's trials."""
     for key in wanted:
         if key not in known:

@@ -19,7 +19,7 @@ from trainables.errors import StorageError
 from trainables.records.self_digest import FIELD, is_whole, sealed
 
 
-def try_for(seconds: float, act: Callable[[], object]) -> None:
+def run_with_timeout(seconds: float, act: Callable[[], object]) -> None:
     """Does something whose failure changes nothing. Where the storage hangs it goes on in a thread that nobody waits for."""
 
     def attempt() -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from orchestrator.storage.base import Storage
-from trainables.errors import SettingError, SupersededError
+from trainables.errors import ConfigError, StaleAttemptError
 from trainables.records.file_names import RESULT
 from trainables.records.metrics import DamagedRecordError
 from trainables.records.result_record import decode_result
@@ -53,7 +53,7 @@ class TrialFolder:
         """Makes this the newest attempt; of two with the same number the one that began last. A finished trial is left alone.
 
         Raises:
-            SupersededError: a newer attempt has begun.
+            StaleAttemptError: a newer attempt has begun.
         """
         if self.storage.exists(trial_file(self.key, RESULT)):
             return
@@ -66,7 +66,7 @@ class TrialFolder:
         return self.storage.read(trial_file(self.key, name))
 
     def publish(self, name: str, content: bytes) -> None:
-        """Raises SupersededError if a newer attempt has begun, after a writing that took long too."""
+        """Raises StaleAttemptError if a newer attempt has begun, after a writing that took long too."""
         begun = time.time()
         self.storage.write(trial_file(self.key, name), content, before_publish=self._raise_if_superseded)
         if time.time() - begun > LATE_S:
@@ -87,8 +87,8 @@ class TrialFolder:
         if record["attempt"] > self.attempt or same:
             raise self._superseded(record["attempt"], besides)
 
-    def _superseded(self, newest: int, besides: str = "") -> SupersededError:
-        return SupersededError(f"trial {self.key}: attempt {newest} has begun, attempt {self.attempt} gives up{besides}")
+    def _superseded(self, newest: int, besides: str = "") -> StaleAttemptError:
+        return StaleAttemptError(f"trial {self.key}: attempt {newest} has begun, attempt {self.attempt} gives up{besides}")
 
 
 def newest_attempt(storage: Storage, key: str) -> int:
@@ -102,7 +102,7 @@ def newest_attempt(storage: Storage, key: str) -> int:
     return int(record["attempt"]) if record else 0
 
 
-def set_aside(storage: Storage, key: str) -> None:
+def archive_trial(storage: Storage, key: str) -> None:
     """Moves a trial's folder out of the way, so that it begins again; nothing is deleted.
 
     Attempts go on counting, so that a late worker of the old folder cannot write into the new one.
@@ -180,7 +180,7 @@ class StageFolders:
         try:
             layers = None if content is None else decode_result(content, key)["layers"]
         except DamagedRecordError as error:
-            raise SettingError(f"random.layers: {RESULT} of trial {key} {error}; run that trial's sweep again") from error
+            raise ConfigError(f"random.layers: {RESULT} of trial {key} {error}; run that trial's sweep again") from error
         return None if layers is None else {layer["name"]: layer["kept"] for layer in layers}
 
     def stop_requested(self) -> bool:

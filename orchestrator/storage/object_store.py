@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from orchestrator.storage.base import Storage, try_for
-from orchestrator.storage.object_store_errors import told
+from orchestrator.storage.base import Storage, run_with_timeout
+from orchestrator.storage.object_store_errors import explain
 from orchestrator.uris import refuse
 from trainables.errors import StorageError
 
@@ -48,8 +48,8 @@ class ObjectStorage(Storage):
         self.endpoint = endpoint
         self.region = region
         self._filesystem: Any = None
-        self._lookout = _Lookout(self)
-        self._texts: dict[str, _GrowingText] = {}
+        self._lookout = _ExistencePoller(self)
+        self._texts: dict[str, _BufferedAppend] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectStorage, (self.root, self.endpoint, self.region)
@@ -93,12 +93,12 @@ class ObjectStorage(Storage):
 
     def append(self, name: str, text: str) -> None:
         if name not in self._texts:
-            self._texts[name] = _GrowingText(self, name)
+            self._texts[name] = _BufferedAppend(self, name)
         self._texts[name].add(text)
 
     def flush(self) -> None:
         for text in list(self._texts.values()):
-            try_for(FLUSH_S, text.send)
+            run_with_timeout(FLUSH_S, text.send)
 
     def remove(self, name: str) -> None:
         """Leaves, as pyarrow does, an empty object named like the folder; `names` does not show it."""
@@ -191,7 +191,7 @@ class ObjectStorage(Storage):
 
     def _trouble(self, error: OSError) -> StorageError:
         endpoint = self.endpoint or ("AWS" if self.kind == "s3" else "Google Cloud Storage")
-        return StorageError(f"storage {self.root}: {told(str(error), self.bucket, endpoint, self.region)}")
+        return StorageError(f"storage {self.root}: {explain(str(error), self.bucket, endpoint, self.region)}")
 
     def find_region(self) -> None:
         """Asks AWS for the bucket's region where nothing tells it."""
@@ -202,7 +202,7 @@ class ObjectStorage(Storage):
                 self.region = resolve_s3_region(self.bucket)
 
 
-class _Lookout:
+class _ExistencePoller:
     """Looks for files that are waited for, one at a time and from a thread, so that a store that hangs holds nobody up."""
 
     def __init__(self, storage: ObjectStorage) -> None:
@@ -226,7 +226,7 @@ class _Lookout:
         self.looked[name] = time.monotonic()
 
 
-class _GrowingText:
+class _BufferedAppend:
     """A text that an object store cannot append to: kept here after what was there before, and written as a whole."""
 
     def __init__(self, storage: ObjectStorage, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainables.wording import shortened
 
 # What an answer of the store means: codes in pyarrow's message, what is wrong, the way out.
-TROUBLES = (
+ERROR_CODES = (
     (
         ("NETWORK_CONNECTION",),
         "nothing answers at {endpoint}",
@@ -32,9 +32,9 @@ TROUBLES = (
 OTHER_TROUBLE = ("it does not work ({said})", "check the URI and the store")
 
 
-def told(words: str, bucket: str, endpoint: str, region: str | None) -> str:
+def explain(words: str, bucket: str, endpoint: str, region: str | None) -> str:
     """What is wrong and what to do, of the words of an error from pyarrow."""
     said = (words.partition("AWS Error ")[2] or words).partition(" (Request ID")[0]
-    known = ((wrong, way_out) for codes, wrong, way_out in TROUBLES if any(code in said for code in codes))
+    known = ((wrong, way_out) for codes, wrong, way_out in ERROR_CODES if any(code in said for code in codes))
     wrong, way_out = next(known, OTHER_TROUBLE)
     return f"{wrong.format(bucket=bucket, endpoint=endpoint, region=region, said=shortened(said.strip(), 200))}; {way_out}"

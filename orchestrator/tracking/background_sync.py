@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.tracking.client import import_mlflow
-from orchestrator.tracking.records import Item
-from orchestrator.tracking.run_sync import Mirror
+from orchestrator.tracking.records import RunSpec
+from orchestrator.tracking.run_sync import RunSync
 from trainables.records.metrics import Point
 
 BACK_OFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class _News:
+class _PendingUpdate:
     """What MLflow does not know yet of one item, or of the whole sweep.
 
     Attributes:
@@ -36,15 +36,15 @@ class _News:
         events: how many calls of the driver this stands for.
     """
 
-    item: Item | None = None
+    item: RunSpec | None = None
     begun_ms: int | None = None
     points: list[Point] = field(default_factory=list)
-    end: Callable[[Mirror, _News], object] | None = None
+    end: Callable[[RunSync, _PendingUpdate], object] | None = None
     events: int = 1
     failures: int = 0
     not_before: float = 0.0
 
-    def add(self, later: _News) -> None:
+    def add(self, later: _PendingUpdate) -> None:
         """Takes in what happened afterwards; of begin and end only the last one counts."""
         if later.begun_ms is not None:
             self.begun_ms, self.end = self.begun_ms or later.begun_ms, None
@@ -52,7 +52,7 @@ class _News:
         self.end = later.end or self.end
         self.events += later.events
 
-    def send(self, mirror: Mirror) -> None:
+    def send(self, mirror: RunSync) -> None:
         if self.end is not None:
             self.end(mirror, self)
         elif self.item and self.begun_ms is not None:
@@ -72,17 +72,17 @@ class TrackingThread:
         last_error: why an attempt failed; None again when all is sent.
         run_ids: trial key or warm-up key -> run id.
         experiment_id, parent_run_id: empty until MLflow was reached for the first time.
-        database: number of the database that these are in; see Mirror.
+        database: number of the database that these are in; see RunSync.
         cpu_seconds: CPU time of the process since mlflow was imported, which takes seconds; opening the store counts.
     """
 
     def __init__(
         self,
-        mirror_factory: Callable[[], Mirror],
+        mirror_factory: Callable[[], RunSync],
         interval_s: float = 1.0,
         import_first: Callable[[], None] = import_mlflow,
     ) -> None:
-        """`mirror_factory` makes a Mirror and opens its sweep; it is called in the thread, again after an outage."""
+        """`mirror_factory` makes a RunSync and opens its sweep; it is called in the thread, again after an outage."""
         self.last_error: str | None = None
         self.run_ids: dict[str, str] = {}
         self.experiment_id = ""
@@ -93,12 +93,12 @@ class TrackingThread:
         self._import_first = import_first
         self._imported_at: float | None = None  # time.process_time()
         self._interval_s = interval_s
-        self._mirror: Mirror | None = None
+        self._mirror: RunSync | None = None
         self._lock = threading.Lock()
-        self._news: dict[tuple[str, str], _News] = {}
+        self._news: dict[tuple[str, str], _PendingUpdate] = {}
         self._sending = 0
         self._told: set[tuple[str, str]] = set()
-        self._states: dict[tuple[str, str], tuple[Item, str]] = {}  # of all items, as the driver told them last
+        self._states: dict[tuple[str, str], tuple[RunSpec, str]] = {}  # of all items, as the driver told them last
         self._replaced = False
         self._wake = threading.Event()
         self._in_a_hurry = False
@@ -109,40 +109,46 @@ class TrackingThread:
     def start(self) -> None:
         self._thread.start()
 
-    def start_item(self, item: Item, begun_ms: int | None = None) -> None:
-        self._note(_News(item=item, begun_ms=begun_ms or int(time.time() * 1000)), state="running")
+    def start_item(self, item: RunSpec, begun_ms: int | None = None) -> None:
+        self._note(_PendingUpdate(item=item, begun_ms=begun_ms or int(time.time() * 1000)), state="running")
 
-    def points(self, item: Item, points: Sequence[Point]) -> None:
-        self._note(_News(item=item, points=list(points)))
+    def points(self, item: RunSpec, points: Sequence[Point]) -> None:
+        self._note(_PendingUpdate(item=item, points=list(points)))
 
-    def finish(self, item: Item) -> None:
-        self._note(_News(item=item, end=lambda mirror, news: mirror.finish(item, news.begun_ms, news.points)), state="finished")
-
-    def fail(self, item: Item, message: str) -> None:
+    def finish(self, item: RunSpec) -> None:
         self._note(
-            _News(item=item, end=lambda mirror, news: mirror.fail(item, message, news.begun_ms, news.points)), state="failed"
+            _PendingUpdate(item=item, end=lambda mirror, news: mirror.finish(item, news.begun_ms, news.points)),
+            state="finished",
         )
 
-    def stop(self, item: Item) -> None:
-        self._note(_News(item=item, end=lambda mirror, news: mirror.stop(item, news.begun_ms, news.points)), state="stopped")
+    def fail(self, item: RunSpec, message: str) -> None:
+        self._note(
+            _PendingUpdate(item=item, end=lambda mirror, news: mirror.fail(item, message, news.begun_ms, news.points)),
+            state="failed",
+        )
 
-    def reconcile(self, items: Sequence[tuple[Item, str]]) -> None:
+    def stop(self, item: RunSpec) -> None:
+        self._note(
+            _PendingUpdate(item=item, end=lambda mirror, news: mirror.stop(item, news.begun_ms, news.points)), state="stopped"
+        )
+
+    def reconcile(self, items: Sequence[tuple[RunSpec, str]]) -> None:
         """Brings MLflow up to date with the states as they are now, before the news that come later."""
         states = list(items)
         with self._lock:
             self._told.clear()
             self._states = {(item.role, item.key): (item, state) for item, state in states}
 
-        def send(mirror: Mirror, news: _News) -> None:
+        def send(mirror: RunSync, news: _PendingUpdate) -> None:
             with self._lock:
                 told = set(self._told)  # if this is late or repeated, their state is out of date
             mirror.reconcile([(item, "running" if (item.role, item.key) in told else state) for item, state in states])
 
-        self._note(_News(end=send), FIRST)
+        self._note(_PendingUpdate(end=send), FIRST)
 
     def close_sweep(self, status: str, artifacts: dict[str, bytes]) -> None:
         """Ends the sweep's run after all other news."""
-        self._note(_News(end=lambda mirror, news: mirror.close_sweep(status, artifacts)), LAST)
+        self._note(_PendingUpdate(end=lambda mirror, news: mirror.close_sweep(status, artifacts)), LAST)
 
     @property
     def pending(self) -> int:
@@ -170,7 +176,7 @@ class TrackingThread:
         if self._thread.is_alive():
             self._thread.join(timeout=2.0)
 
-    def _note(self, news: _News, key: tuple[str, str] | None = None, state: str = "") -> None:
+    def _note(self, news: _PendingUpdate, key: tuple[str, str] | None = None, state: str = "") -> None:
         with self._lock:
             if news.item:
                 key = (news.item.role, news.item.key)
@@ -240,7 +246,7 @@ class TrackingThread:
         if problem:
             raise problem
 
-    def _open(self) -> Mirror:
+    def _open(self) -> RunSync:
         if self._imported_at is None:
             self._import_first()
             self._imported_at = time.process_time()
@@ -255,14 +261,14 @@ class TrackingThread:
         self.experiment_id, self.parent_run_id = mirror.experiment_id, mirror.parent_run_id
         return mirror
 
-    def _refresh(self, mirror: Mirror, item: Item | None) -> None:
+    def _refresh(self, mirror: RunSync, item: RunSpec | None) -> None:
         try:
             mirror.refresh(item)
         except Exception:
             self._mirror = None
             raise
 
-    def _take(self, key: tuple[str, str]) -> _News | None:
+    def _take(self, key: tuple[str, str]) -> _PendingUpdate | None:
         with self._lock:
             news = self._news[key]
             untried = key == LAST and any(other != LAST and not self._news[other].failures for other in self._news)
@@ -272,7 +278,7 @@ class TrackingThread:
             self._sending = news.events
             return news
 
-    def _put_back(self, key: tuple[str, str], news: _News) -> None:
+    def _put_back(self, key: tuple[str, str], news: _PendingUpdate) -> None:
         with self._lock:
             if later := self._news.get(key):
                 news.add(later)
@@ -280,6 +286,6 @@ class TrackingThread:
             self._sending = 0
 
 
-def _run_id(mirror: Mirror, item: Item) -> dict[str, str]:
+def _run_id(mirror: RunSync, item: RunSpec) -> dict[str, str]:
     run = mirror.runs.by_key.get((item.role, item.key))
     return {item.key: run.run_id} if run else {}

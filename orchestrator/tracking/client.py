@@ -91,7 +91,7 @@ def connect(target: TrackingTarget, remark: Remark = say_on_stderr, *, restore: 
     import_mlflow(target.uri)
     from mlflow import MlflowClient
 
-    with tracking_problems(target.uri):
+    with as_setup_error(target.uri):
         prepare_database(target, remark)
         client = MlflowClient(tracking_uri=target.uri)
         if database_file(target.uri):  # MLflow keeps connections, maybe to a file that is not there any more
@@ -136,7 +136,7 @@ def _new_experiment(client: Any, target: TrackingTarget) -> str:
 
 
 @contextmanager
-def tracking_problems(uri: str) -> Iterator[None]:
+def as_setup_error(uri: str) -> Iterator[None]:
     """Turns what MLflow raises inside into a SetupError with the fix."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError

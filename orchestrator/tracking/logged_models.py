@@ -22,7 +22,7 @@ KEYS_PER_SEARCH = 100  # their models are mostly one page of answers; MLflow's p
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class KnownModel:
+class LoggedModelInfo:
     """What the experiment tells of a logged model."""
 
     model_id: str
@@ -42,7 +42,7 @@ class SweepModels:
     def __init__(self, client: Any, experiment_id: str) -> None:
         self.client = client
         self.experiment_id = experiment_id
-        self._by_key: dict[str, dict[str, KnownModel]] = {}
+        self._by_key: dict[str, dict[str, LoggedModelInfo]] = {}
         self._to_look_up: set[str] = set()
 
     def forget(self, trial_keys: Iterable[str]) -> None:
@@ -53,7 +53,7 @@ class SweepModels:
         model = self._of(trial_key).get(model_id)
         return model is not None and model.ready
 
-    def find(self, trial_key: str, sha256: str, run_id: str, *, again: bool = False) -> KnownModel | None:
+    def find(self, trial_key: str, sha256: str, run_id: str, *, again: bool = False) -> LoggedModelInfo | None:
         """The ready model of these weights: the run's own, else the oldest one of the experiment.
 
         What an upload for this run left unfinished is deleted. `again` asks MLflow again if none is known.
@@ -69,19 +69,19 @@ class SweepModels:
                 del self._by_key[trial_key][model.model_id]
         return min(ready, key=lambda model: (model.source_run_id != run_id, model.created_ms), default=None)
 
-    def upload(self, trial_key: str, run_id: str, record: SparseModelRecord) -> KnownModel:
+    def upload(self, trial_key: str, run_id: str, record: SparseModelRecord) -> LoggedModelInfo:
         """The new logged model of a run, ready to be loaded."""
         model = _known(upload_model(self.client, self.experiment_id, run_id, record))
         self._of(trial_key)[model.model_id] = model
         return model
 
-    def _of(self, trial_key: str) -> dict[str, KnownModel]:
+    def _of(self, trial_key: str) -> dict[str, LoggedModelInfo]:
         if trial_key in self._to_look_up or trial_key not in self._by_key:
             self._look_up({*self._to_look_up, trial_key})
         return self._by_key[trial_key]
 
     def _look_up(self, trial_keys: set[str]) -> None:
-        found: dict[str, dict[str, KnownModel]] = {key: {} for key in trial_keys}
+        found: dict[str, dict[str, LoggedModelInfo]] = {key: {} for key in trial_keys}
         wanted = sorted(trial_keys)
         for start in range(0, len(wanted), KEYS_PER_SEARCH):
             keys = ", ".join(f"'{key}'" for key in wanted[start : start + KEYS_PER_SEARCH])
@@ -91,8 +91,8 @@ class SweepModels:
         self._to_look_up.clear()
 
 
-def _known(model: Any) -> KnownModel:
-    return KnownModel(
+def _known(model: Any) -> LoggedModelInfo:
+    return LoggedModelInfo(
         model_id=model.model_id,
         sha256=model.tags.get("drive.model_sha256", ""),
         sweep=model.tags.get("drive.sweep", ""),

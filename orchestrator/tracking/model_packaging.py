@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trainables.custom.code import carried_name, sha256
+from trainables.custom.code import bundled_name, sha256
 from trainables.records.file_names import MODEL
 
 ARTIFACTS = "artifacts"  # where MLflow keeps the files that a model was given, within its folder
@@ -88,7 +88,7 @@ def common_part(package: str, image_shape: tuple[int, ...], num_classes: int, ne
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    code = carrying(model_code(), network) if network else model_code()
+    code = with_network_source(model_code(), network) if network else model_code()
     float32 = np.dtype("float32")
     with tempfile.TemporaryDirectory(prefix="drive-sweep-model-") as scratch:
         served, folder = Path(scratch, "served_model.py"), Path(scratch, "model")
@@ -183,7 +183,7 @@ def _packages_above(file: str) -> list[str]:
     return [(folder / "__init__.py").as_posix() for folder in Path(file).parents]
 
 
-def carrying(code: ModelCode, network: str) -> ModelCode:
+def with_network_source(code: ModelCode, network: str) -> ModelCode:
     """The code with the user's own file in it, under names made from its content: versions of it load in one process."""
     digest = sha256(network.encode())
     package = f"{code.package}_{digest[:8]}"
@@ -192,7 +192,7 @@ def carrying(code: ModelCode, network: str) -> ModelCode:
     installed = {requirement for name in wanted if (requirement := _installed(name))}
     return ModelCode(
         package=package,
-        modules=modules | {f"{carried_name(digest)}.py": network},
+        modules=modules | {f"{bundled_name(digest)}.py": network},
         served=code.served.replace(code.package, package),
         requirements=tuple(sorted({*code.requirements, *installed})),
     )

@@ -3,47 +3,47 @@
 from __future__ import annotations
 
 from orchestrator.planning.plan import Plan
-from orchestrator.spec.loader import SweepSpec
+from orchestrator.spec.schema import SweepSpec
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
-from orchestrator.tracking.records import Item
-from orchestrator.tracking.run_sync import SweepOpening
+from orchestrator.tracking.records import RunSpec
+from orchestrator.tracking.run_sync import SweepRunSpec
 from orchestrator.tracking.target import tracking_target
-from trainables.config.keys import complete, flat
+from trainables.config.keys import complete, flatten
 from trainables.config.trial import TrialConfig
 
 AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")
 
 
-def make_items(plan: Plan) -> dict[str, Item]:
+def planned_runs(plan: Plan) -> dict[str, RunSpec]:
     """Trial key or warm-up key -> its run."""
-    items: dict[str, Item] = {}
+    items: dict[str, RunSpec] = {}
     for trial in plan.trials:
         params = _params(trial.config, plan.spec)
         tags = {"drive.warmup_key": trial.warmup_key} if trial.shares else {}
-        items[trial.key] = Item(key=trial.key, name=trial.name, role="trial", params=params, tags=tags)
+        items[trial.key] = RunSpec(key=trial.key, name=trial.name, role="trial", params=params, tags=tags)
     for warmup in plan.warmups() if plan.spec.share_warmups else ():
         config = warmup.config
         params = {"seed": str(config.seed), "model": config.model, "dataset": config.dataset.name}
         params["warmup_epochs"] = str(warmup.lengths[-1])
-        items[warmup.key] = Item(key=warmup.key, name=warmup.name, role="warmup", params=params, tags={})
+        items[warmup.key] = RunSpec(key=warmup.key, name=warmup.name, role="warmup", params=params, tags={})
     return items
 
 
 def _params(config: TrialConfig, spec: SweepSpec) -> dict[str, str]:
     """The search axes, method, model, data set and seed; the rest of a configuration is in the record."""
-    values = flat(complete(config)) | {"prune_iterations": config.rounds}  # imp has as many as its sparsity takes
+    values = flatten(complete(config)) | {"prune_iterations": config.rounds}  # imp has as many as its sparsity takes
     keys = [*AXES, *(key for key in spec.search if key not in AXES), "method", "model"]
     if config.rounds == 0:
         keys.remove("prune_iterations")
     return {key: str(values[key]) for key in keys if key in values} | {"dataset": config.dataset.name}
 
 
-def sweep_opening(plan: Plan, storage: Storage) -> SweepOpening:
+def sweep_opening(plan: Plan, storage: Storage) -> SweepRunSpec:
     """What it takes to open the sweep's projection: its target, and description, params and tags of its own run."""
     spec = plan.spec
     axes = "\n".join(f"- `{key}`: {', '.join(map(str, values))}" for key, values in spec.search.items())
-    return SweepOpening(
+    return SweepRunSpec(
         target=tracking_target(spec, storage),
         storage=storage,
         sweep=spec.name,
@@ -55,7 +55,7 @@ def sweep_opening(plan: Plan, storage: Storage) -> SweepOpening:
     )
 
 
-def item_states(plan: Plan, state: SweepState, items: dict[str, Item]) -> list[tuple[Item, str]]:
+def item_states(plan: Plan, state: SweepState, items: dict[str, RunSpec]) -> list[tuple[RunSpec, str]]:
     """Every run of the sweep with the state that it must show."""
     states = {status.key: status.state for status in state.entries()}
     finished = {trial.key for trial in plan.trials if trial.result is not None}

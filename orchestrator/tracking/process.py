@@ -25,8 +25,8 @@ from typing import Any, BinaryIO
 from orchestrator.process.import_paths import ROOT
 from orchestrator.tracking.background_sync import TrackingThread
 from orchestrator.tracking.client import import_mlflow
-from orchestrator.tracking.records import Item
-from orchestrator.tracking.run_sync import SweepOpening
+from orchestrator.tracking.records import RunSpec
+from orchestrator.tracking.run_sync import SweepRunSpec
 from trainables.records.metrics import Point
 
 # Nothing in the current folder may take the place of a module, nor may what lies beside this code, so only the two packages are
@@ -59,7 +59,7 @@ class _Answer:
 class TrackingProcess:
     """Takes news of a sweep's items at any time, and has them brought to MLflow; see TrackingThread for its attributes."""
 
-    def __init__(self, opening: SweepOpening) -> None:
+    def __init__(self, opening: SweepRunSpec) -> None:
         self.last_error: str | None = None
         self.run_ids: dict[str, str] = {}
         self.experiment_id = ""
@@ -84,22 +84,22 @@ class TrackingProcess:
         for work in (self._send, self._receive):
             threading.Thread(target=work, name=f"mlflow {work.__name__}", daemon=True).start()
 
-    def start_item(self, item: Item) -> None:
+    def start_item(self, item: RunSpec) -> None:
         self._call("start_item", item, int(time.time() * 1000))
 
-    def points(self, item: Item, points: Sequence[Point]) -> None:
+    def points(self, item: RunSpec, points: Sequence[Point]) -> None:
         self._call("points", item, list(points))
 
-    def finish(self, item: Item) -> None:
+    def finish(self, item: RunSpec) -> None:
         self._call("finish", item)
 
-    def fail(self, item: Item, message: str) -> None:
+    def fail(self, item: RunSpec, message: str) -> None:
         self._call("fail", item, message)
 
-    def stop(self, item: Item) -> None:
+    def stop(self, item: RunSpec) -> None:
         self._call("stop", item)
 
-    def reconcile(self, items: Sequence[tuple[Item, str]]) -> None:
+    def reconcile(self, items: Sequence[tuple[RunSpec, str]]) -> None:
         self._call("reconcile", list(items))
 
     def close_sweep(self, status: str, artifacts: dict[str, bytes]) -> None:
@@ -168,7 +168,7 @@ class _Child:
     """The other end: hands the calls to a TrackingThread and tells what that knows."""
 
     def __init__(self, calls: BinaryIO, answers: BinaryIO) -> None:
-        opening: SweepOpening = pickle.load(calls)
+        opening: SweepRunSpec = pickle.load(calls)
         uri = opening.target.uri
         self.remarks: list[str] = []
         opened = partial(opening.opened, remark=self.remarks.append)

@@ -18,7 +18,7 @@ from trainables.records.self_digest import is_whole
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class RunSpec:
     """One child run.
 
     Attributes:

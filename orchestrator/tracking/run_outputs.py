@@ -11,11 +11,11 @@ from pathlib import Path
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError
 from orchestrator.storage.layout import trial_file
-from orchestrator.tracking.logged_models import KnownModel, SweepModels
+from orchestrator.tracking.logged_models import LoggedModelInfo, SweepModels
 from orchestrator.tracking.model_packaging import SparseModelRecord
-from orchestrator.tracking.records import Item, RunRecord
+from orchestrator.tracking.records import RunRecord, RunSpec
 from orchestrator.tracking.runs import Run, SweepRuns
-from trainables.custom.code import is_own
+from trainables.custom.code import is_custom
 from trainables.records.file_names import NETWORK
 from trainables.records.metrics import Point
 
@@ -50,7 +50,7 @@ def log_layers(runs: SweepRuns, run: Run, record: RunRecord) -> None:
     runs.client.log_text(run.run_id, content.getvalue(), LAYERS)
 
 
-def attach_model(runs: SweepRuns, models: SweepModels, run: Run, item: Item, record: RunRecord) -> KnownModel:
+def attach_model(runs: SweepRuns, models: SweepModels, run: Run, item: RunSpec, record: RunRecord) -> LoggedModelInfo:
     """Puts the model into the run: uploaded if the experiment does not have it, else linked; again it changes nothing.
 
     Raises:
@@ -75,7 +75,7 @@ def model_name(run_name: str) -> str:
     return "sparse-" + re.sub(r"[^\w-]", "_", run_name)
 
 
-def points_on_model(run: Run, model: KnownModel, record: RunRecord) -> dict[Point, dict[str, str]]:
+def points_on_model(run: Run, model: LoggedModelInfo, record: RunRecord) -> dict[Point, dict[str, str]]:
     """The headline metrics, which the model shows too; a model that another run uploaded has them from there."""
     if model.source_run_id != run.run_id:
         return {}
@@ -89,7 +89,7 @@ def points_on_model(run: Run, model: KnownModel, record: RunRecord) -> dict[Poin
     return {last[key]: shown_with for key in MODEL_METRICS if key in last}
 
 
-def refuse_foreign_file(item: Item, record: RunRecord, sweep: str, model: Path | None = None) -> None:
+def refuse_foreign_file(item: RunSpec, record: RunRecord, sweep: str, model: Path | None = None) -> None:
     """Raises SetupError if the points, or the model file, are not those that the trial's result was written with."""
     wrong = record.foreign_file(model)
     if wrong:
@@ -99,10 +99,10 @@ def refuse_foreign_file(item: Item, record: RunRecord, sweep: str, model: Path |
         )
 
 
-def _to_upload(item: Item, record: RunRecord, sweep: str, file: Path | None) -> SparseModelRecord:
+def _to_upload(item: RunSpec, record: RunRecord, sweep: str, file: Path | None) -> SparseModelRecord:
     result = record.result
     network = record.storage.read(trial_file(item.key, NETWORK)) or b""
-    if file is None or (is_own(result["config"]["model"]) and not network):
+    if file is None or (is_custom(result["config"]["model"]) and not network):
         raise SetupError(
             f"trial {item.key} ({item.name}): its model file is gone from storage {record.storage.root}; "
             f"`{command('run', '--recompute')}` makes it again"

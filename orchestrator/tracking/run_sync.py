@@ -2,7 +2,7 @@
 
 One sweep is one parent run, one trial or trunk one child run of it for ever, found by the tags drive.sweep, drive.role and
 drive.trial_key. Times are those of the records, so a sweep that ran without a tracking server looks the same afterwards.
-A sweep has one Mirror at a time, since MLflow cannot find-or-create in one step.
+A sweep has one RunSync at a time, since MLflow cannot find-or-create in one step.
 
 An ended run is whole if it has the status, the recorded end, and the tag drive.projection: a digest of what it is made from.
 The tag is written with or before the points, but the end of the run is the last call, and a run whose end is to come has
@@ -21,10 +21,10 @@ from pathlib import Path
 
 from orchestrator.errors import SetupError
 from orchestrator.storage.base import Storage
-from orchestrator.tracking.client import TrackingTarget, connect, database_file, say_on_stderr, tracking_problems
+from orchestrator.tracking.client import TrackingTarget, as_setup_error, connect, database_file, say_on_stderr
 from orchestrator.tracking.database import Remark, database_id, file_identity
-from orchestrator.tracking.logged_models import KnownModel, SweepModels
-from orchestrator.tracking.records import Item, RunRecord, read_record
+from orchestrator.tracking.logged_models import LoggedModelInfo, SweepModels
+from orchestrator.tracking.records import RunRecord, RunSpec, read_record
 from orchestrator.tracking.run_outputs import attach_model, log_dataset, log_layers, points_on_model, refuse_foreign_file
 from orchestrator.tracking.runs import FAILURE_TAGS, SWEEP, Run, SweepRuns
 from trainables.records.metrics import Point
@@ -35,7 +35,7 @@ NOT_IN_TAGS = re.compile(r"[^\w\-. :/]", re.ASCII)  # MLflow refuses them in a t
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepOpening:
+class SweepRunSpec:
     """What it takes to open the projection of a sweep, anywhere: plain values.
 
     Attributes:
@@ -52,16 +52,16 @@ class SweepOpening:
     params: dict[str, str]
     tags: dict[str, str]
 
-    def opened(self, start_ms: int | None = None, reopen: bool = True, remark: Remark = say_on_stderr) -> Mirror:
-        """The projection with the sweep's run there; see `Mirror.open_sweep`."""
-        mirror = Mirror(
+    def opened(self, start_ms: int | None = None, reopen: bool = True, remark: Remark = say_on_stderr) -> RunSync:
+        """The projection with the sweep's run there; see `RunSync.open_sweep`."""
+        mirror = RunSync(
             self.target, self.storage, self.sweep, log_models=self.log_models, trial_keys=self.trial_keys, remark=remark
         )
         mirror.open_sweep(self.description, self.params, self.tags, start_ms=start_ms, reopen=reopen)
         return mirror
 
 
-class Mirror:
+class RunSync:
     """The projection of one sweep. Every method may be called again after any failure.
 
     Attributes:
@@ -101,7 +101,7 @@ class Mirror:
         """Trial key or warm-up key -> run id, of all runs."""
         return {key: run.run_id for (_, key), run in self.runs.by_key.items() if key}
 
-    def refresh(self, item: Item | None = None) -> None:
+    def refresh(self, item: RunSpec | None = None) -> None:
         """Forgets what is known of the runs, or of the item's run and models, and looks again."""
         if item is None:
             self.runs.load()
@@ -125,7 +125,7 @@ class Mirror:
             start_ms: when the sweep began; counts for a new run only.
             reopen: set the run to RUNNING. Without it a run that has ended stays as it is, for `sync`.
         """
-        with tracking_problems(self.uri):
+        with as_setup_error(self.uri):
             self.refresh()
             own = {"drive.sweep": self.sweep, "drive.role": "sweep", "mlflow.note.content": description}
             run = self.runs.ensure(SWEEP, self.sweep, tags | own, start_ms)
@@ -135,21 +135,21 @@ class Mirror:
                 self.runs.reopen(run)
             return run.run_id
 
-    def start(self, item: Item, start_ms: int | None = None, points: Sequence[Point] = ()) -> str:
+    def start(self, item: RunSpec, start_ms: int | None = None, points: Sequence[Point] = ()) -> str:
         """The id of the item's run, RUNNING; `start_ms` counts for a new run only."""
         run = self._claim(item, read_record(self.storage, item.role, item.key), start_ms)
         self.runs.reopen(run)
         self._log(item, run, points)
         return run.run_id
 
-    def add_points(self, item: Item, points: Sequence[Point]) -> None:
+    def add_points(self, item: RunSpec, points: Sequence[Point]) -> None:
         """Adds points to the item's run; those that it holds already change nothing."""
         run = self.runs.by_key.get((item.role, item.key))
         if run is None:
             run = self._claim(item, read_record(self.storage, item.role, item.key))
         self._log(item, run, points)
 
-    def finish(self, item: Item, begun_ms: int | None = None, points: Sequence[Point] = ()) -> str:
+    def finish(self, item: RunSpec, begun_ms: int | None = None, points: Sequence[Point] = ()) -> str:
         """The id of the item's run, FINISHED, with all that the record holds.
 
         Like `fail` and `stop`, with `begun_ms` and `points` this does the work of `start` and `add_points` too.
@@ -163,19 +163,19 @@ class Mirror:
         refuse_foreign_file(item, record, self.sweep)
         return self._end(item, record, "FINISHED", begun_ms=begun_ms, points=points)
 
-    def fail(self, item: Item, message: str, begun_ms: int | None = None, points: Sequence[Point] = ()) -> str:
+    def fail(self, item: RunSpec, message: str, begun_ms: int | None = None, points: Sequence[Point] = ()) -> str:
         """The id of the item's run, FAILED; a recorded error goes before `message`."""
         record = read_record(self.storage, item.role, item.key)
         return self._end(item, record, "FAILED", message, begun_ms=begun_ms, points=points)
 
-    def stop(self, item: Item, begun_ms: int | None = None, points: Sequence[Point] = ()) -> str:
+    def stop(self, item: RunSpec, begun_ms: int | None = None, points: Sequence[Point] = ()) -> str:
         """The id of the item's run, KILLED: interrupted, and resumable."""
         record = read_record(self.storage, item.role, item.key)
         return self._end(item, record, "KILLED", begun_ms=begun_ms, points=points)
 
     def close_sweep(self, status: str, artifacts: dict[str, bytes]) -> None:
         """Ends the sweep's run with its last child; uploads the artifacts (path -> content) that are new or changed."""
-        with tracking_problems(self.uri):
+        with as_setup_error(self.uri):
             run = self.runs.by_key[SWEEP]
             for path, content in artifacts.items():
                 digest = hashlib.sha256(content).hexdigest()
@@ -193,7 +193,7 @@ class Mirror:
             folder = None if path.parent == Path() else path.parent.as_posix()
             self.client.log_artifact(run.run_id, str(file), folder)
 
-    def reconcile(self, items: Sequence[tuple[Item, str]]) -> None:
+    def reconcile(self, items: Sequence[tuple[RunSpec, str]]) -> None:
         """Makes MLflow agree with the records. Items are all of the sweep, trials and trunks, each with its state.
 
         A child that is no item any more is tagged drive.superseded; nothing stays RUNNING except items that are "running".
@@ -202,7 +202,7 @@ class Mirror:
             SetupError: the store cannot be used; or some items could not be projected, after all others were.
         """
         problems = []
-        with tracking_problems(self.uri):
+        with as_setup_error(self.uri):
             self.refresh()
             self.models.forget(item.key for item, _ in items if item.role == "trial")
             for item, state in items:
@@ -219,7 +219,7 @@ class Mirror:
         if problems:
             raise SetupError(f"{len(problems)} runs are not up to date in MLflow: " + "; ".join(problems[:3]))
 
-    def _reconcile_one(self, item: Item, state: str) -> None:
+    def _reconcile_one(self, item: RunSpec, state: str) -> None:
         run = self.runs.by_key.get((item.role, item.key))
         if state == "finished":
             self.finish(item)
@@ -230,7 +230,7 @@ class Mirror:
         elif run and state == "running":
             self.add_points(item, read_record(self.storage, item.role, item.key).points)
 
-    def _claim(self, item: Item, record: RunRecord, start_ms: int | None = None, tags: dict[str, str] | None = None) -> Run:
+    def _claim(self, item: RunSpec, record: RunRecord, start_ms: int | None = None, tags: dict[str, str] | None = None) -> Run:
         """The item's run; a new one is made with `tags` too.
 
         A run that holds other points than the record is of a trial that was computed anew; it would get every step twice,
@@ -242,12 +242,12 @@ class Mirror:
             self.runs.set_aside(key)
         return self._named(item, start_ms or record.start_ms, tags or {})
 
-    def _named(self, item: Item, start_ms: int | None, tags: dict[str, str]) -> Run:
+    def _named(self, item: RunSpec, start_ms: int | None, tags: dict[str, str]) -> Run:
         run = self.runs.ensure((item.role, item.key), item.name, self._item_tags(item) | tags, start_ms)
         self.runs.drop_tags(run, ("drive.superseded",))
         return run
 
-    def _item_tags(self, item: Item) -> dict[str, str]:
+    def _item_tags(self, item: RunSpec) -> dict[str, str]:
         own = {
             "mlflow.parentRunId": self.parent_run_id,
             "drive.sweep": self.sweep,
@@ -258,7 +258,7 @@ class Mirror:
 
     def _log(
         self,
-        item: Item,
+        item: RunSpec,
         run: Run,
         points: Sequence[Point] = (),
         tags: dict[str, str] | None = None,
@@ -269,7 +269,7 @@ class Mirror:
 
     def _end(
         self,
-        item: Item,
+        item: RunSpec,
         record: RunRecord,
         status: str,
         message: str = "",
@@ -309,7 +309,7 @@ class Mirror:
         self.runs.end(run, status, record.end_ms or last_ms)
         return run.run_id
 
-    def _model_tags(self, model: KnownModel) -> dict[str, str]:
+    def _model_tags(self, model: LoggedModelInfo) -> dict[str, str]:
         made_by = model.sweep or self.sweep
         return {"drive.model_id": model.model_id} | ({"drive.reused_from": made_by} if made_by != self.sweep else {})
 
@@ -323,7 +323,7 @@ class Mirror:
         return run.metrics == record.result["metrics"] and (has_model or not self.log_models)
 
 
-def _digest(item: Item, record: RunRecord, status: str) -> str:
+def _digest(item: RunSpec, record: RunRecord, status: str) -> str:
     """16 hex digits of what an ended run is made from; model, name, params and tags of the item are compared as they are."""
     content = json.dumps([PROJECTION, status, item.role, item.key, record.digest])
     return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from orchestrator.errors import UserError
-from orchestrator.spec.loader import SweepSpec
+from orchestrator.spec.schema import SweepSpec
 from orchestrator.storage.base import Storage
 from orchestrator.tracking.client import SQLITE, TrackingTarget, database_file
 from orchestrator.tracking.database import NAME as DATABASE

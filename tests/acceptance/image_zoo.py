@@ -20,14 +20,14 @@ from PIL import Image
 from tests.support.image_zoo import ZOO, Entry, Left, Read, Refused, base
 from tests.support.written_images import SIDE, Array
 from trainables.config.trial import DatasetConfig
-from trainables.data.datasets import Source, left_out, listing, load
+from trainables.data.datasets import DatasetSource, left_out, listing, load
 from trainables.data.splits import load_data
 from trainables.data.streaming import middle
 from trainables.errors import DataError
 
 
 def as_image_folder(entry: Entry, root: Path) -> str:
-    source = Source(name="image_folder", root=str(root), image_size=SIDE)
+    source = DatasetSource(name="image_folder", root=str(root), image_size=SIDE)
     images = load(source).train_images
     if isinstance(entry.outcome, Read):
         return _compared(entry.outcome, images[listing(source).train.index(entry.outcome.name)].numpy(), entry.outcome.pixels)
@@ -36,7 +36,7 @@ def as_image_folder(entry: Entry, root: Path) -> str:
 
 def as_imagenet(entry: Entry, root: Path) -> str:
     (root / "test").rename(root / "val")
-    source = Source(name="imagenet", root=str(root))
+    source = DatasetSource(name="imagenet", root=str(root))
     train = load_data(DatasetConfig(name="imagenet", image_size=SIDE, validation=0.0), source, "cpu").train
     ((images, _),) = train.batches([torch.arange(len(train))])
     if isinstance(entry.outcome, Read):
@@ -50,7 +50,7 @@ def _compared(outcome: Read, image: Array, expected: Array) -> str:
     return "right" if difference <= outcome.tolerance else f"other pixels, by up to {difference}"
 
 
-def _counted(entry: Entry, source: Source, images: int) -> str:
+def _counted(entry: Entry, source: DatasetSource, images: int) -> str:
     reasons = [left.reason for left in left_out(source)]
     if isinstance(entry.outcome, Left) and reasons == [entry.outcome.reason] and images == 2:
         return "left out and counted"

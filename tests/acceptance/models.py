@@ -58,7 +58,7 @@ def check_models(client: Any) -> None:
     models = client.search_logged_models([experiment], max_results=1000)
     assert len(models) == 50, len(models)
 
-    images = datasets.load(datasets.Source(name="digits"))
+    images = datasets.load(datasets.DatasetSource(name="digits"))
     inputs, labels = (images.test_images.float() / 255).numpy(), images.test_labels
     accuracies = {run.info.run_id: run for run in runs}
     for model in models:

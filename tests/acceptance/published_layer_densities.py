@@ -16,7 +16,7 @@ import torch
 
 from trainables.config.methods import SnipConfig
 from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
-from trainables.data.datasets import Source
+from trainables.data.datasets import DatasetSource
 from trainables.data.normalization import Normalization
 from trainables.data.splits import Data, Split, load_data
 from trainables.models.prunable import prunable_weights
@@ -64,7 +64,7 @@ def main() -> int:
     base = TrialConfig(dataset=DatasetConfig(name="image_folder", image_size=32), model="vgg16", sparsity=0.9)
     worst = show("synflow", densities(replace(base, method="synflow", prune_iterations=100), no_images(), 100))
     if len(sys.argv) > 1:
-        data = load_data(base.dataset, Source(name="image_folder", image_size=32, root=sys.argv[1]), "cpu")
+        data = load_data(base.dataset, DatasetSource(name="image_folder", image_size=32, root=sys.argv[1]), "cpu")
         # The authors' run: 10 images a class, BN in eval mode, 100 rounds (their stored arguments).
         snip = SnipConfig(images_per_class=10, batch_norm="running")
         one = replace(base, method="snip", snip=snip, training=TrainingConfig(batch_size=256))

@@ -15,14 +15,14 @@ from trainables.config.keys import NUMERICS
 from trainables.records.file_names import METRICS, MODEL, RESULT
 from trainables.records.metrics import MetricLog
 from trainables.records.result_record import encode_result
-from trainables.worker.trainable import Settings, Stage
+from trainables.worker.trainable import Stage, SweepSettings
 
 SLEEP_S = "DRIVE_SWEEP_NOOP_SECONDS"  # environment of the workers, which they have from the driver
 EPOCHS = "DRIVE_SWEEP_NOOP_EPOCHS"
 MODEL_FILE = "DRIVE_SWEEP_NOOP_MODEL"
 
 
-def noop_stage(config: dict[str, Any], settings: Settings) -> None:
+def noop_stage(config: dict[str, Any], settings: SweepSettings) -> None:
     """Reports and publishes what a real stage does, for a trial that took no time."""
     import ray
     from ray import tune
@@ -40,7 +40,7 @@ def noop_stage(config: dict[str, Any], settings: Settings) -> None:
     tune.report(ended | {"metrics": list(metrics.items()), "model_sha256": "0" * 64})
 
 
-def publish(stage: Stage, settings: Settings, begun_ms: int) -> dict[str, float]:
+def publish(stage: Stage, settings: SweepSettings, begun_ms: int) -> dict[str, float]:
     """The metrics of the trial, after its record was written."""
     files = settings.folders.trial(stage.key, stage.attempt)
     points = MetricLog()

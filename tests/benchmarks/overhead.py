@@ -50,7 +50,7 @@ DATABASE = "DRIVE_SWEEP_NOOP_DATABASE"
 MODEL = """\
 import pathlib, sys
 import torch
-from trainables.pruning.masks import flattened, keep_highest, full_masks
+from trainables.pruning.masks import flattened, topk_masks, full_masks
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
 from trainables.export.sparse_model import ModelCard, encode
@@ -59,7 +59,7 @@ model = build_model("resnet18", (3, 32, 32), 10)
 initialize(model, 0)
 weights = prunable_weights(model)
 sizes = flattened(weights).abs()
-masks = keep_highest(sizes, full_masks(weights), len(sizes) // 10)
+masks = topk_masks(sizes, full_masks(weights), len(sizes) // 10)
 card = ModelCard(model="resnet18", image_shape=(3, 32, 32), num_classes=10,
                  normalization=Normalization(mean=(0.5,) * 3, std=(0.25,) * 3), config={})
 pathlib.Path(sys.argv[1]).write_bytes(encode(model, masks, card)[0])

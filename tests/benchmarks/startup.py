@@ -39,7 +39,7 @@ def run_one(storage: Path) -> None:
 
     note("program imported")
     sweep: Any = orchestrator.execution.sweep
-    joined: Callable[..., AbstractContextManager[None]] = sweep.joined_cluster
+    joined: Callable[..., AbstractContextManager[None]] = sweep.connect_to_cluster
 
     @contextmanager
     def noted_cluster(*arguments: Any) -> Any:
@@ -71,7 +71,7 @@ def run_one(storage: Path) -> None:
             note("first training epoch has ended", epochs[0]["time"] / 1000)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    sweep.joined_cluster = noted_cluster
+    sweep.connect_to_cluster = noted_cluster
     sweep._settings = noted_settings
     setattr(Driver, "take_tracking_news", noted_tracking)  # noqa: B010
     setattr(Driver, "on_report", noted_report)  # noqa: B010

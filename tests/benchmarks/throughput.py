@@ -63,8 +63,8 @@ def measure(setting: Setting, root: str, seconds: float) -> float:
         return images_per_second(root, setting.model, setting.threads, steps, device=setting.device)
     from trainables.config.keys import canonical
     from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
-    from trainables.data.datasets import Source
-    from trainables.data.staging import PlannedData
+    from trainables.data.datasets import DatasetSource
+    from trainables.data.staging import StagedDataset
     from trainables.runtime.device import Runtime
     from trainables.worker.probe import Probe
 
@@ -77,7 +77,9 @@ def measure(setting: Setting, root: str, seconds: float) -> float:
     runtime = Runtime(
         device=setting.device, threads=setting.threads, compile=setting.compile, channels_last=setting.channels_last
     )
-    probe = Probe(canonical(config), PlannedData(source=Source(name="image_folder", root=root, image_size=32)), runtime)
+    probe = Probe(
+        canonical(config), StagedDataset(source=DatasetSource(name="image_folder", root=root, image_size=32)), runtime
+    )
     probe.ready()
     return probe.images_per_second(seconds)
 

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.errors import SetupError, UserError
 from orchestrator.spec.loader import load_spec
 from orchestrator.storage.object_store import object_storage
-from orchestrator.tracking.client import tracking_problems
+from orchestrator.tracking.client import as_setup_error
 from orchestrator.uris import masked, mistake, same_place, storage_mistake
 from tests.support.cli import drive_sweep, tiny_sweep
 
@@ -102,7 +102,7 @@ def test_a_tracking_uri_of_an_older_sweep_is_told_without_its_login() -> None:
     uri = "http://me:PW@host:5000"
     with (
         pytest.raises(SetupError, match=r"tracking http://\.\.\.@host:5000 cannot be used: no answer from") as refused,
-        tracking_problems(uri),
+        as_setup_error(uri),
     ):
         raise OSError(f"no answer from {uri}")
     assert "PW" not in str(refused.value)

@@ -12,8 +12,8 @@ from orchestrator.storage.layout import TrialFolder, WarmupFolder
 from tests.support.trials import DIGITS, RUNTIME, tiny_config
 from trainables.config.keys import inputs_digest, trial_key, warmup_key
 from trainables.config.trial import DatasetConfig, TrialConfig
-from trainables.custom.code import OwnFiles, is_own
-from trainables.data.datasets import Source, content_digest
+from trainables.custom.code import CustomFiles, is_custom
+from trainables.data.datasets import DatasetSource, content_digest
 from trainables.trial.context import TrialContext
 from trainables.trial.runner import run_trial
 
@@ -87,8 +87,8 @@ def own_dataset() -> DatasetConfig:
 
 def run_own(config: TrialConfig, storage: Storage, folder: Path, weights: Path | None = None) -> dict[str, Any]:
     """The result of a trial whose modules lie in `folder`, planned and run as a sweep does it."""
-    own = OwnFiles(modules_path=str(folder), initial_weights=str(weights)).digested([config])
-    source = Source(name=config.dataset.name, modules_path=str(folder)) if is_own(config.dataset.name) else DIGITS
+    own = CustomFiles(modules_path=str(folder), initial_weights=str(weights)).digested([config])
+    source = DatasetSource(name=config.dataset.name, modules_path=str(folder)) if is_custom(config.dataset.name) else DIGITS
     inputs = inputs_digest(content_digest(source), own.used_by(config))
     key = trial_key(config, inputs)
     files = TrialFolder(storage, key, 1, "own", owner="tests")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.tracking.client import TrackingTarget, connect
-from orchestrator.tracking.run_sync import Mirror
+from orchestrator.tracking.run_sync import RunSync
 
 TIMED = ("start", "end", "inputs")
 TAGS_OF_TIME = ("drive.projection", "mlflow.user", "mlflow.source.name", "drive.artifact.")
@@ -144,7 +144,7 @@ class ProcessEndedError(BaseException):
     """Nothing in the code under test may catch it."""
 
 
-def recorded(mirror: Mirror, die_after: int = 0) -> Recorder:
+def recorded(mirror: RunSync, die_after: int = 0) -> Recorder:
     """Puts a Recorder between the mirror and MLflow."""
     recorder = Recorder(mirror.client, die_after)
     mirror.client = mirror.runs.client = mirror.models.client = recorder

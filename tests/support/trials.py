@@ -14,18 +14,18 @@ from orchestrator.storage.layout import TrialFolder, WarmupFolder, trial_file
 from orchestrator.storage.local import LocalStorage
 from trainables.config.keys import trial_key, warmup_key
 from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
-from trainables.data.datasets import DIGITS_DIGEST, Source
+from trainables.data.datasets import DIGITS_DIGEST, DatasetSource
 from trainables.data.normalization import Normalization
 from trainables.data.splits import Data
-from trainables.data.staging import PlannedData
+from trainables.data.staging import StagedDataset
 from trainables.records.file_names import METRICS, MODEL, RESULT
 from trainables.records.result_record import encode_result
 from trainables.runtime.device import Runtime
 from trainables.trial.context import TrialContext
 from trainables.trial.runner import run_trial
-from trainables.worker.trainable import Folders, Settings
+from trainables.worker.trainable import Folders, SweepSettings
 
-DIGITS = Source(name="digits")
+DIGITS = DatasetSource(name="digits")
 RUNTIME = Runtime()
 SWEEP = "tiny"
 
@@ -44,11 +44,11 @@ def tiny_config(**changes: Any) -> TrialConfig:
     return replace(base, **changes)
 
 
-def tiny_settings(folders: Folders, **changes: Any) -> Settings:
+def tiny_settings(folders: Folders, **changes: Any) -> SweepSettings:
     """What the stages of a sweep of tiny trials share; they write whenever they may."""
-    base = Settings(
+    base = SweepSettings(
         folders=folders,
-        data=PlannedData(source=DIGITS),
+        data=StagedDataset(source=DIGITS),
         runtime=RUNTIME,
         share_warmups=False,
         checkpoint_seconds=0.0,

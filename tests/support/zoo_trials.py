@@ -21,11 +21,11 @@ from tests.support.trials import DIGITS, RUNTIME, new_storage
 from trainables.config.keys import inputs_digest, trial_key, warmup_key
 from trainables.config.methods import Method
 from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
-from trainables.custom.code import OwnFiles
+from trainables.custom.code import CustomFiles
 from trainables.data.datasets import content_digest
 from trainables.data.facts import DIGITS_FACTS
-from trainables.data.staging import PlannedData
-from trainables.errors import SettingError, TrialError
+from trainables.data.staging import StagedDataset
+from trainables.errors import ConfigError, TrialError
 from trainables.export.sparse_model import load_sparse_model
 from trainables.preflight.network_case import cases_of
 from trainables.preflight.network_checks import examine_cases
@@ -84,11 +84,11 @@ def outcome(network: str, method: Method) -> Outcome:
 def _wrong(config: TrialConfig, folder: Path) -> list[str]:
     """Examines the network as a sweep does, trains, and looks at what is left; what is wrong about it."""
     storage = new_storage(folder)
-    own = OwnFiles(modules_path=str(Path(__file__).parent)).digested([config])
+    own = CustomFiles(modules_path=str(Path(__file__).parent)).digested([config])
     inputs = inputs_digest(content_digest(DIGITS), own.used_by(config))
-    (report,) = examine_cases(cases_of([config]), PlannedData(source=DIGITS), DIGITS_FACTS, RUNTIME, own)
+    (report,) = examine_cases(cases_of([config]), StagedDataset(source=DIGITS), DIGITS_FACTS, RUNTIME, own)
     if report.errors:
-        raise SettingError("; ".join(map(str, report.errors)))
+        raise ConfigError("; ".join(map(str, report.errors)))
     runtime = replace(RUNTIME, **report.adjusted)
     files = TrialFolder(storage, trial_key(config, inputs), 1, "zoo", owner="tests")
     files.begin()

@@ -17,7 +17,7 @@ from trainables.runtime.hashing import tensors_sha256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Footprint:
+class ModelStats:
     """Counts of one pruned network.
 
     Attributes:
@@ -63,7 +63,7 @@ class Footprint:
         return self.flops / self.kept_flops if self.flops is not None and self.kept_flops else None
 
 
-def footprint(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int]) -> Footprint:
+def footprint(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int]) -> ModelStats:
     """The counts of a network under its masks; the network stays as it is."""
     kept = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
     sizes = {name: mask.numel() for name, mask in masks.items()}
@@ -71,7 +71,7 @@ def footprint(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int])
     counted = multiply_adds(model, set(masks), image_shape)
     pruned_flops = [None if (uses := counted.uses[name]) is None else uses * (sizes[name] - kept[name]) for name in masks]
     live = live_masks(model, masks, image_shape)
-    return Footprint(
+    return ModelStats(
         parameters=parameters,
         kept_parameters=parameters - sum(sizes.values()) + sum(kept.values()),
         prunable=sum(sizes.values()),

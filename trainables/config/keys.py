@@ -118,7 +118,7 @@ def inputs_digest(data_digest: str, own: Mapping[str, str], versions: Mapping[st
     nothing else.
 
     Args:
-        own: SHA-256 of the user's own files (OwnFiles.used_by). A data set's module is in the data's digest already.
+        own: SHA-256 of the user's own files (CustomFiles.used_by). A data set's module is in the data's digest already.
         versions: of rules that changed for this configuration on this data alone, such as SPLIT_VERSION.
     """
     parts: dict[str, str | int] = {place: digest for place, digest in own.items() if place != "dataset"}
@@ -133,12 +133,12 @@ def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested configuration -> dotted keys."""
     values: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, dict):
-            values |= flat(value, f"{prefix}{key}.")
+            values |= flatten(value, f"{prefix}{key}.")
         else:
             values[prefix + key] = value
     return values

@@ -20,15 +20,15 @@ from types import ModuleType
 from typing import Any
 
 from trainables.config.trial import TrialConfig
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 
 PREFIX = "module:"
 REFERENCE = re.compile(r"module:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 WEIGHTS = "initial_weights"
 PACKAGE = __name__.partition(".")[0]  # trainables, or what it is called where it travels with a model
 # Begins a path below the folder that a job brings to every node; where that lies differs from node to node.
-SHIPPED = "shipped:"
-NOT_BROUGHT = (
+SHIPPED_PREFIX = "shipped:"
+ONLY_IN_JOBS = (
     "is a file that the sweep was submitted with, which only its jobs on the cluster have; "
     "resume it there, with --address http://HEAD:8265, or run the sweep file here"
 )
@@ -37,20 +37,20 @@ RESERVED = {*sys.stdlib_module_names, "__main__", "orchestrator", "trainables"}
 _sources: dict[str, bytes] = {}  # module -> the text that was executed; a worker is reused from stage to stage
 
 
-def is_own(name: str) -> bool:
+def is_custom(name: str) -> bool:
     """Whether a network, data set or loss is a function of the user's."""
     return name.startswith(PREFIX)
 
 
-def own_parts(config: TrialConfig) -> dict[str, str]:
+def custom_references(config: TrialConfig) -> dict[str, str]:
     """Key of the sweep file -> reference (or WEIGHTS), of everything that the trial takes from the user's own files."""
     parts = {"dataset": config.dataset.name, "model": config.model, "training.loss": config.training.loss}
-    found = {place: name for place, name in parts.items() if is_own(name)}
+    found = {place: name for place, name in parts.items() if is_custom(name)}
     return found | ({WEIGHTS: WEIGHTS} if config.initial_weights else {})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OwnFiles:
+class CustomFiles:
     """The user's own files of a sweep: where they lie on a node, and what the plan found in them.
 
     Attributes:
@@ -63,113 +63,113 @@ class OwnFiles:
     initial_weights: str | None = None
     digests: dict[str, str] = field(default_factory=dict)
 
-    def digested(self, configs: Iterable[TrialConfig]) -> OwnFiles:
+    def digested(self, configs: Iterable[TrialConfig]) -> CustomFiles:
         """The same with the digests of all files that these trials use; imports nothing.
 
         Raises:
-            SettingError: there is no such file.
+            ConfigError: there is no such file.
         """
-        used = {name: place for config in configs for place, name in own_parts(config).items()}
+        used = {name: place for config in configs for place, name in custom_references(config).items()}
         return replace(self, digests={name: self._digest(place, name) for name, place in used.items()})
 
     def _digest(self, place: str, name: str) -> str:
         if name != WEIGHTS:
             return sha256(source_file(place, name, self.modules_path).read_bytes())
         try:
-            with open(on_this_node(str(self.initial_weights)), "rb") as file:
+            with open(local_path(str(self.initial_weights)), "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise unreadable_weights(str(self.initial_weights), error) from error
 
     def used_by(self, config: TrialConfig) -> dict[str, str]:
         """Key of the sweep file -> SHA-256, of the files that decide this trial's numbers."""
-        return {place: self.digests[name] for place, name in own_parts(config).items()}
+        return {place: self.digests[name] for place, name in custom_references(config).items()}
 
     def missing(self, config: TrialConfig) -> str:
         """What this machine lacks of the trial's own files; empty if they are all there."""
-        for place, name in own_parts(config).items():
-            if name == WEIGHTS and not os.access(on_this_node(str(self.initial_weights)), os.R_OK):
+        for place, name in custom_references(config).items():
+            if name == WEIGHTS and not os.access(local_path(str(self.initial_weights)), os.R_OK):
                 return f"{WEIGHTS}: no file {self.initial_weights!r} that can be read"
             if name != WEIGHTS:
                 try:
                     source_file(place, name, self.modules_path)
-                except SettingError as error:
+                except ConfigError as error:
                     return str(error)
         return ""
 
     def activate(self, config: TrialConfig) -> None:
-        """Imports the trial's own modules, so that `function_of` finds their functions; a worker calls it before every stage.
+        """Imports the trial's own modules, so that `load_function` finds their functions; a worker calls it before every stage.
 
         Raises:
-            SettingError: a file is not there, is not the one that was planned with, or cannot be imported; or it has no such
+            ConfigError: a file is not there, is not the one that was planned with, or cannot be imported; or it has no such
                 function.
         """
-        for place, reference in own_parts(config).items():
+        for place, reference in custom_references(config).items():
             if reference != WEIGHTS:
                 self._import(place, reference)
 
     def _import(self, place: str, reference: str) -> None:
-        module, function = split(reference)
+        module, function = module_and_function(reference)
         planned = self.digests[reference]
         if module not in _sources or sha256(_sources[module]) != planned:
             file = source_file(place, reference, self.modules_path)
             source = file.read_bytes()
             if sha256(source) != planned:
-                raise SettingError(
+                raise ConfigError(
                     f"{place}: {file} must be the file that the sweep was planned with (SHA-256 {planned[:12]}), got "
                     f"{sha256(source)[:12]}; run the sweep again, or give this machine the same file"
                 )
-            folder = on_this_node(self.modules_path)
+            folder = local_path(self.modules_path)
             if folder not in sys.path:
                 sys.path.insert(0, folder)
             _execute(place, module, file, source)
             _sources[module] = source
         if not callable(getattr(sys.modules[module], function, None)):
             there = ", ".join(name for name, value in vars(sys.modules[module]).items() if _is_defined_in(module, value))
-            raise SettingError(
+            raise ConfigError(
                 f"{place}: {reference} must be a function, got none of that name in {sys.modules[module].__file__}; "
                 f"there are {there or 'none'}"
             )
 
 
-NOTHING_OWN = OwnFiles()
+NO_CUSTOM_FILES = CustomFiles()
 
 
-def on_this_node(path: str) -> str:
+def local_path(path: str) -> str:
     """The path as it is on this node: what was shipped lies beside the code that runs here."""
-    if not path.startswith(SHIPPED):
+    if not path.startswith(SHIPPED_PREFIX):
         return path
-    return str(Path(str(sys.modules[PACKAGE].__file__)).absolute().parent.parent / path.removeprefix(SHIPPED))
+    return str(Path(str(sys.modules[PACKAGE].__file__)).absolute().parent.parent / path.removeprefix(SHIPPED_PREFIX))
 
 
-def not_brought(path: str) -> bool:
+def is_only_in_jobs(path: str) -> bool:
     """Whether a path is that of a shipped file on a machine to which no job brought any."""
-    return path.startswith(SHIPPED) and not Path(on_this_node(path)).exists()
+    return path.startswith(SHIPPED_PREFIX) and not Path(local_path(path)).exists()
 
 
-def function_of(reference: str) -> Callable[..., Any]:
-    """The function, from its module as `OwnFiles.activate` imported it."""
-    module, function = split(reference)
+def load_function(reference: str) -> Callable[..., Any]:
+    """The function, from its module as `CustomFiles.activate` imported it."""
+    module, function = module_and_function(reference)
     found: Callable[..., Any] = getattr(sys.modules[module], function)
     return found
 
 
 def source_of(reference: str) -> bytes:
     """The content of the file that a function was imported from."""
-    return _sources[split(reference)[0]]
+    return _sources[module_and_function(reference)[0]]
 
 
 def source_file(place: str, reference: str, modules_path: str) -> Path:
     """The Python file of a reference; found by its name, so nothing is imported.
 
     Raises:
-        SettingError: there is none, or its name is that of a module of Python's own.
+        ConfigError: there is none, or its name is that of a module of Python's own.
     """
-    module, function = split(reference)
+    module, function = module_and_function(reference)
     first, *others = module.split(".")
     if first in RESERVED:
-        raise SettingError(f"{place}: {reference} must not have the name of another module, got {first!r}; rename the file")
-    file = Path(on_this_node(modules_path), f"{module.replace('.', '/')}.py")
+        raise ConfigError(f"{place}: {reference} must not have the name of another module, got {first!r}; rename the file")
+    file = Path(local_path(modules_path), f"{module.replace('.', '/')}.py")
     if file.is_file():
         return file
     installed = importlib.util.find_spec(first)  # of a name without dots it imports nothing
@@ -184,20 +184,20 @@ def source_file(place: str, reference: str, modules_path: str) -> Path:
         got = f"a package; name the file in it: {module}.FILE.{function}"
     else:
         got = "no such file; correct it, or set modules_path to its folder"
-    if not_brought(modules_path):
-        raise SettingError(f"{place}: {reference} {NOT_BROUGHT}")
+    if is_only_in_jobs(modules_path):
+        raise ConfigError(f"{place}: {reference} {ONLY_IN_JOBS}")
     rule = f"be a function of a Python file in {modules_path} or in an installed package"
-    raise SettingError(f"{place}: {reference} must {rule}, got {got}")
+    raise ConfigError(f"{place}: {reference} must {rule}, got {got}")
 
 
-def carried_function(reference: str, source_sha256: str) -> Callable[..., Any]:
+def bundled_function(reference: str, source_sha256: str) -> Callable[..., Any]:
     """The function of a saved model's network: from the copy that travels with an MLflow model, else from the user's module.
 
     Raises:
         ValueError: the module cannot be imported, or has no such function.
     """
-    module, function = split(reference)
-    carried = f"{PACKAGE}.{carried_name(source_sha256)}"
+    module, function = module_and_function(reference)
+    carried = f"{PACKAGE}.{bundled_name(source_sha256)}"
     try:
         found = importlib.import_module(carried)
     except ModuleNotFoundError as error:
@@ -210,7 +210,7 @@ def carried_function(reference: str, source_sha256: str) -> Callable[..., Any]:
     return loaded
 
 
-def carried_name(source_sha256: str) -> str:
+def bundled_name(source_sha256: str) -> str:
     """Name of the module that holds a copy of the user's file; models of several versions of it load in one process."""
     return f"own_{source_sha256[:16]}"
 
@@ -228,7 +228,7 @@ def _by_name(module: str, reference: str, source_sha256: str) -> ModuleType:
     return found
 
 
-def split(reference: str) -> tuple[str, str]:
+def module_and_function(reference: str) -> tuple[str, str]:
     """Module and function of a reference."""
     module, _, function = reference.removeprefix(PREFIX).rpartition(".")
     return module, function
@@ -238,10 +238,10 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def unreadable_weights(file: str, error: OSError) -> SettingError:
-    if not_brought(file):
-        return SettingError(f"initial_weights: {file.removeprefix(SHIPPED)} {NOT_BROUGHT}")
-    return SettingError(f"initial_weights must be a file that can be read, got {file!r}: {error.strerror}; correct the path")
+def unreadable_weights(file: str, error: OSError) -> ConfigError:
+    if is_only_in_jobs(file):
+        return ConfigError(f"initial_weights: {file.removeprefix(SHIPPED_PREFIX)} {ONLY_IN_JOBS}")
+    return ConfigError(f"initial_weights must be a file that can be read, got {file!r}: {error.strerror}; correct the path")
 
 
 def _execute(place: str, module: str, file: Path, source: bytes) -> None:
@@ -252,7 +252,7 @@ def _execute(place: str, module: str, file: Path, source: bytes) -> None:
         and module not in _sources
         and Path(getattr(there, "__file__", None) or "").resolve() != file.resolve()
     ):
-        raise SettingError(f"{place}: {file} must not have the name of another module, got {module!r}; rename the file")
+        raise ConfigError(f"{place}: {file} must not have the name of another module, got {module!r}; rename the file")
     parent, _, last = module.rpartition(".")
     spec = importlib.util.spec_from_file_location(module, file)
     assert spec is not None
@@ -264,7 +264,7 @@ def _execute(place: str, module: str, file: Path, source: bytes) -> None:
     except Exception as error:
         sys.modules.pop(module, None)
         _sources.pop(module, None)
-        raise SettingError(f"{place}: {file} must be importable, got {type(error).__name__}: {error}; correct it") from error
+        raise ConfigError(f"{place}: {file} must be importable, got {type(error).__name__}: {error}; correct it") from error
     if package is not None:
         setattr(package, last, made)
 

@@ -10,16 +10,16 @@ import os
 from pathlib import Path
 from typing import Any, NoReturn
 
-from trainables.custom.code import function_of, source_file, source_of
+from trainables.custom.code import load_function, source_file, source_of
 from trainables.data.custom_arrays import checked_arrays
 from trainables.errors import DataError
 
 
-def own_files(reference: str, root: str | None, modules_path: str) -> list[tuple[str, Path]]:
+def dataset_files(reference: str, root: str | None, modules_path: str) -> list[tuple[str, Path]]:
     """Name and path of the function's source file and of every file below `root`, sorted by name.
 
     Raises:
-        SettingError: there is no such module.
+        ConfigError: there is no such module.
         DataError: there is no such folder.
     """
     found = [("module", source_file("dataset", reference, modules_path))]
@@ -59,7 +59,7 @@ def _raise(error: OSError) -> NoReturn:
     raise error
 
 
-def read_own(reference: str, root: str | None, modules_path: str) -> tuple[list[Any], int]:
+def read_custom_dataset(reference: str, root: str | None, modules_path: str) -> tuple[list[Any], int]:
     """Images uint8 (N, C, H, W) and labels int64 (N,) of both splits, and the number of classes, as the function gives them.
 
     Raises:
@@ -69,7 +69,7 @@ def read_own(reference: str, root: str | None, modules_path: str) -> tuple[list[
         # The cache would keep the images of the old file under the signature of the new one.
         raise DataError(f"dataset: the file of {reference} must stay as it is while a sweep runs; run the sweep again")
     try:
-        train_images, train_labels, test_images, test_labels, num_classes = function_of(reference)(
+        train_images, train_labels, test_images, test_labels, num_classes = load_function(reference)(
             root and os.path.expanduser(root)
         )
     except Exception as error:

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.config.trial import IMAGE_SIDE
-from trainables.custom.code import is_own
+from trainables.custom.code import is_custom
 from trainables.data import file_index as listings
 from trainables.data import readers
-from trainables.data.custom_dataset import own_files, read_own
+from trainables.data.custom_dataset import dataset_files, read_custom_dataset
 from trainables.data.file_digests import content_line, encoded_line, raw_content_line, size_line
-from trainables.data.file_index import Listing
+from trainables.data.file_index import FileIndex
 from trainables.data.image_files import LeftOut
 from trainables.data.repeatability import HEADER, arrays_digest, kept_digest, require_same
 from trainables.errors import DataError
@@ -43,7 +43,7 @@ READING = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class DatasetSource:
     """Where the images come from on this node; apart from name and image_size nothing decides a number or is in a key.
 
     Attributes:
@@ -61,7 +61,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Images:
+class DecodedDataset:
     """A decoded data set. Images are uint8 (N, C, H, W), labels int64 (N,) in [0, num_classes)."""
 
     train_images: Tensor
@@ -71,7 +71,7 @@ class Images:
     num_classes: int
 
 
-def load(source: Source) -> Images:
+def load(source: DatasetSource) -> DecodedDataset:
     """The decoded data set, from the cache if its files have not changed since.
 
     Raises:
@@ -82,35 +82,35 @@ def load(source: Source) -> Images:
     # From a file also right after it was made, so that all have tensors of the same strides: kernels are chosen by them.
     tensors = load_file(source.decoded or decoded_file(source))
     num_classes = int(tensors.pop("num_classes"))
-    return Images(**tensors, num_classes=num_classes)
+    return DecodedDataset(**tensors, num_classes=num_classes)
 
 
-def decoded_file(source: Source) -> Path:
+def decoded_file(source: DatasetSource) -> Path:
     """The node's cache file of the decoded data set, made first if it is not there or not whole.
 
     Raises:
         DataError: the folder or a file of it is missing or cannot be decoded.
         OtherImagesError: a data function returns others than those of `source.arrays_digest`; no such file is kept.
     """
-    ensure_present(source)
+    download_if_missing(source)
     cache = cache_file(source)
-    with one_builder_at_a_time(cache):
+    with cache_lock(cache):
         if not is_whole(cache):
             from safetensors.numpy import save_file
 
             arrays, header = read(source), {}
-            if is_own(source.name):
+            if is_custom(source.name):
                 header = {HEADER: arrays_digest(arrays)}
                 require_same(source.name, source.arrays_digest, header[HEADER])
             partial = cache.with_suffix(".partial")
             save_file(arrays, partial, metadata=header or None)
             os.replace(partial, cache)
-        elif is_own(source.name):
+        elif is_custom(source.name):
             require_same(source.name, source.arrays_digest, kept_digest(cache))
     return cache
 
 
-def cache_file(source: Source) -> Path:
+def cache_file(source: DatasetSource) -> Path:
     """Where the node's cache keeps the decoded data set, once it was made."""
     return cache_folder() / f"{source.name.replace(':', '-')[:150]}-{signature(source)}.safetensors"
 
@@ -126,7 +126,7 @@ def is_whole(cache: Path) -> bool:
         return False
 
 
-def ensure_present(source: Source) -> None:
+def download_if_missing(source: DatasetSource) -> None:
     """Downloads the data set if it was asked for and is missing.
 
     Raises:
@@ -139,7 +139,7 @@ def ensure_present(source: Source) -> None:
     files(source)
 
 
-def files(source: Source) -> list[tuple[str, Path]]:
+def files(source: DatasetSource) -> list[tuple[str, Path]]:
     """Name within the data set and path of every file that decides its content, sorted by name.
 
     Raises:
@@ -151,9 +151,9 @@ def files(source: Source) -> list[tuple[str, Path]]:
         return _files(source)
 
 
-def _files(source: Source) -> list[tuple[str, Path]]:
-    if is_own(source.name):
-        return own_files(source.name, source.root, source.modules_path)
+def _files(source: DatasetSource) -> list[tuple[str, Path]]:
+    if is_custom(source.name):
+        return dataset_files(source.name, source.root, source.modules_path)
     if source.name in _LISTINGS:
         return listing(source).files()
     root = _folder(source)
@@ -173,7 +173,7 @@ def _files(source: Source) -> list[tuple[str, Path]]:
     return sorted(found)
 
 
-def listing(source: Source) -> Listing:
+def listing(source: DatasetSource) -> FileIndex:
     """The image files of an image folder, Tiny ImageNet or ImageNet with their classes.
 
     Raises:
@@ -183,7 +183,7 @@ def listing(source: Source) -> Listing:
         return _LISTINGS[source.name](_folder(source))
 
 
-def left_out(source: Source) -> tuple[LeftOut, ...]:
+def left_out(source: DatasetSource) -> tuple[LeftOut, ...]:
     """What lies in the folders of a data set of image files and is not read, by reason; of other data sets nothing.
 
     Raises:
@@ -192,7 +192,7 @@ def left_out(source: Source) -> tuple[LeftOut, ...]:
     return listing(source).left_out if source.name in _LISTINGS else ()
 
 
-def _folder(source: Source) -> Path:
+def _folder(source: DatasetSource) -> Path:
     if source.root is None:
         raise DataError(f"dataset.root is not set; data set {source.name!r} needs the folder that holds its files")
     root = Path(os.path.expanduser(source.root))
@@ -202,7 +202,7 @@ def _folder(source: Source) -> Path:
 
 
 @contextmanager
-def _readable(source: Source) -> Iterator[None]:
+def _readable(source: DatasetSource) -> Iterator[None]:
     """Turns what the machine refuses to read into a DataError."""
     try:
         yield
@@ -213,13 +213,13 @@ def _readable(source: Source) -> Iterator[None]:
         ) from error
 
 
-def signature(source: Source) -> str:
+def signature(source: DatasetSource) -> str:
     """32 hex digits over name, image size and the paths, sizes and times of the files; cheap, decides about the cache.
 
     Raises:
         DataError: a file is missing.
     """
-    how = f"/{READING}" if source.name in _LISTINGS or is_own(source.name) else ""
+    how = f"/{READING}" if source.name in _LISTINGS or is_custom(source.name) else ""
     digest = hashlib.sha256(f"{source.name}/{source.image_size}{how}".encode())
     with _readable(source):
         for name, path in files(source):
@@ -228,7 +228,7 @@ def signature(source: Source) -> str:
     return digest.hexdigest()[:32]
 
 
-def content_digest(source: Source) -> str:
+def content_digest(source: DatasetSource) -> str:
     """32 hex digits over the sorted names, sizes and contents of the files; reads every byte once.
 
     Names are those within the data set, and of a compressed file the content counts, so the same data under another
@@ -240,7 +240,7 @@ def content_digest(source: Source) -> str:
     """
     if source.name == "digits":
         return DIGITS_DIGEST
-    line = size_line if source.name in STREAMED else raw_content_line if is_own(source.name) else content_line
+    line = size_line if source.name in STREAMED else raw_content_line if is_custom(source.name) else content_line
     digest = hashlib.sha256()
     with ThreadPoolExecutor(max_workers=8) as pool, _readable(source):
         for part in pool.map(line, files(source), chunksize=64):
@@ -249,15 +249,15 @@ def content_digest(source: Source) -> str:
 
 
 @contextmanager
-def one_builder_at_a_time(cache: Path) -> Iterator[None]:
+def cache_lock(cache: Path) -> Iterator[None]:
     """The right to make a file of the node's cache, while other processes of the node wait."""
     with open(cache.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def read(source: Source) -> dict[str, NDArray[Any]]:
-    """The decoded data set by the names of `Images`, from its files.
+def read(source: DatasetSource) -> dict[str, NDArray[Any]]:
+    """The decoded data set by the names of `DecodedDataset`, from its files.
 
     Raises:
         DataError: a file of it cannot be decoded, or its function fails.
@@ -265,24 +265,26 @@ def read(source: Source) -> dict[str, NDArray[Any]]:
     import numpy as np
 
     parts, num_classes = (
-        read_own(source.name, source.root, source.modules_path) if is_own(source.name) else _READERS[source.name](source)
+        read_custom_dataset(source.name, source.root, source.modules_path)
+        if is_custom(source.name)
+        else _READERS[source.name](source)
     )
     names = ("train_images", "train_labels", "test_images", "test_labels")
     arrays = {name: np.ascontiguousarray(part) for name, part in zip(names, parts, strict=True)}
     return arrays | {"num_classes": np.array(num_classes)}
 
 
-def _image_folder(source: Source) -> readers.Parts:
+def _image_folder(source: DatasetSource) -> readers.Parts:
     assert source.image_size is not None, "orchestrator/spec/loader.py asks for image_size"
     return readers.read_listing(listing(source), source.image_size)
 
 
-_LISTINGS: dict[str, Callable[[Path], Listing]] = {
+_LISTINGS: dict[str, Callable[[Path], FileIndex]] = {
     "image_folder": listings.image_folder,
     "tiny_imagenet": listings.tiny_imagenet,
     "imagenet": listings.imagenet,
 }
-_READERS: dict[str, Callable[[Source], readers.Parts]] = {
+_READERS: dict[str, Callable[[DatasetSource], readers.Parts]] = {
     "digits": lambda source: readers.read_digits(),
     "cifar10": lambda source: readers.read_cifar10(files(source)),
     "cifar100": lambda source: readers.read_cifar100(files(source)),

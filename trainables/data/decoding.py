@@ -162,7 +162,7 @@ def _undecodable(path: str | Path, error: Exception) -> DataError:
     return DataError(f"cannot decode {str(path)!r}: {reason or kind}")
 
 
-def square(path: Path, size: int) -> NDArray[Any]:
+def decode_square(path: Path, size: int) -> NDArray[Any]:
     """uint8 (3, size, size): the shorter side scaled to `size`, the middle cut out."""
     import numpy as np
     from PIL import Image, ImageOps
@@ -173,7 +173,7 @@ def square(path: Path, size: int) -> NDArray[Any]:
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def squares(paths: Sequence[Path], size: int) -> NDArray[Any]:
+def decode_squares(paths: Sequence[Path], size: int) -> NDArray[Any]:
     """uint8 (N, 3, size, size), decoded by as many threads as there are processors to use.
 
     Raises:
@@ -185,7 +185,7 @@ def squares(paths: Sequence[Path], size: int) -> NDArray[Any]:
 
     def decode(index: int) -> DataError | None:
         try:
-            images[index] = square(paths[index], size)
+            images[index] = decode_square(paths[index], size)
         except DataError as error:
             return error
         return None

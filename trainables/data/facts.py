@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.config.trial import IMAGE_SIDE
-from trainables.custom.code import is_own
+from trainables.custom.code import is_custom
 from trainables.data import datasets
 from trainables.data.readers import BROKEN_GZIP
 from trainables.data.repeatability import kept_digest
@@ -68,7 +68,7 @@ DIGITS_FACTS = DataFacts(  # tests/trainables/data/test_facts.py compares it wit
 )
 
 
-def quick_facts(source: datasets.Source) -> DataFacts | None:
+def quick_facts(source: datasets.DatasetSource) -> DataFacts | None:
     """The facts of a data set, from its file names and labels alone; None where they need the images to be decoded first.
 
     Raises:
@@ -91,7 +91,7 @@ def quick_facts(source: datasets.Source) -> DataFacts | None:
         classes = tuple(sorted(by_split["train"]))
         train, test = ([by_split[split][one] for one in classes] for split in ("train", "test"))
         return _facts((3, source.image_size, source.image_size), classes, train, test)
-    if is_own(source.name):
+    if is_custom(source.name):
         file = datasets.cache_file(source)
         return decoded_facts(file) if datasets.is_whole(file) else None
     listing = datasets.listing(source)

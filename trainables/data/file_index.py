@@ -17,7 +17,7 @@ ANNOTATIONS = "val/val_annotations.txt"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Listing:
+class FileIndex:
     """Image files by split with their labels; `others` are files besides the images that decide the content."""
 
     root: Path
@@ -34,7 +34,7 @@ class Listing:
         return [(name, self.root / name) for name in sorted([*self.train, *self.test, *self.others])]
 
 
-def image_folder(root: Path) -> Listing:
+def image_folder(root: Path) -> FileIndex:
     """Images in train/CLASS/* and test/CLASS/*.
 
     Raises:
@@ -48,7 +48,7 @@ def image_folder(root: Path) -> Listing:
     return _labelled(folders, train, test, [name.split("/")[1] for name in test])
 
 
-def tiny_imagenet(root: Path) -> Listing:
+def tiny_imagenet(root: Path) -> FileIndex:
     """Tiny ImageNet as its archive unpacks, in `root` or in its folder tiny-imagenet-200.
 
     The labelled validation images are the test split, as is usual, since the published test images have no labels.
@@ -76,7 +76,7 @@ def tiny_imagenet(root: Path) -> Listing:
     return _labelled(folders, train, test, [wnids[name] for name in test], others=(ANNOTATIONS,))
 
 
-def imagenet(root: Path) -> Listing:
+def imagenet(root: Path) -> FileIndex:
     """ImageNet in torchvision's layout, train/WNID/*.JPEG and val/WNID/*.JPEG; the validation images are the test split.
 
     Raises:
@@ -104,7 +104,7 @@ def _require_images(folders: ImageFolders, folder: str, names: list[str], hint: 
 
 def _labelled(
     folders: ImageFolders, train: list[str], test: list[str], test_classes: list[str], others: tuple[str, ...] = ()
-) -> Listing:
+) -> FileIndex:
     classes = sorted({name.split("/")[1] for name in train})
     label = {name: index for index, name in enumerate(classes)}
     for name, class_ in zip(test, test_classes, strict=True):
@@ -118,7 +118,7 @@ def _labelled(
             f"dataset.root: {str(folders.root / 'train')!r} must hold images of two classes or more, got {classes[0]!r} alone; "
             "add a folder of images for each other class"
         )
-    return Listing(
+    return FileIndex(
         root=folders.root,
         classes=tuple(classes),
         train=train,

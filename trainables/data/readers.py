@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainables.data.decoding import squares
-from trainables.data.file_index import Listing
+from trainables.data.decoding import decode_squares
+from trainables.data.file_index import FileIndex
 from trainables.errors import DataError
 
 Files = list[tuple[str, Path]]
@@ -99,13 +99,13 @@ def _laid_out(named: Files, below: str) -> Iterator[str]:
         yield root
 
 
-def read_listing(listed: Listing, size: int) -> Parts:
+def read_listing(listed: FileIndex, size: int) -> Parts:
     """The images of a listing, scaled to size x size."""
     import numpy as np
 
     parts: list[Any] = []
     for names, labels in ((listed.train, listed.train_labels), (listed.test, listed.test_labels)):
-        images = squares([listed.root / name for name in names], size)
+        images = decode_squares([listed.root / name for name in names], size)
         parts += [images, np.asarray(labels, dtype=np.int64)]
     return parts, len(listed.classes)
 

@@ -70,7 +70,7 @@ class Split:
         padded = torch.nn.functional.pad(self.images, (PAD, PAD, PAD, PAD))
         for place in places:
             flipped = flips[place] if flip else torch.zeros_like(place)
-            yield cropped(padded, place, offsets[place], flipped, height, width)
+            yield random_crop(padded, place, offsets[place], flipped, height, width)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +91,7 @@ class Data:
 
 
 @lru_cache(maxsize=2)
-def load_data(config: DatasetConfig, source: datasets.Source, device: str, threads: int = 0) -> Data:
+def load_data(config: DatasetConfig, source: datasets.DatasetSource, device: str, threads: int = 0) -> Data:
     """The splits of a data set on the device; the last two that a process used stay there.
 
     Args:
@@ -118,7 +118,7 @@ def load_data(config: DatasetConfig, source: datasets.Source, device: str, threa
     )
 
 
-def _streamed(config: DatasetConfig, source: datasets.Source, device: str, workers: int) -> Data:
+def _streamed(config: DatasetConfig, source: datasets.DatasetSource, device: str, workers: int) -> Data:
     listing, side = datasets.listing(source), config.side
     assert side is not None, "IMAGE_SIDE has a side for every streamed data set"
     train_labels, test_labels = torch.tensor(listing.train_labels), torch.tensor(listing.test_labels)
@@ -190,7 +190,7 @@ def measured_normalization(images_NCHW: Tensor) -> Normalization:
     return Normalization(mean=tuple(means), std=tuple(stds))
 
 
-def cropped(padded_NCHW: Tensor, chosen_B: Tensor, offsets_B2: Tensor, flips_B: Tensor, height: int, width: int) -> Tensor:
+def random_crop(padded_NCHW: Tensor, chosen_B: Tensor, offsets_B2: Tensor, flips_B: Tensor, height: int, width: int) -> Tensor:
     """The chosen images, each cut out at its offset (row, column) and mirrored where its flip is 1; one gather."""
     device = padded_NCHW.device
     rows = offsets_B2[:, 0, None] + torch.arange(height, device=device)

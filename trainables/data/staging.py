@@ -12,16 +12,16 @@ from functools import lru_cache
 from pathlib import Path
 
 from trainables.data import datasets
-from trainables.data.datasets import STREAMED, Source, one_builder_at_a_time
+from trainables.data.datasets import STREAMED, DatasetSource, cache_lock
 from trainables.data.repeatability import OtherImagesError
-from trainables.errors import DataError, MisplacedError, SettingError
+from trainables.errors import ConfigError, DataError, WrongNodeError
 from trainables.runtime.cache_folder import cache_folder, write_whole
 
 Ship = Callable[[], bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedData:
+class StagedDataset:
     """The data set that a sweep was planned with, to be found on any node.
 
     Attributes:
@@ -30,34 +30,34 @@ class PlannedData:
         ship: the decoded data set as a file's content, from where the data is. Raises DataError if it cannot be had.
     """
 
-    source: Source
+    source: DatasetSource
     digest: str | None = None
     signature: str | None = None
     ship: Ship | None = None
 
-    def here(self) -> Source:
+    def here(self) -> DatasetSource:
         """Where this node has the planned images.
 
         Raises:
-            MisplacedError: it has other files or none, or cannot read them, and they are not shipped; or it cannot keep them.
+            WrongNodeError: it has other files or none, or cannot read them, and they are not shipped; or it cannot keep them.
         """
         if self.digest is None:
             return self.source
         try:
             with _this_nodes_trouble(self.source):
                 _require_planned(self.source, self.digest, self.signature)
-        except MisplacedError as error:
+        except WrongNodeError as error:
             with _this_nodes_trouble(self.source):
                 return replace(self.source, decoded=str(self._shipped(self.digest, str(error))))
         return self.source
 
-    def prepare(self) -> Source:
+    def prepare(self) -> DatasetSource:
         """The same, with the images decoded into the node's cache.
 
         A data function that returns others here than where the sweep was planned counts as data that are not here.
 
         Raises:
-            MisplacedError: as above, or it cannot read all files or write its cache.
+            WrongNodeError: as above, or it cannot read all files or write its cache.
             DataError: a file cannot be decoded.
         """
         source = self.here()
@@ -70,35 +70,35 @@ class PlannedData:
     def _shipped(self, digest: str, problem: str) -> Path:
         """The node's copy of the decoded data set, fetched once per node."""
         if self.ship is None:
-            raise MisplacedError(problem)
+            raise WrongNodeError(problem)
         content = self.source.arrays_digest or digest
         name = f"{self.source.name.replace(':', '-')}-{self.source.image_size or 'whole'}-{content}"
         cache = cache_folder() / f"{name}.safetensors"
-        with one_builder_at_a_time(cache):
+        with cache_lock(cache):
             if not cache.exists():
                 try:
                     shipped = self.ship()
                 except DataError as error:
-                    raise MisplacedError(f"{problem} ({error})") from error
+                    raise WrongNodeError(f"{problem} ({error})") from error
                 write_whole(cache, shipped)
         return cache
 
 
 @contextmanager
-def _this_nodes_trouble(source: Source) -> Iterator[None]:
-    """Turns what the node's disks refuse into a MisplacedError: another node may well read and write."""
+def _this_nodes_trouble(source: DatasetSource) -> Iterator[None]:
+    """Turns what the node's disks refuse into a WrongNodeError: another node may well read and write."""
     try:
         yield
     except OSError as error:
         place = error.filename or source.root or "its cache"
-        raise MisplacedError(
+        raise WrongNodeError(
             f"{source.name} cannot be read or kept there: {place}: {error.strerror or error}; repair it, or take the node out "
             "of the cluster"
         ) from error
 
 
 @lru_cache(maxsize=2)
-def _decode_once(source: Source) -> str:
+def _decode_once(source: DatasetSource) -> str:
     """A look at every file, which no process takes before each of its stages; says why the images are not the planned ones."""
     try:
         datasets.decoded_file(source)
@@ -108,24 +108,24 @@ def _decode_once(source: Source) -> str:
 
 
 @lru_cache(maxsize=2)
-def _require_planned(source: Source, digest: str, planned_signature: str | None) -> None:
-    """Raises MisplacedError unless this node's own files are the planned ones; found once, they count for the process.
+def _require_planned(source: DatasetSource, digest: str, planned_signature: str | None) -> None:
+    """Raises WrongNodeError unless this node's own files are the planned ones; found once, they count for the process.
 
     Of a streamed data set it is enough that its folders are there: it has a million files.
     """
     try:
-        datasets.ensure_present(source)
+        datasets.download_if_missing(source)
         if source.name in STREAMED or (signature := datasets.signature(source)) == planned_signature:
             return
         record = cache_folder() / f"{signature}.digest"
-        with one_builder_at_a_time(record):
+        with cache_lock(record):
             if not record.exists():
                 write_whole(record, datasets.content_digest(source).encode())
-    except (DataError, SettingError) as error:
-        raise MisplacedError(str(error)) from error
+    except (DataError, ConfigError) as error:
+        raise WrongNodeError(str(error)) from error
     found = record.read_text()
     if found != digest:
-        raise MisplacedError(
+        raise WrongNodeError(
             f"dataset.root: {source.root!r} must hold the files that the sweep was planned with (digest {digest}), got others "
             f"(digest {found}); give this node the same files"
         )

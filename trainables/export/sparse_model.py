@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from trainables.custom.code import carried_function, is_own
+from trainables.custom.code import bundled_function, is_custom
 from trainables.data.normalization import EVALUATION_BATCH, Normalization
 from trainables.export.model_input import checked_images
-from trainables.models.custom_network import own_network
+from trainables.models.custom_network import build_custom_network
 from trainables.models.registry import build_model
 from trainables.pruning.masks import Masks
 from trainables.runtime.hashing import tensors_sha256
@@ -144,7 +144,7 @@ def _memory_order(network: nn.Module, card: ModelCard) -> torch.memory_format:
     """The order that the network is placed in: channels last, unless a user's own cannot compute in it."""
     try:
         network.to(memory_format=torch.channels_last)
-        if is_own(card.model):
+        if is_custom(card.model):
             with torch.inference_mode():
                 network(torch.zeros(2, *card.image_shape).contiguous(memory_format=torch.channels_last))
     except RuntimeError:  # a view of a map, or a parameter of five dimensions
@@ -200,7 +200,7 @@ def _decoded(header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Masks,
 
 
 def _network(card: ModelCard) -> nn.Module:
-    if is_own(card.model):
-        function = carried_function(card.model, str(card.source_sha256))
-        return own_network(card.model, function, card.image_shape, card.num_classes)
+    if is_custom(card.model):
+        function = bundled_function(card.model, str(card.source_sha256))
+        return build_custom_network(card.model, function, card.image_shape, card.num_classes)
     return build_model(card.model, card.image_shape, card.num_classes, card.config.get("width", 1))

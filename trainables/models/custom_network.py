@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 from trainables.runtime.seeding import derived_seed
 from trainables.wording import one_line
 
 
-def own_network(
+def build_custom_network(
     reference: str, function: Callable[..., Any], image_shape: tuple[int, int, int], num_classes: int, seed: int = 0
 ) -> nn.Module:
     """The network that `function(image_shape, num_classes)` makes, on the CPU, with its own initial weights.
@@ -21,11 +21,11 @@ def own_network(
     They depend on the seed alone, as far as the function draws from PyTorch's generator; that is afterwards as before.
 
     Raises:
-        SettingError: it is no network that can be trained on these images and saved.
+        ConfigError: it is no network that can be trained on these images and saved.
     """
 
-    def refused(rule: str, got: str) -> SettingError:
-        return SettingError(f"model: {reference} must {rule}, got {got}; correct it")
+    def refused(rule: str, got: str) -> ConfigError:
+        return ConfigError(f"model: {reference} must {rule}, got {got}; correct it")
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "init"))

@@ -12,22 +12,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from trainables.custom.code import function_of, is_own
-from trainables.errors import SettingError
+from trainables.custom.code import is_custom, load_function
+from trainables.errors import ConfigError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def batch_loss(name: str, label_smoothing: float = 0.0) -> Loss:
     """The mean over a batch; a user's own takes no label smoothing."""
-    return function_of(name) if is_own(name) else partial(cross_entropy, label_smoothing=label_smoothing)
+    return load_function(name) if is_custom(name) else partial(cross_entropy, label_smoothing=label_smoothing)
 
 
 def summed_loss(name: str) -> Loss:
     """The sum over a batch, from which a mean over batches of several sizes is made."""
-    if not is_own(name):
+    if not is_custom(name):
         return partial(cross_entropy, reduction="sum")
-    own = function_of(name)
+    own = load_function(name)
     return lambda logits_BK, labels_B: own(logits_BK, labels_B).double() * len(labels_B)
 
 
@@ -35,20 +35,20 @@ def check_loss(name: str, num_classes: int, device: torch.device) -> None:
     """Tries a user's own loss on two images, before a trial takes hours.
 
     Raises:
-        SettingError: it fails, or is no scalar that a gradient can be taken of.
+        ConfigError: it fails, or is no scalar that a gradient can be taken of.
     """
-    if not is_own(name):
+    if not is_custom(name):
         return
     logits_BK = torch.zeros(2, num_classes, device=device, requires_grad=True)
     try:
-        loss = function_of(name)(logits_BK, torch.zeros(2, dtype=torch.int64, device=device))
+        loss = load_function(name)(logits_BK, torch.zeros(2, dtype=torch.int64, device=device))
     except Exception as error:
-        raise SettingError(
+        raise ConfigError(
             f"training.loss: {name} must take logits (B, {num_classes}) and labels (B,), got {type(error).__name__}: {error}; "
             "correct it"
         ) from error
     if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) and loss.ndim else repr(loss)
-        raise SettingError(
+        raise ConfigError(
             f"training.loss: {name} must return the mean loss as a scalar tensor with a gradient, got {got}; correct it"
         )

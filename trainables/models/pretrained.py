@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from trainables.custom.code import WEIGHTS, OwnFiles, on_this_node, sha256, unreadable_weights
-from trainables.errors import SettingError
+from trainables.custom.code import WEIGHTS, CustomFiles, local_path, sha256, unreadable_weights
+from trainables.errors import ConfigError
 from trainables.wording import listed, one_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # keys of checkpoints, the first counts
@@ -23,19 +23,19 @@ LARGEST = 1e15  # beyond it float32 overflows in the next product
 SHOWN = 10  # keys of a file that a message lists
 
 
-def load_initial_weights(network: nn.Module, own: OwnFiles) -> None:
+def load_initial_weights(network: nn.Module, own: CustomFiles) -> None:
     """Replaces every parameter and buffer of the network by those of the file.
 
     Raises:
-        SettingError: the file is not there, is not the one that was planned with, or does not fit the network.
+        ConfigError: the file is not there, is not the one that was planned with, or does not fit the network.
     """
-    file, planned = on_this_node(str(own.initial_weights)), own.digests[WEIGHTS]
+    file, planned = local_path(str(own.initial_weights)), own.digests[WEIGHTS]
     try:
         content = Path(file).read_bytes()
     except OSError as error:
         raise unreadable_weights(file, error) from error
     if sha256(content) != planned:
-        raise SettingError(
+        raise ConfigError(
             f"initial_weights must be the file that the sweep was planned with (SHA-256 {planned[:12]}), got {file!r} with "
             f"{sha256(content)[:12]}; run the sweep again, or give this machine the same file"
         )
@@ -55,7 +55,7 @@ def _state_dict(content: bytes, file: str) -> dict[str, Tensor]:
             return load(content)
         held: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged file makes the readers raise has no one name
-        raise SettingError(
+        raise ConfigError(
             f"initial_weights must be safetensors or a state dict saved by torch.save, got {file!r}: {one_line(error)}; "
             "save network.state_dict()"
         ) from error
@@ -64,14 +64,14 @@ def _state_dict(content: bytes, file: str) -> dict[str, Tensor]:
         keys = (
             f"the keys {listed(held, SHOWN)}" if isinstance(held, dict) and held else f"{type(held).__name__} without tensors"
         )
-        raise SettingError(
+        raise ConfigError(
             f"initial_weights must be a state dict of tensors, alone or under one of {', '.join(WRAPPERS)}, got {file!r} with "
             f"{keys}; save network.state_dict()"
         )
     for name, value in inner.items():
         if value.layout != torch.strided or value.is_quantized:
             kind = "quantised" if value.is_quantized else "sparse"
-            raise SettingError(
+            raise ConfigError(
                 f"initial_weights: {name} of {file!r} must be a dense tensor, got a {kind} one; save it after to_dense() or "
                 "dequantize()"
             )
@@ -124,7 +124,7 @@ def _require_fit(weights: dict[str, Tensor], expected: dict[str, Tensor], file: 
     }
     counts = [f"{len(names)} {kind} ({listed(names, SHOWN)})" for kind, names in problems.items() if names]
     if counts:
-        raise SettingError(
+        raise ConfigError(
             f"initial_weights must hold the {len(expected)} tensors of the network, got {file!r} with {'; '.join(counts)}; "
             "save the state dict of this very network"
         )
@@ -135,14 +135,14 @@ def _require_usable(weights: dict[str, Tensor], expected: dict[str, Tensor], fil
     for name, value in weights.items():
         wanted = expected[name].dtype
         if value.is_floating_point() != wanted.is_floating_point or value.is_complex() != wanted.is_complex:
-            raise SettingError(f"initial_weights: {name} of {file!r} must be {wanted}, got {value.dtype}; save float32 weights")
+            raise ConfigError(f"initial_weights: {name} of {file!r} must be {wanted}, got {value.dtype}; save float32 weights")
         if value.is_floating_point() and not (finite := value.isfinite()).all():
-            raise SettingError(
+            raise ConfigError(
                 f"initial_weights: {name} of {file!r} must be finite, got {int((~finite).sum())} of {value.numel()} that are "
                 "NaN or infinite; give a checkpoint from before the training diverged"
             )
         if value.numel() and value.is_floating_point() and (largest := float(value.abs().max())) > LARGEST:
-            raise SettingError(
+            raise ConfigError(
                 f"initial_weights: {name} of {file!r} must be weights of a trained network, got {largest:.3g} in it; give a "
                 "checkpoint from before the training diverged"
             )

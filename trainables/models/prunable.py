@@ -6,21 +6,21 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 
 
 def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """Name -> weight of every conv and linear layer, in the order of the network, without the excluded layers.
 
     Raises:
-        SettingError: a pattern of `exclude` matches no layer, or nothing is left to prune.
+        ConfigError: a pattern of `exclude` matches no layer, or nothing is left to prune.
     """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     for pattern in exclude:
         if not any(fnmatchcase(name, pattern) for name in layers):
             known = ", ".join(layers)
-            raise SettingError(f"prunable.exclude: {pattern!r} matches no conv or linear layer; layers are {known}")
+            raise ConfigError(f"prunable.exclude: {pattern!r} matches no conv or linear layer; layers are {known}")
     kept = {name: m for name, m in layers.items() if not any(fnmatchcase(name, pattern) for pattern in exclude)}
     if not kept:
-        raise SettingError(f"prunable.exclude: {list(exclude)} leaves no layer to prune")
+        raise ConfigError(f"prunable.exclude: {list(exclude)} leaves no layer to prune")
     return {f"{name}.weight": module.weight for name, module in kept.items()}

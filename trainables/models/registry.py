@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from trainables.config.trial import Initialization, Model, TrialConfig
-from trainables.custom.code import function_of, is_own
-from trainables.errors import SettingError
-from trainables.models.custom_network import own_network
+from trainables.custom.code import is_custom, load_function
+from trainables.errors import ConfigError
+from trainables.models.custom_network import build_custom_network
 from trainables.models.image_sizes import image_size_problem
 from trainables.models.networks import VGG, AlexNet, CifarResNet, ConvNet, LeNet300
 from trainables.runtime.seeding import derived_seed
@@ -49,7 +49,7 @@ def build_model(
         device: where it is made first; without memory, which takes PyTorch a while to import, or with weights for nothing.
 
     Raises:
-        SettingError: it takes no images of this size.
+        ConfigError: it takes no images of this size.
     """
     return _shaped_model(name, image_shape, num_classes, width, device).to_empty(device="cpu")
 
@@ -62,7 +62,7 @@ def meta_model(name: str, image_shape: tuple[int, int, int], num_classes: int, w
 def _shaped_model(name: str, image_shape: tuple[int, int, int], num_classes: int, width: int, device: str) -> nn.Module:
     channels, height, width_in_pixels = image_shape
     if problem := image_size_problem(name, height, width_in_pixels):
-        raise SettingError(problem)
+        raise ConfigError(problem)
     with torch.device(device):
         if name in CIFAR_RESNETS:
             model: nn.Module = CifarResNet(channels, num_classes, CIFAR_RESNETS[name], width)
@@ -81,15 +81,15 @@ def _shaped_model(name: str, image_shape: tuple[int, int, int], num_classes: int
 
 def network_of(config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """The trial's network, with undefined weights; a user's own, whose module is imported, has its initial ones."""
-    if is_own(config.model):
-        return own_network(config.model, function_of(config.model), image_shape, num_classes, config.seed)
+    if is_custom(config.model):
+        return build_custom_network(config.model, load_function(config.model), image_shape, num_classes, config.seed)
     return build_model(config.model, image_shape, num_classes, config.width)
 
 
 def initialized_network(config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """The trial's network on the CPU with its initial weights, which depend on the seed alone."""
     network = network_of(config, image_shape, num_classes)
-    if not is_own(config.model):
+    if not is_custom(config.model):
         initialize(network, config.seed, config.initialization)
     return network
 

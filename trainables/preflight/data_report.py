@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainables.config.trial import DatasetConfig
-from trainables.custom.code import is_own
+from trainables.custom.code import is_custom
 from trainables.data import datasets
 from trainables.data.facts import DataFacts
 from trainables.data.image_files import printable
@@ -31,7 +31,7 @@ MUCH_CUT_OFF = 0.2  # of the pixels of an average image
 CHUNK = 4096
 
 
-def data_report(config: DatasetConfig, source: datasets.Source, facts: DataFacts, data: Data) -> dict[str, Any]:
+def data_report(config: DatasetConfig, source: datasets.DatasetSource, facts: DataFacts, data: Data) -> dict[str, Any]:
     """The report as JSON: "splits", "files", "duplicates", "findings" and more."""
     splits = {"training": data.train, "validation": data.validation, "test": data.test}
     counts = {name: class_counts(split.labels.cpu()) for name, split in splits.items()}
@@ -63,7 +63,7 @@ def data_report(config: DatasetConfig, source: datasets.Source, facts: DataFacts
     }
 
 
-def _files(source: datasets.Source) -> tuple[dict[str, Any] | None, list[Finding]]:
+def _files(source: datasets.DatasetSource) -> tuple[dict[str, Any] | None, list[Finding]]:
     """Sizes and modes of the image files, from the headers of at most HEADERS of them; what is no part of the data set."""
     if source.name not in OF_FILES:
         return None, []
@@ -132,7 +132,7 @@ def _sample(split: Split) -> tuple[Tensor, Tensor]:
     return torch.cat([images.cpu() for images, _ in batches]), split.labels.cpu()[places]
 
 
-def _names(config: DatasetConfig, source: datasets.Source) -> dict[str, list[str]]:
+def _names(config: DatasetConfig, source: datasets.DatasetSource) -> dict[str, list[str]]:
     """Names of the files of every split in its order; nothing where images do not lie in files of their own."""
     if source.name not in OF_FILES:
         return {}
@@ -233,6 +233,6 @@ def _some(names: tuple[str, ...] | list[str]) -> str:
     return ", ".join(names[:EXAMPLES]) + (", ..." if len(names) > EXAMPLES else "")
 
 
-def class_names(source: datasets.Source, facts: DataFacts) -> tuple[str, ...]:
+def class_names(source: datasets.DatasetSource, facts: DataFacts) -> tuple[str, ...]:
     """Names to show; of a custom data set they are its labels."""
-    return tuple(f"class {name}" for name in facts.classes) if is_own(source.name) else facts.classes
+    return tuple(f"class {name}" for name in facts.classes) if is_custom(source.name) else facts.classes

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import is_own
+from trainables.custom.code import is_custom
 from trainables.findings import Finding, Severity
 from trainables.models.registry import build_model, initialize, initialized_network
 from trainables.preflight.network_case import NetworkCase
@@ -58,7 +58,7 @@ class Examination:
     def built(self) -> nn.Module:
         """The network with its first weights, on the CPU."""
         config = self.case.config
-        if is_own(config.model):
+        if is_custom(config.model):
             return initialized_network(config, self.image_shape, self.num_classes)
         model = build_model(config.model, self.image_shape, self.num_classes, config.width, device="cpu")
         initialize(model, config.seed, config.initialization)

@@ -12,12 +12,12 @@ from copy import deepcopy
 import torch
 
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import OwnFiles, is_own
+from trainables.custom.code import CustomFiles, is_custom
 from trainables.data.facts import DataFacts
 from trainables.data.normalization import EVALUATION_BATCH
 from trainables.data.splits import load_data
-from trainables.data.staging import PlannedData
-from trainables.errors import SettingError, TrialError
+from trainables.data.staging import StagedDataset
+from trainables.errors import ConfigError, TrialError
 from trainables.findings import Finding
 from trainables.models.losses import check_loss
 from trainables.models.pretrained import load_initial_weights
@@ -38,7 +38,7 @@ def examine_network(
     num_classes: int,
     runtime: Runtime,
     evaluation_sizes: Sequence[int] = (EVALUATION_BATCH,),
-    own: OwnFiles | None = None,
+    own: CustomFiles | None = None,
 ) -> NetworkReport:
     """All findings about a network; its modules are imported already.
 
@@ -67,7 +67,7 @@ def examine_network(
 
 
 def examine_cases(
-    cases: Sequence[NetworkCase], data: PlannedData, facts: DataFacts | None, runtime: Runtime, own: OwnFiles
+    cases: Sequence[NetworkCase], data: StagedDataset, facts: DataFacts | None, runtime: Runtime, own: CustomFiles
 ) -> list[NetworkReport]:
     """The reports of several networks on one data set.
 
@@ -86,7 +86,7 @@ def examine_cases(
             else:
                 shape, classes = facts.image_shape, facts.num_classes
                 counts = sum(facts.train_counts), sum(facts.test_counts)
-        except SettingError as error:
+        except ConfigError as error:
             finding = Finding(check="network", severity="error", message=str(error))
             reports.append(NetworkReport(case=case.id, model=config.model, findings=(finding,), adjusted={}, seconds=0.0))
             continue
@@ -104,7 +104,7 @@ def evaluation_sizes(config: TrialConfig, train_images: int, test_images: int) -
     return sorted(sizes - {0})
 
 
-def _examine(examination: Examination, own: OwnFiles | None) -> None:
+def _examine(examination: Examination, own: CustomFiles | None) -> None:
     config = examination.case.config
     try:
         check_loss(config.training.loss, examination.num_classes, torch.device(examination.runtime.device))
@@ -120,14 +120,14 @@ def _examine(examination: Examination, own: OwnFiles | None) -> None:
         examination.findings += unprunable_layers(model, member.prunable.exclude)
     if examination.failed:
         return
-    if is_own(config.model) and (problem := build_problem(config, examination.image_shape, examination.num_classes, model)):
+    if is_custom(config.model) and (problem := build_problem(config, examination.image_shape, examination.num_classes, model)):
         examination.add("builds", *problem)
         return
     placed = place(examination, model)
-    if placed is None or (is_own(config.model) and not check_answers(examination, placed)):
+    if placed is None or (is_custom(config.model) and not check_answers(examination, placed)):
         return
     check_training(examination, placed)
-    if examination.failed or not is_own(config.model):  # of the others the tests know the rest
+    if examination.failed or not is_custom(config.model):  # of the others the tests know the rest
         return
     check_weight_use(examination, placed)
     if not examination.failed:

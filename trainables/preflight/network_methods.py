@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config.trial import TrialConfig
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 from trainables.models.losses import batch_loss
 from trainables.models.prunable import prunable_weights
 from trainables.models.weight_use import densified_layers, gradient_findings, unchanged_state
@@ -37,7 +37,7 @@ def check_methods(examination: Examination, model: nn.Module) -> None:
         if member.method == "synflow":
             try:
                 require_flow(model, weights, examination.image_shape)
-            except SettingError as error:
+            except ConfigError as error:
                 message, _, hint = str(error).partition("; ")
                 examination.add("synflow", message, hint)
         if member.method == "grasp":
@@ -63,7 +63,7 @@ def _twice_differentiable(examination: Examination, model: nn.Module, weights: d
             )
     except OUT_OF_MEMORY:
         raise
-    except (SettingError, RuntimeError) as error:
+    except (ConfigError, RuntimeError) as error:
         examination.add(
             "grasp",
             f"method grasp must have a network whose gradient can be differentiated again, got {first_line(error)}",

@@ -16,9 +16,9 @@ from math import prod
 from pathlib import Path
 
 from trainables.config.trial import TrialConfig, final_count
-from trainables.custom.code import OwnFiles, is_own
+from trainables.custom.code import CustomFiles, is_custom
 from trainables.data.facts import DataFacts
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 from trainables.runtime.cache_folder import cache_folder, write_whole
 
 Shapes = Mapping[str, tuple[int, ...]]  # of prunable weights, by name
@@ -41,10 +41,10 @@ def kept_weights(config: TrialConfig, shapes: Shapes) -> int:
 
 
 def check_kept_weights(config: TrialConfig, shapes: Shapes) -> None:
-    """Raises SettingError where nothing would be left of the network."""
+    """Raises ConfigError where nothing would be left of the network."""
     if kept_weights(config, shapes) == 0:
         total = sum(prod(shape) for shape in shapes.values())
-        raise SettingError(
+        raise ConfigError(
             f"sparsity: {config.model} must keep at least one of its {total:,} prunable weights, got sparsity "
             f"{config.sparsity!r} and 0 weights; choose a sparsity of at most {highest_sparsity(total)!r}"
         )
@@ -61,11 +61,11 @@ def highest_sparsity(prunable: int) -> float:
     return highest
 
 
-def prunable_shapes(config: TrialConfig, facts: DataFacts, own: OwnFiles) -> Shapes:
+def prunable_shapes(config: TrialConfig, facts: DataFacts, own: CustomFiles) -> Shapes:
     """Shapes of the weights that the trial may prune.
 
     Raises:
-        SettingError: the network cannot be made, or a pattern of `prunable.exclude` takes out everything.
+        ConfigError: the network cannot be made, or a pattern of `prunable.exclude` takes out everything.
     """
     file = cache_folder() / f"network-{_content(config, facts, own)}.json"
     try:
@@ -76,13 +76,13 @@ def prunable_shapes(config: TrialConfig, facts: DataFacts, own: OwnFiles) -> Sha
     patterns = config.prunable.exclude
     kept = {name: shape for name, shape in layers.items() if not any(fnmatchcase(name, pattern) for pattern in patterns)}
     if not kept:
-        raise SettingError(f"prunable.exclude: {list(patterns)} leaves no layer to prune")
+        raise ConfigError(f"prunable.exclude: {list(patterns)} leaves no layer to prune")
     return {f"{name}.weight": shape for name, shape in kept.items()}
 
 
-def _content(config: TrialConfig, facts: DataFacts, own: OwnFiles) -> str:
+def _content(config: TrialConfig, facts: DataFacts, own: CustomFiles) -> str:
     """16 hex digits over all that decides about the layers of a network."""
-    if is_own(config.model):
+    if is_custom(config.model):
         made_by = own.digests[config.model]
     else:
         code = b"".join(_source_of(module).read_bytes() for module in SOURCES)
@@ -98,12 +98,12 @@ def _source_of(module: str) -> Path:
     return Path(str(spec.origin))
 
 
-def _layers(config: TrialConfig, facts: DataFacts, own: OwnFiles) -> dict[str, tuple[int, ...]]:
+def _layers(config: TrialConfig, facts: DataFacts, own: CustomFiles) -> dict[str, tuple[int, ...]]:
     """Shapes of the weights of all conv and linear layers, by the name of the layer."""
     from trainables.models.prunable import prunable_weights
     from trainables.models.registry import meta_model, network_of
 
-    if is_own(config.model):
+    if is_custom(config.model):
         own.activate(config)
         network = network_of(config, facts.image_shape, facts.num_classes)
     else:

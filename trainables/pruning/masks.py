@@ -21,7 +21,7 @@ def full_masks(weights: Mapping[str, Tensor]) -> Masks:
     return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
 
 
-def survivors(masks: Masks, count: int) -> Tensor | None:
+def surviving_indices(masks: Masks, count: int) -> Tensor | None:
     """Positions, int64 (count,), of the kept weights in the flattened network; None stands for all of them.
 
     `count` is their number, which every caller knows: so a GPU is not waited for.
@@ -36,7 +36,7 @@ def flattened(tensors: Mapping[str, Tensor], positions: Tensor | None = None) ->
     return flat if positions is None else flat.index_select(0, positions)
 
 
-def keep_highest(scores_S: Tensor, masks: Masks, count: int) -> Masks:
+def topk_masks(scores_S: Tensor, masks: Masks, count: int) -> Masks:
     """Masks that keep the `count` highest-scored survivors of the whole network.
 
     A pruned weight has no score and never comes back. Equal scores at the threshold are kept in the order of the masks, then
@@ -84,6 +84,6 @@ def num_kept(masks: Masks) -> int:
     return int(torch.stack([mask.sum() for mask in masks.values()]).sum())
 
 
-def emptied_layers(masks: Masks) -> list[str]:
+def collapsed_layers(masks: Masks) -> list[str]:
     """Names of weights of which nothing is left: no signal passes such a layer, except around it."""
     return [name for name, mask in masks.items() if not bool(mask.any())]

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from trainables.config.methods import DensitySchedule
 from trainables.config.trial import TrialConfig, final_count
 from trainables.data.splits import Data
-from trainables.pruning.masks import Masks, apply_masks, keep_highest, survivors
+from trainables.pruning.masks import Masks, apply_masks, surviving_indices, topk_masks
 from trainables.pruning.rank_correlation import term_correlations
-from trainables.pruning.scorers import Subject, scored
+from trainables.pruning.scorers import ScoringContext, scored
 from trainables.pruning.sparsity_distributions import LayerCounts
 from trainables.pruning.sparsity_schedules import kept_after_round
 from trainables.runtime.device import Runtime
@@ -42,9 +42,9 @@ def prune_round(
     """
     sizes = [weight.numel() for weight in weights.values()]
     before, kept = (_kept_after(index, config, sum(sizes)) for index in (round_ - 1, round_))
-    alive = survivors(masks, before)
+    alive = surviving_indices(masks, before)
     found = scored(
-        Subject(
+        ScoringContext(
             model=model,
             weights=weights,
             masks=masks,
@@ -58,7 +58,7 @@ def prune_round(
         )
     )
     scores = -found.scores if config.sanity.invert else found.scores
-    kept_masks = keep_highest(scores, masks, kept)
+    kept_masks = topk_masks(scores, masks, kept)
     apply_masks(weights, kept_masks)
 
     told = mask_points(kept_masks)

@@ -17,7 +17,7 @@ from trainables.config.methods import BatchNormMode
 from trainables.config.trial import TrialConfig
 from trainables.data.batches import class_balanced_batches, scoring_batches
 from trainables.data.splits import Data
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 from trainables.models.losses import batch_loss
 from trainables.models.weight_use import node_names
 from trainables.runtime.device import Runtime
@@ -78,7 +78,7 @@ def hessian_gradient_products(
             slopes = gradients(loss, weights, create_graph=True)
             along = torch.stack([(slope * part).sum() for slope, part in zip(slopes, direction, strict=True)]).sum()
             if "Error" in node_names(along):  # autograd passes over it, as if the second derivative were zero
-                raise SettingError(
+                raise ConfigError(
                     "method grasp must have a network whose gradient can be differentiated again, got an operation that is "
                     "differentiable once (once_differentiable); take another method, or give it a second derivative"
                 )
@@ -91,7 +91,7 @@ def gradients(of: Tensor, by: Mapping[str, Tensor], create_graph: bool = False) 
     """The gradient by every one of the named tensors.
 
     Raises:
-        SettingError: some have none, such as the weights of a layer that is frozen or never called.
+        ConfigError: some have none, such as the weights of a layer that is frozen or never called.
     """
     frozen = [name for name, tensor in by.items() if not tensor.requires_grad]
     if frozen:
@@ -103,8 +103,8 @@ def gradients(of: Tensor, by: Mapping[str, Tensor], create_graph: bool = False) 
     return grads
 
 
-def _without_gradient(names: list[str], reason: str) -> SettingError:
-    return SettingError(
+def _without_gradient(names: list[str], reason: str) -> ConfigError:
+    return ConfigError(
         f"every prunable weight must get a gradient, but {', '.join(names)} {reason}; "
         f"exclude the layers: prunable: {{exclude: [{', '.join(name.removesuffix('.weight') for name in names)}]}}"
     )

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from trainables.config.methods import GRADUAL, GranetConfig
 from trainables.config.trial import TrialConfig
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 from trainables.models.prunable import prunable_weights
 from trainables.models.weight_use import layer_of, without_gradient
-from trainables.pruning.masks import Masks, apply_masks, flattened, full_masks, keep_highest, num_kept, survivors
-from trainables.pruning.sparsity_distributions import erk_densities, fitted_counts, random_masks
+from trainables.pruning.masks import Masks, apply_masks, flattened, full_masks, num_kept, surviving_indices, topk_masks
+from trainables.pruning.sparsity_distributions import erk, random_masks, round_to_total
 from trainables.pruning.sparsity_schedules import kept_on_cubic
 from trainables.runtime.seeding import derived_seed
 
@@ -94,7 +94,7 @@ class GradualMasks(FixedMasks):
         # Before the step: with Nesterov's momentum the optimizer adds to the gradients in place.
         if isinstance(self.options, GranetConfig) and step < self.steps and self._due(step) > self.done:
             if missing := [layer_of(name) for name, weight in self.weights.items() if weight.grad is None]:
-                raise SettingError(f"model: {without_gradient(missing)}")
+                raise ConfigError(f"model: {without_gradient(missing)}")
             self._slopes = {name: weight.grad.abs() for name, weight in self.weights.items() if weight.grad is not None}
 
     def enforce(self, step: int) -> None:
@@ -114,9 +114,9 @@ class GradualMasks(FixedMasks):
         prunable = sum(weight.numel() for weight in self.weights.values())
         config = self.config
         count = kept_on_cubic(round_, config.rounds, self.options.initial_sparsity, config.sparsity, prunable)
-        alive = survivors(self.masks, num_kept(self.masks))
+        alive = surviving_indices(self.masks, num_kept(self.masks))
         before = self.masks
-        masks = keep_highest(flattened(self.weights, alive).abs(), before, count)
+        masks = topk_masks(flattened(self.weights, alive).abs(), before, count)
         if isinstance(self.options, GranetConfig) and self._slopes:
             share = regrown_share(step, self.steps, self.options.regrow)
             masks = {name: exchanged(weight, masks[name], self._slopes[name], share) for name, weight in self.weights.items()}
@@ -150,7 +150,7 @@ def exchanged(weight: Tensor, mask: Tensor, slopes: Tensor, share: float) -> Ten
     return changed.view_as(mask)
 
 
-class PatternMasks(Masking):
+class NMMasks(Masking):
     """SR-STE: the forward pass sees the N largest of every M weights, the step moves all of them.
 
     The gradient at the masked weights goes straight through to all, plus `decay` times each weight that is not kept.
@@ -215,11 +215,11 @@ def first_masks(model: nn.Module, config: TrialConfig) -> Masks:
         return masks
     if config.method == "granet":
         count = kept_on_cubic(0, config.rounds, config.granet.initial_sparsity, config.sparsity, total)
-        densities = erk_densities({name: tuple(weight.shape) for name, weight in weights.items()}, count / total)
-        return random_masks(weights, fitted_counts(densities, sizes, count), derived_seed(config.seed, "first mask"))
+        densities = erk({name: tuple(weight.shape) for name, weight in weights.items()}, count / total)
+        return random_masks(weights, round_to_total(densities, sizes, count), derived_seed(config.seed, "first mask"))
     if config.method == "gmp":
         count = kept_on_cubic(0, config.rounds, config.gmp.initial_sparsity, config.sparsity, total)
-        return keep_highest(flattened(weights).abs(), full_masks(weights), count)
+        return topk_masks(flattened(weights).abs(), full_masks(weights), count)
     return full_masks(weights)
 
 
@@ -227,12 +227,12 @@ def _tell_what_stays_dense(masks: Masks, config: TrialConfig) -> None:
     """A layer whose input channels are no multiple of M stays dense; little of the network is expected to.
 
     Raises:
-        SettingError: no layer takes the pattern.
+        ConfigError: no layer takes the pattern.
     """
     pattern = config.srste.pattern
     dense = [name for name, mask in masks.items() if bool(mask.all())]
     if len(dense) == len(masks):
-        raise SettingError(
+        raise ConfigError(
             f"srste.pattern: no layer has a multiple of {pattern.partition(':')[2]} input channels, got {pattern}"
         )
     achieved = 1 - num_kept(masks) / sum(mask.numel() for mask in masks.values())
@@ -254,7 +254,7 @@ def make_masking(
     if config.method == "dense":
         return Masking()
     if config.method == "srste":
-        return PatternMasks(model, prunable_weights(model, config.prunable.exclude), config)
+        return NMMasks(model, prunable_weights(model, config.prunable.exclude), config)
     if config.method in GRADUAL:
         return GradualMasks(model, masks, optimizer, config, first_step, steps)
     return FixedMasks(model, masks)

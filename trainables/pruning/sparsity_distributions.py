@@ -11,12 +11,12 @@ from math import prod
 import torch
 from torch import Tensor
 
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 
 LayerCounts = Callable[[str], Mapping[str, int] | None]  # trial key -> kept weights by layer, None without a result
 
 
-def erk_densities(shapes: Mapping[str, Sequence[int]], density: float) -> dict[str, float]:
+def erk(shapes: Mapping[str, Sequence[int]], density: float) -> dict[str, float]:
     """Densities by layer in proportion to (sum of dimensions) / (product of dimensions), at most 1, together `density`.
 
     Layers that would be more than dense are dense, and the others are solved for again. Source: Erdos-Renyi-Kernel, Evci et
@@ -35,7 +35,7 @@ def erk_densities(shapes: Mapping[str, Sequence[int]], density: float) -> dict[s
         full |= beyond
 
 
-def fitted_counts(densities: Mapping[str, float], sizes: Mapping[str, int], total: int) -> dict[str, int]:
+def round_to_total(densities: Mapping[str, float], sizes: Mapping[str, int], total: int) -> dict[str, int]:
     """Whole numbers of weights by layer, nearest to the densities and together exactly `total`.
 
     What rounding leaves over goes to the layers with the largest remainders, the first of equals first.
@@ -53,14 +53,14 @@ def counts_of_trial(found: Mapping[str, int] | None, key: str, sizes: Mapping[st
     """The counts of another trial, if they are those of the same network at the same sparsity.
 
     Raises:
-        SettingError: that trial has no result, another network, or another number of weights.
+        ConfigError: that trial has no result, another network, or another number of weights.
     """
     if found is None:
-        raise SettingError(f"random.layers: trial {key} has no result in this storage; run it first")
+        raise ConfigError(f"random.layers: trial {key} has no result in this storage; run it first")
     if list(found) != list(sizes) or any(found[name] > sizes[name] for name in sizes):
-        raise SettingError(f"random.layers: trial {key} has another network; its layers are {', '.join(found)}")
+        raise ConfigError(f"random.layers: trial {key} has another network; its layers are {', '.join(found)}")
     if sum(found.values()) != total:
-        raise SettingError(
+        raise ConfigError(
             f"random.layers: trial {key} keeps {sum(found.values())} weights, this sparsity {total}; take its sparsity"
         )
     return dict(found)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 from trainables.pruning.score_gradients import gradients
 
 ROUNDING = 1e-9  # relative, of sums and products of positive float64
@@ -27,14 +27,14 @@ def synaptic_flow(model: nn.Module, weights: Mapping[str, Tensor], image_shape: 
     initialisation this is what the authors' code computes; after a warm-up BN's statistics would enter it.
 
     Raises:
-        SettingError: R is no such product; then the scores would be noise.
+        ConfigError: R is no such product; then the scores would be noise.
     """
     shape = (1, *image_shape)
     return _flow(model, weights, torch.ones(shape, dtype=torch.float64))
 
 
 def require_flow(model: nn.Module, weights: Mapping[str, Tensor], image_shape: tuple[int, int, int]) -> None:
-    """Raises SettingError unless the unpruned network follows the law of synaptic flow, with a part of it in every layer.
+    """Raises ConfigError unless the unpruned network follows the law of synaptic flow, with a part of it in every layer.
 
     Tried on an uneven image: of an even one attention is a plain mean, and its queries and keys would seem to do nothing.
     """
@@ -65,7 +65,7 @@ def _output(linear: nn.Module, image: Tensor) -> Tensor:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a custom network does
-        raise SettingError(
+        raise ConfigError(
             "method synflow must run the network in float64, on one image and without norm layers, but it raised "
             f"{type(error).__name__}: {error}; take another method"
         ) from error
@@ -73,7 +73,7 @@ def _output(linear: nn.Module, image: Tensor) -> Tensor:
 
 
 def _check_law(flow: float, through_pixels: float, scores: Mapping[str, Tensor]) -> None:
-    """Raises SettingError unless R is linear in the image and no weight has a negative share of it.
+    """Raises ConfigError unless R is linear in the image and no weight has a negative share of it.
 
     Both hold exactly where R adds up, over all paths, the products of their weights, branches and pools included. A softmax
     makes R a constant, a weight that its layer normalises shifts R among the layer's weights.
@@ -90,8 +90,8 @@ def _check_law(flow: float, through_pixels: float, scores: Mapping[str, Tensor])
     raise _no_flow(problem)
 
 
-def _no_flow(problem: str) -> SettingError:
-    return SettingError(
+def _no_flow(problem: str) -> ConfigError:
+    return ConfigError(
         f"method synflow must have a network that is linear in its image once norm layers and biases are away, but {problem}; "
         "return logits without a softmax, exclude normalised layers by prunable.exclude, or take another method"
     )

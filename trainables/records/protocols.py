@@ -15,10 +15,10 @@ class TrialFiles(Protocol):
         """The whole file, or None if there is none."""
 
     def publish(self, name: str, content: bytes) -> None:
-        """Puts the whole file in place at once. Raises SupersededError if a newer attempt has begun."""
+        """Puts the whole file in place at once. Raises StaleAttemptError if a newer attempt has begun."""
 
     def remove(self, name: str) -> None:
-        """Removes the file if it is there. Raises SupersededError if a newer attempt has begun."""
+        """Removes the file if it is there. Raises StaleAttemptError if a newer attempt has begun."""
 
     def stop_requested(self) -> bool:
         """Whether the trial should leave a checkpoint and end."""

@@ -54,7 +54,7 @@ class Runtime:
         import torch
 
         torch.set_num_threads(self.threads)
-        keep_freed_memory()
+        tune_malloc()
         if self.deterministic and self.device == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if self.compile:
@@ -107,7 +107,7 @@ class Runtime:
 
 
 @cache
-def keep_freed_memory() -> None:
+def tune_malloc() -> None:
     """Lets the C library reuse large blocks instead of giving them back to the system and taking them page by page again.
 
     Activations are such blocks: on a virtual machine their page faults took a tenth of a training step and most of a

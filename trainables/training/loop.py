@@ -96,13 +96,13 @@ def evaluate(
     Raises:
         NonFiniteError: the loss is infinite or not a number: the last step before has diverged.
     """
-    told = measured(model, split, normalization, runtime, loss_name)
+    told = evaluate_raw(model, split, normalization, runtime, loss_name)
     if told and not math.isfinite(told["loss"]):
         raise NonFiniteError(f"the {prefix} loss became {told['loss']}")
     return {f"{prefix}/{name}": value for name, value in told.items()}
 
 
-def measured(
+def evaluate_raw(
     model: nn.Module, split: Split, normalization: Normalization, runtime: Runtime, loss_name: str = "cross_entropy"
 ) -> dict[str, float]:
     """The figures of `evaluate`, whatever they are: a network that was just pruned may have an infinite loss."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.custom.code import NOTHING_OWN, OwnFiles
-from trainables.data.datasets import Source
+from trainables.custom.code import NO_CUSTOM_FILES, CustomFiles
+from trainables.data.datasets import DatasetSource
 from trainables.pruning.sparsity_distributions import LayerCounts
 from trainables.records.protocols import SnapshotFiles, TrialFiles
 from trainables.runtime.device import Runtime
@@ -28,7 +28,7 @@ class TrialContext:
         own: where the user's own modules and weights lie; the result tells their digests.
     """
 
-    source: Source
+    source: DatasetSource
     runtime: Runtime
     files: TrialFiles
     snapshots: SnapshotFiles
@@ -38,4 +38,4 @@ class TrialContext:
     on_progress: Callable[[TrialState], None] = lambda state: None
     provenance: dict[str, Any] = field(default_factory=dict)
     counts_of: LayerCounts = lambda key: None
-    own: OwnFiles = NOTHING_OWN
+    own: CustomFiles = NO_CUSTOM_FILES

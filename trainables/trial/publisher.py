@@ -15,7 +15,7 @@ from typing import Any
 from trainables.analysis.model_stats import footprint
 from trainables.config.keys import NUMERICS, canonical
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import is_own, source_of
+from trainables.custom.code import is_custom, source_of
 from trainables.data.splits import Data
 from trainables.errors import StopRequestedError, kind_of
 from trainables.export.sparse_model import ModelCard, encode
@@ -26,10 +26,10 @@ from trainables.records.result_record import encode_result
 from trainables.records.self_digest import is_whole, sealed
 from trainables.trial.checkpoint import TrialState, to_bytes
 from trainables.trial.context import TrialContext
-from trainables.trial.result import costs, facts, size_metrics
+from trainables.trial.result import cost_metrics, size_metrics, weight_summary
 
 
-class Publication:
+class TrialPublisher:
     """One attempt's writing."""
 
     def __init__(self, config: TrialConfig, context: TrialContext) -> None:
@@ -110,11 +110,11 @@ class Publication:
         )
         pattern = config.srste.pattern if config.method == "srste" else None
         model_file, model_sha256 = encode(state.model, state.masks, card, pattern)
-        told = costs(config, state.seconds) | size_metrics(found) | {"model/bytes": float(len(model_file))}
+        told = cost_metrics(config, state.seconds) | size_metrics(found) | {"model/bytes": float(len(model_file))}
         state.metrics.record(config.total_epochs, told)
 
         self.files.publish(MODEL, model_file)
-        if is_own(config.model):
+        if is_custom(config.model):
             self.files.publish(NETWORK, source_of(config.model))
         metrics_file = state.metrics.to_lines()
         self.files.publish(METRICS, metrics_file)
@@ -126,7 +126,7 @@ class Publication:
             "model_bytes": len(model_file),
             "image_shape": list(data.image_shape),
             "num_classes": data.num_classes,
-            **facts(config, state, found),
+            **weight_summary(config, state, found),
             "metrics": state.metrics.last_values(),
             "metric_points": len(state.metrics.points()),
             "fingerprints": state.fingerprints,

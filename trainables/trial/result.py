@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainables.analysis.model_stats import Footprint, masks_sha256
+from trainables.analysis.model_stats import ModelStats, masks_sha256
 from trainables.config.trial import TrialConfig
-from trainables.pruning.masks import Masks, emptied_layers
+from trainables.pruning.masks import Masks, collapsed_layers
 from trainables.trial.checkpoint import TrialState
 
 
-def costs(config: TrialConfig, seconds: dict[str, float]) -> dict[str, float]:
+def cost_metrics(config: TrialConfig, seconds: dict[str, float]) -> dict[str, float]:
     """Seconds by phase, and the cost of pruning and of the whole search (warm-up and pruning) in dense-epoch equivalents.
 
     An equivalent is one training epoch of this trial, so the figure does not depend on the machine. What the levels of
@@ -31,7 +31,7 @@ def costs(config: TrialConfig, seconds: dict[str, float]) -> dict[str, float]:
     return told
 
 
-def size_metrics(found: Footprint) -> dict[str, float]:
+def size_metrics(found: ModelStats) -> dict[str, float]:
     """The points that tell what is left of the network; a figure that is not known has none."""
     told = {
         "model/sparsity": 1 - found.kept / found.prunable,
@@ -44,7 +44,7 @@ def size_metrics(found: Footprint) -> dict[str, float]:
     return {key: float(value) for key, value in told.items() if value is not None}
 
 
-def facts(config: TrialConfig, state: TrialState, found: Footprint) -> dict[str, Any]:
+def weight_summary(config: TrialConfig, state: TrialState, found: ModelStats) -> dict[str, Any]:
     """The part of result.json that tells which weights were kept, in all and by layer; null where a figure is not known."""
     return {
         "seed": config.seed,
@@ -58,13 +58,13 @@ def facts(config: TrialConfig, state: TrialState, found: Footprint) -> dict[str,
         "kept_parameters": found.kept_parameters,
         "flops": found.flops,
         "kept_flops": found.kept_flops,
-        "emptied_layers": emptied_layers(state.masks),
+        "emptied_layers": collapsed_layers(state.masks),
         "mask_sha256": masks_sha256(state.masks),
         "layers": layer_table(state.masks, found, state.layer_scores),
     }
 
 
-def layer_table(masks: Masks, found: Footprint, scores: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+def layer_table(masks: Masks, found: ModelStats, scores: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
     """One row a prunable layer: shape, kept weights, density, multiply-adds, and the last round's scores if there are any."""
     return [
         {

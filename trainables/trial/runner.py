@@ -15,7 +15,7 @@ from typing import Any
 from trainables.config.methods import DURING_TRAINING
 from trainables.config.trial import TrialConfig
 from trainables.data.splits import Data, load_data
-from trainables.errors import SettingError, StopRequestedError, StorageError, SupersededError
+from trainables.errors import ConfigError, StaleAttemptError, StopRequestedError, StorageError
 from trainables.models.losses import check_loss
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import initialized_network, network_of
@@ -29,13 +29,13 @@ from trainables.records.file_names import CHECKPOINT, ERROR, RESULT
 from trainables.records.metrics import DamagedRecordError
 from trainables.records.result_record import decode_result
 from trainables.runtime.seeding import derived_seed
-from trainables.training.loop import evaluate, measured, train_epoch
+from trainables.training.loop import evaluate, evaluate_raw, train_epoch
 from trainables.training.lr_schedules import learning_rate
 from trainables.training.optimizer import make_optimizer
 from trainables.trial.checkpoint import DamagedCheckpointError, TrialState, from_bytes
 from trainables.trial.context import TrialContext
-from trainables.trial.publisher import Publication, publish_error
-from trainables.trial.warmup import Trunk
+from trainables.trial.publisher import TrialPublisher, publish_error
+from trainables.trial.warmup import WarmupTrainer
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +55,10 @@ def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
         _remove_private_snapshots(context)
         return finished
     try:
-        result = _Trial(config, context).run()
+        result = TrialRunner(config, context).run()
         _remove_private_snapshots(context)
         return result
-    except (StopRequestedError, SupersededError, StorageError):
+    except (StopRequestedError, StaleAttemptError, StorageError):
         raise
     except Exception as error:
         publish_error(context.files, error)
@@ -81,17 +81,17 @@ def _remove_private_snapshots(context: TrialContext) -> None:
             context.snapshots.remove(epoch)
 
 
-class _Trial:
+class TrialRunner:
     def __init__(self, config: TrialConfig, context: TrialContext) -> None:
         self.config = config
         self.context = context
         self.files = context.files
         self.runtime = context.runtime
-        self.publication = Publication(config, context)
+        self.publication = TrialPublisher(config, context)
         context.runtime.activate()
         context.own.activate(config)
         self.data: Data = load_data(config.dataset, context.source, context.runtime.device, context.runtime.threads)
-        self.trunk = Trunk(
+        self.trunk = WarmupTrainer(
             config=config,
             data=self.data,
             runtime=context.runtime,
@@ -108,7 +108,7 @@ class _Trial:
         weights = prunable_weights(network, self.config.prunable.exclude)
         check_kept_weights(self.config, {name: tuple(weight.shape) for name, weight in weights.items()})
         for finding in unprunable_layers(network, self.config.prunable.exclude):
-            raise SettingError(f"model: {finding}")
+            raise ConfigError(f"model: {finding}")
         check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
         state = self._resumed() or self._start_of_pruning()
         if self.runtime.fingerprint() not in state.fingerprints:
@@ -194,7 +194,7 @@ class _Trial:
 
     def _record_accuracy(self, state: TrialState, step: int, when: str) -> None:
         """The validation accuracy right before or after pruning; no cost of it, since no method needs it."""
-        found = measured(state.model, self.data.validation, self.data.normalization, self.runtime)  # its loss is not told
+        found = evaluate_raw(state.model, self.data.validation, self.data.normalization, self.runtime)  # its loss is not told
         state.metrics.record(step, {f"prune/val_{name}_{when}": found[name] for name in found if name != "loss"})
 
     def _start_of_training(self, state: TrialState) -> None:

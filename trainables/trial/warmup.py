@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import NOTHING_OWN, OwnFiles
+from trainables.custom.code import NO_CUSTOM_FILES, CustomFiles
 from trainables.data.splits import Data
 from trainables.models.pretrained import load_initial_weights
 from trainables.models.registry import initialized_network, network_of
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trunk:
+class WarmupTrainer:
     """One dense trunk: what it trains, and where its snapshots lie.
 
     Attributes:
@@ -46,7 +46,7 @@ class Trunk:
     snapshots: SnapshotFiles
     snapshot_seconds: float
     after_epoch: Callable[[TrialState], None]
-    own: OwnFiles = NOTHING_OWN
+    own: CustomFiles = NO_CUSTOM_FILES
 
     def state_at(self, length: int) -> TrialState:
         """The state after `length` dense epochs, trained from the nearest snapshot where it is missing.
@@ -55,7 +55,7 @@ class Trunk:
 
         Raises:
             NonFiniteError: the loss diverged.
-            SettingError: the user's own network or weights are not what they must be.
+            ConfigError: the user's own network or weights are not what they must be.
         """
         state = self._nearest(length)
         last_publish = time.monotonic()

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from trainables.config.keys import from_canonical
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import NOTHING_OWN, OwnFiles
+from trainables.custom.code import NO_CUSTOM_FILES, CustomFiles
 from trainables.data.facts import DataFacts
-from trainables.data.staging import PlannedData
+from trainables.data.staging import StagedDataset
 from trainables.preflight.network_case import NetworkCase
 from trainables.runtime.device import Runtime, resolve_precision
 from trainables.wording import one_line
@@ -20,14 +20,14 @@ from trainables.wording import one_line
 STEPS = 4  # of one measurement's smallest part; reading the loss at its end waits for the device
 
 
-def examine(
+def probe_hardware(
     device: str,
     wants_compile: bool,
     cases: Sequence[NetworkCase] = (),
-    data: PlannedData | None = None,
+    data: StagedDataset | None = None,
     facts: DataFacts | None = None,
     runtime: Runtime | None = None,
-    own: OwnFiles = NOTHING_OWN,
+    own: CustomFiles = NO_CUSTOM_FILES,
     known: Literal["fp32", "bf16"] | None = None,
 ) -> dict[str, Any]:
     """What only the hardware can answer.
@@ -68,7 +68,9 @@ def compile_problem(device: str) -> str:
 class Probe:
     """The training steps of one trial, to be timed beside others of its kind."""
 
-    def __init__(self, config: dict[str, Any], data: PlannedData, runtime: Runtime, own: OwnFiles = NOTHING_OWN) -> None:
+    def __init__(
+        self, config: dict[str, Any], data: StagedDataset, runtime: Runtime, own: CustomFiles = NO_CUSTOM_FILES
+    ) -> None:
         from trainables.data.normalization import EVALUATION_BATCH
         from trainables.data.splits import load_data
         from trainables.models.prunable import prunable_weights

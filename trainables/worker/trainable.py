@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.config.keys import from_canonical
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import NOTHING_OWN, OwnFiles, is_own
-from trainables.data.staging import PlannedData
+from trainables.custom.code import NO_CUSTOM_FILES, CustomFiles, is_custom
+from trainables.data.staging import StagedDataset
 from trainables.errors import (
+    ConfigError,
     DataError,
-    MisplacedError,
-    SettingError,
+    MissingFileError,
     StopRequestedError,
     TrialError,
-    UnprovidedError,
+    WrongNodeError,
     kind_of,
 )
 from trainables.preflight.network_case import Adjustments, adjusted_runtime
 from trainables.runtime.device import Runtime
 
 if TYPE_CHECKING:
-    from trainables.data.datasets import Source
+    from trainables.data.datasets import DatasetSource
     from trainables.records.protocols import SnapshotFiles, TrialFiles
     from trainables.trial.checkpoint import TrialState
 
@@ -41,7 +41,7 @@ class Folders(Protocol):
     """What a stage needs of the storage; implemented by orchestrator/storage/layout.py."""
 
     def trial(self, key: str, attempt: int) -> TrialFiles:
-        """The trial's folder, with `attempt` begun. Raises SupersededError if a newer one has."""
+        """The trial's folder, with `attempt` begun. Raises StaleAttemptError if a newer one has."""
 
     def warmups(self, warmup_key: str, fingerprint_id: str) -> SnapshotFiles:
         """The shared snapshots of a warm-up key."""
@@ -60,7 +60,7 @@ class Folders(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class SweepSettings:
     """What all stages of a sweep have in common; the runtime's precision is what "auto" stands for.
 
     Attributes:
@@ -69,14 +69,14 @@ class Settings:
     """
 
     folders: Folders
-    data: PlannedData
+    data: StagedDataset
     runtime: Runtime
     share_warmups: bool
     checkpoint_seconds: float
     metrics_seconds: float
     provenance: dict[str, Any]
     progress_seconds: float
-    own: OwnFiles = NOTHING_OWN
+    own: CustomFiles = NO_CUSTOM_FILES
     adjustments: Adjustments = field(default_factory=dict)
 
 
@@ -96,12 +96,12 @@ class Stage:
 Report = Callable[[dict[str, Any]], None]
 
 
-def run_stage(config: dict[str, Any], settings: Settings) -> None:
+def run_stage(config: dict[str, Any], settings: SweepSettings) -> None:
     """Runs one stage and reports how it ended; the entry point that Tune calls."""
     from ray import tune
 
     tune.report({"event": "begun", "pid": os.getpid(), "node": _node_id()})
-    tune.report(stage_end(Stage(**config["stage"]), settings, tune.report))
+    tune.report(execute_stage(Stage(**config["stage"]), settings, tune.report))
 
 
 def _node_id() -> str:
@@ -110,13 +110,13 @@ def _node_id() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-def stage_end(stage: Stage, settings: Settings, report: Report) -> dict[str, Any]:
+def execute_stage(stage: Stage, settings: SweepSettings, report: Report) -> dict[str, Any]:
     """Runs the stage, telling progress through `report`; what is left to tell is how it ended.
 
     status is "finished", or the kind of failure: "stopped", "superseded", "misplaced", "unprovided", "storage", "oom",
     "nonfinite", "data", "setting", "code".
     """
-    teller = _Teller(report, settings.progress_seconds)
+    teller = ProgressReporter(report, settings.progress_seconds)
     logging.getLogger("trainables").addHandler(teller)
     try:
         outcome = _run(stage, settings, teller)
@@ -131,7 +131,7 @@ def stage_end(stage: Stage, settings: Settings, report: Report) -> dict[str, Any
     return {"event": "ended", "status": status, "message": message, "log": teller.new_lines(), **outcome}
 
 
-def _run(stage: Stage, settings: Settings, teller: _Teller) -> dict[str, Any]:
+def _run(stage: Stage, settings: SweepSettings, teller: ProgressReporter) -> dict[str, Any]:
     from trainables.trial.context import TrialContext
     from trainables.trial.runner import run_trial
 
@@ -168,28 +168,33 @@ def _run(stage: Stage, settings: Settings, teller: _Teller) -> dict[str, Any]:
     return {"metrics": list(result["metrics"].items()), "model_sha256": result["model_sha256"]}
 
 
-def _require_place(config: TrialConfig, settings: Settings) -> Source:
-    """Where this node has the data. Raises MisplacedError if it lacks anything that the stage needs."""
+def _require_place(config: TrialConfig, settings: SweepSettings) -> DatasetSource:
+    """Where this node has the data. Raises WrongNodeError if it lacks anything that the stage needs."""
     if not settings.folders.in_sight():
-        raise MisplacedError("it does not see the sweep's files in the storage; mount it there as on the driver's host")
+        raise WrongNodeError("it does not see the sweep's files in the storage; mount it there as on the driver's host")
     if missing := settings.own.missing(config):
-        raise UnprovidedError(missing)
+        raise MissingFileError(missing)
     try:
-        if is_own(settings.data.source.name):
+        if is_custom(settings.data.source.name):
             settings.own.activate(config)
         return settings.data.prepare()
-    except (DataError, SettingError):  # the trial meets it too, and tells in its record
+    except (DataError, ConfigError):  # the trial meets it too, and tells in its record
         return settings.data.here()
 
 
 def _run_trunk(
-    stage: Stage, config: TrialConfig, runtime: Runtime, source: Source, settings: Settings, teller: _Teller
+    stage: Stage,
+    config: TrialConfig,
+    runtime: Runtime,
+    source: DatasetSource,
+    settings: SweepSettings,
+    teller: ProgressReporter,
 ) -> dict[str, Any]:
     """Trains the trunk to its longest length; each snapshot that lands is told, so that its trials can begin."""
     from trainables.data.splits import load_data
     from trainables.models.losses import check_loss
     from trainables.trial.checkpoint import to_bytes
-    from trainables.trial.warmup import Trunk
+    from trainables.trial.warmup import WarmupTrainer
 
     settings.own.activate(config)
     lengths = sorted(stage.lengths)
@@ -204,7 +209,7 @@ def _run_trunk(
             snapshots.publish(state.position, to_bytes(state, snapshots.key))
             raise StopRequestedError(f"warm-up stopped after epoch {state.position}")
 
-    trunk = Trunk(
+    trunk = WarmupTrainer(
         config=config,
         data=load_data(config.dataset, source, runtime.device, runtime.threads),
         runtime=runtime,
@@ -226,7 +231,7 @@ def _run_trunk(
     }
 
 
-class _Teller(logging.Handler):
+class ProgressReporter(logging.Handler):
     """Sends a stage's progress, its new points and its warnings to the driver."""
 
     def __init__(self, report: Report, interval_s: float) -> None:

@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator.cluster.capacity import ClusterWatch
+from orchestrator.cluster.capacity import ClusterCapacity
 from orchestrator.errors import SetupError
 from orchestrator.execution.autotune import _largest_node, chosen_device
 from orchestrator.execution.driver import Driver
 from orchestrator.execution.sweep import _settings
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.resolved_settings import choices_of
-from orchestrator.scheduling.stage_queue import Entry, StageQueue
+from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue
 from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher
 from orchestrator.spec.loader import load_spec
 from orchestrator.spec.schema import Resources
@@ -25,8 +25,8 @@ from orchestrator.storage.layout import StageFolders
 from tests.support.cli import tiny_sweep
 from tests.support.trials import DIGITS, tiny_config, tiny_settings
 from trainables.config.keys import canonical
-from trainables.data.staging import PlannedData
-from trainables.worker.trainable import Stage, stage_end
+from trainables.data.staging import StagedDataset
+from trainables.worker.trainable import Stage, execute_stage
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ from trainables.worker.trainable import Stage, stage_end
 )
 def test_no_more_stages_are_under_way_than_there_is_use_for(own: bool, most: int | None, handed_out: int) -> None:
     """As many as fit; on a cluster eight more, which an autoscaler sees; or as the user says."""
-    trials = {key: Entry(kind="trial", key=key, name=key, config={}, work=1) for key in "abcdefghijkl"}
-    watch = ClusterWatch(cpus=1, gpus=0, own=own, tell=print, most=most, home="here", slots=2)
+    trials = {key: QueuedStage(kind="trial", key=key, name=key, config={}, work=1) for key in "abcdefghijkl"}
+    watch = ClusterCapacity(cpus=1, gpus=0, own=own, tell=print, most=most, home="here", slots=2)
     searcher = StageSearcher(StageQueue(trunks={}, trials=trials), Hooks(lambda *_: None, lambda: None, lambda: None), watch)
     suggested = [searcher.suggest(f"id-{number}") for number in range(14)]
     assert [one is not None for one in suggested] == [True] * handed_out + [False] * (14 - handed_out)
@@ -53,7 +53,7 @@ def test_stages_tell_their_progress_no_more_often_than_asked(seconds: float, rep
     settings = tiny_settings(StageFolders(storage, "s"), progress_seconds=seconds, **rarely)
     told: list[dict[str, Any]] = []
     stage = Stage(kind="trial", key="k", name="n", config=canonical(tiny_config()), attempt=1)
-    ended = stage_end(stage, settings, told.append)
+    ended = execute_stage(stage, settings, told.append)
     assert ended["status"] == "finished", ended["message"]
     assert len(told) == reports
 
@@ -61,7 +61,7 @@ def test_stages_tell_their_progress_no_more_often_than_asked(seconds: float, rep
 def test_the_more_stages_at_once_the_more_rarely_each_tells(tmp_path: Path) -> None:
     plan = make_plan(load_spec(str(tiny_sweep(tmp_path))), open_storage(str(tmp_path / "runs")))
     driver = cast(Driver, SimpleNamespace(folder=SweepFolder(open_storage(str(tmp_path / "runs"), create=True), "s")))
-    data = PlannedData(source=DIGITS)
+    data = StagedDataset(source=DIGITS)
     choices = choices_of(plan.spec.resources, {"device": "cpu", "precision": "fp32"})
     told = [_settings(driver, plan, choices, data, slots).progress_seconds for slots in (0, 8, 200, 1000)]
     assert told == [1, 1, 1, 5]

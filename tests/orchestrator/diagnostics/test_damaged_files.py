@@ -16,7 +16,7 @@ from orchestrator.state.trial_results import damaged_files, read_results
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import TrialFolder, newest_attempt, trial_file
 from tests.support.trials import new_storage, run, tiny_config
-from trainables.errors import SupersededError
+from trainables.errors import StaleAttemptError
 from trainables.records.file_names import CONFIG, MODEL, RESULT
 
 RECORD = {"digest": "0" * 32, "name": "mine", "facts": {"classes": ["a", "b"], "shape": [1, 8, 8]}}
@@ -83,7 +83,7 @@ def test_after_a_damaged_count_a_late_attempt_writes_nothing(content: bytes, tmp
     late.begin()
     storage.write(trial_file("k", "attempt.json"), content)
     TrialFolder(storage, "k", newest_attempt(storage, "k") + 1).begin()
-    with pytest.raises(SupersededError):
+    with pytest.raises(StaleAttemptError):
         late.publish("metrics.jsonl", b"late")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.diagnostics.doctor import examine
+from orchestrator.diagnostics.doctor import run_checks
 from orchestrator.spec.loader import load_spec, resolved
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
@@ -60,7 +60,7 @@ def test_a_storage_out_of_reach_and_a_damaged_sweep_keep_no_other_check_from_run
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     for name, value in keys.items():
         monkeypatch.setenv(name, value)
-    found = {check.check: check for check in examine(None, "s3://lab/runs", f"sqlite:///{tmp_path}/m.db", None)}
+    found = {check.check: check for check in run_checks(None, "s3://lab/runs", f"sqlite:///{tmp_path}/m.db", None)}
     assert "nothing answers at http://127.0.0.1:9" in found["storage"].message
     assert found["tracking"].ok
     assert found["versions"].ok
@@ -70,7 +70,7 @@ def test_a_storage_out_of_reach_and_a_damaged_sweep_keep_no_other_check_from_run
         folder = SweepFolder(storage, name)
         folder.write_state(SweepState(sweep=name, driver={"host": "gone", "heartbeat": 0.0}))
         storage.write_json(folder.file("spec.json"), spec)
-    damaged, well = (check for check in examine(None, storage.root, None, None) if check.check == "orphans")
+    damaged, well = (check for check in run_checks(None, storage.root, None, None) if check.check == "orphans")
     assert not damaged.ok
     assert well.message == "sweep 'well': its driver is gone, no run of it is left RUNNING"
 

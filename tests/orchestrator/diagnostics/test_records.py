@@ -18,7 +18,7 @@ from orchestrator.spec.loader import load_spec
 from orchestrator.state.trial_results import damaged_metrics, damaged_model, read_results
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
-from orchestrator.storage.layout import set_aside, trial_file
+from orchestrator.storage.layout import archive_trial, trial_file
 from orchestrator.storage.local import LocalStorage
 from orchestrator.tracking.records import read_record
 from tests.support.trials import new_storage, run, tiny_config
@@ -81,7 +81,7 @@ def test_a_damaged_record_is_named_and_computed_to_the_same_digest(
     assert problems.keys() == {key}
     assert problems[key].startswith(f"trials/{key}/{file} ")
     assert read_record(storage, "trial", key).damage.startswith(file)
-    set_aside(storage, key)
+    archive_trial(storage, key)
     assert run(CONFIG, storage, attempt=3)["model_sha256"] == digest
 
 

@@ -15,15 +15,15 @@ import pytest
 
 from orchestrator.errors import SetupError
 from orchestrator.execution import autotune as packing
-from orchestrator.execution.autotune import LostProbeError, decide, smallest_near_best
+from orchestrator.execution.autotune import ProbeLostError, resolve_settings, smallest_near_best
 from orchestrator.execution.driver import Driver
 from orchestrator.planning.plan import make_plan
-from orchestrator.planning.resolved_settings import Choices, write_choices
+from orchestrator.planning.resolved_settings import ResolvedSettings, write_choices
 from orchestrator.spec.loader import load_spec
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.factory import open_storage
 from tests.support.cli import drive_sweep, tiny_sweep
-from trainables.data.staging import PlannedData
+from trainables.data.staging import StagedDataset
 from trainables.preflight.network_case import NetworkCase, NetworkReport
 from trainables.runtime.device import resolve_precision
 
@@ -96,61 +96,65 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(packing, name, reply)
 
     examining(monkeypatch, questions)
-    answering("_measured_share", 0.25)
-    answering("_measured_threads", 4.0)
+    answering("_tune_gpu_share", 0.25)
+    answering("_tune_cpus", 4.0)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
     monkeypatch.setattr("ray.nodes", lambda: [LARGE])
     return questions
 
 
 @pytest.fixture
-def decided(tmp_path: Path) -> Callable[..., Choices]:
+def decided(tmp_path: Path) -> Callable[..., ResolvedSettings]:
     """Decides for the tiny sweep with these resources, after earlier runs, or one that left the answers `before`."""
 
-    def decide_for(precision: str = "fp32", before: dict[str, Any] | None = None, **resources: Any) -> Choices:
+    def decide_for(precision: str = "fp32", before: dict[str, Any] | None = None, **resources: Any) -> ResolvedSettings:
         options = [f"resources.{name}={value}" for name, value in resources.items()] + [f"precision={precision}"]
         folder = SweepFolder(open_storage(str(tmp_path / "runs"), create=True), "tiny")
         if before is not None:
             write_choices(folder, before)
         driver = SimpleNamespace(folder=folder, signal=None, tell=lambda line: None)
         plan = make_plan(load_spec(str(tiny_sweep(tmp_path)), options), folder.storage)
-        return decide(cast(Driver, driver), plan, PlannedData(source=plan.spec.source()))
+        return resolve_settings(cast(Driver, driver), plan, StagedDataset(source=plan.spec.source()))
 
     return decide_for
 
 
-def test_what_the_sweep_file_says_is_asked_of_nobody(decided: Callable[..., Choices], asked: list[str]) -> None:
-    assert decided(device="cpu", cpus_per_trial=2) == Choices(device="cpu", cpus_per_trial=2.0)
+def test_what_the_sweep_file_says_is_asked_of_nobody(decided: Callable[..., ResolvedSettings], asked: list[str]) -> None:
+    assert decided(device="cpu", cpus_per_trial=2) == ResolvedSettings(device="cpu", cpus_per_trial=2.0)
     assert asked == ["networks"]  # which no sweep file answers
     asked.clear()
     written = decided(device="cuda", cpus_per_trial=0.5, gpus_per_trial=0.5)
-    assert written == Choices(device="cuda", cpus_per_trial=0.5, gpus_per_trial=0.5)
+    assert written == ResolvedSettings(device="cuda", cpus_per_trial=0.5, gpus_per_trial=0.5)
     assert asked == ["networks"]  # once for each device
     asked.clear()
-    assert decided(device="auto") == Choices(device="cuda", gpus_per_trial=1.0)  # there is one
+    assert decided(device="auto") == ResolvedSettings(device="cuda", gpus_per_trial=1.0)  # there is one
     assert asked == []
 
 
 @pytest.mark.parametrize(
     ("settings", "questions", "expected"),
     [
-        ({"precision": "auto"}, ["precision", "networks"], Choices(device="cpu", precision="bf16")),
-        ({"compile": "true"}, ["compile", "networks"], Choices(device="cpu", precision="bf16")),
-        ({"cpus_per_trial": "auto"}, ["networks", "_measured_threads"], Choices(device="cpu", cpus_per_trial=4.0)),
+        ({"precision": "auto"}, ["precision", "networks"], ResolvedSettings(device="cpu", precision="bf16")),
+        ({"compile": "true"}, ["compile", "networks"], ResolvedSettings(device="cpu", precision="bf16")),
+        ({"cpus_per_trial": "auto"}, ["networks", "_tune_cpus"], ResolvedSettings(device="cpu", cpus_per_trial=4.0)),
         (
             {"device": "cuda", "gpus_per_trial": "auto"},
-            ["networks", "_measured_share"],
-            Choices(device="cuda", gpus_per_trial=0.25),
+            ["networks", "_tune_gpu_share"],
+            ResolvedSettings(device="cuda", gpus_per_trial=0.25),
         ),
         (
             {"device": "cuda", "gpus_per_trial": "auto", "cpus_per_trial": "auto", "precision": "auto", "compile": "true"},
-            ["precision", "compile", "networks", "_measured_share", "_measured_threads"],
-            Choices(device="cuda", precision="bf16", cpus_per_trial=4.0, gpus_per_trial=0.25),
+            ["precision", "compile", "networks", "_tune_gpu_share", "_tune_cpus"],
+            ResolvedSettings(device="cuda", precision="bf16", cpus_per_trial=4.0, gpus_per_trial=0.25),
         ),
     ],
 )
 def test_only_what_is_left_open_is_asked_and_only_in_the_first_run(
-    decided: Callable[..., Choices], asked: list[str], settings: dict[str, Any], questions: list[str], expected: Choices
+    decided: Callable[..., ResolvedSettings],
+    asked: list[str],
+    settings: dict[str, Any],
+    questions: list[str],
+    expected: ResolvedSettings,
 ) -> None:
     first = decided(**{"device": "cpu"} | settings)
     assert asked == questions
@@ -160,22 +164,26 @@ def test_only_what_is_left_open_is_asked_and_only_in_the_first_run(
     assert asked == []
 
 
-def test_choices_made_for_another_device_are_made_again(decided: Callable[..., Choices], asked: list[str]) -> None:
+def test_choices_made_for_another_device_are_made_again(decided: Callable[..., ResolvedSettings], asked: list[str]) -> None:
     before = {"device": "cuda", "precision": "fp32", "cpus_per_trial": 8.0, "gpus_per_trial": 0.5}
     assert decided(device="cpu", cpus_per_trial="auto", precision="auto", before=before).cpus_per_trial == 4.0
-    assert asked == ["precision", "networks", "_measured_threads"]
+    assert asked == ["precision", "networks", "_tune_cpus"]
 
 
 @pytest.mark.parametrize(
     ("written", "automatic", "question"),
     [
-        ({"cpus_per_trial": 1}, {"cpus_per_trial": "auto"}, "_measured_threads"),
-        ({"device": "cuda"}, {"device": "cuda", "gpus_per_trial": "auto"}, "_measured_share"),
+        ({"cpus_per_trial": 1}, {"cpus_per_trial": "auto"}, "_tune_cpus"),
+        ({"device": "cuda"}, {"device": "cuda", "gpus_per_trial": "auto"}, "_tune_gpu_share"),
         ({"precision": "auto"}, {"precision": "auto", "compile": "true"}, "compile"),
     ],
 )
 def test_what_an_earlier_run_was_told_is_not_taken_for_a_measurement(
-    decided: Callable[..., Choices], asked: list[str], written: dict[str, Any], automatic: dict[str, Any], question: str
+    decided: Callable[..., ResolvedSettings],
+    asked: list[str],
+    written: dict[str, Any],
+    automatic: dict[str, Any],
+    question: str,
 ) -> None:
     decided(**{"device": "cpu"} | written)
     asked.clear()
@@ -193,7 +201,7 @@ def test_what_an_earlier_run_was_told_is_not_taken_for_a_measurement(
     ],
 )
 def test_a_cluster_without_the_gpus_that_a_sweep_needs_is_refused(
-    decided: Callable[..., Choices],
+    decided: Callable[..., ResolvedSettings],
     asked: list[str],
     monkeypatch: pytest.MonkeyPatch,
     resources: dict[str, Any],
@@ -206,10 +214,10 @@ def test_a_cluster_without_the_gpus_that_a_sweep_needs_is_refused(
 
 
 def test_without_a_gpu_and_without_a_word_a_sweep_runs_on_cpus(
-    decided: Callable[..., Choices], asked: list[str], monkeypatch: pytest.MonkeyPatch
+    decided: Callable[..., ResolvedSettings], asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0})
-    assert decided(device="auto") == Choices(device="cpu")
+    assert decided(device="auto") == ResolvedSettings(device="cpu")
     assert asked == ["networks"]
 
 
@@ -243,7 +251,7 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Node:
     return node
 
 
-def test_a_node_is_filled_with_every_number_of_threads(decided: Callable[..., Choices], node: Node) -> None:
+def test_a_node_is_filled_with_every_number_of_threads(decided: Callable[..., ResolvedSettings], node: Node) -> None:
     choices = decided(device="cpu", cpus_per_trial="auto")
     assert [(count, needs["num_cpus"]) for count, needs in node.measured] == [(8, 1), (4, 2), (2, 4), (1, 8)]
     assert choices.cpus_per_trial == 2.0
@@ -259,7 +267,7 @@ def test_a_node_is_filled_with_every_number_of_threads(decided: Callable[..., Ch
     ],
 )
 def test_trials_share_a_gpu_as_long_as_it_pays_and_they_fit(
-    decided: Callable[..., Choices], node: Node, trial_gib: int, counts: list[int], share: float
+    decided: Callable[..., ResolvedSettings], node: Node, trial_gib: int, counts: list[int], share: float
 ) -> None:
     node.trial_gib = trial_gib
     choices = decided(device="cuda", gpus_per_trial="auto")
@@ -269,7 +277,7 @@ def test_trials_share_a_gpu_as_long_as_it_pays_and_they_fit(
 
 
 def test_threads_of_trials_on_a_gpu_are_measured_at_the_share_that_was_found(
-    decided: Callable[..., Choices], node: Node
+    decided: Callable[..., ResolvedSettings], node: Node
 ) -> None:
     choices = decided(device="cuda", gpus_per_trial="auto", cpus_per_trial="auto")
     assert node.measured[4:] == [
@@ -287,13 +295,13 @@ def test_a_node_that_is_lost_while_it_is_measured_gives_way_to_another_one(monke
 
     def measured(node: dict[str, Any]) -> float:
         if node is LARGE:
-            raise LostProbeError("its probe failed")
+            raise ProbeLostError("its probe failed")
         return 2.0
 
     monkeypatch.setattr("ray.nodes", lambda: [SMALL, LARGE])
     assert packing._on_largest_node(driver, measured, "CPU", "CPU", ()) == 2.0
     assert told == ["node 10.0.0.2 lost a probe; measuring on another node"]
-    with pytest.raises(LostProbeError):
+    with pytest.raises(ProbeLostError):
         packing._on_largest_node(driver, measured, "CPU", "CPU", ("small",))
 
 

@@ -19,10 +19,10 @@ from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
-from orchestrator.storage.layout import TrialFolder, newest_attempt, set_aside, trial_file
+from orchestrator.storage.layout import TrialFolder, archive_trial, newest_attempt, trial_file
 from tests.support.cli import tiny_sweep
 from tests.support.trials import write_result
-from trainables.errors import SupersededError
+from trainables.errors import StaleAttemptError
 from trainables.records.file_names import RESULT
 
 
@@ -71,7 +71,7 @@ def test_of_two_attempts_with_one_number_the_later_one_publishes(storage: Storag
     first, second = TrialFolder(storage, "k", 1), TrialFolder(storage, "k", 1)
     first.begin()
     second.begin()
-    with pytest.raises(SupersededError):
+    with pytest.raises(StaleAttemptError):
         first.publish("metrics.jsonl", b"late")
     second.publish("metrics.jsonl", b"mine")
 
@@ -90,13 +90,13 @@ def test_setting_aside_deletes_nothing_and_keeps_late_workers_out(storage: Stora
     old = TrialFolder(storage, "k", 1)
     old.begin()
     old.publish("result.json", b"first")
-    set_aside(storage, "k")
-    with pytest.raises(SupersededError):
+    archive_trial(storage, "k")
+    with pytest.raises(StaleAttemptError):
         old.publish("checkpoint", b"late")
     again = TrialFolder(storage, "k", newest_attempt(storage, "k") + 1)
     again.begin()
     again.publish("result.json", b"second")
-    set_aside(storage, "k")
+    archive_trial(storage, "k")
     kept = sorted(path.read_bytes() for path in Path(storage.root, "trials/.aside").glob("*/result.json"))
     assert kept == [b"first", b"second"]
 
@@ -144,7 +144,7 @@ import atexit, sys, time
 from orchestrator.execution import shutdown_deadline as last_resort
 last_resort.END_S = 2.0
 atexit.register(time.sleep, float(sys.argv[2]))
-last_resort.end_in_time(15)
+last_resort.exit_after_deadline(15)
 time.sleep(float(sys.argv[1]))
 """
 

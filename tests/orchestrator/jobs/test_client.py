@@ -14,12 +14,12 @@ import pytest
 
 from orchestrator.errors import UserError
 from orchestrator.jobs.client import api_address, own_output
-from orchestrator.jobs.package import CODE, own_files, package, shipped_settings
+from orchestrator.jobs.package import CODE, collect_custom_files, package, shipped_settings
 from orchestrator.spec.grid import expand
 from orchestrator.spec.loader import load_spec
 from orchestrator.version import source_revision
 from tests.support.cli import drive_sweep, tiny_sweep
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 
 SHARED = ("--storage", "/shared/sweeps", "--tracking-uri", "http://mlflow:5000")
 
@@ -56,7 +56,7 @@ def own_sweep(folder: Path) -> list[str]:
 
 
 def test_a_package_holds_the_code_and_what_the_sweep_names(modules: Path) -> None:
-    own = own_files(load_spec("digits", own_sweep(modules)))
+    own = collect_custom_files(load_spec("digits", own_sweep(modules)))
     files = ("nets/wide", "nets/parts", "nets/deep/__init__", "nets/deep/norms", "helper", "lazy", "losses")
     wanted = {f"own/{name}.py": str(modules / f"{name}.py") for name in files}
     assert own == wanted | {"weights/dense.pt": str(modules / "weights/dense.pt")}
@@ -72,7 +72,7 @@ def test_a_package_holds_the_code_and_what_the_sweep_names(modules: Path) -> Non
 
 def test_shipped_files_are_found_beside_the_code_of_every_node(modules: Path) -> None:
     """The package is unpacked anywhere; the settings that go along name no folder of the machine that sent it."""
-    own = own_files(load_spec("digits", own_sweep(modules)))
+    own = collect_custom_files(load_spec("digits", own_sweep(modules)))
     settings = [*own_sweep(modules)[:2], *shipped_settings(own)]
     assert settings[2:] == ["modules_path=shipped:own", 'initial_weights="shipped:weights/dense.pt"']
     script = f"""
@@ -96,14 +96,14 @@ print(*sorted(own.digested(expand(spec)).digests), own.missing(expand(spec)[0]))
 
 def test_weights_may_have_any_name(tmp_path: Path) -> None:
     (tmp_path / "my model #1: ü😀.pt").write_text("w")
-    own = own_files(load_spec("digits", [f"initial_weights='{tmp_path}/my model #1: ü😀.pt'"]))
+    own = collect_custom_files(load_spec("digits", [f"initial_weights='{tmp_path}/my model #1: ü😀.pt'"]))
     assert load_spec("digits", shipped_settings(own)).initial_weights == "shipped:weights/my model #1: ü😀.pt"
 
 
 @pytest.mark.parametrize("setting", ["model={module: nets.net}", "initial_weights=shipped:weights/dense.pt"])
 def test_files_that_only_jobs_have_are_told_with_how_to_go_on(tmp_path: Path, setting: str) -> None:
     spec = load_spec("digits", ["modules_path=shipped:own", setting])
-    with pytest.raises(SettingError, match=r"which only its jobs on the cluster have; resume it there, with --address"):
+    with pytest.raises(ConfigError, match=r"which only its jobs on the cluster have; resume it there, with --address"):
         spec.own_files().digested(expand(spec))
 
 
@@ -120,7 +120,7 @@ def test_an_own_file_that_is_gone_cannot_be_sent(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_here_stay_a_path_of_the_nodes() -> None:
-    own = own_files(load_spec("digits", ["initial_weights=/shared/dense.pt"]))
+    own = collect_custom_files(load_spec("digits", ["initial_weights=/shared/dense.pt"]))
     assert (own, shipped_settings(own)) == ({}, [])
 
 

@@ -18,8 +18,8 @@ from orchestrator.errors import SetupError
 from orchestrator.jobs import client as jobs_module
 from orchestrator.jobs import remote_command as small_jobs
 from orchestrator.jobs.client import Job, Jobs
-from orchestrator.jobs.package import own_files, shipped_settings
-from orchestrator.jobs.remote_command import who
+from orchestrator.jobs.package import collect_custom_files, shipped_settings
+from orchestrator.jobs.remote_command import job_metadata
 from orchestrator.spec.loader import load_spec, resolved
 from orchestrator.storage.factory import open_storage
 from tests.support.fake_jobs_api import JobsApi, Sent, serving, wait_until
@@ -48,7 +48,7 @@ def test_resume_plans_with_the_files_that_the_sweep_was_submitted_with(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     settings = ["name=own", "model={module: nets.net}", f"modules_path={tmp_path}/mine"]
-    own = own_files(load_spec("digits", [*settings, f'initial_weights="{tmp_path}/mine/dense #1.pt"']))
+    own = collect_custom_files(load_spec("digits", [*settings, f'initial_weights="{tmp_path}/mine/dense #1.pt"']))
     storage = open_storage(str(tmp_path / "runs"), create=True)
     sent = load_spec("digits", [*settings, *shipped_settings(own), f"storage={storage.root}"])
     storage.write_json("sweeps/own/spec.json", resolved(sent))
@@ -72,10 +72,10 @@ def test_the_doctors_answer_comes_alone_and_its_errors_are_no_answer(
     assert api.jobs == {}
 
 
-def said_by(api: JobsApi, monkeypatch: pytest.MonkeyPatch, script: str) -> small_jobs.Answer:
+def said_by(api: JobsApi, monkeypatch: pytest.MonkeyPatch, script: str) -> small_jobs.CommandOutput:
     """What a small job says whose command is this script."""
     monkeypatch.setattr(small_jobs, "COMMAND", ("sh", "-c", script))
-    return small_jobs.small_job(Jobs(api.address), "job", ["status"], "")
+    return small_jobs.run_remote_command(Jobs(api.address), "job", ["status"], "")
 
 
 @pytest.mark.parametrize(
@@ -206,4 +206,4 @@ def test_a_user_may_have_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyError("getpwuid(): uid not found: 4242")
 
     monkeypatch.setattr(getpass, "getuser", nameless)
-    assert who("s3://a/b")["drive.user"].isdigit()
+    assert job_metadata("s3://a/b")["drive.user"].isdigit()

@@ -20,10 +20,10 @@ from tests.support.custom_modules import write_modules
 from tests.support.trials import new_storage, run, tiny_config
 from trainables.config.methods import ImpConfig, SrsteConfig
 from trainables.config.trial import final_count
-from trainables.custom.code import NOTHING_OWN
+from trainables.custom.code import NO_CUSTOM_FILES
 from trainables.data.datasets import cache_folder
 from trainables.data.facts import DIGITS_FACTS
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 from trainables.pruning import kept_weights as module
 from trainables.pruning.kept_weights import highest_sparsity, kept_weights, prunable_shapes
 
@@ -56,7 +56,7 @@ def planned(folder: Path, *settings: str, **search: list[Any]) -> Plan:
 def test_the_count_of_a_plan_is_that_of_the_trial(changes: dict[str, Any], tmp_path: Path) -> None:
     config = tiny_config(warmup_epochs=0, **changes)
     result = run(config, new_storage(tmp_path))
-    shapes = prunable_shapes(config, DIGITS_FACTS, NOTHING_OWN)
+    shapes = prunable_shapes(config, DIGITS_FACTS, NO_CUSTOM_FILES)
     assert shapes == {layer["name"]: tuple(layer["shape"]) for layer in result["layers"]}
     assert kept_weights(config, shapes) == result["kept_weights"]
 
@@ -95,7 +95,7 @@ def test_run_refuses_them_before_anything_is_made(tmp_path: Path, capsys: pytest
 
 
 def test_a_trial_that_keeps_nothing_is_refused_before_its_warm_up(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="must keep at least one of its 15,248"):
+    with pytest.raises(ConfigError, match="must keep at least one of its 15,248"):
         run(tiny_config(sparsity=0.99999), new_storage(tmp_path))
     assert not list(tmp_path.glob("warmups/*/epoch-*"))
 

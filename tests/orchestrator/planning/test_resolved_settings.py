@@ -9,7 +9,14 @@ from typing import Any, Literal
 import pytest
 
 from orchestrator.planning.plan import Plan, make_plan
-from orchestrator.planning.resolved_settings import RESOLVED, Choices, choices_of, read_choices, write_choices, written_share
+from orchestrator.planning.resolved_settings import (
+    RESOLVED,
+    ResolvedSettings,
+    choices_of,
+    configured_gpu_share,
+    read_choices,
+    write_choices,
+)
 from orchestrator.preflight import networks as preflight
 from orchestrator.spec.loader import load_spec
 from orchestrator.spec.schema import Resources
@@ -35,7 +42,7 @@ def folder(tmp_path: Path) -> SweepFolder:
 
 @pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1.0, 1), (2.0, 2), (2.7, 2), (16.0, 16)])
 def test_a_trial_has_a_thread_for_every_whole_cpu_and_at_least_one(cpus: float, threads: int) -> None:
-    assert Choices(device="cpu", cpus_per_trial=cpus).runtime(Resources()).threads == threads
+    assert ResolvedSettings(device="cpu", cpus_per_trial=cpus).runtime(Resources()).threads == threads
 
 
 @pytest.mark.parametrize(
@@ -50,19 +57,19 @@ def test_a_trial_has_a_thread_for_every_whole_cpu_and_at_least_one(cpus: float, 
 def test_bits_are_the_same_from_run_to_run_on_a_cpu_and_wherever_it_is_asked_for(
     device: str, written: bool | None, deterministic: bool
 ) -> None:
-    runtime = Choices(device=device).runtime(Resources(deterministic=written))
+    runtime = ResolvedSettings(device=device).runtime(Resources(deterministic=written))
     assert (runtime.device, runtime.deterministic) == (device, deterministic)
 
 
 @pytest.mark.parametrize(("precision", "expected"), [(None, "fp32"), ("fp32", "fp32"), ("bf16", "bf16")])
 def test_precision_that_no_trial_needed_to_know_is_fp32(precision: Literal["fp32", "bf16"] | None, expected: str) -> None:
-    assert Choices(device="cpu", precision=precision).runtime(Resources()).precision == expected
+    assert ResolvedSettings(device="cpu", precision=precision).runtime(Resources()).precision == expected
 
 
 def test_trials_are_compiled_where_that_was_found_to_work_not_where_it_is_only_asked_for() -> None:
     asked = Resources(compile=True)
-    assert Choices(device="cpu", compile=True).runtime(asked).compile
-    assert not Choices(device="cpu", compile=False).runtime(asked).compile
+    assert ResolvedSettings(device="cpu", compile=True).runtime(asked).compile
+    assert not ResolvedSettings(device="cpu", compile=False).runtime(asked).compile
 
 
 def test_answers_are_read_as_they_were_written(folder: SweepFolder) -> None:
@@ -75,16 +82,16 @@ def test_answers_are_read_as_they_were_written(folder: SweepFolder) -> None:
 def test_answers_of_an_older_version_are_read_as_far_as_they_are_known(folder: SweepFolder) -> None:
     folder.storage.write_json(folder.file(RESOLVED), {"device": "cpu", "auto": "bf16"})
     assert read_choices(folder) == {"device": "cpu"}
-    assert choices_of(Resources(), {"device": "cpu"}) == Choices(device="cpu", precision=None, cpus_per_trial=1.0)
+    assert choices_of(Resources(), {"device": "cpu"}) == ResolvedSettings(device="cpu", precision=None, cpus_per_trial=1.0)
 
 
 def test_what_the_sweep_file_says_goes_before_what_was_answered() -> None:
     automatic = Resources(cpus_per_trial="auto", gpus_per_trial="auto", compile=True)
-    found = Choices(device="cuda", precision="bf16", cpus_per_trial=2.0, gpus_per_trial=0.125)
+    found = ResolvedSettings(device="cuda", precision="bf16", cpus_per_trial=2.0, gpus_per_trial=0.125)
     assert choices_of(automatic, ANSWERS) == found
     assert choices_of(automatic, ANSWERS | {"compile": True}) == replace(found, compile=True)
     written = Resources(cpus_per_trial=3.0, gpus_per_trial=0.5)
-    said = Choices(device="cuda", precision="bf16", cpus_per_trial=3.0, gpus_per_trial=0.5)
+    said = ResolvedSettings(device="cuda", precision="bf16", cpus_per_trial=3.0, gpus_per_trial=0.5)
     assert choices_of(written, ANSWERS | {"compile": True}) == said
     assert choices_of(Resources(), ANSWERS).gpus_per_trial == 1.0
 
@@ -105,7 +112,7 @@ def test_what_the_sweep_file_says_goes_before_what_was_answered() -> None:
 def test_a_trial_reserves_of_a_gpu_what_is_written_a_whole_one_without_a_word_and_none_on_a_cpu(
     written: float | Literal["auto"] | None, device: str, share: float | None
 ) -> None:
-    assert written_share(written, device) == share
+    assert configured_gpu_share(written, device) == share
 
 
 def tiny_plan(folder: SweepFolder, tmp_path: Path, **resources: Any) -> Plan:

@@ -29,7 +29,7 @@ from orchestrator.storage.local import LocalStorage
 from tests.support.cli import drive_sweep
 from tests.trainables.data.test_streaming import imagenet
 from trainables.config.trial import DatasetConfig
-from trainables.data.datasets import Source
+from trainables.data.datasets import DatasetSource
 from trainables.data.facts import quick_facts
 from trainables.data.splits import Data, load_data
 from trainables.data.streaming import decoding_workers
@@ -60,7 +60,7 @@ def noise_tree(root: Path, train: dict[str, int], test: dict[str, int], blue: bo
 
 
 def report_of(root: Path, **options: Any) -> tuple[dict[str, Any], Data]:
-    source = Source(name="image_folder", root=str(root), image_size=8)
+    source = DatasetSource(name="image_folder", root=str(root), image_size=8)
     config = DatasetConfig(name="image_folder", image_size=8, **options)
     data, facts = load_data(config, source, "cpu"), quick_facts(source)
     assert facts is not None
@@ -147,7 +147,7 @@ def test_what_is_cut_off_images_that_are_not_square_is_told(tmp_path: Path) -> N
 
 
 def test_a_streamed_set_is_looked_at_in_part_and_says_so(tmp_path: Path) -> None:
-    source = Source(name="imagenet", root=str(imagenet(tmp_path)), image_size=32)
+    source = DatasetSource(name="imagenet", root=str(imagenet(tmp_path)), image_size=32)
     config = DatasetConfig(name="imagenet", image_size=32)
     facts = quick_facts(source)
     assert facts is not None
@@ -177,7 +177,7 @@ def test_the_sheet_shows_images_of_the_class_and_crops_of_the_first(tmp_path: Pa
 
 
 def test_small_images_are_enlarged_by_whole_factors_and_digits_are_not_augmented() -> None:
-    data = load_data(DatasetConfig(name="digits", limit=100), Source(name="digits"), "cpu")
+    data = load_data(DatasetConfig(name="digits", limit=100), DatasetSource(name="digits"), "cpu")
     assert all(len(row.augmented) == 0 for row in sheet_rows(data, tuple("0123456789")))
     sheet = np.asarray(Image.open(io.BytesIO(contact_sheet(data, tuple("0123456789")))).convert("L"))
     first = sheet_rows(data, tuple("0123456789"))[0].plain[0, 0].numpy()

@@ -12,12 +12,12 @@ import ray
 from ray import tune
 
 from orchestrator.cluster import node_checks, shared_storage_probe
-from orchestrator.cluster.capacity import ClusterWatch
-from orchestrator.cluster.connection import joined_cluster, ray_environment
+from orchestrator.cluster.capacity import ClusterCapacity
+from orchestrator.cluster.connection import connect_to_cluster, ray_environment
 from orchestrator.cluster.node_checks import NodeReport
 from orchestrator.cluster.remote_call import call_on
-from orchestrator.cluster.shared_storage_probe import SharedFolder
-from orchestrator.scheduling.stage_queue import Entry, StageQueue
+from orchestrator.cluster.shared_storage_probe import SharedStorageProbe
+from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue
 from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher, run_stages
 from orchestrator.storage.factory import open_storage
 
@@ -27,13 +27,13 @@ def node() -> Iterator[str]:
     """The only node of a Ray of our own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        with ray_environment(()), joined_cluster(None):
+        with ray_environment(()), connect_to_cluster(None):
             yield str(ray.get_runtime_context().get_node_id())
 
 
 def searching(*keys: str, **options: Any) -> StageSearcher:
-    trials = {key: Entry(kind="trial", key=key, name=key, config={}, work=1) for key in keys}
-    watch = ClusterWatch(cpus=1, gpus=0, own=False, tell=lambda line: None, **options)
+    trials = {key: QueuedStage(kind="trial", key=key, name=key, config={}, work=1) for key in keys}
+    watch = ClusterCapacity(cpus=1, gpus=0, own=False, tell=lambda line: None, **options)
     return StageSearcher(StageQueue(trunks={}, trials=trials), Hooks(lambda *_: None, lambda: None, lambda: None), watch)
 
 
@@ -83,7 +83,7 @@ def test_a_node_that_cannot_answer_or_hangs_is_left_out_and_a_lost_one_is_not(
         return NodeReport()
 
     monkeypatch.setattr(node_checks, "LATE_S", 3.0)
-    monkeypatch.setattr(node_checks, "living_nodes", lambda: [{"NodeID": name} for name in ("well", "unable", "hung")])
+    monkeypatch.setattr(node_checks, "alive_nodes", lambda: [{"NodeID": name} for name in ("well", "unable", "hung")])
     told: list[str] = []
     answering = {"well": well, "unable": unable, "lost": unable, "hung": slow}
     asked = {name: call_on(node, function) for name, function in answering.items()}
@@ -98,7 +98,7 @@ def test_a_node_that_cannot_answer_or_hangs_is_left_out_and_a_lost_one_is_not(
 
 def test_the_files_of_many_nodes_are_looked_for_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_storage_probe, "SIGHT_S", 0.5)
-    folder = SharedFolder.laid(open_storage(str(tmp_path), create=True))
+    folder = SharedStorageProbe.laid(open_storage(str(tmp_path), create=True))
     assert folder.problem_here("a") == ""
     begun = time.monotonic()
     lost = {f"n{number}" for number in range(20)}

@@ -8,20 +8,20 @@ from typing import Any, ClassVar
 import pytest
 
 from orchestrator.scheduling import stage_queue as stages
-from orchestrator.scheduling.stage_queue import Entry, StageQueue
+from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue
 from trainables.errors import StorageError
 
 
-def trunk(key: str, *lengths: int) -> Entry:
-    return Entry(kind="trunk", key=key, name=f"trunk-{key}", config={}, work=10 * max(lengths), lengths=lengths)
+def trunk(key: str, *lengths: int) -> QueuedStage:
+    return QueuedStage(kind="trunk", key=key, name=f"trunk-{key}", config={}, work=10 * max(lengths), lengths=lengths)
 
 
-def trial(key: str, warmup: str | None = None, length: int = 0, work: int = 1) -> Entry:
+def trial(key: str, warmup: str | None = None, length: int = 0, work: int = 1) -> QueuedStage:
     lengths = (length,) if length else ()
-    return Entry(kind="trial", key=key, name=key, config={}, work=work, warmup_key=warmup, lengths=lengths)
+    return QueuedStage(kind="trial", key=key, name=key, config={}, work=work, warmup_key=warmup, lengths=lengths)
 
 
-def queue_of(*entries: Entry, **options: Any) -> StageQueue:
+def queue_of(*entries: QueuedStage, **options: Any) -> StageQueue:
     return StageQueue(
         trunks={entry.key: entry for entry in entries if entry.kind == "trunk"},
         trials={entry.key: entry for entry in entries if entry.kind == "trial"},
@@ -218,7 +218,7 @@ def test_an_entry_that_no_worker_took_up_is_handed_out_as_if_for_the_first_time(
     assert keys_ready(queue) == ["y"]
 
 
-class CountedEntry(Entry):
+class CountedEntry(QueuedStage):
     """Counts how often anything is read of any entry, so that a look at every entry of a queue cannot hide."""
 
     reads: ClassVar[int] = 0

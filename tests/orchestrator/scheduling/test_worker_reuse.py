@@ -12,9 +12,9 @@ import pytest
 from ray import tune
 
 from orchestrator.cluster import connection as ray_cluster
-from orchestrator.cluster.capacity import ClusterWatch
-from orchestrator.cluster.connection import joined_cluster, ray_environment
-from orchestrator.scheduling.stage_queue import Entry, StageQueue
+from orchestrator.cluster.capacity import ClusterCapacity
+from orchestrator.cluster.connection import connect_to_cluster, ray_environment
+from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue
 from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher, run_stages
 from tests import ROOT
 
@@ -54,18 +54,18 @@ def test_a_free_worker_does_not_end_one_that_starts(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # workers find the stage of this file
     monkeypatch.setattr(ray_cluster, "processors", lambda: SLOTS)
-    trials = {name: Entry(kind="trial", key=name, name=name, config={}, work=1) for name in map(str, range(STAGES))}
+    trials = {name: QueuedStage(kind="trial", key=name, name=name, config={}, work=1) for name in map(str, range(STAGES))}
     queue = StageQueue(trunks={}, trials=trials)
     began: list[tuple[str, int]] = []
     under_way: list[int] = []
 
-    def note(entry: Entry, report: dict[str, Any]) -> None:
+    def note(entry: QueuedStage, report: dict[str, Any]) -> None:
         if report["event"] == "begun":
             began.append((entry.name, report["pid"]))
 
     hooks = Hooks(note, lambda: under_way.append(len(searcher.running)), lambda: None)
-    with ray_environment(()), joined_cluster(None):
-        watch = ClusterWatch(cpus=1, gpus=0, own=True, tell=print)
+    with ray_environment(()), connect_to_cluster(None):
+        watch = ClusterCapacity(cpus=1, gpus=0, own=True, tell=print)
         watch.look()
         searcher = StageSearcher(queue, hooks, watch)
         stage = tune.with_resources(stage_of(SlowStart(tmp_path / "first")), {"CPU": 1})

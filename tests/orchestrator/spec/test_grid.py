@@ -9,7 +9,8 @@ import pytest
 
 from orchestrator.errors import UserError
 from orchestrator.spec.grid import expand
-from orchestrator.spec.loader import SweepSpec, load_spec
+from orchestrator.spec.loader import load_spec
+from orchestrator.spec.schema import SweepSpec
 from trainables.config.methods import SanityConfig
 from trainables.config.trial import TrialConfig
 

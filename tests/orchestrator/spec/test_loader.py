@@ -17,13 +17,13 @@ from orchestrator.errors import EXIT_USER, UserError
 from orchestrator.spec.field_types import DatasetName
 from orchestrator.spec.grid import expand, trial_names
 from orchestrator.spec.loader import json_schema, load_spec, resolved, spec_from_resolved
-from orchestrator.spec.presets import ready_sweep, ready_sweeps, template
+from orchestrator.spec.presets import preset_names, preset_text, template
 from orchestrator.spec.schema import SEARCHABLE, TRIAL_KEYS, SweepSpec, keys
 from tests import ROOT
 from trainables.config.keys import canonical
 from trainables.config.methods import Method
 from trainables.config.trial import DatasetConfig, Model, TrialConfig
-from trainables.data.datasets import DATASETS, Source
+from trainables.data.datasets import DATASETS, DatasetSource
 
 BASE = "name: x\ndataset: {name: digits}\nmodel: convnet\n"
 MODELS = ", ".join(get_args(Model)) + ", or {module: FILE.FUNCTION}"
@@ -431,7 +431,7 @@ def test_mistakes_of_file_and_options_come_together() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    ready = f"must be a file or one of the ready sweeps {', '.join(ready_sweeps())}"
+    ready = f"must be a file or one of the ready sweeps {', '.join(preset_names())}"
     (tmp_path / "folder").mkdir()
     (tmp_path / "latin.yaml").write_bytes(BASE.encode() + "# caf\xe9\n".encode("latin-1"))
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
@@ -461,12 +461,12 @@ def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
 def test_ready_sweeps_have_the_trials_they_tell_of(name: str, pruned: int, baselines: int) -> None:
     methods = [config.method for config in expand(load_spec(name))]
     assert methods == ["drive"] * pruned + ["dense"] * baselines
-    assert name in ready_sweeps()
+    assert name in preset_names()
 
 
-@pytest.mark.parametrize("name", [name for name in ready_sweeps() if "/" in name])
+@pytest.mark.parametrize("name", [name for name in preset_names() if "/" in name])
 def test_recipes_name_their_source_and_hold_what_it_says(name: str) -> None:
-    text = ready_sweep(name)
+    text = preset_text(name)
     folder, dataset = name.split("/")
     spec = load_spec(name)
     assert spec.name == name.replace("/", "-")
@@ -481,7 +481,7 @@ def test_recipes_name_their_source_and_hold_what_it_says(name: str) -> None:
 
 def test_a_ready_sweep_that_is_not_there_is_told() -> None:
     with pytest.raises(UserError, match=r"--from: must be a ready sweep, got 'reference/cifar10-vgg17'; did you mean"):
-        ready_sweep("reference/cifar10-vgg17")
+        preset_text("reference/cifar10-vgg17")
 
 
 def test_a_file_wins_over_the_ready_sweep_of_its_name() -> None:
@@ -492,7 +492,7 @@ def test_a_file_wins_over_the_ready_sweep_of_its_name() -> None:
 
 def test_the_ready_digits_sweep_needs_nothing_from_outside() -> None:
     spec = load_spec("digits")
-    assert spec.source() == Source(name="digits")
+    assert spec.source() == DatasetSource(name="digits")
     assert (spec.storage, spec.tracking.uri) == ("./runs", None)
     assert (spec.resources.device, spec.resources.cpus_per_trial, spec.resources.deterministic) == ("cpu", 1.0, True)
     assert {(c.training.epochs, c.training.batch_size, c.training.lr, c.precision) for c in expand(spec)} == {
@@ -605,7 +605,7 @@ def test_whole_numbers_and_numbers_may_be_written_either_way() -> None:
 
 def test_the_source_is_what_the_file_says() -> None:
     spec = loaded("name: x\nmodel: convnet\ndataset: {name: image_folder, root: ~/images, image_size: 16}\n")
-    assert spec.source() == Source(name="image_folder", root="~/images", image_size=16)
+    assert spec.source() == DatasetSource(name="image_folder", root="~/images", image_size=16)
     assert expand(spec)[0].dataset == DatasetConfig(name="image_folder", image_size=16)
 
 
@@ -618,7 +618,7 @@ def test_imagenet_takes_any_image_size_and_has_one_without(written: str, side: i
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion_mnist"])
 def test_what_can_be_fetched_may_be(name: str) -> None:
     spec = loaded(f"name: x\nmodel: convnet\ndataset: {{name: {name}, root: a, download: true}}\n")
-    assert spec.source() == Source(name=name, root="a", download=True)
+    assert spec.source() == DatasetSource(name=name, root="a", download=True)
 
 
 @pytest.mark.parametrize("name", ["digits", "fashion-mnist", "cifar10-resnet20"])
@@ -649,7 +649,7 @@ def test_the_schema_agrees_about_right_and_wrong_files() -> None:
 
     jsonschema.Draft202012Validator.check_schema(json_schema())
     validator = jsonschema.Draft202012Validator(json_schema())
-    right = [ROOT / "orchestrator" / "sweeps" / f"{name}.yaml" for name in (*ready_sweeps(), "template")]
+    right = [ROOT / "orchestrator" / "sweeps" / f"{name}.yaml" for name in (*preset_names(), "template")]
     for file in right:
         assert [error.message for error in validator.iter_errors(parse(file.read_text(), file.name).data)] == []
     for wrong in (

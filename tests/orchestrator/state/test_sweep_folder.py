@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.errors import SetupError, UserError
 from orchestrator.state import state_writer, sweep_state
-from orchestrator.state.driver_lease import DEAD_AFTER_S
+from orchestrator.state.driver_lease import LEASE_TTL_S
 from orchestrator.state.driver_liveness import driver_alive, this_driver
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder, open_sweep
@@ -49,7 +49,7 @@ def test_another_process_with_the_same_id_is_not_the_driver() -> None:
 def test_a_driver_on_another_host_is_judged_by_its_heartbeat() -> None:
     elsewhere = this_driver() | {"process_table": "another boot pid:[4026531836]", "pid_started": "1"}
     assert driver_alive(elsewhere)
-    assert not driver_alive(elsewhere | {"heartbeat": time.time() - DEAD_AFTER_S - 1})
+    assert not driver_alive(elsewhere | {"heartbeat": time.time() - LEASE_TTL_S - 1})
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -63,7 +63,7 @@ def test_a_driver_of_a_container_with_the_name_of_its_host_is_alive(storage: Sto
     driver = json.loads(told.stdout)
     assert (driver["host"], driver["pid"]) == (this_driver()["host"], 1)
     assert driver_alive(driver)
-    assert not driver_alive(driver | {"heartbeat": time.time() - DEAD_AFTER_S - 1})
+    assert not driver_alive(driver | {"heartbeat": time.time() - LEASE_TTL_S - 1})
 
 
 def test_a_driver_of_a_state_file_that_names_no_process_table_is_judged_by_its_heartbeat(storage: Storage) -> None:
@@ -74,7 +74,7 @@ def test_a_driver_of_a_state_file_that_names_no_process_table_is_judged_by_its_h
     read = folder.read_state()
     assert read is not None
     assert driver_alive(read.driver)
-    assert not driver_alive(read.driver | {"heartbeat": time.time() - DEAD_AFTER_S - 1})
+    assert not driver_alive(read.driver | {"heartbeat": time.time() - LEASE_TTL_S - 1})
 
 
 def test_trials_that_ran_under_a_dead_driver_are_waiting(storage: Storage) -> None:

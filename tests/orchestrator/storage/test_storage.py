@@ -31,15 +31,15 @@ from orchestrator.storage import layout as store_module
 from orchestrator.storage import object_store as object_storage
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
-from orchestrator.storage.layout import StageFolders, TrialFolder, newest_attempt, set_aside, stop_files
+from orchestrator.storage.layout import StageFolders, TrialFolder, archive_trial, newest_attempt, stop_files
 from orchestrator.storage.object_store import ObjectStorage
 from tests.support.cli import drive_sweep, tiny_sweep, wait_for
 from tests.support.s3_server import BUCKET, KEY, SECRET, ObjectStore, object_store
 from tests.support.trials import tiny_config, tiny_settings
 from tests.test_architecture import loaded_after
 from trainables.config.keys import canonical
-from trainables.errors import StorageError, SupersededError
-from trainables.worker.trainable import Stage, stage_end
+from trainables.errors import StaleAttemptError, StorageError
+from trainables.worker.trainable import Stage, execute_stage
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +117,11 @@ def test_many_files_are_read_in_their_order(storage: Storage) -> None:
 
 def test_a_write_that_is_called_off_leaves_what_was_there(storage: Storage) -> None:
     def refuse() -> None:
-        raise SupersededError("late")
+        raise StaleAttemptError("late")
 
     storage.write("folder/file", b"old")
     for name in ("folder/file", "folder/new"):
-        with pytest.raises(SupersededError):
+        with pytest.raises(StaleAttemptError):
             storage.write(name, b"new", before_publish=refuse)
     assert storage.read("folder/file") == b"old"
     assert storage.names("folder") == ["file"]
@@ -209,7 +209,7 @@ def test_an_older_attempt_publishes_and_removes_nothing_once_a_newer_has_begun(s
         older.begin,
     ]
     for late in attempts:
-        with pytest.raises(SupersededError):
+        with pytest.raises(StaleAttemptError):
             late()
     assert newer.read("checkpoint") == b"old"
 
@@ -229,7 +229,7 @@ def test_an_attempt_whose_writing_came_late_gives_up(storage: Storage, monkeypat
     older.begin()
     monkeypatch.setattr(type(storage), "write", frozen)
     older.publish("metrics.jsonl", b"in time")
-    with pytest.raises(SupersededError, match=r"attempt 2 has begun.*its metrics\.jsonl was written late"):
+    with pytest.raises(StaleAttemptError, match=r"attempt 2 has begun.*its metrics\.jsonl was written late"):
         older.publish("metrics.jsonl", b"late")
 
 
@@ -239,9 +239,9 @@ def test_setting_a_trial_aside_deletes_nothing_even_where_that_was_cut_off_befor
         files = TrialFolder(storage, "k", newest_attempt(storage, "k") + 1)
         files.begin()
         files.publish("result.json", content)
-        set_aside(storage, "k")
+        archive_trial(storage, "k")
         assert storage.names("trials/k") == ["attempt.json"]
-    set_aside(storage, "k")  # nothing but the count
+    archive_trial(storage, "k")  # nothing but the count
     kept = [storage.read(f"trials/.aside/{name}/result.json") for name in ("k-1", "k-2", "k-3")]
     assert kept == [b"of an attempt that was counted again", b"first", b"second"]
     assert newest_attempt(storage, "k") == 5
@@ -264,7 +264,7 @@ def test_a_request_to_stop_reaches_the_trials_of_its_sweep(storage: Storage, mon
 @pytest.fixture
 def quick_claims(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver_right, "CLAIM_S", 0.5)
-    monkeypatch.setattr(driver_right, "RENEW_S", 0.5)
+    monkeypatch.setattr(driver_right, "LEASE_RENEW_S", 0.5)
 
 
 @pytest.fixture
@@ -315,7 +315,7 @@ def test_a_driver_that_was_taken_over_ends_at_once(s3: ObjectStorage) -> None:
     script = (
         "import sys, time\nfrom orchestrator.state import driver_lease\n"
         "from orchestrator.state.sweep_folder import SweepFolder\n"
-        "from orchestrator.storage.factory import open_storage\ndriver_lease.RENEW_S = 0.2\n"
+        "from orchestrator.storage.factory import open_storage\ndriver_lease.LEASE_RENEW_S = 0.2\n"
         "with SweepFolder(open_storage(sys.argv[1]), 's').held():\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     driver = subprocess.Popen(
@@ -342,7 +342,7 @@ def test_a_claim_that_was_written_late_gives_way_to_one_that_was_there(
     s3: ObjectStorage, quick_claims: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first writing takes longer than CLAIM_S, and lands on the claim of a driver that came meanwhile."""
-    monkeypatch.setattr(driver_right, "RENEW_S", 1.5)
+    monkeypatch.setattr(driver_right, "LEASE_RENEW_S", 1.5)
     slow, told = ObjectStorage(s3.root, s3.endpoint, s3.region), list[str]()
     prompt = slow.write_json
 
@@ -371,7 +371,7 @@ def test_a_claim_that_was_written_late_gives_way_to_one_that_was_there(
 
 def test_a_claim_of_another_is_not_given_back(s3: ObjectStorage, quick_claims: None, monkeypatch: pytest.MonkeyPatch) -> None:
     claim, other = "sweeps/s/driver.json", this_driver() | {"owner": "other"}
-    monkeypatch.setattr(driver_right, "RENEW_S", 60.0)
+    monkeypatch.setattr(driver_right, "LEASE_RENEW_S", 60.0)
     with SweepFolder(s3, "s").held():
         s3.write_json(claim, other)
     assert s3.read_json(claim) == other
@@ -523,7 +523,7 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> ObjectStorage:
 
 def test_a_stage_whose_storage_is_lost_says_so_and_is_no_failure_of_its_trial(lost: ObjectStorage) -> None:
     stage = Stage(kind="trial", key="k", name="n", config=canonical(tiny_config()), attempt=1)
-    told = stage_end(stage, tiny_settings(StageFolders(lost, "s")), lambda report: None)
+    told = execute_stage(stage, tiny_settings(StageFolders(lost, "s")), lambda report: None)
     assert told["status"] == "storage"
     assert "nothing answers at http://127.0.0.1:9" in told["message"]
     assert told["log"] == []
@@ -562,8 +562,8 @@ def test_a_driver_waits_seconds_where_its_storage_hangs(hanging: ObjectStorage, 
     monkeypatch.setattr(StateWriter, "start", lambda writer: writer._thread.start())  # begins in the middle
     hanging.append("sweeps/s/sweep.log", "a line\n")
     writer = StateWriter(SweepFolder(hanging, "s"), SweepState(sweep="s"))
-    claim = driver_right._Claim(hanging, "sweeps/s/driver.json", this_driver, lambda driver: True)
-    monkeypatch.setattr(driver_right, "RENEW_S", 0.1)
+    claim = driver_right._Lease(hanging, "sweeps/s/driver.json", this_driver, lambda driver: True)
+    monkeypatch.setattr(driver_right, "LEASE_RENEW_S", 0.1)
     writer.start()
     claim.renewal.start()
     time.sleep(0.3)

@@ -19,8 +19,8 @@ from orchestrator.storage.local import LocalStorage
 from orchestrator.tracking import ui_server as ui
 from orchestrator.tracking.client import TrackingTarget
 from orchestrator.tracking.database_locations import COLUMNS, MOVED_FROM, follow_storage
-from orchestrator.tracking.records import Item
-from orchestrator.tracking.run_sync import SweepOpening
+from orchestrator.tracking.records import RunSpec
+from orchestrator.tracking.run_sync import SweepRunSpec
 from orchestrator.tracking.target import storage_target
 from tests.support.mlflow_stores import Content, empty_database
 from tests.support.trials import SWEEP, new_storage, run, tiny_config
@@ -28,7 +28,7 @@ from trainables.config.keys import trial_key
 from trainables.data.datasets import DIGITS_DIGEST
 
 KEY = trial_key(tiny_config(), DIGITS_DIGEST)
-TRIAL = Item(key=KEY, name="w02-i002", role="trial", params={"seed": "0"}, tags={})
+TRIAL = RunSpec(key=KEY, name="w02-i002", role="trial", params={"seed": "0"}, tags={})
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Stored:
 def projected(folder: Path) -> TrackingTarget:
     """A storage's trial in the storage's own database, as `sync` brings it there."""
     target = storage_target(folder, "pruning")
-    opening = SweepOpening(
+    opening = SweepRunSpec(
         target=target,
         storage=LocalStorage(str(folder)),
         sweep=SWEEP,

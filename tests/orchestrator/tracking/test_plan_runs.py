@@ -9,7 +9,7 @@ import pytest
 from orchestrator.planning.plan import make_plan
 from orchestrator.spec.loader import load_spec
 from orchestrator.storage.local import LocalStorage
-from orchestrator.tracking.plan_runs import make_items
+from orchestrator.tracking.plan_runs import planned_runs
 from orchestrator.tracking.run_outputs import model_name
 
 
@@ -18,7 +18,7 @@ def params(text: str, folder: Path) -> dict[str, dict[str, str]]:
     file = folder / "s.yaml"
     file.write_text("name: x\ndataset: {name: digits}\nmodel: convnet\nsparsity: 0.9\n" + text)
     plan = make_plan(load_spec(str(file)), LocalStorage(str(folder)))
-    return {item.name: item.params for item in make_items(plan).values() if item.role == "trial"}
+    return {item.name: item.params for item in planned_runs(plan).values() if item.role == "trial"}
 
 
 def test_options_of_one_method_are_params_of_its_trials_alone(tmp_path: Path) -> None:

@@ -15,16 +15,16 @@ import pytest
 
 from orchestrator.process.import_paths import ROOT, WorkerFolders
 from orchestrator.tracking.process import TrackingProcess
-from orchestrator.tracking.records import Item
-from orchestrator.tracking.run_sync import SweepOpening
+from orchestrator.tracking.records import RunSpec
+from orchestrator.tracking.run_sync import SweepRunSpec
 from tests.support.mlflow_stores import Content, new_target
 from tests.support.trials import SWEEP, new_storage, run, tiny_config
 from trainables.config.keys import trial_key
 from trainables.data.datasets import DIGITS_DIGEST
 
 KEY = trial_key(tiny_config(), DIGITS_DIGEST)
-TRIAL = Item(key=KEY, name="w02-i002", role="trial", params={"seed": "0"}, tags={})
-OTHER = Item(key="0" * 16, name="w02-i009", role="trial", params={"seed": "0"}, tags={})
+TRIAL = RunSpec(key=KEY, name="w02-i002", role="trial", params={"seed": "0"}, tags={})
+OTHER = RunSpec(key="0" * 16, name="w02-i009", role="trial", params={"seed": "0"}, tags={})
 
 
 SHADOWS = ("mlflow", "numpy", "random", "types", "logging", "sqlite3", "torch", "ray", "trainables", "orchestrator")
@@ -41,8 +41,8 @@ def files_named_like_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def opening(tmp_path: Path) -> SweepOpening:
-    return SweepOpening(
+def opening(tmp_path: Path) -> SweepRunSpec:
+    return SweepRunSpec(
         target=new_target(tmp_path / "store"),
         storage=new_storage(tmp_path / "runs"),
         sweep=SWEEP,
@@ -55,7 +55,7 @@ def opening(tmp_path: Path) -> SweepOpening:
 
 
 @pytest.fixture
-def tracking(opening: SweepOpening) -> Iterator[TrackingProcess]:
+def tracking(opening: SweepRunSpec) -> Iterator[TrackingProcess]:
     process = TrackingProcess(opening)
     process.start()
     yield process
@@ -78,7 +78,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def test_what_it_is_told_is_in_mlflow_after_a_flush(opening: SweepOpening, tracking: TrackingProcess) -> None:
+def test_what_it_is_told_is_in_mlflow_after_a_flush(opening: SweepRunSpec, tracking: TrackingProcess) -> None:
     begun_ms = int(time.time() * 1000)
     tracking.reconcile([(TRIAL, "waiting"), (OTHER, "waiting")])
     tracking.start_item(TRIAL)
@@ -106,11 +106,11 @@ def test_what_it_is_told_is_in_mlflow_after_a_flush(opening: SweepOpening, track
     assert tracking.parent_run_id == runs[SWEEP].info.run_id
 
 
-def test_a_store_that_cannot_be_used_is_told_and_flush_gives_up(opening: SweepOpening, tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_used_is_told_and_flush_gives_up(opening: SweepRunSpec, tmp_path: Path) -> None:
     broken = tmp_path / "broken.db"
     broken.write_bytes(b"no database" * 1000)
     target = type(opening.target)(uri=f"sqlite:///{broken}", experiment="x", artifact_root=None)
-    process = TrackingProcess(SweepOpening(**{**vars(opening), "target": target}))
+    process = TrackingProcess(SweepRunSpec(**{**vars(opening), "target": target}))
     process.start()
     process.start_item(TRIAL)
     assert not process.flush(60)
@@ -145,11 +145,11 @@ def test_one_that_was_killed_is_told_and_nobody_waits_for_it(tracking: TrackingP
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it ends when it reads the closed pipe")
-def test_it_ends_with_a_driver_that_is_killed(opening: SweepOpening, tmp_path: Path) -> None:
+def test_it_ends_with_a_driver_that_is_killed(opening: SweepRunSpec, tmp_path: Path) -> None:
     script = f"""
 import time
 from pathlib import Path
-from orchestrator.tracking.run_sync import SweepOpening
+from orchestrator.tracking.run_sync import SweepRunSpec
 from orchestrator.tracking.client import TrackingTarget
 from orchestrator.storage.local import LocalStorage
 from orchestrator.tracking.process import TrackingProcess

@@ -27,15 +27,15 @@ from orchestrator.storage.layout import StageFolders, TrialFolder
 from orchestrator.storage.local import LocalStorage
 from orchestrator.tracking.background_sync import TrackingThread
 from orchestrator.tracking.client import TrackingTarget, connect
-from orchestrator.tracking.records import Item, read_record
-from orchestrator.tracking.run_sync import Mirror
+from orchestrator.tracking.records import RunSpec, read_record
+from orchestrator.tracking.run_sync import RunSync
 from orchestrator.tracking.ui_server import compare_url, run_url, serve
 from tests.support.mlflow_stores import Content, ProcessEndedError, empty_database, new_target, recorded
 from tests.support.trials import tiny_config, tiny_settings, tiny_training, write_result
 from trainables.config.keys import canonical, trial_key, warmup_key
 from trainables.data.datasets import DIGITS_DIGEST
 from trainables.records.metrics import Point, points_from_json, points_from_lines
-from trainables.worker.trainable import Stage, stage_end
+from trainables.worker.trainable import Stage, execute_stage
 
 SWEEP = "tiny"
 DESCRIPTION = "a sweep of **tests**"
@@ -50,13 +50,13 @@ TRIALS = {
 }
 
 
-def item(name: str) -> Item:
+def item(name: str) -> RunSpec:
     config = TRIALS[name]
     params = {"method": config.method, "seed": str(config.seed), "prune_iterations": str(config.prune_iterations)}
-    return Item(key=trial_key(config, DIGITS_DIGEST), name=name, role="trial", params=params, tags={"drive.version": "1"})
+    return RunSpec(key=trial_key(config, DIGITS_DIGEST), name=name, role="trial", params=params, tags={"drive.version": "1"})
 
 
-TRUNK = Item(key=warmup_key(TRIALS["w02-r0"], DIGITS_DIGEST), name="warmup-r0", role="warmup", params={"seed": "0"}, tags={})
+TRUNK = RunSpec(key=warmup_key(TRIALS["w02-r0"], DIGITS_DIGEST), name="warmup-r0", role="warmup", params={"seed": "0"}, tags={})
 STATES = [(TRUNK, "finished")] + [
     (item(name), {"w00-diverges": "failed", "w00-stopped": "stopped"}.get(name, "finished")) for name in TRIALS
 ]
@@ -86,7 +86,7 @@ class StoppingFolders(StageFolders):
         return folder
 
 
-def run_stage(storage: Storage, thread: TrackingThread, of: Item, stage: Stage) -> None:
+def run_stage(storage: Storage, thread: TrackingThread, of: RunSpec, stage: Stage) -> None:
     """One stage in this process, its news told as the driver tells them."""
     storage.write_json(f"sweeps/{SWEEP}/trials.json", {})  # without it the storage would be another one
     folders = StoppingFolders if of.name == "w00-stopped" else StageFolders
@@ -96,7 +96,7 @@ def run_stage(storage: Storage, thread: TrackingThread, of: Item, stage: Stage) 
         thread.points(of, [points_from_json(point) for point in report.get("points", ())])
 
     thread.start_item(of)
-    ended = stage_end(stage, settings, hear)
+    ended = execute_stage(stage, settings, hear)
     hear(ended)
     if ended["status"] == "finished":
         thread.finish(of)
@@ -134,8 +134,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSweep]:
 
 def opened(
     target: TrackingTarget, storage: Storage, sweep: str = SWEEP, *, log_models: bool = True, reopen: bool = True
-) -> Mirror:
-    mirror = Mirror(target, storage, sweep, log_models=log_models)
+) -> RunSync:
+    mirror = RunSync(target, storage, sweep, log_models=log_models)
     mirror.open_sweep(DESCRIPTION, PARAMS, {"drive.version": "1"}, start_ms=1, reopen=reopen)
     return mirror
 
@@ -143,11 +143,11 @@ def opened(
 def synced(
     target: TrackingTarget,
     storage: Storage,
-    states: list[tuple[Item, str]] = STATES,
+    states: list[tuple[RunSpec, str]] = STATES,
     sweep: str = SWEEP,
     *,
     log_models: bool = True,
-) -> Mirror:
+) -> RunSync:
     """What `sync` does."""
     mirror = opened(target, storage, sweep, log_models=log_models, reopen=False)
     mirror.reconcile(states)
@@ -155,11 +155,11 @@ def synced(
     return mirror
 
 
-def record(storage: Storage, of: Item, name: str) -> Any:
+def record(storage: Storage, of: RunSpec, name: str) -> Any:
     return storage.read_json(f"trials/{of.key}/{name}")
 
 
-def published(storage: Storage, of: Item) -> list[tuple[str, int, float, int]]:
+def published(storage: Storage, of: RunSpec) -> list[tuple[str, int, float, int]]:
     points = points_from_lines(storage.read(f"trials/{of.key}/metrics.jsonl") or b"")
     return sorted((point.key, point.step, point.value, point.time_ms) for point in points)
 
@@ -279,7 +279,7 @@ def test_syncing_twice_changes_nothing_and_asks_little(live: LiveSweep, tmp_path
     target = new_target(tmp_path)
     synced(target, live.storage)
     before = Content(target).plain(ids=True)
-    mirror = Mirror(target, live.storage, SWEEP)
+    mirror = RunSync(target, live.storage, SWEEP)
     calls = recorded(mirror).calls
     mirror.open_sweep(DESCRIPTION, PARAMS, {"drive.version": "1"}, reopen=False)
     mirror.reconcile(STATES)
@@ -288,28 +288,28 @@ def test_syncing_twice_changes_nothing_and_asks_little(live: LiveSweep, tmp_path
     assert Content(target).plain(ids=True) == before
 
 
-def from_its_record(mirror: Mirror, of: Item, state: str) -> None:
+def from_its_record(mirror: RunSync, of: RunSpec, state: str) -> None:
     mirror.reconcile([(of, state)])
 
 
-def at_once(mirror: Mirror, of: Item, state: str) -> None:
+def at_once(mirror: RunSync, of: RunSpec, state: str) -> None:
     """As the thread does when a trial began and ended since it sent last."""
     end = {"finished": mirror.finish, "stopped": mirror.stop}.get(state, partial(mirror.fail, message=""))
     end(of, begun_ms=5, points=points_of(mirror.storage, of))
 
 
-def step_by_step(mirror: Mirror, of: Item, state: str) -> None:
+def step_by_step(mirror: RunSync, of: RunSpec, state: str) -> None:
     points = read_record(mirror.storage, of.role, of.key).points
     mirror.start(of, 5, points[:3])
     mirror.add_points(of, points[:-1])
     {"finished": mirror.finish, "stopped": mirror.stop}.get(state, partial(mirror.fail, message=""))(of)
 
 
-def nothing_before(mirror: Mirror, of: Item) -> None:
+def nothing_before(mirror: RunSync, of: RunSpec) -> None:
     pass
 
 
-def a_failed_attempt_before(mirror: Mirror, of: Item) -> None:
+def a_failed_attempt_before(mirror: RunSync, of: RunSpec) -> None:
     points = points_of(mirror.storage, of)[:5]
     mirror.storage = LocalStorage(str(Path(mirror.storage.root, "of-that-time")))  # where nothing is recorded yet
     mirror.start(of)
@@ -317,11 +317,11 @@ def a_failed_attempt_before(mirror: Mirror, of: Item) -> None:
     mirror.fail(of, "lost its process")
 
 
-def the_same_failure_before(mirror: Mirror, of: Item) -> None:
+def the_same_failure_before(mirror: RunSync, of: RunSpec) -> None:
     mirror.fail(of, "")
 
 
-def finished_without_model_before(mirror: Mirror, of: Item) -> None:
+def finished_without_model_before(mirror: RunSync, of: RunSpec) -> None:
     mirror.log_models = False
     mirror.finish(of)
 
@@ -346,8 +346,8 @@ def test_a_process_that_ends_after_any_call_leaves_nothing_twice(
     live: LiveSweep,
     tmp_path: Path,
     name: str,
-    before: Callable[[Mirror, Item], None],
-    way: Callable[[Mirror, Item, str], None],
+    before: Callable[[RunSync, RunSpec], None],
+    way: Callable[[RunSync, RunSpec, str], None],
 ) -> None:
     ((of, state),) = [(of, state) for of, state in STATES if of.name == name]
     died_after = cut_after_every_call(tmp_path, live.storage, of, state, before, way)
@@ -361,10 +361,10 @@ def test_a_process_that_ends_after_any_call_leaves_nothing_twice(
 def cut_after_every_call(
     root: Path,
     storage: Storage,
-    of: Item,
+    of: RunSpec,
     state: str,
-    before: Callable[[Mirror, Item], None],
-    way: Callable[[Mirror, Item, str], None],
+    before: Callable[[RunSync, RunSpec], None],
+    way: Callable[[RunSync, RunSpec, str], None],
 ) -> list[str]:
     """Lets a projection die after its first call, its second and so on, and compares what `sync` makes of each.
 
@@ -382,7 +382,7 @@ def cut_after_every_call(
     while True:
         place = target(f"after-{len(died_after) + 1}")
         before(opened(place, storage), of)
-        mirror = Mirror(place, storage, SWEEP)
+        mirror = RunSync(place, storage, SWEEP)
         calls = recorded(mirror, die_after=len(died_after) + 1).calls
         try:
             mirror.open_sweep(DESCRIPTION, PARAMS, {"drive.version": "1"}, start_ms=1)
@@ -399,7 +399,7 @@ def test_a_stopped_trial_that_got_further_is_whole_whenever_its_projection_was_c
     file = f"trials/{one.key}/metrics.jsonl"
     storage.write(file, live.storage.read(file) or b"")
 
-    def stopped_earlier(mirror: Mirror, of: Item) -> None:
+    def stopped_earlier(mirror: RunSync, of: RunSpec) -> None:
         now = mirror.storage.read(file) or b""
         lines = now.splitlines(keepends=True)
         mirror.storage.write(file, b"".join(lines[: len(lines) // 2]))
@@ -424,7 +424,7 @@ def test_a_run_that_was_cut_off_and_left_out_is_whole_when_it_returns(live: Live
     assert run["end"] == max(point[3] for point in run["points"])
 
 
-def copies(storage: Storage, root: Path, number: int) -> tuple[Storage, list[Item]]:
+def copies(storage: Storage, root: Path, number: int) -> tuple[Storage, list[RunSpec]]:
     """A storage with so many trials that left the same record."""
     copied, one = LocalStorage(str(root)), item("w02-r0")
     items = []
@@ -432,7 +432,7 @@ def copies(storage: Storage, root: Path, number: int) -> tuple[Storage, list[Ite
         key = f"{index:016x}"
         shutil.copytree(Path(storage.root, f"trials/{one.key}"), copied.path(f"trials/{key}"))
         write_result(copied, key, record(storage, one, "result.json"))
-        items.append(Item(key=key, name=f"w02-r{index}", role="trial", params=one.params, tags=one.tags))
+        items.append(RunSpec(key=key, name=f"w02-r{index}", role="trial", params=one.params, tags=one.tags))
     return copied, items
 
 
@@ -554,7 +554,7 @@ def test_a_trial_computed_anew_gets_a_new_run(live: LiveSweep, tmp_path: Path) -
         assert len(content.models) == 1, "equal weights are one model"
 
 
-def points_of(storage: Storage, of: Item) -> list[Point]:
+def points_of(storage: Storage, of: RunSpec) -> list[Point]:
     return points_from_lines(storage.read(f"trials/{of.key}/metrics.jsonl") or b"")
 
 
@@ -615,7 +615,7 @@ def test_a_result_that_another_sweep_reuses_has_its_own_run_and_one_model(live: 
         assert first["outputs"] == second["outputs"] == [("sparse-w02-r0", 4)]
         assert first["points"] == second["points"]
         assert "drive.reused_from" not in second["tags"]
-    mirror = Mirror(target, live.storage, "second")
+    mirror = RunSync(target, live.storage, "second")
     calls = recorded(mirror).calls
     mirror.open_sweep(DESCRIPTION, PARAMS, {"drive.version": "1"}, reopen=False)
     mirror.reconcile([(item("w02-r0"), "finished")])
@@ -647,7 +647,7 @@ def test_a_model_that_was_deleted_is_uploaded_again(live: LiveSweep, tmp_path: P
 def test_an_edited_sweep_renames_runs_and_adds_params(live: LiveSweep, tmp_path: Path) -> None:
     target, one = new_target(tmp_path), item("w00-s0.9-r1")
     synced(target, live.storage, [(one, "finished")])
-    wider = Item(key=one.key, name="w00-i003-s0.9-r1", role="trial", params=one.params | {"sparsity": "0.9"}, tags=one.tags)
+    wider = RunSpec(key=one.key, name="w00-i003-s0.9-r1", role="trial", params=one.params | {"sparsity": "0.9"}, tags=one.tags)
     synced(target, live.storage, [(wider, "finished")])
     content = Content(target)
     assert len(content.runs) == 2
@@ -771,7 +771,7 @@ def test_one_item_that_cannot_be_sent_does_not_hold_up_the_others(live: LiveSwee
     target = new_target(tmp_path)
     thread = TrackingThread(lambda: opened(target, live.storage), interval_s=0.05)
     thread.start()
-    missing = Item(key="0" * 16, name="no-record", role="trial", params={}, tags={})
+    missing = RunSpec(key="0" * 16, name="no-record", role="trial", params={}, tags={})
     thread.finish(missing)
     thread.finish(item("w00-s0.9-r1"))
     thread.close_sweep("FAILED", {})
@@ -787,16 +787,16 @@ def test_one_item_that_cannot_be_sent_does_not_hold_up_the_others(live: LiveSwee
 def test_a_late_reconcile_ends_no_run_that_began_since(
     live: LiveSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target, tries, reconcile = new_target(tmp_path), 0, Mirror.reconcile
+    target, tries, reconcile = new_target(tmp_path), 0, RunSync.reconcile
 
-    def second_time(mirror: Mirror, items: list[tuple[Item, str]]) -> None:
+    def second_time(mirror: RunSync, items: list[tuple[RunSpec, str]]) -> None:
         nonlocal tries
         tries += 1
         if tries == 1:
             raise SetupError("away for a moment")
         reconcile(mirror, items)
 
-    monkeypatch.setattr(Mirror, "reconcile", second_time)
+    monkeypatch.setattr(RunSync, "reconcile", second_time)
     opened(target, live.storage).start(item("w00-s0.9-r1"))
     thread = TrackingThread(lambda: opened(target, live.storage), interval_s=0.05)
     thread.reconcile([(item("w00-s0.9-r1"), "waiting")])

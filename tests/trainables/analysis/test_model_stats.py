@@ -15,7 +15,7 @@ from trainables.data.splits import Split
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import full_masks
-from trainables.training.loop import measured
+from trainables.training.loop import evaluate_raw
 from trainables.trial.result import size_metrics
 
 
@@ -155,13 +155,13 @@ def test_top5_is_told_from_a_hundred_classes_on() -> None:
     data = digits()
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 100)).double()
     split = Split(images=data.test.images, labels=(data.test.labels * 10))
-    told = measured(model, split, data.normalization, replace(RUNTIME, channels_last=False))
+    told = evaluate_raw(model, split, data.normalization, replace(RUNTIME, channels_last=False))
     scores = model(data.normalization.apply(split.images.float() / 255))
     hits = sum(int(label) in row.argsort(descending=True)[:5].tolist() for row, label in zip(scores, split.labels, strict=True))
     assert told["top5_accuracy"] == hits / len(split)
     assert told["accuracy"] == int((scores.argmax(1) == split.labels).sum()) / len(split)
     ten = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
-    assert "top5_accuracy" not in measured(ten, data.test, data.normalization, RUNTIME)
+    assert "top5_accuracy" not in evaluate_raw(ten, data.test, data.normalization, RUNTIME)
 
 
 def test_a_result_tells_what_is_left(tmp_path_factory: pytest.TempPathFactory) -> None:

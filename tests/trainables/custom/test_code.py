@@ -25,8 +25,8 @@ from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
 from orchestrator.storage.layout import trial_file
 from orchestrator.tracking.client import TrackingTarget
-from orchestrator.tracking.records import Item
-from orchestrator.tracking.run_sync import Mirror
+from orchestrator.tracking.records import RunSpec
+from orchestrator.tracking.run_sync import RunSync
 from tests.support.cli import drive_sweep, status
 from tests.support.custom_modules import DATA, LOSSES, NETS, own_config, own_dataset, run_own, sha256_of, write_modules
 from tests.support.mlflow_stores import Content, new_target
@@ -35,11 +35,11 @@ from tests.trainables.export.test_mlflow_model import ACCURACIES, BLOCKED
 from trainables.config.keys import canonical, trial_key, warmup_key
 from trainables.config.trial import TrialConfig
 from trainables.custom import code as user_code
-from trainables.custom.code import OwnFiles
-from trainables.data.datasets import DIGITS_DIGEST, Source, content_digest, files, load, signature
+from trainables.custom.code import CustomFiles
+from trainables.data.datasets import DIGITS_DIGEST, DatasetSource, content_digest, files, load, signature
 from trainables.data.splits import load_data
-from trainables.data.staging import PlannedData
-from trainables.errors import DataError, SettingError, TrialError
+from trainables.data.staging import StagedDataset
+from trainables.errors import ConfigError, DataError, TrialError
 from trainables.export.sparse_model import load_sparse_model
 from trainables.models.registry import build_model, initialize
 from trainables.records.file_names import MODEL, NETWORK
@@ -283,7 +283,7 @@ def test_the_weights_of_an_own_network_depend_on_the_seed_alone(folder: Path) ->
     from trainables.models.registry import initialized_network
 
     config = own_config()
-    OwnFiles(modules_path=str(folder)).digested([config]).activate(config)
+    CustomFiles(modules_path=str(folder)).digested([config]).activate(config)
 
     def weights(seed: int) -> torch.Tensor:
         network = initialized_network(replace(config, seed=seed), (1, 8, 8), 10)
@@ -306,16 +306,16 @@ def test_a_reused_worker_runs_the_file_that_was_planned_with(folder: Path, monke
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     os.utime(folder / "mynets.py", (1e9, 1e9))
     config = own_config()
-    planned_first = OwnFiles(modules_path=str(folder)).digested([config])
+    planned_first = CustomFiles(modules_path=str(folder)).digested([config])
     planned_first.activate(config)
-    assert user_code.function_of(config.model)((1, 8, 8), 10).conv1.out_channels == 16
+    assert user_code.load_function(config.model)((1, 8, 8), 10).conv1.out_channels == 16
     write_modules(folder, mynets=NETS.replace("width=16", "width=24"))
     os.utime(folder / "mynets.py", (1e9, 1e9))
     planned_first.activate(config)  # imported before it was changed
-    planned_now = OwnFiles(modules_path=str(folder)).digested([config])
+    planned_now = CustomFiles(modules_path=str(folder)).digested([config])
     planned_now.activate(config)
-    assert user_code.function_of(config.model)((1, 8, 8), 10).conv1.out_channels == 24
-    with pytest.raises(SettingError, match=rf"model: {folder}/mynets\.py must be the file that the sweep was planned with"):
+    assert user_code.load_function(config.model)((1, 8, 8), 10).conv1.out_channels == 24
+    with pytest.raises(ConfigError, match=rf"model: {folder}/mynets\.py must be the file that the sweep was planned with"):
         planned_first.activate(config)
 
 
@@ -325,13 +325,13 @@ def test_a_module_in_a_package_is_found_and_may_import_its_neighbours(folder: Pa
     (folder / "deep" / "parts.py").write_text("WIDTH = 24\n")
     (folder / "deep" / "mynets.py").write_text("from . import parts\n" + NETS.replace("width=16", "width=parts.WIDTH"))
     config = own_config(model="module:deep.mynets.wide")
-    OwnFiles(modules_path=str(folder)).digested([config]).activate(config)
-    assert user_code.function_of(config.model)((1, 8, 8), 10).conv1.out_channels == 24
+    CustomFiles(modules_path=str(folder)).digested([config]).activate(config)
+    assert user_code.load_function(config.model)((1, 8, 8), 10).conv1.out_channels == 24
 
 
 def test_a_module_of_an_installed_package_is_found(folder: Path) -> None:
     config = own_config(model="module:torchvision.models.vgg.vgg16")
-    digest = OwnFiles(modules_path=str(folder)).digested([config]).digests[config.model]
+    digest = CustomFiles(modules_path=str(folder)).digested([config]).digests[config.model]
     import torchvision.models.vgg as installed
 
     assert digest == sha256_of(Path(installed.__file__).read_text())
@@ -359,7 +359,7 @@ NO_NETWORK = {
 @pytest.mark.parametrize(("text", "told"), NO_NETWORK.items(), ids=list(NO_NETWORK.values()))
 def test_a_wrong_network_is_told_before_the_warm_up(folder: Path, storage: Storage, text: str, told: str) -> None:
     write_modules(folder, mynets=text)
-    assert told.format(folder=folder) in refusal(own_config(), storage, folder, SettingError)
+    assert told.format(folder=folder) in refusal(own_config(), storage, folder, ConfigError)
 
 
 NO_LOSS = {
@@ -373,7 +373,7 @@ NO_LOSS = {
 def test_a_wrong_loss_is_told_before_the_warm_up(folder: Path, storage: Storage, text: str, told: str) -> None:
     write_modules(folder, mylosses=text)
     config = tiny_config(training=tiny_training(loss="module:mylosses.by_hand"))
-    assert told in refusal(config, storage, folder, SettingError)
+    assert told in refusal(config, storage, folder, ConfigError)
 
 
 IMAGES = "import numpy as np\ni, l = np.zeros((60, 1, 8, 8), np.uint8), np.arange(60) % 10\ndef load(root): return "
@@ -398,17 +398,17 @@ def test_wrong_data_are_told(folder: Path, storage: Storage, returned: str, told
 
 def test_data_of_a_file_that_has_changed_are_not_kept_for_the_new_one(folder: Path) -> None:
     config = tiny_config(dataset=own_dataset())
-    OwnFiles(modules_path=str(folder)).digested([config]).activate(config)
+    CustomFiles(modules_path=str(folder)).digested([config]).activate(config)
     write_modules(folder, mydata=DATA + "# changed\n")
     with pytest.raises(DataError, match=r"dataset: the file of module:mydata\.load must stay as it is while a sweep runs"):
-        load(Source(name="module:mydata.load", modules_path=str(folder)))
+        load(DatasetSource(name="module:mydata.load", modules_path=str(folder)))
 
 
 def test_a_probe_measures_own_code(folder: Path) -> None:
     config = own_config(training=tiny_training(loss="module:mylosses.by_hand"), dataset=own_dataset())
-    own = OwnFiles(modules_path=str(folder)).digested([config])
-    source = Source(name="module:mydata.load", modules_path=str(folder))
-    probe = Probe(canonical(config), PlannedData(source=source), RUNTIME, own)
+    own = CustomFiles(modules_path=str(folder)).digested([config])
+    source = DatasetSource(name="module:mydata.load", modules_path=str(folder))
+    probe = Probe(canonical(config), StagedDataset(source=source), RUNTIME, own)
     assert probe.ready() > 0
     assert type(probe.model).__module__ == "mynets"
 
@@ -424,7 +424,7 @@ def test_wrong_weights_are_told_and_never_executed(folder: Path, storage: Storag
 
     def told(held: Any) -> str:
         save_file(held, file) if isinstance(held, dict) and first in held else torch.save(held, file)
-        return refusal(config, storage, folder, SettingError, file)
+        return refusal(config, storage, folder, ConfigError, file)
 
     message = told({first: weights[first].flatten()} | {"extra": torch.zeros(1)} | {name: weights[name] for name in others[1:]})
     assert f"must hold the {len(weights)} tensors of the network, got {str(file)!r} with 1 missing ({others[0]});" in message
@@ -433,8 +433,8 @@ def test_wrong_weights_are_told_and_never_executed(folder: Path, storage: Storag
     assert "must be safetensors or a state dict saved by torch.save" in told({"state_dict": Evil()})
     assert not Path("executed").exists()
     file.write_bytes(b"something else")
-    assert "must be safetensors or a state dict" in refusal(config, storage, folder, SettingError, file)
-    with pytest.raises(SettingError, match=r"initial_weights must be a file that can be read, got .*nowhere'"):
+    assert "must be safetensors or a state dict" in refusal(config, storage, folder, ConfigError, file)
+    with pytest.raises(ConfigError, match=r"initial_weights must be a file that can be read, got .*nowhere'"):
         run_own(config, storage, folder, folder / "nowhere")
 
 
@@ -442,11 +442,11 @@ def test_changed_weights_are_not_those_that_were_planned_with(folder: Path) -> N
     from trainables.models.pretrained import load_initial_weights
 
     save_file(dense_weights(), folder / "dense")
-    own = OwnFiles(initial_weights=str(folder / "dense")).digested([tiny_config(initial_weights=True)])
+    own = CustomFiles(initial_weights=str(folder / "dense")).digested([tiny_config(initial_weights=True)])
     network = build_model("convnet", (1, 8, 8), 10)
     load_initial_weights(network, own)
     save_file({name: value + 1 for name, value in dense_weights().items()}, folder / "dense")
-    with pytest.raises(SettingError, match="initial_weights must be the file that the sweep was planned with"):
+    with pytest.raises(ConfigError, match="initial_weights must be the file that the sweep was planned with"):
         load_initial_weights(network, own)
 
 
@@ -463,7 +463,7 @@ def test_changed_weights_are_not_those_that_were_planned_with(folder: Path) -> N
 def test_a_name_that_is_no_file_is_told(folder: Path, storage: Storage, reference: str, told: str) -> None:
     (folder / "deep").mkdir()
     (folder / "numpy.py").write_text(NETS)
-    assert f"model: {told}".removeprefix("model: ") in refusal(own_config(model=reference), storage, folder, SettingError)
+    assert f"model: {told}".removeprefix("model: ") in refusal(own_config(model=reference), storage, folder, ConfigError)
 
 
 def refusal(config: TrialConfig, storage: Storage, folder: Path, kind: type[TrialError], weights: Path | None = None) -> str:
@@ -507,14 +507,14 @@ def test_logged_models_of_two_versions_of_a_file_load_in_one_process(
     from mlflow import pyfunc
 
     storage, target = new_storage(tmp_path / "storage"), new_target(tmp_path)
-    mirror = Mirror(target, storage, "own")
+    mirror = RunSync(target, storage, "own")
     mirror.open_sweep("", {}, {})
     images = load_data(tiny_config().dataset, DIGITS, "cpu").test.images.float() / 255
     expected = []
     for text in (NETS, NETS.replace("return self.head(", "return 3 * self.head(")):
         write_modules(folder, mynets=text)
         key = run_own(own_config(), storage, folder)["key"]
-        mirror.finish(Item(key=key, name="wide", role="trial", params={}, tags={}))
+        mirror.finish(RunSpec(key=key, name="wide", role="trial", params={}, tags={}))
         expected.append((key, load_sparse_model(Path(storage.root, trial_file(key, MODEL))).predict(images).numpy()))
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(folder)])
     del sys.modules["mynets"]
@@ -580,7 +580,7 @@ def test_loops_of_links_below_an_own_root_are_refused_with_the_path(folder: Path
         loop = root / "sub" / "deep" / "loop"
         loop.symlink_to(target)
     with pytest.raises(DataError, match=rf"dataset\.root: '{loop}' must not be a link to a folder that holds it; remove"):
-        content_digest(Source(name="module:mydata.load", root=str(root), modules_path=str(folder)))
+        content_digest(DatasetSource(name="module:mydata.load", root=str(root), modules_path=str(folder)))
 
 
 def test_linked_folders_and_names_that_are_no_utf8_below_an_own_root_are_part_of_its_digest(
@@ -592,7 +592,7 @@ def test_linked_folders_and_names_that_are_no_utf8_below_an_own_root_are_part_of
     (root / "first").symlink_to(elsewhere)
     (root / "second").symlink_to(elsewhere)  # the same folder twice is no loop
     Path(os.fsdecode(os.fsencode(elsewhere) + b"/caf\xe9.npy")).write_bytes(b"1")
-    source = Source(name="module:mydata.load", root=str(root), modules_path=str(folder))
+    source = DatasetSource(name="module:mydata.load", root=str(root), modules_path=str(folder))
     assert [name for name, _ in files(source)] == ["module", "root/first/caf\udce9.npy", "root/second/caf\udce9.npy"]
     before = content_digest(source), signature(source)
     Path(os.fsdecode(os.fsencode(elsewhere) + b"/caf\xe9.npy")).write_bytes(b"2")

@@ -22,14 +22,14 @@ from trainables.config.keys import trial_key
 from trainables.config.trial import DatasetConfig, TrialConfig
 from trainables.data import datasets
 from trainables.data.batches import evaluation_batches, scoring_batches, training_batches
-from trainables.data.datasets import Source, content_digest, load, signature
+from trainables.data.datasets import DatasetSource, content_digest, load, signature
 from trainables.data.normalization import Normalization
 from trainables.data.split_counts import equal_draw
-from trainables.data.splits import PAD, Data, Split, cropped, drawn, load_data, measured_normalization
+from trainables.data.splits import PAD, Data, Split, drawn, load_data, measured_normalization, random_crop
 from trainables.errors import DataError
 from trainables.runtime.cache_folder import cache_folder
 
-DIGITS = Source(name="digits")
+DIGITS = DatasetSource(name="digits")
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_crops_and_flips_equal_a_loop_over_pixels() -> None:
     offsets = torch.randint(0, 2 * PAD + 1, (12, 2), generator=draw)
     flips = torch.randint(0, 2, (12,), generator=draw)
     padded = torch.nn.functional.pad(data.train.images, (PAD,) * 4)
-    batch = cropped(padded, chosen, offsets, flips, 4, 5)
+    batch = random_crop(padded, chosen, offsets, flips, 4, 5)
     for i in range(12):
         image = data.train.images[chosen[i]].numpy()
         expected = naive_crop(image, int(offsets[i, 0]), int(offsets[i, 1]), bool(flips[i]))
@@ -250,7 +250,7 @@ def test_evaluation_sees_every_image_once_in_order() -> None:
 
 def test_auto_augmentation_leaves_digits_alone(tmp_path: Path) -> None:
     assert load_data(DatasetConfig(name="digits"), DIGITS, "cpu").augment == "none"
-    source = Source(name="image_folder", root=str(png_tree(tmp_path)), image_size=8)
+    source = DatasetSource(name="image_folder", root=str(png_tree(tmp_path)), image_size=8)
     assert load_data(DatasetConfig(name="image_folder", image_size=8), source, "cpu").augment == "crop_flip"
 
 
@@ -265,7 +265,7 @@ def test_the_cache_is_used_and_a_damaged_one_is_made_again(cache: Path, monkeypa
     real = datasets.read
     reads: list[str] = []
 
-    def counted(source: Source) -> dict[str, Any]:
+    def counted(source: DatasetSource) -> dict[str, Any]:
         reads.append(source.name)
         return real(source)
 
@@ -302,7 +302,7 @@ def png_tree(root: Path) -> Path:
 
 
 def test_an_image_folder_has_sorted_classes_and_scaled_images(tmp_path: Path) -> None:
-    images = load(Source(name="image_folder", root=str(png_tree(tmp_path)), image_size=8))
+    images = load(DatasetSource(name="image_folder", root=str(png_tree(tmp_path)), image_size=8))
     assert images.num_classes == 2
     assert images.train_labels.tolist() == [0, 1, 1]
     assert images.test_labels.tolist() == [0]
@@ -317,7 +317,7 @@ def test_a_wide_image_is_scaled_by_its_shorter_side_and_cut_in_the_middle(tmp_pa
     pixels = np.zeros((4, 12, 3), dtype=np.uint8)
     pixels[:, :4, 0], pixels[:, 4:8, 1], pixels[:, 8:, 2] = 255, 255, 255
     Image.fromarray(pixels).save(tmp_path / "test" / "ant" / "one.png")
-    images = load(Source(name="image_folder", root=str(tmp_path), image_size=4))
+    images = load(DatasetSource(name="image_folder", root=str(tmp_path), image_size=4))
     assert images.test_images[0].tolist() == [[[0] * 4] * 4, [[255] * 4] * 4, [[0] * 4] * 4]
 
 
@@ -326,20 +326,20 @@ def test_a_class_that_is_only_tested_is_refused(tmp_path: Path) -> None:
     (tmp_path / "test" / "yak").mkdir()
     shutil.copy(tmp_path / "train" / "zebra" / "a.png", tmp_path / "test" / "yak")
     with pytest.raises(DataError, match=r"is of class 'yak', which has no images in .*train'; give"):
-        load(Source(name="image_folder", root=str(tmp_path), image_size=8))
+        load(DatasetSource(name="image_folder", root=str(tmp_path), image_size=8))
 
 
 def test_a_file_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     png_tree(tmp_path)
     (tmp_path / "train" / "ant" / "broken.png").write_bytes(b"not a png")
     with pytest.raises(DataError, match=r"cannot decode .*broken\.png"):
-        load(Source(name="image_folder", root=str(tmp_path), image_size=8))
+        load(DatasetSource(name="image_folder", root=str(tmp_path), image_size=8))
 
 
 def test_what_is_missing_is_refused_with_the_way_out(tmp_path: Path) -> None:
     def refusal(name: str, root: Path | None) -> str:
         with pytest.raises(DataError) as caught:
-            load(Source(name=name, root=None if root is None else str(root), image_size=8))
+            load(DatasetSource(name=name, root=None if root is None else str(root), image_size=8))
         return str(caught.value)
 
     assert "dataset.root is not set; data set 'cifar10' needs the folder" in refusal("cifar10", None)
@@ -357,8 +357,8 @@ def test_what_is_missing_is_refused_with_the_way_out(tmp_path: Path) -> None:
 
 
 def test_the_digest_is_of_the_content_and_not_of_the_place(tmp_path: Path) -> None:
-    first = Source(name="image_folder", root=str(png_tree(tmp_path / "first")), image_size=8)
-    second = Source(name="image_folder", root=str(tmp_path / "elsewhere" / "second"), image_size=8)
+    first = DatasetSource(name="image_folder", root=str(png_tree(tmp_path / "first")), image_size=8)
+    second = DatasetSource(name="image_folder", root=str(tmp_path / "elsewhere" / "second"), image_size=8)
     shutil.copytree(tmp_path / "first", tmp_path / "elsewhere" / "second")
     assert content_digest(first) == content_digest(second)
     config = TrialConfig(dataset=DatasetConfig(name="image_folder", image_size=8), model="convnet")
@@ -375,13 +375,13 @@ def test_the_digest_is_of_the_content_and_not_of_the_place(tmp_path: Path) -> No
 
 
 def test_the_signature_changes_when_a_file_is_touched_the_digest_does_not(tmp_path: Path) -> None:
-    source = Source(name="image_folder", root=str(png_tree(tmp_path)), image_size=8)
+    source = DatasetSource(name="image_folder", root=str(png_tree(tmp_path)), image_size=8)
     before = signature(source), content_digest(source)
     assert (signature(source), content_digest(source)) == before
     os.utime(tmp_path / "train" / "zebra" / "a.png", ns=(1, 1))
     assert signature(source) != before[0]
     assert content_digest(source) == before[1]
-    assert signature(Source(name="image_folder", root=str(tmp_path), image_size=16)) != signature(source)
+    assert signature(DatasetSource(name="image_folder", root=str(tmp_path), image_size=16)) != signature(source)
 
 
 # Fashion-MNIST and CIFAR-10
@@ -412,7 +412,7 @@ def fashion_files(folder: Path, packed: bool) -> dict[str, NDArray[np.uint8]]:
 @pytest.mark.parametrize("packed", [True, False])
 def test_fashion_mnist_is_read_from_its_true_files(tmp_path: Path, below: str, packed: bool) -> None:
     arrays = fashion_files(tmp_path / "set" / below, packed)
-    images = load(Source(name="fashion_mnist", root=str(tmp_path / "set")))
+    images = load(DatasetSource(name="fashion_mnist", root=str(tmp_path / "set")))
     assert np.array_equal(images.train_images.numpy()[:, 0], arrays["train-images-idx3-ubyte"])
     assert images.train_labels.tolist() == arrays["train-labels-idx1-ubyte"].tolist()
     assert np.array_equal(images.test_images.numpy()[:, 0], arrays["t10k-images-idx3-ubyte"])
@@ -422,7 +422,7 @@ def test_fashion_mnist_is_read_from_its_true_files(tmp_path: Path, below: str, p
 def test_packing_with_gzip_does_not_change_the_digest(tmp_path: Path) -> None:
     fashion_files(tmp_path / "packed", packed=True)
     fashion_files(tmp_path / "plain", packed=False)
-    packed, plain = (Source(name="fashion_mnist", root=str(tmp_path / part)) for part in ("packed", "plain"))
+    packed, plain = (DatasetSource(name="fashion_mnist", root=str(tmp_path / part)) for part in ("packed", "plain"))
     assert content_digest(packed) == content_digest(plain)
 
 
@@ -432,7 +432,7 @@ def test_a_damaged_gzip_file_has_no_digest(tmp_path: Path) -> None:
     for content in (path.read_bytes()[:100], b"not gzip at all"):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz' is damaged"):
-            content_digest(Source(name="fashion_mnist", root=str(tmp_path / "set")))
+            content_digest(DatasetSource(name="fashion_mnist", root=str(tmp_path / "set")))
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -443,7 +443,7 @@ def test_a_truncated_fashion_mnist_is_refused_with_its_folder(tmp_path: Path, pa
     path = tmp_path / "set" / (f"{name}.gz" if packed else name)
     path.write_bytes(path.read_bytes()[: min(left, path.stat().st_size - 1)])
     with pytest.raises(DataError, match=rf"Fashion-MNIST in '{tmp_path / 'set'}' is damaged"):
-        load(Source(name="fashion_mnist", root=str(tmp_path / "set")))
+        load(DatasetSource(name="fashion_mnist", root=str(tmp_path / "set")))
 
 
 def test_cifar10_with_other_content_than_the_published_is_refused_with_its_folder(tmp_path: Path) -> None:
@@ -455,4 +455,4 @@ def test_cifar10_with_other_content_than_the_published_is_refused_with_its_folde
         (folder / name).write_bytes(pickle.dumps(batch))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
     with pytest.raises(DataError, match=rf"CIFAR-10 in '{folder}' is damaged"):
-        load(Source(name="cifar10", root=str(tmp_path)))
+        load(DatasetSource(name="cifar10", root=str(tmp_path)))

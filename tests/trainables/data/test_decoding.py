@@ -20,8 +20,8 @@ from tests.support.image_zoo import PIXELS
 from tests.support.written_images import Array, chunk, flat, palette, png, ppm, rgb, saved, turned
 from tests.trainables.data.test_image_files import data_set
 from trainables.data import datasets, streaming
-from trainables.data.datasets import Source, content_digest, signature
-from trainables.data.decoding import ImageHeader, image_header, is_sixteen_bit_grey, rgb_image, square, squares
+from trainables.data.datasets import DatasetSource, content_digest, signature
+from trainables.data.decoding import ImageHeader, decode_square, decode_squares, image_header, is_sixteen_bit_grey, rgb_image
 from trainables.data.streaming import middle
 from trainables.errors import DataError
 
@@ -132,7 +132,7 @@ def message_of(read: Callable[[Path], Any], path: Path) -> str | None:
 @pytest.mark.filterwarnings("ignore")
 def test_a_damaged_file_is_decoded_or_named(file: Path, data: bytes) -> None:
     file.write_bytes(data)
-    for read in (rgb_image, image_header, lambda path: square(path, 4)):
+    for read in (rgb_image, image_header, lambda path: decode_square(path, 4)):
         message = message_of(read, file)
         assert message is None or message.startswith(f"cannot decode {str(file)!r}: ")
         assert message is None or message.isprintable()
@@ -154,7 +154,7 @@ def test_the_damaged_files_of_a_data_set_are_named_five_at_once(tmp_path: Path) 
     for index, path in enumerate(paths):
         path.write_bytes(WHOLE[0] if index == 4 else b"")
     with pytest.raises(DataError, match=r"0\.png.*; .*1\.png.*; .*2\.png.*; .*3\.png.*; .*5\.png.*; and 3 more$") as caught:
-        squares(paths, 8)
+        decode_squares(paths, 8)
     assert "6.png" not in str(caught.value)
 
 
@@ -264,7 +264,7 @@ def test_what_is_told_apart_for_digests_is_what_decoding_scales(tmp_path: Path) 
 
 def test_images_that_an_older_version_left_in_the_cache_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = data_set("image_folder", tmp_path)
-    folder = Source(name="module:my.load", root=str(tmp_path), modules_path=str(tmp_path))
+    folder = DatasetSource(name="module:my.load", root=str(tmp_path), modules_path=str(tmp_path))
     (tmp_path / "my.py").write_text("")
     before = signature(source), signature(folder)
     monkeypatch.setattr(datasets, "READING", 1)

@@ -21,21 +21,21 @@ from tests.trainables.data.test_batches import fashion_files, png_tree
 from tests.trainables.data.test_streaming import imagenet, tiny_imagenet
 from trainables.config.trial import DatasetConfig
 from trainables.custom import code as user_code
-from trainables.custom.code import OwnFiles
-from trainables.data.datasets import Source, cache_file, decoded_file, load
+from trainables.custom.code import CustomFiles
+from trainables.data.datasets import DatasetSource, cache_file, decoded_file, load
 from trainables.data.facts import DataFacts, decoded_facts, quick_facts
 from trainables.data.repeatability import kept_digest
 from trainables.errors import DataError
 
 
-def source_of(name: str, root: Path) -> Source:
+def source_of(name: str, root: Path) -> DatasetSource:
     if name == "fashion_mnist":
         fashion_files(root / "raw", packed=True)
     elif name == "image_folder":
         png_tree(root)
     elif name == "tiny_imagenet":
         tiny_imagenet(root)
-    return Source(name=name, root=str(root), image_size=8 if name == "image_folder" else None)
+    return DatasetSource(name=name, root=str(root), image_size=8 if name == "image_folder" else None)
 
 
 @pytest.mark.parametrize("name", ["digits", "fashion_mnist", "image_folder", "tiny_imagenet"])
@@ -61,7 +61,7 @@ def test_facts_name_the_classes(tmp_path: Path) -> None:
 
 
 def test_facts_of_imagenet_are_those_of_its_files(tmp_path: Path) -> None:
-    facts = quick_facts(Source(name="imagenet", root=str(imagenet(tmp_path, train=8, val=4)), image_size=32))
+    facts = quick_facts(DatasetSource(name="imagenet", root=str(imagenet(tmp_path, train=8, val=4)), image_size=32))
     assert facts is not None
     assert (facts.image_shape, facts.train_counts, facts.test_counts) == ((3, 32, 32), (8,) * 3, (4,) * 3)
 
@@ -70,12 +70,12 @@ def test_facts_of_a_custom_data_set_are_known_once_it_was_decoded(tmp_path: Path
     monkeypatch.setattr(user_code, "_sources", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
-    source = Source(name="module:mydata.load", modules_path=str(write_modules(tmp_path)))
+    source = DatasetSource(name="module:mydata.load", modules_path=str(write_modules(tmp_path)))
     assert quick_facts(source) is None
     config = tiny_config(dataset=DatasetConfig(name=source.name))
-    OwnFiles(modules_path=str(tmp_path)).digested([config]).activate(config)
+    CustomFiles(modules_path=str(tmp_path)).digested([config]).activate(config)
     load(source)
-    digits = quick_facts(Source(name="digits"))
+    digits = quick_facts(DatasetSource(name="digits"))
     assert digits is not None
     assert quick_facts(source) == replace(digits, arrays_digest=kept_digest(cache_file(source)))
     cache_file(source).write_bytes(b"cut")
@@ -87,7 +87,7 @@ def test_facts_of_a_custom_data_set_are_known_once_it_was_decoded(tmp_path: Path
 )
 def test_damaged_labels_are_named(tmp_path: Path, damage: bytes) -> None:
     fashion_files(tmp_path / "plain", packed=False)
-    source = Source(name="fashion_mnist", root=str(tmp_path / "plain"))
+    source = DatasetSource(name="fashion_mnist", root=str(tmp_path / "plain"))
     (tmp_path / "plain" / "train-labels-idx1-ubyte").write_bytes(damage)
     with pytest.raises(DataError, match="train-labels"):
         quick_facts(source)

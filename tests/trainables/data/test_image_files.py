@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainables.data.datasets import Source, content_digest, files, left_out, listing, load, signature
-from trainables.data.file_index import Listing
+from trainables.data.datasets import DatasetSource, content_digest, files, left_out, listing, load, signature
+from trainables.data.file_index import FileIndex
 from trainables.errors import DataError
 
 CLASSES = ("ant", "bee", "cow")
@@ -24,7 +24,7 @@ def write(path: Path, value: int = 0) -> Path:
     return path
 
 
-def data_set(name: str, root: Path) -> Source:
+def data_set(name: str, root: Path) -> DatasetSource:
     """Three classes of two training images and a test image, in the layout of the data set."""
     for number, label in enumerate(CLASSES):
         for index in range(2):
@@ -34,14 +34,14 @@ def data_set(name: str, root: Path) -> Source:
     if name == "tiny_imagenet":
         lines = "".join(f"val{number}.png\t{label}\t0\t0\t8\t8\n" for number, label in enumerate(CLASSES))
         (root / "val" / "val_annotations.txt").write_text(lines)
-    return Source(name=name, root=str(root), image_size=8)
+    return DatasetSource(name=name, root=str(root), image_size=8)
 
 
-def left_out_of(source: Source) -> dict[str, tuple[int, tuple[str, ...]]]:
+def left_out_of(source: DatasetSource) -> dict[str, tuple[int, tuple[str, ...]]]:
     return {left.reason: (left.count, left.examples) for left in left_out(source)}
 
 
-def refusal(source: Source) -> str:
+def refusal(source: DatasetSource) -> str:
     """The same for whatever asks: the plan (signature and digest), the data checks, and a trial."""
     messages = set()
     for ask in (files, signature, content_digest, left_out, listing):
@@ -81,7 +81,7 @@ def test_linked_files_splits_and_roots_are_followed(tmp_path: Path, name: str) -
     for split in ("train", "val", "test"):
         (tmp_path / "root" / split).symlink_to(tmp_path / "data" / split)
     (tmp_path / "link").symlink_to("root")
-    linked = Source(name=name, root=str(tmp_path / "link"), image_size=8)
+    linked = DatasetSource(name=name, root=str(tmp_path / "link"), image_size=8)
     assert content_digest(linked) == content_digest(plain)
     assert len(listing(linked).train) == 6
 
@@ -225,7 +225,7 @@ def test_classes_sort_by_their_names_and_images_by_their_paths(tmp_path: Path) -
     """ "ant-b/" sorts before "ant/": the order in which images have always been read, on which seeded choices rest."""
     source = data_set("image_folder", tmp_path)
     write(tmp_path / "train" / "ant-b" / "x.png", 200)
-    listed: Listing = listing(source)
+    listed: FileIndex = listing(source)
     assert listed.classes == ("ant", "ant-b", "bee", "cow")
     assert listed.train[:2] == ["train/ant-b/x.png", "train/ant/ant0.png"]
     assert listed.train_labels == [1, 0, 0, 2, 2, 3, 3]

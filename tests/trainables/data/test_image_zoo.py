@@ -12,7 +12,7 @@ from PIL import Image
 from tests.support.image_zoo import FOUND, PIXELS, REFUSED, ZOO, Entry, Left, Read, Refused, base
 from tests.support.written_images import SIDE
 from trainables.config.trial import DatasetConfig
-from trainables.data.datasets import Source, content_digest, left_out, listing, load, signature
+from trainables.data.datasets import DatasetSource, content_digest, left_out, listing, load, signature
 from trainables.data.splits import load_data
 from trainables.data.streaming import middle
 from trainables.errors import DataError
@@ -23,9 +23,9 @@ def of(entries: list[Entry], kind: type) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("entry", chosen, ids=[entry.name.encode("unicode_escape").decode() for entry in chosen])
 
 
-def built(entry: Entry, root: Path) -> Source:
+def built(entry: Entry, root: Path) -> DatasetSource:
     entry.build(base(root))
-    return Source(name="image_folder", root=str(root), image_size=SIDE)
+    return DatasetSource(name="image_folder", root=str(root), image_size=SIDE)
 
 
 def test_the_zoo_is_large_and_every_entry_has_a_name_of_its_own() -> None:
@@ -50,7 +50,7 @@ def test_a_streamed_image_is_the_same(tmp_path: Path, entry: Entry) -> None:
     source = built(entry, tmp_path / "data")
     (tmp_path / "data" / "test").rename(tmp_path / "data" / "val")
     assert isinstance(entry.outcome, Read)
-    source = Source(name="imagenet", root=source.root)
+    source = DatasetSource(name="imagenet", root=source.root)
     data = load_data(DatasetConfig(name="imagenet", image_size=SIDE, validation=0.0), source, "cpu")
     place = listing(source).train.index(entry.outcome.name)
     ((images, _),) = data.train.batches([torch.tensor([place])])
@@ -74,7 +74,7 @@ def test_what_cannot_be_read_is_refused_by_name_and_rule(tmp_path: Path, entry: 
 
 @of(FOUND, Left)
 def test_what_is_no_data_is_left_out_and_counted(tmp_path: Path, entry: Entry) -> None:
-    plain = Source(name="image_folder", root=str(base(tmp_path / "plain")), image_size=SIDE)
+    plain = DatasetSource(name="image_folder", root=str(base(tmp_path / "plain")), image_size=SIDE)
     source = built(entry, tmp_path / "data")
     assert isinstance(entry.outcome, Left)
     assert [left.reason for left in left_out(source)] == [entry.outcome.reason]

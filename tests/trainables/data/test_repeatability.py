@@ -20,8 +20,8 @@ from orchestrator.storage.factory import open_storage
 from trainables.custom import code as user_code
 from trainables.data.datasets import decoded_file, load
 from trainables.data.repeatability import arrays_digest
-from trainables.data.staging import PlannedData
-from trainables.errors import MisplacedError
+from trainables.data.staging import StagedDataset
+from trainables.errors import WrongNodeError
 from trainables.runtime.cache_folder import cache_folder
 
 SWEEP = """\
@@ -108,9 +108,9 @@ def test_other_arrays_than_this_storage_has_seen_are_refused_and_a_changed_file_
     assert changed.trials[0].key != first.trials[0].key
 
 
-def data_of(plan: Plan) -> PlannedData:
+def data_of(plan: Plan) -> StagedDataset:
     plan.own.activate(plan.trials[0].config)
-    return PlannedData(source=plan.source, digest=plan.data_digest)
+    return StagedDataset(source=plan.source, digest=plan.data_digest)
 
 
 def test_a_node_whose_function_returns_others_gets_the_planned_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_node_whose_function_returns_others_gets_the_planned_images(monkeypatc
     assert torch.equal(there.train_images, expected.train_images)
     assert torch.equal(there.test_labels, expected.test_labels)
     assert shipped == [1]
-    with pytest.raises(MisplacedError, match=r"must return the same arrays"):
+    with pytest.raises(WrongNodeError, match=r"must return the same arrays"):
         replace(other, source=replace(other.source, modules_path=f"{tmp_path}/./"), ship=None).prepare()
 
 

@@ -25,7 +25,7 @@ from trainables.config import keys
 from trainables.config.methods import GraspConfig
 from trainables.config.trial import DatasetConfig
 from trainables.data.batches import class_balanced_batches
-from trainables.data.datasets import DIGITS_DIGEST, Source
+from trainables.data.datasets import DIGITS_DIGEST, DatasetSource
 from trainables.data.facts import DIGITS_FACTS, DataFacts
 from trainables.data.split_checks import split_findings, split_lines
 from trainables.data.split_counts import draw, equal_draw, scoring_counts, split_counts, split_versions
@@ -199,7 +199,7 @@ def test_scores_over_too_few_images_of_a_class_have_another_trial_key_and_the_sa
 
 
 def test_class_balanced_scores_take_all_of_a_class_that_has_fewer() -> None:
-    data = load_data(DatasetConfig(name="digits", limit=300), Source(name="digits"), "cpu")
+    data = load_data(DatasetConfig(name="digits", limit=300), DatasetSource(name="digits"), "cpu")
     tail = tuple(max(1, 27 // 2**label) for label in range(10))
     kept = torch.cat([torch.where(data.train.labels == label)[0][:count] for label, count in enumerate(tail)])
     train = replace(data.train, images=data.train.images[kept], labels=data.train.labels[kept])

@@ -11,11 +11,11 @@ import torch
 
 from tests.support.faulty_nodes import digit_images
 from tests.support.trials import tiny_config
-from trainables.custom.code import OwnFiles
+from trainables.custom.code import CustomFiles
 from trainables.data import datasets
-from trainables.data.datasets import Source, content_digest, decoded_file, load, signature
-from trainables.data.staging import PlannedData
-from trainables.errors import DataError, MisplacedError
+from trainables.data.datasets import DatasetSource, content_digest, decoded_file, load, signature
+from trainables.data.staging import StagedDataset
+from trainables.errors import DataError, WrongNodeError
 from trainables.runtime.cache_folder import cache_folder
 
 
@@ -26,25 +26,25 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def planned(tmp_path: Path) -> PlannedData:
-    source = Source(name="image_folder", root=str(digit_images(tmp_path / "data", 40, 20)), image_size=8)
-    return PlannedData(source=source, digest=content_digest(source), signature=signature(source))
+def planned(tmp_path: Path) -> StagedDataset:
+    source = DatasetSource(name="image_folder", root=str(digit_images(tmp_path / "data", 40, 20)), image_size=8)
+    return StagedDataset(source=source, digest=content_digest(source), signature=signature(source))
 
 
-def at(planned: PlannedData, root: Path) -> PlannedData:
+def at(planned: StagedDataset, root: Path) -> StagedDataset:
     """The same plan on a node where the data set's folder is another one."""
     return replace(planned, source=replace(planned.source, root=str(root)))
 
 
 def test_the_files_that_were_planned_with_are_used_without_hashing_them(
-    planned: PlannedData, monkeypatch: pytest.MonkeyPatch
+    planned: StagedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets, "content_digest", None)
     assert planned.here() == planned.source
 
 
 def test_a_copy_is_as_good_and_is_hashed_once_per_node(
-    planned: PlannedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planned: StagedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = at(planned, Path(shutil.copytree(str(planned.source.root), tmp_path / "copy")))
     assert copy.here() == copy.source
@@ -54,13 +54,13 @@ def test_a_copy_is_as_good_and_is_hashed_once_per_node(
     assert record.read_text() == planned.digest
 
 
-def test_other_files_than_the_planned_ones_are_refused(planned: PlannedData, tmp_path: Path) -> None:
+def test_other_files_than_the_planned_ones_are_refused(planned: StagedDataset, tmp_path: Path) -> None:
     other = at(planned, digit_images(tmp_path / "other", 41, 20))
-    with pytest.raises(MisplacedError, match=rf"must hold the files .* \(digest {planned.digest}\), got others"):
+    with pytest.raises(WrongNodeError, match=rf"must hold the files .* \(digest {planned.digest}\), got others"):
         other.here()
 
 
-def test_a_node_without_data_computes_with_the_shipped_images_which_come_once(planned: PlannedData, tmp_path: Path) -> None:
+def test_a_node_without_data_computes_with_the_shipped_images_which_come_once(planned: StagedDataset, tmp_path: Path) -> None:
     shipped = []
 
     def ship() -> bytes:
@@ -75,19 +75,19 @@ def test_a_node_without_data_computes_with_the_shipped_images_which_come_once(pl
     assert shipped == [1]
 
 
-def test_what_cannot_be_shipped_is_told_with_both_reasons(planned: PlannedData, tmp_path: Path) -> None:
+def test_what_cannot_be_shipped_is_told_with_both_reasons(planned: StagedDataset, tmp_path: Path) -> None:
     def ship() -> bytes:
         raise DataError("it is too large")
 
-    with pytest.raises(MisplacedError, match=r"no folder .*nowhere.* \(it is too large\)"):
+    with pytest.raises(WrongNodeError, match=r"no folder .*nowhere.* \(it is too large\)"):
         replace(at(planned, tmp_path / "nowhere"), ship=ship).here()
-    with pytest.raises(MisplacedError, match="no folder"):
+    with pytest.raises(WrongNodeError, match="no folder"):
         at(planned, tmp_path / "nowhere").here()
 
 
-def test_data_that_appear_later_are_found(planned: PlannedData, tmp_path: Path) -> None:
+def test_data_that_appear_later_are_found(planned: StagedDataset, tmp_path: Path) -> None:
     late = at(planned, tmp_path / "late")
-    with pytest.raises(MisplacedError):
+    with pytest.raises(WrongNodeError):
         late.here()
     shutil.copytree(str(planned.source.root), tmp_path / "late")
     assert late.here() == late.source
@@ -97,29 +97,29 @@ def test_data_that_appear_later_are_found(planned: PlannedData, tmp_path: Path) 
 
 
 def test_a_node_whose_cache_cannot_be_written_is_the_wrong_place(
-    planned: PlannedData, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planned: StagedDataset, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = at(planned, Path(shutil.copytree(str(planned.source.root), tmp_path / "copy")))
     cache.write_text("a file where the folder should be")
     for ask in (copy.here, planned.prepare, replace(at(planned, tmp_path / "nowhere"), ship=lambda: b"").here):
-        with pytest.raises(MisplacedError, match=r"cannot be read or kept there: .*cache"):
+        with pytest.raises(WrongNodeError, match=r"cannot be read or kept there: .*cache"):
             ask()
 
 
 def test_files_that_only_this_node_cannot_read_are_no_planned_ones(
-    planned: PlannedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planned: StagedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def damaged(source: Source) -> str:
+    def damaged(source: DatasetSource) -> str:
         raise DataError("0.png.gz is damaged")
 
     copy = at(planned, Path(shutil.copytree(str(planned.source.root), tmp_path / "copy")))
     monkeypatch.setattr(datasets, "content_digest", damaged)
-    with pytest.raises(MisplacedError, match="is damaged"):
+    with pytest.raises(WrongNodeError, match="is damaged"):
         copy.here()
 
 
 def test_a_process_that_is_lost_while_it_writes_leaves_no_half_of_a_digest(
-    planned: PlannedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planned: StagedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Lost(BaseException):
         pass
@@ -138,5 +138,5 @@ def test_a_process_that_is_lost_while_it_writes_leaves_no_half_of_a_digest(
 
 def test_weights_that_travelled_with_a_job_are_found_on_every_node() -> None:
     config = tiny_config(initial_weights=True)
-    assert OwnFiles(initial_weights="shipped:trainables/custom/code.py").missing(config) == ""
-    assert "no file 'shipped:nothing.pt'" in OwnFiles(initial_weights="shipped:nothing.pt").missing(config)
+    assert CustomFiles(initial_weights="shipped:trainables/custom/code.py").missing(config) == ""
+    assert "no file 'shipped:nothing.pt'" in CustomFiles(initial_weights="shipped:nothing.pt").missing(config)

@@ -29,9 +29,9 @@ from trainables.config.trial import DatasetConfig, TrialConfig
 from trainables.data import batches as data_module
 from trainables.data import splits, streaming
 from trainables.data.batches import class_balanced_batches, evaluation_batches, scoring_batches, training_batches
-from trainables.data.datasets import Source, content_digest, ensure_present, load, signature
+from trainables.data.datasets import DatasetSource, content_digest, download_if_missing, load, signature
 from trainables.data.splits import Data, Split, load_data
-from trainables.data.staging import PlannedData
+from trainables.data.staging import StagedDataset
 from trainables.data.streaming import AREA, RATIO, middle, random_box, random_crop
 from trainables.errors import DataError, StopRequestedError
 from trainables.runtime.device import Runtime
@@ -101,7 +101,7 @@ def test_cifar100_is_read_from_its_true_files_with_fine_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
 ) -> None:
     content = cifar100(tmp_path, monkeypatch)
-    images = load(Source(name="cifar100", root=str(tmp_path / below)))
+    images = load(DatasetSource(name="cifar100", root=str(tmp_path / below)))
     assert images.num_classes == 100
     assert np.array_equal(images.train_images.numpy().reshape(7, 3072), content["train"]["data"])
     assert np.array_equal(images.test_images.numpy().reshape(3, 3072), content["test"]["data"])
@@ -115,17 +115,17 @@ def test_cifar100_with_other_content_than_the_published_is_refused(tmp_path: Pat
     with open(tmp_path / "cifar-100-python" / "test", "ab") as file:
         file.write(b"more")
     with pytest.raises(DataError, match=rf"CIFAR-100 in '{tmp_path / 'cifar-100-python'}' is damaged"):
-        load(Source(name="cifar100", root=str(tmp_path)))
+        load(DatasetSource(name="cifar100", root=str(tmp_path)))
     (tmp_path / "cifar-100-python" / "meta").unlink()
     with pytest.raises(DataError, match=r"has no file meta of cifar100; or set dataset\.download: true"):
-        load(Source(name="cifar100", root=str(tmp_path)))
+        load(DatasetSource(name="cifar100", root=str(tmp_path)))
 
 
 def test_cifar100_is_fetched_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import CIFAR100
 
     monkeypatch.setattr(CIFAR100, "download", lambda reader: cifar100(Path(reader.root), monkeypatch))
-    ensure_present(Source(name="cifar100", root=str(tmp_path), download=True))
+    download_if_missing(DatasetSource(name="cifar100", root=str(tmp_path), download=True))
     assert (tmp_path / "cifar-100-python" / "train").is_file()
 
 
@@ -152,8 +152,8 @@ def tiny_imagenet(root: Path) -> Path:
     return root
 
 
-def tiny_source(root: Path) -> Source:
-    return Source(name="tiny_imagenet", root=str(root))
+def tiny_source(root: Path) -> DatasetSource:
+    return DatasetSource(name="tiny_imagenet", root=str(root))
 
 
 @pytest.mark.parametrize("below", ["", "tiny-imagenet-200"])
@@ -261,8 +261,8 @@ def imagenet(root: Path, train: int = 8, val: int = 4) -> Path:
     return root
 
 
-def imagenet_source(root: Path) -> Source:
-    return Source(name="imagenet", root=str(root))
+def imagenet_source(root: Path) -> DatasetSource:
+    return DatasetSource(name="imagenet", root=str(root))
 
 
 def streamed(root: Path, threads: int = 0, **options: Any) -> Data:
@@ -534,7 +534,7 @@ def tiny_imagenet_config(**changes: Any) -> TrialConfig:
     return replace(streamed_config(**changes), dataset=dataset)
 
 
-def stopped_and_resumed(config: TrialConfig, storage: Storage, source: Source, phase: str) -> dict[str, Any]:
+def stopped_and_resumed(config: TrialConfig, storage: Storage, source: DatasetSource, phase: str) -> dict[str, Any]:
     """The sweep is asked to stop at the first boundary in a phase; the trial does at the next one."""
     (stop, _) = stop_files(SWEEP, "")
 
@@ -584,7 +584,7 @@ def test_a_trial_on_tiny_imagenet_ends_with_the_same_bits_however_it_ran(tmp_pat
 
 def test_a_probe_measures_a_few_streamed_batches(tmp_path: Path) -> None:
     config = replace(streamed_config(), training=tiny_training(batch_size=4))
-    probe = Probe(canonical(config), PlannedData(source=imagenet_source(imagenet(tmp_path))), Runtime())
+    probe = Probe(canonical(config), StagedDataset(source=imagenet_source(imagenet(tmp_path))), Runtime())
     assert len(probe.data.train) == STEPS * 4
     assert probe.ready() > 1 << 26
     assert probe._train() == STEPS * 4

@@ -22,8 +22,8 @@ from orchestrator.tracking import model_packaging
 from orchestrator.tracking.client import TrackingTarget
 from orchestrator.tracking.logged_models import upload_model
 from orchestrator.tracking.model_packaging import SparseModelRecord, model_code, packaged
-from orchestrator.tracking.records import Item
-from orchestrator.tracking.run_sync import Mirror
+from orchestrator.tracking.records import RunSpec
+from orchestrator.tracking.run_sync import RunSync
 from tests import ROOT
 from tests.support.mlflow_stores import Content, new_target
 from tests.support.trials import DIGITS, new_storage, run, tiny_config, tiny_training
@@ -67,7 +67,7 @@ class Logged:
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     folder = tmp_path_factory.mktemp("logged")
     storage, target = new_storage(folder / "storage"), new_target(folder)
-    mirror = Mirror(target, storage, "served")
+    mirror = RunSync(target, storage, "served")
     mirror.open_sweep("", {}, {})
     dataset, training = DatasetConfig(name="digits"), tiny_training(epochs=1)
     accuracies = {}
@@ -75,7 +75,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
         config = tiny_config(dataset=dataset, sparsity=sparsity, prune_iterations=2, training=training)
         result = run(config, storage, provenance={"data_digest": DIGITS_DIGEST})
         key = trial_key(config, DIGITS_DIGEST)
-        mirror.finish(Item(key=key, name=f"s{sparsity}", role="trial", params={}, tags={}))
+        mirror.finish(RunSpec(key=key, name=f"s{sparsity}", role="trial", params={}, tags={}))
         accuracies[mirror.runs.by_key["trial", key].tags["drive.model_id"]] = result["metrics"]["test/accuracy"]
     test = load_data(dataset, DIGITS, "cpu").test
     np.save(folder / "images.npy", (test.images.float() / 255).numpy())

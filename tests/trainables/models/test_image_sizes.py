@@ -16,7 +16,7 @@ from orchestrator.spec.loader import load_spec
 from tests.support.custom_modules import write_modules
 from tests.support.trials import new_storage
 from trainables.data.datasets import decoded_file
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 from trainables.models.image_sizes import image_size_problem, takes_image
 from trainables.models.registry import MODELS, build_model, meta_model
 
@@ -88,7 +88,7 @@ def test_a_refusal_names_sizes_that_work() -> None:
         "the nearest that work are 39 x 39 and 64 x 64; resnet20 takes any"
     )
     assert image_size_problem("convnet", 16, 16) == ""
-    with pytest.raises(SettingError, match=r"got 16 x 4 pixels; the nearest that work are 16 x 16; resnet20"):
+    with pytest.raises(ConfigError, match=r"got 16 x 4 pixels; the nearest that work are 16 x 16; resnet20"):
         build_model("convnet", (1, 16, 4), 10)
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from tests.support.trials import tiny_config
-from trainables.custom.code import OwnFiles
-from trainables.errors import SettingError
+from trainables.custom.code import CustomFiles
+from trainables.errors import ConfigError
 from trainables.models.pretrained import load_initial_weights
 from trainables.models.registry import build_model, initialize
 
@@ -31,7 +31,7 @@ def loaded_from(file: Path, held: Any) -> Weights:
     """The state dict of a network that starts from what torch.save wrote."""
     torch.save(held, file)
     network = build_model("convnet", (1, 8, 8), 10)
-    load_initial_weights(network, OwnFiles(initial_weights=str(file)).digested([tiny_config(initial_weights=True)]))
+    load_initial_weights(network, CustomFiles(initial_weights=str(file)).digested([tiny_config(initial_weights=True)]))
     return network.state_dict()
 
 
@@ -112,6 +112,6 @@ REFUSED: dict[str, tuple[Callable[[Weights], Any], str]] = {
 @pytest.mark.parametrize("form", REFUSED)
 def test_another_file_is_refused_with_what_it_holds(form: str, tmp_path: Path) -> None:
     held, pattern = REFUSED[form]
-    with pytest.raises(SettingError) as caught:
+    with pytest.raises(ConfigError) as caught:
         loaded_from(tmp_path / "dense.pt", held(dense_network().state_dict()))
     assert re.search(pattern, str(caught.value)), str(caught.value)

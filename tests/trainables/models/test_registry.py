@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import conv2d
 from torchvision.models import get_model, resnet18
 
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import MODELS, build_model, initialize
 
@@ -223,12 +223,12 @@ def test_excluded_layers_are_not_prunable() -> None:
 
 def test_a_pattern_without_a_layer_is_refused_with_the_layers() -> None:
     model = initialized("convnet")
-    with pytest.raises(SettingError, match=r"'hed' matches no conv or linear layer; layers are conv1, conv2, conv3, head"):
+    with pytest.raises(ConfigError, match=r"'hed' matches no conv or linear layer; layers are conv1, conv2, conv3, head"):
         prunable_weights(model, ("conv1", "hed"))
-    with pytest.raises(SettingError, match="'norm1' matches no"):
+    with pytest.raises(ConfigError, match="'norm1' matches no"):
         prunable_weights(model, ("norm1",))
 
 
 def test_excluding_everything_is_refused() -> None:
-    with pytest.raises(SettingError, match=r"\['\*'\] leaves no layer to prune"):
+    with pytest.raises(ConfigError, match=r"\['\*'\] leaves no layer to prune"):
         prunable_weights(initialized("convnet"), ("*",))

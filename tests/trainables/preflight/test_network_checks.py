@@ -23,7 +23,7 @@ from orchestrator.preflight.networks import refuse_errors
 from tests.support.custom_modules import run_own, write_modules
 from tests.support.trials import new_storage, tiny_config
 from trainables.config.trial import PrunableConfig, TrialConfig
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 from trainables.preflight.arithmetic import disagreement
 from trainables.preflight.network_case import NetworkReport, adjusted_runtime, case_id, cases_of
 from trainables.preflight.network_checks import evaluation_sizes, examine_network
@@ -425,7 +425,7 @@ def test_a_trial_without_the_checks_still_fails_by_the_rule(tmp_path: Path) -> N
     source += "    net[1].weight.requires_grad_(False)\n    return net\n"
     write_modules(tmp_path, frozen_nets=source)
     config: TrialConfig = tiny_config(model="module:frozen_nets.frozen", method="magnitude")
-    with pytest.raises(SettingError, match=r"prunable\.exclude: \[1\]"):
+    with pytest.raises(ConfigError, match=r"prunable\.exclude: \[1\]"):
         run_own(config, new_storage(tmp_path), tmp_path)
 
 

@@ -22,7 +22,7 @@ from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
 from trainables.pruning import rank_correlation as rank_correlation_module
 from trainables.pruning.drive import drive_score, drive_terms, normalized
-from trainables.pruning.masks import Masks, flattened, full_masks, keep_highest, num_kept, survivors
+from trainables.pruning.masks import Masks, flattened, full_masks, num_kept, surviving_indices, topk_masks
 from trainables.pruning.rank_correlation import average_ranks, rank_correlation, term_correlations
 from trainables.pruning.rounds import correlation_rounds, prune_round
 from trainables.pruning.score_gradients import scoring_gradients
@@ -53,7 +53,7 @@ def small_network(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor], 
 
 def alive(tensors: dict[str, Tensor], masks: Masks) -> Tensor:
     """The entries of the surviving weights, as a pruning round takes them."""
-    return flattened(tensors, survivors(masks, num_kept(masks)))
+    return flattened(tensors, surviving_indices(masks, num_kept(masks)))
 
 
 def terms_of_survivors(weights: dict[str, Tensor], grads: dict[str, Tensor], masks: Masks) -> dict[str, Tensor]:
@@ -90,7 +90,7 @@ def test_the_preset_1_0_0_is_magnitude_pruning(model: str, normalize: Literal["m
     masks = full_masks(weights)
     config = DriveConfig(magnitude=1, connection=0, convergence=0, normalize=normalize)
     count = final_count(0.95, num_kept(masks))
-    kept = keep_highest(drive_score(terms_of_survivors(weights, grads, masks), config), masks, count)
+    kept = topk_masks(drive_score(terms_of_survivors(weights, grads, masks), config), masks, count)
     sizes = {name: weight.detach().abs() for name, weight in weights.items()}
     assert reference.positions(kept) == reference.kept_positions(sizes, masks, count)
 
@@ -106,7 +106,7 @@ def test_a_single_term_keeps_weights_apart_that_differ_in_their_last_bit(
     masks = full_masks({"conv": weights_S})
     config = DriveConfig(magnitude=3, connection=0, convergence=0, normalize=normalize)
     for count in range(1, 64):
-        kept = keep_highest(drive_score(drive_terms(weights_S, weights_S), config), masks, count)
+        kept = topk_masks(drive_score(drive_terms(weights_S, weights_S), config), masks, count)
         assert kept["conv"].nonzero().flatten().tolist() == list(range(64 - count, 64))
 
 

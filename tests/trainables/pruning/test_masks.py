@@ -13,12 +13,12 @@ from trainables.errors import NonFiniteError
 from trainables.pruning.masks import (
     Masks,
     apply_masks,
-    emptied_layers,
+    collapsed_layers,
     flattened,
     full_masks,
-    keep_highest,
     num_kept,
-    survivors,
+    surviving_indices,
+    topk_masks,
 )
 
 
@@ -52,7 +52,7 @@ def of_survivors(values: dict[str, Tensor], masks: Masks) -> Tensor:
 def test_agrees_with_plain_sorting_on_many_small_networks() -> None:
     for scores, masks in random_networks(60, distinct=4):
         for count in range(num_kept(masks) + 1):
-            kept = keep_highest(of_survivors(scores, masks), masks, count)
+            kept = topk_masks(of_survivors(scores, masks), masks, count)
             assert list(kept) == list(masks)
             assert reference.positions(kept) == reference.kept_positions(scores, masks, count)
 
@@ -63,7 +63,7 @@ def test_the_order_of_the_masks_decides_between_equal_scores() -> None:
         count = num_kept(masks) // 2
         backwards = dict(reversed(list(masks.items())))
         scores_backwards = {name: scores[name] for name in backwards}
-        kept = keep_highest(of_survivors(scores, backwards), backwards, count)
+        kept = topk_masks(of_survivors(scores, backwards), backwards, count)
         assert list(kept) == list(backwards)
         assert reference.positions(kept) == reference.kept_positions(scores_backwards, backwards, count)
         decided += reference.positions(kept) != reference.kept_positions(scores, masks, count)
@@ -73,14 +73,14 @@ def test_the_order_of_the_masks_decides_between_equal_scores() -> None:
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 8])
 def test_equal_scores_keep_exactly_the_earliest_weights(count: int) -> None:
     masks = full_masks({"conv": torch.zeros(2, 2), "head": torch.zeros(4)})
-    kept = keep_highest(torch.full((8,), 0.5), masks, count)
+    kept = topk_masks(torch.full((8,), 0.5), masks, count)
     assert torch.cat([kept["conv"].flatten(), kept["head"]]).tolist() == [True] * count + [False] * (8 - count)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
 def test_equal_scores_keep_exactly_the_earliest_survivors(count: int) -> None:
     masks = {"conv": torch.tensor([[False, True], [True, False]]), "head": torch.tensor([True, False, True, True])}
-    kept = keep_highest(torch.full((5,), 0.5), masks, count)
+    kept = topk_masks(torch.full((5,), 0.5), masks, count)
     flat = [*kept["conv"].flatten().tolist(), *kept["head"].tolist()]
     assert [i for i, alive in enumerate(flat) if alive] == [1, 2, 4, 6, 7][:count]
 
@@ -89,7 +89,7 @@ def test_a_pruned_weight_never_comes_back() -> None:
     scores = {"conv": torch.tensor([9.0, 1.0, 2.0]), "head": torch.tensor([3.0, 9.0])}
     masks = {"conv": torch.tensor([False, True, True]), "head": torch.tensor([True, False])}
     for count, expected in ((3, [False, True, True, True, False]), (2, [False, False, True, True, False])):
-        kept = keep_highest(flattened(scores, survivors(masks, 3)), masks, count)
+        kept = topk_masks(flattened(scores, surviving_indices(masks, 3)), masks, count)
         assert [*kept["conv"].tolist(), *kept["head"].tolist()] == expected
 
 
@@ -97,35 +97,35 @@ def test_a_pruned_weight_never_comes_back() -> None:
 def test_a_score_that_is_no_number_matters_only_where_the_weight_is_alive(bad: float) -> None:
     scores = {"conv": torch.tensor([bad, 1.0, 2.0])}
     with pytest.raises(NonFiniteError, match="1 scores of surviving weights are not finite"):
-        keep_highest(flattened(scores), {"conv": torch.tensor([True, True, True])}, 1)
+        topk_masks(flattened(scores), {"conv": torch.tensor([True, True, True])}, 1)
     masks = {"conv": torch.tensor([False, True, True])}
-    assert keep_highest(flattened(scores, survivors(masks, 2)), masks, 1)["conv"].tolist() == [False, False, True]
+    assert topk_masks(flattened(scores, surviving_indices(masks, 2)), masks, 1)["conv"].tolist() == [False, False, True]
 
 
 def test_infinities_of_both_signs_are_no_numbers_either() -> None:
     scores = torch.tensor([float("inf"), 1.0, -float("inf")])
     with pytest.raises(NonFiniteError, match="2 scores of surviving weights are not finite"):
-        keep_highest(scores, {"conv": torch.ones(3, dtype=torch.bool)}, 1)
+        topk_masks(scores, {"conv": torch.ones(3, dtype=torch.bool)}, 1)
 
 
 def test_scores_whose_sum_is_too_large_for_their_type_are_numbers() -> None:
     scores = torch.tensor([2e38, 3e38, 1e38])
     assert scores.sum() == float("inf")
-    assert keep_highest(scores, {"conv": torch.ones(3, dtype=torch.bool)}, 1)["conv"].tolist() == [False, True, False]
+    assert topk_masks(scores, {"conv": torch.ones(3, dtype=torch.bool)}, 1)["conv"].tolist() == [False, True, False]
 
 
 def test_nothing_can_be_kept_of_nothing() -> None:
     none = {"conv": torch.zeros(3, dtype=torch.bool)}
-    scores_S = flattened({"conv": torch.ones(3)}, survivors(none, 0))
-    assert num_kept(keep_highest(scores_S, none, 0)) == 0
+    scores_S = flattened({"conv": torch.ones(3)}, surviving_indices(none, 0))
+    assert num_kept(topk_masks(scores_S, none, 0)) == 0
     with pytest.raises(AssertionError, match="1 of 0 surviving weights"):
-        keep_highest(scores_S, none, 1)
+        topk_masks(scores_S, none, 1)
 
 
 def test_survivors_are_the_positions_of_the_kept_weights_layer_by_layer() -> None:
     for values, masks in random_networks(60, distinct=4):
         kept = [alive for mask in masks.values() for alive in mask.flatten().tolist()]
-        positions = survivors(masks, sum(kept))
+        positions = surviving_indices(masks, sum(kept))
         if all(kept):
             assert positions is None
         else:
@@ -137,7 +137,7 @@ def test_survivors_are_the_positions_of_the_kept_weights_layer_by_layer() -> Non
 
 def test_the_positions_of_all_weights_are_not_written_out() -> None:
     weights = {"conv": torch.tensor([[4.0, 5.0], [6.0, 7.0]]), "head": torch.tensor([1.0])}
-    assert survivors(full_masks(weights), 5) is None
+    assert surviving_indices(full_masks(weights), 5) is None
     assert flattened(weights, None).tolist() == [4.0, 5.0, 6.0, 7.0, 1.0]
 
 
@@ -155,11 +155,11 @@ def test_positions_are_logical_whatever_the_memory_order() -> None:
     weights, masks = {"conv": weight, "head": torch.tensor([30.0, 31.0])}, {"conv": mask, "head": torch.tensor([False, True])}
     assert flattened(weights).tolist() == [*values, 30.0, 31.0]
     assert not flattened(weights).requires_grad
-    positions = survivors(masks, 6)
+    positions = surviving_indices(masks, 6)
     assert positions is not None
     assert positions.tolist() == [1, 6, 11, 16, 21, 25]
     assert flattened(weights, positions).tolist() == [1.0, 6.0, 11.0, 16.0, 21.0, 31.0]
-    kept = keep_highest(flattened(weights, positions), masks, 3)
+    kept = topk_masks(flattened(weights, positions), masks, 3)
     assert reference.positions(kept) == {("conv", 16), ("conv", 21), ("head", 1)}
 
 
@@ -172,7 +172,7 @@ def test_masks_are_applied_at_their_logical_positions_whatever_the_memory_order(
 
 def test_emptied_layers_are_named() -> None:
     masks = {"conv": torch.tensor([True, False]), "head": torch.tensor([False, False])}
-    assert emptied_layers(masks) == ["head"]
+    assert collapsed_layers(masks) == ["head"]
 
 
 def test_applied_masks_zero_the_pruned_weights_and_nothing_else() -> None:

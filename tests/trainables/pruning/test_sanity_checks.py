@@ -17,7 +17,7 @@ from trainables.pruning.masks import Masks, num_kept
 from trainables.pruning.sanity_checks import shuffled
 from trainables.runtime.seeding import derived_seed
 from trainables.trial.checkpoint import TrialState
-from trainables.trial.runner import _Trial
+from trainables.trial.runner import TrialRunner
 
 OF_LAYERS = ("conv1.weight", "conv2.weight", "conv3.weight", "head.weight")
 
@@ -26,7 +26,7 @@ def handed_over(config: TrialConfig, folder: Path) -> TrialState:
     """The state in which sparse training begins, computed by a trial's own phases."""
     storage = new_storage(folder)
     trial_folder(config, storage).begin()
-    trial = _Trial(config, trial_context(config, storage))
+    trial = TrialRunner(config, trial_context(config, storage))
     state = trial._start_of_pruning()
     while state.phase == "prune":
         trial._prune_one_round(state)
@@ -37,7 +37,7 @@ def handed_over(config: TrialConfig, folder: Path) -> TrialState:
 
 def warmed_up(config: TrialConfig, folder: Path) -> dict[str, Tensor]:
     trial_folder(config, new_storage(folder)).begin()
-    trial = _Trial(config, trial_context(config, new_storage(folder)))
+    trial = TrialRunner(config, trial_context(config, new_storage(folder)))
     return trial.trunk.state_at(config.warmup_epochs).model.state_dict()
 
 

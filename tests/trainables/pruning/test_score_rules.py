@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
 from tests.support.trials import RUNTIME
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 from trainables.models.registry import build_model, initialize
 from trainables.pruning.score_gradients import hessian_gradient_products, scoring_gradients
 from trainables.pruning.synflow import require_flow, synaptic_flow
@@ -114,19 +114,19 @@ def flow_of(network: nn.Module) -> Weights:
 )
 def test_synflow_refuses_a_network_whose_flow_does_not_reach_the_image(last: nn.Module) -> None:
     with pytest.raises(
-        SettingError, match=r"method synflow must have .* reaches the image as .*; return logits without a softmax"
+        ConfigError, match=r"method synflow must have .* reaches the image as .*; return logits without a softmax"
     ):
         flow_of(mlp(last))
 
 
 @pytest.mark.parametrize("network", [FunctionalNorm, Transformer, Attention, Recurrent, partial(mlp, activation=nn.Sigmoid)])
 def test_synflow_refuses_other_functions_of_the_image(network: Callable[[], nn.Module]) -> None:
-    with pytest.raises(SettingError, match=r"method synflow must have .*reaches the image"):
+    with pytest.raises(ConfigError, match=r"method synflow must have .*reaches the image"):
         flow_of(network())
 
 
 def test_synflow_refuses_weights_that_their_layer_normalises() -> None:
-    with pytest.raises(SettingError, match=r"synaptic flow is negative in 1\.parametrizations\.weight\.original1"):
+    with pytest.raises(ConfigError, match=r"synaptic flow is negative in 1\.parametrizations\.weight\.original1"):
         flow_of(normalised())
 
 
@@ -134,7 +134,7 @@ def test_synflow_refuses_a_network_that_float64_cannot_hold() -> None:
     layers = [nn.Linear(64, 64) for _ in range(200)]
     for layer in layers:
         nn.init.constant_(layer.weight, 1e3)
-    with pytest.raises(SettingError, match="its synaptic flow is inf, beyond what float64 holds"):
+    with pytest.raises(ConfigError, match="its synaptic flow is inf, beyond what float64 holds"):
         flow_of(nn.Sequential(nn.Flatten(), *layers, nn.Linear(64, 4)))
 
 
@@ -148,7 +148,7 @@ def test_synflow_refuses_a_network_that_cannot_run_in_float64() -> None:
             scores: Tensor = self.linear(images.flatten(1).float())
             return scores
 
-    with pytest.raises(SettingError, match=r"must run the network in float64, .* but it raised RuntimeError: "):
+    with pytest.raises(ConfigError, match=r"must run the network in float64, .* but it raised RuntimeError: "):
         flow_of(Float32())
 
 
@@ -185,7 +185,7 @@ def test_a_weight_without_gradient_is_refused_by_name(network: Callable[[], nn.M
         "flow": lambda: synaptic_flow(model, weights, (1, 8, 8)),
     }
     layer = reason.split(".")[0]
-    with pytest.raises(SettingError, match=rf"must get a gradient, but {reason}.*prunable: {{exclude: \[{layer}\]}}"):
+    with pytest.raises(ConfigError, match=rf"must get a gradient, but {reason}.*prunable: {{exclude: \[{layer}\]}}"):
         calls[method]()
 
 

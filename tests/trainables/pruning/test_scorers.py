@@ -25,7 +25,7 @@ from trainables.pruning.masks import Masks, full_masks, num_kept
 from trainables.pruning.rounds import prune_round
 from trainables.pruning.score_gradients import batches_of_round, hessian_gradient_products, scoring_gradients
 from trainables.pruning.sparse_trainers import Masking
-from trainables.pruning.sparsity_distributions import erk_densities, fitted_counts
+from trainables.pruning.sparsity_distributions import erk, round_to_total
 from trainables.pruning.synflow import synaptic_flow
 from trainables.training.loop import train_epoch
 from trainables.training.optimizer import make_optimizer
@@ -266,7 +266,7 @@ def test_random_masks_follow_the_seed_and_spread_evenly() -> None:
 
 def test_erk_densities_are_proportional_until_they_are_full() -> None:
     shapes = {"a": (16, 1, 3, 3), "b": (32, 16, 3, 3), "c": (32, 32, 3, 3), "d": (10, 128)}
-    densities = erk_densities(shapes, 0.2)
+    densities = erk(shapes, 0.2)
     sizes = {name: prod(shape) for name, shape in shapes.items()}
     assert sum(densities[name] * sizes[name] for name in sizes) == pytest.approx(0.2 * sum(sizes.values()), rel=1e-12)
     assert densities["a"] == densities["d"] == 1.0
@@ -280,7 +280,7 @@ def test_random_by_erk_keeps_these_counts() -> None:
     shapes = {name: tuple(mask.shape) for name, mask in masks.items()}
     sizes = {name: mask.numel() for name, mask in masks.items()}
     keep = final_count(0.9, 15_248)
-    exact = {name: density * sizes[name] for name, density in erk_densities(shapes, keep / 15_248).items()}
+    exact = {name: density * sizes[name] for name, density in erk(shapes, keep / 15_248).items()}
     for name, mask in masks.items():
         assert abs(int(mask.sum()) - exact[name]) <= 1
     assert num_kept(masks) == keep
@@ -288,8 +288,8 @@ def test_random_by_erk_keeps_these_counts() -> None:
 
 def test_counts_that_rounding_leaves_over_go_to_the_largest_remainders() -> None:
     sizes = {"a": 10, "b": 10, "c": 10}
-    assert fitted_counts({"a": 0.16, "b": 0.17, "c": 0.27}, sizes, 6) == {"a": 1, "b": 2, "c": 3}
-    assert fitted_counts({"a": 0.15, "b": 0.15, "c": 0.2}, sizes, 5) == {"a": 2, "b": 1, "c": 2}
+    assert round_to_total({"a": 0.16, "b": 0.17, "c": 0.27}, sizes, 6) == {"a": 1, "b": 2, "c": 3}
+    assert round_to_total({"a": 0.15, "b": 0.15, "c": 0.2}, sizes, 5) == {"a": 2, "b": 1, "c": 2}
 
 
 def one_step(**options: Any) -> tuple[Tensor, float, Tensor]:

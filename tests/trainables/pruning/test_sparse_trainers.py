@@ -24,7 +24,7 @@ from tests.support.trials import (
 )
 from trainables.config.methods import DURING_TRAINING, GmpConfig, GranetConfig, SrsteConfig
 from trainables.config.trial import TrialConfig, final_count
-from trainables.errors import SettingError
+from trainables.errors import ConfigError
 from trainables.export.sparse_model import load_sparse_model
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
@@ -32,13 +32,13 @@ from trainables.pruning.masks import full_masks, num_kept
 from trainables.pruning.sparse_trainers import (
     GradualMasks,
     Masking,
-    PatternMasks,
+    NMMasks,
     exchanged,
     first_masks,
     pattern_masks,
     regrown_share,
 )
-from trainables.pruning.sparsity_distributions import erk_densities
+from trainables.pruning.sparsity_distributions import erk
 from trainables.pruning.sparsity_schedules import kept_on_cubic
 from trainables.training.loop import train_epoch
 from trainables.training.optimizer import make_optimizer
@@ -109,7 +109,7 @@ def test_granet_begins_with_a_random_mask_of_erk_densities() -> None:
     masks = first_masks(model, tiny_config(method="granet", granet=GranetConfig(initial_sparsity=0.6)))
     shapes = {name: tuple(mask.shape) for name, mask in masks.items()}
     assert num_kept(masks) == final_count(0.6, PRUNABLE)
-    for name, density in erk_densities(shapes, num_kept(masks) / PRUNABLE).items():
+    for name, density in erk(shapes, num_kept(masks) / PRUNABLE).items():
         assert abs(int(masks[name].sum()) - density * masks[name].numel()) <= 1
     other = first_masks(model, tiny_config(method="granet", granet=GranetConfig(initial_sparsity=0.6), seed=1))
     assert not torch.equal(masks["conv3.weight"], other["conv3.weight"])
@@ -226,7 +226,7 @@ def test_updates_that_begin_at_the_very_end_still_come(method: Any) -> None:
 
 
 def test_a_pattern_that_no_layer_takes_is_refused() -> None:
-    with pytest.raises(SettingError, match=r"srste\.pattern: no layer has a multiple of 5 input channels, got 2:5"):
+    with pytest.raises(ConfigError, match=r"srste\.pattern: no layer has a multiple of 5 input channels, got 2:5"):
         first_masks(network(), tiny_config(method="srste", srste=SrsteConfig(pattern="2:5"), sparsity=0.6))
 
 
@@ -274,7 +274,7 @@ def test_a_step_of_sr_ste_is_the_papers_update() -> None:
     (images @ effective.T).square().mean().backward()
     assert effective.grad is not None
 
-    masking = PatternMasks(model, weights, config)
+    masking = NMMasks(model, weights, config)
     masking.hide()
     assert torch.equal(weight.detach(), before * mask)
     model(images).square().mean().backward()
@@ -289,7 +289,7 @@ def test_a_step_of_sr_ste_is_the_papers_update() -> None:
 
 def test_sr_ste_chooses_anew_at_every_step() -> None:
     model = nn.Linear(4, 1, bias=False)
-    masking = PatternMasks(model, {"weight": model.weight}, tiny_config(method="srste"))
+    masking = NMMasks(model, {"weight": model.weight}, tiny_config(method="srste"))
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
     masking.enforce(1)

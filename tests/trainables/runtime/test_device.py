@@ -19,7 +19,7 @@ from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import Masks, full_masks, num_kept
 from trainables.pruning.rounds import prune_round
 from trainables.pruning.sparse_trainers import FixedMasks
-from trainables.runtime.device import Runtime, keep_freed_memory
+from trainables.runtime.device import Runtime, tune_malloc
 from trainables.training.loop import train_epoch
 from trainables.training.optimizer import make_optimizer, momentum_of
 from trainables.trial.checkpoint import TrialState, from_bytes, to_bytes
@@ -178,7 +178,7 @@ class FakeLibrary:
 def test_memory_is_kept_by_both_thresholds_of_the_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
     library = FakeLibrary()
     monkeypatch.setattr("ctypes.CDLL", lambda name: library)
-    keep_freed_memory.__wrapped__()
+    tune_malloc.__wrapped__()
     trim, mmap = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     assert {parameter for parameter, _ in library.calls} == {trim, mmap}
     assert all(64 << 20 <= value < 1 << 31 for _, value in library.calls)  # activations are smaller; mallopt takes an int
@@ -192,7 +192,7 @@ def test_another_c_library_is_left_alone(library: object, monkeypatch: pytest.Mo
         return library
 
     monkeypatch.setattr("ctypes.CDLL", load)
-    keep_freed_memory.__wrapped__()
+    tune_malloc.__wrapped__()
 
 
 def test_memory_is_asked_for_once_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,10 +203,10 @@ def test_memory_is_asked_for_once_per_process(monkeypatch: pytest.MonkeyPatch) -
         return FakeLibrary()
 
     monkeypatch.setattr("ctypes.CDLL", load)
-    keep_freed_memory.cache_clear()
+    tune_malloc.cache_clear()
     try:
         Runtime().activate()
         Runtime().activate()
     finally:
-        keep_freed_memory.cache_clear()
+        tune_malloc.cache_clear()
     assert loaded == ["libc.so.6"]

@@ -27,7 +27,7 @@ from trainables.models.image_sizes import takes_image
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import MODELS, build_model, initialize
 from trainables.pruning import rounds as pruning
-from trainables.pruning.masks import Masks, full_masks, keep_highest
+from trainables.pruning.masks import Masks, full_masks, topk_masks
 from trainables.pruning.sparse_trainers import FixedMasks
 from trainables.training.loop import evaluate, train_epoch
 from trainables.training.optimizer import make_optimizer
@@ -157,12 +157,12 @@ def of_scores(gaps: list[float], monkeypatch: pytest.MonkeyPatch) -> dict[str, A
     """
 
     def measuring(scores_S: Tensor, masks: Masks, count: int) -> Masks:
-        kept = keep_highest(scores_S, masks, count)
+        kept = topk_masks(scores_S, masks, count)
         ordered = np.sort(scores_S.numpy())[::-1]
         gaps.append(float((ordered[count - 1] - ordered[count]) / ordered[count - 1]))
         return kept
 
-    monkeypatch.setattr(pruning, "keep_highest", measuring)
+    monkeypatch.setattr(pruning, "topk_masks", measuring)
     figures: dict[str, Any] = {}
     for drive in (DriveConfig(), HALVES):
         model = network()

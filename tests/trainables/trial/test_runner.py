@@ -37,7 +37,7 @@ from tests.support.trials import (
 from trainables.config.methods import DriveConfig
 from trainables.config.trial import TrialConfig, final_count
 from trainables.data.splits import load_data
-from trainables.errors import NonFiniteError, SettingError, StopRequestedError, SupersededError
+from trainables.errors import ConfigError, NonFiniteError, StaleAttemptError, StopRequestedError
 from trainables.export.sparse_model import load_sparse_model
 from trainables.models.registry import build_model, initialize
 from trainables.pruning.sparse_trainers import Masking
@@ -45,7 +45,7 @@ from trainables.training.loop import train_epoch
 from trainables.training.optimizer import make_optimizer, momentum_of
 from trainables.trial.checkpoint import TrialState, from_bytes
 from trainables.trial.runner import run_trial
-from trainables.trial.warmup import Trunk
+from trainables.trial.warmup import WarmupTrainer
 
 Points = dict[tuple[str, int], float | None]
 
@@ -219,7 +219,7 @@ def test_a_superseded_attempt_publishes_nothing(phase: str, tmp_path: Path) -> N
             trial_folder(PLAIN, storage, attempt=2).begin()
             seen.append(all_files(storage))
 
-    with pytest.raises(SupersededError, match="attempt 2 has begun, attempt 1 gives up"):
+    with pytest.raises(StaleAttemptError, match="attempt 2 has begun, attempt 1 gives up"):
         run(PLAIN, storage, 1, on_progress=supersede)
     trials = {name: content for name, content in all_files(storage).items() if name.startswith("trials/")}
     assert trials == {name: content for name, content in seen[0].items() if name.startswith("trials/")}
@@ -229,7 +229,7 @@ def test_an_older_attempt_cannot_begin(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     trial_folder(PLAIN, storage, attempt=3).begin()
     before = all_files(storage)
-    with pytest.raises(SupersededError):
+    with pytest.raises(StaleAttemptError):
         run(PLAIN, storage, attempt=2)
     assert all_files(storage) == before
 
@@ -264,7 +264,7 @@ def test_weights_that_diverge_at_the_very_last_step_are_no_result(tmp_path: Path
 
 def test_an_exclusion_that_matches_nothing_ends_the_trial(tmp_path: Path) -> None:
     config = tiny_config(prunable=replace(PLAIN.prunable, exclude=("nothing",)))
-    with pytest.raises(SettingError):
+    with pytest.raises(ConfigError):
         run(config, new_storage(tmp_path))
 
 
@@ -293,7 +293,7 @@ def start_of_training(config: TrialConfig, storage: Storage) -> tuple[dict[str, 
 def dense_state(config: TrialConfig, epoch: int, root: Path) -> dict[str, Tensor]:
     """The network after `epoch` dense epochs, from a trunk of its own."""
     trial = trial_context(config, new_storage(root))
-    trunk = Trunk(
+    trunk = WarmupTrainer(
         config=config,
         data=load_data(config.dataset, DIGITS, "cpu"),
         runtime=RUNTIME,

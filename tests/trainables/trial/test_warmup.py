@@ -36,15 +36,15 @@ from trainables.training.loop import train_epoch
 from trainables.training.optimizer import make_optimizer, momentum_of
 from trainables.trial.checkpoint import DamagedCheckpointError, TrialState, _checksum, from_bytes, to_bytes
 from trainables.trial.runner import run_trial
-from trainables.trial.warmup import Trunk
+from trainables.trial.warmup import WarmupTrainer
 
 FOUR = tiny_config(warmup_epochs=4)
 
 
 def trunk(
     config: TrialConfig, storage: Storage, snapshot_seconds: float = 60.0, after: Callable[[TrialState], None] = lambda _: None
-) -> Trunk:
-    return Trunk(
+) -> WarmupTrainer:
+    return WarmupTrainer(
         config=config,
         data=load_data(config.dataset, DIGITS, "cpu"),
         runtime=RUNTIME,

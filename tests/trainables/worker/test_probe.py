@@ -16,15 +16,15 @@ from tests import ROOT
 from tests.support.trials import DIGITS, tiny_config, tiny_training
 from trainables.config.keys import canonical
 from trainables.config.trial import DatasetConfig, TrialConfig
-from trainables.data.staging import PlannedData
+from trainables.data.staging import StagedDataset
 from trainables.runtime.device import Runtime, resolve_precision
-from trainables.worker.probe import STEPS, Probe, examine
+from trainables.worker.probe import STEPS, Probe, probe_hardware
 
 WITHOUT_COMPILER = {"PATH": "", "CXX": "/nonexistent"}
 
 
 def probe_of(config: TrialConfig, runtime: Runtime | None = None) -> Probe:
-    return Probe(canonical(config), PlannedData(source=DIGITS), runtime or Runtime())
+    return Probe(canonical(config), StagedDataset(source=DIGITS), runtime or Runtime())
 
 
 def test_a_probe_takes_memory_trains_images_and_keeps_finite_weights() -> None:
@@ -55,12 +55,15 @@ def test_a_probe_computes_with_the_precision_and_the_threads_of_its_trial() -> N
 
 
 def test_an_examination_tells_the_precision_and_compiles_only_if_asked_to() -> None:
-    assert examine("cpu", wants_compile=False) == {"precision": resolve_precision("auto", "cpu"), "compile_problem": ""}
+    assert probe_hardware("cpu", wants_compile=False) == {"precision": resolve_precision("auto", "cpu"), "compile_problem": ""}
 
 
 def examined_elsewhere(tmp_path: Path, **environment: str) -> dict[str, str]:
     """The answer of a fresh process that has compiled nothing yet; it fails if the process does."""
-    script = "import json; from trainables.worker.probe import examine; print(json.dumps(examine('cpu', wants_compile=True)))"
+    script = (
+        "import json; from trainables.worker.probe import probe_hardware; "
+        "print(json.dumps(probe_hardware('cpu', wants_compile=True)))"
+    )
     everything = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")} | environment
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env=everything, capture_output=True, text=True, check=False, timeout=300
