@@ -22,7 +22,7 @@ from orchestrator.execution.driver import make_queue
 from orchestrator.planning.plan import make_plan
 from orchestrator.spec.loader import load_spec
 from orchestrator.state import driver_lease as driver_right
-from orchestrator.state import sweep_folder as state
+from orchestrator.state import state_writer
 from orchestrator.state.driver_liveness import this_driver
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
@@ -557,7 +557,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStorage]:
 
 
 def test_a_driver_waits_seconds_where_its_storage_hangs(hanging: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((object_storage, "FLUSH_S"), (state, "CLOSE_S"), (driver_right, "GIVE_BACK_S")):
+    for module, name in ((object_storage, "FLUSH_S"), (state_writer, "CLOSE_S"), (driver_right, "GIVE_BACK_S")):
         monkeypatch.setattr(module, name, 0.5)
     monkeypatch.setattr(StateWriter, "start", lambda writer: writer._thread.start())  # begins in the middle
     hanging.append("sweeps/s/sweep.log", "a line\n")
