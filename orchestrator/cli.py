@@ -1,4 +1,4 @@
-"""The command line: what each command takes. What it does is in commands/results.py, commands/run.py and commands/jobs.py.
+"""The command line: what each command takes. What it does is in commands/.
 
 A --json answer goes to stdout alone; progress and errors go to stderr. Exit codes are in errors.py.
 """

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from orchestrator.cluster.addresses import _refuse_dead_address, is_jobs_api, is_local_ray
+from orchestrator.cluster.addresses import is_jobs_api, is_local_ray, refuse_dead_address
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError, UserError
 from orchestrator.process.import_paths import WorkerFolders
@@ -80,7 +80,7 @@ def connect_to_cluster(address: str | None, tell: Callable[[str], object] = prin
         os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
         added = ["RAY_AUTH_MODE", "RAY_AUTH_TOKEN"]
     if not own:
-        _refuse_dead_address(str(address))
+        refuse_dead_address(str(address))
     import ray  # reads both while it is imported
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)

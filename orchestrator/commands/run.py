@@ -1,4 +1,4 @@
-"""The commands that run a sweep, end it, or bring MLflow up to date; the others are in results.py.
+"""The commands that run a sweep, continue it, or end it.
 
 Each takes the parsed options and returns the exit code. Ray and MLflow are imported only when something is left to do.
 """

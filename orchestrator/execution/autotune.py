@@ -22,6 +22,7 @@ from orchestrator.planning.resolved_settings import (
     ResolvedSettings,
     choices_of,
     configured_gpu_share,
+    leaves_precision_open,
     read_choices,
     valid_on_device,
     write_choices,
@@ -69,7 +70,7 @@ def resolve_settings(
     resources = plan.spec.resources
     device = chosen_device(driver.folder, resources, joined)
     made = valid_on_device(device, read_choices(driver.folder))
-    asks_precision = "precision" not in made and any(trial.config.precision == "auto" for trial in plan.trials)
+    asks_precision = leaves_precision_open((trial.config for trial in plan.trials), made)
     asks_compile = "compile" not in made and resources.compile
     written = configured_gpu_share(resources.gpus_per_trial, device)
     checks = NetworkChecks(driver.folder, plan, device, None if joined else node_cache())

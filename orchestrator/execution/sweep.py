@@ -125,9 +125,8 @@ def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptio
         tracking.close()
         writer.close()
         folder.storage.flush()
-        run_with_timeout(
-            CLEAR_S, folder.clear_stop_requests
-        )  # the next run clears them too, and how this one ended counts more
+        # The next run clears them too, and how this one ended counts more.
+        run_with_timeout(CLEAR_S, folder.clear_stop_requests)
 
 
 def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:

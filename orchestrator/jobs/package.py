@@ -89,9 +89,8 @@ def collect_custom_files(spec: SweepSpec) -> dict[str, str]:
                 file = source_file(key, reference, own.modules_path)
             except ConfigError as error:
                 raise UserError(str(error)) from error
-            if file == root.joinpath(*module_and_function(reference)[0].split(".")).with_suffix(
-                ".py"
-            ):  # else it is of an installed package
+            module, _ = module_and_function(reference)
+            if file == root.joinpath(*module.split(".")).with_suffix(".py"):  # else it is of an installed package
                 places |= {f"{OWN}/{found.relative_to(root)}": str(found) for found in _with_imports(file, root)}
     return places
 

@@ -6,11 +6,13 @@ Knows no Ray; what has to be asked of a worker is asked by execution/autotune.py
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.spec.schema import Resources
 from orchestrator.state.sweep_folder import SweepFolder
+from trainables.config.trial import TrialConfig
 from trainables.preflight.network_case import Adjustments
 from trainables.runtime.device import Runtime
 
@@ -66,6 +68,11 @@ def read_choices(folder: SweepFolder) -> dict[str, Any]:
 def valid_on_device(device: str, made: dict[str, Any]) -> dict[str, Any]:
     """The answers that hold on a device: those of another one do not."""
     return made if made.get("device") == device else {"device": device}
+
+
+def leaves_precision_open(configs: Iterable[TrialConfig], made: dict[str, Any]) -> bool:
+    """Whether a trial asks for "auto" and no answer is on record."""
+    return "precision" not in made and any(config.precision == "auto" for config in configs)
 
 
 def write_choices(folder: SweepFolder, made: dict[str, Any]) -> None:

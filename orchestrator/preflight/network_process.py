@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Any
 
 from orchestrator.planning.plan import Plan
-from orchestrator.planning.resolved_settings import choices_of, read_choices, valid_on_device
+from orchestrator.planning.resolved_settings import choices_of, leaves_precision_open, read_choices, valid_on_device
 from orchestrator.preflight.networks import NetworkChecks, Tell
 from orchestrator.process.child import ChildError, ask, serve
 from orchestrator.state.sweep_folder import SweepFolder
@@ -37,10 +37,10 @@ class ChecksBeside:
         self._reports: list[NetworkReport] = []
         self._thread: Thread | None = None
         resources, made = plan.spec.resources, valid_on_device("cpu", read_choices(folder))
-        precision = made.get("precision")
-        left_open = precision is None and any(trial.config.precision == "auto" for trial in plan.trials)
-        if resources.device != "cpu" or left_open or resources.compile:
+        precision_is_open = leaves_precision_open((trial.config for trial in plan.trials), made)
+        if resources.device != "cpu" or precision_is_open or resources.compile:
             return
+        precision = made.get("precision")
         checks = NetworkChecks(folder, plan, "cpu", node_cache())
         checks.recall(precision, tell)
         if cases := checks.unanswered(precision):

@@ -1,4 +1,4 @@
-"""SweepSpec -> the configurations of its trials and their names; rules that a combination of settings must obey.
+"""SweepSpec -> the configurations of its trials and their names.
 
 An axis is one searched key with its values. The dense baseline ignores everything about pruning, so its trials are one for
 each combination of the other axes.

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainables.config.trial import IMAGE_SIDE
 from trainables.custom.code import is_custom
-from trainables.data import file_index as listings
-from trainables.data import readers
+from trainables.data import file_index, readers
 from trainables.data.custom_dataset import dataset_files, read_custom_dataset
 from trainables.data.file_digests import content_line, encoded_line, raw_content_line, size_line
 from trainables.data.file_index import FileIndex
@@ -280,9 +279,9 @@ def _image_folder(source: DatasetSource) -> readers.Parts:
 
 
 _LISTINGS: dict[str, Callable[[Path], FileIndex]] = {
-    "image_folder": listings.image_folder,
-    "tiny_imagenet": listings.tiny_imagenet,
-    "imagenet": listings.imagenet,
+    "image_folder": file_index.image_folder,
+    "tiny_imagenet": file_index.tiny_imagenet,
+    "imagenet": file_index.imagenet,
 }
 _READERS: dict[str, Callable[[DatasetSource], readers.Parts]] = {
     "digits": lambda source: readers.read_digits(),

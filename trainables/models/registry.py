@@ -1,4 +1,4 @@
-"""Networks by name, seeded initialisation, and which of their weights are prunable.
+"""Networks by name, and seeded initialisation.
 
 Input size and channels come from the data set. Initialisation draws from one seeded CPU generator, so weights do not
 depend on the device nor on what the process did before.

@@ -1,8 +1,7 @@
-"""Trial state <-> one file, exact and self-checking; and what a trial needs of the storage.
+"""Trial state <-> one file, exact and self-checking.
 
 A file is safetensors: weights, BN buffers, momentum and masks, with the position, seconds and all metric points up to it
 as metadata, and a SHA-256 of both. Warm-up snapshots are the same format. No pickle is read or written.
-The protocols are implemented by orchestrator/storage/layout.py.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from orchestrator.spec.loader import load_spec
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.factory import open_storage
 from orchestrator.storage.local import LocalStorage
+from tests.support.cli import wait_for
 from trainables.preflight.network_case import cases_of
 from trainables.runtime.cache_folder import cache_folder
 from trainables.runtime.device import Runtime
@@ -113,19 +112,11 @@ def test_a_child_ends_with_the_process_that_asked(tmp_path: Path) -> None:
     code = "from orchestrator.process.child import ask; ask('endless', 1)"
     asking = subprocess.Popen([sys.executable, "-c", code], env=environment)
     try:
-        pid = int(_waited(lambda: Path("pid").read_text() if Path("pid").exists() else ""))
+        pid = int(wait_for(lambda: Path("pid").exists() and Path("pid").read_text()))
     finally:
         asking.kill()
         asking.wait()
-    _waited(lambda: "" if _lives(pid) else "gone")
-
-
-def _waited(look: Callable[[], str]) -> str:
-    deadline = time.monotonic() + 20
-    while not (answer := look()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return answer
+    wait_for(lambda: not _lives(pid), timeout_s=20)
 
 
 def _lives(pid: int) -> bool:
