@@ -1,7 +1,4 @@
-"""What can go wrong outside a trial; each error knows the exit code of the command that it ends.
-
-A message names the place, the rule, the value and the way out.
-"""
+"""What can go wrong outside a trial; each error knows the exit code of the command that it ends."""
 
 from __future__ import annotations
 
@@ -9,13 +6,29 @@ EXIT_DONE = 0
 EXIT_TRIALS_FAILED = 1
 EXIT_USER = 2
 EXIT_ENVIRONMENT = 3
+EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 EXIT_SIGINT = 130
 
 
 class SweepError(Exception):
-    """Ends a command with its exit code and its message, without a traceback."""
+    """Ends a command with its exit code and one message, without a traceback. Its text is "message; hint".
+
+    Attributes:
+        message: the place, the rule and the value.
+        hint: how to fix it; empty where the message says it all.
+        code: short stable name such as "sweep-not-found", to search for and to test by; printed behind the message.
+    """
 
     exit_code = EXIT_ENVIRONMENT
+
+    def __init__(self, message: str, hint: str = "", *, code: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
 class UserError(SweepError):

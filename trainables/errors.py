@@ -6,9 +6,22 @@ from typing import ClassVar
 
 
 class TrialError(Exception):
-    """A failure of one trial. `kind` goes into its record and decides whether it is tried again."""
+    """A failure of one trial. `kind` goes into its record and decides whether it is tried again. Its text is "message; hint".
+
+    Attributes:
+        message: the place, the rule and the value.
+        hint: how to fix it; empty where the message says it all.
+    """
 
     kind: ClassVar[str] = "code"
+
+    def __init__(self, message: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
 def kind_of(error: BaseException) -> str:
