@@ -26,7 +26,7 @@ LONG = (
     "integration/test_ray_cluster.py",
     "orchestrator/diagnostics/test_doctor.py",
     "integration/test_tracking_server.py",
-    "trainables/custom/test_code.py",
+    "trainables/custom/test_trials.py",
     "orchestrator/scheduling/test_worker_reuse.py",
     "orchestrator/preflight/test_networks.py",
 )

@@ -1,39 +1,49 @@
-"""Words of others in a message, on one line and never cut within a word; and names, of which the first are enough."""
+"""Texts for messages: one line of an error or of a program's output, shortened between words; and lists of names."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # escape sequences of a terminal
 LONGEST = 300  # characters of another program's message
 ELLIPSIS = " ..."
 
 
-def one_line(words: object, most: int = LONGEST) -> str:
-    """The text on one line, at most so many characters; an error without a text is its type."""
-    return shortened(" ".join(COLOURS.sub("", str(words)).split()), most) or type(words).__name__
+def one_line(text: object, longest: int = LONGEST) -> str:
+    """The text, or that of an error, on one line of at most so many characters; an error without text gives its type."""
+    return shortened(" ".join(COLOURS.sub("", str(text)).split()), longest) or type(text).__name__
 
 
-def shortened(text: str, most: int = LONGEST) -> str:
-    """The text as it is; if it has more than so many characters its first words and " ...".
+def first_line(text: object) -> str:
+    """The first line of a text or of an error; an error without text gives its type."""
+    return (str(text).strip() or type(text).__name__).splitlines()[0]
 
-    A single word that is longer than that, such as a path, stays whole: nothing of it could be left out and be understood.
+
+def last_line(text: object) -> str:
+    """The last line of a text or of an error, where a traceback names its exception; an error without text gives its type."""
+    return (str(text).strip() or type(text).__name__).splitlines()[-1]
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """The text as it is; if it has more than so many characters, its first words and " ...".
+
+    A single longer word, such as a path, stays whole, since a part of it would be of no use.
     """
-    if len(text) <= most:
+    if len(text) <= longest:
         return text
     words = text.split()
     kept: list[str] = []
     length = -1
     for word in words:
         length += len(word) + 1
-        if kept and length > most - len(ELLIPSIS):
+        if kept and length > longest - len(ELLIPSIS):
             break
         kept.append(word)
     return " ".join(kept) + (ELLIPSIS if len(kept) < len(words) else "")
 
 
-def listed(names: Iterable[object], most: int) -> str:
+def listed(names: Iterable[object], limit: int) -> str:
     """The first names, and how many more there are."""
     texts = [str(name) for name in names]
-    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+    return ", ".join(texts[:limit]) + (f" and {len(texts) - limit} more" if len(texts) > limit else "")

@@ -10,7 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.planning.plan import Plan
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import CustomFiles
+from trainables.custom.files import CustomFiles
 from trainables.data import datasets
 from trainables.data.staging import StagedDataset
 from trainables.errors import DataError
@@ -21,14 +21,14 @@ SHIPPED_BYTES = 256 << 20  # CIFAR decoded takes 176 MiB; larger sets would push
 class DatasetServer:
     """An actor on the driver's node: the decoded data set as one object of Ray's store, made when it is first asked for."""
 
-    def __init__(self, source: datasets.DatasetSource, config: TrialConfig, own: CustomFiles) -> None:
-        self.source, self.config, self.own = source, config, own
+    def __init__(self, source: datasets.DatasetSource, config: TrialConfig, custom_files: CustomFiles) -> None:
+        self.source, self.config, self.custom_files = source, config, custom_files
         self.kept: list[Any] = []
 
     def decoded(self) -> list[Any]:
         """The reference, in a list, so that it is not resolved on the way. Raises DataError if the data set is not shipped."""
         if not self.kept:
-            self.own.activate(self.config)
+            self.custom_files.import_modules(self.config)
             side, too_large = self.config.dataset.side, "it is too large to be shipped through Ray"
             if side and len(datasets.files(self.source)) * 3 * side * side > SHIPPED_BYTES:
                 raise DataError(too_large)
@@ -62,6 +62,6 @@ def planned_data(plan: Plan, own_cluster: bool) -> StagedDataset:
     if not (own_cluster or streamed or source.name == "digits"):
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(num_cpus=0, scheduling_strategy=here)(DatasetServer)
-        ship = DatasetFetcher(home=actor.remote(source, plan.trials[0].config, plan.own))
+        ship = DatasetFetcher(home=actor.remote(source, plan.trials[0].config, plan.custom_files))
     signature = None if streamed else datasets.signature(source)
     return StagedDataset(source=source, digest=plan.data_digest, signature=signature, ship=ship)

@@ -21,7 +21,7 @@ from orchestrator.errors import SetupError
 from orchestrator.planning.plan import Plan
 from orchestrator.storage.base import Storage
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import CustomFiles
+from trainables.custom.files import CustomFiles
 from trainables.data.staging import StagedDataset
 from trainables.errors import TrialError, WrongNodeError
 
@@ -46,16 +46,16 @@ class NodeReport:
 
 
 def report_here(
-    name: str, folder: SharedStorageProbe, data: StagedDataset, config: TrialConfig, own: CustomFiles
+    name: str, folder: SharedStorageProbe, data: StagedDataset, config: TrialConfig, custom_files: CustomFiles
 ) -> NodeReport:
     """What this node lacks; its data is decoded by then."""
     if problem := folder.problem_here(name):
         return NodeReport(storage=problem)
-    report = files_here(data, config, own)
+    report = files_here(data, config, custom_files)
     if report.data:
         return report
     try:
-        own.activate(config)
+        custom_files.import_modules(config)
         data.prepare()
     except WrongNodeError as error:
         return NodeReport(data=str(error))
@@ -64,13 +64,13 @@ def report_here(
     return report
 
 
-def files_here(data: StagedDataset, config: TrialConfig, own: CustomFiles) -> NodeReport:
+def files_here(data: StagedDataset, config: TrialConfig, custom_files: CustomFiles) -> NodeReport:
     """What this node lacks of the data and of the trial's own files; decodes nothing."""
     try:
         shipped = data.here().decoded is not None
     except WrongNodeError as error:
         return NodeReport(data=str(error))
-    return NodeReport(data=own.missing(config), shipped=shipped)
+    return NodeReport(data=custom_files.missing(config), shipped=shipped)
 
 
 def prepare_nodes(
@@ -87,7 +87,7 @@ def prepare_nodes(
     try:
         config = plan.trials[0].config
         asked = {
-            node["NodeID"]: call_on(node["NodeID"], report_here, node["NodeID"], folder, data, config, plan.own)
+            node["NodeID"]: call_on(node["NodeID"], report_here, node["NodeID"], folder, data, config, plan.custom_files)
             for node in nodes
         }
         reports = _answers(asked, tell, interrupted)

@@ -23,7 +23,7 @@ from orchestrator.planning.plan import Plan
 from orchestrator.storage.base import Storage
 from orchestrator.tracking.client import CREDENTIALS, SQLITE, TrackingTarget
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import CustomFiles
+from trainables.custom.files import CustomFiles
 from trainables.data.staging import StagedDataset
 from trainables.errors import StorageError
 
@@ -73,7 +73,7 @@ def _nodes(storage: Storage | None, target: TrackingTarget | None, plan: Plan | 
             folder = SharedStorageProbe.laid(storage)
         except StorageError as error:
             yield failed("storage", error)
-    wanted = None if plan is None else (planned_data(plan, own_cluster=False), plan.trials[0].config, plan.own)
+    wanted = None if plan is None else (planned_data(plan, own_cluster=False), plan.trials[0].config, plan.custom_files)
     try:
         begun = time.time()
         asked = {node["NodeID"]: call_on(node["NodeID"], node_answer, node["NodeID"], folder, wanted) for node in working}

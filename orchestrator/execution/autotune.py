@@ -137,7 +137,11 @@ def _examined(
     asked = ray.remote(**needs)(probe_hardware)
     answer = _waited(
         driver,
-        [asked.remote(choices.device, wants_compile, cases, data, plan.data_facts, runtime, plan.own, made.get("precision"))],
+        [
+            asked.remote(
+                choices.device, wants_compile, cases, data, plan.data_facts, runtime, plan.custom_files, made.get("precision")
+            )
+        ],
     )[0]
     answers: dict[str, Any] = {"precision": answer["precision"]} if asks_precision or wants_compile else {}
     if wants_compile:
@@ -201,7 +205,7 @@ def _probes(
     runtime = adjusted_runtime(choices.runtime(plan.spec.resources), largest, choices.adjustments)
     config = canonical(largest)
     actor = ray.remote(**needs, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))(Probe)
-    probes = [actor.remote(config, data, runtime, plan.own) for _ in range(count)]
+    probes = [actor.remote(config, data, runtime, plan.custom_files) for _ in range(count)]
     try:
         peak = max(_waited(driver, [probe.ready.remote() for probe in probes]))
 

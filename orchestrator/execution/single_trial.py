@@ -162,7 +162,7 @@ def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Stor
             metrics_seconds=0.0,
             counts_of=StageFolders(made_in, None).layer_counts,
             on_progress=show,
-            own=plan.own,
+            custom_files=plan.custom_files,
             provenance={
                 "key": chosen.key,
                 "warmup_key": chosen.warmup_key if chosen.shares else None,

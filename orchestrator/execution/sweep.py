@@ -142,11 +142,11 @@ def prepare_folder(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
     spec = resolved(plan.spec)
     if plan.spec.dataset.root is not None:  # `resume` may be called from another folder
         spec["dataset"]["root"] = str(Path(plan.spec.dataset.root).expanduser().absolute())
-    spec |= {"modules_path": plan.own.modules_path, "initial_weights": plan.own.initial_weights}
+    spec |= {"modules_path": plan.custom_files.modules_path, "initial_weights": plan.custom_files.initial_weights}
     record = {
         "data_digest": plan.data_digest,
         "data_facts": plan.data_facts and plan.data_facts.to_json(),
-        "own_digests": plan.own.digests,
+        "own_digests": plan.custom_files.digests,
         "trials": trials,
     }
     folder.storage.write_json(folder.file("spec.json"), spec)
@@ -249,7 +249,7 @@ def _settings(driver: Driver, plan: Plan, choices: ResolvedSettings, data: Stage
         checkpoint_seconds=spec.checkpoint_seconds,
         metrics_seconds=min(METRICS_S, spec.checkpoint_seconds) if folder.storage.folder else spec.checkpoint_seconds,
         provenance={"data_digest": plan.data_digest, "revision": source_revision(), "sweep": folder.name},
-        own=plan.own,
+        custom_files=plan.custom_files,
         progress_seconds=max(1.0, slots / REPORTS_PER_S),
     )
 

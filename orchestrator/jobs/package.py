@@ -10,7 +10,6 @@ Data, results and all else in the user's folder stay here. Knows no Ray.
 
 from __future__ import annotations
 
-import ast
 import json
 import shutil
 import tempfile
@@ -24,7 +23,9 @@ from orchestrator.process.import_paths import ROOT
 from orchestrator.spec.grid import expand
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.version import SHIPPED_REVISION, source_revision
-from trainables.custom.code import RESERVED, SHIPPED_PREFIX, WEIGHTS, custom_references, module_and_function, source_file
+from trainables.custom.files import RESERVED, SHIPPED_PREFIX, source_file
+from trainables.custom.references import WEIGHTS, custom_references, module_and_function
+from trainables.custom.source_imports import imports_of
 from trainables.errors import ConfigError
 
 CODE = ("orchestrator", "trainables")
@@ -76,17 +77,17 @@ def collect_custom_files(spec: SweepSpec) -> dict[str, str]:
     Raises:
         UserError: a module that the sweep names is neither here nor installed.
     """
-    own = spec.own_files()
+    custom_files = spec.custom_files()
     places: dict[str, str] = {}
-    root = Path(own.modules_path)
+    root = Path(custom_files.modules_path)
     for config in expand(spec):
         for key, reference in custom_references(config).items():
             if reference == WEIGHTS:
-                file = Path(str(own.initial_weights))
+                file = Path(str(custom_files.initial_weights))
                 places |= {f"weights/{file.name}": str(file)} if file.is_file() else {}
                 continue
             try:
-                file = source_file(key, reference, own.modules_path)
+                file = source_file(key, reference, custom_files.modules_path)
             except ConfigError as error:
                 raise UserError(str(error)) from error
             module, _ = module_and_function(reference)
@@ -113,23 +114,17 @@ def _with_imports(file: Path, root: Path) -> set[Path]:
         source = left.pop()
         found.add(source)
         try:
-            tree = ast.parse(source.read_bytes())
+            imported = _imported_names(source, root)
         except (SyntaxError, ValueError) as error:
-            raise UserError(f"{source}: must be Python, got {error}; correct it") from error
-        left |= {file for name in _imported(tree, source, root) for file in _files_of(name, root)} - found
+            raise UserError(f"{source}: must be Python, got {error}", "correct it") from error
+        left |= {file for name in imported for file in _files_of(name, root)} - found
     return found
 
 
-def _imported(tree: ast.AST, source: Path, root: Path) -> Iterator[str]:
+def _imported_names(source: Path, root: Path) -> list[str]:
     """Dotted names, from `root`, of what a source may import: modules, and names that may be modules."""
-    package = source.relative_to(root).parts[:-1]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = list(package[: len(package) - node.level + 1]) if node.level else []
-            base += [node.module] if node.module else []
-            yield from (".".join([*base, *name]) for name in [[], *([alias.name] for alias in node.names)])
+    imports = imports_of(source.read_bytes(), source.relative_to(root).parts[:-1])
+    return [f"{module}.{name}".strip(".") for module, names in imports for name in ("", *names)]
 
 
 def _files_of(name: str, root: Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from orchestrator.process.child import ChildError, ask, serve
-from trainables.custom.code import CustomFiles
+from trainables.custom.files import CustomFiles
 from trainables.data.datasets import DatasetSource
 from trainables.data.facts import DataFacts
 from trainables.errors import ConfigError, DataError
@@ -17,7 +17,7 @@ from trainables.errors import ConfigError, DataError
 ERRORS: dict[str, type[DataError] | type[ConfigError]] = {one.__name__: one for one in (DataError, ConfigError)}
 
 
-def facts_by_decoding(source: DatasetSource, own: CustomFiles) -> DataFacts:
+def facts_by_decoding(source: DatasetSource, custom_files: CustomFiles) -> DataFacts:
     """The facts of a custom data set, after its function was called in two processes and its images checked.
 
     Two, since a split that is drawn without a seed, or follows the order of a set, would differ from node to node.
@@ -26,14 +26,16 @@ def facts_by_decoding(source: DatasetSource, own: CustomFiles) -> DataFacts:
         ConfigError: there is no such module or function.
         DataError: the function fails, returns something else, or other images when it is called again.
     """
-    first = _answered(source, own, keep=False)["arrays_digest"]
-    return DataFacts.from_json(_answered(replace(source, arrays_digest=first), own, keep=True))
+    first = _answered(source, custom_files, keep=False)["arrays_digest"]
+    return DataFacts.from_json(_answered(replace(source, arrays_digest=first), custom_files, keep=True))
 
 
-def _answered(source: DatasetSource, own: CustomFiles, keep: bool) -> dict[str, Any]:
+def _answered(source: DatasetSource, custom_files: CustomFiles, keep: bool) -> dict[str, Any]:
     """The answer of a process that calls the function: the digest of what it returned, or the facts of what was kept."""
     try:
-        answer: dict[str, Any] = ask(__name__, {"source": asdict(source), "digest": own.digests[source.name], "keep": keep})
+        answer: dict[str, Any] = ask(
+            __name__, {"source": asdict(source), "digest": custom_files.digests[source.name], "keep": keep}
+        )
     except ChildError as error:
         raise DataError(f"dataset: {source.name} must return its images, got a process that ended with {error.code}") from error
     if "error" in answer:
@@ -66,5 +68,5 @@ def import_function(source: DatasetSource, digest: str) -> None:
     """Imports the function of a custom data set into this process, from the file with this digest."""
     from trainables.config.trial import DatasetConfig, TrialConfig
 
-    own = CustomFiles(modules_path=source.modules_path, digests={source.name: digest})
-    own.activate(TrialConfig(dataset=DatasetConfig(name=source.name), model="convnet"))
+    custom_files = CustomFiles(modules_path=source.modules_path, digests={source.name: digest})
+    custom_files.import_modules(TrialConfig(dataset=DatasetConfig(name=source.name), model="convnet"))

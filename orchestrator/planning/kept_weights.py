@@ -91,7 +91,7 @@ def _count(plan: Plan, trial: PlannedTrial, problems: dict[str, None]) -> KeptWe
     config = trial.config
     if plan.data_facts is None:
         raise ConfigError(plan.data_problem or "the data were not read yet; --hash does it")
-    shapes = prunable_shapes(config, plan.data_facts, plan.own)
+    shapes = prunable_shapes(config, plan.data_facts, plan.custom_files)
     try:
         if trial.result is None:
             check_kept_weights(config, shapes)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from orchestrator.planning.decoding_process import facts_by_decoding
 from orchestrator.storage.base import Storage
-from trainables.custom.code import CustomFiles
+from trainables.custom.files import CustomFiles
 from trainables.data import datasets
 from trainables.data.facts import DIGITS_FACTS, DataFacts, quick_facts
 from trainables.data.repeatability import require_same
 
 
 def known_data(
-    storage: Storage, source: datasets.DatasetSource, own: CustomFiles, hash_data: bool
+    storage: Storage, source: datasets.DatasetSource, custom_files: CustomFiles, hash_data: bool
 ) -> tuple[str | None, DataFacts | None]:
     """Digest and facts of the data, as far as they were made before and no file has changed since, or can be had at once.
 
@@ -32,7 +32,7 @@ def known_data(
     digest, facts = record.get("digest"), record.get("facts")
     known = DataFacts.from_json(facts) if facts else quick_facts(source)
     if hash_data:
-        known = known or facts_by_decoding(source, own)
+        known = known or facts_by_decoding(source, custom_files)
         if digest is None or facts is None:
             digest = digest or datasets.content_digest(source)
             storage.write_json(file, {"digest": digest, "name": source.name, "root": source.root, "facts": known.to_json()})

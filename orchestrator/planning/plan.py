@@ -18,7 +18,8 @@ from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
 from trainables.config.keys import canonical, from_canonical, inputs_digest, trial_key, warmup_key
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import CustomFiles, is_custom
+from trainables.custom.files import CustomFiles
+from trainables.custom.references import is_custom
 from trainables.data import datasets
 from trainables.data.facts import DataFacts
 from trainables.data.split_checks import split_findings, split_lines
@@ -68,7 +69,7 @@ class Plan:
     trials: tuple[PlannedTrial, ...]
     data_digest: str | None
     data_problem: str
-    own: CustomFiles
+    custom_files: CustomFiles
     data_facts: DataFacts | None = None
     damage: Mapping[str, str] = field(default_factory=dict)
 
@@ -159,9 +160,9 @@ def make_plan(
     Raises:
         UserError: `hash_data` is set and the data, or the user's own files, are not where the sweep file says.
     """
-    source, own, configs = spec.source(), spec.own_files(), expand(spec)
+    source, custom_files, configs = spec.source(), spec.custom_files(), expand(spec)
     if digest is not None:
-        return _planned(spec, storage, configs, replace(own, digests=own_digests or {}), digest, facts)
+        return _planned(spec, storage, configs, replace(custom_files, digests=own_digests or {}), digest, facts)
     problem = ""
     if is_custom(source.name) and source.root and storage.folder and _holds(source.root, storage.folder):
         raise UserError(
@@ -169,10 +170,10 @@ def make_plan(
             "give the folder of the data alone, or another --storage"
         )
     try:
-        own = own.digested(configs)
+        custom_files = custom_files.with_digests(configs)
         if hash_data:
             datasets.download_if_missing(source)
-        digest, facts = known_data(storage, source, own, hash_data)
+        digest, facts = known_data(storage, source, custom_files, hash_data)
     except (DataError, ConfigError) as error:
         if hash_data:
             raise UserError(str(error)) from error
@@ -180,7 +181,7 @@ def make_plan(
     if facts is not None:
         _refuse_impossible_splits(configs, facts)
         _check_image_size(configs, facts)
-    return _planned(spec, storage, configs, own, digest, facts, problem)
+    return _planned(spec, storage, configs, custom_files, digest, facts, problem)
 
 
 def _refuse_impossible_splits(configs: Sequence[TrialConfig], facts: DataFacts) -> None:
@@ -189,9 +190,9 @@ def _refuse_impossible_splits(configs: Sequence[TrialConfig], facts: DataFacts) 
         raise UserError("\n".join(errors))
 
 
-def _keys(config: TrialConfig, digest: str, own: CustomFiles, facts: DataFacts | None) -> tuple[str, str]:
+def _keys(config: TrialConfig, digest: str, custom_files: CustomFiles, facts: DataFacts | None) -> tuple[str, str]:
     """Key of the trial and of its warm-up; without facts those of versions that knew none."""
-    files = own.used_by(config)
+    files = custom_files.digests_of(config)
     versions: tuple[dict[str, int], dict[str, int]] = ({}, {})
     if facts is not None:
         versions = split_versions(config, facts.train_counts, facts.test_counts)
@@ -231,21 +232,27 @@ def _planned(
     spec: SweepSpec,
     storage: Storage,
     configs: Sequence[TrialConfig],
-    own: CustomFiles,
+    custom_files: CustomFiles,
     digest: str | None,
     facts: DataFacts | None,
     problem: str = "",
 ) -> Plan:
     trials = []
     for name, config in zip(trial_names(configs), configs, strict=True):
-        key, warmup = _keys(config, digest, own, facts) if digest else ("", "")
+        key, warmup = _keys(config, digest, custom_files, facts) if digest else ("", "")
         trials.append(PlannedTrial(name=name, config=config, key=key, warmup_key=warmup))
     damage: dict[str, str] = {}
     if digest:
         results, damage = read_results(storage, [trial.key for trial in trials])
         trials = [replace(trial, result=results.get(trial.key)) for trial in trials]
     return Plan(
-        spec=spec, trials=tuple(trials), data_digest=digest, data_problem=problem, own=own, data_facts=facts, damage=damage
+        spec=spec,
+        trials=tuple(trials),
+        data_digest=digest,
+        data_problem=problem,
+        custom_files=custom_files,
+        data_facts=facts,
+        damage=damage,
     )
 
 

@@ -25,7 +25,7 @@ from orchestrator.storage.base import Storage
 from orchestrator.storage.local import node_cache
 from trainables.config.keys import canonical, from_canonical
 from trainables.config.trial import DatasetConfig
-from trainables.custom.code import is_custom
+from trainables.custom.references import is_custom
 from trainables.data.datasets import DatasetSource
 from trainables.data.facts import DataFacts
 from trainables.errors import TrialError
@@ -102,7 +102,7 @@ def _made(plan: Plan, dataset: DatasetConfig, hurry: bool) -> tuple[dict[str, An
         "source": asdict(source),
         "dataset": canonical(dataset),
         "facts": plan.data_facts.to_json(),
-        "own": plan.own.digests.get(source.name),
+        "own": plan.custom_files.digests.get(source.name),
         "nice": not hurry,
     }
     try:

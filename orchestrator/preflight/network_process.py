@@ -19,7 +19,7 @@ from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.local import node_cache
 from trainables.config.keys import canonical, from_canonical
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import CustomFiles
+from trainables.custom.files import CustomFiles
 from trainables.data.datasets import DatasetSource
 from trainables.data.facts import DataFacts
 from trainables.data.staging import StagedDataset
@@ -74,7 +74,7 @@ def _question(plan: Plan, cases: Sequence[NetworkCase], runtime: Runtime) -> dic
         "source": asdict(plan.source),
         "facts": plan.data_facts and plan.data_facts.to_json(),
         "runtime": asdict(runtime),
-        "own": asdict(plan.own),
+        "own": asdict(plan.custom_files),
     }
 
 

@@ -124,7 +124,7 @@ class NetworkChecks:
         return {
             "checks": CHECKS,
             "methods": case.methods_id,
-            "own": self.plan.own.used_by(case.config),
+            "own": self.plan.custom_files.digests_of(case.config),
             "data": self.plan.data_digest,
             "device": self.device,
             "precision": precision if case.config.precision == "auto" else case.config.precision,
@@ -149,7 +149,7 @@ def checked_runtime(plan: Plan, config: TrialConfig, folder: SweepFolder, tell: 
     """
     runtime = local_runtime(plan, folder)
     kept = (folder.storage.read_json(folder.file(RECORD)) or {}).get(case_id(config))
-    if kept and kept["depends"]["own"] == plan.own.used_by(config) and kept["depends"]["device"] == runtime.device:
+    if kept and kept["depends"]["own"] == plan.custom_files.digests_of(config) and kept["depends"]["device"] == runtime.device:
         return adjusted_runtime(runtime, config, {case_id(config): kept["report"]["adjusted"]})
     (report,) = local_reports(plan, cases_of([config]), runtime)
     refuse_errors([report])
@@ -162,7 +162,7 @@ def local_reports(plan: Plan, cases: Sequence[NetworkCase], runtime: Runtime) ->
     """The networks, examined in this process."""
     from trainables.preflight.network_checks import examine_cases
 
-    return examine_cases(cases, StagedDataset(source=plan.source), plan.data_facts, runtime, plan.own)
+    return examine_cases(cases, StagedDataset(source=plan.source), plan.data_facts, runtime, plan.custom_files)
 
 
 def local_runtime(plan: Plan, folder: SweepFolder) -> Runtime:

@@ -10,7 +10,7 @@ from trainables.config.methods import (
     GRADUAL,
 )
 from trainables.config.trial import WITH_WIDTH, TrialConfig
-from trainables.custom.code import is_custom
+from trainables.custom.references import is_custom
 from trainables.data.readers import DOWNLOADS
 from trainables.models.image_sizes import sizes_that_work, takes_image
 

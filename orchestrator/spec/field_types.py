@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from orchestrator.uris import ANY_RULE, STORAGE_RULE, mistake, storage_mistake
 from trainables.config.methods import Method
 from trainables.config.trial import DatasetConfig, Loss, Model, TrialConfig
-from trainables.custom.code import PREFIX, REFERENCE
+from trainables.custom.references import PREFIX, REFERENCE
 
 DatasetName = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder", "tiny_imagenet", "imagenet"]
 DEFAULT = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet")

@@ -23,7 +23,7 @@ from trainables.config.methods import (
     METHOD_BLOCKS,
 )
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import PREFIX, is_custom
+from trainables.custom.references import PREFIX, is_custom
 
 NAMED = ("warmup_epochs", "prune_iterations", "sparsity", "seed")  # parts of a name with a place of their own
 

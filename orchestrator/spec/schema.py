@@ -38,7 +38,8 @@ from orchestrator.spec.field_types import (
 )
 from orchestrator.spec.method_options import Drive, Gmp, Granet, Grasp, Imp, RandomPart, Sanity, Snip, Srste, Synflow
 from trainables.config.trial import REWIND, Augment, Budget, Initialization, Precision, Schedule, TrialConfig
-from trainables.custom.code import SHIPPED_PREFIX, CustomFiles, is_custom
+from trainables.custom.files import SHIPPED_PREFIX, CustomFiles
+from trainables.custom.references import is_custom
 from trainables.data.datasets import DatasetSource
 
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -296,9 +297,9 @@ class SweepSpec(TrialSpec):
         """Where the images come from."""
         dataset = self.dataset
         source = DatasetSource(name=dataset.name, image_size=dataset.image_size, root=dataset.root, download=dataset.download)
-        return replace(source, modules_path=self.own_files().modules_path) if is_custom(dataset.name) else source
+        return replace(source, modules_path=self.custom_files().modules_path) if is_custom(dataset.name) else source
 
-    def own_files(self) -> CustomFiles:
+    def custom_files(self) -> CustomFiles:
         """Where the user's own modules and weights lie, whatever the current folder; not yet looked at."""
         weights = self.initial_weights
         return CustomFiles(

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import trial_file
-from trainables.custom.code import sha256
+from trainables.custom.references import sha256
 from trainables.records.file_names import METRICS, MODEL, RESULT
 from trainables.records.metrics import DamagedRecordError
 from trainables.records.result_record import MODEL_FILE, decode_result, metrics_damage

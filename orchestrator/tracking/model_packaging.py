@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import re
 import sys
@@ -14,7 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trainables.custom.code import bundled_name, sha256
+from trainables.custom.imports import bundled_name
+from trainables.custom.references import sha256
+from trainables.custom.source_imports import imports_of
 from trainables.records.file_names import MODEL
 
 ARTIFACTS = "artifacts"  # where MLflow keeps the files that a model was given, within its folder
@@ -200,14 +201,13 @@ def with_network_source(code: ModelCode, network: str) -> ModelCode:
 
 def _imports(text: str, top: str) -> list[str]:
     """Names of the modules that a file imports anywhere; what is imported from a module of the package `top`, with its name."""
-    found = []
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            of_package = node.module.partition(".")[0] == top
-            found += [f"{node.module}.{alias.name}" for alias in node.names] if of_package else [node.module]
-    return found
+    imported = []
+    for module, names in imports_of(text):
+        if names and module.partition(".")[0] == top:
+            imported += [f"{module}.{name}" for name in names]
+        elif module:
+            imported.append(module)
+    return imported
 
 
 def _installed(name: str) -> str | None:

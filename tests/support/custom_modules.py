@@ -7,13 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.spec.loader import load_spec
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import TrialFolder, WarmupFolder
 from tests.support.trials import DIGITS, RUNTIME, tiny_config
 from trainables.config.keys import inputs_digest, trial_key, warmup_key
 from trainables.config.trial import DatasetConfig, TrialConfig
-from trainables.custom.code import CustomFiles, is_custom
+from trainables.custom.files import CustomFiles
+from trainables.custom.references import is_custom
 from trainables.data.datasets import DatasetSource, content_digest
+from trainables.errors import TrialError
+from trainables.models.registry import build_model, initialize
 from trainables.trial.context import TrialContext
 from trainables.trial.runner import run_trial
 
@@ -63,6 +71,18 @@ def by_hand(logits, labels):
 def doubled(logits, labels):
     return 2 * by_hand(logits, labels)
 """
+SWEEP = """\
+name: own
+dataset: {module: mydata.load, limit: 100, augment: none}
+search: {model: [convnet, {module: mynets.wide}]}
+sparsity: 0.9
+warmup_epochs: 1
+training: {epochs: 1, batch_size: 20, lr: 0.05, loss: {module: mylosses.by_hand}}
+initial_weights: ./dense.safetensors
+precision: fp32
+resources: {device: cpu, cpus_per_trial: 1, max_concurrent: 1}
+"""
+PLAIN = "name: own\ndataset: {name: digits}\nsearch: {model: [convnet, {module: mynets.wide}]}\nwarmup_epochs: 1\n"
 FILES = {"mynets": NETS, "mydata": DATA, "mylosses": LOSSES}
 
 
@@ -75,21 +95,21 @@ def write_modules(folder: Path, **files: str) -> Path:
     return folder
 
 
-def own_config(**changes: Any) -> TrialConfig:
+def custom_config(**changes: Any) -> TrialConfig:
     """A tiny trial whose network is the user's."""
     return replace(tiny_config(model="module:mynets.wide"), **changes)
 
 
-def own_dataset() -> DatasetConfig:
+def custom_dataset() -> DatasetConfig:
     """The tiny trials' data set, by the user's own function."""
     return replace(tiny_config().dataset, name="module:mydata.load", augment="none")
 
 
-def run_own(config: TrialConfig, storage: Storage, folder: Path, weights: Path | None = None) -> dict[str, Any]:
+def run_custom(config: TrialConfig, storage: Storage, folder: Path, weights: Path | None = None) -> dict[str, Any]:
     """The result of a trial whose modules lie in `folder`, planned and run as a sweep does it."""
-    own = CustomFiles(modules_path=str(folder), initial_weights=str(weights)).digested([config])
+    custom_files = CustomFiles(modules_path=str(folder), initial_weights=str(weights)).with_digests([config])
     source = DatasetSource(name=config.dataset.name, modules_path=str(folder)) if is_custom(config.dataset.name) else DIGITS
-    inputs = inputs_digest(content_digest(source), own.used_by(config))
+    inputs = inputs_digest(content_digest(source), custom_files.digests_of(config))
     key = trial_key(config, inputs)
     files = TrialFolder(storage, key, 1, "own", owner="tests")
     files.begin()
@@ -98,7 +118,7 @@ def run_own(config: TrialConfig, storage: Storage, folder: Path, weights: Path |
         runtime=RUNTIME,
         files=files,
         snapshots=WarmupFolder(storage, f"warmups/{warmup_key(config, inputs)}", RUNTIME.fingerprint_id()),
-        own=own,
+        custom_files=custom_files,
         provenance={"key": key, "data_digest": content_digest(source)},
     )
     return run_trial(config, context)
@@ -106,3 +126,23 @@ def run_own(config: TrialConfig, storage: Storage, folder: Path, weights: Path |
 
 def sha256_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def plan_of(text: str, storage: Storage, *options: str) -> Plan:
+    """The plan of a sweep file in the current folder."""
+    Path("s.yaml").write_text(text)
+    return make_plan(load_spec("s.yaml", options), storage, hash_data=True)
+
+
+def dense_weights() -> dict[str, torch.Tensor]:
+    network = build_model("convnet", (1, 8, 8), 10)
+    initialize(network, tiny_config().seed)
+    return network.state_dict()
+
+
+def rejection(config: TrialConfig, storage: Storage, folder: Path, kind: type[TrialError], weights: Path | None = None) -> str:
+    """The error that a trial is rejected with before it trained anything."""
+    with pytest.raises(kind) as error:
+        run_custom(config, storage, folder, weights)
+    assert not list(Path(storage.root).glob("warmups/*/*"))
+    return str(error.value)

@@ -21,7 +21,7 @@ from tests.support.trials import DIGITS, RUNTIME, new_storage
 from trainables.config.keys import inputs_digest, trial_key, warmup_key
 from trainables.config.methods import Method
 from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
-from trainables.custom.code import CustomFiles
+from trainables.custom.files import CustomFiles
 from trainables.data.datasets import content_digest
 from trainables.data.facts import DIGITS_FACTS
 from trainables.data.staging import StagedDataset
@@ -84,9 +84,9 @@ def outcome(network: str, method: Method) -> Outcome:
 def _wrong(config: TrialConfig, folder: Path) -> list[str]:
     """Examines the network as a sweep does, trains, and looks at what is left; what is wrong about it."""
     storage = new_storage(folder)
-    own = CustomFiles(modules_path=str(Path(__file__).parent)).digested([config])
-    inputs = inputs_digest(content_digest(DIGITS), own.used_by(config))
-    (report,) = examine_cases(cases_of([config]), StagedDataset(source=DIGITS), DIGITS_FACTS, RUNTIME, own)
+    custom_files = CustomFiles(modules_path=str(Path(__file__).parent)).with_digests([config])
+    inputs = inputs_digest(content_digest(DIGITS), custom_files.digests_of(config))
+    (report,) = examine_cases(cases_of([config]), StagedDataset(source=DIGITS), DIGITS_FACTS, RUNTIME, custom_files)
     if report.errors:
         raise ConfigError("; ".join(map(str, report.errors)))
     runtime = replace(RUNTIME, **report.adjusted)
@@ -98,7 +98,7 @@ def _wrong(config: TrialConfig, folder: Path) -> list[str]:
         runtime=runtime,
         files=files,
         snapshots=WarmupFolder(storage, f"warmups/{warmup_key(config, inputs)}", runtime.fingerprint_id()),
-        own=own,
+        custom_files=custom_files,
         on_progress=states.append,
     )
     result = run_trial(config, context)

@@ -106,7 +106,7 @@ class TrainingConfig:
         lr_warmup_epochs: epochs over which the rate rises linearly to lr, before and inside the schedule.
         clip_norm: largest norm of all gradients together; None clips nothing.
         budget: "sparse" restarts the schedule after pruning; "total" continues it where the warm-up ended.
-        loss: cross_entropy, or a function of the user's (custom/code.py); then without label smoothing.
+        loss: cross_entropy, or a function of the user's (custom/references.py); then without label smoothing.
     """
 
     epochs: int = 160

@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 from typing import Any, NoReturn
 
-from trainables.custom.code import load_function, source_file, source_of
+from trainables.custom.files import source_file
+from trainables.custom.imports import load_function, source_of
 from trainables.data.custom_arrays import checked_arrays
 from trainables.errors import DataError
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.config.trial import IMAGE_SIDE
-from trainables.custom.code import is_custom
+from trainables.custom.references import is_custom
 from trainables.data import file_index, readers
 from trainables.data.custom_dataset import dataset_files, read_custom_dataset
 from trainables.data.file_digests import content_line, encoded_line, raw_content_line, size_line

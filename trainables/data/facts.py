@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.config.trial import IMAGE_SIDE
-from trainables.custom.code import is_custom
+from trainables.custom.references import is_custom
 from trainables.data import datasets
 from trainables.data.readers import BROKEN_GZIP
 from trainables.data.repeatability import kept_digest

@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from trainables.custom.code import bundled_function, is_custom
+from trainables.custom.imports import bundled_function
+from trainables.custom.references import is_custom
 from trainables.data.normalization import EVALUATION_BATCH, Normalization
 from trainables.export.model_input import checked_images
 from trainables.models.custom_network import build_custom_network

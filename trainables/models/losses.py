@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from trainables.custom.code import is_custom, load_function
+from trainables.custom.imports import load_function
+from trainables.custom.references import is_custom
 from trainables.errors import ConfigError
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from trainables.custom.code import WEIGHTS, CustomFiles, local_path, sha256, unreadable_weights
+from trainables.custom.files import CustomFiles, local_path, unreadable_weights
+from trainables.custom.references import WEIGHTS, sha256
 from trainables.errors import ConfigError
 from trainables.wording import listed, one_line
 
@@ -23,13 +24,13 @@ LARGEST = 1e15  # beyond it float32 overflows in the next product
 SHOWN = 10  # keys of a file that a message lists
 
 
-def load_initial_weights(network: nn.Module, own: CustomFiles) -> None:
+def load_initial_weights(network: nn.Module, custom_files: CustomFiles) -> None:
     """Replaces every parameter and buffer of the network by those of the file.
 
     Raises:
         ConfigError: the file is not there, is not the one that was planned with, or does not fit the network.
     """
-    file, planned = local_path(str(own.initial_weights)), own.digests[WEIGHTS]
+    file, planned = local_path(str(custom_files.initial_weights)), custom_files.digests[WEIGHTS]
     try:
         content = Path(file).read_bytes()
     except OSError as error:

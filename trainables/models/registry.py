@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from trainables.config.trial import Initialization, Model, TrialConfig
-from trainables.custom.code import is_custom, load_function
+from trainables.custom.imports import load_function
+from trainables.custom.references import is_custom
 from trainables.errors import ConfigError
 from trainables.models.custom_network import build_custom_network
 from trainables.models.image_sizes import image_size_problem

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from trainables.findings import Finding
-from trainables.wording import listed, one_line
+from trainables.wording import first_line, listed, one_line
 
 SHOWN = 6  # layers that a message names
 LEAST_ZEROS = 0.4  # share, of half as many as there are weights, so that views and slices of a weight pass
@@ -105,13 +105,12 @@ def node_names(loss: Tensor) -> set[str]:
 
 def gradient_failure(error: Exception) -> Finding:
     """An error of autograd as a finding with its rule."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     hint = "correct its forward"
     if "checkpoint" in str(error):
         hint = "call torch.utils.checkpoint.checkpoint with use_reentrant=False"
     elif "inplace" in str(error):
         hint = "do not change in place what the gradient needs"
-    message = f"a gradient must be taken by its weights, got {one_line(text)}"
+    message = f"a gradient must be taken by its weights, got {one_line(first_line(error))}"
     return Finding(check="gradients", severity="error", message=message, hint=hint)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainables.config.trial import DatasetConfig
-from trainables.custom.code import is_custom
+from trainables.custom.references import is_custom
 from trainables.data import datasets
 from trainables.data.facts import DataFacts
 from trainables.data.image_files import printable

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import is_custom
+from trainables.custom.references import is_custom
 from trainables.findings import Finding, Severity
 from trainables.models.registry import build_model, initialize, initialized_network
 from trainables.preflight.network_case import NetworkCase
 from trainables.runtime.device import Runtime
-from trainables.wording import one_line
+from trainables.wording import first_line, one_line
 
 OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 
@@ -51,7 +51,7 @@ class Examination:
     def out_of_memory(self, error: BaseException) -> None:
         message = (
             f"not all of the network could be checked: a batch of {self.case.config.training.batch_size} images needs more "
-            f"memory than {self.runtime.device} has left ({first_line(error)})"
+            f"memory than {self.runtime.device} has left ({error_line(error)})"
         )
         self.add("memory", message, "lower training.batch_size if trials run out of memory too", "warning")
 
@@ -73,6 +73,7 @@ class Examination:
         return (torch.arange(count) % self.num_classes).to(self.runtime.device)
 
 
-def first_line(error: BaseException | None) -> str:
-    lines = str(error).strip().splitlines() if error is not None else []
-    return f"{type(error).__name__}: {one_line(lines[0])}" if lines else type(error).__name__
+def error_line(error: BaseException | None) -> str:
+    """Type and first line of an error."""
+    line = first_line(error) if str(error or "").strip() else ""
+    return f"{type(error).__name__}: {one_line(line)}" if line else type(error).__name__

@@ -12,7 +12,8 @@ from copy import deepcopy
 import torch
 
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import CustomFiles, is_custom
+from trainables.custom.files import CustomFiles
+from trainables.custom.references import is_custom
 from trainables.data.facts import DataFacts
 from trainables.data.normalization import EVALUATION_BATCH
 from trainables.data.splits import load_data
@@ -38,7 +39,7 @@ def examine_network(
     num_classes: int,
     runtime: Runtime,
     evaluation_sizes: Sequence[int] = (EVALUATION_BATCH,),
-    own: CustomFiles | None = None,
+    custom_files: CustomFiles | None = None,
 ) -> NetworkReport:
     """All findings about a network; its modules are imported already.
 
@@ -53,7 +54,7 @@ def examine_network(
     examination = Examination(case, image_shape, num_classes, runtime, sorted({1, *evaluation_sizes}))
     with torch.random.fork_rng():
         try:
-            _examine(examination, own)
+            _examine(examination, custom_files)
         except OUT_OF_MEMORY as error:  # a trial is tried again with a whole GPU, or says so in its record
             examination.out_of_memory(error)
     runtime.activate()
@@ -67,7 +68,7 @@ def examine_network(
 
 
 def examine_cases(
-    cases: Sequence[NetworkCase], data: StagedDataset, facts: DataFacts | None, runtime: Runtime, own: CustomFiles
+    cases: Sequence[NetworkCase], data: StagedDataset, facts: DataFacts | None, runtime: Runtime, custom_files: CustomFiles
 ) -> list[NetworkReport]:
     """The reports of several networks on one data set.
 
@@ -78,7 +79,7 @@ def examine_cases(
     for case in cases:
         config = case.config
         try:
-            own.activate(config)
+            custom_files.import_modules(config)
             if facts is None:
                 loaded = load_data(config.dataset, data.prepare(), runtime.device, runtime.threads)
                 shape, classes = loaded.image_shape, loaded.num_classes
@@ -90,7 +91,7 @@ def examine_cases(
             finding = Finding(check="network", severity="error", message=str(error))
             reports.append(NetworkReport(case=case.id, model=config.model, findings=(finding,), adjusted={}, seconds=0.0))
             continue
-        reports.append(examine_network(case, shape, classes, runtime, evaluation_sizes(config, *counts), own))
+        reports.append(examine_network(case, shape, classes, runtime, evaluation_sizes(config, *counts), custom_files))
     return reports
 
 
@@ -104,15 +105,15 @@ def evaluation_sizes(config: TrialConfig, train_images: int, test_images: int) -
     return sorted(sizes - {0})
 
 
-def _examine(examination: Examination, own: CustomFiles | None) -> None:
+def _examine(examination: Examination, custom_files: CustomFiles | None) -> None:
     config = examination.case.config
     try:
         check_loss(config.training.loss, examination.num_classes, torch.device(examination.runtime.device))
         model = examination.built()
         for member in examination.case.configs:
             prunable_weights(model, member.prunable.exclude)
-        if config.initial_weights and own is not None:
-            load_initial_weights(deepcopy(model), own)
+        if config.initial_weights and custom_files is not None:
+            load_initial_weights(deepcopy(model), custom_files)
     except TrialError as error:
         examination.add("network", str(error))
         return

@@ -10,7 +10,7 @@ from trainables.errors import ConfigError
 from trainables.models.losses import batch_loss
 from trainables.models.prunable import prunable_weights
 from trainables.models.weight_use import densified_layers, gradient_findings, unchanged_state
-from trainables.preflight.examination import OUT_OF_MEMORY, Examination, first_line
+from trainables.preflight.examination import OUT_OF_MEMORY, Examination, error_line
 from trainables.pruning.score_gradients import hessian_gradient_products, scoring_mode
 from trainables.pruning.synflow import require_flow
 from trainables.training.optimizer import make_optimizer
@@ -66,7 +66,7 @@ def _twice_differentiable(examination: Examination, model: nn.Module, weights: d
     except (ConfigError, RuntimeError) as error:
         examination.add(
             "grasp",
-            f"method grasp must have a network whose gradient can be differentiated again, got {first_line(error)}",
+            f"method grasp must have a network whose gradient can be differentiated again, got {error_line(error)}",
             "use layers with a second derivative, or take another method",
         )
 
@@ -86,6 +86,6 @@ def check_step(examination: Examination, model: nn.Module) -> None:
     except RuntimeError as error:
         examination.add(
             "training_step",
-            f"the optimizer must be able to step, got {first_line(error)}",
+            f"the optimizer must be able to step, got {error_line(error)}",
             "correct the network's parameters",
         )

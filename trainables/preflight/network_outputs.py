@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.preflight.arithmetic import evaluation_run
-from trainables.preflight.examination import OUT_OF_MEMORY, Examination, first_line
+from trainables.preflight.examination import OUT_OF_MEMORY, Examination, error_line
 
 ALIKE = 0.01  # of the largest score: kernels for other numbers of images round otherwise
 
@@ -25,7 +25,7 @@ def check_answers(examination: Examination, model: nn.Module) -> bool:
         except Exception as error:
             examination.add(
                 "outputs",
-                f"the network must take a batch of {count} images in eval mode, got {first_line(error)}",
+                f"the network must take a batch of {count} images in eval mode, got {error_line(error)}",
                 "correct its forward",
             )
             return False

@@ -20,7 +20,7 @@ from trainables.preflight.arithmetic import (
     training_run,
     unequal_bits,
 )
-from trainables.preflight.examination import OUT_OF_MEMORY, Examination, first_line
+from trainables.preflight.examination import OUT_OF_MEMORY, Examination, error_line
 from trainables.preflight.network_outputs import are_scores, same_bits
 from trainables.wording import listed
 
@@ -50,7 +50,7 @@ def place(examination: Examination, model: nn.Module) -> nn.Module | None:
         if runtime != examination.runtime:
             examination.add(
                 "memory_order",
-                f"the network fails with images in channels_last order ({first_line(problem)}), so its trials keep the "
+                f"the network fails with images in channels_last order ({error_line(problem)}), so its trials keep the "
                 "contiguous order",
                 "use flatten or reshape in place of view for the faster one",
                 "warning",
@@ -61,7 +61,7 @@ def place(examination: Examination, model: nn.Module) -> nn.Module | None:
     assert problem is not None
     finding = gradient_failure(problem)
     examination.add(
-        "training_step", f"the network must be able to train on a batch of images, got {first_line(problem)}", finding.hint
+        "training_step", f"the network must be able to train on a batch of images, got {error_line(problem)}", finding.hint
     )
     return None
 
@@ -80,7 +80,7 @@ def check_training(examination: Examination, model: nn.Module) -> None:
         except Exception as error:
             examination.add(
                 "outputs",
-                f"the network must take a batch of images in training mode, got {first_line(error)}",
+                f"the network must take a batch of images in training mode, got {error_line(error)}",
                 "correct its forward",
             )
             return
@@ -112,7 +112,7 @@ def check_training(examination: Examination, model: nn.Module) -> None:
         hint = "set resources.deterministic: false" if "deterministic" in str(error) else finding.hint
         examination.add(
             "training_step",
-            f"the network must be able to train on a batch of {count} images, got {first_line(error)}",
+            f"the network must be able to train on a batch of {count} images, got {error_line(error)}",
             hint,
         )
 

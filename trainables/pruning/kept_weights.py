@@ -16,7 +16,8 @@ from math import prod
 from pathlib import Path
 
 from trainables.config.trial import TrialConfig, final_count
-from trainables.custom.code import CustomFiles, is_custom
+from trainables.custom.files import CustomFiles
+from trainables.custom.references import is_custom
 from trainables.data.facts import DataFacts
 from trainables.errors import ConfigError
 from trainables.runtime.cache_folder import cache_folder, write_whole
@@ -61,17 +62,17 @@ def highest_sparsity(prunable: int) -> float:
     return highest
 
 
-def prunable_shapes(config: TrialConfig, facts: DataFacts, own: CustomFiles) -> Shapes:
+def prunable_shapes(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -> Shapes:
     """Shapes of the weights that the trial may prune.
 
     Raises:
         ConfigError: the network cannot be made, or a pattern of `prunable.exclude` takes out everything.
     """
-    file = cache_folder() / f"network-{_content(config, facts, own)}.json"
+    file = cache_folder() / f"network-{_content(config, facts, custom_files)}.json"
     try:
         layers = {name: tuple(shape) for name, shape in json.loads(file.read_text()).items()}
     except (OSError, ValueError):
-        layers = _layers(config, facts, own)
+        layers = _layers(config, facts, custom_files)
         write_whole(file, json.dumps(layers).encode())
     patterns = config.prunable.exclude
     kept = {name: shape for name, shape in layers.items() if not any(fnmatchcase(name, pattern) for pattern in patterns)}
@@ -80,10 +81,10 @@ def prunable_shapes(config: TrialConfig, facts: DataFacts, own: CustomFiles) -> 
     return {f"{name}.weight": shape for name, shape in kept.items()}
 
 
-def _content(config: TrialConfig, facts: DataFacts, own: CustomFiles) -> str:
+def _content(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -> str:
     """16 hex digits over all that decides about the layers of a network."""
     if is_custom(config.model):
-        made_by = own.digests[config.model]
+        made_by = custom_files.digests[config.model]
     else:
         code = b"".join(_source_of(module).read_bytes() for module in SOURCES)
         made_by = f"{hashlib.sha256(code).hexdigest()} {version('torchvision')}"
@@ -98,13 +99,13 @@ def _source_of(module: str) -> Path:
     return Path(str(spec.origin))
 
 
-def _layers(config: TrialConfig, facts: DataFacts, own: CustomFiles) -> dict[str, tuple[int, ...]]:
+def _layers(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -> dict[str, tuple[int, ...]]:
     """Shapes of the weights of all conv and linear layers, by the name of the layer."""
     from trainables.models.prunable import prunable_weights
     from trainables.models.registry import meta_model, network_of
 
     if is_custom(config.model):
-        own.activate(config)
+        custom_files.import_modules(config)
         network = network_of(config, facts.image_shape, facts.num_classes)
     else:
         network = meta_model(config.model, facts.image_shape, facts.num_classes, config.width)

@@ -11,7 +11,7 @@ from typing import Any
 
 from trainables.config.keys import NUMERICS, from_canonical, inputs_digest, trial_key
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import sha256
+from trainables.custom.references import sha256
 from trainables.records.metrics import DamagedRecordError, MetricLog, points_from_lines
 from trainables.records.self_digest import FIELD as RECORD
 from trainables.records.self_digest import is_whole, sealed

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.custom.code import NO_CUSTOM_FILES, CustomFiles
+from trainables.custom.files import NO_CUSTOM_FILES, CustomFiles
 from trainables.data.datasets import DatasetSource
 from trainables.pruning.sparsity_distributions import LayerCounts
 from trainables.records.protocols import SnapshotFiles, TrialFiles
@@ -38,4 +38,4 @@ class TrialContext:
     on_progress: Callable[[TrialState], None] = lambda state: None
     provenance: dict[str, Any] = field(default_factory=dict)
     counts_of: LayerCounts = lambda key: None
-    own: CustomFiles = NO_CUSTOM_FILES
+    custom_files: CustomFiles = NO_CUSTOM_FILES

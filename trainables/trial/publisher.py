@@ -15,7 +15,8 @@ from typing import Any
 from trainables.analysis.model_stats import footprint
 from trainables.config.keys import NUMERICS, canonical
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import is_custom, source_of
+from trainables.custom.imports import source_of
+from trainables.custom.references import is_custom
 from trainables.data.splits import Data
 from trainables.errors import StopRequestedError, kind_of
 from trainables.export.sparse_model import ModelCard, encode
@@ -37,7 +38,7 @@ class TrialPublisher:
         self.context = context
         self.files = context.files
         self.begun_ms = int(time.time() * 1000)
-        self.own_digests = context.own.used_by(config)
+        self.own_digests = context.custom_files.digests_of(config)
         self.provenance = context.provenance | ({"own_digests": self.own_digests} if self.own_digests else {})
         self.last_checkpoint = self.last_metrics = time.monotonic()
 

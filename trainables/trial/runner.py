@@ -89,7 +89,7 @@ class TrialRunner:
         self.runtime = context.runtime
         self.publication = TrialPublisher(config, context)
         context.runtime.activate()
-        context.own.activate(config)
+        context.custom_files.import_modules(config)
         self.data: Data = load_data(config.dataset, context.source, context.runtime.device, context.runtime.threads)
         self.trunk = WarmupTrainer(
             config=config,
@@ -98,7 +98,7 @@ class TrialRunner:
             snapshots=context.snapshots,
             snapshot_seconds=context.checkpoint_seconds,
             after_epoch=self.publication.boundary,
-            own=context.own,
+            custom_files=context.custom_files,
         )
 
     def run(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import NO_CUSTOM_FILES, CustomFiles
+from trainables.custom.files import NO_CUSTOM_FILES, CustomFiles
 from trainables.data.splits import Data
 from trainables.models.pretrained import load_initial_weights
 from trainables.models.registry import initialized_network, network_of
@@ -46,7 +46,7 @@ class WarmupTrainer:
     snapshots: SnapshotFiles
     snapshot_seconds: float
     after_epoch: Callable[[TrialState], None]
-    own: CustomFiles = NO_CUSTOM_FILES
+    custom_files: CustomFiles = NO_CUSTOM_FILES
 
     def state_at(self, length: int) -> TrialState:
         """The state after `length` dense epochs, trained from the nearest snapshot where it is missing.
@@ -90,7 +90,7 @@ class WarmupTrainer:
         # Before it is placed: random numbers are drawn in memory order.
         network = initialized_network(self.config, self.data.image_shape, self.data.num_classes)
         if self.config.initial_weights:
-            load_initial_weights(network, self.own)
+            load_initial_weights(network, self.custom_files)
         network = self.runtime.place(network)
         return TrialState(model=network, optimizer=make_optimizer(network, self.config.training))
 

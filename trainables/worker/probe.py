@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from trainables.config.keys import from_canonical
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import NO_CUSTOM_FILES, CustomFiles
+from trainables.custom.files import NO_CUSTOM_FILES, CustomFiles
 from trainables.data.facts import DataFacts
 from trainables.data.staging import StagedDataset
 from trainables.preflight.network_case import NetworkCase
@@ -27,7 +27,7 @@ def probe_hardware(
     data: StagedDataset | None = None,
     facts: DataFacts | None = None,
     runtime: Runtime | None = None,
-    own: CustomFiles = NO_CUSTOM_FILES,
+    custom_files: CustomFiles = NO_CUSTOM_FILES,
     known: Literal["fp32", "bf16"] | None = None,
 ) -> dict[str, Any]:
     """What only the hardware can answer.
@@ -46,7 +46,7 @@ def probe_hardware(
     if cases and data is not None and runtime is not None:
         from trainables.preflight.network_checks import examine_cases
 
-        answer["reports"] = examine_cases(cases, data, facts, replace(runtime, precision=known or precision), own)
+        answer["reports"] = examine_cases(cases, data, facts, replace(runtime, precision=known or precision), custom_files)
     return answer
 
 
@@ -69,7 +69,7 @@ class Probe:
     """The training steps of one trial, to be timed beside others of its kind."""
 
     def __init__(
-        self, config: dict[str, Any], data: StagedDataset, runtime: Runtime, own: CustomFiles = NO_CUSTOM_FILES
+        self, config: dict[str, Any], data: StagedDataset, runtime: Runtime, custom_files: CustomFiles = NO_CUSTOM_FILES
     ) -> None:
         from trainables.data.normalization import EVALUATION_BATCH
         from trainables.data.splits import load_data
@@ -80,7 +80,7 @@ class Probe:
         self.config = from_canonical(TrialConfig, config)
         self.runtime = runtime.for_trial(self.config.precision)
         self.runtime.activate()
-        own.activate(self.config)
+        custom_files.import_modules(self.config)
         loaded = load_data(self.config.dataset, data.prepare(), runtime.device, runtime.threads)
         images = STEPS * self.config.training.batch_size
         self.data = replace(loaded, train=loaded.train.first(images), test=loaded.test.first(EVALUATION_BATCH))

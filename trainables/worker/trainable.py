@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.config.keys import from_canonical
 from trainables.config.trial import TrialConfig
-from trainables.custom.code import NO_CUSTOM_FILES, CustomFiles, is_custom
+from trainables.custom.files import NO_CUSTOM_FILES, CustomFiles
+from trainables.custom.references import is_custom
 from trainables.data.staging import StagedDataset
 from trainables.errors import (
     ConfigError,
@@ -76,7 +77,7 @@ class SweepSettings:
     metrics_seconds: float
     provenance: dict[str, Any]
     progress_seconds: float
-    own: CustomFiles = NO_CUSTOM_FILES
+    custom_files: CustomFiles = NO_CUSTOM_FILES
     adjustments: Adjustments = field(default_factory=dict)
 
 
@@ -161,7 +162,7 @@ def _run(stage: Stage, settings: SweepSettings, teller: ProgressReporter) -> dic
         on_progress=teller.progress,
         provenance=settings.provenance | {"key": stage.key, "warmup_key": stage.warmup_key},
         counts_of=settings.folders.layer_counts,
-        own=settings.own,
+        custom_files=settings.custom_files,
     )
     result = run_trial(config, context)
     # Pairs, since Tune flattens dicts in reports.
@@ -172,11 +173,11 @@ def _require_place(config: TrialConfig, settings: SweepSettings) -> DatasetSourc
     """Where this node has the data. Raises WrongNodeError if it lacks anything that the stage needs."""
     if not settings.folders.in_sight():
         raise WrongNodeError("it does not see the sweep's files in the storage; mount it there as on the driver's host")
-    if missing := settings.own.missing(config):
+    if missing := settings.custom_files.missing(config):
         raise MissingFileError(missing)
     try:
         if is_custom(settings.data.source.name):
-            settings.own.activate(config)
+            settings.custom_files.import_modules(config)
         return settings.data.prepare()
     except (DataError, ConfigError):  # the trial meets it too, and tells in its record
         return settings.data.here()
@@ -196,7 +197,7 @@ def _run_trunk(
     from trainables.trial.checkpoint import to_bytes
     from trainables.trial.warmup import WarmupTrainer
 
-    settings.own.activate(config)
+    settings.custom_files.import_modules(config)
     lengths = sorted(stage.lengths)
     snapshots = settings.folders.warmups(stage.key, runtime.fingerprint_id())
     trained = 0
@@ -216,7 +217,7 @@ def _run_trunk(
         snapshots=snapshots,
         snapshot_seconds=settings.checkpoint_seconds,
         after_epoch=after_epoch,
-        own=settings.own,
+        custom_files=settings.custom_files,
     )
     check_loss(config.training.loss, trunk.data.num_classes, trunk.data.train.labels.device)
     for length in lengths:

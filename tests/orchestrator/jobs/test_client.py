@@ -80,8 +80,8 @@ from orchestrator.spec.grid import expand
 from orchestrator.spec.loader import load_spec, resolved, spec_from_resolved
 spec = load_spec("digits", {settings!r})
 spec = spec_from_resolved(resolved(spec))  # as `resume` reads it
-own = spec.own_files()
-print(*sorted(own.digested(expand(spec)).digests), own.missing(expand(spec)[0]))
+own = spec.custom_files()
+print(*sorted(own.with_digests(expand(spec)).digests), own.missing(expand(spec)[0]))
 """
     with package({}, own) as folder:
         for source in modules.iterdir():
@@ -104,7 +104,7 @@ def test_weights_may_have_any_name(tmp_path: Path) -> None:
 def test_files_that_only_jobs_have_are_told_with_how_to_go_on(tmp_path: Path, setting: str) -> None:
     spec = load_spec("digits", ["modules_path=shipped:own", setting])
     with pytest.raises(ConfigError, match=r"which only its jobs on the cluster have; resume it there, with --address"):
-        spec.own_files().digested(expand(spec))
+        spec.custom_files().with_digests(expand(spec))
 
 
 def printed_in(folder: Path, script: str) -> str:

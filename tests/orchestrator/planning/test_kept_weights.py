@@ -20,7 +20,7 @@ from tests.support.custom_modules import write_modules
 from tests.support.trials import new_storage, run, tiny_config
 from trainables.config.methods import ImpConfig, SrsteConfig
 from trainables.config.trial import final_count
-from trainables.custom.code import NO_CUSTOM_FILES
+from trainables.custom.files import NO_CUSTOM_FILES
 from trainables.data.datasets import cache_folder
 from trainables.data.facts import DIGITS_FACTS
 from trainables.errors import ConfigError

@@ -19,7 +19,6 @@ from orchestrator.tracking import database as tracking_database
 from orchestrator.tracking.client import TrackingTarget, connect, import_mlflow
 from orchestrator.tracking.database import condition, database_id, file_identity, make_ready
 from tests.support.mlflow_stores import empty_database
-from trainables.wording import one_line
 
 FORMER_REVISION = "0584bdc529eb"  # of the schema before logged models, of MLflow 2
 
@@ -281,13 +280,3 @@ def test_the_longest_mount_decides_the_kind_of_file_system(kind: str, network: b
     assert is_network_folder(folder / "runs", mounts) == network
     assert is_network_folder(tmp_path, mounts) != network
     assert not is_network_folder(folder, "")
-
-
-def test_long_texts_are_cut_between_words_and_say_so() -> None:
-    assert one_line("one  two\nthree") == "one two three"
-    assert one_line("alpha beta gamma delta", 18) == "alpha beta ..."
-    assert one_line("x" * 400, 300) == "x" * 400
-    for width in range(5, 60):
-        text = "alpha beta gamma delta epsilon zeta eta theta iota"
-        words = one_line(text, width).removesuffix(" ...").split()
-        assert words == text.split()[: len(words)]

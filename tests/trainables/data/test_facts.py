@@ -20,8 +20,8 @@ from tests.support.trials import tiny_config
 from tests.trainables.data.test_batches import fashion_files, png_tree
 from tests.trainables.data.test_streaming import imagenet, tiny_imagenet
 from trainables.config.trial import DatasetConfig
-from trainables.custom import code as user_code
-from trainables.custom.code import CustomFiles
+from trainables.custom import imports
+from trainables.custom.files import CustomFiles
 from trainables.data.datasets import DatasetSource, cache_file, decoded_file, load
 from trainables.data.facts import DataFacts, decoded_facts, quick_facts
 from trainables.data.repeatability import kept_digest
@@ -67,13 +67,13 @@ def test_facts_of_imagenet_are_those_of_its_files(tmp_path: Path) -> None:
 
 
 def test_facts_of_a_custom_data_set_are_known_once_it_was_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_code, "_sources", {})
+    monkeypatch.setattr(imports, "_sources", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
     source = DatasetSource(name="module:mydata.load", modules_path=str(write_modules(tmp_path)))
     assert quick_facts(source) is None
     config = tiny_config(dataset=DatasetConfig(name=source.name))
-    CustomFiles(modules_path=str(tmp_path)).digested([config]).activate(config)
+    CustomFiles(modules_path=str(tmp_path)).with_digests([config]).import_modules(config)
     load(source)
     digits = quick_facts(DatasetSource(name="digits"))
     assert digits is not None

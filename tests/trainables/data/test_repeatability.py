@@ -17,7 +17,7 @@ from orchestrator.errors import UserError
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.spec.loader import load_spec
 from orchestrator.storage.factory import open_storage
-from trainables.custom import code as user_code
+from trainables.custom import imports
 from trainables.data.datasets import decoded_file, load
 from trainables.data.repeatability import arrays_digest
 from trainables.data.staging import StagedDataset
@@ -63,7 +63,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DRIVE_SWEEP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(user_code, "_sources", {})
+    monkeypatch.setattr(imports, "_sources", {})
     yield tmp_path
     sys.modules.pop("drawn", None)
 
@@ -109,7 +109,7 @@ def test_other_arrays_than_this_storage_has_seen_are_refused_and_a_changed_file_
 
 
 def data_of(plan: Plan) -> StagedDataset:
-    plan.own.activate(plan.trials[0].config)
+    plan.custom_files.import_modules(plan.trials[0].config)
     return StagedDataset(source=plan.source, digest=plan.data_digest)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from tests.support.faulty_nodes import digit_images
 from tests.support.trials import tiny_config
-from trainables.custom.code import CustomFiles
+from trainables.custom.files import CustomFiles
 from trainables.data import datasets
 from trainables.data.datasets import DatasetSource, content_digest, decoded_file, load, signature
 from trainables.data.staging import StagedDataset
@@ -138,5 +138,5 @@ def test_a_process_that_is_lost_while_it_writes_leaves_no_half_of_a_digest(
 
 def test_weights_that_travelled_with_a_job_are_found_on_every_node() -> None:
     config = tiny_config(initial_weights=True)
-    assert CustomFiles(initial_weights="shipped:trainables/custom/code.py").missing(config) == ""
+    assert CustomFiles(initial_weights="shipped:trainables/custom/files.py").missing(config) == ""
     assert "no file 'shipped:nothing.pt'" in CustomFiles(initial_weights="shipped:nothing.pt").missing(config)

@@ -100,7 +100,7 @@ def test_plan_refuses_images_of_a_data_function_that_a_network_does_not_take(tmp
     )
     spec = load_spec(str(tmp_path / "s.yaml"), [])
     first = expand(spec)[0]
-    spec.own_files().digested([first]).activate(first)
+    spec.custom_files().with_digests([first]).import_modules(first)
     decoded_file(spec.source())  # from here on the plan knows the shape of its images
     with pytest.raises(UserError, match=r"convnet must get images that it takes, got 16 x 4 pixels"):
         make_plan(spec, new_storage(tmp_path / "runs"))

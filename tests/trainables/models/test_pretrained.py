@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from tests.support.trials import tiny_config
-from trainables.custom.code import CustomFiles
+from trainables.custom.files import CustomFiles
 from trainables.errors import ConfigError
 from trainables.models.pretrained import load_initial_weights
 from trainables.models.registry import build_model, initialize
@@ -31,7 +31,7 @@ def loaded_from(file: Path, held: Any) -> Weights:
     """The state dict of a network that starts from what torch.save wrote."""
     torch.save(held, file)
     network = build_model("convnet", (1, 8, 8), 10)
-    load_initial_weights(network, CustomFiles(initial_weights=str(file)).digested([tiny_config(initial_weights=True)]))
+    load_initial_weights(network, CustomFiles(initial_weights=str(file)).with_digests([tiny_config(initial_weights=True)]))
     return network.state_dict()
 
 

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from orchestrator.errors import UserError
 from orchestrator.preflight.networks import refuse_errors
-from tests.support.custom_modules import run_own, write_modules
+from tests.support.custom_modules import run_custom, write_modules
 from tests.support.trials import new_storage, tiny_config
 from trainables.config.trial import PrunableConfig, TrialConfig
 from trainables.errors import ConfigError
@@ -426,7 +426,7 @@ def test_a_trial_without_the_checks_still_fails_by_the_rule(tmp_path: Path) -> N
     write_modules(tmp_path, frozen_nets=source)
     config: TrialConfig = tiny_config(model="module:frozen_nets.frozen", method="magnitude")
     with pytest.raises(ConfigError, match=r"prunable\.exclude: \[1\]"):
-        run_own(config, new_storage(tmp_path), tmp_path)
+        run_custom(config, new_storage(tmp_path), tmp_path)
 
 
 def test_a_deep_network_may_differ_in_bf16_as_far_as_rounding_takes_it() -> None:

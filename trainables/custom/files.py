@@ -1,0 +1,164 @@
+"""The user's own files of a sweep: where they are on this machine, their digests, and the import of their modules in a worker.
+
+The driver finds and hashes files and imports none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from trainables.config.trial import TrialConfig
+from trainables.custom.imports import PACKAGE, import_source, is_imported, require_function
+from trainables.custom.references import WEIGHTS, custom_references, module_and_function, sha256
+from trainables.errors import ConfigError
+
+# Prefix of a path below the folder that a job brings to every node; where that folder is differs from node to node.
+SHIPPED_PREFIX = "shipped:"
+ONLY_IN_JOBS = "is a file that the sweep was submitted with, which only its jobs on the cluster have"
+ONLY_IN_JOBS_HINT = "resume it there, with --address http://HEAD:8265, or run the sweep file here"
+RESERVED = {*sys.stdlib_module_names, "__main__", "orchestrator", "trainables"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CustomFiles:
+    """The user's own files of a sweep, with the digests that the sweep was planned with.
+
+    Attributes:
+        modules_path: folder where modules are looked up first.
+        initial_weights: file of the weights that trials start from.
+        digests: reference or WEIGHTS -> SHA-256 of the file.
+    """
+
+    modules_path: str = "."
+    initial_weights: str | None = None
+    digests: dict[str, str] = field(default_factory=dict)
+
+    def with_digests(self, configs: Iterable[TrialConfig]) -> CustomFiles:
+        """The same with the digests of all files that these trials use; imports nothing.
+
+        Raises:
+            ConfigError: there is no such file.
+        """
+        used = {reference: key for config in configs for key, reference in custom_references(config).items()}
+        return replace(self, digests={reference: self._digest(key, reference) for reference, key in used.items()})
+
+    def _digest(self, key: str, reference: str) -> str:
+        if reference != WEIGHTS:
+            return sha256(source_file(key, reference, self.modules_path).read_bytes())
+        try:
+            with open(local_path(str(self.initial_weights)), "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise unreadable_weights(str(self.initial_weights), error) from error
+
+    def digests_of(self, config: TrialConfig) -> dict[str, str]:
+        """Key of the sweep file -> SHA-256, of the files that decide this trial's numbers."""
+        return {key: self.digests[reference] for key, reference in custom_references(config).items()}
+
+    def missing(self, config: TrialConfig) -> str:
+        """Which file of the trial is missing on this machine; empty if all are there."""
+        for key, reference in custom_references(config).items():
+            if reference == WEIGHTS and not os.access(local_path(str(self.initial_weights)), os.R_OK):
+                return f"{WEIGHTS}: no file {self.initial_weights!r} that can be read"
+            if reference != WEIGHTS:
+                try:
+                    source_file(key, reference, self.modules_path)
+                except ConfigError as error:
+                    return str(error)
+        return ""
+
+    def import_modules(self, config: TrialConfig) -> None:
+        """Imports the trial's modules for `load_function`; a worker calls it before every stage.
+
+        Raises:
+            ConfigError: a file is missing, is not the one that was planned with, or cannot be imported; or it has no such
+                function.
+        """
+        for key, reference in custom_references(config).items():
+            if reference != WEIGHTS:
+                self._import(key, reference)
+
+    def _import(self, key: str, reference: str) -> None:
+        module, _ = module_and_function(reference)
+        planned = self.digests[reference]
+        if not is_imported(module, planned):
+            file = source_file(key, reference, self.modules_path)
+            source = file.read_bytes()
+            if sha256(source) != planned:
+                raise ConfigError(
+                    f"{key}: {file} must be the file that the sweep was planned with (SHA-256 {planned[:12]}), got "
+                    f"{sha256(source)[:12]}",
+                    "run the sweep again, or give this machine the same file",
+                )
+            folder = local_path(self.modules_path)
+            if folder not in sys.path:
+                sys.path.insert(0, folder)
+            import_source(key, module, file, source)
+        require_function(key, reference)
+
+
+NO_CUSTOM_FILES = CustomFiles()
+
+
+def local_path(path: str) -> str:
+    """The path on this node: shipped files lie beside the code that runs here."""
+    if not path.startswith(SHIPPED_PREFIX):
+        return path
+    return str(Path(str(sys.modules[PACKAGE].__file__)).absolute().parent.parent / path.removeprefix(SHIPPED_PREFIX))
+
+
+def is_only_in_jobs(path: str) -> bool:
+    """Whether a path is that of a shipped file, on a machine that no job has shipped it to."""
+    return path.startswith(SHIPPED_PREFIX) and not Path(local_path(path)).exists()
+
+
+def source_file(key: str, reference: str, modules_path: str) -> Path:
+    """The Python file of a reference, located by its name without importing it.
+
+    Args:
+        key: of the sweep file, for messages.
+
+    Raises:
+        ConfigError: there is none, or its name is that of a module of Python's own.
+    """
+    module, function = module_and_function(reference)
+    if module.partition(".")[0] in RESERVED:
+        raise ConfigError(
+            f"{key}: {reference} must not have the name of another module, got {module.partition('.')[0]!r}", "rename the file"
+        )
+    file = Path(local_path(modules_path), f"{module.replace('.', '/')}.py")
+    if file.is_file():
+        return file
+    candidates, is_package = _installed_files(module)
+    for candidate in candidates:
+        if candidate.is_file() and candidate.suffix == ".py":
+            return candidate
+    if is_only_in_jobs(modules_path):
+        raise ConfigError(f"{key}: {reference} {ONLY_IN_JOBS}", ONLY_IN_JOBS_HINT)
+    rule = f"{key}: {reference} must be a function of a Python file in {modules_path} or in an installed package"
+    if is_package or any(path.with_suffix("").is_dir() for path in (file, *candidates)):
+        raise ConfigError(f"{rule}, got a package", f"name the file in it: {module}.FILE.{function}")
+    raise ConfigError(f"{rule}, got no such file", "correct it, or set modules_path to its folder")
+
+
+def _installed_files(module: str) -> tuple[list[Path], bool]:
+    """Files that may hold an installed module, and whether the module is an installed package itself."""
+    first, *others = module.split(".")
+    installed = importlib.util.find_spec(first)  # imports nothing, since the name has no dots
+    folders = (installed and installed.submodule_search_locations) or ()
+    if installed and installed.origin and not folders:
+        return [Path(installed.origin)], False
+    return [Path(folder, f"{'/'.join(others)}.py") for folder in folders if others], bool(folders) and not others
+
+
+def unreadable_weights(file: str, error: OSError) -> ConfigError:
+    """The error for a file of initial weights that cannot be read."""
+    if is_only_in_jobs(file):
+        return ConfigError(f"initial_weights: {file.removeprefix(SHIPPED_PREFIX)} {ONLY_IN_JOBS}", ONLY_IN_JOBS_HINT)
+    return ConfigError(f"initial_weights must be a file that can be read, got {file!r}: {error.strerror}", "correct the path")

@@ -1,0 +1,38 @@
+"""References to the user's own functions (network, data set, loss): "module:MODULE.FUNCTION".
+
+MODULE is one Python file, looked up below `modules_path`, else in an installed package. The file's SHA-256 is part of the keys
+of trials that use it; what the file imports from other files of the user is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from trainables.config.trial import TrialConfig
+
+PREFIX = "module:"
+REFERENCE = re.compile(r"module:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+WEIGHTS = "initial_weights"  # stands for the file of the initial weights where files are named by reference
+
+
+def is_custom(name: str) -> bool:
+    """Whether a network, data set or loss is a function of the user's."""
+    return name.startswith(PREFIX)
+
+
+def module_and_function(reference: str) -> tuple[str, str]:
+    """Module and function of a reference."""
+    module, _, function = reference.removeprefix(PREFIX).rpartition(".")
+    return module, function
+
+
+def custom_references(config: TrialConfig) -> dict[str, str]:
+    """Key of the sweep file -> reference (or WEIGHTS), of every file of the user's that the trial uses."""
+    names = {"dataset": config.dataset.name, "model": config.model, "training.loss": config.training.loss}
+    references = {key: name for key, name in names.items() if is_custom(name)}
+    return references | ({WEIGHTS: WEIGHTS} if config.initial_weights else {})
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
