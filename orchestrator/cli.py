@@ -13,11 +13,11 @@ from importlib import import_module
 
 from orchestrator import commands as command_modules
 from orchestrator.cluster.addresses import is_jobs_api
-from orchestrator.command_line import invoked
+from orchestrator.command_line import note_options
 from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError
-from orchestrator.process.output import STDOUT, answers_alone
-from orchestrator.process.setup import prepare_process, refuse_deleted_folder
-from orchestrator.uris import refuse
+from orchestrator.process.output import STDOUT, reserve_stdout
+from orchestrator.process.setup import prepare_process, require_current_folder
+from orchestrator.uris import require_no_credentials
 from trainables.errors import StorageError
 
 STORAGE_TROUBLES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
@@ -41,11 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prepare_process()
     options = _parser().parse_args(arguments)
     try:
-        refuse_deleted_folder()
+        require_current_folder()
         for option in ("storage", "tracking_uri"):  # before one is sent anywhere or written into a file
-            refuse(f"--{option.replace('_', '-')}", getattr(options, option, None) or "", storage=option == "storage")
-        invoked(options)
-        with answers_alone(getattr(options, "json", False) or options.command == "schema"):
+            require_no_credentials(
+                f"--{option.replace('_', '-')}", getattr(options, option, None) or "", storage=option == "storage"
+            )
+        note_options(options)
+        with reserve_stdout(getattr(options, "json", False) or options.command == "schema"):
             code = int(_function(options)(options))
         sys.stdout.flush()
         return code

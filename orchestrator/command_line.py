@@ -15,9 +15,9 @@ from pathlib import Path
 
 PROGRAM = "drive-sweep"
 DEFAULT_STORAGE = "./runs"
-ASKED_AT = "DRIVE_SWEEP_ASKED_AT"  # in a job: the dashboard at which the user asked for it
-INVOCATION = "DRIVE_SWEEP_INVOCATION"  # for child processes
-ON_STORAGE = (
+JOBS_API_VARIABLE = "DRIVE_SWEEP_ASKED_AT"  # in a job: the dashboard at which the user asked for it
+INVOCATION_VARIABLE = "DRIVE_SWEEP_INVOCATION"  # for child processes
+STORAGE_COMMANDS = (
     "plan",
     "data",
     "trial",
@@ -33,10 +33,10 @@ ON_STORAGE = (
     "ui",
     "doctor",
 )
-AT_DASHBOARD = ("submit", "list", "resume", "status", "logs", "stop", "report", "doctor")
-JOINING = ("run", "resume", "doctor")  # a cluster, at HOST:PORT
-OF_A_FILE = ("plan", "data", "trial", "run", "submit")
-OF_A_SWEEP = ("resume", "status", "logs", "stop", "sync", "report", "compare")
+DASHBOARD_COMMANDS = ("submit", "list", "resume", "status", "logs", "stop", "report", "doctor")
+JOINING_COMMANDS = ("run", "resume", "doctor")  # a cluster, at HOST:PORT
+FILE_COMMANDS = ("plan", "data", "trial", "run", "submit")
+SWEEP_COMMANDS = ("resume", "status", "logs", "stop", "sync", "report", "compare")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +58,10 @@ class Invocation:
     tracking_uri: str | None = None
 
 
-_running = Invocation(**json.loads(os.environ.get(INVOCATION, "{}")))
+_running = Invocation(**json.loads(os.environ.get(INVOCATION_VARIABLE, "{}")))
 
 
-def invoked(options: Namespace) -> None:
+def note_options(options: Namespace) -> None:
     """Notes the options of the command that runs now."""
     given = vars(options)
     settings = [word for setting in given.get("set") or () for word in ("--set", setting)]
@@ -74,13 +74,13 @@ def invoked(options: Namespace) -> None:
             settings=tuple(settings),
             sweep=given.get("name"),
             storage=_absolute(given.get("storage")),
-            address=given.get("address") or os.environ.get(ASKED_AT),
+            address=given.get("address") or os.environ.get(JOBS_API_VARIABLE),
             tracking_uri=given.get("tracking_uri") if options.command == "sync" else None,
         )
     )
 
 
-def works_on(sweep: str, storage: str) -> None:
+def note_sweep(sweep: str, storage: str) -> None:
     """Notes the sweep and the storage of the running command, where its sweep file names them."""
     _note(replace(_running, sweep=sweep, storage=_absolute(storage)))
 
@@ -88,7 +88,7 @@ def works_on(sweep: str, storage: str) -> None:
 def _note(invocation: Invocation) -> None:
     global _running
     _running = invocation
-    os.environ[INVOCATION] = json.dumps(asdict(invocation))
+    os.environ[INVOCATION_VARIABLE] = json.dumps(asdict(invocation))
 
 
 def command(name: str, *arguments: str, storage: str | None = None, address: str | None = None) -> str:
@@ -101,19 +101,21 @@ def command(name: str, *arguments: str, storage: str | None = None, address: str
     """
     words = list(arguments)
     if not words or words[0].startswith("-"):
-        words = [_running.file or "FILE", *words] if name in OF_A_FILE else words
-        words = [_running.sweep or "NAME", *words] if name in OF_A_SWEEP else words
-    if name in OF_A_FILE and words[0] == _running.file:
+        words = [_running.file or "FILE", *words] if name in FILE_COMMANDS else words
+        words = [_running.sweep or "NAME", *words] if name in SWEEP_COMMANDS else words
+    if name in FILE_COMMANDS and words[0] == _running.file:
         words += _running.settings
     if name == "sync" and _running.tracking_uri:
         words += ["--tracking-uri", _running.tracking_uri]
     address = address or _running.address or ""
     storage = _absolute(storage) or _running.storage
     dashboard = address.startswith(("http://", "https://"))
-    if name in ON_STORAGE and storage and storage != _absolute(DEFAULT_STORAGE):
+    if name in STORAGE_COMMANDS and storage and storage != _absolute(DEFAULT_STORAGE):
         # A cluster is asked of the newest job of the sweep, which knows its storage.
-        words += ["--storage", storage] if not dashboard or name not in AT_DASHBOARD or name in ("submit", "doctor") else []
-    if address and name in (AT_DASHBOARD if dashboard else JOINING):
+        words += (
+            ["--storage", storage] if not dashboard or name not in DASHBOARD_COMMANDS or name in ("submit", "doctor") else []
+        )
+    if address and name in (DASHBOARD_COMMANDS if dashboard else JOINING_COMMANDS):
         words += ["--address", address]
     return shlex.join([PROGRAM, name, *words])
 

@@ -18,7 +18,7 @@ ANY_RULE = "a folder or a URI without a login in it (that comes from the environ
 STORAGE_RULE = "a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX without a login in it (that comes from the environment)"
 
 
-def mistake(uri: str) -> str:
+def uri_problem(uri: str) -> str:
     """What to do about a URI that may not be written down; empty for one that may, and for a path."""
     scheme, rest = _parts(uri)
     if not rest:
@@ -31,7 +31,7 @@ def mistake(uri: str) -> str:
         return "correct its host and port"
     if "@" in rest:
         is_login = "@" in split.netloc or ":" in rest.rpartition("@")[0]
-        return f"write {masked(uri).replace('...@', '')}" if is_login else "choose a name without @"
+        return f"write {redacted(uri).replace('...@', '')}" if is_login else "choose a name without @"
     if scheme in STORES and ":" in split.netloc:
         return f"write {scheme}://BUCKET/PREFIX?endpoint_override=HOST:PORT&scheme=http"
     wrong = [name for name in _options(split.query) if not _may_have(scheme, name)]
@@ -41,23 +41,23 @@ def mistake(uri: str) -> str:
     return f"{told} after '?'" + (f", where only {', '.join(OPTIONS)} may stand" if scheme in STORES else "")
 
 
-def storage_mistake(uri: str) -> str:
+def storage_uri_problem(uri: str) -> str:
     """The same for a storage, which is a folder or a prefix of an object store."""
     scheme, _, rest = uri.partition("://")
     if scheme.lower() == "file" or "://" not in uri:
         return ""
     if scheme.lower() not in STORES or not rest.partition("/")[0]:
         return "correct it"
-    return mistake(uri)
+    return uri_problem(uri)
 
 
-def refuse(place: str, uri: str, storage: bool) -> None:
+def require_no_credentials(place: str, uri: str, storage: bool) -> None:
     """Raises UserError for a URI that may not be written down; `place` is the option that it was given with."""
-    if way_out := storage_mistake(uri) if storage else mistake(uri):
-        raise UserError(f"{place}: must be {STORAGE_RULE if storage else ANY_RULE}, got {masked(uri)!r}; {way_out}")
+    if way_out := storage_uri_problem(uri) if storage else uri_problem(uri):
+        raise UserError(f"{place}: must be {STORAGE_RULE if storage else ANY_RULE}, got {redacted(uri)!r}; {way_out}")
 
 
-def masked(uri: str) -> str:
+def redacted(uri: str) -> str:
     """The URI without what may be secret in it; any other text as it is."""
     scheme, rest = _parts(uri)
     if not rest:
@@ -70,7 +70,7 @@ def masked(uri: str) -> str:
     return f"{uri.partition('://')[0]}://{'...@' if at else ''}{body}{mark}{query}"
 
 
-def same_place(first: str, second: str) -> bool:
+def same_location(first: str, second: str) -> bool:
     """Whether two names of storages are spelt alike but for slashes at the end."""
     return _without_slash(first) == _without_slash(second)
 

@@ -8,7 +8,7 @@ import socket
 from orchestrator.errors import SetupError
 
 
-def refuse_dead_address(address: str) -> None:
+def require_cluster_reachable(address: str) -> None:
     """Raises SetupError if nothing listens at HOST:PORT; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if not port.isdigit() or "/" in host:

@@ -12,10 +12,12 @@ from typing import Any
 
 import ray
 
-LOOK_S = 2.0
-AVOIDED_S = 600.0  # then a node is tried again: what it lacked may have been mounted meanwhile
-WAITING = 8  # for room, on a cluster that is not our own; an autoscaler adds nodes for stages that wait, one at a time for one
-NO_ROOM = "no node of the cluster has room for a trial (resources in the sweep file); waiting for one that has"
+REFRESH_INTERVAL_S = 2.0
+EXCLUSION_TIMEOUT_S = 600.0  # then a node is tried again: what it lacked may have been mounted meanwhile
+PENDING_STAGES = (
+    8  # for room, on a cluster that is not our own; an autoscaler adds nodes for stages that wait, one at a time for one
+)
+NO_CAPACITY = "no node of the cluster has room for a trial (resources in the sweep file); waiting for one that has"
 
 
 @dataclass(kw_only=True)
@@ -34,72 +36,72 @@ class ClusterCapacity:
 
     cpus: float
     gpus: float
-    own: bool
-    tell: Callable[[str], None]
-    most: int | None = None
+    local: bool
+    notify: Callable[[str], None]
+    max_concurrent: int | None = None
     slots: int = 0
     alive: frozenset[str] = frozenset()
-    fitting: frozenset[str] = frozenset()
-    home: str = field(default_factory=lambda: str(ray.get_runtime_context().get_node_id()))
-    _avoided: dict[str, float] = field(default_factory=dict)  # node id -> monotonic time of the end
-    _told: set[tuple[str, str]] = field(default_factory=set)
+    usable_nodes: frozenset[str] = frozenset()
+    driver_node: str = field(default_factory=lambda: str(ray.get_runtime_context().get_node_id()))
+    _excluded_until: dict[str, float] = field(default_factory=dict)  # node id -> monotonic time of the end
+    _reported: set[tuple[str, str]] = field(default_factory=set)
     _had_room: bool | None = None
-    _looked: float = float("-inf")
+    _refreshed_at: float = float("-inf")
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Counts anew, at most every two seconds; cheap enough to be called at every step."""
         now = time.monotonic()
-        if now - self._looked < LOOK_S or (self.own and self._had_room):
+        if now - self._refreshed_at < REFRESH_INTERVAL_S or (self.local and self._had_room):
             return
-        self._looked = now
-        self._avoided = {node: end for node, end in self._avoided.items() if end > now}
+        self._refreshed_at = now
+        self._excluded_until = {node: end for node, end in self._excluded_until.items() if end > now}
         nodes = alive_nodes()
         self.alive = frozenset(node["NodeID"] for node in nodes)
-        rooms = {node["NodeID"]: slots_on(node, self.cpus, self.gpus) for node in nodes}
-        self.fitting = frozenset(node for node, stages in rooms.items() if stages)
-        self.slots = sum(stages for node, stages in rooms.items() if node not in self._avoided)
+        slots = {node["NodeID"]: slots_on(node, self.cpus, self.gpus) for node in nodes}
+        self.usable_nodes = frozenset(node for node, stages in slots.items() if stages)
+        self.slots = sum(stages for node, stages in slots.items() if node not in self._excluded_until)
         if bool(self.slots) != self._had_room:
-            self._tell_change(any(rooms.values()))
+            self._notify_change(any(slots.values()))
         self._had_room = bool(self.slots)
 
-    def avoid(self, node: str, reason: str) -> None:
+    def exclude_node(self, node: str, reason: str) -> None:
         """Lets no stage begin on a node for some time; each reason is told once."""
-        self._avoided[node] = time.monotonic() + AVOIDED_S
-        if (node, reason) not in self._told:
-            self._told.add((node, reason))
-            self.tell(f"node {address_of(node)} is left out for {AVOIDED_S / 60:.0f} minutes: {reason}")
-        self._looked = float("-inf")
-        self.look()
+        self._excluded_until[node] = time.monotonic() + EXCLUSION_TIMEOUT_S
+        if (node, reason) not in self._reported:
+            self._reported.add((node, reason))
+            self.notify(f"node {address_of(node)} is left out for {EXCLUSION_TIMEOUT_S / 60:.0f} minutes: {reason}")
+        self._refreshed_at = float("-inf")
+        self.refresh()
 
-    def readmit(self, node: str) -> None:
+    def include_node(self, node: str) -> None:
         """Lets stages begin again on a node that was left out."""
-        self._avoided.pop(node, None)
-        self._looked = float("-inf")
+        self._excluded_until.pop(node, None)
+        self._refreshed_at = float("-inf")
 
-    def avoided(self) -> list[str]:
+    def excluded_nodes(self) -> list[str]:
         """Ids of the living nodes that stages must not begin on, sorted."""
-        return sorted(self.alive & self._avoided.keys())
+        return sorted(self.alive & self._excluded_until.keys())
 
     @property
-    def under_way(self) -> int:
+    def max_in_flight(self) -> int:
         """How many stages may be with Tune: those that there is room for, and on a cluster those that an autoscaler has to see.
 
         For each one that waits for room Ray keeps a placement group; many of them slow it down.
         """
-        if self.most is not None:
-            return self.most
-        return max(1, self.slots) if self.own else self.slots + WAITING
+        if self.max_concurrent is not None:
+            return self.max_concurrent
+        return max(1, self.slots) if self.local else self.slots + PENDING_STAGES
 
-    def _tell_change(self, room_on_avoided: bool) -> None:
+    def _notify_change(self, room_on_avoided: bool) -> None:
         if self.slots:
             if self._had_room is not None:
-                self.tell(f"there is room for {self.slots} trials again; the sweep goes on")
+                self.notify(f"there is room for {self.slots} trials again; the sweep goes on")
         elif room_on_avoided:
-            self.tell("every node that has room for a trial is left out; waiting for another one")
+            self.notify("every node that has room for a trial is left out; waiting for another one")
         elif self._had_room:
-            self.tell("no node is left that has room for a trial; waiting for nodes to join, nothing is lost")
+            self.notify("no node is left that has room for a trial; waiting for nodes to join, nothing is lost")
         else:
-            self.tell(NO_ROOM)
+            self.notify(NO_CAPACITY)
 
 
 def alive_nodes() -> list[dict[str, Any]]:
@@ -109,8 +111,8 @@ def alive_nodes() -> list[dict[str, Any]]:
 
 def slots_on(node: dict[str, Any], cpus: float, gpus: float) -> int:
     """How many stages fit on a node at once."""
-    there = node["Resources"]
-    fits = [there.get("CPU", 0) / cpus] + ([there.get("GPU", 0) / gpus] if gpus else [])
+    resources = node["Resources"]
+    fits = [resources.get("CPU", 0) / cpus] + ([resources.get("GPU", 0) / gpus] if gpus else [])
     return int(min(fits) + 1e-9)  # shares such as 1/3 of a GPU
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from orchestrator.cluster.addresses import is_jobs_api, is_local_ray, refuse_dead_address
+from orchestrator.cluster.addresses import is_jobs_api, is_local_ray, require_cluster_reachable
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError, UserError
 from orchestrator.process.import_paths import WorkerFolders
-from orchestrator.process.setup import hangup_spares_children
+from orchestrator.process.setup import shield_children_from_hangup
 from trainables.runtime.machine import limits, memory_limit, processors
 from trainables.wording import one_line
 
@@ -80,12 +80,12 @@ def connect_to_cluster(address: str | None, tell: Callable[[str], object] = prin
         os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
         added = ["RAY_AUTH_MODE", "RAY_AUTH_TOKEN"]
     if not own:
-        refuse_dead_address(str(address))
+        require_cluster_reachable(str(address))
     import ray  # reads both while it is imported
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     try:
-        with hangup_spares_children():
+        with shield_children_from_hangup():
             ray.init(
                 address="local" if own else address,
                 log_to_driver=False,
@@ -169,7 +169,7 @@ def _versions(address: str, reason: str) -> str:
     )
 
 
-def refuse_too_small_machine(cpus: float, gpus: float) -> None:
+def require_enough_resources(cpus: float, gpus: float) -> None:
     """Raises SetupError if not one stage fits on our own Ray, which never grows."""
     import ray
 

@@ -25,7 +25,7 @@ from trainables.custom.files import CustomFiles
 from trainables.data.staging import StagedDataset
 from trainables.errors import TrialError, WrongNodeError
 
-LATE_S = 150.0  # for other nodes, once the first one has its data decoded; on a dead NFS mount a process waits for ever
+NODE_TIMEOUT_S = 150.0  # for other nodes, once the first one has its data decoded; on a dead NFS mount a process waits for ever
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +40,18 @@ class NodeReport:
 
     storage: str = ""
     data: str = ""
-    broken: str = ""
-    trial: str = ""
-    shipped: bool = False
+    error: str = ""
+    trial_error: str = ""
+    fetched: bool = False
 
 
-def report_here(
-    name: str, folder: SharedStorageProbe, data: StagedDataset, config: TrialConfig, custom_files: CustomFiles
+def node_report(
+    name: str, probe: SharedStorageProbe, data: StagedDataset, config: TrialConfig, custom_files: CustomFiles
 ) -> NodeReport:
     """What this node lacks; its data is decoded by then."""
-    if problem := folder.problem_here(name):
+    if problem := probe.check(name):
         return NodeReport(storage=problem)
-    report = files_here(data, config, custom_files)
+    report = files_report(data, config, custom_files)
     if report.data:
         return report
     try:
@@ -60,21 +60,21 @@ def report_here(
     except WrongNodeError as error:
         return NodeReport(data=str(error))
     except TrialError as error:
-        return NodeReport(trial=str(error))
+        return NodeReport(trial_error=str(error))
     return report
 
 
-def files_here(data: StagedDataset, config: TrialConfig, custom_files: CustomFiles) -> NodeReport:
+def files_report(data: StagedDataset, config: TrialConfig, custom_files: CustomFiles) -> NodeReport:
     """What this node lacks of the data and of the trial's own files; decodes nothing."""
     try:
-        shipped = data.here().decoded is not None
+        fetched = data.here().decoded is not None
     except WrongNodeError as error:
         return NodeReport(data=str(error))
-    return NodeReport(data=custom_files.missing(config), shipped=shipped)
+    return NodeReport(data=custom_files.missing(config), fetched=fetched)
 
 
 def prepare_nodes(
-    storage: Storage, plan: Plan, data: StagedDataset, kind: str, tell: Callable[[str], None], interrupted: Callable[[], bool]
+    storage: Storage, plan: Plan, data: StagedDataset, kind: str, notify: Callable[[str], None], interrupted: Callable[[], bool]
 ) -> dict[str, str]:
     """Prepares the data on every node with a `kind` of "CPU" or "GPU"; node id -> what it lacks, of those to leave out.
 
@@ -83,31 +83,33 @@ def prepare_nodes(
         InterruptedError: a signal came meanwhile.
     """
     nodes = [node for node in alive_nodes() if node["Resources"].get(kind)]
-    folder = SharedStorageProbe.laid(storage)
+    probe = SharedStorageProbe.create(storage)
     try:
         config = plan.trials[0].config
-        asked = {
-            node["NodeID"]: call_on(node["NodeID"], report_here, node["NodeID"], folder, data, config, plan.custom_files)
+        calls = {
+            node["NodeID"]: call_on(node["NodeID"], node_report, node["NodeID"], probe, data, config, plan.custom_files)
             for node in nodes
         }
-        reports = _answers(asked, tell, interrupted)
-        unshared = {node: report.storage for node, report in reports.items() if report.storage}
-        wrote = [node for node, report in reports.items() if not (report.storage or report.broken)]
-        for node in folder.unseen(wrote, interrupted):
-            unshared[node] = f"what it writes to storage {storage.root} does not reach the driver"
+        reports = _collect_reports(calls, notify, interrupted)
+        without_storage = {node: report.storage for node, report in reports.items() if report.storage}
+        wrote = [node for node, report in reports.items() if not (report.storage or report.error)]
+        for node in probe.missing(wrote, interrupted):
+            without_storage[node] = f"what it writes to storage {storage.root} does not reach the driver"
         if interrupted():
             raise InterruptedError
     finally:
-        folder.removed()
-    if unshared:
-        lines = [f"node {address_of(node)}: {problem}" for node, problem in sorted(unshared.items())]
+        probe.cleanup()
+    if without_storage:
+        lines = [f"node {address_of(node)}: {problem}" for node, problem in sorted(without_storage.items())]
         raise SetupError("\n".join([*lines, f"every node must see the same storage; `{command('doctor')}` checks it"]))
     for node, report in reports.items():
-        if report.shipped:
-            tell(f"node {address_of(node)} has not the planned data; it gets the decoded images through Ray")
-    lacking = {node: problem for node, report in reports.items() if (problem := report.broken or report.data or report.trial)}
+        if report.fetched:
+            notify(f"node {address_of(node)} has not the planned data; it gets the decoded images through Ray")
+    lacking = {
+        node: problem for node, report in reports.items() if (problem := report.error or report.data or report.trial_error)
+    }
     if len(lacking) == len(reports):  # what ails a trial on every node is told in its record
-        lacking = {node: problem for node, report in reports.items() if (problem := report.broken or report.data)}
+        lacking = {node: problem for node, report in reports.items() if (problem := report.error or report.data)}
     if lacking and len(lacking) == len(reports):
         node, problem = min(lacking.items())
         if not reports[node].data:
@@ -121,12 +123,14 @@ def prepare_nodes(
     return lacking
 
 
-def _answers(asked: dict[str, Any], tell: Callable[[str], None], interrupted: Callable[[], bool]) -> dict[str, NodeReport]:
+def _collect_reports(
+    calls: dict[str, Any], notify: Callable[[str], None], interrupted: Callable[[], bool]
+) -> dict[str, NodeReport]:
     """Every node's report; a node that is lost meanwhile has none, and one that does not answer in time counts as broken."""
     begun, told = time.monotonic(), False
     first: float | None = None
-    waiting = list(asked.values())
-    while waiting and (first is None or time.monotonic() - first < LATE_S):
+    waiting = list(calls.values())
+    while waiting and (first is None or time.monotonic() - first < NODE_TIMEOUT_S):
         answered, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=0.5)
         if interrupted():
             raise InterruptedError
@@ -134,20 +138,20 @@ def _answers(asked: dict[str, Any], tell: Callable[[str], None], interrupted: Ca
             first = time.monotonic()
         if waiting and not told and time.monotonic() - begun > 30:
             told = True
-            late = ", ".join(address_of(node) for node, answer in asked.items() if answer in waiting)
-            tell(f"waiting for nodes that look at the storage and prepare the data: {late}")
+            late = ", ".join(address_of(node) for node, answer in calls.items() if answer in waiting)
+            notify(f"waiting for nodes that look at the storage and prepare the data: {late}")
     reports = {}
     living = {node["NodeID"] for node in alive_nodes()}
-    for node, answer in asked.items():
+    for node, answer in calls.items():
         if answer in waiting:
-            hangs = f"it has not answered {LATE_S:.0f} s after the first one; look whether its storage or its data hang"
-            reports[node] = NodeReport(broken=hangs)
+            hangs = f"it has not answered {NODE_TIMEOUT_S:.0f} s after the first one; look whether its storage or its data hang"
+            reports[node] = NodeReport(error=hangs)
             continue
         try:
             reports[node] = ray.get(answer)
         except ray.exceptions.RayError as error:
             if node in living:
-                reports[node] = NodeReport(broken=f"it cannot run our code: {reason_of(error)}")
+                reports[node] = NodeReport(error=f"it cannot run our code: {reason_of(error)}")
             else:
-                tell(f"node {address_of(node)} was lost while it looked at the storage and the data")
+                notify(f"node {address_of(node)} was lost while it looked at the storage and the data")
     return reports

@@ -20,7 +20,7 @@ from trainables.runtime.cache_folder import cache_folder
 from trainables.runtime.machine import limits, machine_memory, memory_limit, processors
 
 PACKAGES = ("torch", "torchvision", "numpy")  # those that decide numbers
-GPU_S = 120.0
+GPU_TIMEOUT_S = 120.0
 # In a process of its own, since a CUDA context would hold memory for as long as the worker lives.
 ASK_GPUS = """
 import json, torch
@@ -64,9 +64,9 @@ class NodeInfo:
     cache_problem: str = ""
 
 
-def local_node_info(ask_gpus: bool) -> NodeInfo:
+def local_node_info(with_gpus: bool) -> NodeInfo:
     """The facts of this machine; GPUs only if asked for, which takes seconds."""
-    gpus, problem = _gpus() if ask_gpus else ([], "")
+    gpus, problem = _gpus() if with_gpus else ([], "")
     folders, cache_problem = {tempfile.gettempdir()}, ""
     try:
         folders.add(str(cache_folder()))
@@ -98,7 +98,7 @@ def _gpus() -> tuple[list[dict[str, Any]], str]:
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     try:
         asked = [sys.executable, "-c", ASK_GPUS]
-        answer = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=GPU_S, env=environment)
+        answer = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=GPU_TIMEOUT_S, env=environment)
         return list(json.loads(answer.stdout.splitlines()[-1])), ""
     except subprocess.CalledProcessError as error:
         return [], (error.stderr.strip() or "PyTorch ended without a word").splitlines()[-1]

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestrator.command_line import ASKED_AT, command
+from orchestrator.command_line import JOBS_API_VARIABLE, command
 from orchestrator.commands.options import say, spec_from
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
 from orchestrator.jobs.client import Job, Jobs, api_address
@@ -31,11 +31,11 @@ SWEEP_FILE = "sweep.yaml"
 def submit(options: Namespace) -> int:
     """Begins a job that runs the sweep; of one that exists, what is left of it."""
     spec = spec_from(options)
-    _refuse_local(spec)
+    _require_shared_stores(spec)
     own = collect_custom_files(spec)
-    arguments, texts = _shipped(options, own)
+    arguments, texts = _packaged_arguments(options, own)
     jobs = Jobs(api_address(options.address))
-    return _begin(jobs, options, spec.name, spec.storage, ["run", *arguments], own, texts)
+    return _submit_job(jobs, options, spec.name, spec.storage, ["run", *arguments], own, texts)
 
 
 def resume(options: Namespace) -> int:
@@ -51,9 +51,9 @@ def resume(options: Namespace) -> int:
         arguments += [f"--{option.replace('_', '-')}"] if getattr(options, option) else []
     if options.dry_run:
         arguments += ["--dry-run", *_json(options)]
-        answer(_asked(jobs, last, arguments, last.own, answer_on_stderr=not options.json), end="")
+        answer(_run_remote(jobs, last, arguments, last.own, answer_on_stderr=not options.json), end="")
         return EXIT_DONE
-    return _begin(jobs, options, last.sweep, last.storage, arguments, last.own, {})
+    return _submit_job(jobs, options, last.sweep, last.storage, arguments, last.own, {})
 
 
 def doctor(options: Namespace) -> int:
@@ -62,9 +62,9 @@ def doctor(options: Namespace) -> int:
     texts: dict[str, str] = {}
     if options.file:
         spec = spec_from(options)
-        _refuse_local(spec)
+        _require_shared_stores(spec)
         own = collect_custom_files(spec)
-        arguments, texts = _shipped(options, own)
+        arguments, texts = _packaged_arguments(options, own)
     elif options.storage:
         arguments = ["--storage", options.storage]
         arguments += ["--tracking-uri", options.tracking_uri] if options.tracking_uri else []
@@ -82,7 +82,7 @@ def doctor(options: Namespace) -> int:
 def status(options: Namespace) -> int:
     jobs = Jobs(api_address(options.address))
     last = _newest(jobs, options)
-    answer(_asked(jobs, last, ["status", last.sweep, *_json(options)]), end="")
+    answer(_run_remote(jobs, last, ["status", last.sweep, *_json(options)]), end="")
     return EXIT_DONE
 
 
@@ -94,7 +94,7 @@ def report(options: Namespace) -> int:
         )
     jobs = Jobs(api_address(options.address))
     last = _newest(jobs, options)
-    answer(_asked(jobs, last, ["report", last.sweep, *_json(options)]), end="")
+    answer(_run_remote(jobs, last, ["report", last.sweep, *_json(options)]), end="")
     return EXIT_DONE
 
 
@@ -105,7 +105,7 @@ def logs(options: Namespace) -> int:
     if options.trial:
         if options.follow:
             raise UserError("--follow: must not go with --trial on a cluster; leave one of them out")
-        answer(_asked(jobs, last, ["logs", last.sweep, "--trial", options.trial]), end="")
+        answer(_run_remote(jobs, last, ["logs", last.sweep, "--trial", options.trial]), end="")
         return EXIT_DONE
     if options.follow:
         _follow(jobs, last, ends_with_reader=True)
@@ -123,7 +123,7 @@ def stop(options: Namespace) -> int:
         say(f"sweep {last.sweep!r} is not running: job {last.id} has {last.state} (exit code {last.exit_code})")
         return EXIT_DONE
     if options.trial:
-        say(_asked(jobs, last, ["stop", last.sweep, "--trial", options.trial], answer_on_stderr=True).strip())
+        say(_run_remote(jobs, last, ["stop", last.sweep, "--trial", options.trial], answer_on_stderr=True).strip())
         return EXIT_DONE
     for job in active:
         say(f"asked job {job.id} to stop; waiting for it to leave checkpoints")
@@ -137,7 +137,7 @@ def list_jobs(options: Namespace) -> int:
     """The jobs of all sweeps on a cluster, newest first."""
     jobs = Jobs(api_address(options.address)).all()
     if options.json:
-        answer(json.dumps([_facts(job) for job in jobs], indent=1))
+        answer(json.dumps([_job_record(job) for job in jobs], indent=1))
         return EXIT_DONE
     from rich.console import Console
     from rich.table import Table
@@ -160,7 +160,7 @@ def run(options: Namespace) -> NoReturn:
     )
 
 
-def _refuse_local(spec: SweepSpec) -> None:
+def _require_shared_stores(spec: SweepSpec) -> None:
     """Raises UserError for a storage or a tracking store that the nodes of a cluster do not share."""
     if "://" not in spec.storage and not spec.storage.startswith(("/", "~")):
         raise UserError(
@@ -177,7 +177,7 @@ def _refuse_local(spec: SweepSpec) -> None:
         raise UserError(f"dataset.root: must be an absolute path on the nodes of the cluster, got {root!r}; correct it")
 
 
-def _begin(
+def _submit_job(
     jobs: Jobs,
     options: Namespace,
     sweep: str,
@@ -197,7 +197,7 @@ def _begin(
     id_ = f"{sweep}-{secrets.token_hex(3)}"
     metadata = {"drive.sweep": sweep, "drive.own": json.dumps(dict(own))} | job_metadata(storage)
     with package(texts, own) as folder:
-        jobs.submit(id_, f"exec {shlex.join([*COMMAND, *arguments])}", folder, metadata, {ASKED_AT: jobs.address})
+        jobs.submit(id_, f"exec {shlex.join([*COMMAND, *arguments])}", folder, metadata, {JOBS_API_VARIABLE: jobs.address})
     say(f"submitted job {id_} to {jobs.address}; it goes on without this machine")
     job = jobs.job(id_)
     if options.wait:
@@ -205,7 +205,7 @@ def _begin(
     else:
         say(f"to watch it: {command('logs', sweep, '-f', address=jobs.address)}")
     if options.json:
-        answer(json.dumps(_facts(job), indent=1))
+        answer(json.dumps(_job_record(job), indent=1))
     elif not options.wait:
         print(id_)
     return job.exit_code or EXIT_DONE
@@ -246,7 +246,7 @@ def _newest(jobs: Jobs, options: Namespace) -> Job:
     return found[0]
 
 
-def _asked(
+def _run_remote(
     jobs: Jobs, about: Job, arguments: list[str], own: Mapping[str, str] = NOTHING, answer_on_stderr: bool = False
 ) -> str:
     """What a command prints that is run as a small job on the cluster, on the storage of another job's sweep.
@@ -264,7 +264,7 @@ def _asked(
     return reply.text
 
 
-def _shipped(options: Namespace, own: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+def _packaged_arguments(options: Namespace, own: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """The sweep file and its options as arguments of a command on the cluster; the files to ship for them."""
     from orchestrator.spec.presets import preset_names, sweep_text
 
@@ -278,7 +278,7 @@ def _shipped(options: Namespace, own: Mapping[str, str]) -> tuple[list[str], dic
     return arguments, {} if ready else {SWEEP_FILE: sweep_text(options.file)}
 
 
-def _facts(job: Job) -> dict[str, Any]:
+def _job_record(job: Job) -> dict[str, Any]:
     return {
         "sweep": job.sweep,
         "job": job.id,

@@ -8,12 +8,12 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from orchestrator.command_line import DEFAULT_STORAGE, works_on
+from orchestrator.command_line import DEFAULT_STORAGE, note_sweep
 from orchestrator.errors import SetupError
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
-from orchestrator.uris import masked
+from orchestrator.uris import redacted
 
 if TYPE_CHECKING:
     from orchestrator.spec.schema import SweepSpec
@@ -27,7 +27,7 @@ def spec_from(options: Namespace) -> SweepSpec:
     overrides += [f"storage={json.dumps(options.storage)}"] if options.storage else []
     overrides += [f"tracking.uri={json.dumps(options.tracking_uri)}"] if options.tracking_uri else []
     spec = load_spec(options.file, overrides)
-    works_on(spec.name, spec.storage)
+    note_sweep(spec.name, spec.storage)
     return spec
 
 
@@ -47,7 +47,9 @@ def say_unused_environment(spec: SweepSpec) -> None:
     """Says which of MLflow's variables decide nothing here, since a sweep's place must not depend on who continues it."""
     if (uri := os.environ.get("MLFLOW_TRACKING_URI")) and spec.tracking.uri is None:
         place = "in the storage's own database"
-        say(f"MLFLOW_TRACKING_URI is set to {masked(uri)} and decides nothing: runs are {place}; --tracking-uri names another")
+        say(
+            f"MLFLOW_TRACKING_URI is set to {redacted(uri)} and decides nothing: runs are {place}; --tracking-uri names another"
+        )
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if name and name != spec.tracking.experiment:
         used = f"experiment {spec.tracking.experiment}"

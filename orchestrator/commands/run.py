@@ -57,7 +57,7 @@ def resume(options: Namespace) -> int:
 
     storage = storage_from(options)
     folder = open_sweep(storage, options.name)
-    folder.refuse_second_driver()
+    folder.require_no_driver()
     spec = spec_of(folder)
     say_unused_environment(spec)
     planned = make_plan(spec, storage, hash_data=True)

@@ -13,7 +13,7 @@ from orchestrator.cluster.addresses import is_local_ray
 from orchestrator.cluster.connection import ray_folder
 from orchestrator.cluster.node_info import local_node_info
 from orchestrator.cluster.shared_storage_probe import SharedStorageProbe
-from orchestrator.diagnostics.checks import Check, attempted, enough_space, failed, machine_checks
+from orchestrator.diagnostics.checks import Check, check_free_space, from_error, machine_checks, run_check
 from orchestrator.diagnostics.records import record_checks
 from orchestrator.errors import SweepError, UserError
 from orchestrator.planning.plan import Plan, make_plan
@@ -47,7 +47,7 @@ def run_checks(
     try:
         target = _target(spec, storage, tracking_uri)
     except SweepError as error:
-        yield failed("tracking", error)
+        yield from_error("tracking", error)
     if target is not None:
         yield from _tracking(target)
     plan: Plan | None = None
@@ -55,20 +55,20 @@ def run_checks(
         plan, check = _planned(spec, storage)
         yield check
         if plan is not None:
-            yield attempted("images", partial(_images, plan, storage))
+            yield run_check("images", partial(_images, plan, storage))
         if plan is not None and is_local_ray(address):
             yield from _networks(plan, storage)
     if is_local_ray(address):
-        yield attempted("ray", lambda: "; ".join(part for part in (f"Ray works in {ray_folder()[0]}", ray_folder()[1]) if part))
+        yield run_check("ray", lambda: "; ".join(part for part in (f"Ray works in {ray_folder()[0]}", ray_folder()[1]) if part))
         yield from machine_checks(
-            "this machine", local_node_info(ask_gpus=True), local_node_info(ask_gpus=False), gpus_counted=0
+            "this machine", local_node_info(with_gpus=True), local_node_info(with_gpus=False), gpus_counted=0
         )
     else:
         from orchestrator.diagnostics.nodes import cluster_checks
 
         yield from cluster_checks(address, storage, target, plan)
     if storage is not None:
-        yield from _orphans(storage)
+        yield from _check_stale_runs(storage)
         yield from record_checks(storage, fix)
 
 
@@ -96,25 +96,25 @@ def _checked_storage(uri: str) -> tuple[Storage | None, list[Check]]:
 
     def write() -> str:
         storage = open_storage(uri, create=True)
-        folder = SharedStorageProbe.laid(storage)
-        folder.removed()
+        folder = SharedStorageProbe.create(storage)
+        folder.cleanup()
         opened.append(storage)
         return f"{storage.root} can be read and written"
 
-    checks = [attempted("storage", write, "give a folder that can be written with --storage")]
+    checks = [run_check("storage", write, "give a folder that can be written with --storage")]
     storage = opened[0] if opened else None
     if storage is not None and storage.folder is not None:
-        checks.append(enough_space("disk", f"storage {storage.root}", shutil.disk_usage(storage.folder).free))
+        checks.append(check_free_space("disk", f"storage {storage.root}", shutil.disk_usage(storage.folder).free))
     return storage, checks
 
 
 def _tracking(target: TrackingTarget) -> Iterator[Check]:
     from orchestrator.diagnostics.tracking import check_artifacts, check_server
 
-    server = attempted("tracking", lambda: check_server(target))
+    server = run_check("tracking", lambda: check_server(target))
     yield server
     if server.ok:
-        yield attempted("artifacts", lambda: check_artifacts(target), "let the tracking server write its artifacts")
+        yield run_check("artifacts", lambda: check_artifacts(target), "let the tracking server write its artifacts")
 
 
 def _planned(spec: SweepSpec, storage: Storage) -> tuple[Plan | None, Check]:
@@ -124,7 +124,7 @@ def _planned(spec: SweepSpec, storage: Storage) -> tuple[Plan | None, Check]:
         plans.append(make_plan(spec, storage, hash_data=True))
         return f"{spec.dataset.name} is here, digest {plans[0].data_digest}; {len(plans[0].trials)} trials are planned"
 
-    check = attempted("data", read)
+    check = run_check("data", read)
     return (plans[0] if plans else None), check
 
 
@@ -147,39 +147,39 @@ def _networks(plan: Plan, storage: Storage) -> Iterator[Check]:
     for report in local_reports(plan, cases_of(trial.config for trial in plan.trials), runtime):
         for finding in report.findings:
             ok = finding.severity != "error"
-            yield Check(check="network", ok=ok, message=f"{report.model}: {finding.message}", way_out=finding.hint)
+            yield Check(check="network", ok=ok, message=f"{report.model}: {finding.message}", hint=finding.hint)
         if not report.errors:
             message = f"{report.model} passes its checks, in {report.seconds:.1f} s"
             yield Check(check="network", ok=True, message=message)
 
 
-def _orphans(storage: Storage) -> Iterator[Check]:
+def _check_stale_runs(storage: Storage) -> Iterator[Check]:
     """Ends the runs of sweeps whose driver is gone; of those that ended in an orderly way MLflow knows everything."""
     try:
         names = storage.names("sweeps")
     except StorageError as error:
-        yield failed("orphans", error)
+        yield from_error("orphans", error)
         return
     for name in names:
-        check = attempted("orphans", partial(_ended_orphans, storage, name))
+        check = run_check("orphans", partial(_close_stale_runs, storage, name))
         if check.message:
             yield check
 
 
-def _ended_orphans(storage: Storage, name: str) -> str:
+def _close_stale_runs(storage: Storage, name: str) -> str:
     """Which runs of a sweep were ended, in words; nothing if its driver lives or left nothing behind.
 
     Raises:
         SweepError: MLflow or the sweep's files cannot be used.
         StorageError: the storage cannot be used.
     """
-    from orchestrator.diagnostics.tracking import end_orphans
+    from orchestrator.diagnostics.tracking import kill_stale_runs
 
     folder = SweepFolder(storage, name)
     state, record = folder.read_state(), storage.read_json(folder.file("spec.json"))
     if state is None or record is None or driver_alive(state.driver) or not (state.driver or state.tracking_pending):
         return ""
-    ended = end_orphans(tracking_target(spec_from_resolved(record), storage), name)
+    ended = kill_stale_runs(tracking_target(spec_from_resolved(record), storage), name)
     if not ended:
         return f"sweep {name!r}: its driver is gone, no run of it is left RUNNING"
     shown = ", ".join(ended[:5]) + (f" and {len(ended) - 5} more" if len(ended) > 5 else "")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from orchestrator.command_line import command
-from orchestrator.diagnostics.checks import Check, failed
+from orchestrator.diagnostics.checks import Check, from_error
 from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.trial_results import Damage, damaged_files, damaged_metrics, damaged_model, read_results
@@ -41,19 +41,19 @@ def record_checks(storage: Storage, fix: bool) -> Iterator[Check]:
             )
             yield Check(check="records", ok=True, message=f"{len(results)} finished trials are whole ({took:.1f} s){models}")
     except StorageError as error:
-        yield failed("records", error)
+        yield from_error("records", error)
 
 
 def _damaged(damage: Damage) -> Check:
     hint = f"`{command('doctor', '--fix')}` sets these trials aside, and `run` or `resume` of their sweep computes them anew"
-    return Check(check="records", ok=False, message=_named(damage), way_out=hint)
+    return Check(check="records", ok=False, message=_named(damage), hint=hint)
 
 
 def _repaired(storage: Storage, damage: Damage) -> Check:
     driven = [name for name in storage.names("sweeps") if _is_driven(storage, name)]
     if driven:
         hint = f"end it with `{command('stop', driven[0])}` before they are set aside"
-        return Check(check="records", ok=False, message=f"{_named(damage)}; sweep {driven[0]!r} is running", way_out=hint)
+        return Check(check="records", ok=False, message=f"{_named(damage)}; sweep {driven[0]!r} is running", hint=hint)
     for key in damage:
         archive_trial(storage, key)
     message = f"{_named(damage)}: set aside in trials/.aside; `run` or `resume` of their sweep computes them anew"

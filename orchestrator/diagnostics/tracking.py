@@ -63,7 +63,7 @@ def check_artifacts(target: TrackingTarget) -> str:
     return f"artifacts can be written, read and removed at {run.info.artifact_uri.partition(run.info.run_id)[0]}"
 
 
-def end_orphans(target: TrackingTarget, sweep: str) -> list[str]:
+def kill_stale_runs(target: TrackingTarget, sweep: str) -> list[str]:
     """Names of the sweep's runs that were RUNNING though no driver works on it; they are KILLED now.
 
     Raises:

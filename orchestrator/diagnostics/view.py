@@ -19,7 +19,7 @@ def print_checks(checks: Iterable[Check]) -> list[Check]:
         mark = "[green]ok  [/green]" if check.ok else "[red]FAIL[/red]"
         console.print(f"{mark} {check.check:<10}", end="")
         console.print(check.message, markup=False)
-        if check.way_out:
-            console.print(f"     {check.way_out}", markup=False)
+        if check.hint:
+            console.print(f"     {check.hint}", markup=False)
         done.append(check)
     return done

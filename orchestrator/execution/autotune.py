@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.cluster.capacity import NO_ROOM, alive_nodes
+from orchestrator.cluster.capacity import NO_CAPACITY, alive_nodes
 from orchestrator.errors import SetupError
 from orchestrator.execution.driver import Driver
 from orchestrator.planning.plan import Plan
@@ -133,7 +133,7 @@ def _examined(
     runtime = replace(choices.runtime(plan.spec.resources), compile=False)
     rooms = [node["Resources"] for node in alive_nodes()]
     if not any(room.get("CPU") and room.get("GPU", 0) >= needs["num_gpus"] for room in rooms):
-        driver.tell(NO_ROOM)
+        driver.tell(NO_CAPACITY)
     asked = ray.remote(**needs)(probe_hardware)
     answer = _waited(
         driver,

@@ -93,7 +93,7 @@ class Driver:
         now = time.monotonic()
         if now - self.last_stop_check >= STOP_CHECK_S:
             self.last_stop_check = now
-            asked = self.signal is not None or self.folder.storage.appeared(self.folder.file("stop"))
+            asked = self.signal is not None or self.folder.storage.poll_exists(self.folder.file("stop"))
             if asked:
                 self.begin_stop()
             self.take_tracking_news()

@@ -84,7 +84,7 @@ def _by_index(plan: Plan, index: int | None) -> PlannedTrial:
 
 def _run_here(plan: Plan, chosen: PlannedTrial, storage: Storage, options: Namespace) -> int:
     files = TrialFolder(storage, chosen.key, newest_attempt(storage, chosen.key) + 1)
-    files.begin()
+    files.claim_attempt()
     signals: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -112,7 +112,7 @@ def _reproduce(plan: Plan, chosen: PlannedTrial, made_in: Storage, options: Name
     with tempfile.TemporaryDirectory() as folder:
         storage = open_storage(folder, create=True)
         files = TrialFolder(storage, chosen.key, 1)
-        files.begin()
+        files.claim_attempt()
         try:
             result = _compute(plan, chosen, files, storage, made_in)
         except TrialError as error:

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from orchestrator.cluster.addresses import is_local_ray
-from orchestrator.cluster.connection import connect_to_cluster, ray_environment, refuse_too_small_machine
+from orchestrator.cluster.connection import connect_to_cluster, ray_environment, require_enough_resources
 from orchestrator.command_line import command
 from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.execution.driver import Driver, initial_state, make_queue
@@ -71,7 +71,7 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
         SetupError: another driver runs this sweep, Ray cannot be reached, or GPUs were asked for that are not there.
     """
     folder = SweepFolder(storage, plan.spec.name)
-    with folder.held():
+    with folder.driver_lease():
         finished = {trial.key: trial.result for trial in plan.trials if trial.result is not None}
         damage = {**plan.damage, **damaged_files(storage, finished)}
         again = options.again | damage.keys()
@@ -192,18 +192,18 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool, reports: Sequence
         lacking = prepare_nodes(driver.folder.storage, plan, data, kind, driver.tell, lambda: driver.signal is not None)
     choices = resolve_settings(driver, plan, data, without=lacking, joined=not own_cluster, reports=reports)
     if own_cluster:
-        refuse_too_small_machine(choices.cpus_per_trial, choices.gpus_per_trial)
+        require_enough_resources(choices.cpus_per_trial, choices.gpus_per_trial)
     watch = ClusterCapacity(
         cpus=choices.cpus_per_trial,
         gpus=choices.gpus_per_trial,
-        own=own_cluster,
-        tell=driver.tell,
-        most=plan.spec.resources.max_concurrent,
+        local=own_cluster,
+        notify=driver.tell,
+        max_concurrent=plan.spec.resources.max_concurrent,
     )
 
     def on_tick() -> None:
         driver.on_tick()
-        watch.look()
+        watch.refresh()
         searcher.decide_losses()
 
     hooks = Hooks(driver.on_report, on_tick, driver.begin_stop)
@@ -216,11 +216,11 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool, reports: Sequence
         elsewhere = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(avoided)})"}]} if avoided else {}
         return tune.PlacementGroupFactory([needs], **elsewhere)
 
-    watch.look()
-    settings = _settings(driver, plan, choices, data, watch.most or watch.slots)
+    watch.refresh()
+    settings = _settings(driver, plan, choices, data, watch.max_concurrent or watch.slots)
     trainable = tune.with_resources(tune.with_parameters(run_stage, settings=settings), placement)
     for node, reason in lacking.items():
-        watch.avoid(node, reason)
+        watch.exclude_node(node, reason)
     driver.screen.say(f"{len(driver.queue.trials)} trials on {watch.slots} slots, {settings.runtime.device}")
     scratch = tempfile.mkdtemp(prefix="drive-sweep-")
     try:

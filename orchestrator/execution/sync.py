@@ -43,7 +43,7 @@ def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
     mirror.reconcile(item_states(plan, state, items))
     mirror.close_sweep(sweep_status(state), write_report(folder, state) | preflight_artifacts(plan, folder.storage))
     run_ids = mirror.run_ids()
-    for status in state.entries():
+    for status in state.all_stages():
         status.mlflow_run_id = run_ids.get(status.key, status.mlflow_run_id)
     state.parent_run_id, state.experiment_id = mirror.parent_run_id, mirror.experiment_id
     state.tracking_database = mirror.database

@@ -23,19 +23,19 @@ from orchestrator.cluster.addresses import is_jobs_api, require_reachable
 from orchestrator.command_line import command
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
 from orchestrator.process.proxies import proxy_hint, proxy_of
-from orchestrator.uris import same_place
+from orchestrator.uris import same_location
 from trainables.wording import one_line
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-LET_IN = "export RAY_AUTH_MODE=token and the cluster's own RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file that holds it)"
+AUTH_HINT = "export RAY_AUTH_MODE=token and the cluster's own RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file that holds it)"
 ACTIVE = ("PENDING", "RUNNING")
 EXIT_STOPPED = 143  # Ray does not keep the exit code of a job that was asked to stop, which is by SIGTERM
-STOP_S = 30  # a driver that was asked to stop leaves within 20 s, also on a busy machine
-STOP_SETTINGS = {"RAY_JOB_STOP_SIGNAL": "SIGTERM", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}
-POLL_S = 0.5
-PATIENCE_S = 60.0  # for a cluster that does not answer
-QUIET_S = 60.0  # without output; a connection whose other end is gone is quiet too
+STOP_GRACE_S = 30  # a driver that was asked to stop leaves within 20 s, also on a busy machine
+STOP_SETTINGS = {"RAY_JOB_STOP_SIGNAL": "SIGTERM", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_GRACE_S)}
+POLL_INTERVAL_S = 0.5
+UNREACHABLE_TIMEOUT_S = 60.0  # for a cluster that does not answer
+SILENCE_TIMEOUT_S = 60.0  # without output; a connection whose other end is gone is quiet too
 HEAD = re.compile(r"\A.*?^Running entrypoint for job [^\n]*\n", re.DOTALL | re.MULTILINE)  # Ray's, above what the job prints
 RAY_LINE = re.compile(
     r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\tINFO |\[\d{4}-\d\d-\d\d [\d:,]+ [IWE] \d+ \d+\]).*\n", re.MULTILINE
@@ -109,14 +109,14 @@ class Jobs:
         else:
             hint = "give the dashboard of a running head with --address http://HEAD:8265"
             require_reachable(str(parts.hostname), port, address, hint)
-        _use_token()
-        with self._refusals():
+        _enable_token_auth()
+        with self._api_errors():
             self.client = _client(address)
-            _refuse_other_version(self.client, address)
+            _require_same_version(self.client, address)
 
     def all(self) -> list[Job]:
         """The jobs of all sweeps, newest first."""
-        with self._refusals():
+        with self._api_errors():
             details = self.client.list_jobs()
         jobs = [_job(one) for one in details if (one.metadata or {}).get("drive.sweep")]
         return sorted(jobs, key=lambda job: -job.began)
@@ -124,37 +124,39 @@ class Jobs:
     def of_sweep(self, name: str, storage: str | None = None) -> list[Job]:
         """The jobs of one sweep, newest first; `name` may also be the id of one job."""
         jobs = [job for job in self.all() if name in (job.sweep, job.id)]
-        return [job for job in jobs if storage is None or same_place(storage, job.storage)]
+        return [job for job in jobs if storage is None or same_location(storage, job.storage)]
 
     def job(self, id_: str) -> Job:
-        with self._refusals():
+        with self._api_errors():
             return _job(self.client.get_job_info(id_))
 
     def submit(self, id_: str, entrypoint: str, folder: Path, metadata: dict[str, str], variables: dict[str, str]) -> None:
         """Begins a job; `folder` becomes its working directory on every node that it uses."""
         environment = {"working_dir": str(folder), "env_vars": STOP_SETTINGS | variables}
-        with self._refusals():
+        with self._api_errors():
             self.client.submit_job(submission_id=id_, entrypoint=entrypoint, runtime_env=environment, metadata=metadata)
 
     def stop(self, id_: str) -> Job:
         """Asks the job to stop, and returns it when it has ended."""
-        with self._refusals():
+        with self._api_errors():
             self.client.stop_job(id_)
-        return self.wait(id_, STOP_S + PATIENCE_S, f"`{command('list', address=self.address)}` tells how it stands")
+        return self.wait(
+            id_, STOP_GRACE_S + UNREACHABLE_TIMEOUT_S, f"`{command('list', address=self.address)}` tells how it stands"
+        )
 
-    def wait(self, id_: str, patience_s: float, way_out: str) -> Job:
+    def wait(self, id_: str, timeout_s: float, way_out: str) -> Job:
         """The job when it has ended. Raises SetupError if it does not in this time."""
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + timeout_s
         while (job := self.job(id_)).active:
             if time.monotonic() > deadline:
-                raise SetupError(f"job {id_} has not ended within {patience_s:.0f} s; {way_out}")
-            time.sleep(POLL_S)
+                raise SetupError(f"job {id_} has not ended within {timeout_s:.0f} s; {way_out}")
+            time.sleep(POLL_INTERVAL_S)
         return job
 
     def log(self, id_: str) -> str:
         """What the job's command has printed, without Ray's own lines."""
-        with self._refusals():
-            return own_output(self.client.get_job_logs(id_))
+        with self._api_errors():
+            return without_ray_lines(self.client.get_job_logs(id_))
 
     def follow(self, id_: str, emit: Callable[[str], object]) -> Job:
         """Hands on what the job's command prints, from its beginning, until it ends; over a lost connection too."""
@@ -162,7 +164,7 @@ class Jobs:
 
         def tell(text: str) -> None:
             nonlocal told
-            output = own_output(text)
+            output = without_ray_lines(text)
             if len(output) > told:
                 emit(output[told:])
                 told = len(output)
@@ -170,29 +172,31 @@ class Jobs:
         async def tail() -> None:
             text = ""
             async with aclosing(self.client.tail_job_logs(id_)) as chunks:
-                while (chunk := await asyncio.wait_for(anext(chunks, None), QUIET_S)) is not None:
+                while (chunk := await asyncio.wait_for(anext(chunks, None), SILENCE_TIMEOUT_S)) is not None:
                     text += chunk
                     tell(text[: text.rfind("\n") + 1])  # whether a line is Ray's is known at its end
             tell(text)
 
         lost_at: float | None = None
         while True:
-            with suppress(*_troubles()):  # the job's state tells whether there is more to come; all output comes again then
+            with suppress(
+                *_client_errors()
+            ):  # the job's state tells whether there is more to come; all output comes again then
                 asyncio.run(tail())
             try:
                 job = self.job(id_)
                 if not job.active:
-                    with self._refusals():
+                    with self._api_errors():
                         tell(self.client.get_job_logs(id_))
                     return job
                 lost_at = None
             except SetupError:
                 lost_at = lost_at or time.monotonic()
-                if time.monotonic() - lost_at > PATIENCE_S:
+                if time.monotonic() - lost_at > UNREACHABLE_TIMEOUT_S:
                     raise
-            time.sleep(POLL_S)
+            time.sleep(POLL_INTERVAL_S)
 
-    def discard(self, id_: str) -> None:
+    def cancel_and_delete(self, id_: str) -> None:
         """Ends the job if it runs, and removes it; left as it is where the cluster does not do that."""
         with suppress(SetupError):
             if self.job(id_).active:
@@ -200,11 +204,11 @@ class Jobs:
             self.delete(id_)
 
     def delete(self, id_: str) -> None:
-        with self._refusals():
+        with self._api_errors():
             self.client.delete_job(id_)
 
     @contextmanager
-    def _refusals(self) -> Iterator[None]:
+    def _api_errors(self) -> Iterator[None]:
         """Whatever the API answers in place of what was asked, as one line."""
         from ray.exceptions import AuthenticationError
 
@@ -212,12 +216,12 @@ class Jobs:
             yield
         except AuthenticationError as error:
             reason = str(error).splitlines()[0].rpartition(": ")[2]
-            raise SetupError(f"the cluster at {self.address} asks for its token: {reason}; {LET_IN}") from error
-        except _troubles() as error:
+            raise SetupError(f"the cluster at {self.address} asks for its token: {reason}; {AUTH_HINT}") from error
+        except _client_errors() as error:
             raise SetupError(f"the Jobs API at {self.address} refuses: {one_line(error)}{proxy_hint(self.address)}") from error
 
 
-def own_output(log: str) -> str:
+def without_ray_lines(log: str) -> str:
     """A job's log without what Ray writes into it; nothing before the command has begun."""
     return RAY_LINE.sub("", HEAD.sub("", log, count=1)) if HEAD.match(log) else ""
 
@@ -265,7 +269,7 @@ def _client(address: str) -> Any:
         os.environ.update(before)
 
 
-def _refuse_other_version(client: Any, address: str) -> None:
+def _require_same_version(client: Any, address: str) -> None:
     import ray
 
     there = client._server_ray_version
@@ -275,7 +279,7 @@ def _refuse_other_version(client: Any, address: str) -> None:
         )
 
 
-def _use_token() -> None:
+def _enable_token_auth() -> None:
     """Turns token mode on where a token is there and nobody said otherwise; Ray reads these variables while it is imported.
 
     Raises:
@@ -288,10 +292,10 @@ def _use_token() -> None:
     if there:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     elif os.environ.get("RAY_AUTH_MODE") == "token":
-        raise SetupError(f"RAY_AUTH_MODE is token, and there is none; {LET_IN}")
+        raise SetupError(f"RAY_AUTH_MODE is token, and there is none; {AUTH_HINT}")
 
 
-def _troubles() -> tuple[type[Exception], ...]:
+def _client_errors() -> tuple[type[Exception], ...]:
     """What Ray's client raises for an answer that is none, and for no answer."""
     try:
         import aiohttp

@@ -29,8 +29,8 @@ from trainables.custom.source_imports import imports_of
 from trainables.errors import ConfigError
 
 CODE = ("orchestrator", "trainables")
-OWN = "own"
-MOST_BYTES = 400 * 2**20  # Ray takes packages below 512 MiB
+CUSTOM_FOLDER = "own"
+MAX_BYTES = 400 * 2**20  # Ray takes packages below 512 MiB
 
 
 @contextmanager
@@ -42,9 +42,9 @@ def package(texts: Mapping[str, str], own: Mapping[str, str]) -> Iterator[Path]:
     """
     require_files(own)
     size = sum(Path(file).stat().st_size for file in own.values())
-    if size > MOST_BYTES:
+    if size > MAX_BYTES:
         raise UserError(
-            f"initial_weights and own modules must be at most {MOST_BYTES >> 20} MiB to be sent along, got {size >> 20} MiB; "
+            f"initial_weights and own modules must be at most {MAX_BYTES >> 20} MiB to be sent along, got {size >> 20} MiB; "
             "put them where all nodes see them, and give that path"
         )
     with tempfile.TemporaryDirectory(prefix="drive-sweep-job-") as scratch:
@@ -92,7 +92,7 @@ def collect_custom_files(spec: SweepSpec) -> dict[str, str]:
                 raise UserError(str(error)) from error
             module, _ = module_and_function(reference)
             if file == root.joinpath(*module.split(".")).with_suffix(".py"):  # else it is of an installed package
-                places |= {f"{OWN}/{found.relative_to(root)}": str(found) for found in _with_imports(file, root)}
+                places |= {f"{CUSTOM_FOLDER}/{found.relative_to(root)}": str(found) for found in _with_imports(file, root)}
     return places
 
 
@@ -103,7 +103,7 @@ def shipped_settings(own: Mapping[str, str]) -> list[str]:
         for place in own
         if place.startswith("weights/")
     ]
-    return ([f"modules_path={SHIPPED_PREFIX}{OWN}"] if len(own) > len(weights) else []) + weights
+    return ([f"modules_path={SHIPPED_PREFIX}{CUSTOM_FOLDER}"] if len(own) > len(weights) else []) + weights
 
 
 def _with_imports(file: Path, root: Path) -> set[Path]:

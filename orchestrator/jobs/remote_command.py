@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.command_line import ASKED_AT
+from orchestrator.command_line import JOBS_API_VARIABLE
 from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_USER, SetupError, SweepError, UserError
 from orchestrator.jobs.client import Job, Jobs
 from orchestrator.jobs.package import package
@@ -18,9 +18,9 @@ from orchestrator.version import source_revision
 
 COMMAND = ("python", "-m", "orchestrator.cli")
 NOTHING: Mapping[str, str] = {}
-NO_ANSWER = "no answer:\n"  # in the log of a small job, before the errors of its command
-SMALL_JOB_S = {"doctor": 900.0, "resume": 3600.0}  # nodes may take minutes to answer, and so may reading the data
-OTHER_SMALL_JOB_S = 180.0  # to start its process on the head, to import, and to ask the storage
+NO_OUTPUT_MARKER = "no answer:\n"  # in the log of a small job, before the errors of its command
+REMOTE_COMMAND_TIMEOUT_S = {"doctor": 900.0, "resume": 3600.0}  # nodes may take minutes to answer, and so may reading the data
+DEFAULT_TIMEOUT_S = 180.0  # to start its process on the head, to import, and to ask the storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +50,22 @@ def run_remote_command(
     """What one command says as a job, when that has ended; it is not kept on the cluster, also not after Ctrl-C."""
     command = shlex.join([*COMMAND, *arguments])
     id_ = f"{name}-{secrets.token_hex(3)}"
-    variables = {"COLUMNS": str(shutil.get_terminal_size().columns), ASKED_AT: jobs.address}
-    patience_s = SMALL_JOB_S.get(arguments[0], OTHER_SMALL_JOB_S)
+    variables = {"COLUMNS": str(shutil.get_terminal_size().columns), JOBS_API_VARIABLE: jobs.address}
+    timeout_s = REMOTE_COMMAND_TIMEOUT_S.get(arguments[0], DEFAULT_TIMEOUT_S)
     try:
         with package(texts, own) as folder:
-            jobs.submit(id_, _alone(command, "err" if answer_on_stderr else "out"), folder, job_metadata(storage), variables)
-        job = jobs.wait(id_, patience_s, "it was ended; is the head of the cluster overloaded, or does the storage hang?")
+            jobs.submit(
+                id_, _shell_line(command, "err" if answer_on_stderr else "out"), folder, job_metadata(storage), variables
+            )
+        job = jobs.wait(id_, timeout_s, "it was ended; is the head of the cluster overloaded, or does the storage hang?")
         log = jobs.log(id_)
     finally:
-        jobs.discard(id_)
-    failed = log.startswith(NO_ANSWER)
-    return CommandOutput(job=job, text="" if failed else log, errors=log.removeprefix(NO_ANSWER) if failed else "")
+        jobs.cancel_and_delete(id_)
+    failed = log.startswith(NO_OUTPUT_MARKER)
+    return CommandOutput(job=job, text="" if failed else log, errors=log.removeprefix(NO_OUTPUT_MARKER) if failed else "")
 
 
-def _alone(command: str, answer: str) -> str:
+def _shell_line(command: str, answer: str) -> str:
     """A shell's line that prints what the command answers on that output, else its errors: a job has one log for both.
 
     One line in truth, since Ray writes it into the log. The doctor ends with 3 and an answer.
@@ -71,7 +73,7 @@ def _alone(command: str, answer: str) -> str:
     answers = f'[ $code = 0 ] || [ $code = {EXIT_ENVIRONMENT} -a {answer} = out -a -s "$said/out" ]'
     return (
         f'said=$(mktemp -d); {command} >"$said/out" 2>"$said/err"; code=$?; '
-        f'if {answers}; then cat "$said/{answer}"; else echo {shlex.quote(NO_ANSWER.rstrip())}; cat "$said/err"; fi; '
+        f'if {answers}; then cat "$said/{answer}"; else echo {shlex.quote(NO_OUTPUT_MARKER.rstrip())}; cat "$said/err"; fi; '
         f'rm -r "$said"; exit $code'
     )
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.process.import_paths import ROOT
 
-LOOK_S = 0.5
+PARENT_POLL_INTERVAL_S = 0.5
 CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from importlib import import_module; import_module(sys.argv[2]).main()"
 
 
@@ -53,14 +53,14 @@ def ask(module: str, question: Any, keep_errors: bool = False) -> Any:
 
 def serve(answer: Callable[[Any], Any]) -> None:
     """The child's side: answers its one question; it ends with the process that asked."""
-    Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
+    Thread(target=_exit_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     json.dump(answer(json.load(sys.stdin)), answers)
     answers.flush()
 
 
-def _end_with(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(LOOK_S)
+        time.sleep(PARENT_POLL_INTERVAL_S)
     os._exit(1)

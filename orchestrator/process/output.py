@@ -64,7 +64,7 @@ def answer(text: str, end: str = "\n") -> None:
 
 
 @contextmanager
-def answers_alone(wanted: bool) -> Iterator[None]:
+def reserve_stdout(wanted: bool) -> Iterator[None]:
     """While the block lasts, only `answer` writes to stdout; all else that is printed there goes to stderr."""
     global _answers
     if not wanted:

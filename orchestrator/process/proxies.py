@@ -8,14 +8,14 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from orchestrator.uris import masked
+from orchestrator.uris import redacted
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "127.0.0.0/8")
 GRPC = "grpc_proxy"
 EXEMPT = ("NO_PROXY", "no_proxy", "no_grpc_proxy")  # the last one is of gRPC alone, which is Ray's way to a cluster
 
 
-def spare_loopback() -> None:
+def bypass_proxies_for_loopback() -> None:
     """Exempts this machine from proxies, in this process and in those that it starts; only where there is a proxy.
 
     The processes of a local Ray speak to each other at the machine's own address.
@@ -27,13 +27,13 @@ def spare_loopback() -> None:
     for name in EXEMPT:
         if name == "no_grpc_proxy" and not before[name]:
             continue  # without it gRPC reads no_proxy
-        exempt = [*LOOPBACK, *_own_addresses()]
+        exempt = [*LOOPBACK, *_local_addresses()]
         hosts = [host for host in (before[name] or shared).split(",") if host.strip()]
         if "*" not in hosts:
             os.environ[name] = ",".join([*hosts, *(host for host in exempt if host not in hosts)])
 
 
-def _own_addresses() -> list[str]:
+def _local_addresses() -> list[str]:
     """The address at which this machine reaches others, as Ray finds it; nothing is sent."""
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("8.8.8.8", 80))
@@ -48,7 +48,7 @@ def proxy_of(address: str) -> str:
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy or not parts.hostname or proxy_bypass(parts.hostname):
         return ""
-    return masked(proxy)
+    return redacted(proxy)
 
 
 def proxy_hint(address: str) -> str:

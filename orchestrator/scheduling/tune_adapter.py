@@ -72,9 +72,9 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         self.hooks.guarded(self.hooks.on_tick)
         if self.queue.done:
             return Searcher.FINISHED
-        if len(self.with_tune) >= self.watch.under_way:
+        if len(self.with_tune) >= self.watch.max_in_flight:
             return None
-        avoided = self.watch.avoided()
+        avoided = self.watch.excluded_nodes()
         if avoided and not self.watch.slots:  # a stage would wait for nodes other than these, also when they are well again
             return None
         entry = self.queue.next_entry()
@@ -129,7 +129,7 @@ class StageSearcher(Searcher):  # type: ignore[misc]
             dead = nodes - self.watch.alive
             if dead:
                 self.queue.ended(entry, "lost_node", f"its node {address_of(min(dead))} was lost")
-            elif nodes <= {self.watch.home} or time.monotonic() > deadline or self.queue.stopping:
+            elif nodes <= {self.watch.driver_node} or time.monotonic() > deadline or self.queue.stopping:
                 self.queue.ended(entry, "lost", "its process was lost")
             else:
                 self.lost.append((entry, nodes, deadline))
@@ -141,17 +141,17 @@ class StageSearcher(Searcher):  # type: ignore[misc]
 
     def _elsewhere(self, entry: QueuedStage, nodes: frozenset[str], status: str, message: str) -> str:
         """Leaves out nodes that lack something; how the stage ended, which is for good where no other node is left for it."""
-        if self.watch.own:
+        if self.watch.local:
             return "data" if status == "misplaced" else "setting"
         if status == "unprovided":
             lacking = self.unprovided.setdefault(entry.key, set())
             lacking |= nodes
-            if self.watch.fitting and self.watch.fitting <= lacking:  # then the trial is to blame, not the nodes
+            if self.watch.usable_nodes and self.watch.usable_nodes <= lacking:  # then the trial is to blame, not the nodes
                 for node in lacking:
-                    self.watch.readmit(node)
+                    self.watch.include_node(node)
                 return "setting"
         for node in nodes:
-            self.watch.avoid(node, message)
+            self.watch.exclude_node(node, message)
         return "misplaced"
 
     def save(self, checkpoint_path: str) -> None:
@@ -190,8 +190,8 @@ class PendingTrialScheduler(FIFOScheduler):  # type: ignore[misc]
         if self.out_of_time():
             raise StopDeadlineError
         # Tune's own limit, one stage that waits or TUNE_MAX_PENDING_TRIALS_PG, is set once, at its start.
-        tune_controller.update_max_pending_trials(self.searcher.watch.under_way)
-        avoided = set(self.searcher.watch.avoided())
+        tune_controller.update_max_pending_trials(self.searcher.watch.max_in_flight)
+        avoided = set(self.searcher.watch.excluded_nodes())
         if self.avoided - avoided:
             self.searcher.hooks.guarded(self._recall_all_but, tune_controller, avoided)
         self.avoided = avoided

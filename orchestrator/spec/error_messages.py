@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 from orchestrator.spec.field_types import RuleText
 from orchestrator.spec.schema import FIXED_PER_SWEEP, SEARCHABLE, SweepSpec, keys
 from orchestrator.spec.yaml_document import KeyPath
-from orchestrator.uris import STORAGE_RULE, masked, mistake, storage_mistake
+from orchestrator.uris import STORAGE_RULE, redacted, storage_uri_problem, uri_problem
 
 OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 KINDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -103,7 +103,7 @@ def format_value(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "nothing", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        value = masked(value)
+        value = redacted(value)
     short = reprlib.Repr()
     short.maxstring = short.maxother = 60
     return short.repr(value)
@@ -212,7 +212,7 @@ def _way_out(rule: Rule, value: Any, path: KeyPath) -> str:
         return advice
     if rule.kind is str and isinstance(value, int | float):
         return f"write '{value}' in quotes"
-    if isinstance(value, str) and (advice := storage_mistake(value) if rule.words == STORAGE_RULE else mistake(value)):
+    if isinstance(value, str) and (advice := storage_uri_problem(value) if rule.words == STORAGE_RULE else uri_problem(value)):
         return advice
     if key == "name" and isinstance(value, str) and (name := re.sub(r"[^A-Za-z0-9._-]+", "-", value).lstrip("._-")[:100]):
         return f"write {name}"

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, Strict, WithJsonSchema
 
-from orchestrator.uris import ANY_RULE, STORAGE_RULE, mistake, storage_mistake
+from orchestrator.uris import ANY_RULE, STORAGE_RULE, storage_uri_problem, uri_problem
 from trainables.config.methods import Method
 from trainables.config.trial import DatasetConfig, Loss, Model, TrialConfig
 from trainables.custom.references import PREFIX, REFERENCE
@@ -38,9 +38,9 @@ def _ascending(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return values
 
 
-def _may_be_written(mistake: Callable[[str], str]) -> AfterValidator:
+def _may_be_written(uri_problem: Callable[[str], str]) -> AfterValidator:
     def check(uri: str) -> str:
-        if mistake(uri):
+        if uri_problem(uri):
             raise ValueError("may not be written down")
         return uri
 
@@ -58,8 +58,8 @@ Positive = Annotated[int, Ge(1), BeforeValidator(_whole)]
 ImageSize = Annotated[int, Ge(8), BeforeValidator(_whole)]
 Limit = Annotated[int, Ge(10), BeforeValidator(_whole)]
 Text = Annotated[str, Field(min_length=1)]
-Uri = Annotated[Text, _may_be_written(mistake), RuleText(ANY_RULE)]
-StorageUri = Annotated[Text, _may_be_written(storage_mistake), RuleText(STORAGE_RULE)]
+Uri = Annotated[Text, _may_be_written(uri_problem), RuleText(ANY_RULE)]
+StorageUri = Annotated[Text, _may_be_written(storage_uri_problem), RuleText(STORAGE_RULE)]
 Methods = Annotated[
     tuple[Method, ...],
     Strict(False),

@@ -26,13 +26,13 @@ from orchestrator.errors import EXIT_ENVIRONMENT
 from orchestrator.storage.base import Storage, run_with_timeout
 from trainables.errors import StorageError
 
-CLAIM_S = 2.0
-LEASE_RENEW_S = 10.0
+LEASE_SETTLE_S = 2.0
+LEASE_RENEW_INTERVAL_S = 10.0
 LEASE_TTL_S = 30.0  # without a heartbeat, for a driver whose process cannot be seen from here
-GIVE_BACK_S = 3.0  # for each of two steps, where the storage hangs
-TRIES = 5
+RELEASE_TIMEOUT_S = 3.0  # for each of two steps, where the storage hangs
+MAX_TRIES = 5
 
-Driver = dict[str, Any]  # what identifies a driver, with its host, process and heartbeat
+DriverRecord = dict[str, Any]  # what identifies a driver, with its host, process and heartbeat
 
 
 class LeaseHeldError(Exception):
@@ -41,7 +41,7 @@ class LeaseHeldError(Exception):
 
 @contextmanager
 def driver_lease(
-    storage: Storage, folder: str, this_driver: Callable[[], Driver], alive: Callable[[Driver], bool]
+    storage: Storage, folder: str, this_driver: Callable[[], DriverRecord], alive: Callable[[DriverRecord], bool]
 ) -> Iterator[None]:
     """The right to drive the sweep in `folder`, for as long as the block lasts.
 
@@ -49,7 +49,7 @@ def driver_lease(
         LeaseHeldError: another process has it.
         StorageError: the storage is so slow that a claim would prove nothing.
     """
-    with storage.locked(f"{folder}/driver.lock") as ours:
+    with storage.try_lock(f"{folder}/driver.lock") as ours:
         if ours is False:
             raise LeaseHeldError("another process")
         if ours:
@@ -60,32 +60,34 @@ def driver_lease(
         try:
             yield
         finally:
-            claim.give_back()
+            claim.release()
 
 
 class _Lease:
-    def __init__(self, storage: Storage, name: str, this_driver: Callable[[], Driver], alive: Callable[[Driver], bool]) -> None:
+    def __init__(
+        self, storage: Storage, name: str, this_driver: Callable[[], DriverRecord], alive: Callable[[DriverRecord], bool]
+    ) -> None:
         self.storage = storage
         self.name = name
         self.this_driver = this_driver
         self.alive = alive
         self.owner = secrets.token_hex(8)
-        self.heard_of = 0.0  # Unix time of the newest heartbeat that was written
+        self.last_heartbeat = 0.0  # Unix time of the newest heartbeat that was written
         self.ended = threading.Event()
         self.renewal = threading.Thread(target=self._renew, name="claim", daemon=True)
 
     def take(self) -> None:
         self._write_unless_held()
-        time.sleep(CLAIM_S)
+        time.sleep(LEASE_SETTLE_S)
         self._refuse_other()
         self.renewal.start()
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """A claim that cannot be removed now runs out."""
         self.ended.set()
-        self.renewal.join(GIVE_BACK_S)
+        self.renewal.join(RELEASE_TIMEOUT_S)
         if not self.renewal.is_alive():  # else its writing would land after the removal
-            run_with_timeout(GIVE_BACK_S, self._remove)
+            run_with_timeout(RELEASE_TIMEOUT_S, self._remove)
 
     def _remove(self) -> None:
         if self._other() is None:
@@ -93,15 +95,15 @@ class _Lease:
 
     def _write_unless_held(self) -> None:
         """Whoever wrote after our look reads back after our writing, if both took us less than CLAIM_S."""
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             begun = time.monotonic()
             self._refuse_other()
             self._write()
-            if time.monotonic() - begun < CLAIM_S:
+            if time.monotonic() - begun < LEASE_SETTLE_S:
                 return
-            time.sleep(LEASE_RENEW_S + CLAIM_S)  # until a holder whose claim this replaced has put it back
+            time.sleep(LEASE_RENEW_INTERVAL_S + LEASE_SETTLE_S)  # until a holder whose claim this replaced has put it back
         raise StorageError(
-            f"storage {self.storage.root} takes longer than {CLAIM_S:g} s to read and write {self.name}; try again"
+            f"storage {self.storage.root} takes longer than {LEASE_SETTLE_S:g} s to read and write {self.name}; try again"
         )
 
     def _refuse_other(self) -> None:
@@ -110,38 +112,38 @@ class _Lease:
             age = time.time() - float(other["heartbeat"])
             raise LeaseHeldError(f"process {other['pid']} on {other['host']}, heard of {age:.0f} s ago")
 
-    def _other(self) -> Driver | None:
-        claim: Driver | None = self.storage.read_json(self.name, fields=("owner", "pid", "host", "heartbeat"))
+    def _other(self) -> DriverRecord | None:
+        claim: DriverRecord | None = self.storage.read_json(self.name, fields=("owner", "pid", "host", "heartbeat"))
         return claim if claim and claim["owner"] != self.owner else None
 
     def _write(self) -> None:
         driver = self.this_driver()
         self.storage.write_json(self.name, driver | {"owner": self.owner})
-        self.heard_of = float(driver["heartbeat"])
+        self.last_heartbeat = float(driver["heartbeat"])
 
     def _renew(self) -> None:
         """Ends this process if another one has taken over: it must write nothing more."""
         disputed = False
-        while not self.ended.wait(LEASE_RENEW_S):
+        while not self.ended.wait(LEASE_RENEW_INTERVAL_S):
             with suppress(StorageError):  # the next time may be in time
                 other = self._other()
-                if other and (disputed or self._was_silent(self.heard_of)):
+                if other and (disputed or self._was_silent(self.last_heartbeat)):
                     _end(other)
                 disputed = other is not None  # by a write that was late: its writer gives way once ours is back
-                before = self.heard_of
+                before = self.last_heartbeat
                 self._write()
                 if self._was_silent(before):  # what was read before the writing may have changed since
-                    self.ended.wait(LEASE_RENEW_S + CLAIM_S)
+                    self.ended.wait(LEASE_RENEW_INTERVAL_S + LEASE_SETTLE_S)
                     other = self._other()
                     if other:
                         _end(other)
 
-    def _was_silent(self, heard_of: float) -> bool:
+    def _was_silent(self, last_heartbeat: float) -> bool:
         """Whether somebody may rightly have taken over."""
-        return time.time() - heard_of >= LEASE_TTL_S
+        return time.time() - last_heartbeat >= LEASE_TTL_S
 
 
-def _end(other: Driver) -> NoReturn:
+def _end(other: DriverRecord) -> NoReturn:
     print(
         f"drive-sweep: process {other['pid']} on {other['host']} has taken the sweep over while this one "
         "could not be heard of; this one ends",

@@ -7,12 +7,12 @@ import time
 
 from orchestrator.state.driver_liveness import this_driver
 from orchestrator.state.sweep_folder import SweepFolder
-from orchestrator.state.sweep_state import SweepState, TrialStatus, WarmupStatus, encoded
+from orchestrator.state.sweep_state import SweepState, TrialStatus, WarmupStatus, state_to_bytes
 
-WRITE_S = 2.0
-PATIENCE = 20.0  # times as long as the last writing took: it may take a twentieth of the driver's time
-HEARTBEAT_S = 10.0
-CLOSE_S = 5.0  # for the last writing, where the storage hangs
+WRITE_INTERVAL_S = 2.0
+WRITE_INTERVAL_FACTOR = 20.0  # times as long as the last writing took: it may take a twentieth of the driver's time
+HEARTBEAT_INTERVAL_S = 10.0
+CLOSE_TIMEOUT_S = 5.0  # for the last writing, where the storage hangs
 
 
 class StateWriter:
@@ -48,18 +48,20 @@ class StateWriter:
         """Has the last state written, without a driver. Where the storage hangs it is not waited for longer than CLOSE_S."""
         self._closed.set()
         self._changed.set()
-        self._thread.join(CLOSE_S)
+        self._thread.join(CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
         """Writes until the end and once more then: no other thread does, so an older state never lands after a newer one."""
         begun = time.monotonic()
         while not self._closed.is_set():
-            self._changed.wait(timeout=max(0.0, begun + HEARTBEAT_S - time.monotonic()))
+            self._changed.wait(timeout=max(0.0, begun + HEARTBEAT_INTERVAL_S - time.monotonic()))
             self._changed.clear()
             begun = time.monotonic()
             self._write()
             took = time.monotonic() - begun
-            self._closed.wait(timeout=min(max(WRITE_S, PATIENCE * took), max(0.0, HEARTBEAT_S - took)))
+            self._closed.wait(
+                timeout=min(max(WRITE_INTERVAL_S, WRITE_INTERVAL_FACTOR * took), max(0.0, HEARTBEAT_INTERVAL_S - took))
+            )
         with self.lock:
             self.state.driver = {}
             self._texts.clear()
@@ -69,7 +71,7 @@ class StateWriter:
         with self.lock:
             if self.state.driver:
                 self.state.driver["heartbeat"] = time.time()
-            content = encoded(self.state, self._texts)
+            content = state_to_bytes(self.state, self._texts)
         try:
             self.folder.storage.write(self.folder.file("state.json"), content)
         except OSError as error:  # the next change tries again; results do not depend on this file

@@ -24,8 +24,8 @@ from orchestrator.command_line import command
 from orchestrator.errors import SetupError, UserError
 from orchestrator.state.driver_lease import LeaseHeldError, driver_lease
 from orchestrator.state.driver_liveness import driver_alive, this_driver
-from orchestrator.state.sweep_state import SweepState, decoded, encoded
-from orchestrator.storage.base import Storage, tell_damage
+from orchestrator.state.sweep_state import SweepState, state_from_bytes, state_to_bytes
+from orchestrator.storage.base import Storage, report_damage
 from orchestrator.storage.layout import stop_files
 
 
@@ -48,19 +48,19 @@ class SweepFolder:
         None if there is none, or if it is damaged, which is told: it is written anew by the next run, resume or sync.
         """
         content = self.storage.read(self.file("state.json"))
-        state = None if content is None else decoded(content)
+        state = None if content is None else state_from_bytes(content)
         if content is not None and state is None:
-            tell_damage(self.storage, self.file("state.json"))
+            report_damage(self.storage, self.file("state.json"))
         if state is None:
             return None
         if not driver_alive(state.driver):
-            for entry in state.entries():
+            for entry in state.all_stages():
                 if entry.state == "running":
                     entry.state = "waiting"
         return state
 
     def write_state(self, state: SweepState) -> None:
-        self.storage.write(self.file("state.json"), encoded(state, {}))
+        self.storage.write(self.file("state.json"), state_to_bytes(state, {}))
 
     def request_stop(self, key: str | None = None) -> None:
         whole, one = stop_files(self.name, key or "")
@@ -76,27 +76,27 @@ class SweepFolder:
         with suppress(OSError):
             self.storage.append(self.file("sweep.log"), f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
-    def refuse_second_driver(self) -> None:
+    def require_no_driver(self) -> None:
         """Raises SetupError if a live driver works on this sweep."""
         state = self.read_state()
         if state is not None and driver_alive(state.driver):
-            raise self._held(f"process {state.driver['pid']} on {state.driver['host']}")
+            raise self._lease_held_error(f"process {state.driver['pid']} on {state.driver['host']}")
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def driver_lease(self) -> Iterator[None]:
         """The right to be the sweep's driver, for as long as the block lasts; two that start together cannot both have it.
 
         Raises:
             SetupError: another driver has it.
         """
-        self.refuse_second_driver()
+        self.require_no_driver()
         try:
             with driver_lease(self.storage, f"sweeps/{self.name}", this_driver, driver_alive):
                 yield
         except LeaseHeldError as error:
-            raise self._held(str(error)) from None
+            raise self._lease_held_error(str(error)) from None
 
-    def _held(self, who: str) -> SetupError:
+    def _lease_held_error(self, who: str) -> SetupError:
         return SetupError(f"sweep {self.name!r} is being run by {who}; `{command('stop', self.name)}` ends it")
 
 

@@ -59,7 +59,7 @@ class SweepState:
         states = [trial.state for trial in self.trials.values()]
         return {state: states.count(state) for state in ("finished", "failed", "stopped", "running", "waiting")}
 
-    def entries(self) -> list[TrialStatus | WarmupStatus]:
+    def all_stages(self) -> list[TrialStatus | WarmupStatus]:
         return [*self.trials.values(), *self.warmups.values()]
 
     def to_status(self) -> dict[str, Any]:
@@ -76,9 +76,9 @@ class SweepState:
         }
 
 
-def encoded(state: SweepState, texts: dict[str, str]) -> bytes:
+def state_to_bytes(state: SweepState, texts: dict[str, str]) -> bytes:
     """The content of state.json: a line for every trial and trunk. `texts` holds those that are encoded already, by key."""
-    for entry in state.entries():
+    for entry in state.all_stages():
         if entry.key not in texts:
             texts[entry.key] = json.dumps(asdict(entry))
     lines = {
@@ -92,7 +92,7 @@ def encoded(state: SweepState, texts: dict[str, str]) -> bytes:
     return text + DIGEST_MARK + hashlib.sha256(text).hexdigest().encode() + DIGEST_END
 
 
-def decoded(content: bytes) -> SweepState | None:
+def state_from_bytes(content: bytes) -> SweepState | None:
     """The state of a state.json; None if it is not what was written. One without a digest is of an earlier version."""
     text, mark, digest = content.rpartition(DIGEST_MARK)
     if mark and digest != hashlib.sha256(text).hexdigest().encode() + DIGEST_END:

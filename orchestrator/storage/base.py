@@ -19,12 +19,12 @@ from trainables.errors import StorageError
 from trainables.records.self_digest import FIELD, is_whole, sealed
 
 
-def run_with_timeout(seconds: float, act: Callable[[], object]) -> None:
+def run_with_timeout(seconds: float, action: Callable[[], object]) -> None:
     """Does something whose failure changes nothing. Where the storage hangs it goes on in a thread that nobody waits for."""
 
     def attempt() -> None:
         with suppress(StorageError):
-            act()
+            action()
 
     thread = threading.Thread(target=attempt, name="storage", daemon=True)
     thread.start()
@@ -46,7 +46,7 @@ class Storage(ABC):
         return None
 
     @abstractmethod
-    def check(self) -> None:
+    def validate(self) -> None:
         """Raises StorageError if what the storage should lie in is not there."""
 
     @abstractmethod
@@ -74,7 +74,7 @@ class Storage(ABC):
         """Whether there is a file of that name."""
 
     @abstractmethod
-    def appeared(self, name: str) -> bool:
+    def poll_exists(self, name: str) -> bool:
         """Whether a file that is waited for is there, to be asked often: an object store looks now and then,
         and is waited for no longer than a second."""
 
@@ -95,7 +95,7 @@ class Storage(ABC):
         """A local file of the same name and content, not to be changed, while the block lasts; None if there is none."""
 
     @abstractmethod
-    def locked(self, name: str) -> AbstractContextManager[bool | None]:
+    def try_lock(self, name: str) -> AbstractContextManager[bool | None]:
         """Whether this process has the lock of that name for as long as the block lasts; None where there are no locks."""
 
     def read_json(self, name: str, fields: Sequence[str] = ()) -> Any:
@@ -109,7 +109,7 @@ class Storage(ABC):
         if fields and not (isinstance(value, dict) and value.keys() >= set(fields)):
             value = None
         if content is not None and value is None:
-            tell_damage(self, name)
+            report_damage(self, name)
         return value
 
     def read_all(self, names: Sequence[str]) -> list[bytes | None]:
@@ -125,14 +125,14 @@ class Storage(ABC):
         self.write(name, json.dumps(sealed(content) if isinstance(content, dict) else content, indent=1).encode())
 
 
-def tell_damage(storage: Storage, name: str) -> None:
+def report_damage(storage: Storage, name: str) -> None:
     """Names a damaged file on stderr, once in this process."""
-    if (storage.root, name) not in _told_damage:
-        _told_damage.add((storage.root, name))
+    if (storage.root, name) not in _reported_damage:
+        _reported_damage.add((storage.root, name))
         print(f"storage {storage.root}: {name} is damaged and not used", file=sys.stderr)
 
 
-_told_damage: set[tuple[str, str]] = set()
+_reported_damage: set[tuple[str, str]] = set()
 
 
 def _parsed(content: bytes | None) -> Any:

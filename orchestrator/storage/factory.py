@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.errors import SetupError
 from orchestrator.storage.base import Storage
-from orchestrator.storage.layout import LAYOUT, LAYOUT_FILE
+from orchestrator.storage.layout import LAYOUT_FILE, LAYOUT_VERSION
 from orchestrator.storage.local import LocalStorage
 from orchestrator.storage.object_store import object_storage
 from trainables.errors import StorageError
@@ -40,16 +40,18 @@ def _check_layout(storage: Storage, create: bool) -> None:
     """
     content = storage.read(LAYOUT_FILE)
     if content is None:
-        storage.check()
+        storage.validate()
     elif (layout := _layout_in(content)) is not None:
-        if layout > LAYOUT:
-            raise SetupError(f"storage {storage.root} has layout {layout}, this version knows {LAYOUT}; update drive-sweep")
+        if layout > LAYOUT_VERSION:
+            raise SetupError(
+                f"storage {storage.root} has layout {layout}, this version knows {LAYOUT_VERSION}; update drive-sweep"
+            )
         return
     else:
         print(f"storage {storage.root}: {LAYOUT_FILE} is damaged; it is written anew", file=sys.stderr)
     if create or content is not None:
         with suppress(*(() if create else (StorageError,))):  # who only reads may do so from a storage that is read-only
-            storage.write_json(LAYOUT_FILE, {"layout": LAYOUT})
+            storage.write_json(LAYOUT_FILE, {"layout": LAYOUT_VERSION})
 
 
 def _layout_in(content: bytes) -> int | None:

@@ -21,9 +21,9 @@ from trainables.records.file_names import RESULT
 from trainables.records.metrics import DamagedRecordError
 from trainables.records.result_record import decode_result
 
-LAYOUT, LAYOUT_FILE = 1, "storage.json"
-UNREADABLE = 1000  # attempts that a damaged count is taken to have missed
-LATE_S = 5.0  # that a writing may take before somebody else may have begun meanwhile
+LAYOUT_VERSION, LAYOUT_FILE = 1, "storage.json"
+DAMAGED_COUNT_GAP = 1000  # attempts that a damaged count is taken to have missed
+SLOW_WRITE_GRACE_S = 5.0  # that a writing may take before somebody else may have begun meanwhile
 
 
 def trial_file(key: str, name: str) -> str:
@@ -49,7 +49,7 @@ class TrialFolder:
     stop_asked: bool = False
     owner: str = field(default_factory=lambda: secrets.token_hex(8))
 
-    def begin(self) -> None:
+    def claim_attempt(self) -> None:
         """Makes this the newest attempt; of two with the same number the one that began last. A finished trial is left alone.
 
         Raises:
@@ -59,7 +59,7 @@ class TrialFolder:
             return
         newest = newest_attempt(self.storage, self.key)
         if newest > self.attempt:
-            raise self._superseded(newest)
+            raise self._stale_attempt(newest)
         self.storage.write_json(trial_file(self.key, "attempt.json"), {"attempt": self.attempt, "owner": self.owner})
 
     def read(self, name: str) -> bytes | None:
@@ -68,26 +68,26 @@ class TrialFolder:
     def publish(self, name: str, content: bytes) -> None:
         """Raises StaleAttemptError if a newer attempt has begun, after a writing that took long too."""
         begun = time.time()
-        self.storage.write(trial_file(self.key, name), content, before_publish=self._raise_if_superseded)
-        if time.time() - begun > LATE_S:
-            self._raise_if_superseded(f"; its {name} was written late and may lie over that of the newer one")
+        self.storage.write(trial_file(self.key, name), content, before_publish=self._require_newest)
+        if time.time() - begun > SLOW_WRITE_GRACE_S:
+            self._require_newest(f"; its {name} was written late and may lie over that of the newer one")
 
     def remove(self, name: str) -> None:
-        self._raise_if_superseded()
+        self._require_newest()
         self.storage.remove(trial_file(self.key, name))
 
     def stop_requested(self) -> bool:
         if self.stop_asked or self.sweep is None:
             return self.stop_asked
-        return any(self.storage.appeared(name) for name in stop_files(self.sweep, self.key))
+        return any(self.storage.poll_exists(name) for name in stop_files(self.sweep, self.key))
 
-    def _raise_if_superseded(self, besides: str = "") -> None:
+    def _require_newest(self, besides: str = "") -> None:
         record = self.storage.read_json(trial_file(self.key, "attempt.json"), fields=("attempt",)) or {"attempt": 0}
         same = record["attempt"] == self.attempt and record.get("owner", self.owner) != self.owner
         if record["attempt"] > self.attempt or same:
-            raise self._superseded(record["attempt"], besides)
+            raise self._stale_attempt(record["attempt"], besides)
 
-    def _superseded(self, newest: int, besides: str = "") -> StaleAttemptError:
+    def _stale_attempt(self, newest: int, besides: str = "") -> StaleAttemptError:
         return StaleAttemptError(f"trial {self.key}: attempt {newest} has begun, attempt {self.attempt} gives up{besides}")
 
 
@@ -98,7 +98,7 @@ def newest_attempt(storage: Storage, key: str) -> int:
     if record is None and (content := storage.read(name)) is not None:
         # A late worker must find a higher number than its own, so it goes on above all that the file may have held.
         numbers = [int(number) for number in re.findall(rb"\d{1,6}", content)]
-        return max(numbers, default=0) + UNREADABLE
+        return max(numbers, default=0) + DAMAGED_COUNT_GAP
     return int(record["attempt"]) if record else 0
 
 
@@ -164,7 +164,7 @@ class StageFolders:
 
     def trial(self, key: str, attempt: int) -> TrialFolder:
         folder = TrialFolder(self.storage, key, attempt, self.sweep)
-        folder.begin()
+        folder.claim_attempt()
         return folder
 
     def warmups(self, warmup_key: str, fingerprint_id: str) -> WarmupFolder:
@@ -185,8 +185,8 @@ class StageFolders:
 
     def stop_requested(self) -> bool:
         """Whether the whole sweep was asked to stop."""
-        return self.sweep is not None and self.storage.appeared(stop_files(self.sweep, "")[0])
+        return self.sweep is not None and self.storage.poll_exists(stop_files(self.sweep, "")[0])
 
-    def in_sight(self) -> bool:
+    def is_visible(self) -> bool:
         """Whether this process sees the sweep's files; a node without the storage would write where nobody looks."""
         return self.sweep is None or self.storage.exists(f"sweeps/{self.sweep}/trials.json")

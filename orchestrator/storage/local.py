@@ -25,14 +25,14 @@ class LocalStorage(Storage):
     def folder(self) -> Path:
         return Path(self.root)
 
-    def check(self) -> None:
+    def validate(self) -> None:
         """Nothing: a folder is made when it is needed."""
 
     def path(self, name: str) -> Path:
         return Path(self.root, name)
 
     def read(self, name: str, offset: int = 0) -> bytes | None:
-        with self._named_trouble(name, "read"):
+        with self._translate_errors(name, "read"):
             try:
                 with open(self.path(name), "rb") as file:
                     file.seek(offset)
@@ -44,7 +44,7 @@ class LocalStorage(Storage):
         """Temporary name, fsync, rename."""
         path = self.path(name)
         partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
-        with self._named_trouble(name, "written"):
+        with self._translate_errors(name, "written"):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with open(partial, "wb") as file:
@@ -58,7 +58,7 @@ class LocalStorage(Storage):
                 raise
 
     def append(self, name: str, text: str) -> None:
-        with self._named_trouble(name, "written"):
+        with self._translate_errors(name, "written"):
             self.path(name).parent.mkdir(parents=True, exist_ok=True)
             with open(self.path(name), "a") as file:
                 file.write(text)
@@ -67,17 +67,17 @@ class LocalStorage(Storage):
         """Nothing: it is in place."""
 
     def remove(self, name: str) -> None:
-        with self._named_trouble(name, "removed"):
+        with self._translate_errors(name, "removed"):
             self.path(name).unlink(missing_ok=True)
 
     def exists(self, name: str) -> bool:
         return self.path(name).is_file()
 
-    def appeared(self, name: str) -> bool:
+    def poll_exists(self, name: str) -> bool:
         return self.exists(name)
 
     def names(self, folder: str) -> list[str]:
-        with self._named_trouble(folder, "read"):
+        with self._translate_errors(folder, "read"):
             try:
                 return sorted(name for name in os.listdir(self.path(folder)) if not name.startswith("."))
             except FileNotFoundError:
@@ -90,7 +90,7 @@ class LocalStorage(Storage):
             return 0.0
 
     def move_folder(self, source: str, target: str) -> None:
-        with self._named_trouble(source, "moved"):
+        with self._translate_errors(source, "moved"):
             self.path(target).parent.mkdir(parents=True, exist_ok=True)
             self.path(source).rename(self.path(target))
 
@@ -99,16 +99,16 @@ class LocalStorage(Storage):
         yield self.path(name) if self.exists(name) else None
 
     @contextmanager
-    def locked(self, name: str) -> Iterator[bool | None]:
+    def try_lock(self, name: str) -> Iterator[bool | None]:
         path = self.path(name)
-        with self._named_trouble(name, "written"):
+        with self._translate_errors(name, "written"):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = open(path, "w")  # noqa: SIM115
         with lock:
             yield _flocked(lock.fileno())
 
     @contextmanager
-    def _named_trouble(self, name: str, doing: str) -> Iterator[None]:
+    def _translate_errors(self, name: str, doing: str) -> Iterator[None]:
         try:
             yield
         except StorageError:

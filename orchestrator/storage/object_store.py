@@ -22,18 +22,18 @@ from urllib.parse import parse_qsl, urlsplit
 
 from orchestrator.storage.base import Storage, run_with_timeout
 from orchestrator.storage.object_store_errors import explain
-from orchestrator.uris import refuse
+from orchestrator.uris import require_no_credentials
 from trainables.errors import StorageError
 
-LOOK_S = 2.0  # between two looks for a file that is waited for
-ANSWER_S = 1.0  # that a look is waited for
-APPEND_S = 5.0  # between two writes of a text that grows
-FLUSH_S = 5.0
-CONNECT_S = 5.0
-REQUEST_S = 20.0  # without a byte
-ATTEMPTS = 5  # of a request, with growing pauses: some seconds where nothing listens
-GCS_RETRY_S = 30.0
-READERS = 16
+POLL_INTERVAL_S = 2.0  # between two looks for a file that is waited for
+POLL_TIMEOUT_S = 1.0  # that a look is waited for
+APPEND_INTERVAL_S = 5.0  # between two writes of a text that grows
+FLUSH_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_S = 20.0  # without a byte
+MAX_ATTEMPTS = 5  # of a request, with growing pauses: some seconds where nothing listens
+GCS_RETRY_TIMEOUT_S = 30.0
+READER_THREADS = 16
 
 
 class ObjectStorage(Storage):
@@ -48,25 +48,25 @@ class ObjectStorage(Storage):
         self.endpoint = endpoint
         self.region = region
         self._filesystem: Any = None
-        self._lookout = _ExistencePoller(self)
+        self._poller = _ExistencePoller(self)
         self._texts: dict[str, _BufferedAppend] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectStorage, (self.root, self.endpoint, self.region)
 
-    def check(self) -> None:
+    def validate(self) -> None:
         """A bucket that is not there looks like a file that is not there, so it is asked for by itself."""
         from pyarrow.fs import FileType
 
-        with self._named_trouble():
+        with self._translate_errors():
             found = self.filesystem.get_file_info(self.bucket)
         if found.type == FileType.NotFound:
-            raise self._trouble(OSError("NO_SUCH_BUCKET"))
+            raise self._storage_error(OSError("NO_SUCH_BUCKET"))
 
     def read(self, name: str, offset: int = 0) -> bytes | None:
         """Between asking for the size and reading the file may be replaced, and what is read be cut: then it is read again."""
         path = self._path(name)
-        with self._named_trouble():
+        with self._translate_errors():
             try:
                 while True:
                     with self.filesystem.open_input_file(path) as file:
@@ -80,13 +80,13 @@ class ObjectStorage(Storage):
 
     def read_all(self, names: Sequence[str]) -> list[bytes | None]:
         """Side by side, since a store takes long to answer and answers many at once."""
-        with ThreadPoolExecutor(READERS) as readers:
+        with ThreadPoolExecutor(READER_THREADS) as readers:
             return list(readers.map(self.read, names))
 
     def write(self, name: str, content: bytes, before_publish: Callable[[], None] = lambda: None) -> None:
         """One PUT; files beyond 5 MB go in parts that the store puts together at the end."""
         before_publish()
-        with self._named_trouble():
+        with self._translate_errors():
             file = self.filesystem.open_output_stream(self._path(name), compression=None)  # else it goes by the name
             file.write(content)  # not in a `with`: leaving it after an exception would publish what was sent by then
             file.close()
@@ -98,15 +98,15 @@ class ObjectStorage(Storage):
 
     def flush(self) -> None:
         for text in list(self._texts.values()):
-            run_with_timeout(FLUSH_S, text.send)
+            run_with_timeout(FLUSH_TIMEOUT_S, text.send)
 
     def remove(self, name: str) -> None:
         """Leaves, as pyarrow does, an empty object named like the folder; `names` does not show it."""
-        with self._named_trouble(), suppress(FileNotFoundError):
+        with self._translate_errors(), suppress(FileNotFoundError):
             self.filesystem.delete_file(self._path(name))
 
     def exists(self, name: str) -> bool:
-        with self._named_trouble():
+        with self._translate_errors():
             try:
                 # Not get_file_info: it lists the bucket where a HEAD finds nothing, for it might be a folder.
                 self.filesystem.open_input_file(self._path(name)).close()
@@ -114,14 +114,14 @@ class ObjectStorage(Storage):
                 return False
         return True
 
-    def appeared(self, name: str) -> bool:
-        return self._lookout.appeared(name)
+    def poll_exists(self, name: str) -> bool:
+        return self._poller.poll_exists(name)
 
     def names(self, folder: str) -> list[str]:
         return sorted(name for name in (Path(info.path).name for info in self._listed(folder)) if not name.startswith("."))
 
     def modified(self, name: str) -> float:
-        with self._named_trouble():
+        with self._translate_errors():
             found = self.filesystem.get_file_info(self._path(name))
         return found.mtime.timestamp() if found.mtime else 0.0
 
@@ -131,7 +131,7 @@ class ObjectStorage(Storage):
 
         files = [info.path for info in self._listed(source, recursive=True) if info.type == FileType.File]
         begin = len(self._path(source))
-        with self._named_trouble():
+        with self._translate_errors():
             for file in files:
                 self.filesystem.copy_file(file, self._path(target) + file[begin:])
             self.filesystem.delete_dir(self._path(source))
@@ -148,7 +148,7 @@ class ObjectStorage(Storage):
             yield file
 
     @contextmanager
-    def locked(self, name: str) -> Iterator[bool | None]:
+    def try_lock(self, name: str) -> Iterator[bool | None]:
         yield None
 
     @property
@@ -164,18 +164,18 @@ class ObjectStorage(Storage):
     def _listed(self, folder: str, recursive: bool = False) -> list[Any]:
         from pyarrow.fs import FileSelector
 
-        with self._named_trouble():
+        with self._translate_errors():
             selector = FileSelector(self._path(folder), recursive=recursive, allow_not_found=True)
             return list(self.filesystem.get_file_info(selector))
 
     @contextmanager
-    def _named_trouble(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except StorageError:
             raise
         except OSError as error:
-            raise self._trouble(self._with_reason(error)) from error
+            raise self._storage_error(self._with_reason(error)) from error
 
     def _with_reason(self, error: OSError) -> OSError:
         """The same refusal with its reason: the answer to a HEAD has none, that to a listing does."""
@@ -189,7 +189,7 @@ class ObjectStorage(Storage):
             return reason
         return error
 
-    def _trouble(self, error: OSError) -> StorageError:
+    def _storage_error(self, error: OSError) -> StorageError:
         endpoint = self.endpoint or ("AWS" if self.kind == "s3" else "Google Cloud Storage")
         return StorageError(f"storage {self.root}: {explain(str(error), self.bucket, endpoint, self.region)}")
 
@@ -198,7 +198,7 @@ class ObjectStorage(Storage):
         if self.kind == "s3" and self.region is None:
             from pyarrow.fs import resolve_s3_region
 
-            with self._named_trouble():
+            with self._translate_errors():
                 self.region = resolve_s3_region(self.bucket)
 
 
@@ -211,13 +211,13 @@ class _ExistencePoller:
         self.looked: dict[str, float] = {}
         self.thread: threading.Thread | None = None
 
-    def appeared(self, name: str) -> bool:
+    def poll_exists(self, name: str) -> bool:
         """What cannot be seen for now has not appeared: whoever writes next will hear of the trouble."""
-        due = time.monotonic() - self.looked.get(name, -LOOK_S) >= LOOK_S
+        due = time.monotonic() - self.looked.get(name, -POLL_INTERVAL_S) >= POLL_INTERVAL_S
         if due and not (self.thread and self.thread.is_alive()):
             self.thread = threading.Thread(target=self._look, args=(name,), name="lookout", daemon=True)
             self.thread.start()
-            self.thread.join(ANSWER_S)
+            self.thread.join(POLL_TIMEOUT_S)
         return name in self.there
 
     def _look(self, name: str) -> None:
@@ -243,7 +243,7 @@ class _BufferedAppend:
         with self.lock:
             self.text += text
             if self.timer is None:
-                self.timer = threading.Timer(APPEND_S, self.send)
+                self.timer = threading.Timer(APPEND_INTERVAL_S, self.send)
                 self.timer.daemon = True
                 self.timer.start()
 
@@ -271,7 +271,7 @@ def object_storage(uri: str) -> ObjectStorage:
         UserError: the URI is none of these forms, or holds a login.
         StorageError: the region had to be asked for, and nobody answers.
     """
-    refuse("storage", uri, storage=True)
+    require_no_credentials("storage", uri, storage=True)
     parts = urlsplit(uri)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     storage = ObjectStorage(uri, _endpoint(parts.scheme, options), options.get("region"))
@@ -303,9 +303,9 @@ def _s3(endpoint: str | None, region: str | None) -> Any:
         region=region,
         allow_bucket_creation=False,
         allow_delayed_open=True,  # one PUT instead of three requests
-        connect_timeout=CONNECT_S,
-        request_timeout=REQUEST_S,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        connect_timeout=CONNECT_TIMEOUT_S,
+        request_timeout=REQUEST_TIMEOUT_S,
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=MAX_ATTEMPTS),
     )
 
 
@@ -313,4 +313,4 @@ def _gcs(endpoint: str | None) -> Any:
     from pyarrow.fs import GcsFileSystem
 
     scheme, _, host = (endpoint or "https://").partition("://")
-    return GcsFileSystem(endpoint_override=host or None, scheme=scheme, retry_time_limit=timedelta(seconds=GCS_RETRY_S))
+    return GcsFileSystem(endpoint_override=host or None, scheme=scheme, retry_time_limit=timedelta(seconds=GCS_RETRY_TIMEOUT_S))

@@ -23,7 +23,7 @@ from orchestrator.tracking.database import Remark, make_ready
 from orchestrator.tracking.database_locations import follow_storage
 from orchestrator.tracking.error_hints import CREDENTIALS as CREDENTIALS
 from orchestrator.tracking.error_hints import trouble
-from orchestrator.uris import masked
+from orchestrator.uris import redacted
 
 # What the user has set stays. Retries are ours: those of MLflow would block for two minutes without a word.
 SETTINGS = {
@@ -102,7 +102,7 @@ def connect(target: TrackingTarget, remark: Remark = say_on_stderr, *, restore: 
         if experiment.lifecycle_stage == "deleted":
             if not restore:
                 raise SetupError(
-                    f"tracking.experiment must not be deleted, got {target.experiment!r} at {masked(target.uri)}, which is; "
+                    f"tracking.experiment must not be deleted, got {target.experiment!r} at {redacted(target.uri)}, which is; "
                     "the next `run`, `resume` or `sync` of a sweep restores it with its runs, or give another name with "
                     "--set tracking.experiment=NAME"
                 )

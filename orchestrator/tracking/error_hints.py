@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.uris import masked
+from orchestrator.uris import redacted
 from trainables.wording import one_line
 
 CREDENTIALS = (
@@ -65,7 +65,7 @@ STATUSES = {
 
 def trouble(uri: str, error: BaseException) -> str:
     """What is wrong with the store at a tracking URI, and the fix, for the user."""
-    shown = masked(uri)  # that of the environment or of an older sweep may hold a login
+    shown = redacted(uri)  # that of the environment or of an older sweep may hold a login
     text = " ".join(str(one) for one in _chain(error))
     words = NOISE.sub("", str(error)).replace(uri, shown)
     reason = one_line(words) if words.strip() else _name_of(error)

@@ -57,7 +57,7 @@ def sweep_opening(plan: Plan, storage: Storage) -> SweepRunSpec:
 
 def item_states(plan: Plan, state: SweepState, items: dict[str, RunSpec]) -> list[tuple[RunSpec, str]]:
     """Every run of the sweep with the state that it must show."""
-    states = {status.key: status.state for status in state.entries()}
+    states = {status.key: status.state for status in state.all_stages()}
     finished = {trial.key for trial in plan.trials if trial.result is not None}
     return [(item, "finished" if key in finished else states.get(key, "waiting")) for key, item in items.items()]
 

@@ -20,7 +20,7 @@ from typing import Any
 from tests.support.cli import descendants, drive_sweep, wait_for
 from tests.support.faulty_nodes import broken_cluster
 from tests.support.ray_nodes import free_ports
-from tests.support.s3_server import BUCKET, object_store
+from tests.support.s3_server import BUCKET, s3_server
 
 DEAD_SERVER = "http://127.0.0.1:9"
 OLDER_RAY = "ray==2.59.0"
@@ -57,7 +57,7 @@ def main() -> None:
 
 def bad_key(root: Path) -> None:
     """An object store that checks keys, asked with one that may do nothing, and with one that it has never seen."""
-    with object_store(root) as store, store.checking_keys() as nobody:
+    with s3_server(root) as store, store.checking_keys() as nobody:
         unknown = {"AWS_ACCESS_KEY_ID": "AKIAUNKNOWN", "AWS_SECRET_ACCESS_KEY": "x"}
         for title, key in (("S3 key without rights", nobody), ("S3 key that is wrong", unknown)):
             place = ["--storage", f"s3://{BUCKET}/runs", "--tracking-uri", DEAD_SERVER]

@@ -16,7 +16,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from tests.support.cli import curves, digests, drive_sweep, kill_all, start, status, wait_for
-from tests.support.s3_server import BUCKET, ObjectStore, object_store
+from tests.support.s3_server import BUCKET, ObjectStore, s3_server
 
 FILE = re.compile(r"/runs/(trials/[0-9a-f]{16}|[a-z]+)(?:/[^/]+)*?/([^/?]+)$")
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", action="append", default=[], help="passed on, for a shorter sweep")
     settings = [word for one in parser.parse_args().set for word in ("--set", one)]
-    with tempfile.TemporaryDirectory() as scratch, object_store(Path(scratch)) as store:
+    with tempfile.TemporaryDirectory() as scratch, s3_server(Path(scratch)) as store:
         folder, bucket = Path(scratch, "runs"), f"s3://{BUCKET}/runs"
         answer = drive_sweep("run", "digits", "--storage", folder, "--quiet", *settings, timeout_s=3600)
         print(f"in a folder: {status('digits', folder)['finished']} finished in {answer.seconds:.0f} s", flush=True)

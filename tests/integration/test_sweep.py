@@ -35,7 +35,7 @@ from tests.support.cli import (
     tiny_sweep,
     wait_for,
 )
-from tests.support.s3_server import BUCKET, SECRET, object_store
+from tests.support.s3_server import BUCKET, SECRET, s3_server
 
 TRIALS = 7
 
@@ -161,7 +161,7 @@ def test_a_sweep_on_an_object_store_is_killed_and_resumed_and_ends_with_the_same
     from mlflow import MlflowClient
 
     MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").create_experiment("drive-sweep", str(tmp_path / "artifacts"))
-    with object_store(tmp_path) as store:
+    with s3_server(tmp_path) as store:
         storage = f"s3://{BUCKET}/runs"
         process = start(
             "run",

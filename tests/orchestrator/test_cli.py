@@ -154,7 +154,7 @@ def test_results_are_not_set_aside_while_another_driver_runs_the_sweep(tmp_path:
         write_result(storage, trial.key, {"revision": "earlier"})
     before = {path: path.read_bytes() for path in (tmp_path / "runs" / "trials").rglob("*") if path.is_file()}
     assert len(before) == 7
-    with SweepFolder(storage, "tiny").held():
+    with SweepFolder(storage, "tiny").driver_lease():
         answer = drive_sweep("run", file, "--recompute", "--storage", storage.root, expect=3)
     assert "sweep 'tiny' is being run by another process" in answer.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "runs" / "trials").rglob("*") if path.is_file()} == before

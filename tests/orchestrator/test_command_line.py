@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator import command_line
 from orchestrator.cli import _parser, main
-from orchestrator.command_line import DEFAULT_STORAGE, command, invoked, works_on
+from orchestrator.command_line import DEFAULT_STORAGE, command, note_options, note_sweep
 from orchestrator.execution.driver import initial_state, make_queue
 from orchestrator.execution.sweep import prepare_folder
 from orchestrator.planning.plan import make_plan
@@ -36,7 +36,7 @@ ADDRESSES = [None, "http://127.0.0.1:9", "127.0.0.1:9"]
 @pytest.fixture(autouse=True)
 def nothing_invoked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_line, "_running", command_line.Invocation())
-    monkeypatch.setenv(command_line.INVOCATION, "{}")
+    monkeypatch.setenv(command_line.INVOCATION_VARIABLE, "{}")
 
 
 def docstrings(tree: ast.AST) -> set[int]:
@@ -73,8 +73,8 @@ def calls() -> list[list[str]]:
 def test_every_command_parses_and_keeps_storage_and_address(storage: str | None, address: str | None) -> None:
     assert len(calls()) > 25
     settings = {"set": ["a=[1, 2]"], "name": "n", "tracking_uri": "http://m"}
-    invoked(Namespace(command="run", file="my sweep.yaml", **settings, storage=storage, address=address))
-    works_on("n", storage or DEFAULT_STORAGE)
+    note_options(Namespace(command="run", file="my sweep.yaml", **settings, storage=storage, address=address))
+    note_sweep("n", storage or DEFAULT_STORAGE)
     dashboard = bool(address and address.startswith("http"))
     for words in calls():
         line = command(*words)
@@ -83,7 +83,7 @@ def test_every_command_parses_and_keeps_storage_and_address(storage: str | None,
         assert program == "drive-sweep"
         if parsed.get("file") == "my sweep.yaml" and words[0] != "doctor":
             assert settings.items() <= parsed.items()
-        if words[0] in (command_line.AT_DASHBOARD if dashboard else command_line.JOINING):
+        if words[0] in (command_line.DASHBOARD_COMMANDS if dashboard else command_line.JOINING_COMMANDS):
             assert parsed["address"] == address, line
         if "storage" in parsed and not (dashboard and parsed.get("address")):
             assert (parsed["storage"] or DEFAULT_STORAGE).startswith(("s3://", "/", DEFAULT_STORAGE)), line
@@ -91,21 +91,21 @@ def test_every_command_parses_and_keeps_storage_and_address(storage: str | None,
 
 
 def test_the_default_storage_is_left_out_and_another_is_named_from_any_folder() -> None:
-    invoked(Namespace(command="resume", name="tiny", storage="./runs"))
+    note_options(Namespace(command="resume", name="tiny", storage="./runs"))
     assert command("resume", "tiny") == "drive-sweep resume tiny"
-    invoked(Namespace(command="resume", name="tiny", storage="my runs"))
+    note_options(Namespace(command="resume", name="tiny", storage="my runs"))
     assert command("resume") == f"drive-sweep resume tiny --storage {shlex.quote(str(Path('my runs').absolute()))}"
 
 
 def test_a_job_names_the_dashboard_at_which_the_user_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(command_line.ASKED_AT, "http://head:8265")
-    invoked(Namespace(command="status", name="tiny", storage="/shared", address=None))
+    monkeypatch.setenv(command_line.JOBS_API_VARIABLE, "http://head:8265")
+    note_options(Namespace(command="status", name="tiny", storage="/shared", address=None))
     assert command("resume", "tiny") == "drive-sweep resume tiny --address http://head:8265"
     assert command("sync", "tiny") == "drive-sweep sync tiny --storage /shared"
 
 
 def test_child_processes_name_what_their_parent_was_given() -> None:
-    invoked(Namespace(command="sync", name="tiny", storage="/a b", tracking_uri="http://m"))
+    note_options(Namespace(command="sync", name="tiny", storage="/a b", tracking_uri="http://m"))
     code = "from orchestrator.command_line import command; print(command('sync'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "drive-sweep sync tiny --tracking-uri http://m --storage '/a b'\n"
@@ -180,7 +180,7 @@ def test_the_last_words_of_a_run_work_as_they_are(
     from orchestrator.errors import EXIT_DONE, EXIT_SIGINT
 
     file, folder, _ = unfinished
-    invoked(Namespace(command="run", file=str(file), set=[], name=None, tracking_uri=None, storage=folder.storage.root))
+    note_options(Namespace(command="run", file=str(file), set=[], name=None, tracking_uri=None, storage=folder.storage.root))
     for code, expected in ((EXIT_DONE, ["resume", "ui"]), (EXIT_SIGINT, ["resume"])):
         _told(folder, Namespace(json=False), code)
         lines = printed(capsys.readouterr().err)

@@ -10,7 +10,7 @@ from orchestrator.errors import SetupError, UserError
 from orchestrator.spec.loader import load_spec
 from orchestrator.storage.object_store import object_storage
 from orchestrator.tracking.client import as_setup_error
-from orchestrator.uris import masked, mistake, same_place, storage_mistake
+from orchestrator.uris import redacted, same_location, storage_uri_problem, uri_problem
 from tests.support.cli import drive_sweep, tiny_sweep
 
 SECRETS = {
@@ -45,10 +45,10 @@ HARMLESS = (
 
 @pytest.mark.parametrize(("uri", "shown"), SECRETS.items())
 def test_a_uri_with_a_secret_is_refused_and_not_repeated(uri: str, shown: str) -> None:
-    assert masked(uri) == shown
-    assert mistake(uri)
-    assert "PW" not in mistake(uri)
-    key = "storage" if storage_mistake(uri) != "correct it" else "tracking.uri"
+    assert redacted(uri) == shown
+    assert uri_problem(uri)
+    assert "PW" not in uri_problem(uri)
+    key = "storage" if storage_uri_problem(uri) != "correct it" else "tracking.uri"
     with pytest.raises(UserError) as refused:
         load_spec("digits", [f"{key}={uri}"])
     assert f"got {shown!r}" in str(refused.value)
@@ -64,9 +64,9 @@ def test_no_storage_is_opened_with_a_secret(uri: str) -> None:
 
 @pytest.mark.parametrize("uri", HARMLESS)
 def test_other_uris_and_paths_may_be_written_down(uri: str) -> None:
-    assert (mistake(uri), masked(uri)) == ("", uri)
+    assert (uri_problem(uri), redacted(uri)) == ("", uri)
     if not uri.startswith(("http", "sqlite", "postgresql")):
-        assert storage_mistake(uri) == ""
+        assert storage_uri_problem(uri) == ""
 
 
 def test_what_is_no_storage_is_refused_before_it_is_sent_to_a_cluster() -> None:
@@ -109,8 +109,8 @@ def test_a_tracking_uri_of_an_older_sweep_is_told_without_its_login() -> None:
 
 
 def test_slashes_at_the_end_make_no_other_storage() -> None:
-    assert same_place("s3://a/b/", "s3://a/b")
-    assert same_place("/shared/runs//", "file:///shared/runs")
-    assert same_place("s3://a/b/?region=eu", "s3://a/b?region=eu")
-    assert not same_place("s3://a/b", "s3://a/bc")
-    assert not same_place("s3://a/b?endpoint_override=one", "s3://a/b?endpoint_override=two")
+    assert same_location("s3://a/b/", "s3://a/b")
+    assert same_location("/shared/runs//", "file:///shared/runs")
+    assert same_location("s3://a/b/?region=eu", "s3://a/b?region=eu")
+    assert not same_location("s3://a/b", "s3://a/bc")
+    assert not same_location("s3://a/b?endpoint_override=one", "s3://a/b?endpoint_override=two")

@@ -112,7 +112,7 @@ def run_custom(config: TrialConfig, storage: Storage, folder: Path, weights: Pat
     inputs = inputs_digest(content_digest(source), custom_files.digests_of(config))
     key = trial_key(config, inputs)
     files = TrialFolder(storage, key, 1, "own", owner="tests")
-    files.begin()
+    files.claim_attempt()
     context = TrialContext(
         source=source,
         runtime=RUNTIME,

@@ -100,7 +100,7 @@ def _client(endpoint: str, service: str) -> Any:
 
 
 @contextmanager
-def object_store(folder: Path) -> Iterator[ObjectStore]:
+def s3_server(folder: Path) -> Iterator[ObjectStore]:
     """A store for as long as the block lasts; what it holds is in its memory."""
     port, log = free_port(), folder / "objects.log"
     with open(log, "wb") as output:

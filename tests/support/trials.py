@@ -102,7 +102,7 @@ def trial_context(config: TrialConfig, storage: Storage, attempt: int = 1, **set
 
 def run(config: TrialConfig, storage: Storage, attempt: int = 1, **settings: Any) -> dict[str, Any]:
     """One attempt at a trial, begun and run as a worker does it: the content of its result."""
-    trial_folder(config, storage, attempt).begin()
+    trial_folder(config, storage, attempt).claim_attempt()
     return run_trial(config, trial_context(config, storage, attempt, **settings))
 
 

@@ -91,7 +91,7 @@ def _wrong(config: TrialConfig, folder: Path) -> list[str]:
         raise ConfigError("; ".join(map(str, report.errors)))
     runtime = replace(RUNTIME, **report.adjusted)
     files = TrialFolder(storage, trial_key(config, inputs), 1, "zoo", owner="tests")
-    files.begin()
+    files.claim_attempt()
     states: list[TrialState] = []
     context = TrialContext(
         source=DIGITS,

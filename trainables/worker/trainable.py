@@ -56,7 +56,7 @@ class Folders(Protocol):
     def stop_requested(self) -> bool:
         """Whether the whole sweep was asked to stop."""
 
-    def in_sight(self) -> bool:
+    def is_visible(self) -> bool:
         """Whether this node sees the sweep's files, so that the driver will see what a stage writes here."""
 
 
@@ -171,7 +171,7 @@ def _run(stage: Stage, settings: SweepSettings, teller: ProgressReporter) -> dic
 
 def _require_place(config: TrialConfig, settings: SweepSettings) -> DatasetSource:
     """Where this node has the data. Raises WrongNodeError if it lacks anything that the stage needs."""
-    if not settings.folders.in_sight():
+    if not settings.folders.is_visible():
         raise WrongNodeError("it does not see the sweep's files in the storage; mount it there as on the driver's host")
     if missing := settings.custom_files.missing(config):
         raise MissingFileError(missing)

@@ -35,7 +35,7 @@ from trainables.worker.trainable import Stage, execute_stage
 def test_no_more_stages_are_under_way_than_there_is_use_for(own: bool, most: int | None, handed_out: int) -> None:
     """As many as fit; on a cluster eight more, which an autoscaler sees; or as the user says."""
     trials = {key: QueuedStage(kind="trial", key=key, name=key, config={}, work=1) for key in "abcdefghijkl"}
-    watch = ClusterCapacity(cpus=1, gpus=0, own=own, tell=print, most=most, home="here", slots=2)
+    watch = ClusterCapacity(cpus=1, gpus=0, local=own, notify=print, max_concurrent=most, driver_node="here", slots=2)
     searcher = StageSearcher(StageQueue(trunks={}, trials=trials), Hooks(lambda *_: None, lambda: None, lambda: None), watch)
     suggested = [searcher.suggest(f"id-{number}") for number in range(14)]
     assert [one is not None for one in suggested] == [True] * handed_out + [False] * (14 - handed_out)

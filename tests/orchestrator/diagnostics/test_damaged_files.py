@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.diagnostics.records import record_checks
 from orchestrator.state.sweep_folder import SweepFolder
-from orchestrator.state.sweep_state import SweepState, TrialStatus, encoded
+from orchestrator.state.sweep_state import SweepState, TrialStatus, state_to_bytes
 from orchestrator.state.trial_results import damaged_files, read_results
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import TrialFolder, newest_attempt, trial_file
@@ -47,7 +47,7 @@ def test_no_flipped_bit_of_a_state_is_read_as_another_value(bit: int, scratch: S
     folder = SweepFolder(scratch, "s")
     folder.write_state(state)
     assert folder.read_state() == state
-    scratch.write(folder.file("state.json"), flip(encoded(state, {}), bit))
+    scratch.write(folder.file("state.json"), flip(state_to_bytes(state, {}), bit))
     assert folder.read_state() in (None, state)
 
 
@@ -62,7 +62,7 @@ def test_records_and_states_from_before_there_were_digests_count(scratch: Storag
     scratch.write("data/old.json", json.dumps(RECORD).encode())
     assert scratch.read_json("data/old.json", fields=("digest",)) == RECORD
     folder = SweepFolder(scratch, "old")
-    values = json.loads(encoded(SweepState(sweep="old"), {}))
+    values = json.loads(state_to_bytes(SweepState(sweep="old"), {}))
     scratch.write(
         folder.file("state.json"), json.dumps({name: values[name] for name in values if name != "state_sha256"}).encode()
     )
@@ -80,9 +80,9 @@ def test_a_damaged_file_is_named_once(scratch: Storage, capsys: pytest.CaptureFi
 def test_after_a_damaged_count_a_late_attempt_writes_nothing(content: bytes, tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     late = TrialFolder(storage, "k", 7)
-    late.begin()
+    late.claim_attempt()
     storage.write(trial_file("k", "attempt.json"), content)
-    TrialFolder(storage, "k", newest_attempt(storage, "k") + 1).begin()
+    TrialFolder(storage, "k", newest_attempt(storage, "k") + 1).claim_attempt()
     with pytest.raises(StaleAttemptError):
         late.publish("metrics.jsonl", b"late")
 
@@ -102,7 +102,7 @@ def test_the_doctor_names_damaged_files_and_sets_the_trial_aside_to_heal_to_the_
         assert (damage | damaged_files(storage, results)).keys() == {key}
         (check,) = record_checks(storage, fix=False)
         assert (check.ok, f"trials/{key}/{name}" in check.message) == (False, True)
-        assert "--fix" in check.way_out
+        assert "--fix" in check.hint
         (check,) = record_checks(storage, fix=True)
         assert check.ok
         assert not storage.exists(trial_file(key, RESULT))

@@ -61,7 +61,7 @@ def test_only_the_trunks_of_chosen_trials_are_queued_up_to_the_lengths_that_they
 def test_a_stage_is_handed_out_with_a_newer_attempt_than_any_that_has_begun_since(plan: Plan, storage: Storage) -> None:
     cold = next(trial for trial in plan.trials if trial.config.warmup_epochs == 0)
     queue = make_queue(plan, storage, lambda key: key == cold.key)
-    TrialFolder(storage, cold.key, 3).begin()
+    TrialFolder(storage, cold.key, 3).claim_attempt()
     entry = queue.next_entry()
     assert entry is not None
     assert entry.attempt == 4
@@ -69,8 +69,8 @@ def test_a_stage_is_handed_out_with_a_newer_attempt_than_any_that_has_begun_sinc
 
 def test_of_two_attempts_with_one_number_the_later_one_publishes(storage: Storage) -> None:
     first, second = TrialFolder(storage, "k", 1), TrialFolder(storage, "k", 1)
-    first.begin()
-    second.begin()
+    first.claim_attempt()
+    second.claim_attempt()
     with pytest.raises(StaleAttemptError):
         first.publish("metrics.jsonl", b"late")
     second.publish("metrics.jsonl", b"mine")
@@ -78,23 +78,23 @@ def test_of_two_attempts_with_one_number_the_later_one_publishes(storage: Storag
 
 def test_a_finished_trial_is_not_begun_again(storage: Storage) -> None:
     winner = TrialFolder(storage, "k", 2)
-    winner.begin()
+    winner.claim_attempt()
     winner.publish("result.json", b"{}")
     late = TrialFolder(storage, "k", 1)
-    late.begin()
+    late.claim_attempt()
     assert late.read("result.json") == b"{}"
     assert newest_attempt(storage, "k") == 2
 
 
 def test_setting_aside_deletes_nothing_and_keeps_late_workers_out(storage: Storage) -> None:
     old = TrialFolder(storage, "k", 1)
-    old.begin()
+    old.claim_attempt()
     old.publish("result.json", b"first")
     archive_trial(storage, "k")
     with pytest.raises(StaleAttemptError):
         old.publish("checkpoint", b"late")
     again = TrialFolder(storage, "k", newest_attempt(storage, "k") + 1)
-    again.begin()
+    again.claim_attempt()
     again.publish("result.json", b"second")
     archive_trial(storage, "k")
     kept = sorted(path.read_bytes() for path in Path(storage.root, "trials/.aside").glob("*/result.json"))
@@ -104,9 +104,9 @@ def test_setting_aside_deletes_nothing_and_keeps_late_workers_out(storage: Stora
 def test_only_one_of_two_drivers_that_start_together_holds_the_sweep(storage: Storage) -> None:
     folder = SweepFolder(storage, "s")
     folder.write_state(SweepState(sweep="s"))
-    with folder.held(), pytest.raises(SetupError, match="being run by another process"), folder.held():
+    with folder.driver_lease(), pytest.raises(SetupError, match="being run by another process"), folder.driver_lease():
         pass
-    with folder.held():
+    with folder.driver_lease():
         pass
 
 
@@ -121,7 +121,7 @@ def test_trials_begin_anew_only_under_the_lock_of_their_driver(
     held: list[Plan] = []
 
     def run_held(folder: SweepFolder, given: Plan, spec_text: str, options: RunOptions, notes: Sequence[str]) -> int:
-        with pytest.raises(SetupError, match="being run by another process"), folder.held():
+        with pytest.raises(SetupError, match="being run by another process"), folder.driver_lease():
             pass
         assert not storage.exists(trial_file(first, RESULT))
         assert storage.exists(trial_file(second, RESULT))
@@ -129,7 +129,7 @@ def test_trials_begin_anew_only_under_the_lock_of_their_driver(
         return 0
 
     monkeypatch.setattr(sweep, "_run_held", run_held)
-    with SweepFolder(storage, "tiny").held(), pytest.raises(SetupError, match="being run by another process"):
+    with SweepFolder(storage, "tiny").driver_lease(), pytest.raises(SetupError, match="being run by another process"):
         run_sweep(plan, "", storage, again)
     assert storage.exists(trial_file(first, RESULT))
     run_sweep(plan, "", storage, again)

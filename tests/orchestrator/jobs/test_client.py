@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import UserError
-from orchestrator.jobs.client import api_address, own_output
+from orchestrator.jobs.client import api_address, without_ray_lines
 from orchestrator.jobs.package import CODE, collect_custom_files, package, shipped_settings
 from orchestrator.spec.grid import expand
 from orchestrator.spec.loader import load_spec
@@ -214,5 +214,5 @@ def test_a_jobs_output_comes_without_rays_lines() -> None:
         "[2026-11-25 00:26:51,002 E 4242 4243] (python) core_worker.cc:1: lost a connection\n"
         "2026-11-25 00:26:52 tiny: a line of ours\n"
     )
-    assert own_output(log) == "starting Ray\n2026-11-25 00:26:52 tiny: a line of ours\n"
-    assert own_output(log.splitlines(keepends=True)[0]) == ""
+    assert without_ray_lines(log) == "starting Ray\n2026-11-25 00:26:52 tiny: a line of ours\n"
+    assert without_ray_lines(log.splitlines(keepends=True)[0]) == ""

@@ -15,8 +15,7 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.errors import SetupError
-from orchestrator.jobs import client as jobs_module
-from orchestrator.jobs import remote_command as small_jobs
+from orchestrator.jobs import client, remote_command
 from orchestrator.jobs.client import Job, Jobs
 from orchestrator.jobs.package import collect_custom_files, shipped_settings
 from orchestrator.jobs.remote_command import job_metadata
@@ -72,10 +71,10 @@ def test_the_doctors_answer_comes_alone_and_its_errors_are_no_answer(
     assert api.jobs == {}
 
 
-def said_by(api: JobsApi, monkeypatch: pytest.MonkeyPatch, script: str) -> small_jobs.CommandOutput:
+def said_by(api: JobsApi, monkeypatch: pytest.MonkeyPatch, script: str) -> remote_command.CommandOutput:
     """What a small job says whose command is this script."""
-    monkeypatch.setattr(small_jobs, "COMMAND", ("sh", "-c", script))
-    return small_jobs.run_remote_command(Jobs(api.address), "job", ["status"], "")
+    monkeypatch.setattr(remote_command, "COMMAND", ("sh", "-c", script))
+    return remote_command.run_remote_command(Jobs(api.address), "job", ["status"], "")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +126,7 @@ def test_a_job_that_did_not_begin_says_why(
 
 
 def test_a_small_job_that_takes_too_long_is_ended_and_removed(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small_jobs, "OTHER_SMALL_JOB_S", 1.0)
+    monkeypatch.setattr(remote_command, "DEFAULT_TIMEOUT_S", 1.0)
     with pytest.raises(SetupError, match=r"job job-\w+ has not ended within 1 s; it was ended"):
         said_by(api, monkeypatch, "sleep 60")
     assert (api.jobs, len(api.removed)) == ({}, 1)
@@ -161,7 +160,7 @@ def end_later(api: JobsApi, id_: str, seconds: float, last: str) -> None:
 
 
 def test_a_blip_after_a_quiet_hour_does_not_end_the_following(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs_module, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(client, "UNREACHABLE_TIMEOUT_S", 1.0)
     api.put("quiet-1", "first\n", **{"drive.sweep": "quiet"})
     api.drops_after_s, api.refusals = 2.0, 1
     end_later(api, "quiet-1", 3, "last\n")
@@ -170,7 +169,7 @@ def test_a_blip_after_a_quiet_hour_does_not_end_the_following(api: JobsApi, monk
 
 
 def test_following_gives_up_on_a_cluster_that_stays_away(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs_module, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(client, "UNREACHABLE_TIMEOUT_S", 1.0)
     api.put("gone-1", "first\n", **{"drive.sweep": "gone"})
     api.refusals = 1000
     with pytest.raises(SetupError, match="a blip"):
@@ -178,7 +177,7 @@ def test_following_gives_up_on_a_cluster_that_stays_away(api: JobsApi, monkeypat
 
 
 def test_a_connection_whose_other_end_is_gone_does_not_block(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs_module, "QUIET_S", 0.5)
+    monkeypatch.setattr(client, "SILENCE_TIMEOUT_S", 0.5)
     api.put("open-1", "first\n", **{"drive.sweep": "open"})
     api.silent = True
     end_later(api, "open-1", 1, "last\n")

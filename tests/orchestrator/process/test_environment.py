@@ -15,7 +15,7 @@ from orchestrator.cluster.connection import ray_folder
 from orchestrator.commands.options import say_unused_environment
 from orchestrator.errors import SetupError
 from orchestrator.jobs.client import Jobs
-from orchestrator.process.proxies import proxy_hint, proxy_of, spare_loopback
+from orchestrator.process.proxies import bypass_proxies_for_loopback, proxy_hint, proxy_of
 from orchestrator.spec.loader import load_spec
 from tests import ROOT
 from tests.support.cli import command, free_port
@@ -40,19 +40,19 @@ def test_loopback_never_goes_through_a_proxy(monkeypatch: pytest.MonkeyPatch, va
     monkeypatch.setenv(variable, DEAD)
     if exempt:
         monkeypatch.setenv(exempt, "mine.example")
-    spare_loopback()
+    bypass_proxies_for_loopback()
     for host in ("127.0.0.1", "localhost", "::1"):
         assert proxy_bypass(host)
         assert proxy_of(f"http://{'[::1]' if ':' in host else host}:8265") == ""
     assert bool(proxy_bypass("mine.example")) is bool(exempt)
     assert not proxy_bypass("head.example")
     before = os.environ["no_proxy"]
-    spare_loopback()
+    bypass_proxies_for_loopback()
     assert os.environ["no_proxy"] == before
 
 
 def test_without_a_proxy_nothing_is_set() -> None:
-    spare_loopback()
+    bypass_proxies_for_loopback()
     assert "no_proxy" not in os.environ
     assert "NO_PROXY" not in os.environ
 

@@ -72,8 +72,8 @@ def in_process(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def test_only_answers_reach_stdout_whoever_prints() -> None:
     code = """
-from orchestrator.process.output import answer, answers_alone
-with answers_alone(True):
+from orchestrator.process.output import answer, reserve_stdout
+with reserve_stdout(True):
     print("python")
     os.write(1, b"C\\n")
     os.system("echo child")
@@ -163,8 +163,8 @@ finally:
 def test_children_of_a_driver_do_not_get_its_hangup() -> None:
     code = """
 import signal, subprocess
-from orchestrator.process.setup import hangup_spares_children
-with hangup_spares_children():
+from orchestrator.process.setup import shield_children_from_hangup
+with shield_children_from_hangup():
     child = subprocess.Popen(["sleep", "30"])
 other = subprocess.Popen(["sleep", "30"])
 signal.signal(signal.SIGHUP, lambda *_: None)

@@ -33,7 +33,7 @@ def node() -> Iterator[str]:
 
 def searching(*keys: str, **options: Any) -> StageSearcher:
     trials = {key: QueuedStage(kind="trial", key=key, name=key, config={}, work=1) for key in keys}
-    watch = ClusterCapacity(cpus=1, gpus=0, own=False, tell=lambda line: None, **options)
+    watch = ClusterCapacity(cpus=1, gpus=0, local=False, notify=lambda line: None, **options)
     return StageSearcher(StageQueue(trunks={}, trials=trials), Hooks(lambda *_: None, lambda: None, lambda: None), watch)
 
 
@@ -41,17 +41,17 @@ def test_stages_that_wait_for_a_node_that_was_lost_begin_on_one_that_is_well_aga
     """Ten stages are handed out while the node is left out and another one is there; then that one is lost."""
     searcher = searching(*"abcdefghij")
     watch, queue = searcher.watch, searcher.queue
-    watch.look()
-    watch.avoid(node, "it has no data")
-    watch.slots, watch._looked = 1, time.monotonic() + 3600  # another node, until the next look
+    watch.refresh()
+    watch.exclude_node(node, "it has no data")
+    watch.slots, watch._refreshed_at = 1, time.monotonic() + 3600  # another node, until the next look
     begun = time.monotonic()
 
     def tick() -> None:
         assert time.monotonic() - begun < 120, "no stage began"
-        if len(searcher.running) >= 8 and watch._looked > time.monotonic():
-            watch._looked = float("-inf")  # the other node is lost
-            watch._avoided[node] = time.monotonic() + 3  # and these ten minutes are nearly over
-        watch.look()
+        if len(searcher.running) >= 8 and watch._refreshed_at > time.monotonic():
+            watch._refreshed_at = float("-inf")  # the other node is lost
+            watch._excluded_until[node] = time.monotonic() + 3  # and these ten minutes are nearly over
+        watch.refresh()
 
     def stage(config: dict[str, Any]) -> None:
         tune.report({"event": "begun", "node": "any"})
@@ -82,37 +82,37 @@ def test_a_node_that_cannot_answer_or_hangs_is_left_out_and_a_lost_one_is_not(
         time.sleep(600)
         return NodeReport()
 
-    monkeypatch.setattr(node_checks, "LATE_S", 3.0)
+    monkeypatch.setattr(node_checks, "NODE_TIMEOUT_S", 3.0)
     monkeypatch.setattr(node_checks, "alive_nodes", lambda: [{"NodeID": name} for name in ("well", "unable", "hung")])
     told: list[str] = []
     answering = {"well": well, "unable": unable, "lost": unable, "hung": slow}
     asked = {name: call_on(node, function) for name, function in answering.items()}
-    reports = node_checks._answers(asked, told.append, lambda: False)
+    reports = node_checks._collect_reports(asked, told.append, lambda: False)
     assert reports["well"] == NodeReport()
-    assert "no right to read /data" in reports["unable"].broken
-    assert "has not answered 3 s after the first one" in reports["hung"].broken
+    assert "no right to read /data" in reports["unable"].error
+    assert "has not answered 3 s after the first one" in reports["hung"].error
     assert "lost" not in reports
     assert told == ["node lost was lost while it looked at the storage and the data"]
     ray.cancel(asked["hung"], force=True)
 
 
 def test_the_files_of_many_nodes_are_looked_for_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_storage_probe, "SIGHT_S", 0.5)
-    folder = SharedStorageProbe.laid(open_storage(str(tmp_path), create=True))
-    assert folder.problem_here("a") == ""
+    monkeypatch.setattr(shared_storage_probe, "VISIBILITY_TIMEOUT_S", 0.5)
+    folder = SharedStorageProbe.create(open_storage(str(tmp_path), create=True))
+    assert folder.check("a") == ""
     begun = time.monotonic()
     lost = {f"n{number}" for number in range(20)}
-    assert folder.unseen({"a", *lost}) == lost
+    assert folder.missing({"a", *lost}) == lost
     assert time.monotonic() - begun < 5
-    monkeypatch.setattr(shared_storage_probe, "SIGHT_S", 20.0)
+    monkeypatch.setattr(shared_storage_probe, "VISIBILITY_TIMEOUT_S", 20.0)
     begun = time.monotonic()
-    assert folder.unseen(lost, interrupted=lambda: True) == lost
+    assert folder.missing(lost, interrupted=lambda: True) == lost
     assert time.monotonic() - begun < 10
 
 
 def test_a_trial_whose_own_file_is_on_no_node_fails_and_leaves_no_node_out() -> None:
-    searcher = searching("x", "y", home="home", alive=frozenset("ab"), fitting=frozenset("ab"), slots=2)
-    searcher.watch._looked = time.monotonic() + 3600
+    searcher = searching("x", "y", driver_node="home", alive=frozenset("ab"), usable_nodes=frozenset("ab"), slots=2)
+    searcher.watch._refreshed_at = time.monotonic() + 3600
     told = {"event": "ended", "status": "unprovided", "message": "model: module:nets.wide: no such file"}
     for number, (place, state, avoided) in enumerate([("a", "waiting", ["a"]), ("b", "failed", [])]):
         searcher.queue.trials["x"].not_before = 0.0
@@ -120,8 +120,10 @@ def test_a_trial_whose_own_file_is_on_no_node_fails_and_leaves_no_node_out() -> 
         trial = f"id-{number}"
         assert searcher.suggest(trial)["stage"]["key"] == "x"
         searcher.on_trial_result(trial, {"event": "begun", "node": place})
-        searcher.watch.avoid = lambda node, reason: searcher.watch._avoided.__setitem__(node, time.monotonic() + 60)  # type: ignore[method-assign]
+        until = searcher.watch._excluded_until
+        exclude = lambda node, reason, until=until: until.update({node: time.monotonic() + 60})  # noqa: E731
+        searcher.watch.exclude_node = exclude  # type: ignore[method-assign]
         searcher.on_trial_result(trial, told)
         entry = searcher.queue.trials["x"]
-        assert (entry.state, searcher.watch.avoided()) == (state, avoided)
+        assert (entry.state, searcher.watch.excluded_nodes()) == (state, avoided)
     assert (entry.failure, entry.message) == ("setting", told["message"])

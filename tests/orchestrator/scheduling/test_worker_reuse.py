@@ -65,8 +65,8 @@ def test_a_free_worker_does_not_end_one_that_starts(tmp_path: Path, monkeypatch:
 
     hooks = Hooks(note, lambda: under_way.append(len(searcher.running)), lambda: None)
     with ray_environment(()), connect_to_cluster(None):
-        watch = ClusterCapacity(cpus=1, gpus=0, own=True, tell=print)
-        watch.look()
+        watch = ClusterCapacity(cpus=1, gpus=0, local=True, notify=print)
+        watch.refresh()
         searcher = StageSearcher(queue, hooks, watch)
         stage = tune.with_resources(stage_of(SlowStart(tmp_path / "first")), {"CPU": 1})
         run_stages(stage, searcher, str(tmp_path), lambda: hooks.problem is not None)

@@ -85,19 +85,19 @@ def test_trials_that_ran_under_a_dead_driver_are_waiting(storage: Storage) -> No
     read = folder.read_state()
     assert read is not None
     assert read.trials["k"].state == "waiting"
-    folder.refuse_second_driver()
+    folder.require_no_driver()
 
 
 def test_a_second_driver_is_refused_with_the_way_out(storage: Storage) -> None:
     folder = SweepFolder(storage, "s")
     folder.write_state(SweepState(sweep="s", driver=this_driver()))
     with pytest.raises(SetupError, match=rf"being run by process {os.getpid()} on .*drive-sweep stop s"):
-        folder.refuse_second_driver()
+        folder.require_no_driver()
 
 
 def test_the_writer_keeps_a_heartbeat_and_ends_without_a_driver(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_writer, "HEARTBEAT_S", 0.05)
-    monkeypatch.setattr(state_writer, "WRITE_S", 0.05)
+    monkeypatch.setattr(state_writer, "HEARTBEAT_INTERVAL_S", 0.05)
+    monkeypatch.setattr(state_writer, "WRITE_INTERVAL_S", 0.05)
     folder = SweepFolder(storage, "s")
     writer = StateWriter(folder, SweepState(sweep="s"))
     writer.start()
@@ -121,7 +121,7 @@ class SlowStorage(LocalStorage):
 
 
 def test_heartbeats_are_no_rarer_where_a_writing_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_writer, "HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(state_writer, "HEARTBEAT_INTERVAL_S", 0.5)
     folder = SweepFolder(SlowStorage(str(tmp_path)), "s")
     writer = StateWriter(folder, SweepState(sweep="s"))
     writer.start()
@@ -155,9 +155,9 @@ def large_state(trials: int) -> SweepState:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer that writes whenever something changed, and only then."""
-    monkeypatch.setattr(state_writer, "HEARTBEAT_S", 1e6)
-    monkeypatch.setattr(state_writer, "WRITE_S", 0.0)
-    monkeypatch.setattr(state_writer, "PATIENCE", 0.0)
+    monkeypatch.setattr(state_writer, "HEARTBEAT_INTERVAL_S", 1e6)
+    monkeypatch.setattr(state_writer, "WRITE_INTERVAL_S", 0.0)
+    monkeypatch.setattr(state_writer, "WRITE_INTERVAL_FACTOR", 0.0)
 
 
 @pytest.fixture

@@ -21,20 +21,18 @@ from orchestrator.errors import SetupError, UserError
 from orchestrator.execution.driver import make_queue
 from orchestrator.planning.plan import make_plan
 from orchestrator.spec.loader import load_spec
-from orchestrator.state import driver_lease as driver_right
-from orchestrator.state import state_writer
+from orchestrator.state import driver_lease, state_writer
 from orchestrator.state.driver_liveness import this_driver
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
-from orchestrator.storage import layout as store_module
-from orchestrator.storage import object_store as object_storage
+from orchestrator.storage import layout, object_store
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
 from orchestrator.storage.layout import StageFolders, TrialFolder, archive_trial, newest_attempt, stop_files
 from orchestrator.storage.object_store import ObjectStorage
 from tests.support.cli import drive_sweep, tiny_sweep, wait_for
-from tests.support.s3_server import BUCKET, KEY, SECRET, ObjectStore, object_store
+from tests.support.s3_server import BUCKET, KEY, SECRET, ObjectStore, s3_server
 from tests.support.trials import tiny_config, tiny_settings
 from tests.test_architecture import loaded_after
 from trainables.config.keys import canonical
@@ -44,7 +42,7 @@ from trainables.worker.trainable import Stage, execute_stage
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    with object_store(tmp_path_factory.mktemp("objects")) as running:
+    with s3_server(tmp_path_factory.mktemp("objects")) as running:
         yield running
 
 
@@ -200,13 +198,13 @@ def test_a_copy_in_another_process_reads_the_same_without_its_key_on_the_way(sto
 
 def test_an_older_attempt_publishes_and_removes_nothing_once_a_newer_has_begun(storage: Storage) -> None:
     older, newer = TrialFolder(storage, "k", 1), TrialFolder(storage, "k", 2)
-    older.begin()
+    older.claim_attempt()
     older.publish("checkpoint", b"old")
-    newer.begin()
+    newer.claim_attempt()
     attempts: list[Callable[[], None]] = [
         lambda: older.publish("checkpoint", b"late"),
         lambda: older.remove("checkpoint"),
-        older.begin,
+        older.claim_attempt,
     ]
     for late in attempts:
         with pytest.raises(StaleAttemptError):
@@ -215,7 +213,7 @@ def test_an_older_attempt_publishes_and_removes_nothing_once_a_newer_has_begun(s
 
 
 def test_an_attempt_whose_writing_came_late_gives_up(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "LATE_S", 0.5)
+    monkeypatch.setattr(layout, "SLOW_WRITE_GRACE_S", 0.5)
     older, newer = TrialFolder(storage, "k", 1), TrialFolder(storage, "k", 2)
     write = type(storage).write
 
@@ -223,10 +221,10 @@ def test_an_attempt_whose_writing_came_late_gives_up(storage: Storage, monkeypat
         before_publish()
         if content == b"late":  # between the comparison and the end of the writing
             time.sleep(0.6)
-            newer.begin()
+            newer.claim_attempt()
         write(storage, name, content)
 
-    older.begin()
+    older.claim_attempt()
     monkeypatch.setattr(type(storage), "write", frozen)
     older.publish("metrics.jsonl", b"in time")
     with pytest.raises(StaleAttemptError, match=r"attempt 2 has begun.*its metrics\.jsonl was written late"):
@@ -237,7 +235,7 @@ def test_setting_a_trial_aside_deletes_nothing_even_where_that_was_cut_off_befor
     storage.write("trials/.aside/k-1/result.json", b"of an attempt that was counted again")
     for content in (b"first", b"second"):
         files = TrialFolder(storage, "k", newest_attempt(storage, "k") + 1)
-        files.begin()
+        files.claim_attempt()
         files.publish("result.json", content)
         archive_trial(storage, "k")
         assert storage.names("trials/k") == ["attempt.json"]
@@ -248,7 +246,7 @@ def test_setting_a_trial_aside_deletes_nothing_even_where_that_was_cut_off_befor
 
 
 def test_a_request_to_stop_reaches_the_trials_of_its_sweep(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_storage, "LOOK_S", 0.0)
+    monkeypatch.setattr(object_store, "POLL_INTERVAL_S", 0.0)
     folders = StageFolders(storage, "s")
     one, other = folders.trial("k1", 1), folders.trial("k2", 1)
     assert not one.stop_requested()
@@ -263,8 +261,8 @@ def test_a_request_to_stop_reaches_the_trials_of_its_sweep(storage: Storage, mon
 
 @pytest.fixture
 def quick_claims(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver_right, "CLAIM_S", 0.5)
-    monkeypatch.setattr(driver_right, "LEASE_RENEW_S", 0.5)
+    monkeypatch.setattr(driver_lease, "LEASE_SETTLE_S", 0.5)
+    monkeypatch.setattr(driver_lease, "LEASE_RENEW_INTERVAL_S", 0.5)
 
 
 @pytest.fixture
@@ -282,7 +280,7 @@ def test_only_one_of_several_drivers_that_start_together_holds_the_sweep_without
     def drive() -> None:
         ready.wait()
         try:
-            with folder.held():
+            with folder.driver_lease():
                 told.append("held")
                 time.sleep(3)
         except SetupError as error:
@@ -295,7 +293,7 @@ def test_only_one_of_several_drivers_that_start_together_holds_the_sweep_without
         driver.join()
     assert sorted(told)[0] == "held"
     assert all(f"being run by process {os.getpid()} on" in line for line in sorted(told)[1:])
-    with folder.held():
+    with folder.driver_lease():
         pass
 
 
@@ -303,10 +301,10 @@ def test_a_claim_counts_as_long_as_its_driver_is_heard_of(without_locks: Storage
     folder, claim = SweepFolder(without_locks, "s"), "sweeps/s/driver.json"
     elsewhere = this_driver() | {"host": "elsewhere", "process_table": "another", "owner": "other"}
     without_locks.write_json(claim, elsewhere)
-    with pytest.raises(SetupError, match=r"on elsewhere, heard of \d+ s ago"), folder.held():
+    with pytest.raises(SetupError, match=r"on elsewhere, heard of \d+ s ago"), folder.driver_lease():
         pass
     without_locks.write_json(claim, elsewhere | {"heartbeat": time.time() - 31})
-    with folder.held():
+    with folder.driver_lease():
         assert without_locks.read_json(claim)["pid"] == os.getpid()
     assert without_locks.read(claim) is None
 
@@ -315,8 +313,8 @@ def test_a_driver_that_was_taken_over_ends_at_once(s3: ObjectStorage) -> None:
     script = (
         "import sys, time\nfrom orchestrator.state import driver_lease\n"
         "from orchestrator.state.sweep_folder import SweepFolder\n"
-        "from orchestrator.storage.factory import open_storage\ndriver_lease.LEASE_RENEW_S = 0.2\n"
-        "with SweepFolder(open_storage(sys.argv[1]), 's').held():\n    print('held', flush=True)\n    time.sleep(60)\n"
+        "from orchestrator.storage.factory import open_storage\ndriver_lease.LEASE_RENEW_INTERVAL_S = 0.2\n"
+        "with SweepFolder(open_storage(sys.argv[1]), 's').driver_lease():\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     driver = subprocess.Popen(
         [sys.executable, "-c", script, s3.root], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -342,7 +340,7 @@ def test_a_claim_that_was_written_late_gives_way_to_one_that_was_there(
     s3: ObjectStorage, quick_claims: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first writing takes longer than CLAIM_S, and lands on the claim of a driver that came meanwhile."""
-    monkeypatch.setattr(driver_right, "LEASE_RENEW_S", 1.5)
+    monkeypatch.setattr(driver_lease, "LEASE_RENEW_INTERVAL_S", 1.5)
     slow, told = ObjectStorage(s3.root, s3.endpoint, s3.region), list[str]()
     prompt = slow.write_json
 
@@ -353,7 +351,7 @@ def test_a_claim_that_was_written_late_gives_way_to_one_that_was_there(
         slow.write_json(name, content)
 
     def win() -> None:
-        with SweepFolder(s3, "s").held():
+        with SweepFolder(s3, "s").driver_lease():
             told.append("held")
             ended.wait(30)
         told.append("ended in its own time")
@@ -361,7 +359,7 @@ def test_a_claim_that_was_written_late_gives_way_to_one_that_was_there(
     winner, ended = threading.Thread(target=win), threading.Event()
     slow.write_json = late  # type: ignore[method-assign]
     try:
-        with pytest.raises(SetupError, match="being run by"), SweepFolder(slow, "s").held():
+        with pytest.raises(SetupError, match="being run by"), SweepFolder(slow, "s").driver_lease():
             pass
     finally:
         ended.set()
@@ -371,8 +369,8 @@ def test_a_claim_that_was_written_late_gives_way_to_one_that_was_there(
 
 def test_a_claim_of_another_is_not_given_back(s3: ObjectStorage, quick_claims: None, monkeypatch: pytest.MonkeyPatch) -> None:
     claim, other = "sweeps/s/driver.json", this_driver() | {"owner": "other"}
-    monkeypatch.setattr(driver_right, "LEASE_RENEW_S", 60.0)
-    with SweepFolder(s3, "s").held():
+    monkeypatch.setattr(driver_lease, "LEASE_RENEW_INTERVAL_S", 60.0)
+    with SweepFolder(s3, "s").driver_lease():
         s3.write_json(claim, other)
     assert s3.read_json(claim) == other
 
@@ -407,7 +405,7 @@ def test_workers_look_for_a_request_to_stop_now_and_then(s3: ObjectStorage, stor
 def test_a_growing_text_is_written_within_seconds_and_seldom(
     s3: ObjectStorage, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_storage, "APPEND_S", 0.5)
+    monkeypatch.setattr(object_store, "APPEND_INTERVAL_S", 0.5)
     since = store.now
     for number in range(100):
         s3.append("log", f"{number}\n")
@@ -517,7 +515,7 @@ def test_an_object_store_needs_a_tracking_server(store: ObjectStore, tmp_path: P
 @pytest.fixture
 def lost(monkeypatch: pytest.MonkeyPatch) -> ObjectStorage:
     """A storage whose store has gone, and which is quick to give up."""
-    monkeypatch.setattr(object_storage, "ATTEMPTS", 1)
+    monkeypatch.setattr(object_store, "MAX_ATTEMPTS", 1)
     return ObjectStorage(f"s3://{BUCKET}/runs", "http://127.0.0.1:9", "us-east-1")
 
 
@@ -536,7 +534,7 @@ def test_a_driver_goes_on_while_its_storage_is_lost(lost: ObjectStorage, tmp_pat
     queue = make_queue(plan, lost, lambda key: True)
     assert queue.next_entry() is None
     assert not queue.done
-    assert not lost.appeared("sweeps/s/stop")
+    assert not lost.poll_exists("sweeps/s/stop")
     SweepFolder(lost, "s").log("a line")
     lost.flush()
     writer = StateWriter(SweepFolder(lost, "s"), SweepState(sweep="s"))
@@ -548,7 +546,7 @@ def test_a_driver_goes_on_while_its_storage_is_lost(lost: ObjectStorage, tmp_pat
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStorage]:
     """A storage whose store takes every request and answers none, until it goes at the end."""
-    monkeypatch.setattr(object_storage, "ATTEMPTS", 1)
+    monkeypatch.setattr(object_store, "MAX_ATTEMPTS", 1)
     before = set(threading.enumerate())
     with socket.create_server(("127.0.0.1", 0), backlog=50) as server:
         yield ObjectStorage(f"s3://{BUCKET}/runs", f"http://127.0.0.1:{server.getsockname()[1]}", "us-east-1")
@@ -557,21 +555,25 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStorage]:
 
 
 def test_a_driver_waits_seconds_where_its_storage_hangs(hanging: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((object_storage, "FLUSH_S"), (state_writer, "CLOSE_S"), (driver_right, "GIVE_BACK_S")):
+    for module, name in (
+        (object_store, "FLUSH_TIMEOUT_S"),
+        (state_writer, "CLOSE_TIMEOUT_S"),
+        (driver_lease, "RELEASE_TIMEOUT_S"),
+    ):
         monkeypatch.setattr(module, name, 0.5)
     monkeypatch.setattr(StateWriter, "start", lambda writer: writer._thread.start())  # begins in the middle
     hanging.append("sweeps/s/sweep.log", "a line\n")
     writer = StateWriter(SweepFolder(hanging, "s"), SweepState(sweep="s"))
-    claim = driver_right._Lease(hanging, "sweeps/s/driver.json", this_driver, lambda driver: True)
-    monkeypatch.setattr(driver_right, "LEASE_RENEW_S", 0.1)
+    claim = driver_lease._Lease(hanging, "sweeps/s/driver.json", this_driver, lambda driver: True)
+    monkeypatch.setattr(driver_lease, "LEASE_RENEW_INTERVAL_S", 0.1)
     writer.start()
     claim.renewal.start()
     time.sleep(0.3)
     acts: dict[str, Callable[[], object]] = {
-        "look": lambda: [hanging.appeared("sweeps/s/stop") for _ in range(100)],
+        "look": lambda: [hanging.poll_exists("sweeps/s/stop") for _ in range(100)],
         "flush": hanging.flush,
         "close": writer.close,
-        "give back": claim.give_back,
+        "give back": claim.release,
     }
     for name, act in acts.items():
         begun = time.monotonic()

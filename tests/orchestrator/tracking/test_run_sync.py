@@ -82,7 +82,7 @@ class StoppedSoon(TrialFolder):
 class StoppingFolders(StageFolders):
     def trial(self, key: str, attempt: int) -> TrialFolder:
         folder = StoppedSoon(self.storage, key, attempt, self.sweep)
-        folder.begin()
+        folder.claim_attempt()
         return folder
 
 

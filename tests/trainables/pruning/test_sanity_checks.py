@@ -25,7 +25,7 @@ OF_LAYERS = ("conv1.weight", "conv2.weight", "conv3.weight", "head.weight")
 def handed_over(config: TrialConfig, folder: Path) -> TrialState:
     """The state in which sparse training begins, computed by a trial's own phases."""
     storage = new_storage(folder)
-    trial_folder(config, storage).begin()
+    trial_folder(config, storage).claim_attempt()
     trial = TrialRunner(config, trial_context(config, storage))
     state = trial._start_of_pruning()
     while state.phase == "prune":
@@ -36,7 +36,7 @@ def handed_over(config: TrialConfig, folder: Path) -> TrialState:
 
 
 def warmed_up(config: TrialConfig, folder: Path) -> dict[str, Tensor]:
-    trial_folder(config, new_storage(folder)).begin()
+    trial_folder(config, new_storage(folder)).claim_attempt()
     trial = TrialRunner(config, trial_context(config, new_storage(folder)))
     return trial.trunk.state_at(config.warmup_epochs).model.state_dict()
 

@@ -216,7 +216,7 @@ def test_a_superseded_attempt_publishes_nothing(phase: str, tmp_path: Path) -> N
 
     def supersede(state: TrialState) -> None:
         if state.phase == phase and not seen:
-            trial_folder(PLAIN, storage, attempt=2).begin()
+            trial_folder(PLAIN, storage, attempt=2).claim_attempt()
             seen.append(all_files(storage))
 
     with pytest.raises(StaleAttemptError, match="attempt 2 has begun, attempt 1 gives up"):
@@ -227,7 +227,7 @@ def test_a_superseded_attempt_publishes_nothing(phase: str, tmp_path: Path) -> N
 
 def test_an_older_attempt_cannot_begin(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
-    trial_folder(PLAIN, storage, attempt=3).begin()
+    trial_folder(PLAIN, storage, attempt=3).claim_attempt()
     before = all_files(storage)
     with pytest.raises(StaleAttemptError):
         run(PLAIN, storage, attempt=2)
@@ -482,5 +482,5 @@ def test_a_stopped_trial_that_shares_no_warmup_keeps_its_own(tmp_path: Path) -> 
 
 def test_attempts_are_numbered_in_the_folder(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
-    TrialFolder(storage, "k", 4).begin()
+    TrialFolder(storage, "k", 4).claim_attempt()
     assert storage.read_json("trials/k/attempt.json")["attempt"] == 4
