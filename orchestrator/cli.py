@@ -32,6 +32,7 @@ MODULES = {  # command -> module of `commands/` with a function of that name
     **dict.fromkeys(("status", "logs", "report", "compare", "ui"), "results"),
     **dict.fromkeys(("doctor", "sync"), "maintenance"),
     "data": "data",
+    "guide": "guide",
 }
 
 
@@ -166,6 +167,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--masks", action="store_true", help="tell how alike the masks are too, which reads the models")
     compare.add_argument("--method", metavar="METHOD", help="the method to compare with the others (default: drive)")
+
+    guide = command("guide", "print the guide: without a topic, the list of topics")
+    guide.add_argument("topic", metavar="TOPIC", nargs="?", help="such as methods or results")
 
     ui = command("ui", "open the MLflow UI on a sweep; prints the link to the comparison of all its trials")
     ui.add_argument("name", metavar="NAME", nargs="?", help="name of the sweep (default: the newest)")
