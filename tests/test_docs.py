@@ -105,7 +105,7 @@ def command_lines(text: str) -> list[str]:
 
 def commands() -> dict[str, argparse.ArgumentParser]:
     (choices,) = (action.choices for action in _parser()._actions if action.dest == "command")
-    return dict(choices or {})  # type: ignore[call-overload, no-any-return]
+    return dict(choices or {})
 
 
 def refused_commands(lines: list[str]) -> list[str]:
