@@ -13,15 +13,15 @@ from importlib import import_module
 
 from orchestrator import commands as command_modules
 from orchestrator.cluster.addresses import is_jobs_api
-from orchestrator.command_line import note_options
+from orchestrator.command_line import DEFAULT_STORAGE, note_options
 from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError
 from orchestrator.process.output import STDOUT, reserve_stdout
 from orchestrator.process.setup import prepare_process, require_current_folder
-from orchestrator.uris import require_no_credentials
+from orchestrator.uris import STORAGE_FORMS, require_no_credentials
 from trainables.errors import StorageError
 
 STORAGE_TROUBLES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
-STORAGE_HELP = "where results are kept: a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX (default: ./runs)"
+STORAGE_HELP = f"where results are kept: {STORAGE_FORMS} (default: {DEFAULT_STORAGE})"
 API_HELP = "dashboard of a cluster, http://HEAD:8265: ask there, of the newest job of the sweep"
 FILE_HELP = "sweep file, or the name of a ready sweep such as digits or reference/cifar10-vgg16 (README)"
 

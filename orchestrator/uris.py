@@ -1,60 +1,106 @@
-"""Which URIs of storages and tracking stores may be written down: they are kept in files, logged, and sent to clusters.
+"""URIs of storages and tracking stores: which may be written down, and what they look like without secrets.
 
-A URI holds no login and no key, not even by mistake: these come from the environment. What is wrong is told without repeating
-it.
+URIs are kept in files, logged, and sent to clusters, so they hold no login and no key: these come from the environment. A
+message about a URI never repeats its secrets.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
 from orchestrator.errors import UserError
 
-STORES = ("s3", "gs")
-OPTIONS = ("endpoint_override", "scheme", "region")  # of an object store, after '?'
+
+@dataclass(frozen=True, slots=True)
+class StorageScheme:
+    """A kind of storage, as far as its URIs go.
+
+    Attributes:
+        form: its URI in words, for messages and help texts.
+        storage: "module:class" of its `Storage`, which is imported when one is opened.
+        options: names that may stand in the query.
+        server: query that names a host and port; they cannot stand before the path, where the bucket is.
+    """
+
+    form: str
+    storage: str
+    options: tuple[str, ...] = ()
+    server: str = ""
+
+
+STORE_OPTIONS = ("endpoint_override", "scheme", "region")
+STORE_SERVER = "endpoint_override=HOST:PORT&scheme=http"
+STORAGE_SCHEMES = {
+    "file": StorageScheme("a folder", "orchestrator.storage.local:LocalStorage"),
+    "s3": StorageScheme("s3://BUCKET/PREFIX", "orchestrator.storage.s3:S3Storage", STORE_OPTIONS, STORE_SERVER),
+    "gs": StorageScheme("gs://BUCKET/PREFIX", "orchestrator.storage.gcs:GoogleStorage", STORE_OPTIONS, STORE_SERVER),
+}
 SECRET = re.compile(r"pass|secret|token|key|user", re.IGNORECASE)  # in the name of an option of a database
+
+
+def _either(forms: list[str]) -> str:
+    return " or ".join([", ".join(forms[:-1]), forms[-1]]) if len(forms) > 1 else forms[0]
+
+
+STORAGE_FORMS = _either([scheme.form for scheme in STORAGE_SCHEMES.values()])
 ANY_RULE = "a folder or a URI without a login in it (that comes from the environment)"
-STORAGE_RULE = "a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX without a login in it (that comes from the environment)"
+STORAGE_RULE = f"{STORAGE_FORMS} without a login in it (that comes from the environment)"
+
+
+def storage_scheme(uri: str) -> str:
+    """The scheme of a storage, in lower case; that of a path is "file"."""
+    scheme, separator, _ = uri.partition("://")
+    return scheme.lower() if separator else "file"
 
 
 def uri_problem(uri: str) -> str:
-    """What to do about a URI that may not be written down; empty for one that may, and for a path."""
+    """How to correct a URI that may not be written down; empty for one that may, and for a path."""
     scheme, rest = _parts(uri)
     if not rest:
         return ""
+    store = _remote_storage(scheme)
     try:
         split = urlsplit(uri)
-        if scheme not in STORES:
+        if store is None:
             _ = split.port
     except ValueError:
         return "correct its host and port"
     if "@" in rest:
         is_login = "@" in split.netloc or ":" in rest.rpartition("@")[0]
         return f"write {redacted(uri).replace('...@', '')}" if is_login else "choose a name without @"
-    if scheme in STORES and ":" in split.netloc:
-        return f"write {scheme}://BUCKET/PREFIX?endpoint_override=HOST:PORT&scheme=http"
-    wrong = [name for name in _options(split.query) if not _may_have(scheme, name)]
-    if not wrong:
+    if store is not None and store.server and ":" in split.netloc:
+        return f"write {store.form}?{store.server}"
+    rejected = [name for name in _options(split.query) if not _may_have(scheme, name)]
+    if not rejected:
         return ""
-    told = f"remove {wrong[0]!r}" if re.fullmatch(r"[a-z_]{1,30}", wrong[0]) else "remove what follows"
-    return f"{told} after '?'" + (f", where only {', '.join(OPTIONS)} may stand" if scheme in STORES else "")
+    name = repr(rejected[0]) if re.fullmatch(r"[a-z_]{1,30}", rejected[0]) else "what follows"
+    return f"remove {name} after '?'" + (
+        f", where only {', '.join(store.options)} may stand" if store and store.options else ""
+    )
 
 
 def storage_uri_problem(uri: str) -> str:
-    """The same for a storage, which is a folder or a prefix of an object store."""
-    scheme, _, rest = uri.partition("://")
-    if scheme.lower() == "file" or "://" not in uri:
+    """The same for the URI of a storage, whose scheme must be a known one."""
+    scheme = storage_scheme(uri)
+    if scheme == "file":
         return ""
-    if scheme.lower() not in STORES or not rest.partition("/")[0]:
+    if scheme not in STORAGE_SCHEMES or not uri.partition("://")[2].partition("/")[0]:
         return "correct it"
     return uri_problem(uri)
 
 
 def require_no_credentials(place: str, uri: str, storage: bool) -> None:
-    """Raises UserError for a URI that may not be written down; `place` is the option that it was given with."""
-    if way_out := storage_uri_problem(uri) if storage else uri_problem(uri):
-        raise UserError(f"{place}: must be {STORAGE_RULE if storage else ANY_RULE}, got {redacted(uri)!r}; {way_out}")
+    """Raises UserError for a URI that may not be written down.
+
+    Args:
+        place: the option or field that it was given with.
+        storage: it is the URI of a storage.
+    """
+    if hint := storage_uri_problem(uri) if storage else uri_problem(uri):
+        rule = STORAGE_RULE if storage else ANY_RULE
+        raise UserError(f"{place}: must be {rule}, got {redacted(uri)!r}", hint, code="uri-invalid")
 
 
 def redacted(uri: str) -> str:
@@ -71,13 +117,13 @@ def redacted(uri: str) -> str:
 
 
 def same_location(first: str, second: str) -> bool:
-    """Whether two names of storages are spelt alike but for slashes at the end."""
+    """Whether two names of storages differ in nothing but slashes at the end."""
     return _without_slash(first) == _without_slash(second)
 
 
 def _without_slash(uri: str) -> tuple[str, str]:
-    place, _, query = uri.partition("?")
-    return place.removeprefix("file://").rstrip("/"), query
+    location, _, query = uri.partition("?")
+    return location.removeprefix("file://").rstrip("/"), query
 
 
 def _parts(uri: str) -> tuple[str, str]:
@@ -86,12 +132,17 @@ def _parts(uri: str) -> tuple[str, str]:
     return scheme.lower(), "" if rest.startswith("/") else rest
 
 
+def _remote_storage(scheme: str) -> StorageScheme | None:
+    """The storage of a scheme, unless that is a folder."""
+    return None if scheme == "file" else STORAGE_SCHEMES.get(scheme)
+
+
 def _options(query: str) -> list[str]:
-    named = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
-    return named if named or not query else [query]
+    names = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
+    return names if names or not query else [query]
 
 
 def _may_have(scheme: str, option: str) -> bool:
-    if scheme in STORES:
-        return option in OPTIONS
+    if store := _remote_storage(scheme):
+        return option in store.options
     return scheme not in ("http", "https") and not SECRET.search(option)

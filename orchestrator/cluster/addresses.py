@@ -1,4 +1,4 @@
-"""Addresses of clusters: which is our own Ray, a Jobs API or a cluster to join, and whether anybody answers there."""
+"""Addresses of clusters: a local Ray, a Jobs API or a cluster to join, and whether something listens there."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ def require_cluster_reachable(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not port.isdigit() or "/" in host:
         return
-    way_out = "give the address of a running head with --address or RAY_ADDRESS, or neither for a local Ray"
-    require_reachable(host, int(port), f"the Ray cluster's address {address}", way_out)
+    hint = "give the address of a running head with --address or RAY_ADDRESS, or neither for a local Ray"
+    require_reachable(host, int(port), f"the Ray cluster at {address}", hint)
 
 
-def require_reachable(host: str, port: int, place: str, way_out: str) -> None:
-    """Raises SetupError if nothing listens at this port."""
+def require_reachable(host: str, port: int, server: str, hint: str) -> None:
+    """Raises SetupError if nothing listens at this port; `server` names it in the message."""
     try:
         socket.create_connection((host, port), timeout=5).close()
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SetupError(f"nothing answers at {place}: {reason}; {way_out}") from error
+        raise SetupError(f"cannot connect to {server}: {reason}", hint, code="cluster-unreachable") from error
 
 
 def is_local_ray(address: str | None) -> bool:

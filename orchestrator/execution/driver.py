@@ -16,7 +16,8 @@ from orchestrator.scheduling.stage_queue import ACTIVE_STATES, QueuedStage, Stag
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState, TrialStatus, WarmupStatus
-from orchestrator.storage.base import Storage, run_with_timeout
+from orchestrator.storage.background import run_with_timeout
+from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import newest_attempt
 from orchestrator.terminal.progress import Screen
 from orchestrator.tracking.process import TrackingProcess

@@ -30,7 +30,8 @@ from orchestrator.reporting.report import write_report
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.trial_results import damaged_files
-from orchestrator.storage.base import Storage, run_with_timeout
+from orchestrator.storage.background import run_with_timeout
+from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import StageFolders, archive_trial
 from orchestrator.terminal.progress import Screen, summary_line
 from orchestrator.tracking.client import CREDENTIALS

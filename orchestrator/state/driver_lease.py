@@ -23,7 +23,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from orchestrator.errors import EXIT_ENVIRONMENT
-from orchestrator.storage.base import Storage, run_with_timeout
+from orchestrator.storage.background import run_with_timeout
+from orchestrator.storage.base import Storage
 from trainables.errors import StorageError
 
 LEASE_SETTLE_S = 2.0

@@ -1,38 +1,43 @@
-"""A storage by its URI, with the check that it is one and of a layout that this version knows."""
+"""Opens a storage by its URI, and checks that this version knows its layout."""
 
 from __future__ import annotations
 
 import json
 import sys
 from contextlib import suppress
-from pathlib import Path
+from importlib import import_module
 
 from orchestrator.errors import SetupError
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import LAYOUT_FILE, LAYOUT_VERSION
-from orchestrator.storage.local import LocalStorage
-from orchestrator.storage.object_store import object_storage
+from orchestrator.uris import STORAGE_SCHEMES, require_no_credentials, storage_scheme
 from trainables.errors import StorageError
 from trainables.records.self_digest import FIELD, is_whole
 
 
 def open_storage(uri: str, create: bool = False) -> Storage:
-    """The storage at a folder, or at a prefix of an object store.
+    """The storage at a folder or a URI.
+
+    Args:
+        create: make it a storage if it is not one yet.
 
     Raises:
-        UserError: the URI is neither.
+        UserError: the URI has no known scheme, or holds a login.
         SetupError: the storage cannot be reached or written, or has the layout of a newer version.
     """
+    require_no_credentials("storage", uri, storage=True)
+    module, _, name = STORAGE_SCHEMES[storage_scheme(uri)].storage.partition(":")
+    storage_class: type[Storage] = getattr(import_module(module), name)
     try:
-        storage = _storage_at(uri)
+        storage = storage_class.open(uri)
         _check_layout(storage, create)
     except StorageError as error:
-        raise SetupError(str(error)) from error
+        raise SetupError(error.message, error.hint, code="storage-unavailable") from error
     return storage
 
 
 def _check_layout(storage: Storage, create: bool) -> None:
-    """Writes storage.json where it is missing and `create` is set, or where it is damaged: its content is known.
+    """Writes storage.json if it is missing and `create` is set, or if it is damaged: its content is known.
 
     Raises:
         SetupError: the storage has the layout of a newer version.
@@ -44,18 +49,20 @@ def _check_layout(storage: Storage, create: bool) -> None:
     elif (layout := _layout_in(content)) is not None:
         if layout > LAYOUT_VERSION:
             raise SetupError(
-                f"storage {storage.root} has layout {layout}, this version knows {LAYOUT_VERSION}; update drive-sweep"
+                f"storage {storage.root} has layout {layout}, this version knows {LAYOUT_VERSION}",
+                "update drive-sweep",
+                code="storage-layout-unsupported",
             )
         return
     else:
         print(f"storage {storage.root}: {LAYOUT_FILE} is damaged; it is written anew", file=sys.stderr)
     if create or content is not None:
-        with suppress(*(() if create else (StorageError,))):  # who only reads may do so from a storage that is read-only
+        with suppress(*(() if create else (StorageError,))):  # a read-only storage can still be read
             storage.write_json(LAYOUT_FILE, {"layout": LAYOUT_VERSION})
 
 
 def _layout_in(content: bytes) -> int | None:
-    """The layout that the file names; None if it is damaged. Without a digest only layout 1 was ever written."""
+    """The layout that the file names; None if it is damaged. Only layout 1 was ever written without a digest."""
     try:
         record = json.loads(content)
     except (ValueError, RecursionError):
@@ -65,9 +72,3 @@ def _layout_in(content: bytes) -> int | None:
         return None
     whole = is_whole(record) if FIELD in record else record == {"layout": 1}
     return layout if whole else None
-
-
-def _storage_at(uri: str) -> Storage:
-    if "://" in uri and not uri.startswith("file://"):
-        return object_storage(uri)
-    return LocalStorage(str(Path(uri.removeprefix("file://")).expanduser().absolute()))

@@ -1,4 +1,4 @@
-"""A storage in a folder, which all processes of a sweep see."""
+"""A folder as a storage; all processes of a sweep must see it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from orchestrator.storage.base import Storage
 from trainables.errors import StorageError
@@ -21,12 +22,17 @@ class LocalStorage(Storage):
 
     root: str
 
+    @classmethod
+    def open(cls, uri: str) -> Self:
+        path = uri.partition("://")[2] if "://" in uri else uri
+        return cls(str(Path(path).expanduser().absolute()))
+
     @property
     def folder(self) -> Path:
         return Path(self.root)
 
     def validate(self) -> None:
-        """Nothing: a folder is made when it is needed."""
+        """Nothing to check: folders are created when they are needed."""
 
     def path(self, name: str) -> Path:
         return Path(self.root, name)
@@ -41,7 +47,7 @@ class LocalStorage(Storage):
                 return None
 
     def write(self, name: str, content: bytes, before_publish: Callable[[], None] = lambda: None) -> None:
-        """Temporary name, fsync, rename."""
+        """Writes to a temporary name, then renames."""
         path = self.path(name)
         partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
         with self._translate_errors(name, "written"):
@@ -64,7 +70,7 @@ class LocalStorage(Storage):
                 file.write(text)
 
     def flush(self) -> None:
-        """Nothing: it is in place."""
+        """Nothing to do: appended text is already in the file."""
 
     def remove(self, name: str) -> None:
         with self._translate_errors(name, "removed"):
@@ -105,28 +111,28 @@ class LocalStorage(Storage):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = open(path, "w")  # noqa: SIM115
         with lock:
-            yield _flocked(lock.fileno())
+            yield _flock(lock.fileno())
 
     @contextmanager
-    def _translate_errors(self, name: str, doing: str) -> Iterator[None]:
+    def _translate_errors(self, name: str, action: str) -> Iterator[None]:
         try:
             yield
         except StorageError:
             raise
         except OSError as error:
             raise StorageError(
-                f"storage {self.root}: {name} cannot be {doing}: {error.strerror or error}; "
-                "make room there, or give another folder with --storage"
+                f"storage {self.root}: {name} cannot be {action}: {error.strerror or error}",
+                "make room there, or give another folder with --storage",
             ) from error
 
 
 def node_cache() -> LocalStorage:
-    """This machine's cache, for what is worth remembering from one storage to another."""
+    """This machine's cache, for results that hold whichever storage a sweep uses."""
     return LocalStorage(str(cache_folder()))
 
 
-def _flocked(file: int) -> bool | None:
-    """Whether the file is locked for us now; None where the file system, such as some NFS, has no locks."""
+def _flock(file: int) -> bool | None:
+    """Whether this process has the lock now; None if the file system, such as some NFS, has no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -73,7 +73,7 @@ def test_only_the_right_token_at_the_right_address_is_let_in(cluster: RayNodes, 
         assert "wrong" not in line
     (port,) = free_ports(1)
     answer = drive_sweep("list", "--address", f"http://127.0.0.1:{port}", expect=3, environment=cluster.environment)
-    assert answer.stderr.startswith(f"drive-sweep: nothing answers at http://127.0.0.1:{port}: Connection refused; give ")
+    assert answer.stderr.startswith(f"drive-sweep: cannot connect to http://127.0.0.1:{port}: Connection refused; give ")
     answer = drive_sweep("list", environment=cluster.environment | {"RAY_API_SERVER_ADDRESS": cluster.api}, expect=0)
     assert len(answer.stdout.splitlines()) == 1  # the head of an empty table
 

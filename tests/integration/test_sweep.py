@@ -259,7 +259,7 @@ def test_a_sweep_runs_on_an_existing_cluster_with_its_token(
 
 def test_a_dead_cluster_address_is_told_at_once(undisturbed: Finished, storage: Path) -> None:
     answer = drive_sweep("run", undisturbed.file, "--storage", storage, "--address", "127.0.0.1:9", expect=3)
-    assert "nothing answers at the Ray cluster's address 127.0.0.1:9" in answer.stderr
+    assert "cannot connect to the Ray cluster at 127.0.0.1:9" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.errors import SetupError, UserError
 from orchestrator.spec.loader import load_spec
-from orchestrator.storage.object_store import object_storage
+from orchestrator.storage.factory import open_storage
 from orchestrator.tracking.client import as_setup_error
 from orchestrator.uris import redacted, same_location, storage_uri_problem, uri_problem
 from tests.support.cli import drive_sweep, tiny_sweep
@@ -58,7 +58,7 @@ def test_a_uri_with_a_secret_is_refused_and_not_repeated(uri: str, shown: str) -
 @pytest.mark.parametrize("uri", [uri for uri in SECRETS if uri.startswith(("s3", "gs"))])
 def test_no_storage_is_opened_with_a_secret(uri: str) -> None:
     with pytest.raises(UserError, match="storage: must be a folder, s3://BUCKET/PREFIX or") as refused:
-        object_storage(uri)
+        open_storage(uri)
     assert "PW" not in str(refused.value)
 
 

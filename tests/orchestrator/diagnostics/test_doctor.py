@@ -61,7 +61,7 @@ def test_a_storage_out_of_reach_and_a_damaged_sweep_keep_no_other_check_from_run
     for name, value in keys.items():
         monkeypatch.setenv(name, value)
     found = {check.check: check for check in run_checks(None, "s3://lab/runs", f"sqlite:///{tmp_path}/m.db", None)}
-    assert "nothing answers at http://127.0.0.1:9" in found["storage"].message
+    assert "cannot connect to http://127.0.0.1:9" in found["storage"].message
     assert found["tracking"].ok
     assert found["versions"].ok
 

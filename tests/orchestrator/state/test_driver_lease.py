@@ -1,0 +1,141 @@
+"""Only one process drives a sweep, on every storage and whoever is late."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from orchestrator.errors import SetupError
+from orchestrator.state import driver_lease
+from orchestrator.state.driver_liveness import this_driver
+from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.storage.base import Storage
+from orchestrator.storage.s3 import S3Storage
+from tests.support.cli import wait_for
+
+
+@pytest.fixture
+def storage(any_storage: Storage) -> Storage:
+    return any_storage
+
+
+@pytest.fixture
+def quick_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_lease, "LEASE_SETTLE_S", 0.5)
+    monkeypatch.setattr(driver_lease, "LEASE_RENEW_INTERVAL_S", 0.5)
+
+
+@pytest.fixture
+def without_locks(storage: Storage, quick_claims: None, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    def no_locks(file: int, operation: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    return storage
+
+
+def test_only_one_of_several_drivers_that_start_together_holds_the_sweep_without_locks(without_locks: Storage) -> None:
+    folder, told, ready = SweepFolder(without_locks, "s"), [], threading.Barrier(3)
+
+    def drive() -> None:
+        ready.wait()
+        try:
+            with folder.driver_lease():
+                told.append("held")
+                time.sleep(3)
+        except SetupError as error:
+            told.append(str(error))
+
+    drivers = [threading.Thread(target=drive) for _ in range(3)]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join()
+    assert sorted(told)[0] == "held"
+    assert all(f"being run by process {os.getpid()} on" in line for line in sorted(told)[1:])
+    with folder.driver_lease():
+        pass
+
+
+def test_a_claim_counts_as_long_as_its_driver_is_heard_of(without_locks: Storage) -> None:
+    folder, claim = SweepFolder(without_locks, "s"), "sweeps/s/driver.json"
+    elsewhere = this_driver() | {"host": "elsewhere", "process_table": "another", "owner": "other"}
+    without_locks.write_json(claim, elsewhere)
+    with pytest.raises(SetupError, match=r"on elsewhere, heard of \d+ s ago"), folder.driver_lease():
+        pass
+    without_locks.write_json(claim, elsewhere | {"heartbeat": time.time() - 31})
+    with folder.driver_lease():
+        assert without_locks.read_json(claim)["pid"] == os.getpid()
+    assert without_locks.read(claim) is None
+
+
+def test_a_driver_that_was_taken_over_ends_at_once(s3: S3Storage) -> None:
+    script = (
+        "import sys, time\nfrom orchestrator.state import driver_lease\n"
+        "from orchestrator.state.sweep_folder import SweepFolder\n"
+        "from orchestrator.storage.factory import open_storage\ndriver_lease.LEASE_RENEW_INTERVAL_S = 0.2\n"
+        "with SweepFolder(open_storage(sys.argv[1]), 's').driver_lease():\n    print('held', flush=True)\n    time.sleep(60)\n"
+    )
+    driver = subprocess.Popen(
+        [sys.executable, "-c", script, s3.root], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "held\n"
+    beats = {s3.read_json("sweeps/s/driver.json")["heartbeat"]}
+    wait_for(lambda: s3.read_json("sweeps/s/driver.json")["heartbeat"] not in beats)  # it is renewed
+    late = this_driver() | {"owner": "other"}
+    s3.write_json("sweeps/s/driver.json", late)  # once, as by a write that was late: it is put right
+    wait_for(lambda: s3.read_json("sweeps/s/driver.json")["owner"] != "other", timeout_s=20)
+    time.sleep(0.5)
+    assert driver.poll() is None
+    while driver.poll() is None:  # a living one holds on to it
+        s3.write_json("sweeps/s/driver.json", late)
+    _, error = driver.communicate(timeout=30)
+    assert driver.returncode == 3
+    assert f"process {os.getpid()} on" in error
+    assert "has taken the sweep over" in error
+
+
+def test_a_claim_that_was_written_late_gives_way_to_one_that_was_there(
+    s3: S3Storage, quick_claims: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first writing takes longer than CLAIM_S, and lands on the claim of a driver that came meanwhile."""
+    monkeypatch.setattr(driver_lease, "LEASE_RENEW_INTERVAL_S", 1.5)
+    slow, told = S3Storage(s3.root, s3.endpoint, s3.region), list[str]()
+    prompt = slow.write_json
+
+    def late(name: str, content: object) -> None:
+        winner.start()
+        wait_for(lambda: told == ["held"])
+        slow.write_json = prompt  # type: ignore[method-assign]
+        slow.write_json(name, content)
+
+    def win() -> None:
+        with SweepFolder(s3, "s").driver_lease():
+            told.append("held")
+            ended.wait(30)
+        told.append("ended in its own time")
+
+    winner, ended = threading.Thread(target=win), threading.Event()
+    slow.write_json = late  # type: ignore[method-assign]
+    try:
+        with pytest.raises(SetupError, match="being run by"), SweepFolder(slow, "s").driver_lease():
+            pass
+    finally:
+        ended.set()
+        winner.join()
+    assert told == ["held", "ended in its own time"]
+
+
+def test_a_claim_of_another_is_not_given_back(s3: S3Storage, quick_claims: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim, other = "sweeps/s/driver.json", this_driver() | {"owner": "other"}
+    monkeypatch.setattr(driver_lease, "LEASE_RENEW_INTERVAL_S", 60.0)
+    with SweepFolder(s3, "s").driver_lease():
+        s3.write_json(claim, other)
+    assert s3.read_json(claim) == other
