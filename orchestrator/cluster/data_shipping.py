@@ -41,7 +41,7 @@ class DatasetServer:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFetcher:
-    """Brings the decoded data set to whoever calls it (`StagedDataset.ship`)."""
+    """Brings the decoded data set to whoever calls it (`StagedDataset.fetch`)."""
 
     server: Any
 
@@ -58,10 +58,10 @@ def planned_data(plan: Plan, local_ray: bool) -> StagedDataset:
     """The plan's data set for any node; on a cluster with a way to nodes that lack it."""
     source = plan.source
     streamed = source.name in datasets.STREAMED
-    ship = None
+    fetch = None
     if not (local_ray or streamed or source.name == "digits"):
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(num_cpus=0, scheduling_strategy=here)(DatasetServer)
-        ship = DatasetFetcher(server=actor.remote(source, plan.trials[0].config, plan.custom_files))
+        fetch = DatasetFetcher(server=actor.remote(source, plan.trials[0].config, plan.custom_files))
     signature = None if streamed else datasets.signature(source)
-    return StagedDataset(source=source, digest=plan.data_digest, signature=signature, ship=ship)
+    return StagedDataset(source=source, digest=plan.data_digest, signature=signature, fetch=fetch)

@@ -67,7 +67,7 @@ def node_report(
 def files_report(data: StagedDataset, config: TrialConfig, custom_files: CustomFiles) -> NodeReport:
     """What this node lacks of the data and of the trial's own files; decodes nothing."""
     try:
-        fetched = data.here().decoded is not None
+        fetched = data.locate().decoded is not None
     except WrongNodeError as error:
         return NodeReport(data=str(error))
     return NodeReport(data=custom_files.missing(config), fetched=fetched)

@@ -15,6 +15,7 @@ from trainables.records.file_names import ERROR, METRICS, MODEL, RESULT
 from trainables.records.metrics import DamagedRecordError, Point, points_from_json, points_from_lines
 from trainables.records.result_record import decode_result, metrics_damage
 from trainables.records.self_digest import is_whole
+from trainables.runtime.files import safetensors_metadata
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +143,7 @@ def _trunk_record(storage: Storage, key: str) -> RunRecord:
     damage = ""
     if content is not None:
         try:
-            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            state = json.loads(header["__metadata__"]["state"])
+            state = json.loads(safetensors_metadata(content)["state"])
             points = [points_from_json(point) for point in state["metrics"]]
             if state.get("key", key) != key:
                 damage, points = f"{longest} is of {state['key']}", []

@@ -20,9 +20,9 @@ from PIL import Image
 from tests.support.image_zoo import ZOO, Entry, Left, Read, Refused, base
 from tests.support.written_images import SIDE, Array
 from trainables.config.trial import DatasetConfig
-from trainables.data.datasets import DatasetSource, left_out, listing, load
+from trainables.data.datasets import DatasetSource, listing, load, skipped
 from trainables.data.splits import load_data
-from trainables.data.streaming import middle
+from trainables.data.streaming import center_crop
 from trainables.errors import DataError
 
 
@@ -40,7 +40,7 @@ def as_imagenet(entry: Entry, root: Path) -> str:
     train = load_data(DatasetConfig(name="imagenet", image_size=SIDE, validation=0.0), source, "cpu").train
     ((images, _),) = train.batches([torch.arange(len(train))])
     if isinstance(entry.outcome, Read):
-        expected = np.asarray(middle(Image.fromarray(entry.outcome.pixels), SIDE))
+        expected = np.asarray(center_crop(Image.fromarray(entry.outcome.pixels), SIDE))
         return _compared(entry.outcome, images[listing(source).train.index(entry.outcome.name)].numpy(), expected)
     return _counted(entry, source, len(images))
 
@@ -51,7 +51,7 @@ def _compared(outcome: Read, image: Array, expected: Array) -> str:
 
 
 def _counted(entry: Entry, source: DatasetSource, images: int) -> str:
-    reasons = [left.reason for left in left_out(source)]
+    reasons = [left.reason for left in skipped(source)]
     if isinstance(entry.outcome, Left) and reasons == [entry.outcome.reason] and images == 2:
         return "left out and counted"
     return f"{images} images, left out: {reasons}"

@@ -38,7 +38,7 @@ def densities(config: TrialConfig, data: Data, classes: int) -> list[float]:
     runtime = Runtime(threads=torch.get_num_threads())
     model = build_model("vgg16", data.image_shape, classes)
     initialize(model, config.seed)
-    model = runtime.place(model)
+    model = runtime.to_device(model)
     weights = prunable_weights(model)
     masks: Masks = full_masks(weights)
     for round_ in range(1, config.rounds + 1):

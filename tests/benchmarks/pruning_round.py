@@ -47,14 +47,14 @@ def compare(name: str, rounds: int, runtime: Runtime) -> tuple[list[float], list
     )
     model = build_model(name, (3, 32, 32), 10)
     initialize(model, 0)
-    model = runtime.place(model).train()
+    model = runtime.to_device(model).train()
     weights = prunable_weights(model)
     masks = full_masks(weights)
     config = TrialConfig(dataset=DatasetConfig(name="random"), model=name, prune_iterations=rounds, sparsity=0.95)
 
     def bare() -> None:
         for inputs, wanted in scoring_batches(data, BATCH, 1, 0, 1):
-            cross_entropy(model(runtime.arranged(inputs)), wanted).backward()
+            cross_entropy(model(runtime.to_memory_format(inputs)), wanted).backward()
         model.zero_grad(set_to_none=True)
 
     def timed(call: Callable[[], None]) -> float:

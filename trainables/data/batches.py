@@ -1,7 +1,7 @@
-"""The seeded batches that training, scoring and evaluation take.
+"""The seeded batches of training, scoring and evaluation.
 
 Shapes: B batch, C channels, H height, W width. A batch is float32, normalised.
-Everything random comes from CPU generators seeded by (seed, purpose, epoch), so the order is the same on every device.
+All randomness comes from CPU generators seeded by (seed, purpose, epoch), so the order is the same on every device.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from trainables.data.normalization import EVALUATION_BATCH, Normalization
 from trainables.data.split_counts import scoring_counts
-from trainables.data.splits import Data, Split, class_counts, drawn
+from trainables.data.splits import Data, Split, class_counts, stratified_indices
 from trainables.errors import DataError
 from trainables.runtime.seeding import derived_seed
 
 
 def training_batches(data: Data, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of shuffled, augmented, normalised batches; the images that do not fill a last batch wait for the next.
+    """One epoch of shuffled, augmented, normalised batches, without the images that do not fill a last batch.
 
     Yields float32 (B, C, H, W) and int64 (B,) on the device, B always `batch_size`.
 
@@ -31,11 +31,11 @@ def training_batches(data: Data, batch_size: int, seed: int, epoch: int) -> Iter
     if count < batch_size:
         raise DataError(f"training.batch_size is {batch_size}, but there are only {count} training images")
     generator = torch.Generator().manual_seed(derived_seed(seed, "batches", epoch))
-    parts = torch.randperm(count, generator=generator)[: count // batch_size * batch_size].split(batch_size)
+    batch_indices = torch.randperm(count, generator=generator)[: count // batch_size * batch_size].split(batch_size)
     if data.augment == "none":
-        batches = data.train.batches(parts)
+        batches = data.train.batches(batch_indices)
     else:
-        batches = data.train.augmented(parts, data.augment == "crop_flip", generator)
+        batches = data.train.augmented(batch_indices, data.augment == "crop_flip", generator)
     yield from normalized(batches, data.normalization)
 
 
@@ -46,37 +46,37 @@ def normalized(batches: Iterable[tuple[Tensor, Tensor]], normalization: Normaliz
 
 
 def scoring_batches(data: Data, batch_size: int, count: int, seed: int, round_: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """`count` seeded batches of training images without augmentation, fresh in every round.
+    """`count` seeded batches of training images without augmentation, drawn anew in every round.
 
-    Batches within a round share no image as long as there are enough; a small set gives batches of all it has.
+    Batches of a round share no image if there are enough; a split smaller than a batch gives batches of all its images.
     """
     generator = torch.Generator().manual_seed(derived_seed(seed, "score", round_))
     order = torch.randperm(len(data.train), generator=generator)
     size = min(batch_size, len(order))
-    parts = [order.roll(-batch * size)[:size] for batch in range(count)]
-    return normalized(data.train.batches(parts), data.normalization)
+    batch_indices = [order.roll(-batch * size)[:size] for batch in range(count)]
+    return normalized(data.train.batches(batch_indices), data.normalization)
 
 
 def class_balanced_batches(
     data: Data, batch_size: int, per_class: int, seed: int, round_: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """`per_class` seeded training images of every class without augmentation, fresh in every round, in mixed order.
+    """`per_class` seeded training images of every class without augmentation, drawn anew in every round, in mixed order.
 
-    In as few batches of at most `batch_size` as hold them, of sizes that differ by one at most. Batches that are ordered by
-    class, as in the public code of GraSP, would give BN statistics of half the classes. A class that has fewer images gives
-    all of them.
+    They come in as few batches of at most `batch_size` as possible, of sizes that differ by one at most. Batches ordered by
+    class, as in the public code of GraSP, would give BN statistics of half the classes. A class with fewer images gives all of
+    them.
     """
     labels = data.train.labels.cpu()
     counts = scoring_counts(class_counts(labels), per_class)
-    chosen = drawn(labels, counts, derived_seed(seed, "score images", round_))
+    balanced = stratified_indices(labels, counts, derived_seed(seed, "score images", round_))
     generator = torch.Generator().manual_seed(derived_seed(seed, "score", round_))
-    mixed = chosen[torch.randperm(len(chosen), generator=generator)]
-    parts = mixed.tensor_split(math.ceil(len(mixed) / batch_size))
-    return normalized(data.train.batches(parts), data.normalization)
+    mixed = balanced[torch.randperm(len(balanced), generator=generator)]
+    batch_indices = mixed.tensor_split(math.ceil(len(mixed) / batch_size))
+    return normalized(data.train.batches(batch_indices), data.normalization)
 
 
 def evaluation_batches(split: Split, normalization: Normalization) -> Iterator[tuple[Tensor, Tensor]]:
     """The split in order, in batches of EVALUATION_BATCH, normalised."""
-    places = torch.arange(len(split))
-    parts = [places[start : start + EVALUATION_BATCH] for start in range(0, len(split), EVALUATION_BATCH)]
-    return normalized(split.batches(parts), normalization)
+    indices = torch.arange(len(split))
+    batch_indices = [indices[start : start + EVALUATION_BATCH] for start in range(0, len(split), EVALUATION_BATCH)]
+    return normalized(split.batches(batch_indices), normalization)

@@ -1,7 +1,7 @@
-"""A data set of the user's own: the files that decide its content, and the call of the function that reads it.
+"""Data sets read by a function of the user's: the files that decide the content, and the call of the function.
 
-The function gets `dataset.root` (or None) and returns train_images, train_labels, test_images, test_labels and the number
-of classes.
+The function takes `dataset.root` (or None) and returns train_images, train_labels, test_images, test_labels and the number of
+classes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from trainables.custom.files import source_file
 from trainables.custom.imports import load_function, source_of
-from trainables.data.custom_arrays import checked_arrays
+from trainables.data.custom_arrays import validated_arrays
 from trainables.errors import DataError
 
 
@@ -23,57 +23,57 @@ def dataset_files(reference: str, root: str | None, modules_path: str) -> list[t
         ConfigError: there is no such module.
         DataError: there is no such folder.
     """
-    found = [("module", source_file("dataset", reference, modules_path))]
+    files = [("module", source_file("dataset", reference, modules_path))]
     if root is None:
-        return found
+        return files
     root = os.path.expanduser(root)
     if not Path(root).is_dir():
-        raise DataError(f"dataset.root: no folder {root!r} on this machine; give the folder that {reference} reads")
-    above: dict[str, tuple[str, ...]] = {root: ()}
+        raise DataError(f"dataset.root: no folder {root!r} on this machine", f"give the folder that {reference} reads")
+    link_parents: dict[str, tuple[str, ...]] = {root: ()}
     for folder, folders, names in os.walk(root, followlinks=True, onerror=_raise):
         folders[:] = [name for name in folders if name != "__pycache__"]
-        _refuse_loops(folder, folders, above)
-        found += [(f"root/{os.path.relpath(Path(folder, name), root)}", Path(folder, name)) for name in names]
-    for _, path in found:
+        _require_no_loops(folder, folders, link_parents)
+        files += [(f"root/{os.path.relpath(Path(folder, name), root)}", Path(folder, name)) for name in names]
+    for _, path in files:
         if not path.is_file():
-            raise DataError(f"dataset.root: {str(path)!r} must be a file that can be read; it may be a link to nothing")
-    return sorted(found)
+            raise DataError(f"dataset.root: {str(path)!r} must be a file that can be read", "it may be a link to nothing")
+    return sorted(files)
 
 
-def _refuse_loops(folder: str, folders: list[str], above: dict[str, tuple[str, ...]]) -> None:
-    """Raises DataError for a link to a folder that holds it, which would be walked until its path is too long.
+def _require_no_loops(folder: str, folders: list[str], link_parents: dict[str, tuple[str, ...]]) -> None:
+    """Raises DataError for a link to a folder that contains it, which would be walked until its path is too long.
 
     Args:
-        above: folder -> real paths of the folders that hold the links on the way to it; gets those of `folders`.
+        link_parents: folder -> real paths of the folders that hold the links on the path to it; extended by `folders`.
     """
-    way = above.pop(folder)
+    parents = link_parents.pop(folder)
     for path in (os.path.join(folder, name) for name in folders):
-        above[path] = way
+        link_parents[path] = parents
         if os.path.islink(path):
-            real, above[path] = os.path.realpath(path), (*way, os.path.realpath(folder))
-            if any(os.path.commonpath([real, holder]) == real for holder in above[path]):
-                raise DataError(f"dataset.root: {path!r} must not be a link to a folder that holds it; remove the link")
+            real, link_parents[path] = os.path.realpath(path), (*parents, os.path.realpath(folder))
+            if any(os.path.commonpath([real, parent]) == real for parent in link_parents[path]):
+                raise DataError(f"dataset.root: {path!r} must not be a link to a folder that holds it", "remove the link")
 
 
 def _raise(error: OSError) -> NoReturn:
-    """A folder that cannot be read would be missing from the digest without a word."""
+    """Makes an unreadable folder an error: os.walk would skip it, and the digest would lack its files."""
     raise error
 
 
 def read_custom_dataset(reference: str, root: str | None, modules_path: str) -> tuple[list[Any], int]:
-    """Images uint8 (N, C, H, W) and labels int64 (N,) of both splits, and the number of classes, as the function gives them.
+    """Images uint8 (N, C, H, W) and labels int64 (N,) of both splits, and the number of classes, as the function returns them.
 
     Raises:
-        DataError: it fails, or what it gives is something else; or its file was changed since it was imported.
+        DataError: the function fails or returns something else, or its file has changed since it was imported.
     """
     if source_file("dataset", reference, modules_path).read_bytes() != source_of(reference):
         # The cache would keep the images of the old file under the signature of the new one.
-        raise DataError(f"dataset: the file of {reference} must stay as it is while a sweep runs; run the sweep again")
+        raise DataError(f"dataset: the file of {reference} must stay as it is while a sweep runs", "run the sweep again")
     try:
         train_images, train_labels, test_images, test_labels, num_classes = load_function(reference)(
             root and os.path.expanduser(root)
         )
     except Exception as error:
         rule = "return train_images, train_labels, test_images, test_labels, num_classes"
-        raise DataError(f"dataset: {reference} must {rule}, got {type(error).__name__}: {error}; correct it") from error
-    return checked_arrays(reference, (train_images, train_labels, test_images, test_labels), num_classes)
+        raise DataError(f"dataset: {reference} must {rule}, got {type(error).__name__}: {error}", "correct it") from error
+    return validated_arrays(reference, (train_images, train_labels, test_images, test_labels), num_classes)

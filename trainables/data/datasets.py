@@ -24,10 +24,11 @@ from trainables.data import file_index, readers
 from trainables.data.custom_dataset import dataset_files, read_custom_dataset
 from trainables.data.file_digests import content_line, encoded_line, raw_content_line, size_line
 from trainables.data.file_index import FileIndex
-from trainables.data.image_files import LeftOut
-from trainables.data.repeatability import HEADER, arrays_digest, kept_digest, require_same
+from trainables.data.image_files import SkippedFiles
+from trainables.data.repeatability import HEADER, arrays_digest, cached_digest, require_same
 from trainables.errors import DataError
 from trainables.runtime.cache_folder import cache_folder as cache_folder
+from trainables.runtime.files import atomic_write
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,7 +90,7 @@ def decoded_file(source: DatasetSource) -> Path:
 
     Raises:
         DataError: the folder or a file of it is missing or cannot be decoded.
-        OtherImagesError: a data function returns others than those of `source.arrays_digest`; no such file is kept.
+        ChangedArraysError: a data function returns other arrays than those of `source.arrays_digest`; no such file is kept.
     """
     download_if_missing(source)
     cache = cache_file(source)
@@ -101,11 +102,10 @@ def decoded_file(source: DatasetSource) -> Path:
             if is_custom(source.name):
                 header = {HEADER: arrays_digest(arrays)}
                 require_same(source.name, source.arrays_digest, header[HEADER])
-            partial = cache.with_suffix(".partial")
-            save_file(arrays, partial, metadata=header or None)
-            os.replace(partial, cache)
+            with atomic_write(cache) as partial:
+                save_file(arrays, partial, metadata=header or None)
         elif is_custom(source.name):
-            require_same(source.name, source.arrays_digest, kept_digest(cache))
+            require_same(source.name, source.arrays_digest, cached_digest(cache))
     return cache
 
 
@@ -182,13 +182,13 @@ def listing(source: DatasetSource) -> FileIndex:
         return _LISTINGS[source.name](_folder(source))
 
 
-def left_out(source: DatasetSource) -> tuple[LeftOut, ...]:
+def skipped(source: DatasetSource) -> tuple[SkippedFiles, ...]:
     """What lies in the folders of a data set of image files and is not read, by reason; of other data sets nothing.
 
     Raises:
         DataError: as `listing`.
     """
-    return listing(source).left_out if source.name in _LISTINGS else ()
+    return listing(source).skipped if source.name in _LISTINGS else ()
 
 
 def _folder(source: DatasetSource) -> Path:

@@ -1,9 +1,8 @@
 """Image files -> pixels: any raster format that PIL reads, grey or colour, as uint8 RGB in the order (3, H, W).
 
-What a file holds beside 8-bit RGB: grey and palettes become RGB; of 16 bits the high byte counts; values of unknown range
-(32-bit integers, floats) are refused. Transparency, colour profiles and the EXIF orientation are ignored, as torchvision does;
-of several frames the first counts. PIL is imported when the first
-file is opened.
+Grey and palettes become RGB; of 16 bits the high byte is used; values of unknown range (32-bit integers, floats) are rejected.
+Transparency, colour profiles and the EXIF orientation are ignored, as torchvision does; of several frames the first is read.
+PIL is imported when the first file is opened.
 """
 
 from __future__ import annotations
@@ -24,37 +23,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-MAX_PIXELS = 178_956_970  # of one image: where PIL too takes a file for an attack on memory
-NAMED = 5  # damaged files that one message names
-EIGHT_BITS = {
-    "1",
-    "L",
-    "LA",
-    "P",
-    "PA",
-    "RGB",
-    "RGBA",
-    "RGBa",
-    "RGBX",
-    "CMYK",
-    "YCbCr",
-    "LAB",
-    "HSV",
-}  # modes of at most so many
+MAX_PIXELS = 178_956_970  # of one image, PIL's own limit against decompression bombs
+MAX_NAMES = 5  # of damaged files in one message
+# PIL's modes of at most so many bits.
+EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 SIXTEEN_BITS = {("PNG", "I;16"), ("PPM", "I")}  # formats and modes of values in 0..65535
 OTHER_PROGRAMS = {"EPS"}  # formats that PIL hands to another program
-HEAD_BYTES = 4096  # of a file, enough for its header
+HEAD_BYTES = 4096  # enough for the header of a file
 PNG_OF_SIXTEEN_BIT_GREY = re.compile(rb"\x89PNG\r\n\x1a\n....IHDR.{8}\x10\x00", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageHeader:
-    """What a file says of its image, without decoding it.
+    """The header of an image file.
 
     Attributes:
         mode: PIL's name of the kind of pixels, such as "RGB", "P" or "I;16".
         frames: more than one in an animation, of which the first is read.
-        orientation: EXIF's number; other than 1 in a photograph that viewers turn, and that is read as it is stored.
+        orientation: EXIF's number; viewers rotate photographs with other numbers than 1, this project does not.
         transparent: has an alpha channel or a transparent colour, which is ignored.
     """
 
@@ -68,10 +54,10 @@ class ImageHeader:
 
 
 def image_header(path: str | Path) -> ImageHeader:
-    """The header of an image file.
+    """Reads the header of an image file without decoding it.
 
     Raises:
-        DataError: it is no image, or none that is read.
+        DataError: the file is not an image, or of a kind that is rejected.
     """
     pillow = _pillow()
     try:
@@ -91,7 +77,7 @@ def image_header(path: str | Path) -> ImageHeader:
 
 
 def rgb_image(path: str | Path) -> Image:
-    """The image of a file with three channels, whatever it holds.
+    """The image of a file, converted to three channels.
 
     Raises:
         DataError: it cannot be decoded, or its pixels have no known range.
@@ -105,7 +91,7 @@ def rgb_image(path: str | Path) -> Image:
 
                 grey: Image = pillow.fromarray((np.asarray(file) >> 8).astype(np.uint8))
                 return grey.convert("RGB")
-            file.info.pop("transparency", None)  # else PIL warns of a palette that has some
+            file.info.pop("transparency", None)  # else PIL warns about transparent palettes
             image: Image = file.convert("RGB")
             return image
     except Exception as error:
@@ -113,7 +99,7 @@ def rgb_image(path: str | Path) -> Image:
 
 
 def _pillow() -> Any:
-    """PIL.Image, set up so that a truncated file is an error whatever the user's modules made of it."""
+    """PIL.Image, with truncated files as errors, whatever a user's module has set."""
     from PIL import Image, ImageFile
 
     ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -127,7 +113,7 @@ def _ignore_warning(category: type[Warning]) -> None:
 
 
 def is_sixteen_bit_grey(head: bytes) -> bool:
-    """Whether a file begins like an image of one channel of 16 bits, PNG or PGM."""
+    """Whether the head of a file is that of a PNG or PGM of one 16-bit channel."""
     if head[:2] in (b"P2", b"P5"):
         maximum = re.sub(rb"#[^\r\n]*", b"", head).split()[3:4]
         return bool(maximum) and maximum[0].isdigit() and int(maximum[0]) > 255
@@ -135,35 +121,37 @@ def is_sixteen_bit_grey(head: bytes) -> bool:
 
 
 def _check(file: Image) -> None:
-    """Raises ValueError for an image that opens and must not be decoded."""
+    """Raises DataError for an image that opens and must not be decoded."""
     if file.format in OTHER_PROGRAMS:
-        raise ValueError(f"must be of pixels, got {file.format}; save it as PNG")
+        raise DataError(f"must be of pixels, got {file.format}", "save it as PNG")
     if not 0 < file.width * file.height <= MAX_PIXELS:
-        raise ValueError(_size_refusal(file.width * file.height))
+        raise _size_error(file.width * file.height)
     if file.mode not in EIGHT_BITS and (file.format, file.mode) not in SIXTEEN_BITS:
-        raise ValueError(
-            f"must have values of a known range, got {file.format} of mode {file.mode!r}; save it as PNG with 8 or 16 bits"
+        raise DataError(
+            f"must have values of a known range, got {file.format} of mode {file.mode!r}", "save it as PNG with 8 or 16 bits"
         )
 
 
-def _size_refusal(pixels: int) -> str:
-    return f"must have 1 to {MAX_PIXELS:,} pixels, got {pixels:,}; scale it down"
+def _size_error(pixels: int) -> DataError:
+    return DataError(f"must have 1 to {MAX_PIXELS:,} pixels, got {pixels:,}", "scale it down")
 
 
 def _undecodable(path: str | Path, error: Exception) -> DataError:
-    """PIL's readers raise anything for a damaged file: SyntaxError, struct.error, IndexError, zlib.error, MemoryError..."""
+    """The error with the file's name; PIL raises anything for a damaged file, from SyntaxError to zlib.error."""
     kind = type(error).__name__
-    reason = str(error) if isinstance(error, OSError | ValueError) else f"{kind}: {error}"
     if kind == "UnidentifiedImageError":
         with open(path, "rb") as file:
-            reason = f"it must begin like an image, got {file.read(24)!r}; replace or remove it"
+            error = DataError(f"it must begin like an image, got {file.read(24)!r}", "replace or remove it")
     elif kind == "DecompressionBombError" and (pixels := re.search(r"\d+", str(error))):
-        reason = _size_refusal(int(pixels[0]))
+        error = _size_error(int(pixels[0]))
+    if isinstance(error, DataError):
+        return DataError(f"cannot decode {str(path)!r}: {error.message}", error.hint)
+    reason = str(error) if isinstance(error, OSError | ValueError) else f"{kind}: {error}"
     return DataError(f"cannot decode {str(path)!r}: {reason or kind}")
 
 
 def decode_square(path: Path, size: int) -> NDArray[Any]:
-    """uint8 (3, size, size): the shorter side scaled to `size`, the middle cut out."""
+    """uint8 (3, size, size): the central square, with the shorter side scaled to `size`."""
     import numpy as np
     from PIL import Image, ImageOps
 
@@ -174,7 +162,7 @@ def decode_square(path: Path, size: int) -> NDArray[Any]:
 
 
 def decode_squares(paths: Sequence[Path], size: int) -> NDArray[Any]:
-    """uint8 (N, 3, size, size), decoded by as many threads as there are processors to use.
+    """uint8 (N, 3, size, size), decoded by one thread for each usable processor.
 
     Raises:
         DataError: files cannot be decoded; names the first five.
@@ -193,6 +181,6 @@ def decode_squares(paths: Sequence[Path], size: int) -> NDArray[Any]:
     with ThreadPoolExecutor(max_workers=processors()) as pool:
         errors = [error for error in pool.map(decode, range(len(paths)), chunksize=256) if error]
     if errors:
-        more = f"; and {len(errors) - NAMED} more" if len(errors) > NAMED else ""
-        raise DataError("; ".join(map(str, errors[:NAMED])) + more) from errors[0]
+        more = f"; and {len(errors) - MAX_NAMES} more" if len(errors) > MAX_NAMES else ""
+        raise DataError("; ".join(map(str, errors[:MAX_NAMES])) + more) from errors[0]
     return images

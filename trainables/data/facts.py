@@ -16,7 +16,7 @@ from trainables.config.trial import IMAGE_SIDE
 from trainables.custom.references import is_custom
 from trainables.data import datasets
 from trainables.data.readers import BROKEN_GZIP
-from trainables.data.repeatability import kept_digest
+from trainables.data.repeatability import cached_digest
 from trainables.errors import DataError
 
 IDX_LABELS = b"\x00\x00\x08\x01"  # magic number of a one-dimensional IDX file of uint8, as MNIST's page defines it
@@ -109,7 +109,7 @@ def decoded_facts(cache: Path) -> DataFacts:
         channels, height, width = file.get_slice("train_images").get_shape()[1:]
         train, test = (_tally(file.get_tensor(f"{split}_labels").tolist(), len(classes)) for split in ("train", "test"))
     facts = _facts((channels, height, width), classes, train, test)
-    return replace(facts, arrays_digest=kept_digest(cache))
+    return replace(facts, arrays_digest=cached_digest(cache))
 
 
 def _facts(shape: tuple[int, int, int], classes: tuple[str, ...], train: list[int], test: list[int]) -> DataFacts:

@@ -1,7 +1,7 @@
-"""What one file adds to the digest of a data set: a line of its name below the data set's folder, its size and its content.
+"""The line of one file in the digest of a data set: its name below the data set's folder, its size and its content.
 
-Names need not be UTF-8. A file that older versions read to other pixels has a mark in its line, so that results of those pixels
-are not taken for results of these; lines of all others are as they always were.
+Names need not be UTF-8. Files that older versions decoded to other pixels have a mark in their line, so that results of those
+pixels are not reused; the lines of all other files are those of older versions.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from trainables.data.decoding import HEAD_BYTES, is_sixteen_bit_grey
 from trainables.data.readers import BROKEN_GZIP
 from trainables.errors import DataError
 
-READ_ANEW = "\0high bytes"  # of 16-bit grey, which was once cut off at 255
+NEW_PIXELS = "\0high bytes"  # mark of 16-bit grey, which older versions cut off at 255
 
 
 def content_line(named: tuple[str, Path]) -> bytes:
-    """The line of a file that we read; of a compressed file the content counts.
+    """The line of a file that this project decodes; compressed files count by their content.
 
     Raises:
         DataError: its compression is damaged.
@@ -28,29 +28,29 @@ def content_line(named: tuple[str, Path]) -> bytes:
         content = gzip.decompress(_bytes(path)) if path.suffix == ".gz" else _bytes(path)
     except BROKEN_GZIP as error:
         raise DataError(f"{str(path)!r} is damaged: {error}") from error
-    mark = READ_ANEW if is_sixteen_bit_grey(content[:HEAD_BYTES]) else ""
+    mark = NEW_PIXELS if is_sixteen_bit_grey(content[:HEAD_BYTES]) else ""
     return encoded_line(f"{name}\0{len(content)}\0{hashlib.sha256(content).hexdigest()}{mark}")
 
 
 def raw_content_line(named: tuple[str, Path]) -> bytes:
-    """The line of a file that a user's function reads: what is called .gz may be anything."""
+    """The line of a file that a user's function reads; nothing is decompressed, since a .gz may be anything."""
     name, path = named
     content = _bytes(path)
     return encoded_line(f"{name}\0{len(content)}\0{hashlib.sha256(content).hexdigest()}")
 
 
 def size_line(named: tuple[str, Path]) -> bytes:
-    """The line of a file that is not read: of ImageNet there are more than a million."""
+    """The line of a file of ImageNet, whose content is not read: there are more than a million."""
     name, path = named
     mark = ""
     if path.suffix.lower() in (".png", ".ppm"):
         with open(path, "rb") as file:
-            mark = READ_ANEW if is_sixteen_bit_grey(file.read(HEAD_BYTES)) else ""
+            mark = NEW_PIXELS if is_sixteen_bit_grey(file.read(HEAD_BYTES)) else ""
     return encoded_line(f"{name}\0{path.stat().st_size}{mark}")
 
 
 def _bytes(path: Path) -> bytes:
-    """The content; an error while it is read names the file, as one while it is opened does."""
+    """The content; errors of reading name the file, as errors of opening do."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Data sets of image files: which files belong to which split, and the class of each. Nothing is decoded here.
+"""The index of a data set of image files: the split and class of each file. Nothing is decoded here.
 
-A class is named by its folder (a wnid such as n01443537 in ImageNet); its label is the place of its name among the sorted names
-of those that have images in train/. Names are paths below the data set's folder.
+A class is named by its folder (a wnid such as n01443537 in ImageNet); its label is the position of its name among the sorted
+names of the classes that have images in train/. Names are paths relative to the data set's folder.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainables.data.image_files import ImageFolders, LeftOut, printable
+from trainables.data.image_files import ImageFolders, SkippedFiles, printable
 from trainables.errors import DataError
 
 TINY_FOLDER = "tiny-imagenet-200"
@@ -18,7 +18,7 @@ ANNOTATIONS = "val/val_annotations.txt"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileIndex:
-    """Image files by split with their labels; `others` are files besides the images that decide the content."""
+    """Image files by split with their labels; `others` are further files that decide the content."""
 
     root: Path
     classes: tuple[str, ...]
@@ -27,7 +27,7 @@ class FileIndex:
     test: list[str]
     test_labels: list[int]
     others: tuple[str, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
+    skipped: tuple[SkippedFiles, ...] = ()
 
     def files(self) -> list[tuple[str, Path]]:
         """Name and path of every file, sorted by name."""
@@ -41,7 +41,7 @@ def image_folder(root: Path) -> FileIndex:
         DataError: the layout is another one, or a class is only in test/.
     """
     folders, layout = ImageFolders(root), "{split}/CLASS/image.png"
-    # By whole names: the order of the images decides which of them a seed chooses.
+    # Sorted by whole names, since the order of the images decides which of them a seed selects.
     train, test = (sorted(_class_images(folders, split, layout.format(split=split))) for split in ("train", "test"))
     for split, names in (("train", train), ("test", test)):
         _require_images(folders, split, names, f"the layout is {layout.format(split=split)}")
@@ -49,7 +49,7 @@ def image_folder(root: Path) -> FileIndex:
 
 
 def tiny_imagenet(root: Path) -> FileIndex:
-    """Tiny ImageNet as its archive unpacks, in `root` or in its folder tiny-imagenet-200.
+    """Tiny ImageNet in the layout of its archive, in `root` or in its folder tiny-imagenet-200.
 
     The labelled validation images are the test split, as is usual, since the published test images have no labels.
 
@@ -63,7 +63,8 @@ def tiny_imagenet(root: Path) -> FileIndex:
     if not (root / "val" / "images").is_dir() or not (root / ANNOTATIONS).is_file():
         raise DataError(
             f"dataset.root: {str(root / 'val')!r} must hold images/*.JPEG and val_annotations.txt, as the archive of Tiny "
-            "ImageNet unpacks; where val/ was sorted into class folders, unpack it again"
+            "ImageNet unpacks",
+            "where val/ was sorted into class folders, unpack it again",
         )
     test = folders.images("val/images")
     _require_images(folders, "val/images", test, "unpack the archive again")
@@ -71,7 +72,7 @@ def tiny_imagenet(root: Path) -> FileIndex:
     for name in test:
         if name not in wnids:
             raise DataError(
-                f"{str(root / ANNOTATIONS)!r} has no line for {printable(Path(name).name)}; unpack the archive again"
+                f"{str(root / ANNOTATIONS)!r} has no line for {printable(Path(name).name)}", "unpack the archive again"
             )
     return _labelled(folders, train, test, [wnids[name] for name in test], others=(ANNOTATIONS,))
 
@@ -92,14 +93,14 @@ def imagenet(root: Path) -> FileIndex:
 
 def _class_images(folders: ImageFolders, split: str, layout: str, below: str = "") -> list[str]:
     if not (folders.root / split).is_dir():
-        raise DataError(f"dataset.root: {str(folders.root)!r} has no folder {split!r}; the layout is {layout}")
+        raise DataError(f"dataset.root: {str(folders.root)!r} has no folder {split!r}", f"the layout is {layout}")
     return folders.class_images(split, below)
 
 
 def _require_images(folders: ImageFolders, folder: str, names: list[str], hint: str) -> None:
     if not names:
-        others = "".join(f" ({left.finding().message})" for left in folders.left_out() if left.reason != "hidden")
-        raise DataError(f"dataset.root: no images in {str(folders.root / folder)!r}; {hint}{others}")
+        others = "".join(f" ({files.finding().message})" for files in folders.skipped() if files.reason != "hidden")
+        raise DataError(f"dataset.root: no images in {str(folders.root / folder)!r}", f"{hint}{others}")
 
 
 def _labelled(
@@ -111,12 +112,13 @@ def _labelled(
         if class_ not in label:
             raise DataError(
                 f"dataset.root: {str(folders.root / name)!r} is of class {class_!r}, which has no images in "
-                f"{str(folders.root / 'train')!r}; give the class training images, or remove its test images"
+                f"{str(folders.root / 'train')!r}",
+                "give the class training images, or remove its test images",
             )
     if len(classes) < 2:
         raise DataError(
-            f"dataset.root: {str(folders.root / 'train')!r} must hold images of two classes or more, got {classes[0]!r} alone; "
-            "add a folder of images for each other class"
+            f"dataset.root: {str(folders.root / 'train')!r} must hold images of two classes or more, got {classes[0]!r} alone",
+            "add a folder of images for each other class",
         )
     return FileIndex(
         root=folders.root,
@@ -126,7 +128,7 @@ def _labelled(
         test=test,
         test_labels=[label[class_] for class_ in test_classes],
         others=others,
-        left_out=folders.left_out(),
+        skipped=folders.skipped(),
     )
 
 
@@ -138,8 +140,8 @@ def _annotated(root: Path) -> dict[str, str]:
         wnid = rest.partition("\t")[0]
         if not wnid:
             raise DataError(
-                f"{str(root / ANNOTATIONS)!r}, line {number}: must be file, wnid and box, separated by tabs, got {line!r}; "
-                "unpack the archive again"
+                f"{str(root / ANNOTATIONS)!r}, line {number}: must be file, wnid and box, separated by tabs, got {line!r}",
+                "unpack the archive again",
             )
         wnids[f"val/images/{file}"] = wnid
     return wnids

@@ -1,7 +1,7 @@
-"""Which files below a data set's folder are its images, and what lies beside them and is left out. No file is opened.
+"""The image files below a data set's folder, and which other files are skipped. No file is opened.
 
-Links to files and folders are followed. Hidden files and folders are no data. A name that ends like an image must be a file,
-since an image that is left out would be missing from its class.
+Links to files and folders are followed. Hidden files and folders are not data. A name with the suffix of an image must be a
+file, since an image that is skipped would be missing from its class.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ OTHER_IMAGES = (
     *(".gif", ".tif", ".tiff", ".jfif", ".jpe", ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".pgm", ".pbm", ".pnm"),
     *(".pfm", ".apng", ".dib", ".tga", ".ico", ".svg", ".psd", ".exr", ".hdr", ".dcm", ".nii", ".npy", ".npz", ".raw", ".dng"),
 )
-# Beside names that begin with a dot: what macOS, Windows, network drives and Python leave in folders.
+# Left in folders by macOS, Windows, network drives and Python; names that begin with a dot are hidden too.
 HIDDEN = {"__MACOSX", "@eaDir", "__pycache__", "Thumbs.db", "ehthumbs.db", "desktop.ini"}
 EXAMPLES = 3
 _READ = ", ".join(IMAGE_SUFFIXES)
@@ -33,12 +33,12 @@ _REASONS: dict[str, tuple[Severity, str, str]] = {  # severity, rule, hint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LeftOut:
-    """Files and folders that are no part of a data set for the same reason.
+class SkippedFiles:
+    """Files and folders that are skipped for the same reason.
 
     Attributes:
         reason: "nested", "without_class", "other_format", "empty_class", "other_file" or "hidden".
-        examples: up to three names below the data set's folder, the first by name, printable.
+        examples: the first names below the data set's folder, at most three, printable.
     """
 
     reason: str
@@ -48,26 +48,26 @@ class LeftOut:
     def finding(self) -> Finding:
         severity, rule, hint = _REASONS[self.reason]
         more = ", ..." if self.count > len(self.examples) else ""
-        message = f"dataset.root: {rule}; {self.count} left out: {', '.join(self.examples)}{more}"
+        message = f"dataset.root: {rule}; {self.count} skipped: {', '.join(self.examples)}{more}"
         return Finding(check="left_out", severity=severity, message=message, hint=hint, places=self.examples)
 
 
 class ImageFolders:
-    """The folders of a data set, listed one by one; keeps account of what is left out of them.
+    """The folders of a data set, listed one by one; counts what is skipped in them.
 
     Args:
-        root: the data set's folder. All names are below it, with "/" between their parts.
+        root: the data set's folder. All names are relative to it, with "/" as separator.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._left_out: dict[str, list[str]] = {reason: [] for reason in _REASONS}
+        self._skipped: dict[str, list[str]] = {reason: [] for reason in _REASONS}
 
-    def left_out(self) -> tuple[LeftOut, ...]:
-        """What was left out of all folders that were listed so far, by reason."""
+    def skipped(self) -> tuple[SkippedFiles, ...]:
+        """What was skipped in all folders that were listed so far, by reason."""
         return tuple(
-            LeftOut(reason=reason, count=len(names), examples=tuple(printable(name) for name in sorted(names)[:EXAMPLES]))
-            for reason, names in self._left_out.items()
+            SkippedFiles(reason=reason, count=len(names), examples=tuple(printable(name) for name in sorted(names)[:EXAMPLES]))
+            for reason, names in self._skipped.items()
             if names
         )
 
@@ -78,21 +78,21 @@ class ImageFolders:
             below: folder within a class folder that holds its images, such as "/images".
 
         Raises:
-            DataError: what looks like a class or an image is none, so that a class or an image would be missing.
+            DataError: what looks like a class or an image is not one, so that a class or an image would be missing.
         """
         names = []
         for folder in (f"{split}/{name}" for name in self.classes(split)):
-            skipped = {reason: len(self._left_out[reason]) for reason in ("other_format", "nested")}
+            skipped_before = {reason: len(self._skipped[reason]) for reason in ("other_format", "nested")}
             images = self.images(folder + below)
             if not images:
                 if below and self.images(folder):
-                    raise DataError(f"{self._place(folder)} must hold its images in {below[1:]!r}; move them there")
-                for reason, count in skipped.items():
-                    if others := self._left_out[reason][count:]:
+                    raise DataError(f"{self._location(folder)} must hold its images in {below[1:]!r}", "move them there")
+                for reason, count in skipped_before.items():
+                    if others := self._skipped[reason][count:]:
                         got = f"{len(others)} others such as {printable(min(others))!r}"
                         rule, hint = _REASONS[reason][1:]
-                        raise DataError(f"{self._place(folder)} must hold images, got {got}; {rule}: {hint}")
-                self._left_out["empty_class"].append(folder)
+                        raise DataError(f"{self._location(folder)} must hold images, got {got}", f"{rule}: {hint}")
+                self._skipped["empty_class"].append(folder)
             names += images
         return names
 
@@ -100,7 +100,7 @@ class ImageFolders:
         """Sorted names of the folders in a split.
 
         Raises:
-            DataError: a folder is there twice or holds itself, or a link leads to nothing.
+            DataError: a folder is linked twice or contains itself, or a link is broken.
         """
         folders: dict[str, str] = {}  # real path -> name
         parent = os.path.realpath(self.root / split)
@@ -108,20 +108,20 @@ class ImageFolders:
             name = f"{split}/{entry.name}"
             if not _is_folder(entry):
                 if entry.name.lower().endswith((*IMAGE_SUFFIXES, *OTHER_IMAGES)):
-                    self._left_out["without_class"].append(name)
+                    self._skipped["without_class"].append(name)
                 elif entry.is_symlink() and not _is_file(entry):
-                    raise DataError(f"{self._place(name)} must be a folder, got {_kind(entry)}; restore it, or remove the link")
+                    raise DataError(
+                        f"{self._location(name)} must be a folder, got {_kind(entry)}", "restore it, or remove the link"
+                    )
                 continue
             real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(parent, entry.name)
             if os.path.commonpath([real, parent]) == real:
                 raise DataError(
-                    f"{self._place(name)} must not be a link to a folder that holds it, got {real!r}; remove the link"
+                    f"{self._location(name)} must not be a link to a folder that holds it, got {real!r}", "remove the link"
                 )
             if real in folders:
-                raise DataError(
-                    f"{self._place(name)} must be another folder than class {folders[real]!r}, got a link to the same images; "
-                    "remove one of them"
-                )
+                rule = f"{self._location(name)} must be another folder than class {folders[real]!r}"
+                raise DataError(f"{rule}, got a link to the same images", "remove one of them")
             folders[real] = entry.name
         return sorted(folders.values())
 
@@ -129,30 +129,30 @@ class ImageFolders:
         """Sorted names of the images in a folder; none where it is missing.
 
         Raises:
-            DataError: a name that ends like an image is no file.
+            DataError: a name with the suffix of an image is not a file.
         """
         if not (self.root / folder).is_dir():
             return []
         names = []
         for entry in self._visible(folder):
-            name, suffixed = f"{folder}/{entry.name}", entry.name.lower()
-            if suffixed.endswith(IMAGE_SUFFIXES):
+            name, lower = f"{folder}/{entry.name}", entry.name.lower()
+            if lower.endswith(IMAGE_SUFFIXES):
                 if not _is_file(entry):
-                    raise DataError(f"{self._place(name)} must be a file, got {_kind(entry)}; restore it, or remove it")
+                    raise DataError(f"{self._location(name)} must be a file, got {_kind(entry)}", "restore it, or remove it")
                 names.append(name)
             elif _is_folder(entry):
-                self._left_out["nested"] += [name] if entry.is_symlink() else _images_below(entry.path, name)
+                self._skipped["nested"] += [name] if entry.is_symlink() else _images_below(entry.path, name)
             else:
-                self._left_out["other_format" if suffixed.endswith(OTHER_IMAGES) else "other_file"].append(name)
+                self._skipped["other_format" if lower.endswith(OTHER_IMAGES) else "other_file"].append(name)
         return sorted(names)
 
     def _visible(self, folder: str) -> list[os.DirEntry[str]]:
-        with os.scandir(self.root / folder) as entries:
-            there = list(entries)
-        self._left_out["hidden"] += [f"{folder}/{entry.name}" for entry in there if is_hidden(entry.name)]
-        return [entry for entry in there if not is_hidden(entry.name)]
+        with os.scandir(self.root / folder) as scanned:
+            entries = list(scanned)
+        self._skipped["hidden"] += [f"{folder}/{entry.name}" for entry in entries if is_hidden(entry.name)]
+        return [entry for entry in entries if not is_hidden(entry.name)]
 
-    def _place(self, name: str) -> str:
+    def _location(self, name: str) -> str:
         return f"dataset.root: {str(self.root / name)!r}"
 
 
@@ -161,7 +161,7 @@ def is_hidden(name: str) -> bool:
 
 
 def printable(name: str) -> str:
-    """The name with escapes for line breaks, and for bytes that are no UTF-8."""
+    """The name with escapes for line breaks and for bytes that are not UTF-8."""
     return repr(name)[1:-1]
 
 
@@ -177,7 +177,7 @@ def _images_below(path: str, name: str) -> list[str]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # of a link that leads to itself, or where nobody may look
+    except OSError:  # a link to itself, or a folder without permission
         return False
 
 
@@ -189,15 +189,12 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """What an entry is that is not what it should be."""
+    """What an entry is instead of a file or folder, for messages."""
     if _is_folder(entry):
         return "a folder"
     try:
         entry.stat()
     except OSError as error:
-        return (
-            f"a link to {os.readlink(entry.path)!r} that cannot be followed: {error.strerror}"
-            if entry.is_symlink()
-            else str(error)
-        )
+        link = f"a link to {os.readlink(entry.path)!r} that cannot be followed: {error.strerror}" if entry.is_symlink() else ""
+        return link or str(error)
     return "a named pipe, a socket or a device"

@@ -1,4 +1,4 @@
-"""How images are normalised, and how many are evaluated at once. A saved model carries this file."""
+"""Normalisation of images, and the batch size of evaluation. This file travels with saved models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-EVALUATION_BATCH = 500  # images; part of the numbers, since the order of additions depends on it
+EVALUATION_BATCH = 500  # images; it changes results, since the order of additions depends on it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""Whether a data function returns what it returned before: the digest of its arrays, and the refusal of others.
+"""Checks that a data function returns the same arrays on every call, by their digest.
 
 A split that is drawn without a seed, or that follows the order of a folder, would move images between training and test from
 one node or process to the next.
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 HEADER = "arrays_digest"  # in the metadata of a cache file
 
 
-class OtherImagesError(DataError):
-    """A data function returned other arrays than when it was called before."""
+class ChangedArraysError(DataError):
+    """A data function returned other arrays than on an earlier call."""
 
 
 def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """32 hex digits over names, types, shapes and contents of decoded images and labels, in their order."""
+    """32 hex digits over the names, types, shapes and contents of decoded images and labels."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = arrays[name]
@@ -33,8 +33,8 @@ def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()[:32]
 
 
-def kept_digest(cache: Path) -> str | None:
-    """The digest of the arrays in a whole file of the cache; None where they are not those of a data function."""
+def cached_digest(cache: Path) -> str | None:
+    """The digest of the arrays in a whole cache file; None where they are not those of a data function."""
     from safetensors import safe_open
 
     with safe_open(cache, framework="numpy") as file:
@@ -42,15 +42,15 @@ def kept_digest(cache: Path) -> str | None:
 
 
 def require_same(name: str, before: str | None, now: str | None) -> None:
-    """Does nothing if the function was not called before.
+    """Compares the digests of two calls; does nothing if there was no earlier call.
 
     Raises:
         OtherImagesError: the digests differ; the message names the usual causes.
     """
     if before not in (None, now):
-        raise OtherImagesError(
+        raise ChangedArraysError(
             f"dataset: {name} must return the same arrays in the same order on every call, got others (digest "
-            f"{str(now)[:12]}) than before ({str(before)[:12]}), so images would move between training and test; seed what it "
-            "draws at random, sort what it lists, or save the split in a file. If other images are meant, change the "
-            "function's file (a comment is enough): then its trials get new keys"
+            f"{str(now)[:12]}) than before ({str(before)[:12]}), so images would move between training and test",
+            "seed what it draws at random, sort what it lists, or save the split in a file. If other images are meant, change "
+            "the function's file (a comment is enough): then its trials get new keys",
         )

@@ -1,15 +1,14 @@
-"""How many images of each class go into every split: a function of the counts of the classes, so that a plan knows it too.
+"""How many images of each class go into every split, from the class counts alone, so that a plan knows it without the images.
 
-A draw takes from every class its *share*, the class's part of the images times the size of the draw, rounded by largest
-remainder:
+A draw takes from every class its *share*, in proportion to its images, rounded by largest remainder:
 
 - `limit` takes shares of the training images, but at least one image of each class, and shares of the test images;
-- `validation` takes shares of what `limit` left, and leaves at least one image of each class to train on, so a class with a
-  single image keeps it. Where small classes cannot give, it holds out fewer images than were asked for.
+- `validation` takes shares of what `limit` took, and leaves at least one image of each class to train on, so a class with a
+  single image keeps it. Where small classes have too few, it holds out fewer images than requested.
 
-Balanced classes give equal numbers instead (one image of each class in turn), as they always did: where no class has over a
-tenth more images than another, or where this is within one image of every share. So they keep the splits and keys of earlier
-versions; `is_proportional` tells the others.
+Balanced classes give equal numbers instead (one image of each class in turn), as in earlier versions: where no class has over a
+tenth more images than another, or where this is within one image of every share. So they keep their splits and keys;
+`is_proportional` marks the others.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class SplitCounts:
 
     Attributes:
         limited: training images that `limit` takes, validation included.
-        is_proportional: whether versions with equal draws alone had other splits.
+        is_proportional: whether versions that only drew equal numbers had other splits.
     """
 
     limited: Counts
@@ -71,7 +70,7 @@ def draw(counts: Counts, number: int, *, least: int = 0, left: int = 0) -> Count
     """Images that each class gives to a draw of `number`, by the rule above.
 
     Args:
-        least: images that every class gives if it has any; left aside where `number` does not suffice for all classes.
+        least: images that every class gives if it has any; ignored where `number` is too small for all classes.
         left: images that every class keeps; the draw is smaller where classes have too few.
     """
     present = sum(count > 0 for count in counts)
@@ -83,7 +82,7 @@ def draw(counts: Counts, number: int, *, least: int = 0, left: int = 0) -> Count
 
 
 def equal_draw(counts: Sequence[int], number: int) -> Counts:
-    """One image of each class in turn, the lowest label first; a class that has no more is passed over."""
+    """One image of each class in turn, the lowest label first; a class that has no more is skipped."""
     level, rest = 0, number
     for smallest in sorted({count for count in counts if count}):  # all remaining classes rise to the size of the next one
         remaining = sum(count > level for count in counts)
@@ -130,28 +129,28 @@ def _proportional_draw(counts: Counts, number: int, least: int, left: int) -> Co
 
 
 def _require_images(limit: int, train: Counts, test: Counts) -> None:
-    for what, number, counts in (("training", limit, train), ("test", limit // 5, test)):
+    for split, number, counts in (("training", limit, train), ("test", limit // 5, test)):
         if number > sum(counts):
             most = min(sum(train), 5 * sum(test) + 4)
             raise DataError(
-                f"dataset.limit asks for {number} {what} images, the data set has {sum(counts)}; set it to {most} or less"
-                + (", since a fifth as many test images go with it" if what == "test" else "")
+                f"dataset.limit asks for {number} {split} images, the data set has {sum(counts)}",
+                f"set it to {most} or less" + (", since a fifth as many test images go with it" if split == "test" else ""),
             )
     present = sum(count > 0 for count in train)
     if limit < present:
         raise DataError(
-            f"dataset.limit must take at least one image of each of the {present} classes, got {limit}; "
-            f"set it to {present} or more"
+            f"dataset.limit must take at least one image of each of the {present} classes, got {limit}",
+            f"set it to {present} or more",
         )
 
 
 def scoring_counts(counts: Sequence[int], per_class: int) -> Counts:
-    """Training images of each class that score class-balanced: `per_class`, or all where a class has fewer."""
+    """Images of each class in a class-balanced score: `per_class`, or all where a class has fewer."""
     return tuple(min(count, per_class) for count in counts)
 
 
 def split_versions(config: TrialConfig, train: Counts, test: Counts) -> tuple[dict[str, int], dict[str, int]]:
-    """What names a trial, and its warm-up, besides configuration and data: nothing where earlier versions drew the same.
+    """Versions that become part of the keys of a trial and of its warm-up; empty where earlier versions drew the same images.
 
     Raises:
         DataError: as `split_counts`.

@@ -1,4 +1,4 @@
-"""Splits that live on the device or are streamed to it, limited and drawn by the configuration.
+"""The training, validation and test split of a trial: on the device, or streamed to it.
 
 Shapes: N images of a split, B batch, C channels, H height, W width. Images stay uint8.
 """
@@ -26,8 +26,8 @@ PAD = 4  # pixels around an image before the random crop
 class Split:
     """Images uint8 (N, C, H, W) and labels int64 (N,) on the device; of a streamed split `images` is (0, C, H, W).
 
-    A batch is asked for by a part: the places of its images in the split, int64 (B,) on the CPU. Parts are given all at once,
-    so that no step waits for its places, and streamed images are decoded ahead.
+    A batch is requested by the indices of its images in the split, int64 (B,) on the CPU. All batches are requested at once, so
+    that no step waits for its indices, and streamed images are decoded ahead.
     """
 
     images: Tensor
@@ -38,44 +38,46 @@ class Split:
         return len(self.labels)
 
     def first(self, count: int) -> Split:
-        """The split of its first images, all if there are fewer."""
-        stream = None if self.stream is None else self.stream.chosen(slice(count))
+        """The first images of the split, all if there are fewer."""
+        stream = None if self.stream is None else self.stream.select(slice(count))
         return Split(images=self.images[:count], labels=self.labels[:count], stream=stream)
 
-    def batches(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images uint8 (B, C, H, W) and labels of each part, on the device, without augmentation."""
-        places = self._on_device(parts)
+    def batches(self, batch_indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images uint8 (B, C, H, W) and labels of each batch, on the device, without augmentation."""
+        on_device = self._on_device(batch_indices)
         if self.stream is None:
-            return self._with_labels(places, (self.images[place] for place in places))
-        return self._with_labels(places, self.stream.batches(parts))
+            return self._with_labels(on_device, (self.images[indices_B] for indices_B in on_device))
+        return self._with_labels(on_device, self.stream.batches(batch_indices))
 
-    def augmented(self, parts: Sequence[Tensor], flip: bool, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same, each image cropped at random, and mirrored at random with `flip`; drawn for all places at once."""
-        places = self._on_device(parts)
+    def augmented(
+        self, batch_indices: Sequence[Tensor], flip: bool, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same with random crops, and with `flip` mirrored at random; drawn anew for all N images at every call."""
+        on_device = self._on_device(batch_indices)
         if self.stream is None:
-            return self._with_labels(places, self._crops(places, flip, generator))
-        return self._with_labels(places, self.stream.augmented(parts, flip, generator))
+            return self._with_labels(on_device, self._crops(on_device, flip, generator))
+        return self._with_labels(on_device, self.stream.augmented(batch_indices, flip, generator))
 
-    def _on_device(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        return [part.to(self.labels.device) for part in parts]
+    def _on_device(self, batch_indices: Sequence[Tensor]) -> list[Tensor]:
+        return [indices_B.to(self.labels.device) for indices_B in batch_indices]
 
-    def _with_labels(self, places: list[Tensor], images: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        for place, images_BCHW in zip(places, images, strict=True):
-            yield images_BCHW, self.labels[place]
+    def _with_labels(self, batch_indices: list[Tensor], images: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        for indices_B, images_BCHW in zip(batch_indices, images, strict=True):
+            yield images_BCHW, self.labels[indices_B]
 
-    def _crops(self, places: list[Tensor], flip: bool, generator: torch.Generator) -> Iterator[Tensor]:
+    def _crops(self, batch_indices: list[Tensor], flip: bool, generator: torch.Generator) -> Iterator[Tensor]:
         count, height, width = len(self), *self.images.shape[2:]
         offsets = torch.randint(0, 2 * PAD + 1, (count, 2), generator=generator).to(self.images.device)
         flips = torch.randint(0, 2, (count,), generator=generator).to(self.images.device)
         padded = torch.nn.functional.pad(self.images, (PAD, PAD, PAD, PAD))
-        for place in places:
-            flipped = flips[place] if flip else torch.zeros_like(place)
-            yield random_crop(padded, place, offsets[place], flipped, height, width)
+        for indices_B in batch_indices:
+            flips_B = flips[indices_B] if flip else torch.zeros_like(indices_B)
+            yield random_crop(padded, indices_B, offsets[indices_B], flips_B, height, width)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Data:
-    """One trial's images on its device."""
+    """The splits of one trial, with what its network needs to know about them."""
 
     train: Split
     validation: Split
@@ -92,10 +94,10 @@ class Data:
 
 @lru_cache(maxsize=2)
 def load_data(config: DatasetConfig, source: datasets.DatasetSource, device: str, threads: int = 0) -> Data:
-    """The splits of a data set on the device; the last two that a process used stay there.
+    """The splits of a data set on the device; a process keeps the last two there.
 
     Args:
-        threads: of the trial; decides how many processes decode a streamed data set, and no number. 0 is this process alone.
+        threads: of the trial; decides how many processes decode a streamed data set, not the result. 0 decodes in this one.
 
     Raises:
         DataError: the data set is missing, or `limit` does not suit it.
@@ -103,57 +105,57 @@ def load_data(config: DatasetConfig, source: datasets.DatasetSource, device: str
     if source.name in datasets.STREAMED:
         return _streamed(config, source, device, decoding_workers(device, threads))
     images = datasets.load(source)
-    kept, held_out, test = split_indices(config, images.train_labels, images.test_labels)
+    train, validation, test = split_indices(config, images.train_labels, images.test_labels)
 
-    def split(images_NCHW: Tensor, labels_N: Tensor, index: Tensor) -> Split:
-        return Split(images=images_NCHW[index].to(device), labels=labels_N[index].to(device))
+    def split(images_NCHW: Tensor, labels_N: Tensor, indices: Tensor) -> Split:
+        return Split(images=images_NCHW[indices].to(device), labels=labels_N[indices].to(device))
 
     return Data(
-        train=split(images.train_images, images.train_labels, kept),
-        validation=split(images.train_images, images.train_labels, held_out),
+        train=split(images.train_images, images.train_labels, train),
+        validation=split(images.train_images, images.train_labels, validation),
         test=split(images.test_images, images.test_labels, test),
-        normalization=measured_normalization(images.train_images[kept]),
+        normalization=measured_normalization(images.train_images[train]),
         num_classes=images.num_classes,
         augment=augmentation(config),
     )
 
 
 def _streamed(config: DatasetConfig, source: datasets.DatasetSource, device: str, workers: int) -> Data:
-    listing, side = datasets.listing(source), config.side
+    index, side = datasets.listing(source), config.side
     assert side is not None, "IMAGE_SIDE has a side for every streamed data set"
-    train_labels, test_labels = torch.tensor(listing.train_labels), torch.tensor(listing.test_labels)
-    kept, held_out, test = split_indices(config, train_labels, test_labels)
-    nothing = torch.empty((0, 3, side, side), dtype=torch.uint8, device=device)
+    train_labels, test_labels = torch.tensor(index.train_labels), torch.tensor(index.test_labels)
+    train, validation, test = split_indices(config, train_labels, test_labels)
+    no_images = torch.empty((0, 3, side, side), dtype=torch.uint8, device=device)
 
-    def split(stream: Stream, labels_N: Tensor, index: Tensor) -> Split:
-        return Split(images=nothing, labels=labels_N[index].to(device), stream=stream.chosen(index))
+    def split(stream: Stream, labels_N: Tensor, indices: Tensor) -> Split:
+        return Split(images=no_images, labels=labels_N[indices].to(device), stream=stream.select(indices))
 
-    train_files = Stream(root=listing.root, names=encoded_names(listing.train), side=side, device=device, workers=workers)
+    train_files = Stream(root=index.root, names=encoded_names(index.train), side=side, device=device, workers=workers)
     return Data(
-        train=split(train_files, train_labels, kept),
-        validation=split(train_files, train_labels, held_out),
-        test=split(replace(train_files, names=encoded_names(listing.test)), test_labels, test),
+        train=split(train_files, train_labels, train),
+        validation=split(train_files, train_labels, validation),
+        test=split(replace(train_files, names=encoded_names(index.test)), test_labels, test),
         normalization=IMAGENET_NORMALIZATION,
-        num_classes=len(listing.classes),
+        num_classes=len(index.classes),
         augment=augmentation(config),
     )
 
 
 def split_indices(config: DatasetConfig, train_labels: Tensor, test_labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices of the images to train on, of the held-out ones among the training images, and of the test images."""
+    """Indices of the training split and the validation split among the training images, and of the test split."""
     counts = split_counts(config, class_counts(train_labels), class_counts(test_labels))
     train, test = torch.arange(len(train_labels)), torch.arange(len(test_labels))
     if config.limit is not None:
-        train = drawn(train_labels, counts.limited, derived_seed(config.split_seed, "limit train"))
-        test = drawn(test_labels, counts.test, derived_seed(config.split_seed, "limit test"))
-    chosen = drawn(train_labels[train], counts.validation, derived_seed(config.split_seed, "validation"))
+        train = stratified_indices(train_labels, counts.limited, derived_seed(config.split_seed, "limit train"))
+        test = stratified_indices(test_labels, counts.test, derived_seed(config.split_seed, "limit test"))
+    validation = stratified_indices(train_labels[train], counts.validation, derived_seed(config.split_seed, "validation"))
     is_held_out = torch.zeros(len(train), dtype=torch.bool)
-    is_held_out[chosen] = True
+    is_held_out[validation] = True
     return train[~is_held_out], train[is_held_out], test
 
 
 def augmentation(config: DatasetConfig) -> str:
-    """The augmentation that "auto" stands for: flips and crops would change what an 8 x 8 digit is."""
+    """The configured augmentation; "auto" is "none" for digits, which flips and crops would turn into others."""
     if config.augment != "auto":
         return config.augment
     return "none" if config.name == "digits" else "crop_flip"
@@ -164,15 +166,15 @@ def class_counts(labels_N: Tensor) -> Counts:
     return tuple(torch.bincount(labels_N).tolist())
 
 
-def drawn(labels_N: Tensor, counts: Counts, seed: int) -> Tensor:
-    """Indices, ascending, of so many images of each class, the first of each in a seeded order of all images."""
+def stratified_indices(labels_N: Tensor, counts: Counts, seed: int) -> Tensor:
+    """Ascending indices of so many images of each class: the first of the class in a seeded order of all images."""
     shuffled = torch.randperm(len(labels_N), generator=torch.Generator().manual_seed(seed))
     labels = labels_N[shuffled]
     by_class = torch.argsort(labels, stable=True)
     sizes = torch.bincount(labels)
-    begins = sizes.cumsum(0) - sizes  # of each class in `by_class`
+    starts = sizes.cumsum(0) - sizes  # of each class in `by_class`
     rank_in_class = torch.empty_like(labels)
-    rank_in_class[by_class] = torch.arange(len(labels)) - begins[labels[by_class]]
+    rank_in_class[by_class] = torch.arange(len(labels)) - starts[labels[by_class]]
     return shuffled[rank_in_class < torch.tensor(counts, dtype=torch.int64)[labels]].sort().values
 
 
@@ -190,13 +192,13 @@ def measured_normalization(images_NCHW: Tensor) -> Normalization:
     return Normalization(mean=tuple(means), std=tuple(stds))
 
 
-def random_crop(padded_NCHW: Tensor, chosen_B: Tensor, offsets_B2: Tensor, flips_B: Tensor, height: int, width: int) -> Tensor:
-    """The chosen images, each cut out at its offset (row, column) and mirrored where its flip is 1; one gather."""
+def random_crop(padded_NCHW: Tensor, indices_B: Tensor, offsets_B2: Tensor, flips_B: Tensor, height: int, width: int) -> Tensor:
+    """The images at the indices, each cropped at its offset (row, column) and mirrored where its flip is 1; one gather."""
     device = padded_NCHW.device
     rows = offsets_B2[:, 0, None] + torch.arange(height, device=device)
     columns = torch.arange(width, device=device)
     columns = offsets_B2[:, 1, None] + torch.where(flips_B[:, None] == 1, width - 1 - columns, columns)
     channels = torch.arange(padded_NCHW.shape[1], device=device)
     return padded_NCHW[
-        chosen_B[:, None, None, None], channels[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]
+        indices_B[:, None, None, None], channels[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]
     ]

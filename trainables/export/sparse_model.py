@@ -25,6 +25,7 @@ from trainables.export.model_input import checked_images
 from trainables.models.custom_network import build_custom_network
 from trainables.models.registry import build_model
 from trainables.pruning.masks import Masks
+from trainables.runtime.files import safetensors_metadata
 from trainables.runtime.hashing import tensors_sha256
 
 FORMAT = 2
@@ -75,9 +76,8 @@ class SparseModel:
         if not len(images_NCHW):
             return torch.empty(0, self.card.num_classes)
         with torch.inference_mode():
-            normalized = (self.card.normalization.apply(part) for part in images_NCHW.split(EVALUATION_BATCH))
-            arranged = (part.contiguous(memory_format=self.memory_format) for part in normalized)
-            return torch.cat([self.network(part).float() for part in arranged])
+            batches = (self.card.normalization.apply(batch) for batch in images_NCHW.split(EVALUATION_BATCH))
+            return torch.cat([self.network(batch.contiguous(memory_format=self.memory_format)).float() for batch in batches])
 
 
 def encode(model: nn.Module, masks: Masks, card: ModelCard, pattern: str | None = None) -> tuple[bytes, str]:
@@ -176,7 +176,7 @@ def _unpacked(file: str | Path | bytes) -> tuple[dict[str, Any], dict[str, Tenso
     try:
         plain = zstandard.ZstdDecompressor().decompress(content)
         tensors = load(plain)
-        header = json.loads(json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])["__metadata__"]["header"])
+        header = json.loads(safetensors_metadata(plain)["header"])
     except Exception as error:
         raise ValueError(f"{'content' if isinstance(file, bytes) else file} is not a sparse model file: {error}") from error
     if header["format"] > FORMAT:

@@ -71,7 +71,7 @@ def training_run(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, loss_o
         model.zero_grad(set_to_none=True)
         seeded_all()
         with runtime.autocast():
-            outputs_BK = model(runtime.arranged(images_BCHW))
+            outputs_BK = model(runtime.to_memory_format(images_BCHW))
         loss = loss_of(outputs_BK.float(), labels_B)
         loss.backward()
         grads = {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
@@ -97,7 +97,7 @@ def evaluation_run(model: nn.Module, images_BCHW: Tensor) -> Run:
         model.eval()
         seeded_all()
         with torch.inference_mode(), runtime.autocast():
-            outputs_BK = model(runtime.arranged(images_BCHW)).float()
+            outputs_BK = model(runtime.to_memory_format(images_BCHW)).float()
         return {"outputs": outputs_BK.clone()}
 
     return run

@@ -45,7 +45,7 @@ def sheet_rows(data: Data, classes: Sequence[str], seed: int = 0) -> list[Row]:
         places = torch.where(labels == label)[0]
         generator = torch.Generator().manual_seed(derived_seed(seed, "contact sheet", label))
         some = places[torch.randperm(len(places), generator=generator)[:PLAIN]]
-        stream = None if data.train.stream is None else data.train.stream.chosen(some)
+        stream = None if data.train.stream is None else data.train.stream.select(some)
         part = Split(
             images=data.train.images[some] if stream is None else data.train.images, labels=labels[some], stream=stream
         )

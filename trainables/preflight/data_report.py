@@ -87,9 +87,9 @@ def _files(source: datasets.DatasetSource) -> tuple[dict[str, Any] | None, list[
         "sizes": dict(sizes.most_common(12)),
         "other_sizes": len(sizes) - min(12, len(sizes)),
         "kinds": dict(kinds.most_common()),
-        "left_out": [{"reason": one.reason, "count": one.count, "examples": list(one.examples)} for one in listing.left_out],
+        "left_out": [{"reason": one.reason, "count": one.count, "examples": list(one.examples)} for one in listing.skipped],
     }
-    return facts, [*(one.finding() for one in listing.left_out), *_cropping(cut_off, len(looked_at))]
+    return facts, [*(one.finding() for one in listing.skipped), *_cropping(cut_off, len(looked_at))]
 
 
 def _cropping(cut_off: dict[str, float], looked_at: int) -> list[Finding]:

@@ -18,7 +18,7 @@ from trainables.training.optimizer import make_optimizer
 
 def check_weight_use(examination: Examination, model: nn.Module) -> None:
     count = min(examination.case.config.training.batch_size, 8)
-    images, labels = examination.runtime.arranged(examination.images(count)), examination.labels(count)
+    images, labels = examination.runtime.to_memory_format(examination.images(count)), examination.labels(count)
     loss_of = batch_loss(examination.case.config.training.loss)
     for member in examination.by_exclude():
         weights = prunable_weights(model, member.prunable.exclude)
@@ -78,7 +78,7 @@ def check_step(examination: Examination, model: nn.Module) -> None:
         with unchanged_state(model):
             optimizer = make_optimizer(model, examination.case.config.training)
             with scoring_mode(model, "batch"), examination.runtime.autocast():
-                outputs = model(examination.runtime.arranged(examination.images(count)))
+                outputs = model(examination.runtime.to_memory_format(examination.images(count)))
             batch_loss(examination.case.config.training.loss)(outputs.float(), examination.labels(count)).backward()
             optimizer.step()
     except OUT_OF_MEMORY:

@@ -32,7 +32,7 @@ def check_answers(examination: Examination, model: nn.Module) -> bool:
         if not are_scores(examination, outputs, count, "eval"):
             return False
     torch.manual_seed(0)
-    images = examination.runtime.arranged(examination.images(2))
+    images = examination.runtime.to_memory_format(examination.images(2))
     model.eval()
     with torch.inference_mode():
         first, second = model(images), model(images)
@@ -70,7 +70,7 @@ def _mixing(model: nn.Module, examination: Examination) -> str:
     images = examination.images(4)
     with torch.inference_mode():
         together, alone, turned = (
-            model(examination.runtime.arranged(batch)).float() for batch in (images, images[1:2], images.flip(0))
+            model(examination.runtime.to_memory_format(batch)).float() for batch in (images, images[1:2], images.flip(0))
         )
     allowed = ALIKE * float(together.abs().max())
     if float((together[1] - alone[0]).abs().max()) > allowed:

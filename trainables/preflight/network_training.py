@@ -32,9 +32,9 @@ def place(examination: Examination, model: nn.Module) -> nn.Module | None:
     problem: Exception | None = None
     for runtime in dict.fromkeys((examination.runtime, contiguous)):
         try:
-            placed = runtime.place(model)
+            placed = runtime.to_device(model)
             placed.load_state_dict(state)
-            images = runtime.arranged(examination.images(2))
+            images = runtime.to_memory_format(examination.images(2))
             with runtime.autocast():
                 outputs = placed.train()(images)
             if isinstance(outputs, Tensor) and outputs.requires_grad:
@@ -74,7 +74,7 @@ def check_training(examination: Examination, model: nn.Module) -> None:
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     with unchanged_state(model), torch.no_grad(), examination.runtime.autocast():
         try:
-            outputs = model.train()(examination.runtime.arranged(images[:2] if count > 1 else images))
+            outputs = model.train()(examination.runtime.to_memory_format(images[:2] if count > 1 else images))
         except OUT_OF_MEMORY:
             raise
         except Exception as error:

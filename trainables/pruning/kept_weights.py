@@ -20,7 +20,8 @@ from trainables.custom.files import CustomFiles
 from trainables.custom.references import is_custom
 from trainables.data.facts import DataFacts
 from trainables.errors import ConfigError
-from trainables.runtime.cache_folder import cache_folder, write_whole
+from trainables.runtime.cache_folder import cache_folder
+from trainables.runtime.files import atomic_write
 
 Shapes = Mapping[str, tuple[int, ...]]  # of prunable weights, by name
 # What the layers of a built-in network follow from, with torchvision.
@@ -73,7 +74,8 @@ def prunable_shapes(config: TrialConfig, facts: DataFacts, custom_files: CustomF
         layers = {name: tuple(shape) for name, shape in json.loads(file.read_text()).items()}
     except (OSError, ValueError):
         layers = _layers(config, facts, custom_files)
-        write_whole(file, json.dumps(layers).encode())
+        with atomic_write(file) as partial:
+            partial.write_text(json.dumps(layers))
     patterns = config.prunable.exclude
     kept = {name: shape for name, shape in layers.items() if not any(fnmatchcase(name, pattern) for pattern in patterns)}
     if not kept:

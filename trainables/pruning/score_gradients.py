@@ -148,7 +148,7 @@ def _losses(
     copies = {name: buffer.clone() for name, buffer in model.named_buffers()}  # BN writes its running statistics into them
     for images_BCHW, labels_B in batches:
         with runtime.autocast():
-            logits_BK = torch.func.functional_call(model, copies, (runtime.arranged(images_BCHW),))
+            logits_BK = torch.func.functional_call(model, copies, (runtime.to_memory_format(images_BCHW),))
         yield len(labels_B), loss_of(logits_BK.float() / temperature, labels_B)
 
 

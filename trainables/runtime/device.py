@@ -1,8 +1,7 @@
-"""What a process computes with: device, threads, precision, determinism. The fingerprint names it.
+"""What a process computes with: device, threads, precision, determinism; and its fingerprint.
 
 Equal fingerprints and `deterministic` promise equal bits; a warm-up snapshot is used only under its own fingerprint.
-PyTorch is imported when it is first used: the driver only carries these settings to its workers, and starts seconds earlier.
-Chosen once per sweep by orchestrator/planning/resolved_settings.py.
+PyTorch is imported late, so that the driver, which only passes these settings to its workers, starts seconds earlier.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runtime:
-    """Settings that a whole sweep shares.
+    """The settings that all trials of a sweep share.
 
     Attributes:
         device: "cpu" or "cuda".
         threads: PyTorch threads of one trial; part of the fingerprint, since it changes the order of additions.
-        precision: what the forward pass runs in; weights, scores and masks are float32 in both.
-        deterministic: refuse kernels whose result changes from run to run.
-        channels_last: keep convolutions in NHWC order; measured on a processor with wide vectors 1.2 to 1.7 times as fast.
-        compile: training steps run compiled, on a GPU as CUDA graphs.
+        precision: of the forward pass; weights, scores and masks are float32 in both.
+        deterministic: raise an error in kernels whose result changes from run to run.
+        channels_last: keep convolutions in NHWC order; 1.2 to 1.7 times as fast on processors with wide vectors.
+        compile: compile training steps, on a GPU as CUDA graphs.
     """
 
     device: str = "cpu"
@@ -45,9 +44,9 @@ class Runtime:
     channels_last: bool = True
     compile: bool = False
 
-    def for_trial(self, written: str) -> Runtime:
-        """The same with the precision that a trial's configuration writes; for "auto" as it is."""
-        return self if written == "auto" else replace(self, precision="fp32" if written == "fp32" else "bf16")
+    def for_trial(self, precision: str) -> Runtime:
+        """The runtime with the precision of a trial's configuration; unchanged for "auto"."""
+        return self if precision == "auto" else replace(self, precision="fp32" if precision == "fp32" else "bf16")
 
     def activate(self) -> None:
         """Sets the process-wide switches of PyTorch; a reused worker calls it before every stage."""
@@ -58,7 +57,7 @@ class Runtime:
         if self.deterministic and self.device == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if self.compile:
-            torch.use_deterministic_algorithms(self.deterministic)  # tells the compiler too, which takes seconds to import
+            torch.use_deterministic_algorithms(self.deterministic)  # sets the compiler too, which takes seconds to import
         else:
             torch.set_deterministic_debug_mode("error" if self.deterministic else "default")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -66,33 +65,33 @@ class Runtime:
         torch.backends.cudnn.deterministic = self.deterministic
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The forward pass runs inside; off for fp32."""
+        """The context of the forward pass; does nothing for fp32."""
         import torch
 
         return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
-    def place(self, model: nn.Module) -> nn.Module:
-        """The network on the device, in the memory order that is computed in."""
+    def to_device(self, model: nn.Module) -> nn.Module:
+        """The network on the device, in the memory format of the computation."""
         import torch
 
         model = model.to(self.device)
         return model.to(memory_format=torch.channels_last) if self.channels_last else model
 
-    def arranged(self, images_BCHW: Tensor) -> Tensor:
-        """The images in the memory order of the network."""
+    def to_memory_format(self, images_BCHW: Tensor) -> Tensor:
+        """The images in the memory format of the network."""
         import torch
 
         return images_BCHW.contiguous(memory_format=torch.channels_last) if self.channels_last else images_BCHW
 
     def compiled(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        """The network's forward pass for training steps; compiled once per process and shape."""
+        """The network's forward pass in training steps; compiled once per process and shape if `compile` is set."""
         import torch
 
         forward: Callable[[Tensor], Tensor] = torch.compile(model, mode="reduce-overhead") if self.compile else model
         return forward
 
     def fingerprint(self) -> dict[str, Any]:
-        """Everything besides the configuration that can move a bit."""
+        """Everything besides the configuration that can change a result."""
         import torch
 
         return asdict(self) | {
@@ -102,28 +101,27 @@ class Runtime:
         }
 
     def fingerprint_id(self) -> str:
+        """8 hex digits of the fingerprint."""
         text = json.dumps(self.fingerprint(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 @cache
 def tune_malloc() -> None:
-    """Lets the C library reuse large blocks instead of giving them back to the system and taking them page by page again.
+    """Makes glibc reuse large blocks instead of returning them to the system; does nothing with another C library.
 
     Activations are such blocks: on a virtual machine their page faults took a tenth of a training step and most of a
-    pruning round. Does nothing where the C library is not glibc.
+    pruning round.
     """
     with suppress(AttributeError, OSError):
         libc = ctypes.CDLL("libc.so.6")
-        if libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30) or libc.mallopt(
-            _M_MMAP_THRESHOLD, 1 << 25
-        ):  # older ones take 32 MiB at most
+        if any(libc.mallopt(_M_MMAP_THRESHOLD, size) for size in (1 << 30, 1 << 25)):  # older versions accept 32 MiB at most
             libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 @lru_cache(maxsize=2)
 def processor(device: str) -> str:
-    """Name of the processor or GPU, with the instruction set that PyTorch's kernels use on it."""
+    """Name of the GPU, or of the processor with the instruction set that PyTorch's kernels use."""
     import torch
 
     if device == "cuda":
@@ -131,10 +129,10 @@ def processor(device: str) -> str:
     return f"{processor_name()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def resolve_precision(written: str, device: str) -> Literal["fp32", "bf16"]:
-    """What "auto" stands for on this machine: bf16 where the hardware multiplies it, fp32 elsewhere."""
-    if written in ("fp32", "bf16"):
-        return "fp32" if written == "fp32" else "bf16"
+def resolve_precision(precision: str, device: str) -> Literal["fp32", "bf16"]:
+    """The precision; "auto" is bf16 where the hardware multiplies it, fp32 elsewhere."""
+    if precision in ("fp32", "bf16"):
+        return "fp32" if precision == "fp32" else "bf16"
     import torch
 
     if device == "cuda":

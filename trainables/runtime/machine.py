@@ -1,7 +1,7 @@
-"""What this process may use of its machine: processors and memory, within the limits of its container.
+"""Processors and memory that this process may use, within the limits of its container.
 
 Limits are those of Linux control groups, versions 1 and 2 (Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the
-kernel). A group has no more than each group above it, so the smallest limit on the way up counts.
+kernel). The limits of all parent groups apply too, so the smallest one counts.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ NO_LIMIT = 1 << 60  # bytes; version 1 writes "no limit" as a number near 2^63
 
 
 def processors(process: Path = PROCESS) -> int:
-    """How many processors can be kept busy: the smaller of the CPU affinity and the container's quota, at least 1."""
+    """Number of usable processors: the smaller of the CPU affinity and the container's quota, at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota(process)
     return allowed if quota is None else max(1, min(allowed, int(quota)))
 
 
 def processor_name() -> str:
-    """The model of the processors, else their architecture."""
+    """The model of the processors, or their architecture where the model is unknown."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def cpu_quota(process: Path = PROCESS) -> float | None:
-    """Processors' worth of time that the container gets, such as 1.5; None without a limit."""
+    """Processors that the container may use, such as 1.5; None without a limit."""
 
     def of_v1(group: Path) -> float:
         quota = int((group / "cpu.cfs_quota_us").read_text())
@@ -44,7 +44,7 @@ def cpu_quota(process: Path = PROCESS) -> float | None:
 
 
 def memory_limit(process: Path = PROCESS) -> int | None:
-    """Bytes that the container may use; None where that is all of the machine's memory."""
+    """Bytes of memory that the container may use; None without a limit."""
 
     def of_v1(group: Path) -> float:
         return int((group / "memory.limit_in_bytes").read_text())
@@ -63,7 +63,7 @@ def machine_memory() -> int:
 
 
 def limits(process: Path = PROCESS) -> str:
-    """What the container limits, in words; empty without limits."""
+    """The container's limits as text for messages; empty without limits."""
     quota, memory = cpu_quota(process), memory_limit(process)
     parts = [] if quota is None else [f"{quota:g} processors"]
     parts += [] if memory is None else [f"{memory / 2**30:.1f} GiB of memory"]
@@ -71,20 +71,20 @@ def limits(process: Path = PROCESS) -> str:
 
 
 def _smallest(
-    process: Path, controller: str, of_v1: Callable[[Path], float], of_v2: Callable[[Path], float], without: float
+    process: Path, controller: str, of_v1: Callable[[Path], float], of_v2: Callable[[Path], float], unlimited: float
 ) -> float | None:
-    """The smallest limit of the process's groups below `without`; groups that do not tell have none."""
-    smallest = without
+    """The smallest limit of the process's groups; None where it is `unlimited`. Groups with unreadable limits have none."""
+    smallest = unlimited
     for version, group in _groups(process, controller):
         try:
             smallest = min(smallest, (of_v1 if version == 1 else of_v2)(group))
         except (OSError, ValueError, ZeroDivisionError):
             continue
-    return smallest if smallest < without else None
+    return smallest if smallest < unlimited else None
 
 
 def _groups(process: Path, controller: str) -> Iterator[tuple[int, Path]]:
-    """Version and folder of every group that the process is in, directly or by one above it, as they are mounted here."""
+    """Version and mounted folder of each group that the process is in, parent groups included."""
     try:
         members = [line.split(":", 2) for line in (process / "cgroup").read_text().splitlines()]
         mounts = (process / "mountinfo").read_text().splitlines()
@@ -101,7 +101,7 @@ def _groups(process: Path, controller: str) -> Iterator[tuple[int, Path]]:
                 version = 1
             else:
                 continue
-            inside = PurePosixPath(path)  # of the whole hierarchy; a container may see a part of it as the whole
+            inside = PurePosixPath(path)  # in the whole hierarchy, of which a container may see only a subtree
             inside = inside.relative_to(root) if inside.is_relative_to(root) else inside.relative_to("/")
             for group in (inside, *inside.parents):
                 if ".." not in group.parts:

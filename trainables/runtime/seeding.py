@@ -1,4 +1,4 @@
-"""Seeds made of a trial's seed, one for each purpose and step."""
+"""Seeds derived from a trial's seed, one for each purpose and step."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import hashlib
 
 
 def derived_seed(seed: int, purpose: str, index: int = 0) -> int:
-    """A 63-bit seed for one purpose at one step, so that there is no generator state to carry between steps."""
+    """A 63-bit seed for one purpose at one step, so that no generator state has to be kept between steps."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -62,7 +62,7 @@ def train_epoch(
     for step, (images_BCHW, labels_B) in enumerate(training_batches(data, training.batch_size, seed, epoch), first_step + 1):
         masking.hide()
         with runtime.autocast():
-            logits_BK = forward(runtime.arranged(images_BCHW))
+            logits_BK = forward(runtime.to_memory_format(images_BCHW))
         loss = loss_of(logits_BK.float(), labels_B)
         loss.backward()
         masking.reveal(step)
@@ -116,7 +116,7 @@ def evaluate_raw(
     with torch.inference_mode():
         for images_BCHW, labels_B in evaluation_batches(split, normalization):
             with runtime.autocast():
-                logits_BK = model(runtime.arranged(images_BCHW))
+                logits_BK = model(runtime.to_memory_format(images_BCHW))
             loss_sum += summed(logits_BK.float(), labels_B)
             hits += (logits_BK.argmax(1) == labels_B).sum()
             if logits_BK.shape[1] >= TOP5_CLASSES:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from trainables.config.trial import TrainingConfig
 from trainables.pruning.masks import Masks
 from trainables.records.metrics import MetricLog, points_from_json
+from trainables.runtime.files import safetensors_metadata
 from trainables.runtime.hashing import tensors_sha256
 from trainables.training.optimizer import make_optimizer, momentum_of
 
@@ -74,7 +75,7 @@ def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig, key: 
     """
     try:
         tensors = load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        header = safetensors_metadata(content)
         if _checksum(tensors, header["state"]) != header["sha256"]:
             raise DamagedCheckpointError("the content does not match its SHA-256")
         metadata = json.loads(header["state"])

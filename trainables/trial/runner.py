@@ -130,7 +130,7 @@ class TrialRunner:
             return None
         network = network_of(self.config, self.data.image_shape, self.data.num_classes)
         try:
-            state = from_bytes(content, self.runtime.place(network), self.config.training, self.files.key)
+            state = from_bytes(content, self.runtime.to_device(network), self.config.training, self.files.key)
         except DamagedCheckpointError:
             self.files.remove(CHECKPOINT)
             return None

@@ -79,7 +79,7 @@ class WarmupTrainer:
             if content is None:
                 continue
             try:
-                network = self.runtime.place(self._network())
+                network = self.runtime.to_device(self._network())
                 state = from_bytes(content, network, self.config.training, self.snapshots.key)
             except DamagedCheckpointError as error:
                 log.warning("warm-up snapshot of epoch %d is damaged and is made again: %s", epoch, error)
@@ -91,7 +91,7 @@ class WarmupTrainer:
         network = initialized_network(self.config, self.data.image_shape, self.data.num_classes)
         if self.config.initial_weights:
             load_initial_weights(network, self.custom_files)
-        network = self.runtime.place(network)
+        network = self.runtime.to_device(network)
         return TrialState(model=network, optimizer=make_optimizer(network, self.config.training))
 
     def _network(self) -> nn.Module:

@@ -84,7 +84,7 @@ class Probe:
         loaded = load_data(self.config.dataset, data.prepare(), runtime.device, runtime.threads)
         images = STEPS * self.config.training.batch_size
         self.data = replace(loaded, train=loaded.train.first(images), test=loaded.test.first(EVALUATION_BATCH))
-        self.model = self.runtime.place(initialized_network(self.config, loaded.image_shape, loaded.num_classes))
+        self.model = self.runtime.to_device(initialized_network(self.config, loaded.image_shape, loaded.num_classes))
         self.optimizer = make_optimizer(self.model, self.config.training)
         self.weights = prunable_weights(self.model, self.config.prunable.exclude)
 

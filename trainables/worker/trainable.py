@@ -180,7 +180,7 @@ def _require_place(config: TrialConfig, settings: SweepSettings) -> DatasetSourc
             settings.custom_files.import_modules(config)
         return settings.data.prepare()
     except (DataError, ConfigError):  # the trial meets it too, and tells in its record
-        return settings.data.here()
+        return settings.data.locate()
 
 
 def _run_trunk(

@@ -25,7 +25,7 @@ from trainables.data.batches import evaluation_batches, scoring_batches, trainin
 from trainables.data.datasets import DatasetSource, content_digest, load, signature
 from trainables.data.normalization import Normalization
 from trainables.data.split_counts import equal_draw
-from trainables.data.splits import PAD, Data, Split, drawn, load_data, measured_normalization, random_crop
+from trainables.data.splits import PAD, Data, Split, load_data, measured_normalization, random_crop, stratified_indices
 from trainables.errors import DataError
 from trainables.runtime.cache_folder import cache_folder
 
@@ -114,7 +114,7 @@ def test_a_limit_above_the_set_is_refused() -> None:
 
 def test_a_short_class_gives_all_that_it_has() -> None:
     labels = torch.tensor([0] * 10 + [1] * 2 + [2] * 10)
-    chosen = drawn(labels, equal_draw((10, 2, 10), 12), seed=0)
+    chosen = stratified_indices(labels, equal_draw((10, 2, 10), 12), seed=0)
     assert Counter(labels[chosen].tolist()) == {0: 5, 1: 2, 2: 5}
     assert chosen.tolist() == sorted(set(chosen.tolist()))
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from trainables.data.custom_arrays import checked_arrays
+from trainables.data.custom_arrays import validated_arrays
 from trainables.errors import DataError
 
 IMAGES = np.arange(6 * 3 * 5 * 5, dtype=np.int64).reshape(6, 3, 5, 5).astype(np.uint8)
@@ -19,7 +19,7 @@ LABELS = np.array([0, 1, 2, 0, 1, 2])
 
 
 def checked(images: Any = IMAGES, labels: Any = LABELS, num_classes: Any = 3) -> tuple[list[Any], int]:
-    return checked_arrays("module:my.load", (images, labels, images, labels), num_classes)
+    return validated_arrays("module:my.load", (images, labels, images, labels), num_classes)
 
 
 def refusal(images: Any = IMAGES, labels: Any = LABELS, num_classes: Any = 3) -> str:
@@ -61,7 +61,7 @@ def test_arrays_that_share_memory_can_be_kept_in_one_file() -> None:
     images = np.arange(8 * 3 * 5 * 5, dtype=np.uint8).reshape(8, 3, 5, 5)
     for train, test in ((images, images), (images, images[2:]), (images[:6], images[2:])):
         arrays = (train, np.arange(len(train)) % 3, test, np.arange(len(test)) % 3)
-        parts, _ = checked_arrays("module:my.load", arrays, 3)
+        parts, _ = validated_arrays("module:my.load", arrays, 3)
         kept = load(save(dict(zip("abcd", parts, strict=True))))
         assert np.array_equal(kept["a"], train)
         assert np.array_equal(kept["c"], test)

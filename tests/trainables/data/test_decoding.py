@@ -22,7 +22,7 @@ from tests.trainables.data.test_image_files import data_set
 from trainables.data import datasets, streaming
 from trainables.data.datasets import DatasetSource, content_digest, signature
 from trainables.data.decoding import ImageHeader, decode_square, decode_squares, image_header, is_sixteen_bit_grey, rgb_image
-from trainables.data.streaming import middle
+from trainables.data.streaming import center_crop
 from trainables.errors import DataError
 
 sides = st.integers(1, 12)
@@ -195,10 +195,10 @@ def test_headers_say_what_is_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(3, 400), (400, 3), (1, 150), (300, 31_000), (64, 6500)])
 def test_a_long_image_is_the_same_however_much_of_it_is_scaled(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    whole = np.asarray(middle(image, 32)).astype(int)
-    monkeypatch.setattr(streaming, "LONGEST", 10)
+    whole = np.asarray(center_crop(image, 32)).astype(int)
+    monkeypatch.setattr(streaming, "MAX_ASPECT_RATIO", 10)
     assert (
-        np.abs(np.asarray(middle(image, 32)) - whole).max() <= 1
+        np.abs(np.asarray(center_crop(image, 32)) - whole).max() <= 1
     )  # PIL rounds after each of two passes, in an order of its own
 
 
@@ -208,7 +208,7 @@ def test_a_very_long_image_is_cut_without_being_scaled_as_a_whole(size: tuple[in
     ramp = np.linspace(0, 255, max(size)).round().astype(np.uint8)
     image = Image.fromarray(rgb(ramp[:, None] if size[1] > size[0] else ramp[None]))
     image = image.resize(size) if 2 in size else image
-    cut = np.asarray(middle(image, 224))
+    cut = np.asarray(center_crop(image, 224))
     assert cut.shape == (224, 224, 3)
     assert np.abs(cut.astype(int) - 127.5).max() <= 2
 

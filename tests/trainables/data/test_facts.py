@@ -24,7 +24,7 @@ from trainables.custom import imports
 from trainables.custom.files import CustomFiles
 from trainables.data.datasets import DatasetSource, cache_file, decoded_file, load
 from trainables.data.facts import DataFacts, decoded_facts, quick_facts
-from trainables.data.repeatability import kept_digest
+from trainables.data.repeatability import cached_digest
 from trainables.errors import DataError
 
 
@@ -77,7 +77,7 @@ def test_facts_of_a_custom_data_set_are_known_once_it_was_decoded(tmp_path: Path
     load(source)
     digits = quick_facts(DatasetSource(name="digits"))
     assert digits is not None
-    assert quick_facts(source) == replace(digits, arrays_digest=kept_digest(cache_file(source)))
+    assert quick_facts(source) == replace(digits, arrays_digest=cached_digest(cache_file(source)))
     cache_file(source).write_bytes(b"cut")
     assert quick_facts(source) is None
 

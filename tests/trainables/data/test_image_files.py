@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainables.data.datasets import DatasetSource, content_digest, files, left_out, listing, load, signature
+from trainables.data.datasets import DatasetSource, content_digest, files, listing, load, signature, skipped
 from trainables.data.file_index import FileIndex
 from trainables.errors import DataError
 
@@ -37,14 +37,14 @@ def data_set(name: str, root: Path) -> DatasetSource:
     return DatasetSource(name=name, root=str(root), image_size=8)
 
 
-def left_out_of(source: DatasetSource) -> dict[str, tuple[int, tuple[str, ...]]]:
-    return {left.reason: (left.count, left.examples) for left in left_out(source)}
+def skipped_of(source: DatasetSource) -> dict[str, tuple[int, tuple[str, ...]]]:
+    return {left.reason: (left.count, left.examples) for left in skipped(source)}
 
 
 def refusal(source: DatasetSource) -> str:
     """The same for whatever asks: the plan (signature and digest), the data checks, and a trial."""
     messages = set()
-    for ask in (files, signature, content_digest, left_out, listing):
+    for ask in (files, signature, content_digest, skipped, listing):
         with pytest.raises(DataError) as caught:
             ask(source)
         messages.add(str(caught.value))
@@ -57,7 +57,7 @@ every_layout = pytest.mark.parametrize("name", ["image_folder", "imagenet", "tin
 
 @every_layout
 def test_nothing_is_left_out_of_a_data_set_of_images_alone(tmp_path: Path, name: str) -> None:
-    assert left_out_of(data_set(name, tmp_path)) == {}
+    assert skipped_of(data_set(name, tmp_path)) == {}
 
 
 @every_layout
@@ -158,7 +158,7 @@ def test_hidden_files_and_folders_are_no_data(tmp_path: Path, name: str) -> None
     after = listing(source)
     assert (after.train, after.train_labels, after.classes) == (before[0].train, before[0].train_labels, before[0].classes)
     assert content_digest(source) == before[1]
-    assert left_out_of(source) == {"hidden": (11, ("train/.#lock", "train/.git", "train/.ipynb_checkpoints"))}
+    assert skipped_of(source) == {"hidden": (11, ("train/.#lock", "train/.git", "train/.ipynb_checkpoints"))}
 
 
 @pytest.mark.parametrize("name", ["image_folder", "imagenet"])
@@ -176,16 +176,16 @@ def test_what_is_left_out_is_counted_by_its_reason(tmp_path: Path, name: str) ->
     (tmp_path / "train" / "lost+found").mkdir()
     after = listing(source)
     assert (after.train, after.test, after.classes) == (before.train, before.test, before.classes)
-    assert left_out_of(source) == {
+    assert skipped_of(source) == {
         "nested": (5, ("train/ant/more/deep0/a.png", "train/ant/more/deep1/a.png", "train/ant/more/deep2/a.png")),
         "without_class": (1, ("train/loose.png",)),
         "other_format": (3, ("train/bee/a.gif", "train/bee/b.TIF", "train/bee/c.tiff")),
         "other_file": (1, ("train/cow/notes.txt",)),
         "empty_class": (1, ("train/lost+found",)),
     }
-    findings = {left.reason: left.finding() for left in left_out(source)}
+    findings = {left.reason: left.finding() for left in skipped(source)}
     assert str(findings["nested"]) == (
-        "dataset.root: images in folders inside a class folder are not read; 5 left out: train/ant/more/deep0/a.png, "
+        "dataset.root: images in folders inside a class folder are not read; 5 skipped: train/ant/more/deep0/a.png, "
         "train/ant/more/deep1/a.png, train/ant/more/deep2/a.png, ...; move them up into the class folder"
     )
     assert [finding.severity for finding in findings.values()] == ["warning", "warning", "warning", "warning", "info"]

@@ -12,9 +12,9 @@ from PIL import Image
 from tests.support.image_zoo import FOUND, PIXELS, REFUSED, ZOO, Entry, Left, Read, Refused, base
 from tests.support.written_images import SIDE
 from trainables.config.trial import DatasetConfig
-from trainables.data.datasets import DatasetSource, content_digest, left_out, listing, load, signature
+from trainables.data.datasets import DatasetSource, content_digest, listing, load, signature, skipped
 from trainables.data.splits import load_data
-from trainables.data.streaming import middle
+from trainables.data.streaming import center_crop
 from trainables.errors import DataError
 
 
@@ -41,7 +41,7 @@ def test_an_image_is_read_as_its_exact_pixels(tmp_path: Path, entry: Entry) -> N
     image = load(source).train_images[listed.train.index(entry.outcome.name)].numpy().transpose(1, 2, 0)
     assert np.abs(image.astype(int) - entry.outcome.pixels.astype(int)).max() <= entry.outcome.tolerance
     assert len(content_digest(source)) == 32
-    assert left_out(source) == ()
+    assert skipped(source) == ()
 
 
 @of(PIXELS, Read)
@@ -54,7 +54,7 @@ def test_a_streamed_image_is_the_same(tmp_path: Path, entry: Entry) -> None:
     data = load_data(DatasetConfig(name="imagenet", image_size=SIDE, validation=0.0), source, "cpu")
     place = listing(source).train.index(entry.outcome.name)
     ((images, _),) = data.train.batches([torch.tensor([place])])
-    expected = np.asarray(middle(Image.fromarray(entry.outcome.pixels), SIDE)).transpose(2, 0, 1)
+    expected = np.asarray(center_crop(Image.fromarray(entry.outcome.pixels), SIDE)).transpose(2, 0, 1)
     assert np.abs(images[0].numpy().astype(int) - expected.astype(int)).max() <= entry.outcome.tolerance
 
 
@@ -77,7 +77,7 @@ def test_what_is_no_data_is_left_out_and_counted(tmp_path: Path, entry: Entry) -
     plain = DatasetSource(name="image_folder", root=str(base(tmp_path / "plain")), image_size=SIDE)
     source = built(entry, tmp_path / "data")
     assert isinstance(entry.outcome, Left)
-    assert [left.reason for left in left_out(source)] == [entry.outcome.reason]
+    assert [left.reason for left in skipped(source)] == [entry.outcome.reason]
     assert content_digest(source) == content_digest(plain)
     assert signature(source) != signature(plain)
     assert torch.equal(load(source).train_images, load(plain).train_images)

@@ -120,20 +120,20 @@ def test_a_node_whose_function_returns_others_gets_the_planned_images(monkeypatc
     content = decoded_file(plan.source).read_bytes()
     shipped: list[int] = []
 
-    def ship() -> bytes:
+    def fetch() -> bytes:
         shipped.append(1)
         return content
 
     monkeypatch.setenv("DRIVE_SWEEP_CACHE", str(tmp_path / "other node"))
     monkeypatch.setenv("HOST_NUMBER", "2")
-    other = replace(data, source=replace(data.source, modules_path=f"{tmp_path}/."), ship=ship)  # asked for the first time
+    other = replace(data, source=replace(data.source, modules_path=f"{tmp_path}/."), fetch=fetch)  # asked for the first time
     for _ in range(2):
         there = load(other.prepare())
     assert torch.equal(there.train_images, expected.train_images)
     assert torch.equal(there.test_labels, expected.test_labels)
     assert shipped == [1]
     with pytest.raises(WrongNodeError, match=r"must return the same arrays"):
-        replace(other, source=replace(other.source, modules_path=f"{tmp_path}/./"), ship=None).prepare()
+        replace(other, source=replace(other.source, modules_path=f"{tmp_path}/./"), fetch=None).prepare()
 
 
 def test_the_digest_tells_order_shape_and_labels() -> None:

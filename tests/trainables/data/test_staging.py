@@ -40,16 +40,16 @@ def test_the_files_that_were_planned_with_are_used_without_hashing_them(
     planned: StagedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets, "content_digest", None)
-    assert planned.here() == planned.source
+    assert planned.locate() == planned.source
 
 
 def test_a_copy_is_as_good_and_is_hashed_once_per_node(
     planned: StagedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = at(planned, Path(shutil.copytree(str(planned.source.root), tmp_path / "copy")))
-    assert copy.here() == copy.source
+    assert copy.locate() == copy.source
     monkeypatch.setattr(datasets, "content_digest", None)
-    replace(copy, source=replace(copy.source, download=True)).here()  # as another process asks
+    replace(copy, source=replace(copy.source, download=True)).locate()  # as another process asks
     (record,) = cache_folder().glob("*.digest")
     assert record.read_text() == planned.digest
 
@@ -57,40 +57,40 @@ def test_a_copy_is_as_good_and_is_hashed_once_per_node(
 def test_other_files_than_the_planned_ones_are_refused(planned: StagedDataset, tmp_path: Path) -> None:
     other = at(planned, digit_images(tmp_path / "other", 41, 20))
     with pytest.raises(WrongNodeError, match=rf"must hold the files .* \(digest {planned.digest}\), got others"):
-        other.here()
+        other.locate()
 
 
-def test_a_node_without_data_computes_with_the_shipped_images_which_come_once(planned: StagedDataset, tmp_path: Path) -> None:
-    shipped = []
+def test_a_node_without_data_computes_fetches_the_images_once(planned: StagedDataset, tmp_path: Path) -> None:
+    fetches = []
 
-    def ship() -> bytes:
-        shipped.append(1)
+    def fetch() -> bytes:
+        fetches.append(1)
         return decoded_file(planned.source).read_bytes()
 
-    bare = replace(at(planned, tmp_path / "nowhere"), ship=ship)
-    there, here = load(bare.here()), load(planned.here())
-    assert torch.equal(there.train_images, here.train_images)
-    assert torch.equal(there.test_labels, here.test_labels)
-    assert bare.prepare() == bare.here()
-    assert shipped == [1]
+    bare = replace(at(planned, tmp_path / "nowhere"), fetch=fetch)
+    fetched, local = load(bare.locate()), load(planned.locate())
+    assert torch.equal(fetched.train_images, local.train_images)
+    assert torch.equal(fetched.test_labels, local.test_labels)
+    assert bare.prepare() == bare.locate()
+    assert fetches == [1]
 
 
-def test_what_cannot_be_shipped_is_told_with_both_reasons(planned: StagedDataset, tmp_path: Path) -> None:
-    def ship() -> bytes:
+def test_failed_fetch_is_reported_with_both_reasons(planned: StagedDataset, tmp_path: Path) -> None:
+    def fetch() -> bytes:
         raise DataError("it is too large")
 
     with pytest.raises(WrongNodeError, match=r"no folder .*nowhere.* \(it is too large\)"):
-        replace(at(planned, tmp_path / "nowhere"), ship=ship).here()
+        replace(at(planned, tmp_path / "nowhere"), fetch=fetch).locate()
     with pytest.raises(WrongNodeError, match="no folder"):
-        at(planned, tmp_path / "nowhere").here()
+        at(planned, tmp_path / "nowhere").locate()
 
 
 def test_data_that_appear_later_are_found(planned: StagedDataset, tmp_path: Path) -> None:
     late = at(planned, tmp_path / "late")
     with pytest.raises(WrongNodeError):
-        late.here()
+        late.locate()
     shutil.copytree(str(planned.source.root), tmp_path / "late")
-    assert late.here() == late.source
+    assert late.locate() == late.source
 
 
 # What a node's disks refuse is no fault of the trial: another node may do better
@@ -101,7 +101,7 @@ def test_a_node_whose_cache_cannot_be_written_is_the_wrong_place(
 ) -> None:
     copy = at(planned, Path(shutil.copytree(str(planned.source.root), tmp_path / "copy")))
     cache.write_text("a file where the folder should be")
-    for ask in (copy.here, planned.prepare, replace(at(planned, tmp_path / "nowhere"), ship=lambda: b"").here):
+    for ask in (copy.locate, planned.prepare, replace(at(planned, tmp_path / "nowhere"), fetch=lambda: b"").locate):
         with pytest.raises(WrongNodeError, match=r"cannot be read or kept there: .*cache"):
             ask()
 
@@ -115,7 +115,7 @@ def test_files_that_only_this_node_cannot_read_are_no_planned_ones(
     copy = at(planned, Path(shutil.copytree(str(planned.source.root), tmp_path / "copy")))
     monkeypatch.setattr(datasets, "content_digest", damaged)
     with pytest.raises(WrongNodeError, match="is damaged"):
-        copy.here()
+        copy.locate()
 
 
 def test_a_process_that_is_lost_while_it_writes_leaves_no_half_of_a_digest(
@@ -129,11 +129,11 @@ def test_a_process_that_is_lost_while_it_writes_leaves_no_half_of_a_digest(
 
     copy = at(planned, Path(shutil.copytree(str(planned.source.root), tmp_path / "copy")))
     with monkeypatch.context() as patch:
-        patch.setattr("trainables.runtime.cache_folder.os.replace", lost)
+        patch.setattr("trainables.runtime.files.os.replace", lost)
         with pytest.raises(Lost):
-            copy.here()
+            copy.locate()
     assert not list(cache_folder().glob("*.digest"))
-    assert copy.here() == copy.source
+    assert copy.locate() == copy.source
 
 
 def test_weights_that_travelled_with_a_job_are_found_on_every_node() -> None:

@@ -32,7 +32,7 @@ from trainables.data.batches import class_balanced_batches, evaluation_batches, 
 from trainables.data.datasets import DatasetSource, content_digest, download_if_missing, load, signature
 from trainables.data.splits import Data, Split, load_data
 from trainables.data.staging import StagedDataset
-from trainables.data.streaming import AREA, RATIO, middle, random_box, random_crop
+from trainables.data.streaming import AREA, RATIO, center_crop, random_resized_crop, random_resized_crop_box
 from trainables.errors import DataError, StopRequestedError
 from trainables.runtime.device import Runtime
 from trainables.trial.checkpoint import TrialState
@@ -355,7 +355,7 @@ def test_the_middle_is_that_of_torchvisions_resize_and_centre_crop(size: tuple[i
 
     image = noise(*size)
     expected = functional.center_crop(functional.resize(image, [round(side * 256 / 224)]), [side])
-    assert np.array_equal(np.asarray(middle(image, side)), np.asarray(expected))
+    assert np.array_equal(np.asarray(center_crop(image, side)), np.asarray(expected))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -365,16 +365,16 @@ def test_a_random_crop_is_torchvisions_resized_crop_of_its_box(seed: int) -> Non
     image = noise(60, 45)
     draw = random.Random(seed)
     mirrored = draw.random() < 0.5
-    left, top, right, bottom = random_box(60, 45, draw)
+    left, top, right, bottom = random_resized_crop_box(60, 45, draw)
     expected = functional.resized_crop(image, top, left, bottom - top, right - left, [32, 32])
-    assert np.array_equal(np.asarray(random_crop(image, 32, seed, flip=False)), np.asarray(expected))
+    assert np.array_equal(np.asarray(random_resized_crop(image, 32, seed, flip=False)), np.asarray(expected))
     expected = functional.hflip(expected) if mirrored else expected
-    assert np.array_equal(np.asarray(random_crop(image, 32, seed, flip=True)), np.asarray(expected))
+    assert np.array_equal(np.asarray(random_resized_crop(image, 32, seed, flip=True)), np.asarray(expected))
 
 
 def test_random_boxes_lie_in_the_image_and_cover_areas_and_ratios_evenly() -> None:
     draw = random.Random(0)
-    boxes = np.array([random_box(500, 400, draw) for _ in range(4000)])
+    boxes = np.array([random_resized_crop_box(500, 400, draw) for _ in range(4000)])
     widths, heights = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     assert boxes.min() >= 0
     assert boxes[:, 2].max() <= 500
@@ -393,7 +393,7 @@ def test_random_boxes_lie_in_the_image_and_cover_areas_and_ratios_evenly() -> No
 
 @pytest.mark.parametrize(("size", "box"), [((1000, 10), (493, 0, 506, 10)), ((10, 1000), (0, 493, 10, 506))])
 def test_where_no_box_fits_it_is_the_middle(size: tuple[int, int], box: tuple[int, int, int, int]) -> None:
-    assert random_box(*size, random.Random(0)) == box
+    assert random_resized_crop_box(*size, random.Random(0)) == box
 
 
 # Batches of streamed images
@@ -402,7 +402,7 @@ def test_where_no_box_fits_it_is_the_middle(size: tuple[int, int], box: tuple[in
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of several pieces, the last one short."""
-    monkeypatch.setattr(streaming, "PIECE", 3)
+    monkeypatch.setattr(streaming, "CHUNK", 3)
     monkeypatch.setattr(data_module, "EVALUATION_BATCH", 7)
 
 

@@ -165,6 +165,7 @@ def test_only_what_a_model_needs_travels_with_it() -> None:
         "models/networks.py",
         "models/registry.py",
         "pruning/masks.py",
+        "runtime/files.py",
         "runtime/hashing.py",
         "runtime/seeding.py",
     }

@@ -122,7 +122,7 @@ def test_scores_are_the_bits_of_the_trials_own_evaluation() -> None:
     assert sizes == [500, 500, 203]
     with torch.inference_mode():
         batches = evaluation_batches(split, CARD.normalization)
-        expected = torch.cat([model.network(RUNTIME.arranged(part)) for part, _ in batches])
+        expected = torch.cat([model.network(RUNTIME.to_memory_format(part)) for part, _ in batches])
     assert torch.equal(scores, expected)
 
 

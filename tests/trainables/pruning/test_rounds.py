@@ -40,7 +40,7 @@ def digits() -> Data:
 def network(seed: int = 3, model: str = "convnet") -> nn.Module:
     built = build_model(model, (1, 8, 8), 10)
     initialize(built, seed)
-    return RUNTIME.place(built)
+    return RUNTIME.to_device(built)
 
 
 def masks_of_rounds(model: nn.Module, config: TrialConfig) -> list[Masks]:

@@ -41,7 +41,7 @@ def digits() -> Data:
 def network(name: str = "convnet", side: int = 8, channels: int = 1) -> nn.Module:
     model = build_model(name, (channels, side, side), 10)
     initialize(model, 0)
-    return RUNTIME.place(model.double())
+    return RUNTIME.to_device(model.double())
 
 
 def masks_of(config: TrialConfig, model: nn.Module | None = None, data: Data | None = None) -> list[Masks]:

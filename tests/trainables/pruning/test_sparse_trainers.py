@@ -50,7 +50,7 @@ STEPS = 20
 def network() -> nn.Module:
     model = build_model("convnet", (1, 8, 8), 10)
     initialize(model, 0)
-    return RUNTIME.place(model)
+    return RUNTIME.to_device(model)
 
 
 def moved(config: TrialConfig, first_step: int = 0) -> tuple[nn.Module, torch.optim.SGD, GradualMasks]:

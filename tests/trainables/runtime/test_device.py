@@ -35,7 +35,7 @@ def digits() -> Data:
 def network(runtime: Runtime, dtype: torch.dtype = torch.float32) -> nn.Module:
     model = build_model(CONFIG.model, (1, 8, 8), 10)
     initialize(model, seed=3)
-    return runtime.place(model.to(dtype))
+    return runtime.to_device(model.to(dtype))
 
 
 def epoch(state: TrialState, data: Data, runtime: Runtime, number: int, config: TrialConfig = CONFIG) -> dict[str, float]:
@@ -76,17 +76,17 @@ def test_logits_are_the_same_in_both_memory_orders(training: bool) -> None:
         model = network(runtime).train(training)
         assert_in_the_order_of(runtime, model)
         with torch.no_grad():
-            logits.append(model(runtime.arranged(images)))
+            logits.append(model(runtime.to_memory_format(images)))
     torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-4)
     assert logits[0].std() > 0.1
 
 
-def test_images_are_arranged_only_where_the_network_is() -> None:
+def test_images_are_formatted_only_where_the_network_is() -> None:
     images = torch.rand(4, 3, 8, 8)
-    assert CONTIGUOUS.arranged(images) is images
-    arranged = CHANNELS_LAST.arranged(images)
-    assert arranged.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(arranged, images)
+    assert CONTIGUOUS.to_memory_format(images) is images
+    formatted = CHANNELS_LAST.to_memory_format(images)
+    assert formatted.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(formatted, images)
 
 
 def test_masks_of_a_round_and_weights_of_an_epoch_are_the_same_in_both_memory_orders() -> None:
@@ -118,7 +118,7 @@ def test_a_checkpoint_continues_with_the_same_bits_in_either_memory_order(runtim
     straight.optimizer = make_optimizer(straight.model, config.training)
     epoch(straight, data, runtime, 0, config)
     resumed = from_bytes(
-        to_bytes(straight, "key"), runtime.place(build_model(config.model, (1, 8, 8), 10)), config.training, "key"
+        to_bytes(straight, "key"), runtime.to_device(build_model(config.model, (1, 8, 8), 10)), config.training, "key"
     )
     assert_in_the_order_of(runtime, resumed.model)
     for number in (1, 2):

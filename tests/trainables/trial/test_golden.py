@@ -112,7 +112,7 @@ def network(name: str = "convnet") -> nn.Module:
     side = smallest_side(name)
     model = build_model(name, (1, side, side), 10)
     initialize(model, CONFIG.seed)
-    return RUNTIME.place(model.double())
+    return RUNTIME.to_device(model.double())
 
 
 def rounded(value: float | Tensor) -> float:

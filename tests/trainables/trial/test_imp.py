@@ -47,7 +47,7 @@ def test_levels_of_a_fifth_are_the_published_ones(sparsity: float, levels: int) 
 def counts(config: TrialConfig) -> list[int]:
     model = build_model("convnet", (1, 8, 8), 10)
     initialize(model, 0)
-    model = RUNTIME.place(model.double())
+    model = RUNTIME.to_device(model.double())
     weights = prunable_weights(model)
     masks, kept = full_masks(weights), []
     for level in range(1, config.rounds + 1):
@@ -76,7 +76,7 @@ def plain_imp(config: TrialConfig) -> dict[str, torch.Tensor]:
     data = load_data(config.dataset, DIGITS, "cpu")
     model = build_model(config.model, (1, 8, 8), 10)
     initialize(model, config.seed)
-    model = RUNTIME.place(model)
+    model = RUNTIME.to_device(model)
 
     def train(masking: Any, first: int, epochs: int, rates: list[float]) -> None:
         optimizer = make_optimizer(model, config.training)

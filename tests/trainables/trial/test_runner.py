@@ -337,7 +337,7 @@ def test_sparse_epochs_count_on_from_the_warmup_in_their_data_order(tmp_path: Pa
     trained = load_sparse_model(trial_folder(config, storage).read("model.safetensors.zst") or b"").network.state_dict()
 
     def by_hand(epoch: int) -> dict[str, Tensor]:
-        model = RUNTIME.place(build_model("convnet", (1, 8, 8), 10))
+        model = RUNTIME.to_device(build_model("convnet", (1, 8, 8), 10))
         model.load_state_dict(dense_state(config, 1, tmp_path / f"trunk-{epoch}"))
         data = load_data(config.dataset, DIGITS, "cpu")
         optimizer = make_optimizer(model, config.training)

@@ -84,7 +84,7 @@ def test_momentum_is_carried_so_two_and_two_epochs_are_four(tmp_path: Path) -> N
 def test_every_epoch_of_a_trunk_has_its_own_order_of_images(tmp_path: Path) -> None:
     model = build_model("convnet", (1, 8, 8), 10)
     initialize(model, FOUR.seed)
-    model = RUNTIME.place(model)
+    model = RUNTIME.to_device(model)
     optimizer = make_optimizer(model, FOUR.training)
     data = load_data(FOUR.dataset, DIGITS, "cpu")
     for epoch in range(2):

@@ -48,7 +48,7 @@ def test_rounds_land_on_their_counts_though_all_scores_are_equal() -> None:
     config = tiny_config(prune_iterations=4, sparsity=0.98, drive=DriveConfig(magnitude=1, connection=0, convergence=0))
     model = build_model(config.model, (1, 8, 8), 10)
     initialize(model, config.seed)
-    model = DETERMINISTIC.place(model)
+    model = DETERMINISTIC.to_device(model)
     weights = prunable_weights(model)
     with torch.no_grad():
         for weight in weights.values():

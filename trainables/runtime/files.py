@@ -1,0 +1,38 @@
+"""Files that readers see whole or not at all, and the metadata of safetensors files, read without PyTorch."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(file: Path) -> Iterator[Path]:
+    """A partial file beside the file, to be written inside; then it is flushed to the disk and renamed.
+
+    Of several processes or threads that write the file at once the last one wins. After an exception inside the file is as it
+    was before.
+    """
+    partial = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    try:
+        yield partial
+        with open(partial, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def safetensors_metadata(content: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file.
+
+    Raises:
+        ValueError, KeyError, TypeError: the content is no such file, or has no metadata.
+    """
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata: dict[str, str] = header["__metadata__"]
+    return metadata
