@@ -25,7 +25,7 @@ from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from trainables.config.trial import TrialConfig
 from trainables.data.staging import StagedDataset
-from trainables.preflight.network_case import CHECKS, NetworkCase, NetworkReport, adjusted_runtime, case_id, cases_of
+from trainables.preflight.network_case import CHECKS_VERSION, NetworkCase, NetworkReport, adjusted_runtime, case_id, cases_of
 from trainables.runtime.device import Runtime, resolve_precision
 from trainables.runtime.machine import processor_name, processors
 from trainables.wording import listed
@@ -122,7 +122,7 @@ class NetworkChecks:
     def _depends(self, case: NetworkCase, precision: str | None) -> dict[str, Any]:
         """What the answer depends on, as far as the driver knows it."""
         return {
-            "checks": CHECKS,
+            "checks": CHECKS_VERSION,
             "methods": case.methods_id,
             "own": self.plan.custom_files.digests_of(case.config),
             "data": self.plan.data_digest,

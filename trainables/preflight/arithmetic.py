@@ -1,7 +1,7 @@
-"""Whether this machine computes a network right: the same bits whatever unused memory holds, and near fp32 in bf16.
+"""Checks that this machine computes a network correctly: independent of uninitialised memory, and in bf16 near fp32.
 
-Kernels have read memory that nothing was written to (pytorch#169688); their results then depend on what the process did before.
-Two runs with different garbage in all memory that is handed out tell it. Shapes: B batch, K classes.
+Some kernels read uninitialised memory (pytorch#169688); their results then depend on what the process did before. Two runs with
+different garbage in all newly allocated memory reveal it. Shapes: B batch, K classes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from trainables.wording import listed
 
 M_PERTURB = -6  # malloc.h of glibc: new memory is filled with the complement of this byte
 GARBAGE = (0x80, 0x40)  # new memory is 3.4e38 everywhere, then -1.5, in float32 and in bfloat16
-# Errors of bf16, of the norm of the outputs and of all gradients together. Up to here nothing more is asked. Deep networks at
-# their initial weights are chaotic: on random images of 32 x 32 gradients are off by 0.26 in resnet20, 0.57 in vgg19, 0.74
-# in resnet56. Beyond, the error counts in that which rounding weights and images to bf16 makes in fp32: there 1.3 to 1.8 times.
-LARGEST_OUTPUT_ERROR = 0.2
-LARGEST_GRADIENT_ERROR = 0.7
-TIMES_ROUNDING = 3.0
+# Errors of bf16 relative to the norm of the outputs and of all gradients together; smaller ones are accepted at once. Deep
+# networks at their initial weights are chaotic: on random images of 32 x 32 gradients are off by 0.26 in resnet20, 0.57 in
+# vgg19, 0.74 in resnet56. Larger errors are compared with those of rounding weights and images to bf16 in fp32: 1.3 to 1.8
+# times as large in these networks.
+MAX_OUTPUT_ERROR = 0.2
+MAX_GRADIENT_ERROR = 0.7
+MAX_TIMES_ROUNDING = 3.0
 
 Values = Mapping[str, Tensor]
 Run = Callable[[Runtime], Values]
@@ -35,7 +36,7 @@ Run = Callable[[Runtime], Values]
 
 @contextmanager
 def garbage_in_memory(byte: int, runtime: Runtime) -> Iterator[None]:
-    """Inside, memory that is handed out holds garbage, as far as the C library or the GPU's allocator can be told to."""
+    """Inside, newly allocated memory holds garbage, as far as the C library and the GPU's allocator allow it."""
     libc = None
     with suppress(AttributeError, OSError):
         libc = ctypes.CDLL("libc.so.6")
@@ -51,25 +52,25 @@ def garbage_in_memory(byte: int, runtime: Runtime) -> Iterator[None]:
 
 
 def _fill_freed_gpu_memory(value: float) -> None:
-    """Blocks of many sizes, filled and given back to PyTorch's allocator, which hands them out again as they are."""
+    """Fills blocks of many sizes and frees them; PyTorch's allocator reuses them with their content."""
     blocks = [torch.full((1 << power,), value, device="cuda") for power in range(6, 26) for _ in range(2)]
     del blocks
 
 
-def seeded_all() -> None:
-    """Random numbers of a forward pass, such as those of dropout, are the same in each run."""
+def seed_forward() -> None:
+    """Seeds the random numbers of a forward pass, such as those of dropout."""
     torch.manual_seed(0)
 
 
 def training_run(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, loss_of: Loss) -> Run:
-    """One forward and backward pass in training mode: outputs, loss and the gradient of every parameter that has one."""
+    """A run of one forward and backward pass in training mode: outputs, loss and all gradients."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
     def run(runtime: Runtime) -> Values:
         model.load_state_dict(before)
         model.train()
         model.zero_grad(set_to_none=True)
-        seeded_all()
+        seed_forward()
         with runtime.autocast():
             outputs_BK = model(runtime.to_memory_format(images_BCHW))
         loss = loss_of(outputs_BK.float(), labels_B)
@@ -82,7 +83,7 @@ def training_run(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, loss_o
 
 
 def rounded_run(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, loss_of: Loss) -> Run:
-    """The same of weights and images that are rounded to bf16 first."""
+    """The same with weights and images rounded to bf16."""
     rounded = deepcopy(model)
     with torch.no_grad():
         for parameter in rounded.parameters():
@@ -91,11 +92,11 @@ def rounded_run(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, loss_of
 
 
 def evaluation_run(model: nn.Module, images_BCHW: Tensor) -> Run:
-    """One forward pass as an evaluation makes it."""
+    """A run of one forward pass in eval mode."""
 
     def run(runtime: Runtime) -> Values:
         model.eval()
-        seeded_all()
+        seed_forward()
         with torch.inference_mode(), runtime.autocast():
             outputs_BK = model(runtime.to_memory_format(images_BCHW)).float()
         return {"outputs": outputs_BK.clone()}
@@ -103,21 +104,19 @@ def evaluation_run(model: nn.Module, images_BCHW: Tensor) -> Run:
     return run
 
 
-def unequal_bits(run: Run, runtime: Runtime) -> tuple[str, Values]:
-    """What differs between two runs with different garbage in memory, empty if nothing does; and the values of the first."""
+def nondeterministic_values(run: Run, runtime: Runtime) -> tuple[str, Values]:
+    """Names of the values that differ between two runs with different garbage in memory; and the values of the first run."""
     with garbage_in_memory(GARBAGE[0], runtime):
         first = run(runtime)
     if not runtime.deterministic:
         return "", first
     with garbage_in_memory(GARBAGE[1], runtime):
         second = run(runtime)
-    if differing := _different(first, second):
-        return differing, first
-    return "", first
+    return _differences(first, second), first
 
 
-def drawn_elsewhere(run: Run, runtime: Runtime) -> str:
-    """Whose random numbers make two runs differ: "numpy" or "random"; empty if neither's."""
+def foreign_generator(run: Run, runtime: Runtime) -> str:
+    """The module whose random numbers make two runs differ: "numpy" or "random"; empty if neither."""
     states = np.random.get_state(), random.getstate()
     try:
         for name, seed in (("numpy", np.random.seed), ("random", random.seed)):
@@ -125,7 +124,7 @@ def drawn_elsewhere(run: Run, runtime: Runtime) -> str:
             for _ in range(2):
                 seed(0)
                 results.append(run(runtime))
-            if not _different(*results):
+            if not _differences(*results):
                 return name
     finally:
         np.random.set_state(states[0])
@@ -133,8 +132,8 @@ def drawn_elsewhere(run: Run, runtime: Runtime) -> str:
     return ""
 
 
-def _different(first: Values, second: Values) -> str:
-    """Names of the values that are not the same bits; NaN equals NaN."""
+def _differences(first: Values, second: Values) -> str:
+    """Names of the values that are not equal, empty if all are; NaN equals NaN."""
     names = [
         name
         for name, value in first.items()
@@ -144,21 +143,21 @@ def _different(first: Values, second: Values) -> str:
 
 
 def disagreement(values: Values, exact: Values, rounded: Callable[[], Values]) -> str:
-    """Where bf16 is farther from fp32 than rounding takes it; empty if nowhere.
+    """How bf16 differs from fp32 by more than rounding explains; empty if it does not.
 
     Args:
-        rounded: gives the values in fp32 of rounded weights and images.
+        rounded: computes the values in fp32 of rounded weights and images.
     """
     errors = {
-        "outputs": (relative_error(values["outputs"], exact["outputs"]), LARGEST_OUTPUT_ERROR),
-        "gradients": (gradient_error(values, exact), LARGEST_GRADIENT_ERROR),
+        "outputs": (relative_error(values["outputs"], exact["outputs"]), MAX_OUTPUT_ERROR),
+        "gradients": (gradient_error(values, exact), MAX_GRADIENT_ERROR),
     }
-    if all(error <= largest for error, largest in errors.values()):
+    if all(error <= accepted for error, accepted in errors.values()):
         return ""
     near = rounded()
     rounding = {"outputs": relative_error(near["outputs"], exact["outputs"]), "gradients": gradient_error(near, exact)}
-    for kind, (error, largest) in errors.items():
-        if not error <= max(largest, TIMES_ROUNDING * rounding[kind]):
+    for kind, (error, accepted) in errors.items():
+        if not error <= max(accepted, MAX_TIMES_ROUNDING * rounding[kind]):
             return (
                 f"its {kind} differ from those in fp32 by {error:.2g} of their size, where rounding weights and images makes "
                 f"{rounding[kind]:.2g}"
@@ -176,7 +175,7 @@ def relative_error(value: Tensor, exact: Tensor) -> float:
 
 
 def gradient_error(values: Values, exact: Values) -> float:
-    """The relative error of all gradients together: that of a single small tensor tells nothing about the machine."""
+    """The relative error of all gradients together; that of a single small tensor may be large on any machine."""
     names = [name for name in exact if name not in ("outputs", "loss") and name in values]
     size = sum(float(exact[name].double().square().sum()) for name in names) ** 0.5
     error = sum(float((values[name].double() - exact[name].double()).square().sum()) for name in names) ** 0.5

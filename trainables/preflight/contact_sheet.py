@@ -1,6 +1,6 @@
-"""A picture of what the network sees: rows of a class, images as they are decoded, and draws of their augmentation beside them.
+"""The contact sheet: an image file that shows, for some classes, decoded images and random augmentations of the first one.
 
-Pixels are those before normalisation. The augmentation is that of training: the same code draws it.
+Pixels are those before normalisation. The augmentation is drawn by the code of training.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ROWS = 10  # classes
-PLAIN = 4  # images of a class as they are decoded; the first of them is augmented
+PLAIN = 4  # decoded images of a class, of which the first is augmented
 DRAWS = 5
-CELL = (72, 112)  # smallest and largest side of a drawn image, in pixels
-GAP, HEAD, FONT = 6, 44, 14
+CELL = (72, 112)  # smallest and largest side of an image on the sheet, in pixels
+GAP, HEAD, FONT = 6, 44, 14  # pixels
+MAX_TITLE = 28  # characters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,30 +40,30 @@ def sheet_rows(data: Data, classes: Sequence[str], seed: int = 0) -> list[Row]:
     """Rows of at most ROWS classes, evenly spread over the labels."""
     labels = data.train.labels.cpu()
     present = sorted(set(labels.tolist()))
-    chosen = [present[index * len(present) // min(ROWS, len(present))] for index in range(min(ROWS, len(present)))]
-    rows = []
-    for label in chosen:
-        places = torch.where(labels == label)[0]
-        generator = torch.Generator().manual_seed(derived_seed(seed, "contact sheet", label))
-        some = places[torch.randperm(len(places), generator=generator)[:PLAIN]]
-        stream = None if data.train.stream is None else data.train.stream.select(some)
-        part = Split(
-            images=data.train.images[some] if stream is None else data.train.images, labels=labels[some], stream=stream
-        )
-        everything, first = [torch.arange(len(some))], [torch.zeros(1, dtype=torch.int64)]
-        plain = torch.cat([images.cpu() for images, _ in part.batches(everything)])
-        drawn = []
-        if data.augment != "none":
-            flip = data.augment == "crop_flip"
-            drawn = [images.cpu() for _ in range(DRAWS) for images, _ in part.augmented(first, flip, generator)]
-        rows.append(
-            Row(title=f"{classes[label]} ({len(places):,})", plain=plain, augmented=torch.cat(drawn) if drawn else plain[:0])
-        )
-    return rows
+    shown = min(ROWS, len(present))
+    return [_row(data, classes, present[index * len(present) // shown], seed) for index in range(shown)]
+
+
+def _row(data: Data, classes: Sequence[str], label: int, seed: int) -> Row:
+    labels = data.train.labels.cpu()
+    indices = torch.where(labels == label)[0]
+    generator = torch.Generator().manual_seed(derived_seed(seed, "contact sheet", label))
+    sample = indices[torch.randperm(len(indices), generator=generator)[:PLAIN]]
+    stream = None if data.train.stream is None else data.train.stream.select(sample)
+    images = data.train.images[sample] if stream is None else data.train.images
+    split = Split(images=images, labels=labels[sample], stream=stream)
+    all_images, first_image = [torch.arange(len(sample))], [torch.zeros(1, dtype=torch.int64)]
+    plain = torch.cat([batch.cpu() for batch, _ in split.batches(all_images)])
+    draws = []
+    if data.augment != "none":
+        flip = data.augment == "crop_flip"
+        draws = [batch.cpu() for _ in range(DRAWS) for batch, _ in split.augmented(first_image, flip, generator)]
+    title = f"{classes[label]} ({len(indices):,})"
+    return Row(title=title, plain=plain, augmented=torch.cat(draws) if draws else plain[:0])
 
 
 def contact_sheet(data: Data, classes: Sequence[str]) -> bytes:
-    """The picture as PNG."""
+    """The contact sheet as PNG."""
     from PIL import Image, ImageDraw, ImageFont
 
     rows = sheet_rows(data, classes)
@@ -72,7 +73,7 @@ def contact_sheet(data: Data, classes: Sequence[str]) -> bytes:
     cell = (max(1, round(width * scale)), max(1, round(height * scale)))
     font = ImageFont.load_default(size=FONT)
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    titles = [row.title if len(row.title) <= 28 else row.title[:12] + "..." + row.title[-13:] for row in rows]
+    titles = [row.title if len(row.title) <= MAX_TITLE else row.title[:12] + "..." + row.title[-13:] for row in rows]
     left = GAP + int(max(measure.textlength(title, font=font) for title in titles)) + 2 * GAP
     has_draws = any(len(row.augmented) for row in rows)
     columns = PLAIN + (DRAWS if has_draws else 0)
@@ -83,15 +84,15 @@ def contact_sheet(data: Data, classes: Sequence[str]) -> bytes:
     draw = ImageDraw.Draw(sheet)
     draw.text((left, HEAD - FONT - 2 * GAP), f"training images, {width} x {height} pixels", fill="black", font=font)
     if has_draws:
-        place = left + PLAIN * (cell[0] + GAP) + gutter
-        draw.text((place, HEAD - FONT - 2 * GAP), f"the first one, augmented ({data.augment})", fill="black", font=font)
+        start = left + PLAIN * (cell[0] + GAP) + gutter
+        draw.text((start, HEAD - FONT - 2 * GAP), f"the first one, augmented ({data.augment})", fill="black", font=font)
     for index, (row, title) in enumerate(zip(rows, titles, strict=True)):
         top = HEAD + index * (cell[1] + GAP)
         draw.text((GAP, top + cell[1] // 2 - FONT // 2), title, fill="black", font=font)
         for column, image in enumerate([*row.plain, *[None] * (PLAIN - len(row.plain)), *row.augmented]):
             if image is not None:
-                place = left + column * (cell[0] + GAP) + (gutter if column >= PLAIN else 0)
-                sheet.paste(_picture(image, cell), (place, top))
+                start = left + column * (cell[0] + GAP) + (gutter if column >= PLAIN else 0)
+                sheet.paste(_picture(image, cell), (start, top))
     content = io.BytesIO()
     sheet.save(content, format="PNG", optimize=True)
     return content.getvalue()

@@ -1,6 +1,6 @@
-"""What is wrong or odd in a data set as a configuration splits it: counts, files, duplicates, constant pixels, missing classes.
+"""The report on a data set and its splits: counts, files, duplicates, constant pixels, missing classes.
 
-Images count as duplicates where their decoded pixels are equal; nearly equal ones are not looked for.
+Images are duplicates if their decoded pixels are equal; nearly equal ones are not detected.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from trainables.data.image_files import printable
 from trainables.data.splits import Data, Split, class_counts, split_indices
 from trainables.findings import Finding
 
-VERSION = 2  # raised when the report of the same data changes
-HEADERS = 2000  # files whose headers are read
+VERSION = 2  # increased when the report of the same data changes
+MAX_HEADERS = 2000  # files whose headers are read
 STREAMED_SAMPLE = 256  # images of a split that is not decoded as a whole
+MAX_SIZES = 12  # in the report
 EXAMPLES = 3
-OTHER_SCALE = 8  # times the largest value of the other split
+SCALE_RATIO = 8  # of the largest values of two splits
 OF_FILES = ("image_folder", "tiny_imagenet", "imagenet")  # data sets with one file for each image
-MUCH_CUT_OFF = 0.2  # of the pixels of an average image
+MUCH_CROPPED = 0.2  # of the pixels of an average image
 CHUNK = 4096
 
 
@@ -38,13 +39,13 @@ def data_report(config: DatasetConfig, source: datasets.DatasetSource, facts: Da
     files, findings = _files(source)
     findings += _class_findings(counts, facts.classes)
     samples = {name: _sample(split) for name, split in splits.items()}
-    duplicates, found = _duplicates(samples, facts.classes, _names(config, source))
-    findings += found
+    duplicates, duplicate_findings = _duplicates(samples, facts.classes, _names(config, source))
+    findings += duplicate_findings
     findings += _constant(samples, _names(config, source))
     findings += _scales(samples)
     complete = all(len(images) == len(splits[name]) for name, (images, _) in samples.items())
     if not complete:
-        message = f"pixels were looked at in the first {STREAMED_SAMPLE} images of each split alone, and duplicates among these"
+        message = f"only the first {STREAMED_SAMPLE} images of each split were checked for their pixels and for duplicates"
         findings.append(Finding(check="sample", severity="info", message=message))
     return {
         "version": VERSION,
@@ -64,82 +65,84 @@ def data_report(config: DatasetConfig, source: datasets.DatasetSource, facts: Da
 
 
 def _files(source: datasets.DatasetSource) -> tuple[dict[str, Any] | None, list[Finding]]:
-    """Sizes and modes of the image files, from the headers of at most HEADERS of them; what is no part of the data set."""
+    """Sizes and modes of the image files, from the headers of at most MAX_HEADERS of them; and findings about skipped files."""
     if source.name not in OF_FILES:
         return None, []
     from PIL import Image
 
-    listing = datasets.listing(source)
-    names = [*listing.train, *listing.test]
-    looked_at = names[:: max(1, -(-len(names) // HEADERS))]
+    index = datasets.listing(source)
+    names = [*index.train, *index.test]
+    sample = names[:: max(1, -(-len(names) // MAX_HEADERS))]
     sizes: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
-    cut_off: dict[str, float] = {}  # share of the pixels outside the middle square, of images that are not square
-    for name in looked_at:
-        with Image.open(listing.root / name) as image:
+    cropped: dict[str, float] = {}  # share of the pixels outside the central square, of images that are not square
+    for name in sample:
+        with Image.open(index.root / name) as image:
             sizes[f"{image.width} x {image.height}"] += 1
             kinds[f"{image.format} {image.mode}"] += 1
             if image.width != image.height:
-                cut_off[name] = 1 - min(image.size) / max(image.size)
-    facts = {
+                cropped[name] = 1 - min(image.size) / max(image.size)
+    report = {
         "number": len(names),
-        "headers_read": len(looked_at),
-        "sizes": dict(sizes.most_common(12)),
-        "other_sizes": len(sizes) - min(12, len(sizes)),
+        "headers_read": len(sample),
+        "sizes": dict(sizes.most_common(MAX_SIZES)),
+        "other_sizes": max(0, len(sizes) - MAX_SIZES),
         "kinds": dict(kinds.most_common()),
-        "left_out": [{"reason": one.reason, "count": one.count, "examples": list(one.examples)} for one in listing.skipped],
+        "left_out": [
+            {"reason": files.reason, "count": files.count, "examples": list(files.examples)} for files in index.skipped
+        ],
     }
-    return facts, [*(one.finding() for one in listing.skipped), *_cropping(cut_off, len(looked_at))]
+    return report, [*(files.finding() for files in index.skipped), *_cropping(cropped, len(sample))]
 
 
-def _cropping(cut_off: dict[str, float], looked_at: int) -> list[Finding]:
-    """How much of the images is lost where they are cut to a square."""
-    if not cut_off:
+def _cropping(cropped: dict[str, float], images: int) -> list[Finding]:
+    """How much of the images is lost where they are cropped to a square."""
+    if not cropped:
         return []
-    worst = max(cut_off, key=lambda name: cut_off[name])
-    average = sum(cut_off.values()) / len(cut_off)
+    worst = max(cropped, key=lambda name: cropped[name])
+    average = sum(cropped.values()) / len(cropped)
     message = (
-        f"{len(cut_off)} of {looked_at} images are not square, of which the network sees the middle square alone: "
-        f"{average:.0%} of their pixels are left out on average, most of {worst} ({cut_off[worst]:.0%})"
+        f"{len(cropped)} of {images} images are not square and are cropped to their central square: "
+        f"{average:.0%} of their pixels are cut off on average, most of {worst} ({cropped[worst]:.0%})"
     )
-    much = sum(cut_off.values()) >= MUCH_CUT_OFF * looked_at
-    hint = "see on the contact sheet whether what counts is in the middle; else pad or cut the files yourself"
+    much = sum(cropped.values()) >= MUCH_CROPPED * images
+    hint = "check on the contact sheet that the object is in the middle; else pad or crop the files yourself"
     return [Finding(check="cropping", severity="warning" if much else "info", message=message, hint=hint)]
 
 
 def _class_findings(counts: dict[str, tuple[int, ...]], classes: tuple[str, ...]) -> list[Finding]:
-    found = []
+    findings = []
     for name, hint in (
-        ("training", "add images of them, or leave them out of the classes"),
+        ("training", "add images of them, or remove them from the classes"),
         ("test", "add test images of them"),
     ):
         by_class = [*counts[name], *[0] * (len(classes) - len(counts[name]))]
         missing = tuple(one for one, count in zip(classes, by_class, strict=True) if not count)
         if missing:
-            message = f"{len(missing)} of {len(classes)} classes have no {name} images: {_some(missing)}"
-            found.append(Finding(check="missing_classes", severity="warning", message=message, hint=hint, places=missing))
-    return found
+            message = f"{len(missing)} of {len(classes)} classes have no {name} images: {_examples(missing)}"
+            findings.append(Finding(check="missing_classes", severity="warning", message=message, hint=hint, places=missing))
+    return findings
 
 
 def _sample(split: Split) -> tuple[Tensor, Tensor]:
-    """Images and labels of a split; of a streamed one the first few."""
+    """Images and labels of a split; of a streamed one the first STREAMED_SAMPLE."""
     if split.stream is None:
         return split.images.cpu(), split.labels.cpu()
-    places = torch.arange(min(STREAMED_SAMPLE, len(split)))
-    batches = list(split.batches(places.split(64)))
+    indices = torch.arange(min(STREAMED_SAMPLE, len(split)))
+    batches = list(split.batches(indices.split(64)))
     if not batches:
         return split.images.cpu(), split.labels.cpu()
-    return torch.cat([images.cpu() for images, _ in batches]), split.labels.cpu()[places]
+    return torch.cat([images.cpu() for images, _ in batches]), split.labels.cpu()[indices]
 
 
 def _names(config: DatasetConfig, source: datasets.DatasetSource) -> dict[str, list[str]]:
-    """Names of the files of every split in its order; nothing where images do not lie in files of their own."""
+    """Names of the files of every split in its order; empty where images have no files of their own."""
     if source.name not in OF_FILES:
         return {}
-    listing = datasets.listing(source)
-    chosen = split_indices(config, torch.tensor(listing.train_labels), torch.tensor(listing.test_labels))
-    named = zip(("training", "validation", "test"), (listing.train, listing.train, listing.test), chosen, strict=True)
-    return {split: [printable(names[place]) for place in places.tolist()] for split, names, places in named}
+    index = datasets.listing(source)
+    splits = split_indices(config, torch.tensor(index.train_labels), torch.tensor(index.test_labels))
+    named = zip(("training", "validation", "test"), (index.train, index.train, index.test), splits, strict=True)
+    return {split: [printable(names[position]) for position in indices.tolist()] for split, names, indices in named}
 
 
 def _duplicates(
@@ -147,46 +150,46 @@ def _duplicates(
 ) -> tuple[dict[str, Any], list[Finding]]:
     """Images of equal pixels: between the splits, within the training split, and under different labels."""
 
-    def called(split: str, place: int, label: int) -> str:
-        return f"{split} {names[split][place]}" if names else f"{split} image {place} ({classes[label]})"
+    def name_of(split: str, index: int, label: int) -> str:
+        return f"{split} {names[split][index]}" if names else f"{split} image {index} ({classes[label]})"
 
-    members: dict[bytes, list[tuple[str, int, int]]] = {}  # digest -> split, place, label
-    for name, (images, labels) in samples.items():
-        for place, (digest, label) in enumerate(zip(_digests(images), labels.tolist(), strict=True)):
-            members.setdefault(digest, []).append((name, place, label))
+    members: dict[bytes, list[tuple[str, int, int]]] = {}  # digest -> split, index, label
+    for split, (images, labels) in samples.items():
+        for index, (digest, label) in enumerate(zip(_digests(images), labels.tolist(), strict=True)):
+            members.setdefault(digest, []).append((split, index, label))
     groups = [group for group in members.values() if len(group) > 1]
-    facts: dict[str, Any] = {"train_test": 0, "train_validation": 0, "within_training": 0, "other_label": 0, "examples": []}
+    report: dict[str, Any] = {"train_test": 0, "train_validation": 0, "within_training": 0, "other_label": 0, "examples": []}
     examples: dict[str, list[str]] = {}
     for group in groups:
-        by_split = Counter(name for name, _, _ in group)
-        shown = " = ".join(called(*member) for member in group[:EXAMPLES])
+        by_split = Counter(split for split, _, _ in group)
+        example = " = ".join(name_of(*member) for member in group[:EXAMPLES])
         for kind, number in (
             ("train_test", by_split["test"] if by_split["training"] or by_split["validation"] else 0),
             ("train_validation", by_split["validation"] if by_split["training"] else 0),
             ("within_training", max(0, by_split["training"] - 1)),
             ("other_label", len(group) if len({label for _, _, label in group}) > 1 else 0),
         ):
-            facts[kind] += number
+            report[kind] += number
             if number and len(examples.setdefault(kind, [])) < EXAMPLES:
-                examples[kind].append(shown)
-    facts["examples"] = examples
+                examples[kind].append(example)
+    report["examples"] = examples
     rules = {
         "train_test": "test images are also in the training or validation split, so test accuracy is too high",
         "train_validation": "validation images are also in the training split, so validation accuracy is too high",
         "within_training": "training images are copies of others",
         "other_label": "images with equal pixels have different labels",
     }
-    found = [
+    findings = [
         Finding(
             check=f"duplicates_{kind}",
             severity="info" if kind == "within_training" else "warning",
-            message=f"{facts[kind]} {rule}: {'; '.join(examples[kind])}",
+            message=f"{report[kind]} {rule}: {'; '.join(examples[kind])}",
             hint="" if kind == "within_training" else "remove one of each pair",
         )
         for kind, rule in rules.items()
-        if facts[kind]
+        if report[kind]
     ]
-    return facts, found
+    return report, findings
 
 
 def _digests(images_NCHW: Tensor) -> Iterator[bytes]:
@@ -196,7 +199,7 @@ def _digests(images_NCHW: Tensor) -> Iterator[bytes]:
 
 def _constant(samples: dict[str, tuple[Tensor, Tensor]], names: dict[str, list[str]]) -> list[Finding]:
     """Channels that are the same in all training images, and images of one colour."""
-    found = []
+    findings = []
     images = samples["training"][0]
     channels = [
         str(channel)
@@ -206,33 +209,34 @@ def _constant(samples: dict[str, tuple[Tensor, Tensor]], names: dict[str, list[s
     if channels:
         message = f"channels that have one value in all training images: {', '.join(channels)}"
         hint = "the network learns nothing from them; check how the images were written"
-        found.append(Finding(check="constant_channels", severity="warning", message=message, hint=hint, places=tuple(channels)))
-    for name, (pixels, _) in samples.items():
-        flat = [
+        places = tuple(channels)
+        findings.append(Finding(check="constant_channels", severity="warning", message=message, hint=hint, places=places))
+    for split, (pixels, _) in samples.items():
+        is_constant = [
             (chunk.flatten(2) == chunk.flatten(2)[:, :, :1]).flatten(1).all(1) for chunk in pixels.split(CHUNK) if len(chunk)
         ]
-        places = torch.cat(flat).nonzero().flatten().tolist() if flat else []
-        if places:
-            some = [names[name][place] if names else f"image {place}" for place in places]
-            message = f"{len(places)} {name} images are of one colour, such as {_some(some)}"
-            hint = "check that they were written as a whole"
-            found.append(Finding(check="constant_images", severity="warning", message=message, hint=hint))
-    return found
+        indices = torch.cat(is_constant).nonzero().flatten().tolist() if is_constant else []
+        if indices:
+            named = [names[split][index] if names else f"image {index}" for index in indices]
+            message = f"{len(indices)} {split} images are of one colour, such as {_examples(named)}"
+            hint = "check that the files are complete"
+            findings.append(Finding(check="constant_images", severity="warning", message=message, hint=hint))
+    return findings
 
 
 def _scales(samples: dict[str, tuple[Tensor, Tensor]]) -> list[Finding]:
-    """Test images that are written on another scale than training images, such as 0 to 1 beside 0 to 255."""
+    """Test images on another scale than training images, such as 0 to 1 instead of 0 to 255."""
     largest = {name: int(samples[name][0].max()) for name in ("training", "test") if samples[name][0].numel()}
-    if len(largest) < 2 or max(largest.values()) < OTHER_SCALE * max(1, min(largest.values())):
+    if len(largest) < 2 or max(largest.values()) < SCALE_RATIO * max(1, min(largest.values())):
         return []
     message = f"training images have values up to {largest['training']}, test images up to {largest['test']}"
     return [Finding(check="scales", severity="warning", message=message, hint="write both on the same scale, 0 to 255")]
 
 
-def _some(names: tuple[str, ...] | list[str]) -> str:
+def _examples(names: tuple[str, ...] | list[str]) -> str:
     return ", ".join(names[:EXAMPLES]) + (", ..." if len(names) > EXAMPLES else "")
 
 
 def class_names(source: datasets.DatasetSource, facts: DataFacts) -> tuple[str, ...]:
-    """Names to show; of a custom data set they are its labels."""
+    """Names of the classes for display; a custom data set has only labels."""
     return tuple(f"class {name}" for name in facts.classes) if is_custom(source.name) else facts.classes

@@ -1,4 +1,4 @@
-"""One examination of a network before a sweep: what is examined, with which images, and what was found so far."""
+"""The examination of one network before a sweep: the network, the images, and the findings so far."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 
 @dataclass
 class Examination:
-    """What is examined, and what is known of it so far.
+    """The examined network with the findings about it.
 
     Attributes:
-        runtime: of the sweep; where the network cannot use it, what it can.
+        runtime: of the sweep, adjusted where the network cannot use it.
         evaluation_sizes: numbers of images in the batches of an evaluation.
         adjusted: fields of the runtime that had to change.
     """
@@ -41,8 +41,8 @@ class Examination:
     def failed(self) -> bool:
         return any(finding.severity == "error" for finding in self.findings)
 
-    def by_exclude(self) -> list[TrialConfig]:
-        """One trial for each choice of layers that may be pruned."""
+    def configs_by_exclude(self) -> list[TrialConfig]:
+        """One trial for each value of prunable.exclude."""
         return list({member.prunable.exclude: member for member in self.case.configs}.values())
 
     def add(self, check: str, message: str, hint: str = "", severity: Severity = "error") -> None:
@@ -55,8 +55,8 @@ class Examination:
         )
         self.add("memory", message, "lower training.batch_size if trials run out of memory too", "warning")
 
-    def built(self) -> nn.Module:
-        """The network with its first weights, on the CPU."""
+    def build(self) -> nn.Module:
+        """The network at its initialisation, on the CPU."""
         config = self.case.config
         if is_custom(config.model):
             return initialized_network(config, self.image_shape, self.num_classes)
@@ -65,7 +65,7 @@ class Examination:
         return model
 
     def images(self, count: int) -> Tensor:
-        """Normalised noise; the same first images for every count."""
+        """Noise in place of normalised images; a larger count starts with the images of a smaller one."""
         generator = torch.Generator().manual_seed(0)
         return torch.randn((count, *self.image_shape), generator=generator).to(self.runtime.device)
 

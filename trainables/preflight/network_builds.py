@@ -1,6 +1,6 @@
-"""Whether a custom network is made alike each time: from its seed, whatever was drawn or made before.
+"""Checks that a custom network is built the same each time, from its seed alone.
 
-`rewind: init`, resuming and equal seeds of methods stand on it.
+`rewind: init`, resuming and equal seeds of methods depend on it.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from trainables.models.registry import initialized_network
 def build_problem(
     config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int, first: nn.Module
 ) -> tuple[str, str] | None:
-    """Rule with what was found, and the fix, where a network that is made once more is not like the `first`.
+    """Message and hint where a second build differs from the first; None where they are equal.
 
-    Generators of numpy and `random` are left as they were.
+    The states of numpy's and Python's generators are restored.
     """
 
-    def made() -> nn.Module:
+    def build() -> nn.Module:
         return initialized_network(config, image_shape, num_classes)
 
     states = np.random.get_state(), random.getstate()
     try:
         weights = {name: value.clone() for name, value in first.state_dict().items()}
-        other = int.from_bytes(os.urandom(4))  # a fixed one may be that of the user's own module
-        np.random.seed(other)
-        random.seed(other)
+        other_seed = int.from_bytes(os.urandom(4))  # a fixed one may be that of the user's module
+        np.random.seed(other_seed)
+        random.seed(other_seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            second = made()
+            second = build()
         if _share_memory(first, second):
             return (
                 f"model: {config.model} must make a new network each time, got the same modules again",
                 "build it in the function",
             )
-        if _alike(weights, second.state_dict()):
+        if _are_equal(weights, second.state_dict()):
             return None
         for name, seed in (("numpy", np.random.seed), ("random", random.seed)):
             seed(2)
-            once = {key: value.clone() for key, value in made().state_dict().items()}
+            third = {key: value.clone() for key, value in build().state_dict().items()}
             seed(2)
-            if _alike(once, made().state_dict()):
+            if _are_equal(third, build().state_dict()):
                 return (
                     f"model: {config.model} must draw its weights from torch's generator, which is seeded, got other weights "
                     f"from that of {name}",
@@ -63,9 +63,9 @@ def build_problem(
 
 
 def _share_memory(first: nn.Module, second: nn.Module) -> bool:
-    places = {value.data_ptr() for value in first.state_dict().values() if value.numel()}
-    return any(value.data_ptr() in places for value in second.state_dict().values() if value.numel())
+    addresses = {value.data_ptr() for value in first.state_dict().values() if value.numel()}
+    return any(value.data_ptr() in addresses for value in second.state_dict().values() if value.numel())
 
 
-def _alike(weights: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
+def _are_equal(weights: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
     return weights.keys() == others.keys() and all(torch.equal(value, others[name]) for name, value in weights.items())

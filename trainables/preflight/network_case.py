@@ -1,6 +1,6 @@
-"""One network as a sweep computes it, and what the checks before the sweep found out about it.
+"""One network as a sweep computes it, and the report of the checks before the sweep.
 
-Trials that share a warm-up are of one case, so they also compute alike. Imports no PyTorch.
+Trials that share a warm-up belong to one case, so they use the same runtime. Imports no PyTorch.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from trainables.config.trial import TrialConfig
 from trainables.findings import Finding
 from trainables.runtime.device import Runtime
 
-CHECKS = 1  # raised when a check changes, so that answers of older code are asked for again
+CHECKS_VERSION = 1  # increased when a check changes, so that reports of older code are made again
 
 Adjustments = Mapping[str, Mapping[str, Any]]  # id of a case -> fields of Runtime that differ for it
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkCase:
-    """A network with all that decides how it computes, and one trial of every method that the sweep uses on it.
+    """A network with everything that decides its computation, and one trial of every method that the sweep uses on it.
 
     Attributes:
-        id: 12 hex digits, equal for trials that compute alike.
+        id: 12 hex digits, equal for trials with the same computation.
         configs: trials that differ in their method, in the layers that it may prune, or in how it scores.
     """
 
@@ -39,17 +39,17 @@ class NetworkCase:
 
     @property
     def methods_id(self) -> str:
-        """12 hex digits over what is asked of the network; not over a trial's course or the weights' seed."""
+        """12 hex digits over what the methods require of the network; independent of schedules and seeds."""
         return _digest(sorted(json.dumps(_method(config), sort_keys=True) for config in self.configs))
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkReport:
-    """What was found out about a case.
+    """The findings about a case.
 
     Attributes:
         adjusted: fields of Runtime that must differ for this network.
-        seconds: what the checks took.
+        seconds: duration of the checks.
     """
 
     case: str
@@ -64,7 +64,7 @@ class NetworkReport:
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything was looked at; a later look may be, with more memory."""
+        """Whether every check ran; one that ran out of memory may succeed later."""
         return all(finding.check != "memory" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
@@ -91,7 +91,8 @@ def cases_of(configs: Iterable[TrialConfig]) -> list[NetworkCase]:
 
 
 def case_id(config: TrialConfig) -> str:
-    computed = {
+    """12 hex digits over everything that decides a trial's computation in its runtime."""
+    content = {
         "dataset": canonical(config.dataset),
         "model": config.model,
         "width": config.width,
@@ -101,13 +102,13 @@ def case_id(config: TrialConfig) -> str:
         "loss": config.training.loss,
         "precision": config.precision,
     }
-    return _digest(computed)
+    return _digest(content)
 
 
 def adjusted_runtime(runtime: Runtime, config: TrialConfig, adjustments: Adjustments) -> Runtime:
-    """What a trial computes with: the sweep's runtime in the trial's precision, as far as its network stands it."""
-    of_trial = runtime.for_trial(config.precision)
-    return replace(of_trial, **adjustments[case_id(config)]) if adjustments.get(case_id(config)) else of_trial
+    """The runtime of a trial: the sweep's, in the trial's precision, with the adjustments of its network."""
+    trial_runtime = runtime.for_trial(config.precision)
+    return replace(trial_runtime, **adjustments.get(case_id(config), {}))
 
 
 def _method(config: TrialConfig) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What a network must stand before a sweep pays for anything: one report with all that is wrong with it.
+"""The checks of a network before a sweep, collected in one report with all findings.
 
-Checked on random images of the sweep's shape, batch size, precision and device. Shapes: B batch, K classes.
+They use random images of the sweep's shape, batch size, precision and device. Shapes: B batch, K classes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from trainables.preflight.examination import OUT_OF_MEMORY, Examination
 from trainables.preflight.network_builds import build_problem
 from trainables.preflight.network_case import NetworkCase, NetworkReport
 from trainables.preflight.network_methods import check_methods, check_step, check_weight_use
-from trainables.preflight.network_outputs import check_answers
-from trainables.preflight.network_training import check_training, place
+from trainables.preflight.network_outputs import check_outputs
+from trainables.preflight.network_training import check_training, to_device
 from trainables.runtime.device import Runtime
 
 
@@ -41,21 +41,21 @@ def examine_network(
     evaluation_sizes: Sequence[int] = (EVALUATION_BATCH,),
     custom_files: CustomFiles | None = None,
 ) -> NetworkReport:
-    """All findings about a network; its modules are imported already.
+    """All findings about a network, whose custom modules are already imported.
 
     Args:
         runtime: of the sweep; its precision is what "auto" stands for.
-        own: holds the file of initial weights, if the sweep has one.
-        evaluation_sizes: numbers of images in the batches of an evaluation; one image is tried anyway.
+        evaluation_sizes: numbers of images in the batches of an evaluation; a single image is tried in any case.
+        custom_files: with the file of initial weights, if the sweep has one.
     """
-    begun = time.perf_counter()
+    start = time.perf_counter()
     runtime = runtime.for_trial(case.config.precision)
     runtime.activate()
     examination = Examination(case, image_shape, num_classes, runtime, sorted({1, *evaluation_sizes}))
     with torch.random.fork_rng():
         try:
             _examine(examination, custom_files)
-        except OUT_OF_MEMORY as error:  # a trial is tried again with a whole GPU, or says so in its record
+        except OUT_OF_MEMORY as error:  # only a warning: a trial is retried with a whole GPU
             examination.out_of_memory(error)
     runtime.activate()
     return NetworkReport(
@@ -63,7 +63,7 @@ def examine_network(
         model=case.config.model,
         findings=tuple(dict.fromkeys(examination.findings)),
         adjusted=examination.adjusted,
-        seconds=time.perf_counter() - begun,
+        seconds=time.perf_counter() - start,
     )
 
 
@@ -88,7 +88,7 @@ def examine_cases(
                 shape, classes = facts.image_shape, facts.num_classes
                 counts = sum(facts.train_counts), sum(facts.test_counts)
         except ConfigError as error:
-            finding = Finding(check="network", severity="error", message=str(error))
+            finding = Finding(check="network", severity="error", message=error.message, hint=error.hint)
             reports.append(NetworkReport(case=case.id, model=config.model, findings=(finding,), adjusted={}, seconds=0.0))
             continue
         reports.append(examine_network(case, shape, classes, runtime, evaluation_sizes(config, *counts), custom_files))
@@ -96,7 +96,7 @@ def examine_cases(
 
 
 def evaluation_sizes(config: TrialConfig, train_images: int, test_images: int) -> list[int]:
-    """Sizes of all batches that evaluations of the validation and test images are made in, give or take an image of a class."""
+    """Sizes of all batches in evaluations of the validation and test images, up to the rounding of splits."""
     if config.dataset.limit is not None:
         train_images, test_images = config.dataset.limit, config.dataset.limit // 5
     sizes: set[int] = set()
@@ -109,29 +109,29 @@ def _examine(examination: Examination, custom_files: CustomFiles | None) -> None
     config = examination.case.config
     try:
         check_loss(config.training.loss, examination.num_classes, torch.device(examination.runtime.device))
-        model = examination.built()
+        model = examination.build()
         for member in examination.case.configs:
             prunable_weights(model, member.prunable.exclude)
         if config.initial_weights and custom_files is not None:
             load_initial_weights(deepcopy(model), custom_files)
     except TrialError as error:
-        examination.add("network", str(error))
+        examination.add("network", error.message, error.hint)
         return
-    for member in examination.by_exclude():
+    for member in examination.configs_by_exclude():
         examination.findings += unprunable_layers(model, member.prunable.exclude)
     if examination.failed:
         return
     if is_custom(config.model) and (problem := build_problem(config, examination.image_shape, examination.num_classes, model)):
         examination.add("builds", *problem)
         return
-    placed = place(examination, model)
-    if placed is None or (is_custom(config.model) and not check_answers(examination, placed)):
+    on_device = to_device(examination, model)
+    if on_device is None or (is_custom(config.model) and not check_outputs(examination, on_device)):
         return
-    check_training(examination, placed)
-    if examination.failed or not is_custom(config.model):  # of the others the tests know the rest
+    check_training(examination, on_device)
+    if examination.failed or not is_custom(config.model):  # this project's tests check the rest for built-in networks
         return
-    check_weight_use(examination, placed)
+    check_weight_use(examination, on_device)
     if not examination.failed:
-        check_methods(examination, placed)
+        check_methods(examination, on_device)
     if not examination.failed:
-        check_step(examination, placed)
+        check_step(examination, on_device)

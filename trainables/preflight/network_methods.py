@@ -20,7 +20,7 @@ def check_weight_use(examination: Examination, model: nn.Module) -> None:
     count = min(examination.case.config.training.batch_size, 8)
     images, labels = examination.runtime.to_memory_format(examination.images(count)), examination.labels(count)
     loss_of = batch_loss(examination.case.config.training.loss)
-    for member in examination.by_exclude():
+    for member in examination.configs_by_exclude():
         weights = prunable_weights(model, member.prunable.exclude)
         with unchanged_state(model), scoring_mode(model, "batch"):
             findings = gradient_findings(loss_of(model(images).float(), labels), weights)

@@ -1,4 +1,4 @@
-"""Whether a network's outputs are class scores: in eval mode for every size of a batch, and in training mode."""
+"""Checks that a network's outputs are class scores: in eval mode for every batch size, and in training mode."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from trainables.preflight.arithmetic import evaluation_run
 from trainables.preflight.examination import OUT_OF_MEMORY, Examination, error_line
 
-ALIKE = 0.01  # of the largest score: kernels for other numbers of images round otherwise
+TOLERANCE = 0.01  # of the largest score: kernels for other batch sizes round differently
 
 
-def check_answers(examination: Examination, model: nn.Module) -> bool:
-    """Whether outputs in eval mode are class scores, for every size of a batch, and nothing changes there."""
+def check_outputs(examination: Examination, model: nn.Module) -> bool:
+    """Whether outputs in eval mode are class scores for every batch size, and eval mode changes nothing."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for count in examination.evaluation_sizes:
         try:
@@ -66,19 +66,20 @@ def check_answers(examination: Examination, model: nn.Module) -> bool:
 
 
 def _mixing(model: nn.Module, examination: Examination) -> str:
-    """In which company an image gets other scores than in a batch of four; empty if in none. Rounding may differ."""
+    """In which other batch an image gets other scores than in a batch of four; empty if in none."""
     images = examination.images(4)
     with torch.inference_mode():
-        together, alone, turned = (
+        together, alone, reversed_ = (
             model(examination.runtime.to_memory_format(batch)).float() for batch in (images, images[1:2], images.flip(0))
         )
-    allowed = ALIKE * float(together.abs().max())
-    if float((together[1] - alone[0]).abs().max()) > allowed:
+    tolerance = TOLERANCE * float(together.abs().max())
+    if float((together[1] - alone[0]).abs().max()) > tolerance:
         return "alone"
-    return "in another order of the images" if float((together - turned.flip(0)).abs().max()) > allowed else ""
+    return "in another order of the images" if float((together - reversed_.flip(0)).abs().max()) > tolerance else ""
 
 
 def are_scores(examination: Examination, outputs: Any, count: int, mode: str) -> bool:
+    """Whether the outputs are finite class scores; adds a finding if not."""
     got, shape = "", (count, examination.num_classes)
     if not isinstance(outputs, Tensor):
         got = type(outputs).__name__
@@ -101,7 +102,7 @@ def _are_probabilities(outputs_BK: Tensor) -> bool:
 
 
 def same_bits(value: Tensor, before: Tensor) -> bool:
-    """Whether nothing has changed; one NaN is as good as another."""
+    """Whether the values are equal; NaN equals NaN."""
     return torch.equal(value, before) or (
         value.is_floating_point() and torch.equal(value.nan_to_num(7e30), before.nan_to_num(7e30))
     )

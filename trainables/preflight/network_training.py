@@ -1,4 +1,4 @@
-"""Whether a network can train in the sweep's memory order, batch and precision, and computes the same bits twice."""
+"""Checks that a network can train in the sweep's memory format, batch size and precision, deterministically."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from trainables.preflight.arithmetic import (
     Run,
     Values,
     disagreement,
-    drawn_elsewhere,
     evaluation_run,
+    foreign_generator,
+    nondeterministic_values,
     rounded_run,
     training_run,
-    unequal_bits,
 )
 from trainables.preflight.examination import OUT_OF_MEMORY, Examination, error_line
 from trainables.preflight.network_outputs import are_scores, same_bits
 from trainables.wording import listed
 
 
-def place(examination: Examination, model: nn.Module) -> nn.Module | None:
-    """The network in the memory order that it can compute in, told where that is not the sweep's."""
+def to_device(examination: Examination, model: nn.Module) -> nn.Module | None:
+    """The network on the device, in a memory format that it supports; adds a finding where that is not the sweep's."""
     state = {name: value.clone() for name, value in model.state_dict().items()}
     contiguous = replace(examination.runtime, channels_last=False)
     problem: Exception | None = None
     for runtime in dict.fromkeys((examination.runtime, contiguous)):
         try:
-            placed = runtime.to_device(model)
-            placed.load_state_dict(state)
+            on_device = runtime.to_device(model)
+            on_device.load_state_dict(state)
             images = runtime.to_memory_format(examination.images(2))
             with runtime.autocast():
-                outputs = placed.train()(images)
+                outputs = on_device.train()(images)
             if isinstance(outputs, Tensor) and outputs.requires_grad:
                 outputs.float().sum().backward()
-            placed.zero_grad(set_to_none=True)
-            placed.load_state_dict(state)
+            on_device.zero_grad(set_to_none=True)
+            on_device.load_state_dict(state)
         except OUT_OF_MEMORY:
             raise
         except Exception as error:
             problem = problem or error
-            model = examination.built()
+            model = examination.build()
             continue
         if runtime != examination.runtime:
             examination.add(
@@ -57,7 +57,7 @@ def place(examination: Examination, model: nn.Module) -> nn.Module | None:
             )
             examination.runtime = contiguous
             examination.adjusted["channels_last"] = False
-        return placed
+        return on_device
     assert problem is not None
     finding = gradient_failure(problem)
     examination.add(
@@ -67,7 +67,7 @@ def place(examination: Examination, model: nn.Module) -> nn.Module | None:
 
 
 def check_training(examination: Examination, model: nn.Module) -> None:
-    """One training pass in the sweep's batch: its output, its gradients, and the arithmetic behind them."""
+    """Checks one training pass of the sweep's batch size: outputs, gradients and arithmetic."""
     config = examination.case.config
     count = config.training.batch_size
     images, labels = examination.images(count), examination.labels(count)
@@ -118,7 +118,7 @@ def check_training(examination: Examination, model: nn.Module) -> None:
 
 
 def _check_arithmetic(examination: Examination, training: Run, rounded: Callable[[], Values], evaluations: list[Run]) -> None:
-    """Tries the sweep's precision; where that is bf16 by `auto` and wrong, fp32."""
+    """Checks the sweep's precision; where "auto" chose bf16 and that is wrong, it falls back to fp32."""
     problem = _arithmetic_problem(examination, training, rounded, evaluations)
     if problem and examination.runtime.precision == "bf16":
         if examination.case.config.precision == "bf16":
@@ -133,7 +133,7 @@ def _check_arithmetic(examination: Examination, training: Run, rounded: Callable
         examination.adjusted["precision"] = "fp32"
         problem = _arithmetic_problem(examination, training, rounded, evaluations)
     if problem:
-        source = drawn_elsewhere(training, examination.runtime)
+        source = foreign_generator(training, examination.runtime)
         hint = (
             f"draw with torch in forward, not with {source}"
             if source
@@ -145,11 +145,11 @@ def _check_arithmetic(examination: Examination, training: Run, rounded: Callable
 def _arithmetic_problem(examination: Examination, training: Run, rounded: Callable[[], Values], evaluations: list[Run]) -> str:
     exact = replace(examination.runtime, precision="fp32")
     for kind, run in [("training", training), *(("evaluation", one) for one in evaluations)]:
-        differing, values = unequal_bits(run, examination.runtime)
+        differing, values = nondeterministic_values(run, examination.runtime)
         if differing:
-            unseen = "unused memory, or something outside its state_dict,"
-            return f"two runs of the same {kind} pass differ in {differing}, as if {unseen} was read"
-        compares = examination.runtime.precision == "bf16" and kind == "training"
-        if compares and (problem := disagreement(values, run(exact), rounded)):
+            hidden = "unused memory, or something outside its state_dict,"
+            return f"two runs of the same {kind} pass differ in {differing}, as if {hidden} was read"
+        is_rounded = examination.runtime.precision == "bf16" and kind == "training"
+        if is_rounded and (problem := disagreement(values, run(exact), rounded)):
             return problem
     return ""

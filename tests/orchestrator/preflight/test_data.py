@@ -137,7 +137,7 @@ def test_what_is_cut_off_images_that_are_not_square_is_told(tmp_path: Path) -> N
     (finding,) = (one for one in findings_of(report_of(root)[0]) if one.check == "cropping")
     assert finding.severity == "info"
     assert "3 of 50 images are not square" in finding.message
-    assert "48% of their pixels are left out on average" in finding.message
+    assert "48% of their pixels are cut off on average" in finding.message
     assert "most of train/a/01.png (75%)" in finding.message
     for name in ("train/a", "train/b", "test/a"):
         for file in (root / name).iterdir():

@@ -19,7 +19,7 @@ from orchestrator.storage.factory import open_storage
 from orchestrator.storage.local import LocalStorage
 from tests.support.cli import drive_sweep
 from trainables.findings import Finding
-from trainables.preflight.network_case import CHECKS, NetworkReport
+from trainables.preflight.network_case import CHECKS_VERSION, NetworkReport
 
 NETS = """\
 from torch import nn
@@ -151,7 +151,7 @@ def test_answers_are_kept_as_long_as_what_they_depend_on(tmp_path: Path, monkeyp
     (tmp_path / "checked_nets.py").write_text(NETS + "# changed\n")
     changed = make_plan(changed.spec, folder.storage, hash_data=True)
     assert len(NetworkChecks(folder, changed, "cpu").unanswered("fp32")) == 1
-    monkeypatch.setattr("orchestrator.preflight.networks.CHECKS", CHECKS + 1)
+    monkeypatch.setattr("orchestrator.preflight.networks.CHECKS_VERSION", CHECKS_VERSION + 1)
     assert len(NetworkChecks(folder, plan, "cpu").unanswered("fp32")) == 1
 
 
