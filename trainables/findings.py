@@ -1,4 +1,4 @@
-"""What the checks before a sweep found out about its network or its data: the form that all of them share."""
+"""The findings of checks before a sweep, about its networks and its data."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Finding:
 
     Attributes:
         check: short stable name of the check, such as "gradients" or "class_counts".
-        severity: an "error" refuses the sweep before anything is trained; a "warning" is printed, and the sweep goes on.
-        message: the rule and the value that was found.
+        severity: an "error" stops the sweep before anything is trained; a "warning" is printed, and the sweep continues.
+        message: the rule and the value.
         hint: how to fix it; empty where nothing needs to be done.
         places: names of the layers, files or classes that it is about.
     """

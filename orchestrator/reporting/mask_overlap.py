@@ -80,7 +80,7 @@ def masks_in(storage: Storage) -> MasksOf:
 
 def likeness(comparison: Comparison, state: SweepState, masks_of: MasksOf) -> list[MaskOverlap]:
     """One line for every pair of the comparison whose model files are there."""
-    from trainables.analysis.mask_overlap import overlap, width_similarity
+    from trainables.analysis.mask_overlap import layer_density_similarity, overlap
     from trainables.pruning.masks import num_kept
 
     found = []
@@ -97,7 +97,7 @@ def likeness(comparison: Comparison, state: SweepState, masks_of: MasksOf) -> li
                     cell=pair.cell,
                     overlap=statistics.fmean(overlap(*masks) for masks in both),
                     by_chance=a * b / (a + b - a * b) if a + b else 1.0,
-                    widths=statistics.fmean(width_similarity(*masks) for masks in both),
+                    widths=statistics.fmean(layer_density_similarity(*masks) for masks in both),
                     seeds=len(both),
                 )
             )

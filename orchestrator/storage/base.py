@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
-from trainables.records.self_digest import FIELD, is_whole, sealed
+from trainables.records.self_digest import FIELD, is_whole, with_digest
 
 
 class Storage(ABC):
@@ -115,7 +115,7 @@ class Storage(ABC):
 
     def write_json(self, name: str, content: Any) -> None:
         """Writes a JSON file; a record gets a digest of itself, which `read_json` checks and removes."""
-        self.write(name, json.dumps(sealed(content) if isinstance(content, dict) else content, indent=1).encode())
+        self.write(name, json.dumps(with_digest(content) if isinstance(content, dict) else content, indent=1).encode())
 
 
 def report_damage(storage: Storage, name: str) -> None:

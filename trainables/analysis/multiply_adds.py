@@ -1,8 +1,8 @@
-"""Multiply-adds of a network for one image, and which of them belong to which prunable weight.
+"""Multiply-adds of a network for one image, in all and by prunable weight.
 
-PyTorch's own formulas count (torch.utils.flop_counter: two operations are one multiply-add; elementwise operations, norms
-and pools count nothing). An operation belongs to a weight if it reads that weight, whoever calls it: the layer, a functional
-call or another module. What is not known is None, never too small a number.
+The formulas are PyTorch's (torch.utils.flop_counter: two operations are one multiply-add; elementwise operations, norms and
+pools are not counted). An operation belongs to a weight if it reads that weight, whether the layer, a functional call or another
+module executes it. Unknown counts are None, never too small a number.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from torch.utils.flop_counter import flop_registry
 
 from trainables.pruning.score_gradients import scoring_mode
 
-# Parts of the names of operations that multiply and add; without a formula nothing is known of them.
+# Words in the names of operations that multiply and add; their counts are unknown without a formula.
 MULTIPLYING = {
     *("mm", "bmm", "addmm", "addbmm", "baddbmm", "mv", "addmv", "dot", "vdot", "matmul", "linear", "trilinear", "einsum"),
     *("convolution", "conv1d", "conv2d", "conv3d", "attention", "transformer", "rnn", "lstm", "gru", "cdist", "fft", "linalg"),
 }
-ELEMENTWISE = {"_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"}  # their products come before them, as mm and addmm
+ELEMENTWISE = {"_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"}  # their products are separate operations, mm and addmm
 COPIES = {"_to_copy", "clone", "contiguous", "copy", "alias", "detach", "lift_fresh"}
 FREE = ("prim", "prims", "profiler")  # namespaces without arithmetic of networks
 
@@ -38,9 +38,9 @@ class MultiplyAdds:
     """Counts for one image.
 
     Attributes:
-        total: of the dense network; None if an operation is not known to PyTorch's counter.
-        uses: how often one image uses each element of a prunable weight, by name (for a convolution its output pixels); 0 for
-            a layer that is never called, None where it is not known.
+        total: of the dense network; None if PyTorch's counter does not know an operation.
+        uses: multiply-adds of each element of a prunable weight, by name (for a convolution its output pixels); 0 for a layer
+            that is never called, None where unknown.
     """
 
     total: int | None
@@ -48,7 +48,7 @@ class MultiplyAdds:
 
 
 def multiply_adds(model: nn.Module, names: set[str], image_shape: tuple[int, int, int]) -> MultiplyAdds:
-    """The counts of a network in eval mode, which stays as it is; nothing is known of one that cannot be run on one image.
+    """The counts of a network in eval mode, which is not changed; all None if it fails with a single image.
 
     Args:
         names: of the prunable weights.
@@ -59,7 +59,7 @@ def multiply_adds(model: nn.Module, names: set[str], image_shape: tuple[int, int
     try:
         with scoring_mode(model, "running"), _counted_operations(model), torch.no_grad(), counter:
             model(image)
-    except Exception:  # whatever a user's network does: these figures alone are missing
+    except Exception:  # a user's network may raise anything; only these figures are missing then
         return MultiplyAdds(total=None, uses=dict.fromkeys(names))
     unknown = {name for name in weights if counter.read_otherwise[name] and not counter.uses[name]} | counter.ambiguous
     total = None if counter.has_unknown or unknown else counter.total
@@ -68,11 +68,11 @@ def multiply_adds(model: nn.Module, names: set[str], image_shape: tuple[int, int
 
 @contextmanager
 def _counted_operations(model: nn.Module) -> Iterator[None]:
-    """Inside, attention and recurrent layers run as the products that they consist of, and not as one fused operation."""
+    """Inside, attention and recurrent layers run as separate products instead of one fused operation."""
     fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-            stack.enter_context(warnings.catch_warnings(action="ignore"))  # of flags that are set to what they are
+            stack.enter_context(warnings.catch_warnings(action="ignore"))  # about flags that keep their values
             stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         torch.backends.mha.set_fastpath_enabled(False)
@@ -83,7 +83,7 @@ def _counted_operations(model: nn.Module) -> Iterator[None]:
 
 
 class _Counter(TorchDispatchMode):
-    """Adds up what the operations inside it compute, and whose weights they read."""
+    """Sums the multiply-adds of the operations inside it, in all and by the weights that they read."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -92,15 +92,15 @@ class _Counter(TorchDispatchMode):
         self.has_unknown = False
         self.uses = dict.fromkeys(weights, 0)
         self.read_otherwise = dict.fromkeys(weights, False)
-        self.ambiguous: set[str] = set()  # weights that an operation reads in part, or together with another one
+        self.ambiguous: set[str] = set()  # weights that an operation reads partly, or together with another one
         self._owners = {_storage(weight): name for name, weight in weights.items()}
         if len(self._owners) < len(weights):
             self.ambiguous |= set(weights)
-        self._copies: list[Tensor] = []  # kept alive, so that their memory is not taken for another tensor's
+        self._copies: list[Tensor] = []  # kept, so that their memory is not reused for another tensor
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled in here; True, the default, would import PyTorch's compiler, which takes seconds."""
+        """False, since nothing is compiled inside; the default imports PyTorch's compiler, which takes seconds."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -111,9 +111,9 @@ class _Counter(TorchDispatchMode):
         formula = _formula(func)
         if formula is None and func is not torch.ops.prim.device.default:
             with self:
-                parts = func.decompose(*args, **kwargs)
-            if parts is not NotImplemented:
-                return parts
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         out = func(*args, **kwargs)
         read = {name: tensor for tensor in _tensors((args, kwargs)) if (name := self._owners.get(_storage(tensor)))}
         if formula is not None:
@@ -134,7 +134,7 @@ class _Counter(TorchDispatchMode):
                 self.uses[name] += number // self.sizes[name]
 
     def _is_copy(self, func: OpOverload, out: Any, read: Mapping[str, Tensor]) -> bool:
-        """Whether the operation gives its weight on in another form, as a view or a copy; then that is the weight too."""
+        """Whether the result is a view or copy of the weight, which then counts as the weight too."""
         name, *others = read
         if others or not isinstance(out, Tensor):
             return all(_storage(one) in self._owners for one in _tensors(out))  # such as chunks, which are views
@@ -159,7 +159,7 @@ def _matrices(first: Tensor, batch1: Tensor, batch2: Tensor, *args: Any, out_val
     return 2 * prod(batch1.shape) * batch2.shape[-1]
 
 
-_MORE: dict[Any, Callable[..., int]] = {  # products for which PyTorch has no formula
+_OWN_FORMULAS: dict[Any, Callable[..., int]] = {  # for products without a formula in PyTorch
     torch.ops.aten.mv: _matrix_vector,
     torch.ops.aten.addmv: _matrix_vector,
     torch.ops.aten.dot: _vectors,
@@ -170,11 +170,11 @@ _MORE: dict[Any, Callable[..., int]] = {  # products for which PyTorch has no fo
 
 def _formula(func: OpOverload) -> Callable[..., int] | None:
     packet = func._overloadpacket
-    return flop_registry.get(packet) or _MORE.get(packet)
+    return flop_registry.get(packet) or _OWN_FORMULAS.get(packet)
 
 
 def _may_multiply(func: OpOverload) -> bool:
-    """Whether an operation without a formula may hide multiply-adds; one from outside of PyTorch may."""
+    """Whether an operation without a formula may multiply and add; operations from outside PyTorch may."""
     if func.namespace in FREE or func._opname in ELEMENTWISE:
         return False
     return func.namespace != "aten" or bool(MULTIPLYING & set(func._opname.split("_")))

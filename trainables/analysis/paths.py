@@ -1,9 +1,9 @@
-"""Which kept weights lie on a path from input to output, by reachability (Vysogorets and Kempe, arXiv:2107.02306).
+"""The kept weights on a path from input to output, by reachability (Vysogorets and Kempe, arXiv:2107.02306).
 
-A path is a chain of kept weights; activations, norm layers and biases neither make one nor break one, and a pool of maxima
-follows all of its inputs. In a network that is linear in its image once these are the identity, a weight is on a path exactly
-where a positive signal reaches it and it reaches an output. Whether a network is of that kind is tried before its paths are
-followed: what multiplies signals (attention, gates) is not, and then nothing is known.
+A path is a chain of kept weights; activations, norm layers and biases neither create nor break one, and max pooling passes all
+of its inputs. With these as the identity a network is linear in its image, and a weight is on a path exactly where a positive
+signal reaches it and it reaches an output. Linearity is tested first: networks that multiply signals (attention, gates) are not
+linear, and their paths are unknown.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from trainables.pruning.masks import Masks
 
-# By the names of PyTorch's functions, without the underscores of their in-place and private forms.
+# Names of PyTorch's functions, without the underscores of their in-place and private forms.
 IDENTITIES = {
     *("relu", "relu6", "leaky_relu", "rrelu", "prelu", "elu", "celu", "selu", "gelu", "silu", "mish", "softplus", "softsign"),
     *("sigmoid", "hardsigmoid", "logsigmoid", "tanh", "hardtanh", "hardswish", "threshold", "clamp", "clamp_min", "clip"),
@@ -35,11 +35,11 @@ ROUNDING = 1e-9  # relative, of sums of positive float64
 
 
 class UnknownPathsError(Exception):
-    """The network does more than add up its inputs with positive factors."""
+    """The network is not a sum of its inputs with positive factors."""
 
 
-def live_masks(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int]) -> Masks | None:
-    """The masks without the weights that lie on no path; None where that cannot be known. The network stays as it is."""
+def connected_masks(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int]) -> Masks | None:
+    """The masks without the weights that are on no path; None where paths are unknown. The network is not changed."""
     try:
         network = deepcopy(model).double().eval().requires_grad_()
         parameters = dict(network.named_parameters())
@@ -53,7 +53,7 @@ def live_masks(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int]
         ones = torch.ones((1, *image_shape), dtype=torch.float64, device=next(iter(weights.values())).device)
         with _Paths(_reached):
             flows = torch.autograd.grad(network(ones).sum(), list(weights.values()), allow_unused=True)
-    except Exception:  # whatever a user's network does: this figure alone is missing
+    except Exception:  # a user's network may raise anything; only this figure is missing then
         return None
     return {
         name: mask & (flow > 0) if flow is not None else torch.zeros_like(mask)
@@ -62,14 +62,14 @@ def live_masks(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int]
 
 
 def _check_linear(network: nn.Module, image_shape: tuple[int, int, int]) -> None:
-    """Sets random positive weights and tries two images: R, a sum of outputs with positive factors, must be its gradient at the
-    first image times the image, for both of them, and no signal may be negative.
+    """Tests with random positive weights and two images whether the network is linear: a sum of outputs with positive factors
+    must be its gradient at the first image times the image, for both of them, and no signal may be negative.
 
-    A unit is a weighted mean of its inputs with very unequal weights, so that signals differ however deep the network is: of
-    equal ones attention is a mean too.
+    Units are weighted means of their inputs with very unequal weights, so that signals differ at any depth: of equal signals
+    attention is a mean too.
 
     Raises:
-        UnknownPathsError: it is not.
+        UnknownPathsError: the network is not linear.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -95,7 +95,7 @@ def _check_linear(network: nn.Module, image_shape: tuple[int, int, int]) -> None
         slopes, *flows = torch.autograd.grad(sums[0], [images, *parameters], allow_unused=True)
     expected = (slopes[0] * images.detach()).flatten(1).sum(1)
     if not bool(((sums > 0) & sums.isfinite()).all()) or not torch.allclose(sums, expected, rtol=ROUNDING, atol=0.0):
-        raise UnknownPathsError(f"sums {sums.tolist()} and not {expected.tolist()}")
+        raise UnknownPathsError(f"sums {sums.tolist()} instead of {expected.tolist()}")
     if any(bool((flow < 0).any()) for flow in flows if flow is not None):
         raise UnknownPathsError("outputs are subtracted")
 
@@ -105,7 +105,7 @@ def _is_bias(name: str) -> bool:
 
 
 class _Paths(TorchFunctionMode):
-    """Inside, activations and norms are the identity and pools average; `after` every product its result is handed on."""
+    """Inside, activations and norms are the identity and pools average; `after` is applied to the result of every product."""
 
     def __init__(self, after: Callable[..., Any]) -> None:
         super().__init__()
@@ -117,30 +117,30 @@ class _Paths(TorchFunctionMode):
         if name in IDENTITIES:
             return args[0] if args else kwargs["input"]
         if name in MAX_POOLS:
-            return _averages(name, *args, **kwargs)
+            return _average_pool(name, *args, **kwargs)
         result = func(*args, **kwargs)
         return self.after(result, *args) if name in PRODUCTS else result
 
 
-def _averages(name: str, input: Tensor, kernel_size: Any, *args: Any, **kwargs: Any) -> Tensor:
-    """A pool of maxima as one of averages over the same pixels.
+def _average_pool(name: str, input: Tensor, kernel_size: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """The average pool over the same pixels as a max pool.
 
     Raises:
-        UnknownPathsError: averages have no such form.
+        UnknownPathsError: the max pool has options that average pools lack.
     """
-    given = dict(zip(("stride", "padding", "dilation", "ceil_mode", "return_indices"), args, strict=False)) | kwargs
-    spread = given.pop("dilation", 1)
-    if given.pop("return_indices", False) or spread not in (1, (1,), (1, 1), (1, 1, 1)):
+    options = dict(zip(("stride", "padding", "dilation", "ceil_mode", "return_indices"), args, strict=False)) | kwargs
+    dilation = options.pop("dilation", 1)
+    if options.pop("return_indices", False) or dilation not in (1, (1,), (1, 1), (1, 1, 1)):
         raise UnknownPathsError(f"{name} with dilation or indices")
-    given = {key: value for key, value in given.items() if value is not None}
+    options = {key: value for key, value in options.items() if value is not None}
     average: Callable[..., Tensor] = getattr(functional, MAX_POOLS[name])
-    return average(input, kernel_size, **given)
+    return average(input, kernel_size, **options)
 
 
 def _not_negative(result: Tensor, *args: Any) -> Tensor:
-    """The result of a product of signals and weights that are not negative."""
-    for one in (*args, result):
-        if isinstance(one, Tensor) and bool((one < 0).any()):
+    """The result of a product; raises UnknownPathsError if it or one of its arguments is negative."""
+    for tensor in (*args, result):
+        if isinstance(tensor, Tensor) and bool((tensor < 0).any()):
             raise UnknownPathsError("negative signals or weights")
     return result
 
@@ -151,7 +151,7 @@ def _reached(result: Tensor, *args: Any) -> Tensor:
 
 
 class _Reached(torch.autograd.Function):
-    """1 where a signal is positive, else 0, forwards and backwards: numbers of paths would leave float64."""
+    """1 where a signal is positive, else 0, forwards and backwards: the number of paths would overflow float64."""
 
     @staticmethod
     def forward(ctx: Any, signal: Tensor) -> Tensor:

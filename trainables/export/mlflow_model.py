@@ -1,7 +1,7 @@
-"""The sparse model as MLflow serves it: logged as this code beside the model file, so nothing of it is a pickle.
+"""The sparse model as MLflow serves it: logged as this code beside the model file, without a pickle.
 
-MLflow runs this file to get the model. The modules of `trainables` that it needs travel with it under a name of their own
-(orchestrator/tracking/logged_models.py), so it loads with this package installed, in another version, or not at all.
+MLflow runs this file to get the model. The modules of `trainables` that it needs travel with it under another package name
+(orchestrator/tracking/model_packaging.py), so it loads whether this package is installed, in another version, or not at all.
 """
 
 from __future__ import annotations

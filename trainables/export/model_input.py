@@ -1,7 +1,4 @@
-"""What a saved model may be given: images as it was trained on, or a refusal that says what is wrong with them.
-
-Travels with every model.
-"""
+"""Validation of a saved model's input; each error names the rule and the fix. Travels with every model."""
 
 from __future__ import annotations
 
@@ -11,46 +8,46 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ROUNDING = 1e-3  # values may be so far outside 0..1, as half precision and resizing leave them
+ROUNDING = 1e-3  # accepted distance outside 0..1, since half precision and resizing round
 
 
-def checked_images(images: Any, image_shape: tuple[int, int, int]) -> Tensor:
-    """Float32 images (N, C, H, W) on the CPU, of a tensor, an array or nested lists of floats in any memory order.
+def validated_images(images: Any, image_shape: tuple[int, int, int]) -> Tensor:
+    """Float32 images (N, C, H, W) on the CPU, from a tensor, an array or nested lists of floats in any memory order.
 
     Raises:
-        ValueError: they are no floats in 0..1, not finite, or of another shape than the network's images.
+        ValueError: the values are not floats in 0..1, not finite, or of another shape than the network's images.
     """
     values = _tensor(images)
     expected = ("N", *image_shape)
     if values.dim() != 4 or tuple(values.shape[1:]) != image_shape:
-        raise _refused(f"have the shape {_text(expected)}", f"shape {_text(values.shape)}", _shape_hint(values, image_shape))
+        raise _error(f"have the shape {_text(expected)}", f"shape {_text(values.shape)}", _shape_hint(values, image_shape))
     if not values.is_floating_point():
-        way = "divide by 255" if values.dtype == torch.uint8 else "give floats, 0..255 divided by 255"
-        raise _refused("be floats in 0..1", str(values.dtype).removeprefix("torch."), way)
+        hint = "divide by 255" if values.dtype == torch.uint8 else "give floats, 0..255 divided by 255"
+        raise _error("be floats in 0..1", str(values.dtype).removeprefix("torch."), hint)
     if values.numel():
-        low, high = values.amin().item(), values.amax().item()  # NaN goes through both
+        low, high = values.amin().item(), values.amax().item()  # NaN passes both comparisons below
         if not bool(values.isfinite().all()):
-            raise _refused("be finite", "NaN or infinity", "look for it with torch.isfinite")
+            raise _error("be finite", "NaN or infinity", "look for it with torch.isfinite")
         if low < -ROUNDING or high > 1 + ROUNDING:
-            way = "give them as they were before normalisation, the model normalises" if low < 0 else "divide by 255"
-            raise _refused("be floats in 0..1", f"values from {low:.4g} to {high:.4g}", way)
+            hint = "give them as they were before normalisation, the model normalises" if low < 0 else "divide by 255"
+            raise _error("be floats in 0..1", f"values from {low:.4g} to {high:.4g}", hint)
     return values.float()
 
 
 def _tensor(images: Any) -> Tensor:
-    """The values as they are, on the CPU."""
+    """The unchanged values as a tensor on the CPU."""
     if isinstance(images, Tensor):
         return images.detach().cpu()
     if isinstance(images, list | tuple) and any(isinstance(one, Tensor) for one in images):
         images = [one.detach().cpu().numpy() if isinstance(one, Tensor) else one for one in images]
     try:
         array = np.asarray(images)
-        if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # PyTorch does little with these
+        if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # PyTorch supports few operations on these
             array = array.astype(np.int64)
         return torch.from_numpy(np.array(array, order="C", dtype=array.dtype.newbyteorder("=")))
     except (TypeError, ValueError) as error:
-        way = "give a numpy array or a tensor"
-        raise _refused("be numbers of one shape", f"{type(images).__name__} ({error})", way) from error
+        hint = "give a numpy array or a tensor"
+        raise _error("be numbers of one shape", f"{type(images).__name__} ({error})", hint) from error
 
 
 def _shape_hint(values: Tensor, image_shape: tuple[int, int, int]) -> str:
@@ -64,8 +61,8 @@ def _shape_hint(values: Tensor, image_shape: tuple[int, int, int]) -> str:
     return "scale and crop them as for the training"
 
 
-def _refused(rule: str, got: str, way: str) -> ValueError:
-    return ValueError(f"images must {rule}, got {got}; {way}")
+def _error(rule: str, got: str, hint: str) -> ValueError:
+    return ValueError(f"images must {rule}, got {got}; {hint}")
 
 
 def _text(shape: Any) -> str:

@@ -1,9 +1,9 @@
-"""Masks + kept values <-> one compact file, and `load_sparse_model()` to use it.
+"""The file of a sparse model, and `load_sparse_model()` to use it.
 
-The file is safetensors compressed with zstd: a packed bit mask and the kept values of every prunable weight, everything
-else dense, and what is needed to run the network as metadata. A weight that keeps N of every M along its input channels
-stands as hardware takes it: input channels last, kept values (rows, N/M of the columns), `patterns` naming the layer. It holds
-no time, host or revision, so equal trials give equal files.
+The file is safetensors compressed with zstd: a packed bit mask and the kept values of every prunable weight, all other tensors
+dense, and metadata to run the network. A weight that keeps N of every M along its input channels is stored in the layout of
+sparse hardware: input channels last, kept values (rows, N/M of the columns), and its name in `patterns`. The file has no time,
+host or revision, so equal trials give equal files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from trainables.custom.imports import bundled_function
 from trainables.custom.references import is_custom
 from trainables.data.normalization import EVALUATION_BATCH, Normalization
-from trainables.export.model_input import checked_images
+from trainables.export.model_input import validated_images
 from trainables.models.custom_network import build_custom_network
 from trainables.models.registry import build_model
 from trainables.pruning.masks import Masks
@@ -33,10 +33,10 @@ FORMAT = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelCard:
-    """What one must know to run the weights: network, input, classes, and the trial that they come from.
+    """The metadata to run the weights: network, input, classes, and the configuration of the trial.
 
     Attributes:
-        source_sha256: of the file that a network of the user's own was made by.
+        source_sha256: of the source file of a custom network.
     """
 
     model: str
@@ -53,7 +53,7 @@ class SparseModel:
 
     Attributes:
         patterns: "N:M" of the weights that keep N of every M along their input channels, by name.
-        memory_format: order of the images that the network computes with.
+        memory_format: of the images that the network takes.
     """
 
     network: nn.Module
@@ -66,13 +66,13 @@ class SparseModel:
     def predict(self, images: Any) -> Tensor:
         """Class scores float32 (N, classes) of images (N, C, H, W) in 0..1, not normalised: a tensor or array of floats.
 
-        Works in the batches and the memory order of the trial's own evaluation, so on the same machine the scores of a
-        trial in fp32 are the same bits.
+        It uses the batches and the memory format of the trial's evaluation, so on the same machine the scores of a trial in
+        fp32 are identical.
 
         Raises:
-            ValueError: they are not such images, for example uint8; the message says what to do.
+            ValueError: the images are others, for example uint8; the message names the fix.
         """
-        images_NCHW = checked_images(images, self.card.image_shape)
+        images_NCHW = validated_images(images, self.card.image_shape)
         if not len(images_NCHW):
             return torch.empty(0, self.card.num_classes)
         with torch.inference_mode():
@@ -81,7 +81,7 @@ class SparseModel:
 
 
 def encode(model: nn.Module, masks: Masks, card: ModelCard, pattern: str | None = None) -> tuple[bytes, str]:
-    """The file and its model_sha256, a hash over sorted names, shapes and bytes of what it holds.
+    """The content of the file and its model_sha256, a hash over the sorted names, shapes and bytes of its tensors.
 
     Args:
         pattern: "N:M" that every pruned weight keeps along its input channels.
@@ -103,7 +103,7 @@ def encode(model: nn.Module, masks: Masks, card: ModelCard, pattern: str | None 
             tensors[name] = values
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
     # Without patterns a file is as version 1 wrote it.
-    header = {"format": FORMAT if patterns else 1, "card": _written(card), "shapes": shapes}
+    header = {"format": FORMAT if patterns else 1, "card": _card_fields(card), "shapes": shapes}
     header |= {"patterns": patterns} if patterns else {}
     content = save(tensors, {"header": json.dumps(header, sort_keys=True)})
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(content), tensors_sha256(tensors)
@@ -114,8 +114,8 @@ def _check_pattern(mask_channels_last: Tensor, pattern: str) -> None:
     assert bool((mask_channels_last.view(-1, m).sum(1) == n).all()), f"not {pattern} along the input channels"
 
 
-def _written(card: ModelCard) -> dict[str, Any]:
-    """The card's fields; files of built-in networks are as they were before others had a source."""
+def _card_fields(card: ModelCard) -> dict[str, Any]:
+    """The fields of the card; without None, so that files of built-in networks are those of older versions."""
     return {name: value for name, value in asdict(card).items() if value is not None}
 
 
@@ -123,7 +123,7 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     """The model of a file's path or content, ready for `predict`.
 
     Raises:
-        ValueError: the file is not a sparse model, is damaged, or is of a newer format; or the module of a user's own network
+        ValueError: the file is not a sparse model, is damaged, or is of a newer format; or the module of a custom network
             cannot be imported.
     """
     header, tensors = _unpacked(file)
@@ -136,13 +136,13 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     )
     network = _network(card)
     network.load_state_dict(dense)
-    order = _memory_order(network.eval(), card)
+    memory_format = _set_memory_format(network.eval(), card)
     patterns = header.get("patterns", {})
-    return SparseModel(network=network, masks=masks, patterns=patterns, card=card, sha256=sha256, memory_format=order)
+    return SparseModel(network=network, masks=masks, patterns=patterns, card=card, sha256=sha256, memory_format=memory_format)
 
 
-def _memory_order(network: nn.Module, card: ModelCard) -> torch.memory_format:
-    """The order that the network is placed in: channels last, unless a user's own cannot compute in it."""
+def _set_memory_format(network: nn.Module, card: ModelCard) -> torch.memory_format:
+    """Converts the network to channels last, unless a custom one does not support it, and returns its memory format."""
     try:
         network.to(memory_format=torch.channels_last)
         if is_custom(card.model):
@@ -155,7 +155,7 @@ def _memory_order(network: nn.Module, card: ModelCard) -> torch.memory_format:
 
 
 def stored_sha256(file: str | Path | bytes) -> str:
-    """The model_sha256 of a file's path or content; its network is not needed. Raises as `load_sparse_model` does."""
+    """The model_sha256 of a file's path or content, without its network. Raises as `load_sparse_model` does."""
     return tensors_sha256(_unpacked(file)[1])
 
 
@@ -169,7 +169,7 @@ def load_masks(file: str | Path | bytes) -> Masks:
 
 
 def _unpacked(file: str | Path | bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors as they are stored."""
+    """The header and the stored tensors."""
     import zstandard
 
     content = file if isinstance(file, bytes) else Path(file).read_bytes()
@@ -185,7 +185,7 @@ def _unpacked(file: str | Path | bytes) -> tuple[dict[str, Any], dict[str, Tenso
 
 
 def _decoded(header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Masks, dict[str, Tensor]]:
-    """Masks, and every tensor dense, in the shapes of the network."""
+    """The masks, and all tensors in dense form, in the shapes of the network."""
     masks: Masks = {}
     dense = dict(tensors)
     patterns: dict[str, str] = header.get("patterns", {})

@@ -1,15 +1,12 @@
-"""Which sizes of images a built-in network takes: one rule for all of them, without PyTorch.
-
-It says where a network runs, forwards and backwards; networks of the user's own are tried instead.
-"""
+"""The image sizes that built-in networks support, forwards and backwards, without PyTorch. Custom networks are tried instead."""
 
 from __future__ import annotations
 
-LARGEST_NAMED = 512  # pixels; up to here sides are looked for that a refused image could be given
+MAX_SUGGESTED = 512  # pixels, largest side that a hint suggests
 
 
 def takes_image(model: str, height: int, width: int) -> bool:
-    """Whether a built-in network takes images of this size."""
+    """Whether a built-in network supports images of this size."""
     if model == "convnet":  # its maps have half the side, rounded up, and are pooled to 2 x 2
         return _pooled_to(2, -(-height // 2), -(-width // 2))
     if model == "alexnet":  # halved three times, and pooled to 4 x 4
@@ -20,22 +17,22 @@ def takes_image(model: str, height: int, width: int) -> bool:
 
 
 def _pooled_to(side: int, height: int, width: int) -> bool:
-    """Whether windows of a `side`th of the width, rounded down, cover maps exactly `side` times in both directions."""
+    """Whether pooling in windows of width // side gives side x side."""
     window = width // side
     return window > 0 and height // window == width // window == side
 
 
 def sizes_that_work(model: str, height: int, width: int) -> str:
-    """The square images nearest to a size that a built-in network refuses, as a hint."""
+    """A hint with the nearest square sizes that a built-in network supports."""
     side = max(height, width)
     smaller = next((one for one in range(side, 0, -1) if takes_image(model, one, one)), None)
-    larger = next((one for one in range(side, LARGEST_NAMED) if takes_image(model, one, one)), None)
+    larger = next((one for one in range(side, MAX_SUGGESTED) if takes_image(model, one, one)), None)
     nearest = " and ".join(f"{one} x {one}" for one in dict.fromkeys((smaller, larger)) if one is not None)
     return f"the nearest that work are {nearest}; resnet20 takes any"
 
 
 def image_size_problem(model: str, height: int, width: int) -> str:
-    """What is wrong with images of this size for a built-in network, and what would work; empty if it takes them."""
+    """Why a built-in network does not support images of this size, with a hint; empty if it does."""
     if takes_image(model, height, width):
         return ""
     return (

@@ -1,4 +1,4 @@
-"""The loss by its name: cross-entropy, or a user's own function of logits and labels.
+"""Losses by name: cross-entropy, or a user's function of logits and labels.
 
 Shapes: B batch, K classes; logits float32 (B, K), labels int64 (B,).
 """
@@ -20,23 +20,23 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def batch_loss(name: str, label_smoothing: float = 0.0) -> Loss:
-    """The mean over a batch; a user's own takes no label smoothing."""
+    """The mean loss of a batch; custom losses take no label smoothing."""
     return load_function(name) if is_custom(name) else partial(cross_entropy, label_smoothing=label_smoothing)
 
 
 def summed_loss(name: str) -> Loss:
-    """The sum over a batch, from which a mean over batches of several sizes is made."""
+    """The summed loss of a batch, for means over batches of several sizes."""
     if not is_custom(name):
         return partial(cross_entropy, reduction="sum")
-    own = load_function(name)
-    return lambda logits_BK, labels_B: own(logits_BK, labels_B).double() * len(labels_B)
+    mean_loss = load_function(name)
+    return lambda logits_BK, labels_B: mean_loss(logits_BK, labels_B).double() * len(labels_B)
 
 
 def check_loss(name: str, num_classes: int, device: torch.device) -> None:
-    """Tries a user's own loss on two images, before a trial takes hours.
+    """Tries a custom loss on two images, before a trial takes hours.
 
     Raises:
-        ConfigError: it fails, or is no scalar that a gradient can be taken of.
+        ConfigError: it fails, or does not return a scalar with a gradient.
     """
     if not is_custom(name):
         return
@@ -45,11 +45,11 @@ def check_loss(name: str, num_classes: int, device: torch.device) -> None:
         loss = load_function(name)(logits_BK, torch.zeros(2, dtype=torch.int64, device=device))
     except Exception as error:
         raise ConfigError(
-            f"training.loss: {name} must take logits (B, {num_classes}) and labels (B,), got {type(error).__name__}: {error}; "
-            "correct it"
+            f"training.loss: {name} must take logits (B, {num_classes}) and labels (B,), got {type(error).__name__}: {error}",
+            "correct it",
         ) from error
     if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) and loss.ndim else repr(loss)
         raise ConfigError(
-            f"training.loss: {name} must return the mean loss as a scalar tensor with a gradient, got {got}; correct it"
+            f"training.loss: {name} must return the mean loss as a scalar tensor with a gradient, got {got}", "correct it"
         )

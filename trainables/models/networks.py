@@ -1,4 +1,4 @@
-"""The networks of the pruning literature for small images, as modules; torchvision's ResNets are made in registry.py.
+"""The networks of the pruning literature for small images; torchvision's ResNets are adapted in registry.py.
 
 Shapes: B images, C channels, H height, W width; images are square. Every network ends in `head`, its classifier.
 """

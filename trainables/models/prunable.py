@@ -1,4 +1,4 @@
-"""Which weights of a network may be pruned."""
+"""The prunable weights of a network."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from trainables.errors import ConfigError
 
 
 def prunable_weights(model: nn.Module, exclude: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Name -> weight of every conv and linear layer, in the order of the network, without the excluded layers.
+    """Name -> weight of every conv and linear layer that is not excluded, in the order of the network.
 
     Raises:
-        ConfigError: a pattern of `exclude` matches no layer, or nothing is left to prune.
+        ConfigError: a pattern of `exclude` matches no layer, or all layers are excluded.
     """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     for pattern in exclude:
         if not any(fnmatchcase(name, pattern) for name in layers):
-            known = ", ".join(layers)
-            raise ConfigError(f"prunable.exclude: {pattern!r} matches no conv or linear layer; layers are {known}")
+            raise ConfigError(
+                f"prunable.exclude: {pattern!r} matches no conv or linear layer", f"layers are {', '.join(layers)}"
+            )
     kept = {name: m for name, m in layers.items() if not any(fnmatchcase(name, pattern) for pattern in exclude)}
     if not kept:
         raise ConfigError(f"prunable.exclude: {list(exclude)} leaves no layer to prune")

@@ -1,7 +1,7 @@
-"""How a network uses the weights that are to be pruned: whether they get a gradient, and whether a zero in them stays one.
+"""Checks of how a network uses its prunable weights: whether they get a gradient, and whether their zeros have an effect.
 
-A weight counts as sparse if what is multiplied with the images has its zeros. Where a layer computes another weight from it
-(weight standardisation, low-rank products) pruning saves nothing.
+A weight counts as sparse if the tensor that is multiplied with the images has its zeros. Where a layer computes another weight
+from it (weight standardisation, low-rank products), pruning saves nothing.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch.overrides import TorchFunctionMode
 from trainables.findings import Finding
 from trainables.wording import first_line, listed, one_line
 
-SHOWN = 6  # layers that a message names
-LEAST_ZEROS = 0.4  # share, of half as many as there are weights, so that views and slices of a weight pass
+MAX_NAMES = 6  # of layers in one message
+LEAST_ZEROS = 0.4  # share of zeros in a tensor that counts as sparse, of half the weights, so that slices of a weight pass
 
 
-def excluding(names: list[str]) -> str:
-    """The fix that leaves layers out."""
-    return f"leave them out with prunable.exclude: [{', '.join(names)}]"
+def exclude_hint(names: list[str]) -> str:
+    """The hint to exclude layers."""
+    return f"exclude them with prunable.exclude: [{', '.join(names)}]"
 
 
 def layer_of(weight: str) -> str:
@@ -32,7 +32,7 @@ def layer_of(weight: str) -> str:
 
 
 def unprunable_layers(model: nn.Module, exclude: tuple[str, ...] = ()) -> list[Finding]:
-    """Layers whose weight is no parameter that the optimizer moves and a mask can hold at zero."""
+    """Findings about layers whose weight is not a trainable parameter, so that no mask can keep it at zero."""
     computed, frozen = [], []
     for name, module in model.named_modules():
         if not isinstance(module, nn.Conv2d | nn.Linear) or any(fnmatchcase(name, pattern) for pattern in exclude):
@@ -48,8 +48,8 @@ def unprunable_layers(model: nn.Module, exclude: tuple[str, ...] = ()) -> list[F
                 check="parameters",
                 severity="error",
                 message=f"layers to prune must hold their weight as a parameter, got a computed one in "
-                f"{listed(computed, SHOWN)} (weight_norm, spectral_norm, parametrizations, torch.nn.utils.prune)",
-                hint=f"remove the parametrisation, or {excluding(computed)}",
+                f"{listed(computed, MAX_NAMES)} (weight_norm, spectral_norm, parametrizations, torch.nn.utils.prune)",
+                hint=f"remove the parametrisation, or {exclude_hint(computed)}",
                 places=tuple(computed),
             )
         )
@@ -58,8 +58,8 @@ def unprunable_layers(model: nn.Module, exclude: tuple[str, ...] = ()) -> list[F
             Finding(
                 check="gradients",
                 severity="error",
-                message=f"layers to prune must be trained, got requires_grad=False in {listed(frozen, SHOWN)}",
-                hint=f"unfreeze them, or {excluding(frozen)}",
+                message=f"layers to prune must be trained, got requires_grad=False in {listed(frozen, MAX_NAMES)}",
+                hint=f"unfreeze them, or {exclude_hint(frozen)}",
                 places=tuple(frozen),
             )
         )
@@ -71,14 +71,14 @@ def without_gradient(names: list[str]) -> Finding:
     return Finding(
         check="gradients",
         severity="error",
-        message=f"layers to prune must get a gradient, got none in {listed(names, SHOWN)} (never called, or detached)",
-        hint=f"use them in forward, or {excluding(names)}",
+        message=f"layers to prune must get a gradient, got none in {listed(names, MAX_NAMES)} (never called, or detached)",
+        hint=f"use them in forward, or {exclude_hint(names)}",
         places=tuple(names),
     )
 
 
 def gradient_findings(loss: Tensor, weights: Mapping[str, Tensor]) -> list[Finding]:
-    """What is wrong with the gradient of the loss by these weights."""
+    """Problems of the gradient of the loss by these weights."""
     if not loss.requires_grad:
         return [without_gradient([layer_of(name) for name in weights])]
     reentrant = "CheckpointFunctionBackward" in node_names(loss)
@@ -88,23 +88,23 @@ def gradient_findings(loss: Tensor, weights: Mapping[str, Tensor]) -> list[Findi
         return [gradient_failure(error)]
     missing = [layer_of(name) for name, grad in zip(weights, grads, strict=True) if grad is None]
     if missing and reentrant:
-        return [gradient_failure(RuntimeError(f"none of {listed(missing, SHOWN)} inside a reentrant checkpoint"))]
+        return [gradient_failure(RuntimeError(f"none of {listed(missing, MAX_NAMES)} inside a reentrant checkpoint"))]
     return [without_gradient(missing)] if missing else []
 
 
 def node_names(loss: Tensor) -> set[str]:
-    """Names of all operations that a value was computed by."""
-    seen, stack = {loss.grad_fn}, [loss.grad_fn]
+    """Names of the nodes in the autograd graph of a value."""
+    visited, stack = {loss.grad_fn}, [loss.grad_fn]
     while stack:
         node = stack.pop()
-        following = {one for one, _ in node.next_functions if one is not None} - seen if node is not None else set()
-        seen |= following
-        stack += following
-    return {type(node).__name__ for node in seen}
+        inputs = {one for one, _ in node.next_functions if one is not None} - visited if node is not None else set()
+        visited |= inputs
+        stack += inputs
+    return {type(node).__name__ for node in visited}
 
 
 def gradient_failure(error: Exception) -> Finding:
-    """An error of autograd as a finding with its rule."""
+    """An error of autograd as a finding."""
     hint = "correct its forward"
     if "checkpoint" in str(error):
         hint = "call torch.utils.checkpoint.checkpoint with use_reentrant=False"
@@ -115,9 +115,9 @@ def gradient_failure(error: Exception) -> Finding:
 
 
 def densified_layers(model: nn.Module, weights: Mapping[str, Tensor], images_BCHW: Tensor) -> list[Finding]:
-    """Layers that multiply the images with something without the zeros of their masked weight, in training or eval mode.
+    """Findings about layers that multiply images with a tensor without the zeros of their masked weight.
 
-    Changes the weights.
+    Tries training and eval mode, and changes the weights.
     """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -127,38 +127,38 @@ def densified_layers(model: nn.Module, weights: Mapping[str, Tensor], images_BCH
             if name in weights:
                 mask = torch.rand(parameter.shape, generator=generator).to(parameter.device) < 0.5
                 parameter.mul_(mask)
-    found: set[str] = set()
+    densified: set[str] = set()
     for training in (False, True):
         images = images_BCHW.detach().clone().requires_grad_()
         with _WeightOperands(images, weights) as operands, torch.enable_grad():
             outputs = model.train(training)(images)
         del outputs
-        found |= operands.dense
-    dense = [layer_of(name) for name in weights if name in found]
-    if not dense:
+        densified |= operands.densified
+    layers = [layer_of(name) for name in weights if name in densified]
+    if not layers:
         return []
     return [
         Finding(
             check="sparse_weights",
             severity="error",
             message=f"layers to prune must multiply images with the weight itself, so that its zeros stay, got another tensor "
-            f"without them in {listed(dense, SHOWN)}",
-            hint=f"use the weight as it is (no standardisation or product of weights in forward), or {excluding(dense)}",
-            places=tuple(dense),
+            f"without them in {listed(layers, MAX_NAMES)}",
+            hint=f"use the weight as it is (no standardisation or product of weights in forward), or {exclude_hint(layers)}",
+            places=tuple(layers),
         )
     ]
 
 
 class _WeightOperands(TorchFunctionMode):
-    """Sees each operation between something that depends on the images and something that depends on weights alone."""
+    """Inspects each operation with one operand that depends on the images and one that depends on weights alone."""
 
     def __init__(self, images: Tensor, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.images = images
         self.names = {id(weight): name for name, weight in weights.items()}
         self.sizes = {name: weight.numel() for name, weight in weights.items()}
-        self.dense: set[str] = set()
-        self._sources: dict[Any, frozenset[int]] = {}  # the nodes themselves are keys, so that none is freed meanwhile
+        self.densified: set[str] = set()
+        self._sources: dict[Any, frozenset[int]] = {}  # by graph node; as keys the nodes are not freed meanwhile
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -167,10 +167,10 @@ class _WeightOperands(TorchFunctionMode):
             tensors = list(_tensors((args, kwargs)))
             if len(tensors) > 1:
                 with torch._C.DisableTorchFunction():
-                    self._look(tensors)
+                    self._inspect(tensors)
         return result
 
-    def _look(self, tensors: list[Tensor]) -> None:
+    def _inspect(self, tensors: list[Tensor]) -> None:
         sources = [self._sources_of(tensor) for tensor in tensors]
         if not any(id(self.images) in source for source in sources):
             return
@@ -180,7 +180,7 @@ class _WeightOperands(TorchFunctionMode):
             for name in (self.names[one] for one in source if one in self.names):
                 zeros = 1 - int(tensor.count_nonzero()) / max(1, tensor.numel())
                 if tensor.numel() >= self.sizes[name] / 2 and zeros < LEAST_ZEROS:
-                    self.dense.add(name)
+                    self.densified.add(name)
 
     def _sources_of(self, tensor: Tensor) -> frozenset[int]:
         """Ids of the leaves that a tensor was computed from."""
@@ -196,12 +196,12 @@ class _WeightOperands(TorchFunctionMode):
             if hasattr(node, "variable"):
                 self._sources[node] = frozenset([id(node.variable)])
                 continue
-            following = [one for one, _ in node.next_functions if one is not None]
-            waiting = [one for one in following if one not in self._sources]
-            if waiting:
-                stack += waiting
+            inputs = [one for one, _ in node.next_functions if one is not None]
+            pending = [one for one in inputs if one not in self._sources]
+            if pending:
+                stack += pending
             else:
-                self._sources[node] = frozenset().union(*(self._sources[one] for one in following))
+                self._sources[node] = frozenset().union(*(self._sources[one] for one in inputs))
         return self._sources[root]
 
 
@@ -217,7 +217,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 @contextmanager
 def unchanged_state(model: nn.Module) -> Iterator[None]:
-    """Afterwards parameters, buffers and modes are as before."""
+    """Restores parameters, buffers and modes afterwards."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = {module: module.training for module in model.modules()}
     try:

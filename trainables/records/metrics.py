@@ -1,7 +1,7 @@
 """A trial's metric points, one value per (key, step), each with the time at which it was first recorded.
 
-A point that exists is never changed: a resumed trial computes the same value again, and the tracking server tells points
-apart by their timestamp.
+An existing point is never changed: a resumed trial computes the same value again, and the tracking server distinguishes points
+by their timestamps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class DamagedRecordError(Exception):
-    """A file of a trial's record is not what was written; nothing in it counts."""
+    """A file of a trial's record is not what was written; its content is not used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,14 @@ class MetricLog:
         self._points = {(point.key, point.step): point for point in points}
 
     def record(self, step: int, values: dict[str, float]) -> None:
-        """Adds points; values that are not finite are left out, existing points stay as they are."""
+        """Adds points; skips values that are not finite and points that exist."""
         now_ms = int(time.time() * 1000)
         for key, value in values.items():
             if math.isfinite(value):
                 self._points.setdefault((key, step), Point(key, step, float(value), now_ms))
 
     def merge(self, points: Iterable[Point]) -> None:
-        """Takes over points that were published before; theirs win, since others may have read them."""
+        """Adds points that were published before; they replace existing ones, since others may have read them."""
         self._points |= {(point.key, point.step): point for point in points}
 
     def points(self) -> list[Point]:
@@ -65,7 +65,7 @@ def points_from_lines(content: bytes) -> list[Point]:
     """The points of a metrics.jsonl.
 
     Raises:
-        DamagedRecordError: a line is none.
+        DamagedRecordError: a line is not a point.
     """
     points = []
     for number, line in enumerate(content.splitlines(), start=1):

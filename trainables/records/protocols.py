@@ -1,4 +1,4 @@
-"""What a trial needs of the storage; implemented by orchestrator/storage/layout.py."""
+"""The storage interface of a trial; implemented by orchestrator/storage/layout.py."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ class TrialFiles(Protocol):
         """The whole file, or None if there is none."""
 
     def publish(self, name: str, content: bytes) -> None:
-        """Puts the whole file in place at once. Raises StaleAttemptError if a newer attempt has begun."""
+        """Writes the file atomically. Raises StaleAttemptError if a newer attempt has started."""
 
     def remove(self, name: str) -> None:
-        """Removes the file if it is there. Raises StaleAttemptError if a newer attempt has begun."""
+        """Removes the file if it exists. Raises StaleAttemptError if a newer attempt has started."""
 
     def stop_requested(self) -> bool:
-        """Whether the trial should leave a checkpoint and end."""
+        """Whether the trial should write a checkpoint and end."""
 
 
 class SnapshotFiles(Protocol):
-    """The snapshots of one dense trunk under one fingerprint."""
+    """The snapshots of one dense warm-up under one fingerprint."""
 
     @property
     def key(self) -> str:
-        """Of the trunk; of the trial where warm-ups are not shared."""
+        """The warm-up key; the trial key where warm-ups are not shared."""
 
     def epochs(self) -> list[int]:
         """Epochs at which there is a snapshot, ascending."""
@@ -38,7 +38,7 @@ class SnapshotFiles(Protocol):
         """The whole file, or None if there is none."""
 
     def publish(self, epoch: int, content: bytes) -> None:
-        """Puts the whole file in place at once; several writers publish equal bits, so the last one may win."""
+        """Writes the file atomically; several writers publish equal content, so the last one may win."""
 
     def remove(self, epoch: int) -> None:
-        """Removes the file if it is there."""
+        """Removes the file if it exists."""

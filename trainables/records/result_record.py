@@ -1,6 +1,6 @@
 """result.json: written with digests of itself and of the files beside it, and read only if it is whole.
 
-Records made before there were digests are read if they have the form of such a record.
+Records of versions without digests are read if they have the fields of such a record.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from trainables.config.trial import TrialConfig
 from trainables.custom.references import sha256
 from trainables.records.metrics import DamagedRecordError, MetricLog, points_from_lines
 from trainables.records.self_digest import FIELD as RECORD
-from trainables.records.self_digest import is_whole, sealed
+from trainables.records.self_digest import is_whole, with_digest
 
 KEY, METRICS_FILE, MODEL_FILE = "trial_key", "metrics_sha256", "model_file_sha256"
-FORM: dict[str, tuple[type, ...]] = {  # of a record without digests
+FIELDS: dict[str, tuple[type, ...]] = {  # of a record without digests
     "config": (dict,),
     "numerics": (dict,),
     "attempt": (int,),
@@ -34,36 +34,27 @@ FORM: dict[str, tuple[type, ...]] = {  # of a record without digests
     "kept_weights": (int,),
     "layers": (list,),
 }
-LATER = {  # fields that a record without digests may have besides
+OPTIONAL_FIELDS = {  # of a record without digests
     *("achieved_sparsity", "data_digest", "device", "emptied_layers", "flops", "kept_flops", "kept_parameters", "live_weights"),
-    *(
-        "key",
-        "mask_sha256",
-        "metric_points",
-        "warmup_key",
-        "own_digests",
-        "parameters",
-        "requested_sparsity",
-        "revision",
-        "sweep",
-    ),
+    *("key", "mask_sha256", "metric_points", "warmup_key", "own_digests", "parameters", "requested_sparsity", "revision"),
+    "sweep",
 }
 
 
 def encode_result(key: str, result: Mapping[str, Any], metrics: bytes, model: bytes) -> tuple[dict[str, Any], bytes]:
     """The result of a trial with its digests, and the content of result.json."""
-    record = sealed({**result, KEY: key, METRICS_FILE: sha256(metrics), MODEL_FILE: sha256(model)})
+    record = with_digest({**result, KEY: key, METRICS_FILE: sha256(metrics), MODEL_FILE: sha256(model)})
     return record, json.dumps(record, indent=1, sort_keys=True).encode()
 
 
 def decode_result(content: bytes, key: str | None = None) -> dict[str, Any]:
-    """The result that was written.
+    """The result in the content of result.json.
 
     Args:
-        key: of the trial whose folder it lies in.
+        key: of the trial whose folder holds the file.
 
     Raises:
-        DamagedRecordError: it is another content by now.
+        DamagedRecordError: the content is not what was written.
     """
     try:
         record = json.loads(content)
@@ -82,7 +73,7 @@ def decode_result(content: bytes, key: str | None = None) -> dict[str, Any]:
 
 
 def metrics_damage(record: Mapping[str, Any], metrics: bytes) -> str:
-    """What is wrong with the metrics.jsonl of a finished trial; empty if it is the one that the result was written with."""
+    """The damage of a finished trial's metrics.jsonl; empty if it is the file that the result was written with."""
     if METRICS_FILE in record:
         return "" if sha256(metrics) == record[METRICS_FILE] else "does not match the SHA-256 in result.json"
     lines = metrics.splitlines()
@@ -96,27 +87,27 @@ def metrics_damage(record: Mapping[str, Any], metrics: bytes) -> str:
 
 
 def _check_form(record: Mapping[str, Any]) -> None:
-    """Raises DamagedRecordError unless the record has the fields of its time, and counts that agree with each other."""
-    for name, types in FORM.items():
+    """Raises DamagedRecordError unless a record without digests has all fields, and counts that agree with each other."""
+    for name, types in FIELDS.items():
         if not isinstance(record.get(name), types):
-            raise DamagedRecordError(f"has no {name} as records have it")
-    if unknown := sorted(set(record) - set(FORM) - LATER):
+            raise DamagedRecordError(f"has no valid {name}")
+    if unknown := sorted(set(record) - set(FIELDS) - OPTIONAL_FIELDS):
         raise DamagedRecordError(f"has an unknown field {unknown[0]!r}")
     try:
         kept = sum(int(layer["kept"]) for layer in record["layers"])
         numbers = [float(value) for value in record["metrics"].values()]
     except (KeyError, TypeError, ValueError):
-        raise DamagedRecordError("has layers or metrics that are no numbers") from None
+        raise DamagedRecordError("has layers or metrics that are not numbers") from None
     if kept != record["kept_weights"] or not numbers:
         raise DamagedRecordError(f"keeps {record['kept_weights']} weights, {kept} in its layers")
 
 
 def _key_of(record: Mapping[str, Any]) -> str | None:
-    """The key of the trial that a record without digests is of; None where this code cannot tell."""
+    """The trial key of a record without digests; None where it cannot be computed."""
     if record.get("numerics") != NUMERICS or not record.get("data_digest"):
         return None
     try:
         config = from_canonical(TrialConfig, record["config"])
     except (TypeError, ValueError, AttributeError):
-        raise DamagedRecordError("has no configuration that this version knows") from None
+        raise DamagedRecordError("has an unknown configuration") from None
     return trial_key(config, inputs_digest(record["data_digest"], record.get("own_digests", {})))

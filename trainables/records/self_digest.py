@@ -1,7 +1,6 @@
-"""JSON records that carry a SHA-256 of themselves, so that a reader tells what was written from what became of it.
+"""JSON records with a SHA-256 of themselves, so that a reader detects damage.
 
-The digest is over the canonical JSON of all other fields. Records that were made before there were digests have none and are
-taken as they are.
+The digest is over the canonical JSON of all other fields. Records of versions without digests are accepted without one.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ def digest_of(record: Mapping[str, Any]) -> str:
     return _sha256({name: value for name, value in record.items() if name != FIELD})
 
 
-def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+def with_digest(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with its digest."""
     return {**record, FIELD: digest_of(record)}
 
 
 def is_whole(record: Mapping[str, Any]) -> bool:
-    """Whether a record that was read is what was written, as far as it carries a digest."""
+    """Whether a record matches its digest; true for a record without one."""
     if FIELD in record:
         return bool(record[FIELD] == digest_of(record))
     return not any(_digest_of_others(name, record) for name in record)
 
 
 def _digest_of_others(name: str, record: Mapping[str, Any]) -> bool:
-    """Whether a field is a digest of all others: one whose name was damaged."""
+    """Whether a field holds the digest of all others under another, damaged name."""
     value = record[name]
     if not isinstance(value, str) or not DIGEST.fullmatch(value):
         return False

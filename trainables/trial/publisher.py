@@ -12,7 +12,7 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
-from trainables.analysis.model_stats import footprint
+from trainables.analysis.model_stats import model_stats
 from trainables.config.keys import NUMERICS, canonical
 from trainables.config.trial import TrialConfig
 from trainables.custom.imports import source_of
@@ -24,7 +24,7 @@ from trainables.records.file_names import CHECKPOINT, CONFIG, ERROR, METRICS, MO
 from trainables.records.metrics import DamagedRecordError, MetricLog, points_from_lines
 from trainables.records.protocols import TrialFiles
 from trainables.records.result_record import encode_result
-from trainables.records.self_digest import is_whole, sealed
+from trainables.records.self_digest import is_whole, with_digest
 from trainables.trial.checkpoint import TrialState, to_bytes
 from trainables.trial.context import TrialContext
 from trainables.trial.result import cost_metrics, size_metrics, weight_summary
@@ -46,7 +46,7 @@ class TrialPublisher:
         """Writes what the trial is, unless it is there already."""
         record = self.provenance | {"config": canonical(self.config), "numerics": NUMERICS}
         if not self._is_config(self.files.read(CONFIG)):
-            self.files.publish(CONFIG, json.dumps(sealed(record), indent=1, sort_keys=True).encode())
+            self.files.publish(CONFIG, json.dumps(with_digest(record), indent=1, sort_keys=True).encode())
 
     def _is_config(self, content: bytes | None) -> bool:
         """Whether a config.json is whole and of this trial."""
@@ -100,7 +100,7 @@ class TrialPublisher:
     def result(self, state: TrialState, data: Data) -> dict[str, Any]:
         """Writes the sparse model, the last points and the result, and returns it; the checkpoint goes."""
         config = self.config
-        found = footprint(state.model, state.masks, data.image_shape)
+        stats = model_stats(state.model, state.masks, data.image_shape)
         card = ModelCard(
             model=config.model,
             image_shape=data.image_shape,
@@ -111,8 +111,8 @@ class TrialPublisher:
         )
         pattern = config.srste.pattern if config.method == "srste" else None
         model_file, model_sha256 = encode(state.model, state.masks, card, pattern)
-        told = cost_metrics(config, state.seconds) | size_metrics(found) | {"model/bytes": float(len(model_file))}
-        state.metrics.record(config.total_epochs, told)
+        metrics = cost_metrics(config, state.seconds) | size_metrics(stats) | {"model/bytes": float(len(model_file))}
+        state.metrics.record(config.total_epochs, metrics)
 
         self.files.publish(MODEL, model_file)
         if is_custom(config.model):
@@ -127,7 +127,7 @@ class TrialPublisher:
             "model_bytes": len(model_file),
             "image_shape": list(data.image_shape),
             "num_classes": data.num_classes,
-            **weight_summary(config, state, found),
+            **weight_summary(config, state, stats),
             "metrics": state.metrics.last_values(),
             "metric_points": len(state.metrics.points()),
             "fingerprints": state.fingerprints,
@@ -151,4 +151,4 @@ def publish_error(files: TrialFiles, error: Exception) -> None:
         "attempt": files.attempt,
         "time": int(time.time() * 1000),
     }
-    files.publish(ERROR, json.dumps(sealed(record), indent=1).encode())
+    files.publish(ERROR, json.dumps(with_digest(record), indent=1).encode())

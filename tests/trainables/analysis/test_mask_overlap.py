@@ -1,4 +1,4 @@
-"""Likeness of masks against closed forms and hand counts."""
+"""Overlap of masks against closed forms and counts by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.support.trials import new_storage, run, tiny_config, trial_folder
-from trainables.analysis.mask_overlap import early_pruning_indicator, mask_distance, overlap, width_similarity
+from trainables.analysis.mask_overlap import early_pruning_indicator, layer_density_similarity, overlap
 from trainables.export.sparse_model import load_masks, load_sparse_model
 from trainables.pruning.masks import Masks
 from trainables.pruning.sparsity_distributions import random_masks
@@ -21,33 +21,31 @@ def with_counts(*counts: int) -> Masks:
 
 
 @pytest.mark.parametrize("density", [0.5, 0.1, 0.05])
-def test_random_masks_are_as_far_apart_as_chance_says(density: float) -> None:
+def test_overlap_of_random_masks_is_that_of_chance(density: float) -> None:
     weights = {"one": torch.zeros(300, 300), "two": torch.zeros(10_000)}
     counts = {name: round(density * weight.numel()) for name, weight in weights.items()}
     first, second = (random_masks(weights, counts, seed) for seed in (0, 1))
     # 100,000 weights: five standard deviations are below 0.008.
-    assert mask_distance(first, second) == pytest.approx(2 * density * (1 - density), abs=0.008)
     assert overlap(first, second) == pytest.approx(density / (2 - density), abs=0.008)
-    assert width_similarity(first, second) == 1.0
+    assert layer_density_similarity(first, second) == 1.0
 
 
-def test_hand_counts() -> None:
+def test_overlap_and_similarity_match_counts_by_hand() -> None:
     first, second = masks([1, 1, 0, 0], [1, 0]), masks([0, 1, 1, 0], [1, 1])
     assert overlap(first, second) == 2 / 5
-    assert mask_distance(first, second) == 3 / 6
-    assert width_similarity(first, second) == pytest.approx(1 - (0 / 4 + 1 / 3) / 2)
+    assert layer_density_similarity(first, second) == pytest.approx(1 - (0 / 4 + 1 / 3) / 2)
 
 
-def test_a_mask_is_like_itself_and_nothing_like_its_opposite() -> None:
+def test_overlap_of_equal_and_opposite_masks() -> None:
     first = masks([1, 1, 0, 0], [1, 0])
     opposite = {name: ~mask for name, mask in first.items()}
-    assert (overlap(first, first), mask_distance(first, first), width_similarity(first, first)) == (1.0, 0.0, 1.0)
-    assert (overlap(first, opposite), mask_distance(first, opposite)) == (0.0, 1.0)
+    assert (overlap(first, first), layer_density_similarity(first, first)) == (1.0, 1.0)
+    assert overlap(first, opposite) == 0.0
     nothing = masks([0, 0, 0, 0], [0, 0])
-    assert (overlap(nothing, nothing), width_similarity(nothing, nothing)) == (1.0, 1.0)
+    assert (overlap(nothing, nothing), layer_density_similarity(nothing, nothing)) == (1.0, 1.0)
 
 
-def test_the_indicator_is_the_mean_over_the_masks_before() -> None:
+def test_indicator_is_the_mean_over_earlier_masks() -> None:
     history = [with_counts(10, 90), with_counts(50, 50), with_counts(50, 30)]
     to_second = 1 - (0 / 100 + 20 / 80) / 2
     to_first = 1 - (40 / 60 + 60 / 120) / 2
@@ -55,13 +53,13 @@ def test_the_indicator_is_the_mean_over_the_masks_before() -> None:
     assert early_pruning_indicator(history) == pytest.approx((to_first + to_second) / 2)
 
 
-def test_the_indicator_sees_widths_and_not_which_weights() -> None:
+def test_indicator_depends_on_densities_alone() -> None:
     disjoint = [masks([1, 0]), masks([0, 1])]
     assert early_pruning_indicator(disjoint) == 1.0
     assert overlap(*disjoint) == 0.0
 
 
-def test_the_masks_of_a_file_are_those_of_its_model(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_load_masks_gives_the_masks_of_the_model(tmp_path_factory: pytest.TempPathFactory) -> None:
     for method in ("drive", "srste"):
         config, storage = tiny_config(method=method), new_storage(tmp_path_factory.mktemp("runs"))
         run(config, storage)

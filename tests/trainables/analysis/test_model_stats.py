@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.support.trials import RUNTIME, new_storage, run, tiny_config
 from tests.trainables.pruning.test_scorers import digits
-from trainables.analysis.model_stats import footprint, masks_sha256
+from trainables.analysis.model_stats import masks_sha256, model_stats
 from trainables.data.splits import Split
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
@@ -36,11 +36,11 @@ def test_multiply_adds_of_convolutions_of_every_kind_by_hand() -> None:
     weights = prunable_weights(model)
     masks = full_masks(weights)
     masks["0.weight"][:4] = False
-    found = footprint(model, masks, (3, 10, 10))
+    found = model_stats(model, masks, (3, 10, 10))
     assert list(found.layer_flops.values()) == [64 * 8 * 27, 16 * 4 * 72, 16 * 4 * 9, 320]
     assert list(found.kept_layer_flops.values()) == [64 * 4 * 27, 16 * 4 * 72, 16 * 4 * 9, 320]
     assert found.flops == 13_824 + 4608 + 576 + 320
-    assert found.speedup == pytest.approx((13_824 + 4608 + 576 + 320) / (6912 + 4608 + 576 + 320))
+    assert found.theoretical_speedup == pytest.approx((13_824 + 4608 + 576 + 320) / (6912 + 4608 + 576 + 320))
     biases = 8 + 4 + 4 + 5
     assert (found.parameters, found.kept_parameters) == (216 + 288 + 36 + 320 + biases, 108 + 288 + 36 + 320 + biases)
     assert found.compression_ratio == pytest.approx((860 + biases) / (752 + biases))
@@ -56,12 +56,12 @@ def test_multiply_adds_of_vgg_and_resnet_are_those_of_their_tables() -> None:
             channels = width
         side //= 2
     vgg = network("vgg16")
-    assert footprint(vgg, full_masks(prunable_weights(vgg)), (3, 32, 32)).flops == total + 5120
+    assert model_stats(vgg, full_masks(prunable_weights(vgg)), (3, 32, 32)).flops == total + 5120
     assert total == 313_196_544
     resnet = network("resnet20")
     shortcuts = 16 * 32 * 16 * 16 + 32 * 64 * 8 * 8
     # The first figure: He et al., section 4.2, counted.
-    assert footprint(resnet, full_masks(prunable_weights(resnet)), (3, 32, 32)).flops == 40_551_040 + shortcuts
+    assert model_stats(resnet, full_masks(prunable_weights(resnet)), (3, 32, 32)).flops == 40_551_040 + shortcuts
 
 
 class Attending(nn.Module):
@@ -85,8 +85,8 @@ def test_a_network_of_any_parts_has_the_figures_that_can_be_told() -> None:
     masks = full_masks(prunable_weights(model))
     assert {"attention.out_proj.weight", "head.weight", "auxiliary.weight"} == set(masks)
     masks["attention.out_proj.weight"][:2] = False
-    found = footprint(model, masks, (4, 2, 2))
-    assert found.live_weights is None
+    found = model_stats(model, masks, (4, 2, 2))
+    assert found.connected_weights is None
     assert found.effective_sparsity is None
     assert found.layer_flops == {"attention.out_proj.weight": 4 * 16, "head.weight": 12, "auxiliary.weight": 0}
     dense = 4 * 48 + 2 * (4 * 4 * 4)  # queries, keys and values of 4 tokens; their products, over both heads
@@ -111,8 +111,8 @@ class Transformed(nn.Module):
 
 def test_what_is_not_known_has_no_figure() -> None:
     model = Transformed()
-    found = footprint(model, full_masks(prunable_weights(model)), (1, 4, 4))
-    assert (found.flops, found.kept_flops, found.speedup) == (None, None, None)
+    found = model_stats(model, full_masks(prunable_weights(model)), (1, 4, 4))
+    assert (found.flops, found.kept_flops, found.theoretical_speedup) == (None, None, None)
     assert found.layer_flops == {"head.weight": 48}
     assert not {"model/flops", "model/theoretical_speedup"} & set(size_metrics(found))
 
@@ -120,24 +120,24 @@ def test_what_is_not_known_has_no_figure() -> None:
 def test_an_empty_network_has_no_ratios() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False))
     masks = {name: torch.zeros_like(mask) for name, mask in full_masks(prunable_weights(model)).items()}
-    found = footprint(model, masks, (1, 4, 4))
+    found = model_stats(model, masks, (1, 4, 4))
     assert (found.kept, found.kept_flops, found.kept_parameters) == (0, 0, 0)
-    assert (found.speedup, found.compression_ratio, found.parameter_sparsity) == (None, None, 1.0)
+    assert (found.theoretical_speedup, found.compression_ratio, found.parameter_sparsity) == (None, None, 1.0)
     assert not {"model/compression_ratio", "model/theoretical_speedup"} & set(size_metrics(found))
 
 
 def test_layers_that_may_not_be_pruned_count_as_dense() -> None:
     model = network("convnet", 8, 1)
     masks = full_masks(prunable_weights(model, ("head",)))
-    found = footprint(model, {name: torch.zeros_like(mask) for name, mask in masks.items()}, (1, 8, 8))
+    found = model_stats(model, {name: torch.zeros_like(mask) for name, mask in masks.items()}, (1, 8, 8))
     assert found.kept_flops == 1280
-    assert (found.kept, found.live_weights, found.prunable) == (0, 0, 15_248 - 1280)
+    assert (found.kept, found.connected_weights, found.prunable) == (0, 0, 15_248 - 1280)
 
 
 def test_counting_leaves_the_network_as_it_is() -> None:
     model = network("resnet20").train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    footprint(model, full_masks(prunable_weights(model)), (3, 32, 32))
+    model_stats(model, full_masks(prunable_weights(model)), (3, 32, 32))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(module.training for module in model.modules())
     assert not any(module._forward_hooks for module in model.modules())

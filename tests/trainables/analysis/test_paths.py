@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from trainables.analysis.model_stats import footprint
-from trainables.analysis.paths import live_masks
+from trainables.analysis.model_stats import model_stats
+from trainables.analysis.paths import connected_masks
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import Masks, full_masks, num_kept
@@ -30,7 +30,7 @@ def network(name: str, side: int = 32, channels: int = 3) -> nn.Module:
 
 
 def live(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int]) -> Masks:
-    found = live_masks(model, masks, image_shape)
+    found = connected_masks(model, masks, image_shape)
     assert found is not None
     return found
 
@@ -130,7 +130,7 @@ def test_norm_layers_of_any_kind_hide_no_path(norm: nn.Module) -> None:
     masks = full_masks(prunable_weights(model))
     masks["0.weight"][0] = False
     # The first map is constant zero, so what reads it is dead: 25 of the 100 inputs of the last layer.
-    assert footprint(model, masks, (2, 5, 5)).live_weights == 3 * 18 + 3 * 75
+    assert model_stats(model, masks, (2, 5, 5)).connected_weights == 3 * 18 + 3 * 75
 
 
 @pytest.mark.parametrize("name", ["convnet", "lenet300", "alexnet", "vgg11", "resnet20", "resnet18"])
@@ -222,8 +222,8 @@ UNKNOWN: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("function", UNKNOWN.values(), ids=UNKNOWN)
 def test_paths_through_what_does_more_than_add_are_not_known(function: Callable[[Tensor], Tensor]) -> None:
     model = Through(function)
-    assert live_masks(model, full_masks(prunable_weights(model)), (1, 4, 4)) is None
-    assert footprint(model, full_masks(prunable_weights(model)), (1, 4, 4)).effective_sparsity is None
+    assert connected_masks(model, full_masks(prunable_weights(model)), (1, 4, 4)) is None
+    assert model_stats(model, full_masks(prunable_weights(model)), (1, 4, 4)).effective_sparsity is None
 
 
 def test_outputs_that_are_subtracted_are_not_known() -> None:
@@ -238,7 +238,7 @@ def test_outputs_that_are_subtracted_are_not_known() -> None:
             return logits
 
     model = Difference()
-    assert live_masks(model, full_masks(prunable_weights(model)), (1, 4, 4)) is None
+    assert connected_masks(model, full_masks(prunable_weights(model)), (1, 4, 4)) is None
 
 
 KNOWN: dict[str, Callable[[Tensor], Tensor]] = {
@@ -269,7 +269,7 @@ def test_attention_after_many_layers_is_not_taken_for_a_mean() -> None:
             return attended(x.view(-1, 16, 4)).flatten(1)
 
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 64), *layers, Late(), nn.Linear(64, 3))
-    assert live_masks(model, full_masks(prunable_weights(model)), (1, 4, 4)) is None
+    assert connected_masks(model, full_masks(prunable_weights(model)), (1, 4, 4)) is None
 
 
 def test_following_paths_leaves_the_network_as_it_is() -> None:
