@@ -8,7 +8,7 @@ from trainables.pruning.masks import Masks
 
 
 def overlap(first: Masks, second: Masks) -> float:
-    """Intersection over union of the kept weights (Jaccard index), in [0, 1]; about d / (2 - d) for random masks of density d."""
+    """Intersection over union of the kept weights (Jaccard index), in 0..1; about d / (2 - d) for random masks of density d."""
     both = sum(int((first[name] & second[name]).sum()) for name in first)
     either = sum(int((first[name] | second[name]).sum()) for name in first)
     return both / either if either else 1.0

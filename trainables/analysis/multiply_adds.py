@@ -1,7 +1,7 @@
 """Multiply-adds of a network for one image, in all and by prunable weight.
 
 The formulas are PyTorch's (torch.utils.flop_counter: two operations are one multiply-add; elementwise operations, norms and
-pools are not counted). An operation belongs to a weight if it reads that weight, whether the layer, a functional call or another
+pools are not counted). An operation belongs to a weight if it reads the weight, whether the layer, a functional call or another
 module executes it. Unknown counts are None, never too small a number.
 """
 

@@ -1,4 +1,4 @@
-"""The image sizes that built-in networks support, forwards and backwards, without PyTorch. Custom networks are tried instead."""
+"""The image sizes that built-in networks support, forwards and backwards, without PyTorch. Custom networks are tried."""
 
 from __future__ import annotations
 
