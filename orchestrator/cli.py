@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from orchestrator import commands as command_modules
+from orchestrator.bug_report import driver_bug
 from orchestrator.cluster.addresses import is_jobs_api
 from orchestrator.command_line import DEFAULT_STORAGE, note_options
 from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError
@@ -60,12 +62,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_ENVIRONMENT
     except OSError as error:
         if error.errno not in STORAGE_TROUBLES:
-            raise
+            return _print_bug()
         hint = "make room there" if error.filename == STDOUT else "make room, or give another --storage"
         print(f"drive-sweep: {error.filename or 'storage'}: {error.strerror}; {hint}", file=sys.stderr)
         return EXIT_ENVIRONMENT
     except KeyboardInterrupt:
         return EXIT_SIGINT
+    except Exception:
+        return _print_bug()
+
+
+def _print_bug() -> int:
+    """Prints the exception that is handled now as a bug; the exit code."""
+    error = driver_bug(traceback.format_exc())
+    print(f"drive-sweep: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def _function(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]:

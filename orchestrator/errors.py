@@ -41,3 +41,16 @@ class SetupError(SweepError):
     """The storage, the cluster, the tracking server or the data of a node is not as it must be."""
 
     exit_code = EXIT_ENVIRONMENT
+
+
+class DriverBugError(SweepError):
+    """A bug of drive-sweep itself; see bug_report.py. Its text is the message, the traceback and the hint."""
+
+    exit_code = EXIT_BUG
+
+    def __init__(self, message: str, hint: str, *, traceback: str) -> None:
+        super().__init__(message, hint, code="driver-bug")
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.traceback}\n{self.hint}"

@@ -44,24 +44,26 @@ ORCHESTRATOR = {
     "uris": ("errors", ""),
     "process": ("errors uris", ""),
     "version": ("process", ""),
+    "bug_report": ("errors command_line version", ""),
+    "back_off": ("", ""),
     "spec": ("errors command_line uris", f"{LIGHT} data models"),
     "storage": ("errors uris", "errors wording runtime records"),
     "state": ("errors command_line storage", f"{LIGHT} records export"),
     "planning": ("errors process spec storage state", f"{LIGHT} data models pruning preflight"),
     "preflight": ("errors command_line process storage state planning", f"{LIGHT} data preflight"),
-    "tracking": ("errors command_line uris process spec storage state planning", f"{LIGHT} records"),
+    "tracking": ("errors back_off command_line uris process spec storage state planning", f"{LIGHT} records"),
     "reporting": ("errors command_line storage state", f"{LIGHT} records pruning analysis export"),
     "terminal": ("command_line storage state planning", ""),
     "cluster": ("errors command_line process version storage planning", f"{LIGHT} data"),
     "jobs": ("errors command_line uris process version spec cluster", LIGHT),
-    "scheduling": ("cluster", "errors"),
+    "scheduling": ("back_off cluster", "errors"),
     "diagnostics": (
         "errors command_line spec storage state planning preflight tracking cluster",
         f"{LIGHT} data preflight",
     ),
     "execution": (
-        "errors command_line process version spec storage state planning preflight tracking reporting terminal cluster"
-        " scheduling",
+        "errors bug_report command_line process version spec storage state planning preflight tracking reporting terminal"
+        " cluster scheduling",
         f"{LIGHT} data records preflight trial worker",
     ),
     "commands": (
@@ -69,7 +71,7 @@ ORCHESTRATOR = {
         " execution",
         "config records",
     ),
-    "cli": ("errors command_line uris process cluster commands", "errors"),
+    "cli": ("errors bug_report command_line uris process cluster commands", "errors"),
 }
 
 # Everything else is free of them; inside these files they may still be imported late.

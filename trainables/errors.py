@@ -1,19 +1,41 @@
-"""The ways in which a trial can fail that we understand; each has a kind, which decides what happens next."""
+"""The ways in which a trial can fail that we understand, each with its kind.
+
+What follows from a kind, such as another try, is in orchestrator/scheduling/retry_policy.py.
+"""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import ClassVar
 
 
+class FailureKind(StrEnum):
+    """Why an attempt did not finish. The values are stored in error.json and in MLflow tags."""
+
+    CODE = "code"
+    OUT_OF_MEMORY = "oom"
+    NON_FINITE = "nonfinite"
+    DATA = "data"
+    CONFIG = "setting"
+    STALE_ATTEMPT = "superseded"
+    WRONG_NODE = "misplaced"
+    MISSING_FILE = "unprovided"
+    STOPPED = "stopped"
+    STORAGE = "storage"
+    WORKER_LOST = "lost"
+    NODE_LOST = "lost_node"
+
+
 class TrialError(Exception):
-    """A failure of one trial. `kind` goes into its record and decides whether it is tried again. Its text is "message; hint".
+    """A failure of one trial. Its text is "message; hint".
 
     Attributes:
+        kind: goes into the trial's record and decides whether it is tried again.
         message: the place, the rule and the value.
         hint: how to fix it; empty where the message says it all.
     """
 
-    kind: ClassVar[str] = "code"
+    kind: ClassVar[FailureKind] = FailureKind.CODE
 
     def __init__(self, message: str = "", hint: str = "") -> None:
         super().__init__(message)
@@ -24,57 +46,59 @@ class TrialError(Exception):
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
-def kind_of(error: BaseException) -> str:
-    """The kind of any failure; what we do not understand is an error of code."""
+def kind_of(error: BaseException) -> FailureKind:
+    """The kind of any failure; unknown ones count as errors in the code."""
     if isinstance(error, TrialError):
         return error.kind
     # By name, so that a driver without torch can ask too.
-    return "oom" if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" else "code"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return FailureKind.OUT_OF_MEMORY
+    return FailureKind.CODE
 
 
 class NonFiniteError(TrialError):
     """A loss or a score became infinite or not a number; trying again would give the same."""
 
-    kind = "nonfinite"
+    kind = FailureKind.NON_FINITE
 
 
 class DataError(TrialError):
-    """The data set is missing, damaged or too small for what the configuration asks of it."""
+    """The data set is missing, damaged or too small for the configuration."""
 
-    kind = "data"
+    kind = FailureKind.DATA
 
 
 class ConfigError(TrialError):
-    """The configuration asks for something that the network cannot give, such as a layer that it does not have."""
+    """The network cannot do what the configuration asks for, such as excluding a layer that it does not have."""
 
-    kind = "setting"
+    kind = FailureKind.CONFIG
 
 
 class StaleAttemptError(TrialError):
-    """A newer attempt at the same trial has begun; this one must not publish anything more."""
+    """A newer attempt at the same trial has started; this one must not publish anything more."""
 
-    kind = "superseded"
+    kind = FailureKind.STALE_ATTEMPT
 
 
 class WrongNodeError(TrialError):
     """This node lacks what the trial needs, such as the data or the storage; another node may have it."""
 
-    kind = "misplaced"
+    kind = FailureKind.WRONG_NODE
 
 
 class MissingFileError(WrongNodeError):
-    """This node lacks a file that this trial needs and others may not, such as a module of the user's."""
+    """This node lacks a file that this trial needs and others may not, such as a custom module."""
 
-    kind = "unprovided"
+    kind = FailureKind.MISSING_FILE
 
 
 class StopRequestedError(TrialError):
     """The sweep is being stopped; the trial has left a checkpoint and will continue from it."""
 
-    kind = "stopped"
+    kind = FailureKind.STOPPED
 
 
 class StorageError(TrialError, OSError):
     """The storage cannot be reached or used. It may come back, so the trial is tried again; its record says nothing of it."""
 
-    kind = "storage"
+    kind = FailureKind.STORAGE

@@ -46,7 +46,7 @@ def run(options: Namespace) -> int:
 
     storage = open_storage(spec.storage, create=True)
     code = run_sweep(
-        planned, sweep_text(options.file), storage, RunOptions(again=again, address=options.address, quiet=options.quiet)
+        planned, sweep_text(options.file), storage, RunOptions(from_scratch=again, address=options.address, quiet=options.quiet)
     )
     return _told(folder, options, code)
 
@@ -88,7 +88,7 @@ def resume(options: Namespace) -> int:
             return EXIT_DONE
     text = (storage.read(folder.file("sweep.yaml")) or b"").decode()
     again = frozenset(keys) if options.from_scratch else frozenset()
-    chosen = RunOptions(chosen=lambda key: key in keys, again=again, address=options.address, quiet=options.quiet)
+    chosen = RunOptions(selected=lambda key: key in keys, from_scratch=again, address=options.address, quiet=options.quiet)
     return _told(folder, options, run_sweep(planned, text, storage, chosen))
 
 

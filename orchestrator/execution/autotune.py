@@ -74,14 +74,14 @@ def resolve_settings(
     asks_compile = "compile" not in made and resources.compile
     written = configured_gpu_share(resources.gpus_per_trial, device)
     checks = NetworkChecks(driver.folder, plan, device, None if joined else node_cache())
-    checks.keep(reports, made.get("precision"), driver.tell)
-    checks.recall(made.get("precision"), driver.tell)
+    checks.keep(reports, made.get("precision"), driver.announce)
+    checks.recall(made.get("precision"), driver.announce)
     cases = checks.unanswered(made.get("precision"))
     if asks_precision or asks_compile or cases:
         answers, reports = _examined(driver, plan, data, made, asks_precision, asks_compile, written, cases)
         made = answers | made
-        checks.keep(reports, made.get("precision"), driver.tell)
-    adjustments = checks.adjustments(made.get("precision"), driver.tell)
+        checks.keep(reports, made.get("precision"), driver.announce)
+    adjustments = checks.adjustments(made.get("precision"), driver.announce)
     if written is None and "gpus_per_trial" not in made:
         share = partial(_tune_gpu_share, driver, plan, data, replace(choices_of(resources, made), adjustments=adjustments))
         made["gpus_per_trial"] = _on_largest_node(driver, share, "GPU", "CPU", without)
@@ -133,7 +133,7 @@ def _examined(
     runtime = replace(choices.runtime(plan.spec.resources), compile=False)
     rooms = [node["Resources"] for node in alive_nodes()]
     if not any(room.get("CPU") and room.get("GPU", 0) >= needs["num_gpus"] for room in rooms):
-        driver.tell(NO_CAPACITY)
+        driver.announce(NO_CAPACITY)
     asked = ray.remote(**needs)(probe_hardware)
     answer = _waited(
         driver,
@@ -148,7 +148,7 @@ def _examined(
         problem = answer["compile_problem"]
         answers |= {"compile": not problem, "compile_problem": problem}
         if problem:
-            driver.tell(f"trials are not compiled, as resources.compile asks for: {problem}")
+            driver.announce(f"trials are not compiled, as resources.compile asks for: {problem}")
     return answers, answer.get("reports", [])
 
 
@@ -164,7 +164,7 @@ def _tune_gpu_share(driver: Driver, plan: Plan, data: StagedDataset, choices: Re
             totals[count] = measure()
         count *= 2
     best = smallest_near_best(totals)
-    driver.tell(f"{best} trials share a GPU: one takes {peak / 2**30:.1f} GiB; images/s side by side: {_told(totals)}")
+    driver.announce(f"{best} trials share a GPU: one takes {peak / 2**30:.1f} GiB; images/s side by side: {_told(totals)}")
     return 1 / best
 
 
@@ -182,7 +182,7 @@ def _tune_cpus(driver: Driver, plan: Plan, data: StagedDataset, choices: Resolve
             totals[threads] = measure()
         threads *= 2
     best = smallest_near_best(totals)
-    driver.tell(f"{best} CPUs per trial; images/s of a full node by CPUs per trial: {_told(totals)}")
+    driver.announce(f"{best} CPUs per trial; images/s of a full node by CPUs per trial: {_told(totals)}")
     return float(best)
 
 
@@ -233,7 +233,7 @@ def _on_largest_node(
         without = {*without, node["NodeID"]}
         if not _nodes(kind, having, without):
             raise
-    driver.tell(f"node {node['NodeManagerAddress']} lost a probe; measuring on another node")
+    driver.announce(f"node {node['NodeManagerAddress']} lost a probe; measuring on another node")
     return measured(_largest_node(kind, having, without))
 
 
@@ -269,7 +269,7 @@ def _waited(driver: Driver, answers: list[Any]) -> list[Any]:
         if driver.signal is not None:
             raise InterruptedError
         if waited_s == 30:
-            driver.screen.say("waiting for workers, to make the automatic choices there")
+            driver.screen.print("waiting for workers, to make the automatic choices there")
     try:
         return list(ray.get(answers))
     except ray.exceptions.RayError as error:

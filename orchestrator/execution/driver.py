@@ -1,7 +1,4 @@
-"""What the driver does with news from the stages: state.json, sweep.log, MLflow and the screen.
-
-Knows no Ray.
-"""
+"""The driver's bookkeeping: what stages report goes into state.json, sweep.log, MLflow and to the screen. Knows no Ray."""
 
 from __future__ import annotations
 
@@ -11,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.planning.plan import Plan, PlannedWarmup
-from orchestrator.scheduling.stage_queue import ACTIVE_STATES, QueuedStage, StageQueue
+from orchestrator.planning.plan import Plan, PlannedTrial, PlannedWarmup
+from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue, StageState
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState, TrialStatus, WarmupStatus
@@ -25,7 +22,7 @@ from orchestrator.tracking.records import RunSpec
 from trainables.config.keys import canonical, complete
 from trainables.records.metrics import points_from_json
 
-STOP_CHECK_S = 0.5
+STOP_CHECK_INTERVAL_S = 0.5
 
 
 @dataclass(kw_only=True)
@@ -48,35 +45,35 @@ class Driver:
     stop_deadline: float | None = None
     last_stop_check: float = 0.0
 
-    def on_change(self, entry: QueuedStage) -> None:
-        """An entry's state changed: it began, ended, or waits for another try."""
-        status = self._status(entry)
-        status.state = entry.state
-        status.error = entry.message or None
-        item = self.items[entry.key]
-        if entry.state == "running":
+    def on_change(self, stage: QueuedStage) -> None:
+        """A stage changed its state: it started, ended, or waits for another try."""
+        status = self._status(stage)
+        status.state = stage.state.value
+        status.error = stage.message or None
+        item = self.items[stage.key]
+        if stage.state is StageState.RUNNING:
             self.tracking.start_item(item)
-        elif entry.state == "finished":
+        elif stage.state is StageState.FINISHED:
             self.tracking.finish(item)
-            self._log(f"{entry.name} finished")
-        elif entry.state == "failed":
-            self.tracking.fail(item, entry.message)
-            self._log(f"{entry.name} failed ({entry.failure}): {entry.message}")
-        elif entry.state == "stopped":
+            self._log(f"{stage.name} finished")
+        elif stage.state is StageState.FAILED:
+            self.tracking.fail(item, stage.message)
+            self._log(f"{stage.name} failed ({stage.failure}): {stage.message}")
+        elif stage.state is StageState.STOPPED:
             self.tracking.stop(item)
-            self._log(f"{entry.name} stopped: {entry.message}")
+            self._log(f"{stage.name} stopped: {stage.message}")
         else:
-            self._log(f"{entry.name} will be tried again: {entry.message}")
+            self._log(f"{stage.name} will be tried again: {stage.message}")
         self.writer.changed(status)
 
-    def on_report(self, entry: QueuedStage, report: dict[str, Any]) -> None:
-        """A stage told something: points, where it stands, warnings."""
-        status = self._status(entry)
+    def on_report(self, stage: QueuedStage, report: dict[str, Any]) -> None:
+        """A stage reported points, its position, or warnings."""
+        status = self._status(stage)
         for line in report.get("log", ()):
-            self._log(f"{entry.name}: {line}")
+            self._log(f"{stage.name}: {line}")
         points = [points_from_json(point) for point in report.get("points", ())]
         if points:
-            self.tracking.points(self.items[entry.key], points)
+            self.tracking.points(self.items[stage.key], points)
         with self.writer.lock:
             if "position" in report:
                 status.position = int(report["position"])
@@ -92,25 +89,24 @@ class Driver:
     def on_tick(self) -> None:
         """Looks for requests to stop, and draws."""
         now = time.monotonic()
-        if now - self.last_stop_check >= STOP_CHECK_S:
+        if now - self.last_stop_check >= STOP_CHECK_INTERVAL_S:
             self.last_stop_check = now
-            asked = self.signal is not None or self.folder.storage.poll_exists(self.folder.file("stop"))
-            if asked:
-                self.begin_stop()
-            self.take_tracking_news()
+            if self.signal is not None or self.folder.storage.poll_exists(self.folder.file("stop")):
+                self.request_stop()
+            self.update_tracking_status()
         self.screen.draw(self.state)
 
-    def begin_stop(self) -> None:
-        """Hands out nothing more and asks the running stages to leave checkpoints, for as long as the grace lasts."""
+    def request_stop(self) -> None:
+        """Dispatches nothing more and asks the running stages for checkpoints, for as long as the grace period lasts."""
         if self.stop_deadline is None:
             self.queue.stopping = True
             self.stop_deadline = time.monotonic() + self.stop_grace_s
             self._log("stopping: waiting for checkpoints")
-            # Without the file the stages are cut off when the grace ends.
+            # Without the file the stages are cut off at the deadline.
             run_with_timeout(self.stop_grace_s / 2, self.folder.request_stop)
 
-    def take_tracking_news(self) -> None:
-        """Copies what the tracking thread knows into the state."""
+    def update_tracking_status(self) -> None:
+        """Copies what the tracking process reports into the state."""
         with self.writer.lock:
             self.state.tracking_pending = self.tracking.pending
             self.state.tracking_error = self.tracking.last_error
@@ -120,7 +116,7 @@ class Driver:
             self.state.parent_run_id = self.tracking.parent_run_id or self.state.parent_run_id
             self.state.experiment_id = self.tracking.experiment_id or self.state.experiment_id
         for remark in self.tracking.take_remarks():
-            self.tell(remark)
+            self.announce(remark)
         for key, run_id in dict(self.tracking.run_ids).items():
             status = self.state.trials.get(key) or self.state.warmups.get(key)
             if status is not None and status.mlflow_run_id != run_id:
@@ -128,31 +124,31 @@ class Driver:
                 self.writer.changed(status)
 
     @property
-    def out_of_time(self) -> bool:
+    def stop_deadline_passed(self) -> bool:
         return self.stop_deadline is not None and time.monotonic() > self.stop_deadline
 
-    def interrupt_running(self) -> None:
-        """Entries that still run when the sweep ends were cut off; they continue from their checkpoints."""
-        for entry in [*self.queue.trunks.values(), *self.queue.trials.values()]:
-            if entry.state in ACTIVE_STATES:
-                entry.state, entry.message = "stopped", "interrupted; continues from its last checkpoint"
-                self.on_change(entry)
+    def mark_interrupted(self) -> None:
+        """Stages that still run when the sweep ends were cut off; they continue from their checkpoints."""
+        for stage in self.queue.stages():
+            if stage.state.is_active:
+                stage.state, stage.message = StageState.STOPPED, "interrupted; continues from its last checkpoint"
+                self.on_change(stage)
 
-    def tell(self, line: str) -> None:
-        """A line for the screen and for the sweep's log."""
+    def announce(self, line: str) -> None:
+        """Writes a line to the screen and to the sweep's log."""
         self.folder.log(line)
-        self.screen.say(line)
+        self.screen.print(line)
 
-    def _status(self, entry: QueuedStage) -> TrialStatus | WarmupStatus:
-        return self.state.warmups[entry.key] if entry.kind == "trunk" else self.state.trials[entry.key]
+    def _status(self, stage: QueuedStage) -> TrialStatus | WarmupStatus:
+        return self.state.warmups[stage.key] if stage.is_warmup else self.state.trials[stage.key]
 
     def _log(self, line: str) -> None:
         self.folder.log(line)
-        self.screen.note(line)
+        self.screen.print_event(line)
 
 
 def initial_state(plan: Plan, before: SweepState | None, queue: StageQueue) -> SweepState:
-    """Every trial and trunk of the plan: finished, waiting because it is in the queue, or as it was before this run."""
+    """Every trial and warm-up of the plan: finished, waiting because it is in the queue, or as it was before this run."""
     state = SweepState(sweep=plan.spec.name)
     old_trials, old_warmups = (before.trials, before.warmups) if before else ({}, {})
     if before:
@@ -171,49 +167,50 @@ def initial_state(plan: Plan, before: SweepState | None, queue: StageQueue) -> S
         status.mlflow_run_id = old.mlflow_run_id if old else None
         state.trials[trial.key] = status
     for warmup in plan.warmups() if plan.spec.share_warmups else ():
-        done = all(trial.result is not None for trial in plan.trials if trial.shares and trial.warmup_key == warmup.key)
-        trunk = WarmupStatus(
+        done = all(
+            trial.result is not None for trial in plan.trials if trial.uses_shared_warmup and trial.warmup_key == warmup.key
+        )
+        warmup_status = WarmupStatus(
             key=warmup.key, name=warmup.name, state="finished" if done else "waiting", epochs=warmup.lengths[-1]
         )
-        known = old_warmups.get(warmup.key)
-        if known is not None:
-            trunk.mlflow_run_id = known.mlflow_run_id
-            if warmup.key not in queue.trunks and not done:
-                trunk.state, trunk.error = known.state, known.error
-        state.warmups[warmup.key] = trunk
+        old_warmup = old_warmups.get(warmup.key)
+        if old_warmup is not None:
+            warmup_status.mlflow_run_id = old_warmup.mlflow_run_id
+            if warmup.key not in queue.warmups and not done:
+                warmup_status.state, warmup_status.error = old_warmup.state, old_warmup.error
+        state.warmups[warmup.key] = warmup_status
     return state
 
 
-def make_queue(plan: Plan, storage: Storage, chosen: Callable[[str], bool]) -> StageQueue:
-    """The stages of the unfinished trials that were chosen, and the trunks that they need."""
-    trials: dict[str, QueuedStage] = {}
-    share = plan.spec.share_warmups
-    for trial in plan.unfinished:
-        if not chosen(trial.key):
-            continue
-        trials[trial.key] = QueuedStage(
-            kind="trial",
-            key=trial.key,
-            name=trial.name,
-            config=canonical(trial.config),
-            work=trial.config.rounds + 10 * (trial.config.level_epochs + trial.config.sparse_epochs),
-            warmup_key=trial.warmup_key if share and trial.shares else None,
-            lengths=trial.config.warmup_lengths,
-        )
-    needed = Counter(entry.warmup_key for entry in trials.values())
-    trunks = {warmup.key: _trunk(warmup, trials) for warmup in plan.warmups() if needed[warmup.key]}
+def make_queue(plan: Plan, storage: Storage, selected: Callable[[str], bool]) -> StageQueue:
+    """The stages of the selected unfinished trials, and the warm-ups that they need."""
+    trials = {trial.key: _queued_trial(trial, plan) for trial in plan.unfinished if selected(trial.key)}
+    needed = Counter(stage.warmup_key for stage in trials.values())
+    warmups = {warmup.key: _queued_warmup(warmup, trials) for warmup in plan.warmups() if needed[warmup.key]}
     return StageQueue(
-        trunks=trunks,
+        warmups=warmups,
         trials=trials,
-        most_losses=plan.spec.retries.lost,
+        max_worker_failures=plan.spec.retries.lost,
         newest_attempt=lambda key: newest_attempt(storage, key),
     )
 
 
-def _trunk(warmup: PlannedWarmup, trials: dict[str, QueuedStage]) -> QueuedStage:
+def _queued_trial(trial: PlannedTrial, plan: Plan) -> QueuedStage:
+    return QueuedStage(
+        kind="trial",
+        key=trial.key,
+        name=trial.name,
+        config=canonical(trial.config),
+        work=trial.config.rounds + 10 * (trial.config.level_epochs + trial.config.sparse_epochs),
+        warmup_key=trial.warmup_key if plan.spec.share_warmups and trial.uses_shared_warmup else None,
+        lengths=trial.config.warmup_lengths,
+    )
+
+
+def _queued_warmup(warmup: PlannedWarmup, trials: dict[str, QueuedStage]) -> QueuedStage:
     lengths = {length for trial in trials.values() if trial.warmup_key == warmup.key for length in trial.lengths}
     return QueuedStage(
-        kind="trunk",
+        kind="warmup",
         key=warmup.key,
         name=warmup.name,
         config=canonical(warmup.config),

@@ -165,7 +165,7 @@ def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Stor
             custom_files=plan.custom_files,
             provenance={
                 "key": chosen.key,
-                "warmup_key": chosen.warmup_key if chosen.shares else None,
+                "warmup_key": chosen.warmup_key if chosen.uses_shared_warmup else None,
                 "data_digest": plan.data_digest,
                 "revision": source_revision(),
                 "sweep": plan.spec.name,

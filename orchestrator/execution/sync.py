@@ -20,7 +20,7 @@ from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.tracking.database import NAME as DATABASE
 from orchestrator.tracking.database import Remark, database_id
-from orchestrator.tracking.plan_runs import item_states, planned_runs, sweep_opening, sweep_status
+from orchestrator.tracking.plan_runs import item_states, planned_runs, sweep_run_spec, sweep_status
 from orchestrator.tracking.target import tracking_target
 
 
@@ -33,11 +33,11 @@ def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
     known, is_there = folder.read_state(), folder.storage.exists(folder.file("state.json"))
     state = known or SweepState(sweep=folder.name)
     if known is None and is_there:  # damaged: the records tell what it held
-        state = initial_state(plan, None, StageQueue(trunks={}, trials={}))
+        state = initial_state(plan, None, StageQueue(warmups={}, trials={}))
     if driver_alive(state.driver):
         raise SetupError(f"sweep {folder.name!r} is running, and its driver keeps MLflow up to date; sync when it has ended")
     items = planned_runs(plan)
-    opening = sweep_opening(plan, folder.storage)
+    opening = sweep_run_spec(plan, folder.storage)
     started = [trial.result["started_ms"] for trial in plan.trials if trial.result is not None]
     mirror = opening.opened(start_ms=min(started, default=None), reopen=False)
     mirror.reconcile(item_states(plan, state, items))

@@ -39,7 +39,7 @@ class PlannedTrial:
     result: dict[str, Any] | None = None
 
     @property
-    def shares(self) -> bool:
+    def uses_shared_warmup(self) -> bool:
         return bool(self.config.warmup_lengths)
 
 
@@ -90,7 +90,7 @@ class Plan:
         """The trunks by their warm-up key, longest first."""
         members: dict[str, list[PlannedTrial]] = {}
         for trial in self.unfinished if unfinished_only else self.trials:
-            if trial.shares:
+            if trial.uses_shared_warmup:
                 members.setdefault(trial.warmup_key or _prefix_without_data(trial.config), []).append(trial)
         found = []
         for key, trials in members.items():

@@ -1,8 +1,8 @@
-"""Which stage runs next: longest trunk first, a trial when its snapshot is there, failures again by their kind.
+"""Which stage runs next: warm-ups before trials, the longest first, a trial once its snapshot is published.
 
-Pure bookkeeping without Ray. Trunks and trials are entries with a state; a trial waits for the snapshot at its longest
-length, which its trunk announces. The gate is advisory: if nothing runs and trials wait, they are let go, since a trial
-can train its own warm-up (trainables/trial/warmup.py). A step costs the same with ten trials and with ten thousand.
+Pure bookkeeping without Ray. A trial waits for the snapshot of its longest length, which its warm-up announces. If nothing runs
+and trials still wait, they are released: a trial can train its own warm-up (trainables/trial/warmup.py). What follows a failure
+is decided in retry_policy.py. A step costs the same with ten trials and with ten thousand.
 """
 
 from __future__ import annotations
@@ -11,44 +11,63 @@ import heapq
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from enum import StrEnum
+from typing import Any, Literal
 
-from trainables.errors import StorageError
+from orchestrator.scheduling.retry_policy import BACK_OFF, Action, Counter, Decision, RetryContext, decide
+from trainables.errors import FailureKind, StorageError
 
-ACTIVE_STATES = ("handed out", "running")
-BACK_OFF_S = (1, 2, 5, 10, 30, 60)
+
+class StageState(StrEnum):
+    """How a stage stands. All but DISPATCHED are stored in state.json."""
+
+    WAITING = "waiting"
+    DISPATCHED = "dispatched"  # handed to Tune, no worker has taken it up
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+    @property
+    def is_active(self) -> bool:
+        return self in (StageState.DISPATCHED, StageState.RUNNING)
 
 
 @dataclass(kw_only=True)
 class QueuedStage:
-    """A trunk or a trial of the sweep, and how it fares.
+    """A shared warm-up or a trial of the sweep, and how it stands.
 
     Attributes:
-        key: trial key, or warm-up key of a trunk.
-        warmup_key: the trunk that a trial waits for; None if it needs none or warm-ups are not shared.
-        lengths: warm-up lengths that a trial reads, or that a trunk publishes.
-        work: epochs and rounds, to let long ones begin first.
-        state: "waiting", "handed out" (to Tune), "running", "finished", "failed" or "stopped".
-        losses: attempts that ended because the process or the storage was lost, which are limited; lost nodes are not counted.
+        key: trial key or warm-up key.
+        warmup_key: the warm-up that a trial waits for; None if it needs none or warm-ups are not shared.
+        lengths: warm-up lengths that a trial reads, or that a warm-up publishes.
+        work: epochs and rounds, to start long stages first.
+        worker_failures: attempts that ended because the process or the storage was lost; they are limited.
+        node_failures: attempts that ended because the node was lost; they are not.
         whole_gpu: run alone on a GPU, after it was out of memory once.
-        not_before: monotonic time before which it is not tried again.
+        not_before: time of the queue's clock before which it is not tried again.
+        failure: why it failed; None in other states.
     """
 
-    kind: str
+    kind: Literal["warmup", "trial"]
     key: str
     name: str
     config: dict[str, Any]
     work: int
     warmup_key: str | None = None
     lengths: tuple[int, ...] = ()
-    state: str = "waiting"
+    state: StageState = StageState.WAITING
     attempt: int = 0
-    losses: int = 0
-    node_losses: int = 0
+    worker_failures: int = 0
+    node_failures: int = 0
     whole_gpu: bool = False
     not_before: float = 0.0
     message: str = ""
-    failure: str = ""
+    failure: FailureKind | None = None
+
+    @property
+    def is_warmup(self) -> bool:
+        return self.kind == "warmup"
 
     @property
     def longest(self) -> int:
@@ -59,159 +78,179 @@ class QueuedStage:
 class StageQueue:
     """The stages of one sweep.
 
-    `on_change` is called with every entry whose state changed; `newest_attempt` tells the newest attempt at a trial on record,
-    or raises StorageError: then nothing is handed out for some time.
-    `whole_gpu_helps`: trials share GPUs, so one that is out of memory gets a second chance alone.
+    Attributes:
+        on_change: called with every stage whose state changed.
+        newest_attempt: the newest recorded attempt at a trial; after a StorageError nothing is dispatched for some time.
+        can_retry_on_whole_gpu: trials share GPUs, so one that is out of memory gets a second try alone.
+        clock: seconds that only grow.
+        published: warm-up key -> longest snapshot announced.
     """
 
-    trunks: dict[str, QueuedStage]
+    warmups: dict[str, QueuedStage]
     trials: dict[str, QueuedStage]
-    most_losses: int = 10
-    on_change: Callable[[QueuedStage], None] = lambda entry: None
+    max_worker_failures: int = 10
+    on_change: Callable[[QueuedStage], None] = lambda stage: None
     newest_attempt: Callable[[str], int] = lambda key: 0
-    whole_gpu_helps: bool = True
+    can_retry_on_whole_gpu: bool = True
+    clock: Callable[[], float] = time.monotonic
     stopping: bool = False
-    landed: dict[str, int] = field(default_factory=dict)  # warm-up key -> longest snapshot announced
+    published: dict[str, int] = field(default_factory=dict)
     _ready: list[tuple[tuple[int, ...], QueuedStage]] = field(default_factory=list)  # a heap, the next one first
-    _gated: dict[str, list[QueuedStage]] = field(default_factory=dict)  # warm-up key -> trials that wait for a snapshot
+    _blocked: dict[str, list[QueuedStage]] = field(default_factory=dict)  # warm-up key -> trials that wait for a snapshot
     _active: set[tuple[str, str]] = field(default_factory=set)
-    _places: dict[tuple[str, str], int] = field(default_factory=dict)  # equal ones run in the order of the plan
-    _unanswered: int = 0  # times in a row that the storage did not tell the newest attempt
-    _not_before: float = 0.0  # monotonic time before which nothing is handed out
+    _plan_order: dict[tuple[str, str], int] = field(default_factory=dict)
+    _failed_lookups: int = 0  # of the newest attempt, in a row
+    _paused_until: float = 0.0
 
     def __post_init__(self) -> None:
-        for entry in (*self.trunks.values(), *self.trials.values()):
-            self._places[entry.kind, entry.key] = len(self._places)
-            if entry.state == "waiting":
-                self._wait(entry)
+        for stage in self.stages():
+            self._plan_order[stage.kind, stage.key] = len(self._plan_order)
+            if stage.state is StageState.WAITING:
+                self._enqueue(stage)
 
-    def next_entry(self) -> QueuedStage | None:
-        """The entry to run now, marked as handed out, with a new attempt; None if there is none at the moment."""
-        if self.stopping or time.monotonic() < self._not_before:
+    def stages(self) -> list[QueuedStage]:
+        return [*self.warmups.values(), *self.trials.values()]
+
+    def next_stage(self) -> QueuedStage | None:
+        """The stage to run now, marked as dispatched, with a new attempt; None if there is none at the moment."""
+        if self.stopping or self.clock() < self._paused_until:
             return None
         if not self._ready and not self._active:
-            for warmup_key in list(self._gated):
+            for warmup_key in list(self._blocked):
                 self._release(warmup_key, everything=True)
-        chosen = self._first_due()
-        if chosen is None:
+        stage = self._pop_due()
+        if stage is None:
             return None
         try:  # Somebody else may have tried since: another sweep with the same trial, or the command `trial`.
-            newest = self.newest_attempt(chosen.key)
+            newest = self.newest_attempt(stage.key)
         except StorageError as error:
-            self._hold(chosen, str(error))
+            self._pause_dispatch(stage, str(error))
             return None
-        self._unanswered = 0
-        chosen.state, chosen.message, chosen.failure = "handed out", "", ""
-        self._active.add((chosen.kind, chosen.key))
-        chosen.attempt = max(chosen.attempt, newest) + 1
-        return chosen
+        self._failed_lookups = 0
+        stage.state, stage.message, stage.failure = StageState.DISPATCHED, "", None
+        self._active.add((stage.kind, stage.key))
+        stage.attempt = max(stage.attempt, newest) + 1
+        return stage
 
-    def returned(self, entry: QueuedStage) -> None:
-        """Takes back an entry that no worker has taken up, as if it had not been handed out."""
-        self._active.discard((entry.kind, entry.key))
-        entry.state, entry.attempt = "waiting", entry.attempt - 1
-        self._push(entry)
+    def requeue(self, stage: QueuedStage) -> None:
+        """Takes back a stage that no worker has taken up, as if it had not been dispatched."""
+        self._active.discard((stage.kind, stage.key))
+        stage.state, stage.attempt = StageState.WAITING, stage.attempt - 1
+        self._push(stage)
 
-    def _hold(self, entry: QueuedStage, message: str) -> None:
-        """Hands out nothing for some time: an attempt whose number the storage does not tell would be refused."""
-        self._not_before = time.monotonic() + BACK_OFF_S[min(self._unanswered, len(BACK_OFF_S) - 1)]
-        self._unanswered += 1
-        self._push(entry)
-        entry.message = message
-        self.on_change(entry)
-
-    def _first_due(self) -> QueuedStage | None:
-        """The first ready entry whose time has come, taken out; those that wait for another try are few."""
-        now = time.monotonic()
-        early = []
-        chosen = None
-        while self._ready and chosen is None:
-            rank, entry = heapq.heappop(self._ready)
-            if entry.not_before > now:
-                early.append((rank, entry))
-            else:
-                chosen = entry
-        for item in early:
-            heapq.heappush(self._ready, item)
-        return chosen
-
-    def begun(self, entry: QueuedStage) -> None:
-        """A worker has taken the entry up; until then it waits in Tune's own queue."""
-        entry.state = "running"
-        self.on_change(entry)
+    def on_start(self, stage: QueuedStage) -> None:
+        """A worker has taken the stage up; until then it waits in Tune's own queue."""
+        stage.state = StageState.RUNNING
+        self.on_change(stage)
 
     @property
     def done(self) -> bool:
-        """Nothing runs and nothing will."""
-        return not self._active and (self.stopping or not (self._ready or self._gated))
+        """Whether nothing runs and nothing will."""
+        return not self._active and (self.stopping or not (self._ready or self._blocked))
 
-    def snapshot_landed(self, warmup_key: str, epoch: int) -> None:
-        if epoch > self.landed.get(warmup_key, 0):
-            self.landed[warmup_key] = epoch
+    def on_snapshot(self, warmup_key: str, epoch: int) -> None:
+        """A snapshot was published; trials that need no longer one are released."""
+        if epoch > self.published.get(warmup_key, 0):
+            self.published[warmup_key] = epoch
             self._release(warmup_key)
 
-    def ended(self, entry: QueuedStage, status: str, message: str = "") -> None:
-        """Takes note of how a stage ended.
-
-        status: "finished", "stopped", "superseded", "lost" (process), "storage" (out of reach), "lost_node", "misplaced" (on a
-        node that cannot run it), "oom", or a kind of failure that would only repeat itself.
-        """
-        self._active.discard((entry.kind, entry.key))
-        entry.message = message
-        if status == "finished":
-            entry.state = "finished"
-            if entry.kind == "trunk":
-                self.snapshot_landed(entry.key, entry.longest)
-        elif status in ("stopped", "superseded"):
-            entry.state = "stopped"
-            if entry.kind == "trunk":
-                self._release(entry.key)
-        elif status == "lost_node":
-            self._again(entry, entry.node_losses)
-            entry.node_losses += 1
-        elif status == "misplaced":
-            self._again(entry, 0)
-        elif status in ("lost", "storage") and entry.losses < self.most_losses:
-            self._again(entry, entry.losses)
-            entry.losses += 1
-        elif status == "oom" and self.whole_gpu_helps and not entry.whole_gpu:
-            entry.whole_gpu = True
-            self._again(entry, 0)
+    def on_end(
+        self, stage: QueuedStage, failure: FailureKind | None = None, message: str = "", *, has_other_node: bool = False
+    ) -> None:
+        """An attempt has ended, with a kind of failure unless the stage is finished."""
+        self._active.discard((stage.kind, stage.key))
+        stage.message = message
+        if failure is None:
+            self._finish(stage)
         else:
-            self._fail(entry, status, message)
-        self.on_change(entry)
+            self._apply(stage, decide(failure, self._retry_context(stage, has_other_node)))
+        self.on_change(stage)
 
-    def _again(self, entry: QueuedStage, times: int) -> None:
-        entry.state = "waiting"
-        entry.not_before = time.monotonic() + BACK_OFF_S[min(times, len(BACK_OFF_S) - 1)]
-        self._wait(entry)
+    def _retry_context(self, stage: QueuedStage, has_other_node: bool) -> RetryContext:
+        return RetryContext(
+            worker_failures=stage.worker_failures,
+            node_failures=stage.node_failures,
+            max_worker_failures=self.max_worker_failures,
+            can_use_whole_gpu=self.can_retry_on_whole_gpu and not stage.whole_gpu,
+            has_other_node=has_other_node,
+        )
 
-    def _fail(self, entry: QueuedStage, kind: str, message: str) -> None:
-        entry.state, entry.failure = "failed", kind
-        if entry.kind == "trunk":
-            for trial in self._gated.pop(entry.key, ()):
-                trial.state, trial.failure = "failed", kind
-                trial.message = f"its warm-up {entry.name} failed: {message}"
+    def _apply(self, stage: QueuedStage, decision: Decision) -> None:
+        if decision.action is Action.FAIL:
+            self._fail(stage, decision.kind)
+        elif decision.action is Action.STOP:
+            self._stop(stage)
+        else:
+            self._retry(stage, decision)
+
+    def _finish(self, stage: QueuedStage) -> None:
+        stage.state = StageState.FINISHED
+        if stage.is_warmup:
+            self.on_snapshot(stage.key, stage.longest)
+
+    def _stop(self, stage: QueuedStage) -> None:
+        stage.state = StageState.STOPPED
+        if stage.is_warmup:
+            self._release(stage.key)
+
+    def _fail(self, stage: QueuedStage, kind: FailureKind) -> None:
+        stage.state, stage.failure = StageState.FAILED, kind
+        if stage.is_warmup:
+            for trial in self._blocked.pop(stage.key, ()):
+                trial.state, trial.failure = StageState.FAILED, kind
+                trial.message = f"its warm-up {stage.name} failed: {stage.message}"
                 self.on_change(trial)
 
-    def _wait(self, entry: QueuedStage) -> None:
-        """Puts a waiting entry where `next_entry` finds it, or behind the snapshot that it needs."""
-        if entry.kind == "trunk" or self._snapshot_landed(entry):
-            self._push(entry)
-        else:
-            self._gated.setdefault(str(entry.warmup_key), []).append(entry)
+    def _retry(self, stage: QueuedStage, decision: Decision) -> None:
+        stage.worker_failures += decision.counter is Counter.WORKER_FAILURES
+        stage.node_failures += decision.counter is Counter.NODE_FAILURES
+        stage.whole_gpu = stage.whole_gpu or decision.action is Action.RETRY_ON_WHOLE_GPU
+        stage.state = StageState.WAITING
+        stage.not_before = self.clock() + decision.delay_s
+        self._enqueue(stage)
 
-    def _push(self, entry: QueuedStage) -> None:
-        is_trunk = entry.kind == "trunk"
-        rank = (-is_trunk, -entry.longest * is_trunk, -entry.work, self._places[entry.kind, entry.key])
-        heapq.heappush(self._ready, (rank, entry))
+    def _pause_dispatch(self, stage: QueuedStage, message: str) -> None:
+        """Dispatches nothing for some time: without the newest attempt's number the storage would reject the next one."""
+        self._failed_lookups += 1
+        self._paused_until = self.clock() + BACK_OFF.delay_s(self._failed_lookups)
+        self._push(stage)
+        stage.message = message
+        self.on_change(stage)
+
+    def _pop_due(self) -> QueuedStage | None:
+        """Takes out the first ready stage whose time has come; those that wait for another try are few."""
+        now = self.clock()
+        early = []
+        due = None
+        while self._ready and due is None:
+            rank, stage = heapq.heappop(self._ready)
+            if stage.not_before > now:
+                early.append((rank, stage))
+            else:
+                due = stage
+        for item in early:
+            heapq.heappush(self._ready, item)
+        return due
+
+    def _enqueue(self, stage: QueuedStage) -> None:
+        """Makes a waiting stage ready, or blocks it until its snapshot is published."""
+        if stage.is_warmup or self._has_snapshot(stage):
+            self._push(stage)
+        else:
+            self._blocked.setdefault(str(stage.warmup_key), []).append(stage)
+
+    def _push(self, stage: QueuedStage) -> None:
+        is_warmup = stage.is_warmup
+        rank = (-is_warmup, -stage.longest * is_warmup, -stage.work, self._plan_order[stage.kind, stage.key])
+        heapq.heappush(self._ready, (rank, stage))
 
     def _release(self, warmup_key: str, everything: bool = False) -> None:
-        """Lets the trials go whose snapshot is there, or all that wait for this trunk."""
-        for trial in self._gated.pop(warmup_key, ()):
-            self._push(trial) if everything else self._wait(trial)
+        """Releases the trials whose snapshot is published, or all that wait for this warm-up."""
+        put = self._push if everything else self._enqueue
+        for trial in self._blocked.pop(warmup_key, ()):
+            put(trial)
 
-    def _snapshot_landed(self, trial: QueuedStage) -> bool:
-        """Whether the snapshot is there, or no trunk of this sweep will make it."""
-        trunk = self.trunks.get(trial.warmup_key or "")
-        return trunk is None or self.landed.get(trunk.key, 0) >= trial.longest or trunk.state == "stopped"
+    def _has_snapshot(self, trial: QueuedStage) -> bool:
+        """Whether the snapshot is published, or no warm-up of this sweep will publish it."""
+        warmup = self.warmups.get(trial.warmup_key or "")
+        return warmup is None or self.published.get(warmup.key, 0) >= trial.longest or warmup.state is StageState.STOPPED

@@ -1,8 +1,8 @@
-"""The Searcher that hands Ray Tune the next stage, and the scheduler through which the driver hears of it.
+"""The adapter to Ray Tune: a searcher that suggests the next stage, and a scheduler that calls the driver at every step.
 
-All decisions are made in stage_queue.py; here they meet Tune 2.60 and its traps: every hook that raises would end the whole
-sweep, so hooks catch, remember and stop; a stage that fails in a way we understand ends normally with a status, so an
-error that Tune sees means a lost process.
+All decisions are made in stage_queue.py and retry_policy.py; here they meet the traps of Tune 2.60. A hook that raises would
+end the whole sweep, so hooks catch the error, remember it and stop. A stage that fails in a known way ends normally with a
+status, so an error that Tune sees means a lost process. The only file that uses private attributes of Tune.
 """
 
 from __future__ import annotations
@@ -18,141 +18,154 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.cluster.capacity import ClusterCapacity, address_of
+from orchestrator.scheduling.retry_policy import POLICIES, Action
 from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue
+from trainables.errors import FailureKind
 
-NODE_FAILURE_GRACE_S = 20.0  # after a process, until Ray tells of its node: 5 health checks of 3 s
+NODE_FAILURE_GRACE_S = 20.0  # from the loss of a process until Ray reports that of its node: 5 health checks of 3 s
+FINISHED = "finished"  # the status of a stage that did not fail
 
 
 class Hooks:
-    """What the driver does with news from the stages.
+    """Callbacks of the driver.
 
     Attributes:
-        on_report: an entry's report, its end included.
-        on_tick: a few times a second, also while nothing happens.
-        on_problem: once, when one of the others or the queue has failed; must end the sweep in an orderly way.
+        on_report: takes a stage's report, its end included.
+        on_tick: called a few times a second, also while nothing happens.
+        on_bug: called once, when one of the others or the queue has raised; must end the sweep in an orderly way.
+        traceback: of that error; None while there is none.
     """
 
     def __init__(
         self,
         on_report: Callable[[QueuedStage, dict[str, Any]], None],
         on_tick: Callable[[], None],
-        on_problem: Callable[[], None],
+        on_bug: Callable[[], None],
     ) -> None:
         self.on_report = on_report
         self.on_tick = on_tick
-        self.on_problem = on_problem
-        self.problem: str | None = None
+        self.on_bug = on_bug
+        self.traceback: str | None = None
 
     def guarded(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Runs driver code inside a hook of Tune; a problem is kept for later and must not end the sweep from there."""
+        """Runs driver code inside a hook of Tune; an error is kept for later, as it must not leave the hook."""
         try:
             call(*arguments)
         except Exception:
-            if self.problem is None:
-                self.problem = traceback.format_exc()
-                self.on_problem()
+            if self.traceback is None:
+                self.traceback = traceback.format_exc()
+                self.on_bug()
 
 
 class StageSearcher(Searcher):  # type: ignore[misc]
-    """Suggests the next ready stage as the configuration of a new Tune trial, up to the most that may be under way."""
+    """Suggests the next ready stage as the configuration of a new Tune trial, up to the capacity's limit.
+
+    Attributes:
+        in_flight: Tune's trials from the suggestion until the worker is free again.
+        running: Tune's trial -> its stage, until the end is reported.
+        nodes: Tune's trial -> the node that it started on; before that, the nodes that it may start on.
+        lost_workers: stages whose process was lost, with their nodes and the time by which to decide.
+        missing_on_nodes: stage key -> nodes that lack a file of this stage.
+    """
 
     def __init__(self, queue: StageQueue, hooks: Hooks, watch: ClusterCapacity) -> None:
         super().__init__(metric="event", mode="max")
         self.queue = queue
         self.hooks = hooks
         self.watch = watch
-        self.with_tune: set[str] = set()  # from the suggestion until the worker is free again
-        self.running: dict[str, QueuedStage] = {}  # until the end is reported
-        self.lost: list[tuple[QueuedStage, frozenset[str], float]] = []  # with their nodes and the time by which to decide
-        self.nodes: dict[str, frozenset[str]] = {}  # the one that a stage began on; before that, those it may be put on
-        self.unprovided: dict[str, set[str]] = {}  # key -> nodes that lacked a file of this one
+        self.in_flight: set[str] = set()
+        self.running: dict[str, QueuedStage] = {}
+        self.nodes: dict[str, frozenset[str]] = {}
+        self.lost_workers: list[tuple[QueuedStage, frozenset[str], float]] = []
+        self.missing_on_nodes: dict[str, set[str]] = {}
 
     def suggest(self, trial_id: str) -> Any:
         # While nothing runs Tune calls nothing but this, once a second.
         self.hooks.guarded(self.hooks.on_tick)
         if self.queue.done:
             return Searcher.FINISHED
-        if len(self.with_tune) >= self.watch.max_in_flight:
+        if len(self.in_flight) >= self.watch.max_in_flight:
             return None
         avoided = self.watch.excluded_nodes()
-        if avoided and not self.watch.slots:  # a stage would wait for nodes other than these, also when they are well again
+        if avoided and not self.watch.slots:
+            # Every usable node is excluded; a stage created now would be bound to other nodes for good.
             return None
-        entry = self.queue.next_entry()
-        if entry is None:
+        stage = self.queue.next_stage()
+        if stage is None:
             return None
-        self.with_tune.add(trial_id)
-        self.running[trial_id] = entry
+        self.in_flight.add(trial_id)
+        self.running[trial_id] = stage
         self.nodes[trial_id] = self.watch.alive
-        stage = {
-            "kind": entry.kind,
-            "key": entry.key,
-            "name": entry.name,
-            "config": entry.config,
-            "attempt": entry.attempt,
-            "warmup_key": entry.warmup_key,
-            "lengths": entry.lengths,
+        config = {
+            "kind": stage.kind,
+            "key": stage.key,
+            "name": stage.name,
+            "config": stage.config,
+            "attempt": stage.attempt,
+            "warmup_key": stage.warmup_key,
+            "lengths": stage.lengths,
         }
-        return {"stage": stage, "whole_gpu": entry.whole_gpu, "avoided": avoided}
+        return {"stage": config, "whole_gpu": stage.whole_gpu, "avoided": avoided}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        entry = self.running.get(trial_id)
-        if entry is None:
+        stage = self.running.get(trial_id)
+        if stage is None:
             return
         if result.get("event") == "begun":
             self.nodes[trial_id] = frozenset([result["node"]])
-            self.hooks.guarded(self.queue.begun, entry)
-        if entry.kind == "trunk" and result.get("phase") == "warmup":
-            self.queue.snapshot_landed(entry.key, max((n for n in entry.lengths if n <= result["position"]), default=0))
-        self.hooks.guarded(self.hooks.on_report, entry, result)
-        if result.get("event") == "ended":  # Tune shows the last report twice; the entry is gone by then
+            self.hooks.guarded(self.queue.on_start, stage)
+        if stage.is_warmup and result.get("phase") == "warmup":
+            self.queue.on_snapshot(stage.key, max((n for n in stage.lengths if n <= result["position"]), default=0))
+        self.hooks.guarded(self.hooks.on_report, stage, result)
+        if result.get("event") == "ended":  # Tune shows the last report twice; the stage is gone by then
             del self.running[trial_id]
-            self.hooks.guarded(self._ended, entry, self.nodes.pop(trial_id), result["status"], result["message"])
+            self.hooks.guarded(self._on_end, stage, self.nodes.pop(trial_id), result["status"], result["message"])
 
-    def recall(self, trial_id: str) -> None:
+    def requeue(self, trial_id: str) -> None:
         """Puts a stage that waits in Tune's queue back into ours; nothing is counted."""
-        self.with_tune.remove(trial_id)
-        self.queue.returned(self.running.pop(trial_id))
+        self.in_flight.remove(trial_id)
+        self.queue.requeue(self.running.pop(trial_id))
         del self.nodes[trial_id]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self.with_tune.discard(trial_id)
-        entry = self.running.pop(trial_id, None)
-        if entry is None:
+        self.in_flight.discard(trial_id)
+        stage = self.running.pop(trial_id, None)
+        if stage is None:
             return
-        self.lost.append((entry, self.nodes.pop(trial_id), time.monotonic() + NODE_FAILURE_GRACE_S))
-        self.hooks.guarded(self.decide_losses)
+        self.lost_workers.append((stage, self.nodes.pop(trial_id), time.monotonic() + NODE_FAILURE_GRACE_S))
+        self.hooks.guarded(self.resolve_lost_workers)
 
-    def decide_losses(self) -> None:
+    def resolve_lost_workers(self) -> None:
         """Ends the stages whose process was lost, as soon as it is clear whether their node was lost with it."""
-        undecided, self.lost = self.lost, []
-        for entry, nodes, deadline in undecided:
+        unresolved, self.lost_workers = self.lost_workers, []
+        for stage, nodes, deadline in unresolved:
             dead = nodes - self.watch.alive
             if dead:
-                self.queue.ended(entry, "lost_node", f"its node {address_of(min(dead))} was lost")
+                self.queue.on_end(stage, FailureKind.NODE_LOST, f"its node {address_of(min(dead))} was lost")
             elif nodes <= {self.watch.driver_node} or time.monotonic() > deadline or self.queue.stopping:
-                self.queue.ended(entry, "lost", "its process was lost")
+                self.queue.on_end(stage, FailureKind.WORKER_LOST, "its process was lost")
             else:
-                self.lost.append((entry, nodes, deadline))
+                self.lost_workers.append((stage, nodes, deadline))
 
-    def _ended(self, entry: QueuedStage, nodes: frozenset[str], status: str, message: str) -> None:
-        if status in ("misplaced", "unprovided"):
-            status = self._elsewhere(entry, nodes, status, message)
-        self.queue.ended(entry, status, message)
+    def _on_end(self, stage: QueuedStage, nodes: frozenset[str], status: str, message: str) -> None:
+        failure = None if status == FINISHED else FailureKind(status)
+        has_other_node = failure is not None and self._exclude_nodes(stage, nodes, failure, message)
+        self.queue.on_end(stage, failure, message, has_other_node=has_other_node)
 
-    def _elsewhere(self, entry: QueuedStage, nodes: frozenset[str], status: str, message: str) -> str:
-        """Leaves out nodes that lack something; how the stage ended, which is for good where no other node is left for it."""
-        if self.watch.local:
-            return "data" if status == "misplaced" else "setting"
-        if status == "unprovided":
-            lacking = self.unprovided.setdefault(entry.key, set())
-            lacking |= nodes
-            if self.watch.usable_nodes and self.watch.usable_nodes <= lacking:  # then the trial is to blame, not the nodes
-                for node in lacking:
+    def _exclude_nodes(self, stage: QueuedStage, nodes: frozenset[str], failure: FailureKind, message: str) -> bool:
+        """Whether another node is left for the stage; nodes that lack something are excluded for all stages then."""
+        if POLICIES[failure].action is not Action.RETRY_ON_OTHER_NODE or self.watch.local:
+            return False
+        if failure is FailureKind.MISSING_FILE:
+            missing_on = self.missing_on_nodes.setdefault(stage.key, set())
+            missing_on |= nodes
+            if self.watch.usable_nodes and self.watch.usable_nodes <= missing_on:  # then the trial is to blame, not the nodes
+                for node in missing_on:
                     self.watch.include_node(node)
-                return "setting"
+                return False
         for node in nodes:
             self.watch.exclude_node(node, message)
-        return "misplaced"
+        return True
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a sweep is resumed from its trial folders, never from Tune's state."""
@@ -165,20 +178,20 @@ class StageSearcher(Searcher):  # type: ignore[misc]
 
 
 class PendingTrialScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Stages in the order in which they were suggested; as many wait for room as suit the cluster's size at the time.
+    """Runs stages in the order in which they were suggested; how many are pending follows the cluster's size at the time.
 
-    A free worker goes to the first stage that has none: Tune gives it to the very first one and ends the worker that is
-    starting for that, so that slots whose workers start slowly are never used. A stage that waits for other nodes than one
-    that is well again is recalled: it would wait for ever if these were lost.
+    A free worker goes to the first stage that has none. Tune itself would give it to the very first stage and end the worker
+    that is starting for that one, so slots whose workers start slowly would never be used. A pending stage that is bound to
+    other nodes than one that is included again is requeued, since it would wait for ever if these were lost.
 
-    Tune asks it at every step, about ten times a second; then the driver looks around too. A callback of Tune could do that,
-    but then Tune imports MLflow to count its users, which takes a second.
+    Tune calls this at every step, about ten times a second, which drives the driver's ticks too. A callback of Tune could do
+    that, but then Tune imports MLflow to count its users, which takes a second.
     """
 
-    def __init__(self, searcher: StageSearcher, out_of_time: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, searcher: StageSearcher, stop_deadline_passed: Callable[[], bool] = lambda: False) -> None:
         super().__init__()
         self.searcher = searcher
-        self.out_of_time = out_of_time
+        self.stop_deadline_passed = stop_deadline_passed
         self.waiting: list[Trial] = []
         self.avoided: set[str] = set()
 
@@ -187,27 +200,27 @@ class PendingTrialScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         self.searcher.hooks.guarded(self.searcher.hooks.on_tick)
-        if self.out_of_time():
+        if self.stop_deadline_passed():
             raise StopDeadlineError
-        # Tune's own limit, one stage that waits or TUNE_MAX_PENDING_TRIALS_PG, is set once, at its start.
+        # Tune sets its own limit, one pending trial or TUNE_MAX_PENDING_TRIALS_PG, only once, at its start.
         tune_controller.update_max_pending_trials(self.searcher.watch.max_in_flight)
         avoided = set(self.searcher.watch.excluded_nodes())
         if self.avoided - avoided:
-            self.searcher.hooks.guarded(self._recall_all_but, tune_controller, avoided)
+            self.searcher.hooks.guarded(self._requeue_bound_elsewhere, tune_controller, avoided)
         self.avoided = avoided
         self.waiting = [trial for trial in self.waiting if trial.status == Trial.PENDING]
         cached = tune_controller._actor_cache
         for trial in self.waiting:
-            if cached.has_cached_object(trial.placement_group_factory) and not _has_room(tune_controller, trial):
+            if cached.has_cached_object(trial.placement_group_factory) and not _has_worker(tune_controller, trial):
                 return trial
         return self.waiting[0] if self.waiting else None
 
-    def _recall_all_but(self, controller: Any, avoided: set[str]) -> None:
-        """Recalls the waiting stages that must not be put on any other node than those that are avoided now."""
+    def _requeue_bound_elsewhere(self, controller: Any, avoided: set[str]) -> None:
+        """Requeues the pending stages that avoid a node which is included again; `avoided` are those excluded now."""
         for trial in self.waiting:
-            if trial.status != Trial.PENDING or set(trial.config["avoided"]) <= avoided or _has_room(controller, trial):
+            if trial.status != Trial.PENDING or set(trial.config["avoided"]) <= avoided or _has_worker(controller, trial):
                 continue
-            self.searcher.recall(trial.trial_id)
+            self.searcher.requeue(trial.trial_id)
             if trial in controller._staged_trials:  # else an actor would be kept for it
                 controller._unstage_trial_with_resources(trial)
             controller.stop_trial(trial)
@@ -216,30 +229,30 @@ class PendingTrialScheduler(FIFOScheduler):  # type: ignore[misc]
         return FIFOScheduler, ()
 
 
-def _has_room(controller: Any, trial: Trial) -> bool:
-    """Whether a pending trial has a worker, which starts or which it is about to begin on."""
+def _has_worker(controller: Any, trial: Trial) -> bool:
+    """Whether a pending trial has a worker that is starting, or one that it is about to use."""
     actor = controller._trial_to_actor.get(trial)
     return trial in controller._resetting_trials or (actor is not None and controller._actor_manager.is_actor_started(actor))
 
 
 class StopDeadlineError(BaseException):
-    """Leaves Tune's loop at once; a BaseException so that no handler on the way takes it for a trial's failure."""
+    """Leaves Tune's loop at once; a BaseException, so that no handler on the way treats it as a trial's failure."""
 
 
-def run_stages(trainable: Any, searcher: StageSearcher, scratch: str, out_of_time: Callable[[], bool]) -> None:
-    """Has Tune run the stages that the searcher hands out, until there are none.
+def run_stages(trainable: Any, searcher: StageSearcher, scratch: str, stop_deadline_passed: Callable[[], bool]) -> None:
+    """Has Tune run the stages that the searcher suggests, until there are none.
 
     Args:
         scratch: a folder for Tune's own files, which are never read.
 
     Raises:
-        StopDeadlineError: `out_of_time` has said so.
+        StopDeadlineError: `stop_deadline_passed` returned True.
     """
     tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=PendingTrialScheduler(searcher, out_of_time),
+            scheduler=PendingTrialScheduler(searcher, stop_deadline_passed),
             num_samples=-1,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,

@@ -43,15 +43,15 @@ class Screen:
             self.live = None
         sys.stderr.flush()
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """A line that stays on the screen."""
         (self.live.console if self.live else self.console).print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def note(self, line: str) -> None:
+    def print_event(self, line: str) -> None:
         """News of one stage: a few newest ones on the live screen, a line each without a terminal."""
         self.notes.append(line)
         if self.live is None and not line.endswith(" finished"):
-            self.say(line)
+            self.print(line)
 
     def draw(self, state: SweepState) -> None:
         """Shows the state, at most twice a second; without a terminal a summary every ten seconds."""
@@ -63,7 +63,7 @@ class Screen:
             self.live.update(self._screen(state), refresh=True)
         elif self.live is None and now - self.last_line >= LINE_S:
             self.last_line = now
-            self.say(summary_line(state) + self._time_left(state))
+            self.print(summary_line(state) + self._time_left(state))
 
     def _screen(self, state: SweepState) -> Group:
         counts = state.counts()
@@ -90,7 +90,7 @@ class Screen:
             parts.append(Text(f"best so far: {best.name}, val/accuracy {_accuracy(best, 'val/accuracy')}", style="green"))
         if state.tracking_error:
             parts.append(Text(f"MLflow: {state.tracking_pending} events wait ({state.tracking_error})", style="yellow"))
-        parts += [Text(note, style="dim", overflow="ellipsis", no_wrap=True) for note in self.notes]
+        parts += [Text(print_event, style="dim", overflow="ellipsis", no_wrap=True) for print_event in self.notes]
         return Group(*parts)  # type: ignore[arg-type]
 
     def _time_left(self, state: SweepState) -> str:

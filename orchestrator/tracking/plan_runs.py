@@ -20,7 +20,7 @@ def planned_runs(plan: Plan) -> dict[str, RunSpec]:
     items: dict[str, RunSpec] = {}
     for trial in plan.trials:
         params = _params(trial.config, plan.spec)
-        tags = {"drive.warmup_key": trial.warmup_key} if trial.shares else {}
+        tags = {"drive.warmup_key": trial.warmup_key} if trial.uses_shared_warmup else {}
         items[trial.key] = RunSpec(key=trial.key, name=trial.name, role="trial", params=params, tags=tags)
     for warmup in plan.warmups() if plan.spec.share_warmups else ():
         config = warmup.config
@@ -39,7 +39,7 @@ def _params(config: TrialConfig, spec: SweepSpec) -> dict[str, str]:
     return {key: str(values[key]) for key in keys if key in values} | {"dataset": config.dataset.name}
 
 
-def sweep_opening(plan: Plan, storage: Storage) -> SweepRunSpec:
+def sweep_run_spec(plan: Plan, storage: Storage) -> SweepRunSpec:
     """What it takes to open the sweep's projection: its target, and description, params and tags of its own run."""
     spec = plan.spec
     axes = "\n".join(f"- `{key}`: {', '.join(map(str, values))}" for key, values in spec.search.items())

@@ -53,10 +53,10 @@ def run_one(storage: Path) -> None:
         note("Tune is imported, choices are made")
         return settings_of(*arguments)
 
-    take_news = Driver.take_tracking_news
+    update_status = Driver.update_tracking_status
 
     def noted_tracking(driver: Driver) -> None:
-        take_news(driver)
+        update_status(driver)
         if driver.tracking.experiment_id:
             note("MLflow is open (beside the rest)")
 
@@ -73,7 +73,7 @@ def run_one(storage: Path) -> None:
 
     sweep.connect_to_cluster = noted_cluster
     sweep._settings = noted_settings
-    setattr(Driver, "take_tracking_news", noted_tracking)  # noqa: B010
+    setattr(Driver, "update_tracking_status", noted_tracking)  # noqa: B010
     setattr(Driver, "on_report", noted_report)  # noqa: B010
     sys.argv = ["drive-sweep", "run", "digits", "--storage", str(storage), "--quiet"]
     main()

@@ -16,7 +16,7 @@ from orchestrator import command_line
 from orchestrator.cli import _parser, main
 from orchestrator.command_line import DEFAULT_STORAGE, command, note_options, note_sweep
 from orchestrator.execution.driver import initial_state, make_queue
-from orchestrator.execution.sweep import prepare_folder
+from orchestrator.execution.sweep_files import write_sweep_files
 from orchestrator.planning.plan import make_plan
 from orchestrator.spec.loader import load_spec
 from orchestrator.state.driver_liveness import this_driver
@@ -120,7 +120,7 @@ def unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, S
     storage = open_storage(str(folder / "my runs"), create=True)
     plan = make_plan(load_spec(str(file), [f"storage={storage.root!r}"]), storage, hash_data=True)
     sweep = SweepFolder(storage, "tiny")
-    prepare_folder(sweep, plan, file.read_text())
+    write_sweep_files(sweep, plan, file.read_text())
     state = initial_state(plan, None, make_queue(plan, storage, lambda key: True))
     sweep.write_state(state)
     (tmp_path / "elsewhere").mkdir()

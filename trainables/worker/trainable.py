@@ -83,7 +83,7 @@ class SweepSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One unit of scheduling: kind "trunk" (key is the warm-up key) or "trial". Plain values, so that Tune can copy it."""
+    """One unit of scheduling: kind "warmup" (key is the warm-up key) or "trial". Plain values, so that Tune can copy it."""
 
     kind: str
     key: str
@@ -123,7 +123,7 @@ def execute_stage(stage: Stage, settings: SweepSettings, report: Report) -> dict
         outcome = _run(stage, settings, teller)
         status, message = "finished", ""
     except Exception as error:
-        outcome, status, message = {}, kind_of(error), str(error)
+        outcome, status, message = {}, kind_of(error).value, str(error)
         if not isinstance(error, TrialError):
             message = f"{type(error).__name__}: {error}"
             teller.lines.append(traceback.format_exc())  # a trunk has no folder for it
@@ -142,7 +142,7 @@ def _run(stage: Stage, settings: SweepSettings, teller: ProgressReporter) -> dic
     source = _require_place(config, settings)
     if settings.folders.stop_requested():
         raise StopRequestedError("stopped before it began")
-    if stage.kind == "trunk":
+    if stage.kind == "warmup":
         return _run_trunk(stage, config, runtime, source, settings, teller)
     files = settings.folders.trial(stage.key, stage.attempt)
     if files.stop_requested():

@@ -36,7 +36,7 @@ def test_no_more_stages_are_under_way_than_there_is_use_for(own: bool, most: int
     """As many as fit; on a cluster eight more, which an autoscaler sees; or as the user says."""
     trials = {key: QueuedStage(kind="trial", key=key, name=key, config={}, work=1) for key in "abcdefghijkl"}
     watch = ClusterCapacity(cpus=1, gpus=0, local=own, notify=print, max_concurrent=most, driver_node="here", slots=2)
-    searcher = StageSearcher(StageQueue(trunks={}, trials=trials), Hooks(lambda *_: None, lambda: None, lambda: None), watch)
+    searcher = StageSearcher(StageQueue(warmups={}, trials=trials), Hooks(lambda *_: None, lambda: None, lambda: None), watch)
     suggested = [searcher.suggest(f"id-{number}") for number in range(14)]
     assert [one is not None for one in suggested] == [True] * handed_out + [False] * (14 - handed_out)
     searcher.on_trial_result("id-0", {"event": "ended", "status": "finished", "message": ""})

@@ -112,7 +112,7 @@ def decided(tmp_path: Path) -> Callable[..., ResolvedSettings]:
         folder = SweepFolder(open_storage(str(tmp_path / "runs"), create=True), "tiny")
         if before is not None:
             write_choices(folder, before)
-        driver = SimpleNamespace(folder=folder, signal=None, tell=lambda line: None)
+        driver = SimpleNamespace(folder=folder, signal=None, announce=lambda line: None)
         plan = make_plan(load_spec(str(tiny_sweep(tmp_path)), options), folder.storage)
         return resolve_settings(cast(Driver, driver), plan, StagedDataset(source=plan.spec.source()))
 
@@ -291,7 +291,7 @@ def test_threads_of_trials_on_a_gpu_are_measured_at_the_share_that_was_found(
 
 def test_a_node_that_is_lost_while_it_is_measured_gives_way_to_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    driver = cast(Driver, SimpleNamespace(tell=told.append))
+    driver = cast(Driver, SimpleNamespace(announce=told.append))
 
     def measured(node: dict[str, Any]) -> float:
         if node is LARGE:

@@ -50,19 +50,19 @@ def test_trials_that_are_left_alone_keep_their_state_error_and_run(plan: Plan, s
     assert state.trials[chosen].mlflow_run_id == f"run of {chosen}"
 
 
-def test_only_the_trunks_of_chosen_trials_are_queued_up_to_the_lengths_that_they_need(plan: Plan, storage: Storage) -> None:
+def test_make_queue_queues_the_warmups_of_selected_trials_up_to_their_lengths(plan: Plan, storage: Storage) -> None:
     one = next(trial for trial in plan.trials if trial.config.warmup_epochs == 1)
     queue = make_queue(plan, storage, lambda key: key == one.key)
-    assert [trunk.lengths for trunk in queue.trunks.values()] == [(1,)]
+    assert [warmup.lengths for warmup in queue.warmups.values()] == [(1,)]
     cold = next(trial for trial in plan.trials if trial.config.warmup_epochs == 0)
-    assert make_queue(plan, storage, lambda key: key == cold.key).trunks == {}
+    assert make_queue(plan, storage, lambda key: key == cold.key).warmups == {}
 
 
 def test_a_stage_is_handed_out_with_a_newer_attempt_than_any_that_has_begun_since(plan: Plan, storage: Storage) -> None:
     cold = next(trial for trial in plan.trials if trial.config.warmup_epochs == 0)
     queue = make_queue(plan, storage, lambda key: key == cold.key)
     TrialFolder(storage, cold.key, 3).claim_attempt()
-    entry = queue.next_entry()
+    entry = queue.next_stage()
     assert entry is not None
     assert entry.attempt == 4
 
@@ -117,7 +117,7 @@ def test_trials_begin_anew_only_under_the_lock_of_their_driver(
     first, second, *_ = (trial.key for trial in make_plan(spec, storage).trials)
     for key in (first, second):
         write_result(storage, key, {"revision": "earlier"})
-    plan, again = make_plan(spec, storage), RunOptions(again=frozenset([first]))
+    plan, again = make_plan(spec, storage), RunOptions(from_scratch=frozenset([first]))
     held: list[Plan] = []
 
     def run_held(folder: SweepFolder, given: Plan, spec_text: str, options: RunOptions, notes: Sequence[str]) -> int:

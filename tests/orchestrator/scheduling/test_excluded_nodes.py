@@ -20,6 +20,7 @@ from orchestrator.cluster.shared_storage_probe import SharedStorageProbe
 from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue
 from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher, run_stages
 from orchestrator.storage.factory import open_storage
+from trainables.errors import FailureKind
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def node() -> Iterator[str]:
 def searching(*keys: str, **options: Any) -> StageSearcher:
     trials = {key: QueuedStage(kind="trial", key=key, name=key, config={}, work=1) for key in keys}
     watch = ClusterCapacity(cpus=1, gpus=0, local=False, notify=lambda line: None, **options)
-    return StageSearcher(StageQueue(trunks={}, trials=trials), Hooks(lambda *_: None, lambda: None, lambda: None), watch)
+    return StageSearcher(StageQueue(warmups={}, trials=trials), Hooks(lambda *_: None, lambda: None, lambda: None), watch)
 
 
 def test_stages_that_wait_for_a_node_that_was_lost_begin_on_one_that_is_well_again(node: str, tmp_path: Path) -> None:
@@ -64,9 +65,9 @@ def test_stages_that_wait_for_a_node_that_was_lost_begin_on_one_that_is_well_aga
 
     hooks = searcher.hooks
     hooks.on_tick = tick
-    run_stages(tune.with_resources(stage, placement), searcher, str(tmp_path), lambda: hooks.problem is not None)
-    assert hooks.problem is None
-    assert [(entry.state, entry.attempt, entry.losses) for entry in queue.trials.values()] == [("finished", 1, 0)] * 10
+    run_stages(tune.with_resources(stage, placement), searcher, str(tmp_path), lambda: hooks.traceback is not None)
+    assert hooks.traceback is None
+    assert [(entry.state, entry.attempt, entry.worker_failures) for entry in queue.trials.values()] == [("finished", 1, 0)] * 10
 
 
 def test_a_node_that_cannot_answer_or_hangs_is_left_out_and_a_lost_one_is_not(
@@ -126,4 +127,4 @@ def test_a_trial_whose_own_file_is_on_no_node_fails_and_leaves_no_node_out() -> 
         searcher.on_trial_result(trial, told)
         entry = searcher.queue.trials["x"]
         assert (entry.state, searcher.watch.excluded_nodes()) == (state, avoided)
-    assert (entry.failure, entry.message) == ("setting", told["message"])
+    assert (entry.failure, entry.message) == (FailureKind.CONFIG, told["message"])

@@ -1,189 +1,202 @@
-"""The queue of stages: order, gates, failures by kind. No Ray."""
+"""The queue of stages: order, blocked trials, retries. No Ray."""
 
 from __future__ import annotations
 
-import time
+import itertools
 from typing import Any, ClassVar
 
 import pytest
 
-from orchestrator.scheduling import stage_queue as stages
-from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue
-from trainables.errors import StorageError
+from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue, StageState
+from trainables.errors import FailureKind, StorageError
 
 
-def trunk(key: str, *lengths: int) -> QueuedStage:
-    return QueuedStage(kind="trunk", key=key, name=f"trunk-{key}", config={}, work=10 * max(lengths), lengths=lengths)
+class Clock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-def trial(key: str, warmup: str | None = None, length: int = 0, work: int = 1) -> QueuedStage:
+def warmup(key: str, *lengths: int) -> QueuedStage:
+    return QueuedStage(kind="warmup", key=key, name=f"warmup-{key}", config={}, work=10 * max(lengths), lengths=lengths)
+
+
+def trial(key: str, warmup_key: str | None = None, length: int = 0, work: int = 1) -> QueuedStage:
     lengths = (length,) if length else ()
-    return QueuedStage(kind="trial", key=key, name=key, config={}, work=work, warmup_key=warmup, lengths=lengths)
+    return QueuedStage(kind="trial", key=key, name=key, config={}, work=work, warmup_key=warmup_key, lengths=lengths)
 
 
-def queue_of(*entries: QueuedStage, **options: Any) -> StageQueue:
+def queue_of(*stages: QueuedStage, **options: Any) -> StageQueue:
+    """A queue whose clock jumps over every delay, unless another clock is given."""
     return StageQueue(
-        trunks={entry.key: entry for entry in entries if entry.kind == "trunk"},
-        trials={entry.key: entry for entry in entries if entry.kind == "trial"},
-        **options,
+        warmups={stage.key: stage for stage in stages if stage.is_warmup},
+        trials={stage.key: stage for stage in stages if not stage.is_warmup},
+        **{"clock": itertools.count(step=1000).__next__} | options,
     )
+
+
+def taken(queue: StageQueue) -> QueuedStage:
+    """The next stage, which must be there."""
+    stage = queue.next_stage()
+    assert stage is not None
+    return stage
 
 
 def keys_ready(queue: StageQueue) -> list[str]:
     """Starts everything that may run now."""
     started = []
-    while (entry := queue.next_entry()) is not None:
-        started.append(entry.key)
+    while (stage := queue.next_stage()) is not None:
+        started.append(stage.key)
     return started
 
 
-@pytest.fixture(autouse=True)
-def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "BACK_OFF_S", (0,))
-
-
-def test_longest_trunk_first_then_the_longest_trial_that_needs_no_snapshot() -> None:
-    queue = queue_of(trunk("a", 2), trunk("b", 8), trial("x", work=5), trial("y", work=9), trial("z", "a", 2, work=99))
+def test_queue_starts_the_longest_warmup_then_the_longest_trial() -> None:
+    queue = queue_of(warmup("a", 2), warmup("b", 8), trial("x", work=5), trial("y", work=9), trial("z", "a", 2, work=99))
     assert keys_ready(queue) == ["b", "a", "y", "x"]
 
 
-def test_equal_ones_start_in_the_order_of_the_plan_and_keep_their_place_when_they_are_tried_again() -> None:
+def test_equal_stages_keep_the_order_of_the_plan_also_after_a_retry() -> None:
     names = [f"{index * 7919 % 100:02d}" for index in range(100)]  # in no order of their own
     queue = queue_of(*[trial(name) for name in names])
-    first = queue.next_entry()
-    assert first is not None
-    queue.ended(first, "lost")
+    queue.on_end(taken(queue), FailureKind.WORKER_LOST)
     assert keys_ready(queue) == names
-    assert keys_ready(queue_of(trunk("b", 4), trunk("c", 4), trunk("a", 4))) == ["b", "c", "a"]
+    assert keys_ready(queue_of(warmup("b", 4), warmup("c", 4), warmup("a", 4))) == ["b", "c", "a"]
 
 
-def test_a_stage_on_a_node_that_lacks_something_is_tried_again_and_nothing_is_counted() -> None:
-    queue = queue_of(trial("x"), most_losses=0)
-    for attempt in range(1, 20):
-        entry = queue.next_entry()
-        assert entry is not None
-        assert entry.attempt == attempt
-        queue.ended(entry, "misplaced", "no folder '/data' on this machine")
-        assert (entry.state, entry.losses, entry.node_losses) == ("waiting", 0, 0)
-
-
-def test_a_trial_starts_when_its_own_snapshot_has_landed() -> None:
-    queue = queue_of(trunk("a", 1, 4), trial("short", "a", 1), trial("long", "a", 4))
+def test_trial_starts_when_its_own_snapshot_is_published() -> None:
+    queue = queue_of(warmup("a", 1, 4), trial("short", "a", 1), trial("long", "a", 4))
     assert keys_ready(queue) == ["a"]
-    queue.snapshot_landed("a", 1)
+    queue.on_snapshot("a", 1)
     assert keys_ready(queue) == ["short"]
-    queue.snapshot_landed("a", 4)
+    queue.on_snapshot("a", 4)
     assert keys_ready(queue) == ["long"]
 
 
-def test_a_finished_trunk_releases_all_its_trials() -> None:
-    queue = queue_of(trunk("a", 1, 4), trial("long", "a", 4))
+def test_finished_warmup_releases_all_its_trials() -> None:
+    queue = queue_of(warmup("a", 1, 4), trial("long", "a", 4))
     keys_ready(queue)
-    queue.ended(queue.trunks["a"], "finished")
+    queue.on_end(queue.warmups["a"])
     assert keys_ready(queue) == ["long"]
 
 
-def test_a_failed_trunk_fails_only_the_trials_beyond_its_last_snapshot_at_once_and_with_its_message() -> None:
-    queue = queue_of(trunk("a", 1, 4), trial("short", "a", 1), trial("long", "a", 4), trial("free"))
+def test_failed_warmup_fails_only_the_trials_beyond_its_last_snapshot() -> None:
+    queue = queue_of(warmup("a", 1, 4), trial("short", "a", 1), trial("long", "a", 4), trial("free"))
     keys_ready(queue)
-    queue.snapshot_landed("a", 1)
-    queue.ended(queue.trunks["a"], "nonfinite", "the training loss became nan")
-    assert queue.trials["long"].state == "failed"
-    assert "the training loss became nan" in queue.trials["long"].message
+    queue.on_snapshot("a", 1)
+    queue.on_end(queue.warmups["a"], FailureKind.NON_FINITE, "the training loss became nan")
+    assert (queue.trials["long"].state, queue.trials["long"].failure) == (StageState.FAILED, FailureKind.NON_FINITE)
+    assert queue.trials["long"].message == "its warm-up warmup-a failed: the training loss became nan"
     assert keys_ready(queue) == ["short"]
 
 
-def test_trials_are_let_go_when_nothing_runs_that_could_release_them() -> None:
-    waiting_trunk = trunk("a", 4)
-    waiting_trunk.state = "stopped"
-    queue = queue_of(waiting_trunk, trial("long", "a", 4))
+def test_stopped_warmup_releases_its_trials() -> None:
+    queue = queue_of(warmup("a", 4), trial("long", "a", 4))
+    keys_ready(queue)
+    queue.on_end(queue.warmups["a"], FailureKind.STOPPED)
+    assert queue.warmups["a"].state is StageState.STOPPED
     assert keys_ready(queue) == ["long"]
 
 
-@pytest.mark.parametrize("status", ["nonfinite", "data", "setting", "code"])
-def test_failures_that_would_repeat_themselves_are_not_tried_again(status: str) -> None:
+def test_blocked_trials_are_released_when_nothing_runs() -> None:
+    unpublished = warmup("a", 4)
+    unpublished.state = StageState.FINISHED
+    assert keys_ready(queue_of(unpublished, trial("long", "a", 4))) == ["long"]
+
+
+def test_failed_trial_is_not_tried_again() -> None:
     queue = queue_of(trial("x"))
-    keys_ready(queue)
-    queue.ended(queue.trials["x"], status, "why")
-    assert (queue.trials["x"].state, queue.trials["x"].failure) == ("failed", status)
+    queue.on_end(taken(queue), FailureKind.CODE, "why")
+    stage = queue.trials["x"]
+    assert (stage.state, stage.failure, stage.message) == (StageState.FAILED, FailureKind.CODE, "why")
     assert queue.done
 
 
-@pytest.mark.parametrize("kind", ["lost", "storage"])
-def test_a_lost_process_or_storage_is_tried_again_up_to_the_limit_with_a_new_attempt_each_time(kind: str) -> None:
-    queue = queue_of(trial("x"), most_losses=2)
+@pytest.mark.parametrize("kind", [FailureKind.WORKER_LOST, FailureKind.STORAGE])
+def test_lost_worker_is_retried_up_to_the_limit_with_a_new_attempt_each_time(kind: FailureKind) -> None:
+    queue = queue_of(trial("x"), max_worker_failures=2)
     attempts = []
-    while (entry := queue.next_entry()) is not None:
-        attempts.append(entry.attempt)
-        queue.ended(entry, kind, "why")
+    while (stage := queue.next_stage()) is not None:
+        attempts.append(stage.attempt)
+        queue.on_end(stage, kind, "why")
     assert attempts == [1, 2, 3]
     assert (queue.trials["x"].failure, queue.trials["x"].message) == (kind, "why")
 
 
-def test_a_lost_node_counts_against_nothing() -> None:
-    queue = queue_of(trial("x"), most_losses=0)
+def test_lost_nodes_are_counted_and_not_limited() -> None:
+    queue = queue_of(trial("x"), max_worker_failures=0)
     for _ in range(25):
-        entry = queue.next_entry()
-        assert entry is not None
-        queue.ended(entry, "lost_node")
-    assert queue.trials["x"].state == "waiting"
+        queue.on_end(taken(queue), FailureKind.NODE_LOST)
+    stage = queue.trials["x"]
+    assert (stage.state, stage.node_failures, stage.worker_failures) == (StageState.WAITING, 25, 0)
 
 
-def test_out_of_memory_is_tried_once_more_with_a_whole_gpu() -> None:
+def test_stage_on_a_wrong_node_is_retried_without_counting() -> None:
+    queue = queue_of(trial("x"), max_worker_failures=0)
+    for attempt in range(1, 20):
+        stage = taken(queue)
+        assert stage.attempt == attempt
+        queue.on_end(stage, FailureKind.WRONG_NODE, "no folder '/data' on this machine", has_other_node=True)
+        assert (stage.state, stage.worker_failures, stage.node_failures) == (StageState.WAITING, 0, 0)
+
+
+def test_out_of_memory_is_retried_once_with_a_whole_gpu() -> None:
     queue = queue_of(trial("x"))
-    entry = queue.next_entry()
-    assert entry is not None
-    queue.ended(entry, "oom")
-    assert queue.next_entry() is entry
-    assert entry.whole_gpu
-    queue.ended(entry, "oom", "still too large")
-    assert (entry.state, entry.failure) == ("failed", "oom")
+    stage = taken(queue)
+    queue.on_end(stage, FailureKind.OUT_OF_MEMORY)
+    assert queue.next_stage() is stage
+    assert stage.whole_gpu
+    queue.on_end(stage, FailureKind.OUT_OF_MEMORY, "still too large")
+    assert (stage.state, stage.failure) == (StageState.FAILED, FailureKind.OUT_OF_MEMORY)
 
 
-def test_out_of_memory_fails_at_once_where_a_whole_gpu_would_be_no_more() -> None:
-    queue = queue_of(trial("x"), whole_gpu_helps=False)
-    entry = queue.next_entry()
-    assert entry is not None
-    queue.ended(entry, "oom", "too large")
-    assert (entry.state, entry.failure, entry.message) == ("failed", "oom", "too large")
-    assert not entry.whole_gpu
+def test_out_of_memory_fails_at_once_where_trials_do_not_share_gpus() -> None:
+    queue = queue_of(trial("x"), can_retry_on_whole_gpu=False)
+    stage = taken(queue)
+    queue.on_end(stage, FailureKind.OUT_OF_MEMORY, "too large")
+    assert (stage.state, stage.failure, stage.message) == (StageState.FAILED, FailureKind.OUT_OF_MEMORY, "too large")
+    assert not stage.whole_gpu
     assert queue.done
 
 
-def test_back_off_holds_a_lost_stage_but_not_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "BACK_OFF_S", (60,))
-    queue = queue_of(trial("x", work=2), trial("y", work=1))
-    entry = queue.next_entry()
-    assert entry is not None
-    queue.ended(entry, "lost")
+def test_back_off_delays_the_lost_stage_alone() -> None:
+    clock = Clock()
+    queue = queue_of(trial("x", work=2), trial("y", work=1), clock=clock)
+    queue.on_end(taken(queue), FailureKind.WORKER_LOST)
     assert keys_ready(queue) == ["y"]
     assert not queue.done
+    clock.now = 0.9
+    assert keys_ready(queue) == []
+    clock.now = 1.0
+    assert keys_ready(queue) == ["x"]
 
 
-def test_stopping_hands_out_nothing_and_is_done_when_the_last_stage_has_ended() -> None:
+def test_stopping_queue_dispatches_nothing_and_is_done_when_the_last_stage_has_ended() -> None:
     queue = queue_of(trial("x"), trial("y"))
-    entry = queue.next_entry()
-    assert entry is not None
+    stage = taken(queue)
     queue.stopping = True
-    assert queue.next_entry() is None
+    assert queue.next_stage() is None
     assert not queue.done
-    queue.ended(entry, "stopped")
+    queue.on_end(stage, FailureKind.STOPPED)
     assert queue.done
 
 
-def test_every_change_of_state_is_told() -> None:
+def test_on_change_gets_every_change_of_state() -> None:
     seen: list[tuple[str, str]] = []
-    queue = queue_of(trunk("a", 2), trial("x", "a", 2))
-    queue.on_change = lambda entry: seen.append((entry.key, entry.state))
+    queue = queue_of(warmup("a", 2), trial("x", "a", 2))
+    queue.on_change = lambda stage: seen.append((stage.key, stage.state))
     keys_ready(queue)
     assert seen == []
-    queue.begun(queue.trunks["a"])
-    queue.ended(queue.trunks["a"], "code", "bug")
+    queue.on_start(queue.warmups["a"])
+    queue.on_end(queue.warmups["a"], FailureKind.CODE, "bug")
     assert seen == [("a", "running"), ("x", "failed"), ("a", "failed")]
 
 
-def test_nothing_is_handed_out_while_the_storage_does_not_tell_the_newest_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers: list[int | Exception] = [StorageError("storage s3://b: no answer"), 2]
+def test_nothing_is_dispatched_for_some_time_after_the_storage_did_not_answer() -> None:
+    answers: list[int | Exception] = [StorageError("storage s3://b: no answer"), StorageError("still none"), 2]
 
     def newest(key: str) -> int:
         answer = answers.pop(0)
@@ -191,65 +204,67 @@ def test_nothing_is_handed_out_while_the_storage_does_not_tell_the_newest_attemp
             raise answer
         return answer
 
+    clock = Clock()
     seen: list[tuple[str, str]] = []
-    queue = queue_of(trial("x"), most_losses=0, newest_attempt=newest)
-    queue.on_change = lambda entry: seen.append((entry.state, entry.message))
-    monkeypatch.setattr(stages, "BACK_OFF_S", (0.2,))
-    assert queue.next_entry() is None
+    queue = queue_of(trial("x"), max_worker_failures=0, newest_attempt=newest, clock=clock)
+    queue.on_change = lambda stage: seen.append((stage.state, stage.message))
+    assert queue.next_stage() is None
     assert not queue.done
     assert seen == [("waiting", "storage s3://b: no answer")]
-    assert queue.next_entry() is None  # the storage is left in peace
+    clock.now = 0.9
+    assert queue.next_stage() is None  # the storage is not asked again so soon
+    assert len(answers) == 2
+    clock.now = 1.0
+    assert queue.next_stage() is None  # the second pause is longer
+    clock.now = 2.9
+    assert queue.next_stage() is None
     assert answers == [2]
-    time.sleep(0.25)
-    entry = queue.next_entry()
-    assert entry is not None
-    assert (entry.attempt, entry.message, entry.losses) == (3, "", 0)
+    clock.now = 3.0
+    stage = taken(queue)
+    assert (stage.attempt, stage.message, stage.worker_failures) == (3, "", 0)
 
 
-def test_an_entry_that_no_worker_took_up_is_handed_out_as_if_for_the_first_time() -> None:
-    queue = queue_of(trial("x", work=2), trial("y"), most_losses=0)
-    entry = queue.next_entry()
-    assert entry is not None
-    queue.returned(entry)
+def test_requeued_stage_is_dispatched_as_if_for_the_first_time() -> None:
+    queue = queue_of(trial("x", work=2), trial("y"), max_worker_failures=0)
+    stage = taken(queue)
+    queue.requeue(stage)
     assert not queue.done
-    assert queue.next_entry() is entry
-    assert (entry.attempt, entry.losses, entry.not_before) == (1, 0, 0.0)
-    queue.ended(entry, "finished")
+    assert queue.next_stage() is stage
+    assert (stage.attempt, stage.worker_failures, stage.not_before) == (1, 0, 0.0)
+    queue.on_end(stage)
     assert keys_ready(queue) == ["y"]
 
 
-class CountedEntry(QueuedStage):
-    """Counts how often anything is read of any entry, so that a look at every entry of a queue cannot hide."""
+class CountedStage(QueuedStage):
+    """Counts every read of any stage, so that a look at all stages of a queue cannot hide."""
 
     reads: ClassVar[int] = 0
 
     def __getattribute__(self, name: str) -> Any:
-        CountedEntry.reads += 1
+        CountedStage.reads += 1
         return super().__getattribute__(name)
 
 
 def reads_to_drain(trials: int) -> int:
-    """What is read until a queue is empty of which a half waits for trunks and every tenth trial is lost once."""
-    entries = [CountedEntry(**vars(trunk(f"t{index}", 2))) for index in range(trials // 50)]
+    """Reads until a queue is empty of which half waits for warm-ups and every tenth trial is lost once."""
+    stages = [CountedStage(**vars(warmup(f"t{index}", 2))) for index in range(trials // 50)]
     for index in range(trials):
-        warmup = f"t{index // 2 % (trials // 50)}" if index % 2 else None
-        made = trial(f"{index}", warmup, 2 if warmup else 0, work=index % 7)
-        entries.append(CountedEntry(**vars(made)))
-    CountedEntry.reads = 0
-    queue = queue_of(*entries)
+        warmup_key = f"t{index // 2 % (trials // 50)}" if index % 2 else None
+        stages.append(CountedStage(**vars(trial(f"{index}", warmup_key, 2 if warmup_key else 0, work=index % 7))))
+    CountedStage.reads = 0
+    queue = queue_of(*stages)
     finished = 0
     while not queue.done:
-        entry = queue.next_entry()
-        assert entry is not None
-        queue.begun(entry)
-        lost = entry.key.endswith("3") and entry.attempt == 1
-        queue.ended(entry, "lost" if lost else "finished")
+        stage = taken(queue)
+        queue.on_start(stage)
+        lost = stage.key.endswith("3") and stage.attempt == 1
+        queue.on_end(stage, FailureKind.WORKER_LOST if lost else None)
         finished += not lost
-    assert finished == len(entries)
-    return CountedEntry.reads
+    assert finished == len(stages)
+    return CountedStage.reads
 
 
-def test_a_step_costs_the_same_however_many_trials_there_are() -> None:
+def test_step_costs_the_same_however_many_trials_there_are() -> None:
     """The heap compares ranks, O(log n) of them and none of them read here."""
     per_trial = reads_to_drain(100) / 100
     assert reads_to_drain(5_000) / 5_000 == pytest.approx(per_trial, rel=0.02)

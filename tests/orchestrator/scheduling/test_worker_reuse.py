@@ -55,7 +55,7 @@ def test_a_free_worker_does_not_end_one_that_starts(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # workers find the stage of this file
     monkeypatch.setattr(ray_cluster, "processors", lambda: SLOTS)
     trials = {name: QueuedStage(kind="trial", key=name, name=name, config={}, work=1) for name in map(str, range(STAGES))}
-    queue = StageQueue(trunks={}, trials=trials)
+    queue = StageQueue(warmups={}, trials=trials)
     began: list[tuple[str, int]] = []
     under_way: list[int] = []
 
@@ -69,8 +69,8 @@ def test_a_free_worker_does_not_end_one_that_starts(tmp_path: Path, monkeypatch:
         watch.refresh()
         searcher = StageSearcher(queue, hooks, watch)
         stage = tune.with_resources(stage_of(SlowStart(tmp_path / "first")), {"CPU": 1})
-        run_stages(stage, searcher, str(tmp_path), lambda: hooks.problem is not None)
-    assert hooks.problem is None
+        run_stages(stage, searcher, str(tmp_path), lambda: hooks.traceback is not None)
+    assert hooks.traceback is None
     assert max(under_way) == SLOTS, "no stage is handed out before there is room for it"
     assert {entry.state for entry in trials.values()} == {"finished"}
     firsts = {pid: name for name, pid in reversed(began)}

@@ -196,7 +196,7 @@ def test_a_driver_goes_on_while_its_storage_is_lost(lost: S3Storage, tmp_path: P
         lost.read("file")
     plan = make_plan(load_spec(str(tiny_sweep(tmp_path))), open_storage(str(tmp_path / "runs")))
     queue = make_queue(plan, lost, lambda key: True)
-    assert queue.next_entry() is None
+    assert queue.next_stage() is None
     assert not queue.done
     assert not lost.poll_exists("sweeps/s/stop")
     SweepFolder(lost, "s").log("a line")

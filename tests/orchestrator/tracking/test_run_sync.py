@@ -122,7 +122,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSweep]:
     thread.start()
     thread.reconcile([(each, "waiting") for each, _ in STATES])
     trunk = canonical(TRIALS["w02-r0"])
-    stage = Stage(kind="trunk", key=TRUNK.key, name=TRUNK.name, config=trunk, attempt=1, lengths=(2,))
+    stage = Stage(kind="warmup", key=TRUNK.key, name=TRUNK.name, config=trunk, attempt=1, lengths=(2,))
     run_stage(storage, thread, TRUNK, stage)
     for name in TRIALS:
         run_stage(storage, thread, item(name), trial_stage(name))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.sweep import prepare_folder
+from orchestrator.execution.sweep_files import write_sweep_files
 from orchestrator.planning.plan import make_plan, recorded_plan
 from orchestrator.spec.loader import load_spec
 from orchestrator.state.sweep_folder import SweepFolder
@@ -119,7 +119,7 @@ def test_facts_stay_with_the_digest_and_with_the_sweep(tmp_path: Path) -> None:
     assert "facts" in (storage.read_json(f"data/{record}") or {})
 
     folder = SweepFolder(storage, spec.name)
-    prepare_folder(folder, plan, "")
+    write_sweep_files(folder, plan, "")
     kept = storage.read_json(folder.file("trials.json"))
     assert kept is not None
     again = recorded_plan(spec, storage, kept)

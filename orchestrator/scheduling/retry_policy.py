@@ -1,0 +1,128 @@
+"""What follows when an attempt at a stage fails: a table from the kind of failure to a policy. Knows no Ray.
+
+    kind                           what follows                  how often                               after
+    code, nonfinite, data, setting failed                        -                                       -
+    stopped, superseded            stopped; `resume` continues   -                                       -
+    lost (worker), storage         another try                   `retries.lost` times together           1, 2, 5, 10, 30, 60 s
+    lost_node                      another try                   no limit                                1, 2, 5, 10, 30, 60 s
+    oom                            another try on a whole GPU    once, if trials share GPUs              1 s
+    misplaced                      another try on another node   while there is one, then "data"         1 s
+    unprovided                     another try on another node   while there is one, then "setting"      1 s
+
+The longer delays follow earlier failures of the same trial that the same counter counts. A local Ray has no other node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from orchestrator.back_off import BackOff
+from trainables.errors import FailureKind
+
+BACK_OFF = BackOff((1, 2, 5, 10, 30, 60))
+
+
+class Action(Enum):
+    """What follows a failure."""
+
+    FAIL = "fail"
+    STOP = "stop"
+    RETRY = "retry"
+    RETRY_ON_WHOLE_GPU = "retry on a whole GPU"
+    RETRY_ON_OTHER_NODE = "retry on another node"
+
+
+class Counter(Enum):
+    """What a stage counts; a lost node is counted for the delay alone."""
+
+    WORKER_FAILURES = "worker failures"
+    NODE_FAILURES = "node failures"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryPolicy:
+    """What follows one kind of failure.
+
+    Attributes:
+        counter: counts the failures and sets the delay; without one every retry waits the first delay.
+        at_limit: the kind that is recorded when there is no other try; None keeps the kind itself.
+    """
+
+    action: Action
+    counter: Counter | None = None
+    back_off: BackOff = BACK_OFF
+    at_limit: FailureKind | None = None
+
+
+FAILED = RetryPolicy(action=Action.FAIL)
+STOPPED = RetryPolicy(action=Action.STOP)
+WORKER_FAILURE = RetryPolicy(action=Action.RETRY, counter=Counter.WORKER_FAILURES)
+
+POLICIES: dict[FailureKind, RetryPolicy] = {
+    FailureKind.CODE: FAILED,
+    FailureKind.NON_FINITE: FAILED,
+    FailureKind.DATA: FAILED,
+    FailureKind.CONFIG: FAILED,
+    FailureKind.STOPPED: STOPPED,
+    FailureKind.STALE_ATTEMPT: STOPPED,
+    FailureKind.WORKER_LOST: WORKER_FAILURE,
+    FailureKind.STORAGE: WORKER_FAILURE,
+    FailureKind.NODE_LOST: RetryPolicy(action=Action.RETRY, counter=Counter.NODE_FAILURES),
+    FailureKind.OUT_OF_MEMORY: RetryPolicy(action=Action.RETRY_ON_WHOLE_GPU),
+    FailureKind.WRONG_NODE: RetryPolicy(action=Action.RETRY_ON_OTHER_NODE, at_limit=FailureKind.DATA),
+    FailureKind.MISSING_FILE: RetryPolicy(action=Action.RETRY_ON_OTHER_NODE, at_limit=FailureKind.CONFIG),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryContext:
+    """What decides whether a stage may be tried again.
+
+    Attributes:
+        worker_failures, node_failures: earlier attempts that ended so.
+        max_worker_failures: `retries.lost` of the sweep file.
+        can_use_whole_gpu: trials share GPUs, and this one did not have one alone yet.
+        has_other_node: a node is left that may have what this one lacks.
+    """
+
+    worker_failures: int = 0
+    node_failures: int = 0
+    max_worker_failures: int = 10
+    can_use_whole_gpu: bool = False
+    has_other_node: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What to do with a stage; `kind` is recorded where the action is FAIL."""
+
+    action: Action
+    kind: FailureKind
+    delay_s: float = 0.0
+    counter: Counter | None = None
+
+
+def decide(kind: FailureKind, context: RetryContext) -> Decision:
+    """What follows a failure of this kind."""
+    policy = POLICIES[kind]
+    if policy.action in (Action.FAIL, Action.STOP):
+        return Decision(action=policy.action, kind=kind)
+    if _is_at_limit(policy, context):
+        return Decision(action=Action.FAIL, kind=policy.at_limit or kind)
+    earlier = _count(policy.counter, context)
+    return Decision(action=policy.action, kind=kind, delay_s=policy.back_off.delay_s(earlier + 1), counter=policy.counter)
+
+
+def _is_at_limit(policy: RetryPolicy, context: RetryContext) -> bool:
+    if policy.counter is Counter.WORKER_FAILURES:
+        return context.worker_failures >= context.max_worker_failures
+    if policy.action is Action.RETRY_ON_WHOLE_GPU:
+        return not context.can_use_whole_gpu
+    return policy.action is Action.RETRY_ON_OTHER_NODE and not context.has_other_node
+
+
+def _count(counter: Counter | None, context: RetryContext) -> int:
+    if counter is None:
+        return 0
+    return context.worker_failures if counter is Counter.WORKER_FAILURES else context.node_failures
