@@ -28,7 +28,7 @@ TRAINABLES = {
     "records": "errors config custom",
     "data": "errors findings config runtime custom",
     "models": "errors findings wording config runtime custom",
-    "pruning": "errors config runtime custom data models",
+    "pruning": "errors wording config runtime custom data models",
     "training": "errors config runtime custom data models pruning",
     "analysis": "runtime pruning",
     "export": "custom runtime data models pruning",

@@ -24,6 +24,7 @@ from orchestrator.state.sweep_folder import SweepFolder, open_sweep, require_kno
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import trial_file
+from trainables.config.methods import is_dense
 from trainables.records.file_names import ERROR
 
 LOG_POLL_S, STORE_POLL_S = 0.5, 3.0  # of `logs --follow`, on a folder and on an object store
@@ -127,7 +128,7 @@ def ui(options: Namespace) -> int:
     state = folder.read_state()
     runs: dict[float, list[str]] = {}
     for trial in state.trials.values() if state else ():
-        if trial.mlflow_run_id and trial.config["method"] != "dense":  # it has no iterations to be drawn over
+        if trial.mlflow_run_id and not is_dense(trial.config["method"]):  # it has no iterations to be drawn over
             runs.setdefault(trial.config["sparsity"], []).append(trial.mlflow_run_id)
     if state is None or not runs or not state.experiment_id:
         raise UserError(f"MLflow has no runs of sweep {folder.name!r} yet; `{command('sync', folder.name)}` sends them")

@@ -11,7 +11,7 @@ from orchestrator.errors import UserError
 from orchestrator.planning.plan import Plan, PlannedTrial
 from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
-from trainables.pruning.kept_weights import check_kept_weights, kept_weights, prunable_shapes
+from trainables.pruning.kept_weights import check_kept_weights, decides_kept_weights, kept_weights, prunable_shapes
 
 SURELY_SOME = 0.01  # at this density every built-in network keeps some weights, so `run` need not look at it
 
@@ -21,7 +21,7 @@ class KeptWeights:
     """The counts of one setting; those that are not known are None, and `problem` says why.
 
     Attributes:
-        method: of those that decide the number, srste by its pattern and imp by its levels; empty for the others.
+        method: of those that decide the number by their options; empty for the others.
         sparsity: as written; of srste that of its counts.
         layers: prunable ones.
     """
@@ -79,7 +79,7 @@ def _refuse(problems: dict[str, None]) -> None:
 
 
 def _pruning(plan: Plan) -> list[PlannedTrial]:
-    return [trial for trial in plan.trials if trial.config.method != "dense"]
+    return [trial for trial in plan.trials if not trial.config.is_dense]
 
 
 def _count(plan: Plan, trial: PlannedTrial, problems: dict[str, None]) -> KeptWeights:
@@ -99,11 +99,9 @@ def _count(plan: Plan, trial: PlannedTrial, problems: dict[str, None]) -> KeptWe
         problems[str(error)] = None
     total, kept = sum(prod(shape) for shape in shapes.values()), kept_weights(config, shapes)
     count = replace(_setting(config), prunable=total, kept=kept, layers=len(shapes))
-    return replace(count, sparsity=1 - kept / total) if config.method == "srste" else count
+    return replace(count, sparsity=1 - kept / total) if config.options.fixed_sparsity() is not None else count
 
 
 def _setting(config: TrialConfig) -> KeptWeights:
-    decides = config.method == "srste" or (config.method == "imp" and not config.imp.exact)
-    return KeptWeights(
-        model=config.model, width=config.width, method=config.method if decides else "", sparsity=config.sparsity
-    )
+    method = config.method if decides_kept_weights(config) else ""
+    return KeptWeights(model=config.model, width=config.width, method=method, sparsity=config.sparsity)

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from trainables.config.keys import canonical, flatten, from_canonical
-from trainables.config.methods import METHOD_BLOCKS
+from trainables.config.methods import is_dense, is_option
 from trainables.config.trial import TrialConfig
 
 SPELLED_OUT = ("method", "sparsity", "warmup_epochs", "prune_iterations", "seed")
@@ -52,7 +52,7 @@ class ConfigSummary:
 
     @property
     def is_dense(self) -> bool:
-        return self.config.method == "dense"
+        return self.config.is_dense
 
     @property
     def others(self) -> str:
@@ -62,12 +62,12 @@ class ConfigSummary:
     @property
     def own_options(self) -> str:
         """The part of `others` that is options of the setting's own method."""
-        return _told({key: value for key, value in self.varied.items() if _of_one_method(key)})
+        return _told({key: value for key, value in self.varied.items() if is_option(key)})
 
     @property
     def shared_options(self) -> str:
         """The part of `others` that means the same for every method."""
-        return _told({key: value for key, value in self.varied.items() if not _of_one_method(key)})
+        return _told({key: value for key, value in self.varied.items() if not is_option(key)})
 
 
 def settings_of(state: SweepState) -> list[ConfigSummary]:
@@ -109,7 +109,7 @@ def several_methods(settings: list[ConfigSummary]) -> bool:
 
 def _varying_keys(state: SweepState) -> list[str]:
     """Dotted keys that differ among the pruned trials, apart from those with a column of their own."""
-    configs = [flatten(trial.config) for trial in state.trials.values() if trial.config["method"] != "dense"]
+    configs = [flatten(trial.config) for trial in state.trials.values() if not is_dense(trial.config["method"])]
     keys = dict.fromkeys(key for config in configs for key in config if key not in SPELLED_OUT)
     # The options of a method are only in its own trials.
     return [key for key in keys if len({repr(config[key]) for config in configs if key in config}) > 1]
@@ -117,11 +117,7 @@ def _varying_keys(state: SweepState) -> list[str]:
 
 def _about_pruning(key: str) -> bool:
     """Whether a key has no meaning for a dense baseline."""
-    return key == "rewind" or key.startswith(("warmup.", "prunable.", "sanity.")) or _of_one_method(key)
-
-
-def _of_one_method(key: str) -> bool:
-    return key.partition(".")[0] in METHOD_BLOCKS
+    return key == "rewind" or key.startswith(("warmup.", "prunable.", "sanity.")) or is_option(key)
 
 
 def _told(varied: dict[str, Any]) -> str:
@@ -131,12 +127,12 @@ def _told(varied: dict[str, Any]) -> str:
 def _setting(trials: list[TrialStatus], varying: list[str]) -> ConfigSummary:
     finished = [trial for trial in trials if trial.state == "finished"]
     values = flatten(trials[0].config)
-    is_dense = trials[0].config["method"] == "dense"
+    dense = is_dense(trials[0].config["method"])
     emptied = [trial.metrics.get("prune/emptied_layers", 0.0) for trial in finished]
     search = [trial.metrics.get("cost/search_seconds", 0.0) for trial in finished]
     return ConfigSummary(
         config=from_canonical(TrialConfig, trials[0].config),
-        varied={key: values[key] for key in varying if key in values and not (is_dense and _about_pruning(key))},
+        varied={key: values[key] for key in varying if key in values and not (dense and _about_pruning(key))},
         validation=_spread(finished, "val/accuracy"),
         test=_spread(finished, "test/accuracy"),
         search_seconds=statistics.fmean(search) if search else 0.0,

@@ -17,8 +17,9 @@ from orchestrator.errors import UserError
 from orchestrator.reporting.aggregate import ConfigSummary, baseline_of, settings_of
 from orchestrator.reporting.cells import Cell, by_cell, chosen
 from orchestrator.state.sweep_state import SweepState, TrialStatus
+from trainables.config.methods import DEFAULT_METHOD, is_dense
 
-REFERENCE = "drive"
+REFERENCE = DEFAULT_METHOD
 ALPHA = 0.05  # a p value below it is called significant; intervals hold 1 - ALPHA
 
 
@@ -250,7 +251,9 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 def _methods(state: SweepState) -> list[str]:
     """The methods of a sweep in its order, without the dense baseline."""
-    return [method for method in dict.fromkeys(trial.config["method"] for trial in state.trials.values()) if method != "dense"]
+    return [
+        method for method in dict.fromkeys(trial.config["method"] for trial in state.trials.values()) if not is_dense(method)
+    ]
 
 
 def _refuse_incomparable(sweep: str, reference: str, methods: list[str], settings: list[ConfigSummary]) -> None:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from orchestrator.reporting.aggregate import ConfigSummary
 from orchestrator.reporting.comparison import ALPHA, Comparison, Difference, Pair, Summary
+from trainables.config.methods import DENSE, is_dense
 
 BETTER, WORSE = "▲", "▼"
 STYLES = {"win": "bold green", "lose": "bold red", "": ""}
@@ -99,7 +100,7 @@ def blocks(comparison: Comparison) -> list[Block]:
     made = [Block("summary over all cells", SUMMARY_COLUMNS, [_summary_row(one) for one in comparison.summaries()])]
     for method in comparison.methods:
         made += _detail(f"{reference} against {method}", reference, method, comparison.against(method))
-    made += _detail(f"{reference} against the dense baseline", reference, "dense", comparison.dense)
+    made += _detail(f"{reference} against the dense baseline", reference, DENSE, comparison.dense)
     return made
 
 
@@ -138,7 +139,7 @@ def remarks(comparison: Comparison) -> list[str]:
 
 def _detail(title: str, reference: str, other: str, pairs: Sequence[Pair]) -> list[Block]:
     """One table for each combination of other axes, since a line has no room for them."""
-    timed = other != "dense"
+    timed = not is_dense(other)
     times = ("prune\n×", "search\n×") if timed else ()
     columns = ("sparsity", "warm-up", reference, other, "difference", "95 % interval", "p", "n", *times, "chosen")
     found: dict[str, Block] = {}

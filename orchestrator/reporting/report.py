@@ -29,6 +29,7 @@ from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.state.trial_results import recorded_state
 from trainables.config.keys import canonical
+from trainables.config.methods import DENSE
 
 COLUMNS = ("sparsity", "warm-up", "iters", "val accuracy", "test accuracy", "seeds", "epochs", "search s")
 PLAIN_WIDTH = 110  # columns of output that goes to a file
@@ -123,7 +124,7 @@ class Report:
         config = setting.config
         method = [config.method] if several_methods(self.settings) else []
         others = [setting.others] if any(one.others for one in self.settings) else []
-        sparsity = "dense" if setting.is_dense else f"{config.sparsity!r}{' *' if setting.best else ''}"
+        sparsity = DENSE if setting.is_dense else f"{config.sparsity!r}{' *' if setting.best else ''}"
         seeds = str(setting.test.n if setting.test else 0) + (
             f" of {setting.test.n + setting.missing}" if setting.missing and setting.test else ""
         )

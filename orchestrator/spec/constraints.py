@@ -6,9 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.spec.schema import SweepSpec
-from trainables.config.methods import (
-    GRADUAL,
-)
 from trainables.config.trial import WITH_WIDTH, TrialConfig
 from trainables.custom.references import is_custom
 from trainables.data.readers import DOWNLOADS
@@ -17,11 +14,11 @@ from trainables.models.image_sizes import sizes_that_work, takes_image
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Settings that cannot go together: the keys, the first of which is to blame, the rule of that key and a way out."""
+    """Settings that cannot go together: the keys, the first of which is to blame, the rule of that key and a hint."""
 
     keys: tuple[str, ...]
     rule: str
-    way_out: str
+    hint: str
 
 
 def config_conflicts(config: TrialConfig) -> Iterator[Conflict]:
@@ -37,17 +34,13 @@ def config_conflicts(config: TrialConfig) -> Iterator[Conflict]:
         yield Conflict(("width", "model"), "be 1 for this model", f"remove it, or take one of {', '.join(WITH_WIDTH)}")
     if training.label_smoothing and is_custom(training.loss):
         yield Conflict(("training.label_smoothing", "training.loss"), "be 0 with a loss of your own", "remove it")
-    if config.method == "dense":
+    if config.is_dense:
         return
-    if config.method == "drive" and config.drive.magnitude == config.drive.connection == config.drive.convergence == 0:
-        factors = ("drive.magnitude", "drive.connection", "drive.convergence")
-        yield Conflict(factors, "not be 0 with both other factors 0", "raise one of the three")
+    for conflict in config.options.conflicts():
+        keys = tuple(f"{config.option_block}.{name}" for name in conflict.names)
+        yield Conflict(keys, conflict.rule.format(block=config.option_block), conflict.hint)
     if (config.rewind_epoch or 0) > config.warmup_epochs:
         yield Conflict(("rewind", "warmup_epochs"), "name an epoch <= warmup_epochs", "rewind less far or warm up longer")
-    for block in GRADUAL:
-        options = getattr(config, block)
-        if config.method == block and options.begin >= options.end:
-            yield Conflict((f"{block}.begin", f"{block}.end"), f"be < {block}.end", "begin earlier or end later")
     if training.budget == "total" and training.epochs <= config.warmup_epochs:
         keys = ("training.epochs", "warmup_epochs")
         yield Conflict(keys, "be > warmup_epochs with training.budget total", "train longer or warm up shorter")
@@ -68,5 +61,5 @@ def dataset_conflicts(spec: SweepSpec) -> Iterator[Conflict]:
         yield Conflict(("dataset.root", "dataset.name"), "not be given for digits", "remove it, digits come with the program")
     if name not in DOWNLOADS and dataset.download:
         *others, last = DOWNLOADS
-        way_out = f"only {', '.join(others)} and {last} are fetched"
-        yield Conflict(("dataset.download", "dataset.name"), f"be false for {name}", way_out)
+        hint = f"only {', '.join(others)} and {last} are fetched"
+        yield Conflict(("dataset.download", "dataset.name"), f"be false for {name}", hint)

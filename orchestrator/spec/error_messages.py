@@ -19,13 +19,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.spec.field_types import RuleText
-from orchestrator.spec.schema import FIXED_PER_SWEEP, SEARCHABLE, SweepSpec, keys
+from orchestrator.spec.schema import FIXED_PER_SWEEP, SEARCHABLE, SweepSpec, schema_keys
 from orchestrator.spec.yaml_document import KeyPath
 from orchestrator.uris import STORAGE_RULE, redacted, storage_uri_problem, uri_problem
 
 OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 KINDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-ALL_KEYS = [key for key, _ in keys(SweepSpec)]
+ALL_KEYS = [key for key, _ in schema_keys(SweepSpec)]
 
 
 @dataclass(frozen=True, slots=True)

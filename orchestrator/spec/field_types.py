@@ -6,19 +6,29 @@ import math
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from annotated_types import Ge
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, Strict, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    Strict,
+    WithJsonSchema,
+)
 
 from orchestrator.uris import ANY_RULE, STORAGE_RULE, storage_uri_problem, uri_problem
-from trainables.config.methods import Method
+from trainables.config.methods import METHODS
+from trainables.config.options import CustomOptions
 from trainables.config.trial import DatasetConfig, Loss, Model, TrialConfig
 from trainables.custom.references import PREFIX, REFERENCE
 
 DatasetName = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder", "tiny_imagenet", "imagenet"]
 DEFAULT = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet")
-METHODS = list(typing.get_args(Method))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +70,6 @@ Limit = Annotated[int, Ge(10), BeforeValidator(_whole)]
 Text = Annotated[str, Field(min_length=1)]
 Uri = Annotated[Text, _may_be_written(uri_problem), RuleText(ANY_RULE)]
 StorageUri = Annotated[Text, _may_be_written(storage_uri_problem), RuleText(STORAGE_RULE)]
-Methods = Annotated[
-    tuple[Method, ...],
-    Strict(False),
-    Field(min_length=1),
-    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
-    AfterValidator(no_repeats),
-    RuleText(f"one of {', '.join(METHODS)}, or a list of them without repeats"),
-    WithJsonSchema(
-        {"anyOf": [{"enum": METHODS}, {"type": "array", "items": {"enum": METHODS}, "minItems": 1, "uniqueItems": True}]}
-    ),
-]
 Milestones = Annotated[
     Annotated[tuple[Positive, ...], Strict(False)] | None,
     AfterValidator(_ascending),
@@ -136,6 +135,68 @@ OWN_FUNCTION: dict[str, Any] = {
 ModelName = Annotated[Model | str, _or_module(Model), _says_or_module(Model), _schema_or_module(Model)]
 SourceName = Annotated[DatasetName | str, _or_module(DatasetName), _says_or_module(DatasetName), _schema_or_module(DatasetName)]
 LossName = Annotated[Loss | str, _or_module(Loss), _says_or_module(Loss), _schema_or_module(Loss)]
+
+
+@dataclass(frozen=True, slots=True)
+class CustomMethod:
+    """A pruning method of the user's, with its options."""
+
+    reference: str
+    options: CustomOptions
+
+
+def _method(value: Any) -> Any:
+    """The name of a method, or a CustomMethod of {module: FILE.FUNCTION, options: {...}}."""
+    if isinstance(value, str) and value in METHODS:
+        return value
+    if isinstance(value, str) and REFERENCE.fullmatch(value):
+        return CustomMethod(value, CustomOptions())
+    if not isinstance(value, dict) or not {"module"} <= set(value) <= {"module", "options"}:
+        raise ValueError("neither a known name nor a module")
+    reference, options = f"{PREFIX}{value['module']}", value.get("options", {})
+    if not REFERENCE.fullmatch(reference) or not isinstance(options, dict):
+        raise ValueError("no reference with a mapping of options")
+    for name, one in options.items():
+        if not isinstance(name, str) or not all(map(_is_plain, one if isinstance(one, list) else [one])):
+            raise ValueError("an option that is no plain value")
+    return CustomMethod(reference, CustomOptions.from_mapping(options))
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _written(method: Any) -> Any:
+    """The method as in a sweep file."""
+    if isinstance(method, str):
+        return method
+    return {"module": method.reference.removeprefix(PREFIX), "options": method.options.to_mapping()}
+
+
+_MethodName: Any = cast(Any, Literal)[tuple(METHODS)]
+_METHOD_RULE = f"one of {', '.join(METHODS)}, {{module: FILE.FUNCTION, options: {{...}}}}"
+_METHOD_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"enum": list(METHODS)},
+        {"type": "string", "pattern": f"^{REFERENCE.pattern}$"},
+        OWN_FUNCTION
+        | {
+            "properties": OWN_FUNCTION["properties"]
+            | {"options": {"type": "object", "description": "What the function reads as context.options."}}
+        },
+    ]
+}
+Methods = Annotated[
+    tuple[
+        Annotated[_MethodName | CustomMethod, PlainValidator(_method), PlainSerializer(_written), RuleText(_METHOD_RULE)], ...
+    ],
+    Strict(False),
+    Field(min_length=1),
+    BeforeValidator(lambda value: value if isinstance(value, list | tuple) else [value]),
+    AfterValidator(no_repeats),
+    RuleText(f"{_METHOD_RULE}, or a list of them without repeats"),
+    WithJsonSchema({"anyOf": [_METHOD_SCHEMA, {"type": "array", "items": _METHOD_SCHEMA, "minItems": 1, "uniqueItems": True}]}),
+]
 
 
 class SpecModel(BaseModel):

@@ -13,19 +13,16 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
-from orchestrator.spec.field_types import DEFAULT
+from orchestrator.spec.field_types import DEFAULT, CustomMethod
 from orchestrator.spec.schema import TRIAL_KEYS, SweepSpec
 from trainables.config.keys import from_canonical
-from trainables.config.methods import (
-    COUNTS_ITERATIONS,
-    DURING_TRAINING,
-    HANDS_A_MASK_TO_TRAINING,
-    METHOD_BLOCKS,
-)
+from trainables.config.method import Course
+from trainables.config.methods import DENSE, METHODS, is_dense, is_option, method_of, option_block
+from trainables.config.options import CustomOptions
 from trainables.config.trial import TrialConfig
 from trainables.custom.references import PREFIX, is_custom
 
-NAMED = ("warmup_epochs", "prune_iterations", "sparsity", "seed")  # parts of a name with a place of their own
+NAMED_AXES = ("warmup_epochs", "prune_iterations", "sparsity", "seed")  # parts of a name with a place of their own
 
 
 def expand(spec: SweepSpec) -> list[TrialConfig]:
@@ -33,38 +30,47 @@ def expand(spec: SweepSpec) -> list[TrialConfig]:
 
     A configuration stands only once, even where several combinations lead to it.
     """
-    fixed = spec.model_dump(include=set(TrialConfig.__dataclass_fields__) - {"method"})
-    for key in ("root", "download"):
-        del fixed["dataset"][key]
-    fixed["initial_weights"] = spec.initial_weights is not None  # a path is in no key
     trials: dict[TrialConfig, None] = {}
     for method in spec.method:
-        base = from_canonical(TrialConfig, fixed | {"method": method})
+        base = _base(spec, method)
         for combination in _combinations(spec.search):
             config = base
             for key, value in combination.items():
                 config = _with(config, key, value)
-            trials[dense_baseline(config) if method == "dense" else without_unused_options(config)] = None
-    if spec.baseline == "dense":
+            trials[dense_baseline(config) if config.is_dense else without_unused_options(config)] = None
+    if is_dense(spec.baseline):
         trials |= {dense_baseline(config): None for config in trials}
     return list(trials)
 
 
+def _base(spec: SweepSpec, method: str | CustomMethod) -> TrialConfig:
+    """The configuration of one method's trials, before an axis changes it."""
+    name = method.reference if isinstance(method, CustomMethod) else method
+    values = spec.model_dump(include=set(TrialConfig.__dataclass_fields__) - {"method", "options"})
+    for key in ("root", "download"):
+        del values["dataset"][key]
+    values |= {"method": name, "initial_weights": spec.initial_weights is not None}  # a path is not part of the trial key
+    if isinstance(method, CustomMethod):
+        return from_canonical(TrialConfig, values | {option_block(name): method.options.to_mapping()})
+    if method_of(name).options.rules():
+        values[name] = getattr(spec, name).model_dump()
+    return from_canonical(TrialConfig, values)
+
+
 def without_unused_options(config: TrialConfig) -> TrialConfig:
     """The trial with everything that its method does not use at its default, so that it stands, and runs, only once."""
-    method = config.method
-    unused = {block: getattr(DEFAULT, block) for block in METHOD_BLOCKS if block != method}
-    if method not in COUNTS_ITERATIONS:
+    method = config.pruning
+    unused: dict[str, Any] = {}
+    if not method.course.uses_iterations:
         unused["prune_iterations"] = DEFAULT.prune_iterations
-    if method in DURING_TRAINING or method == "imp":  # which has a rewinding of its own
+    if method.course.is_during_training or method.course is Course.LEVELS:  # which has a rewinding of its own
         unused["rewind"] = DEFAULT.rewind
-    if method not in HANDS_A_MASK_TO_TRAINING:
+    if not method.course.ends_before_training:
         unused["sanity"] = DEFAULT.sanity
-    elif method == "random":  # the lowest of random scores are random too
+    elif not method.is_ranking:  # the lowest of random scores are random too
         unused["sanity"] = replace(config.sanity, invert=DEFAULT.sanity.invert)
-    if method == "srste":
-        n, m = config.srste.n_of_m
-        unused["sparsity"] = (m - n) / m
+    if (sparsity := config.options.fixed_sparsity()) is not None:
+        unused["sparsity"] = sparsity
     reinitialized = unused.get("sanity", config.sanity).reinitialize
     if reinitialized:
         unused["rewind"] = DEFAULT.rewind
@@ -78,7 +84,7 @@ def dense_baseline(config: TrialConfig) -> TrialConfig:
     return without_unused_options(
         replace(
             config,
-            method="dense",
+            method=DENSE,
             warmup_epochs=DEFAULT.warmup_epochs,
             sparsity=DEFAULT.sparsity,
             rewind=DEFAULT.rewind,
@@ -92,6 +98,8 @@ def _with(config: TrialConfig, key: str, value: Any) -> TrialConfig:
     section, _, name = key.rpartition(".")
     if not section:
         return replace(config, **{name: value})
+    if is_option(key):
+        return replace(config, options=replace(config.options, **{name: value})) if section == config.method else config
     return replace(config, **{section: replace(getattr(config, section), **{name: value})})
 
 
@@ -107,22 +115,22 @@ def trial_names(configs: Sequence[TrialConfig]) -> list[str]:
     w is warmup_epochs, i prune_iterations, s sparsity, r seed; the method stands first where there are several, and other
     keys that vary follow as -lr0.1.
     """
-    pruned = [config for config in configs if config.method != "dense"]
+    pruned = [config for config in configs if not config.is_dense]
     width_w = max((len(str(config.warmup_epochs)) for config in pruned), default=0)
     width_i = max((len(str(config.prune_iterations)) for config in pruned), default=0)
-    varying = {is_dense: _varying([c for c in configs if (c.method == "dense") is is_dense]) for is_dense in (True, False)}
+    varying = {dense: _varying([c for c in configs if c.is_dense is dense]) for dense in (True, False)}
     names = []
     for config in configs:
-        name = "dense"
-        if config.method != "dense":
+        name = DENSE
+        if not config.is_dense:
             name = f"{config.method}-" if len({one.method for one in pruned}) > 1 else ""
             name += f"w{config.warmup_epochs:0{max(2, width_w)}}"
-            if config.method in COUNTS_ITERATIONS:
+            if config.pruning.course.uses_iterations:
                 name += f"-i{config.prune_iterations:0{max(3, width_i)}}"
             name += f"-s{config.sparsity!r}"
         values = dotted_values(config)
-        varied = varying[config.method == "dense"]
-        others = [f"-{label}{_short(values[key])}" for key, label in varied.items() if _is_used(key, config)]
+        varied = varying[config.is_dense]
+        others = [f"-{label}{_short(values[key])}" for key, label in varied.items() if _is_used(key, config, values)]
         names.append(f"{name}-r{config.seed}{''.join(others)}")
     assert len(set(names)) == len(set(configs)), "two trials with one name"
     return names
@@ -130,21 +138,34 @@ def trial_names(configs: Sequence[TrialConfig]) -> list[str]:
 
 def dotted_values(config: TrialConfig) -> dict[str, Any]:
     """Dotted key -> value, of every key of a configuration."""
-    return {key: attrgetter(key)(config) for key in TRIAL_KEYS}
+    values = {key: _value(config, key) for key in TRIAL_KEYS}
+    if isinstance(config.options, CustomOptions):
+        values |= {f"{config.option_block}.{name}": value for name, value in config.options.to_mapping().items()}
+    return values
+
+
+def _value(config: TrialConfig, key: str) -> Any:
+    """The value of a key; of another method's option its default."""
+    if not is_option(key):
+        return attrgetter(key)(config)
+    block, _, name = key.partition(".")
+    return getattr(config.options, name) if block == config.method else METHODS[block].options.default(name)
 
 
 def _varying(configs: list[TrialConfig]) -> dict[str, str]:
     """Keys without a place of their own that differ between trials -> how names call them: the last part if that is clear."""
     values = [dotted_values(config) for config in configs]
-    varying = [key for key in TRIAL_KEYS if key not in (*NAMED, "method") and len({value[key] for value in values}) > 1]
+    keys = dict.fromkeys((*TRIAL_KEYS, *itertools.chain(*values)))
+    varying = [
+        key for key in keys if key not in (*NAMED_AXES, "method") and len({_short(value.get(key)) for value in values}) > 1
+    ]
     last_parts = [key.rpartition(".")[2] for key in varying]
     return {key: last if last_parts.count(last) == 1 else key for key, last in zip(varying, last_parts, strict=True)}
 
 
-def _is_used(key: str, config: TrialConfig) -> bool:
-    """Whether the trial's method has this option."""
-    block = key.partition(".")[0]
-    return block not in METHOD_BLOCKS or block == config.method
+def _is_used(key: str, config: TrialConfig, values: dict[str, Any]) -> bool:
+    """Whether the key is no option, or one that the trial's method has."""
+    return not is_option(key) or (key in values and key.partition(".")[0] == config.option_block)
 
 
 def _short(value: Any) -> str:

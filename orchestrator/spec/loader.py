@@ -210,7 +210,7 @@ def _told(clash: Conflict, values: dict[str, Any], data: dict[str, Any], spec: S
     path = paths[0] if paths else tuple(clash.keys[0].split("."))
     blamed = clash.keys[0]
     rule = clash.rule if dotted(path).removeprefix("search.").split("[")[0] == blamed else f"fit: {blamed} must {clash.rule}"
-    return Problem(path, f"must {rule}, got {got}; {clash.way_out}", frozenset(clash.keys))
+    return Problem(path, f"must {rule}, got {got}; {clash.hint}", frozenset(clash.keys))
 
 
 def _at(data: Any, path: Sequence[str | int]) -> Any:

@@ -7,12 +7,12 @@ Defaults of what decides a trial's numbers are those of trainables/config/trial.
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Strict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Strict, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
@@ -36,8 +36,10 @@ from orchestrator.spec.field_types import (
     Uri,
     no_repeats,
 )
-from orchestrator.spec.method_options import Drive, Gmp, Granet, Grasp, Imp, RandomPart, Sanity, Snip, Srste, Synflow
-from trainables.config.trial import REWIND, Augment, Budget, Initialization, Precision, Schedule, TrialConfig
+from orchestrator.spec.method_options import option_fields
+from trainables.config.methods import DEFAULT_METHOD, METHODS
+from trainables.config.options import Options
+from trainables.config.trial import REWIND, Augment, Budget, Initialization, Precision, Schedule, TrainingConfig, TrialConfig
 from trainables.custom.files import SHIPPED_PREFIX, CustomFiles
 from trainables.custom.references import is_custom
 from trainables.data.datasets import DatasetSource
@@ -133,8 +135,16 @@ class Prunable(SpecModel):
     )
 
 
-class TrialSpec(SpecModel):
-    """What decides the numbers of the trials."""
+class Sanity(SpecModel):
+    shuffle: bool = Field(default=DEFAULT.sanity.shuffle, description="Permute the final mask within every layer.")
+    reinitialize: bool = Field(
+        default=DEFAULT.sanity.reinitialize, description="Begin the sparse training from another initialisation."
+    )
+    invert: bool = Field(default=DEFAULT.sanity.invert, description="Keep the weights with the lowest scores.")
+
+
+class _CommonSpec(SpecModel):
+    """What trials of all methods have."""
 
     dataset: Dataset = Field(description="The images.")
     model: ModelName = Field(description="The network, by name or as a function of your own.")
@@ -155,15 +165,20 @@ class TrialSpec(SpecModel):
     )
     warmup: Warmup = Field(default=Warmup(), description="Dense training before pruning.")
     training: Training = Field(default=Training(), description="Sparse training after pruning.")
-    drive: Drive = Field(default=Drive(), description="The DRIVE score.")
-    snip: Snip = Field(default=Snip(), description="Connection sensitivity alone.")
-    grasp: Grasp = Field(default=Grasp(), description="Gradient signal preservation.")
-    synflow: Synflow = Field(default=Synflow(), description="Synaptic flow; needs no data.")
-    random: RandomPart = Field(default=RandomPart(), description="A random mask.")
-    imp: Imp = Field(default=Imp(), description="Iterative magnitude pruning: train, prune, rewind to the warm-up, again.")
-    gmp: Gmp = Field(default=Gmp(), description="Gradual magnitude pruning during training.")
-    granet: Granet = Field(default=Granet(), description="Gradual magnitude pruning during training, with regrowth.")
-    srste: Srste = Field(default=Srste(), description="N of every M weights, chosen anew at every step.")
+
+
+if TYPE_CHECKING:  # made at run time, with a field for every method that has options
+
+    class _MethodSpec(_CommonSpec):
+        pass
+
+else:
+    _MethodSpec = create_model("_MethodSpec", __base__=_CommonSpec, **option_fields())
+
+
+class TrialSpec(_MethodSpec):
+    """What decides the numbers of the trials."""
+
     sanity: Sanity = Field(default=Sanity(), description="What is left of a result without one part of the method.")
     width: Integer = Field(default=DEFAULT.width, ge=1, description="Factor of the channels of a CIFAR ResNet.")
     initialization: Initialization = Field(
@@ -209,26 +224,35 @@ class Tracking(SpecModel):
     )
 
 
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+def schema_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every dotted key of a model that holds a value and no mapping, with its field."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from keys(field.annotation, f"{prefix}{name}.")
+            yield from schema_keys(field.annotation, f"{prefix}{name}.")
         else:
             yield prefix + name, field
 
 
-def trial_keys(cls: Any = TrialConfig, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of a trial's configuration."""
+def config_keys(cls: Any = TrialConfig, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a trial's configuration, in the order in which names of trials show them."""
     hints = typing.get_type_hints(cls)
     for field in fields(cls):
-        if is_dataclass(hints[field.name]):
-            yield from trial_keys(hints[field.name], f"{prefix}{field.name}.")
+        if hints[field.name] is Options:
+            yield from _option_keys(name for name in METHODS if name != DEFAULT_METHOD)
+        elif is_dataclass(hints[field.name]):
+            yield from config_keys(hints[field.name], f"{prefix}{field.name}.")
         else:
             yield prefix + field.name
+        if hints[field.name] is TrainingConfig:
+            yield from _option_keys([DEFAULT_METHOD])
 
 
-TRIAL_KEYS = tuple(trial_keys())
+def _option_keys(methods: Iterable[str]) -> Iterator[str]:
+    for method in methods:
+        yield from (f"{method}.{name}" for name in METHODS[method].options.rules())
+
+
+TRIAL_KEYS = tuple(config_keys())
 FIXED_PER_SWEEP = (
     "dataset.name",
     "dataset.image_size",
@@ -236,7 +260,7 @@ FIXED_PER_SWEEP = (
     "initial_weights",
 )  # a sweep has one data set; methods are a list by themselves
 SEARCHABLE: dict[str, FieldInfo] = {
-    key: field for key, field in keys(TrialSpec) if key in TRIAL_KEYS and key not in FIXED_PER_SWEEP
+    key: field for key, field in schema_keys(TrialSpec) if key in TRIAL_KEYS and key not in FIXED_PER_SWEEP
 }
 
 

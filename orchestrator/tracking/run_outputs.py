@@ -15,6 +15,7 @@ from orchestrator.tracking.logged_models import LoggedModelInfo, SweepModels
 from orchestrator.tracking.model_packaging import SparseModelRecord
 from orchestrator.tracking.records import RunRecord, RunSpec
 from orchestrator.tracking.runs import Run, SweepRuns
+from trainables.config.methods import is_dense
 from trainables.custom.references import is_custom
 from trainables.records.file_names import NETWORK
 from trainables.records.metrics import Point
@@ -110,7 +111,7 @@ def _to_upload(item: RunSpec, record: RunRecord, sweep: str, file: Path | None) 
     refuse_foreign_file(item, record, sweep, file)
     config = result["config"]
     settings = {"sparsity": str(config.get("sparsity", 0.0)), "warmup_epochs": str(config.get("warmup_epochs", 0))}
-    if config.get("method") != "dense":
+    if not is_dense(str(config.get("method", ""))):
         settings["prune_iterations"] = str(config.get("prune_iterations", 1))
     return SparseModelRecord(
         name=model_name(item.name),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.cli import drive_sweep
-from trainables.config.trial import final_count
+from trainables.config.counts import kept_count
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def check_models(client: Any) -> None:
             (weights,) = folder.rglob("*.zst")
             masks = load_sparse_model(weights).masks
         kept, prunable = sum(int(mask.sum()) for mask in masks.values()), sum(mask.numel() for mask in masks.values())
-        assert kept == final_count(float(run.data.params["sparsity"]), prunable), f"{run.info.run_name}: {kept}"
+        assert kept == kept_count(float(run.data.params["sparsity"]), prunable), f"{run.info.run_name}: {kept}"
     print("1 sweep run and 50 trial runs FINISHED; 50 models loaded without pickle: accuracies and counts exact")
 
 

@@ -11,15 +11,13 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from typing import get_args
 
 import torch
 
 from tests.support.network_zoo import ZOO
 from tests.support.zoo_trials import Outcome, outcome
-from trainables.config.methods import Method
+from trainables.config.methods import METHODS
 
-METHODS: tuple[Method, ...] = get_args(Method)
 LETTERS = {"right": ".", "refused": "r", "failed": "X"}
 
 

@@ -67,7 +67,7 @@ def main() -> int:
         data = load_data(base.dataset, DatasetSource(name="image_folder", image_size=32, root=sys.argv[1]), "cpu")
         # The authors' run: 10 images a class, BN in eval mode, 100 rounds (their stored arguments).
         snip = SnipConfig(images_per_class=10, batch_norm="running")
-        one = replace(base, method="snip", snip=snip, training=TrainingConfig(batch_size=256))
+        one = replace(base, method="snip", options=snip, training=TrainingConfig(batch_size=256))
         show("snip", densities(replace(one, prune_iterations=100), data, data.num_classes))
         print("in one shot:")
         show("snip", densities(one, data, data.num_classes))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.cli import drive_sweep, status
-from trainables.config.trial import imp_levels
+from trainables.config.counts import imp_levels
 
 SWEEP = """\
 name: cost

@@ -19,7 +19,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from orchestrator.storage.layout import TrialFolder, WarmupFolder
 from tests.support.trials import DIGITS, RUNTIME, new_storage
 from trainables.config.keys import inputs_digest, trial_key, warmup_key
-from trainables.config.methods import Method
 from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
 from trainables.custom.files import CustomFiles
 from trainables.data.datasets import content_digest
@@ -51,7 +50,7 @@ class Outcome:
     message: str = ""
 
 
-def zoo_config(network: str, method: Method) -> TrialConfig:
+def zoo_config(network: str, method: str) -> TrialConfig:
     """One epoch of three steps, half of the weights pruned."""
     return TrialConfig(
         dataset=DatasetConfig(name="digits", limit=30, validation=0.2),
@@ -64,7 +63,7 @@ def zoo_config(network: str, method: Method) -> TrialConfig:
     )
 
 
-def outcome(network: str, method: Method) -> Outcome:
+def outcome(network: str, method: str) -> Outcome:
     """What becomes of the network with the method."""
     with (
         warnings.catch_warnings(action="ignore"),

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar
 
-from trainables.config.methods import METHOD_BLOCKS
+from trainables.config.methods import DEFAULT_METHOD, is_method, method_of, option_block
+from trainables.config.options import CustomOptions
 from trainables.config.trial import TrialConfig
 
 # Raised by hand when a change to a component moves any result; tests/trainables/trial/test_golden.py fails when numbers move
@@ -33,8 +34,8 @@ def canonical(config: Any) -> dict[str, Any]:
     for spec in fields(config):
         value = getattr(config, spec.name)
         if is_dataclass(value):
-            if nested := canonical(value):
-                kept[spec.name] = nested
+            if nested := value.to_mapping() if isinstance(value, CustomOptions) else canonical(value):
+                kept[_written_name(config, spec.name)] = nested
             continue
         value = _typed(value, hints[spec.name])
         if value != spec.default:
@@ -43,13 +44,24 @@ def canonical(config: Any) -> dict[str, Any]:
 
 
 def complete(config: TrialConfig) -> dict[str, Any]:
-    """Every field, nested, defaults included, without the options of other methods: what `status --json` shows of a trial."""
-    return {name: value for name, value in asdict(config).items() if name not in METHOD_BLOCKS or name == config.method}
+    """Every field, nested, defaults included: what `status --json` shows of a trial."""
+    values = asdict(config)
+    options = values.pop("options")
+    if isinstance(config.options, CustomOptions):
+        options = config.options.to_mapping()
+    return values | ({config.option_block: options} if options else {})
+
+
+def _written_name(config: Any, field: str) -> str:
+    """Options stand in a block with the name of their method."""
+    return config.option_block if isinstance(config, TrialConfig) and field == "options" else field
 
 
 def from_canonical(cls: type[Config], values: dict[str, Any]) -> Config:
     """The config whose canonical form is `values`. Raises TypeError for an unknown field."""
     hints = _hints(cls)
+    if cls is TrialConfig:
+        values = _with_options(values)
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise TypeError(f"{cls.__name__} has no field {unknown[0]!r}; known are {', '.join(hints)}")
@@ -60,6 +72,21 @@ def from_canonical(cls: type[Config], values: dict[str, Any]) -> Config:
         else:
             typed[name] = _typed(tuple(value) if isinstance(value, list) else value, hints[name])
     return cls(**typed)
+
+
+def _with_options(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with the options of the trial's method as they are in a TrialConfig."""
+    method = values.get("method", DEFAULT_METHOD)
+    if not isinstance(method, str) or not is_method(method):
+        raise TypeError(f"there is no method {method!r}")
+    block, options_class = option_block(method), method_of(method).options
+    options = values.get(block, {})
+    if not isinstance(options, dict) or (block != "options" and "options" in values):
+        raise TypeError(f"options of method {method} must be a mapping with its name")
+    others = {name: value for name, value in values.items() if name != block}
+    if options_class is CustomOptions:
+        return others | {"options": CustomOptions.from_mapping(options)}
+    return others | {"options": from_canonical(options_class, options)}
 
 
 _HINTS: dict[type[Any], dict[str, Any]] = {}  # resolving the annotations of a class takes longer than hashing a trial

@@ -1,30 +1,17 @@
 """What decides a trial's numbers, and what follows from it about its course.
 
-Users write sparsity (share of prunable weights that are zero); everything below `final_count` works with counts.
+Users write sparsity (share of prunable weights that are zero); code works with counts (counts.py).
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from decimal import ROUND_FLOOR, Decimal
 from typing import Literal
 
-from trainables.config.methods import (
-    COUNTS_ITERATIONS,
-    SCORED_ONCE,
-    DriveConfig,
-    GmpConfig,
-    GranetConfig,
-    GraspConfig,
-    ImpConfig,
-    Method,
-    RandomConfig,
-    SanityConfig,
-    SnipConfig,
-    SrsteConfig,
-    SynflowConfig,
-)
+from trainables.config.method import Course, Method
+from trainables.config.methods import DEFAULT_METHOD, method_of, option_block
+from trainables.config.options import Options
 
 Model = Literal[
     "convnet",
@@ -133,6 +120,21 @@ class PrunableConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SanityConfig:
+    """Checks of what a mask is worth (arXiv:2009.08576, arXiv:2009.11094); each changes one thing and nothing else.
+
+    Attributes:
+        shuffle: the final mask is permuted within every layer.
+        reinitialize: sparse training begins from another initialisation.
+        invert: the weights with the lowest scores are kept.
+    """
+
+    shuffle: bool = False
+    reinitialize: bool = False
+    invert: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrialConfig:
     """Everything that decides one trial's numbers; under the same fingerprint equal configs give equal bits.
 
@@ -140,11 +142,12 @@ class TrialConfig:
         width: factor of the channels of a CIFAR ResNet (WITH_WIDTH).
         initialization: whether Kaiming's variance counts a layer's inputs or outputs; not for a network of the user's.
         initial_weights: starts from the weights of a file; where it lies is not part of it.
+        options: of the method; those of another method, such as `replace` leaves behind, become the method's defaults.
     """
 
     dataset: DatasetConfig
     model: str
-    method: Method = "drive"
+    method: str = DEFAULT_METHOD
     warmup_epochs: int = 0
     prune_iterations: int = 1
     sparsity: float = 0.0
@@ -153,20 +156,30 @@ class TrialConfig:
     precision: Precision = "auto"
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    drive: DriveConfig = field(default_factory=DriveConfig)
     prunable: PrunableConfig = field(default_factory=PrunableConfig)
     width: int = 1
     initialization: Initialization = "fan_in"
-    snip: SnipConfig = field(default_factory=SnipConfig)
-    grasp: GraspConfig = field(default_factory=GraspConfig)
-    synflow: SynflowConfig = field(default_factory=SynflowConfig)
-    random: RandomConfig = field(default_factory=RandomConfig)
-    imp: ImpConfig = field(default_factory=ImpConfig)
-    gmp: GmpConfig = field(default_factory=GmpConfig)
-    granet: GranetConfig = field(default_factory=GranetConfig)
-    srste: SrsteConfig = field(default_factory=SrsteConfig)
     sanity: SanityConfig = field(default_factory=SanityConfig)
     initial_weights: bool = False
+    options: Options = field(default_factory=Options)
+
+    def __post_init__(self) -> None:
+        if type(self.options) is not self.pruning.options:  # none were given, or they are another method's
+            object.__setattr__(self, "options", self.pruning.options())
+
+    @property
+    def pruning(self) -> Method:
+        """The entry of the method in the table of methods."""
+        return method_of(self.method)
+
+    @property
+    def option_block(self) -> str:
+        """Key under which the options are written."""
+        return option_block(self.method)
+
+    @property
+    def is_dense(self) -> bool:
+        return self.pruning.course is Course.DENSE
 
     @property
     def sparse_epochs(self) -> int:
@@ -177,22 +190,23 @@ class TrialConfig:
 
     @property
     def total_epochs(self) -> int:
-        """Epochs of the training that the final network has seen: those of imp's levels only choose its weights."""
+        """Epochs of the training that the final network has seen: those of levels only choose its weights."""
         return self.warmup_epochs + self.sparse_epochs
 
     @property
     def rounds(self) -> int:
-        """Rounds of score and mask that this trial really runs, before, between or during training; levels for imp."""
-        if self.method in COUNTS_ITERATIONS:
+        """Rounds of score and mask that this trial really runs, before, between or during training; levels where there are."""
+        course = self.pruning.course
+        if course.uses_iterations:
             return self.prune_iterations
-        if self.method == "imp":
-            return imp_levels(self.sparsity, self.imp.fraction)
-        return 1 if self.method in SCORED_ONCE else 0
+        if course is Course.LEVELS:
+            return self.options.levels(self.sparsity)
+        return 1 if course is Course.ONE_ROUND else 0
 
     @property
     def level_epochs(self) -> int:
-        """Epochs that all levels of iterative magnitude pruning train; the sparse training comes after them."""
-        return self.rounds * self.sparse_epochs if self.method == "imp" else 0
+        """Epochs that all levels of iterative pruning train; the sparse training comes after them."""
+        return self.rounds * self.sparse_epochs if self.pruning.course is Course.LEVELS else 0
 
     @property
     def trained_epochs(self) -> int:
@@ -202,7 +216,7 @@ class TrialConfig:
     @property
     def rewind_epoch(self) -> int | None:
         """Warm-up epoch whose weights the sparse training starts from (0 is initialisation); None keeps the weights."""
-        if self.method == "imp":
+        if self.pruning.course is Course.LEVELS:
             return self.warmup_epochs
         if self.rewind == "none":
             return None
@@ -216,21 +230,3 @@ class TrialConfig:
     @property
     def warmup_lr(self) -> float:
         return self.training.lr if self.warmup.lr is None else self.warmup.lr
-
-
-def final_count(sparsity: float, prunable: int) -> int:
-    """Weights kept at the end: (1 - sparsity) * prunable rounded half up, in decimal, as the sparsity was written.
-
-    Binary floats would round 0.95 of 270,896 differently from what a reader computes by hand.
-    """
-    exact = (1 - Decimal(repr(float(sparsity)))) * prunable
-    return int((exact + Decimal("0.5")).to_integral_value(rounding=ROUND_FLOOR))
-
-
-def imp_levels(sparsity: float, fraction: float) -> int:
-    """Levels after which pruning `fraction` of the rest at each leaves at most 1 - sparsity; 11 for 90 % by a fifth."""
-    density, left, levels = 1 - Decimal(repr(float(sparsity))), Decimal(1), 0
-    while left > density:
-        left *= 1 - Decimal(repr(float(fraction)))
-        levels += 1
-    return levels

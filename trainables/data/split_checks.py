@@ -64,7 +64,7 @@ def _least_share(config: TrialConfig, counts: SplitCounts) -> float:
 
 def _scoring(config: TrialConfig, counts: SplitCounts) -> list[Finding]:
     """Warnings where a score uses more images than there are: it then uses all of them, some several times."""
-    options = getattr(config, config.method, None)
+    options = config.options
     per_class, batches = getattr(options, "images_per_class", None), getattr(options, "score_batches", 1)
     images = sum(counts.train)
     if per_class is not None:

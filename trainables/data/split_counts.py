@@ -157,7 +157,7 @@ def split_versions(config: TrialConfig, train: Counts, test: Counts) -> tuple[di
     """
     counts = split_counts(config.dataset, train, test)
     warmup = {"split": SPLIT_VERSION} if counts.is_proportional else {}
-    per_class = getattr(getattr(config, config.method, None), "images_per_class", None)
+    per_class = getattr(config.options, "images_per_class", None)
     if per_class is None:
         return warmup, warmup
     # Earlier versions filled up with other classes where one has too few.

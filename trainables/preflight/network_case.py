@@ -112,9 +112,10 @@ def adjusted_runtime(runtime: Runtime, config: TrialConfig, adjustments: Adjustm
 
 
 def _method(config: TrialConfig) -> dict[str, Any]:
-    options = canonical(config).get(config.method, {})
-    scoring = {name: options[name] for name in ("batch_norm", "images_per_class", "temperature", "pattern") if name in options}
-    return {"method": config.method, "exclude": list(config.prunable.exclude), **scoring}
+    rules = config.options.rules()
+    options = canonical(config).get(config.option_block, {})
+    deciding = {name: value for name, value in options.items() if name not in rules or rules[name].decides_preflight}
+    return {"method": config.method, "exclude": list(config.prunable.exclude), **deciding}
 
 
 def _digest(content: Any) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
@@ -11,8 +13,10 @@ from trainables.models.losses import batch_loss
 from trainables.models.prunable import prunable_weights
 from trainables.models.weight_use import densified_layers, gradient_findings, unchanged_state
 from trainables.preflight.examination import OUT_OF_MEMORY, Examination, error_line
-from trainables.pruning.score_gradients import hessian_gradient_products, scoring_mode
-from trainables.pruning.synflow import require_flow
+from trainables.pruning.implementations import load_implementation
+from trainables.pruning.kept_weights import kept_weights
+from trainables.pruning.score_gradients import scoring_mode
+from trainables.pruning.scoring import Batch, ScoringContext
 from trainables.training.optimizer import make_optimizer
 
 
@@ -32,43 +36,37 @@ def check_weight_use(examination: Examination, model: nn.Module) -> None:
 
 
 def check_methods(examination: Examination, model: nn.Module) -> None:
+    """What each method asks of the network, by its entry in the table of methods."""
     for member in examination.case.configs:
-        weights = prunable_weights(model, member.prunable.exclude)
-        if member.method == "synflow":
-            try:
-                require_flow(model, weights, examination.image_shape)
-            except ConfigError as error:
-                message, _, hint = str(error).partition("; ")
-                examination.add("synflow", message, hint)
-        if member.method == "grasp":
-            _twice_differentiable(examination, model, weights, member)
-
-
-def _twice_differentiable(examination: Examination, model: nn.Module, weights: dict[str, Tensor], member: TrialConfig) -> None:
-    count = min(member.training.batch_size, 8)
-    batches = [(examination.images(count), examination.labels(count))]
-    masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
-    options, loss = member.grasp, member.training.loss
-    try:
+        if not member.pruning.preflight:
+            continue
         with unchanged_state(model):
-            hessian_gradient_products(
-                model,
-                weights,
-                masks,
-                batches,
-                examination.runtime,
-                options.batch_norm,
-                options.temperature,
-                loss,
-            )
-    except OUT_OF_MEMORY:
-        raise
-    except (ConfigError, RuntimeError) as error:
-        examination.add(
-            "grasp",
-            f"method grasp must have a network whose gradient can be differentiated again, got {error_line(error)}",
-            "use layers with a second derivative, or take another method",
-        )
+            try:
+                load_implementation(member.pruning.preflight)(_context(examination, model, member))
+            except ConfigError as error:
+                examination.add(member.pruning.name, error.message, error.hint)
+
+
+def _context(examination: Examination, model: nn.Module, member: TrialConfig) -> ScoringContext:
+    """The first round of a trial on some images of noise."""
+    weights = prunable_weights(model, member.prunable.exclude)
+    count = min(member.training.batch_size, 8)
+
+    def images(images_per_class: int | None, score_batches: int) -> Iterator[Batch]:
+        yield examination.images(count), examination.labels(count)
+
+    return ScoringContext(
+        model=model,
+        weights=weights,
+        masks={name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()},
+        surviving=None,
+        keep=kept_weights(member, {name: tuple(weight.shape) for name, weight in weights.items()}),
+        config=member,
+        round_=1,
+        image_shape=examination.image_shape,
+        runtime=examination.runtime,
+        draw_batches=images,
+    )
 
 
 def check_step(examination: Examination, model: nn.Module) -> None:

@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
-from trainables.config.trial import TrialConfig, final_count
+from trainables.config.counts import kept_count
+from trainables.config.trial import TrialConfig
 from trainables.custom.files import CustomFiles
 from trainables.custom.references import is_custom
 from trainables.data.facts import DataFacts
@@ -32,14 +33,18 @@ def kept_weights(config: TrialConfig, shapes: Shapes) -> int:
     """Weights that are left at the end of pruning, of all those in `shapes`."""
     sizes = {name: prod(shape) for name, shape in shapes.items()}
     total = sum(sizes.values())
-    if config.method == "dense":
+    if config.is_dense:
         return total
-    if config.method == "srste":
-        n, m = config.srste.n_of_m
-        return sum(size // m * n if shapes[name][1] % m == 0 else size for name, size in sizes.items())
-    if config.method == "imp" and not config.imp.exact:
-        return final_count(1 - (1 - config.imp.fraction) ** config.rounds, total)
-    return final_count(config.sparsity, total)
+    by_layer = [config.options.kept_in_layer(shape) for shape in shapes.values()]
+    if all(count is not None for count in by_layer):
+        return sum(count or 0 for count in by_layer)
+    of_levels = config.options.kept_after_level(config.rounds, total)
+    return kept_count(config.sparsity, total) if of_levels is None else of_levels
+
+
+def decides_kept_weights(config: TrialConfig) -> bool:
+    """Whether the number of kept weights follows from the method's options and not from the sparsity alone."""
+    return config.options.fixed_sparsity() is not None or config.options.kept_after_level(1, 100) is not None
 
 
 def check_kept_weights(config: TrialConfig, shapes: Shapes) -> None:
@@ -48,7 +53,8 @@ def check_kept_weights(config: TrialConfig, shapes: Shapes) -> None:
         total = sum(prod(shape) for shape in shapes.values())
         raise ConfigError(
             f"sparsity: {config.model} must keep at least one of its {total:,} prunable weights, got sparsity "
-            f"{config.sparsity!r} and 0 weights; choose a sparsity of at most {highest_sparsity(total)!r}"
+            f"{config.sparsity!r} and 0 weights",
+            f"choose a sparsity of at most {highest_sparsity(total)!r}",
         )
 
 
@@ -57,7 +63,7 @@ def highest_sparsity(prunable: int) -> float:
     highest = 0.0
     for digits in range(1, 16):
         sparsity = round(1 - 10**-digits, digits)
-        if final_count(sparsity, prunable) == 0:
+        if kept_count(sparsity, prunable) == 0:
             break
         highest = sparsity
     return highest

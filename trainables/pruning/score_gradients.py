@@ -13,25 +13,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainables.config.methods import BatchNormMode
-from trainables.config.trial import TrialConfig
-from trainables.data.batches import class_balanced_batches, scoring_batches
-from trainables.data.splits import Data
+from trainables.config.options import BatchNormMode
 from trainables.errors import ConfigError
 from trainables.models.losses import batch_loss
 from trainables.models.weight_use import node_names
 from trainables.runtime.device import Runtime
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-
-
-def batches_of_round(data: Data, config: TrialConfig, round_: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The seeded images that the trial's method scores with in one round, without augmentation, fresh in every round."""
-    options = getattr(config, config.method)
-    per_class = getattr(options, "images_per_class", None)
-    if per_class is not None:
-        return class_balanced_batches(data, config.training.batch_size, per_class, config.seed, round_)
-    return scoring_batches(data, config.training.batch_size, options.score_batches, config.seed, round_)
 
 
 def scoring_gradients(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 
-from trainables.config.methods import DensitySchedule
-from trainables.config.trial import final_count
+from trainables.config.counts import kept_count
+from trainables.config.options import DensitySchedule
 
 
 def kept_after_round(round_: int, rounds: int, sparsity: float, prunable: int, schedule: DensitySchedule) -> int:
@@ -18,7 +18,7 @@ def kept_after_round(round_: int, rounds: int, sparsity: float, prunable: int, s
     The paper's text names neither; exponential is SynFlow's (arXiv:2006.05467, algorithm 1).
     """
     assert 1 <= round_ <= rounds, f"round {round_} of {rounds}"
-    final = final_count(sparsity, prunable)
+    final = kept_count(sparsity, prunable)
     if round_ == rounds:
         return final
     density = 1.0 - sparsity
@@ -27,13 +27,13 @@ def kept_after_round(round_: int, rounds: int, sparsity: float, prunable: int, s
     return min(prunable, max(final, math.floor(share * prunable + 0.5)))
 
 
-def kept_on_cubic(round_: int, rounds: int, first_sparsity: float, sparsity: float, prunable: int) -> int:
+def kept_on_cubic_schedule(round_: int, rounds: int, first_sparsity: float, sparsity: float, prunable: int) -> int:
     """Weights kept after update `round_` (0 is before the first) of `rounds` on the way from one sparsity to another.
 
     s_k = s + (s_0 - s) (1 - k/N)^3 (Zhu and Gupta, arXiv:1710.01878, equation 1), rounded half up; the last lands exactly on
     `final_count`. Where it begins beyond the target, it is the target at once.
     """
     assert 0 <= round_ <= rounds, f"update {round_} of {rounds}"
-    final = final_count(sparsity, prunable)
+    final = kept_count(sparsity, prunable)
     share = 1.0 - (sparsity + (first_sparsity - sparsity) * (1 - round_ / rounds) ** 3)
     return final if round_ == rounds else min(prunable, max(final, math.floor(share * prunable + 0.5)))

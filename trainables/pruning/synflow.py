@@ -67,7 +67,8 @@ def _output(linear: nn.Module, image: Tensor) -> Tensor:
     except Exception as error:  # whatever a custom network does
         raise ConfigError(
             "method synflow must run the network in float64, on one image and without norm layers, but it raised "
-            f"{type(error).__name__}: {error}; take another method"
+            f"{type(error).__name__}: {error}",
+            "take another method",
         ) from error
     return output
 
@@ -92,8 +93,8 @@ def _check_law(flow: float, through_pixels: float, scores: Mapping[str, Tensor])
 
 def _no_flow(problem: str) -> ConfigError:
     return ConfigError(
-        f"method synflow must have a network that is linear in its image once norm layers and biases are away, but {problem}; "
-        "return logits without a softmax, exclude normalised layers by prunable.exclude, or take another method"
+        f"method synflow must have a network that is linear in its image once norm layers and biases are away, but {problem}",
+        "return logits without a softmax, exclude normalised layers by prunable.exclude, or take another method",
     )
 
 

@@ -17,7 +17,7 @@ from trainables.data.normalization import Normalization
 from trainables.data.splits import Data, Split
 from trainables.errors import NonFiniteError
 from trainables.models.losses import batch_loss, summed_loss
-from trainables.pruning.sparse_trainers import Masking
+from trainables.pruning.sparse_trainers import MaskUpdater
 from trainables.runtime.device import Runtime
 from trainables.runtime.seeding import derived_seed
 
@@ -27,7 +27,7 @@ TOP5_CLASSES = 100  # fewer classes are told by their top-1 accuracy alone
 def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.SGD,
-    masking: Masking,
+    updater: MaskUpdater,
     data: Data,
     *,
     training: TrainingConfig,
@@ -40,7 +40,7 @@ def train_epoch(
     """Trains in place.
 
     Args:
-        first_step: steps that were done before, as `masking` counts them.
+        first_step: steps that were done before, as `updater` counts them.
         epoch: 0-based over the whole trial, warm-up included; decides order and augmentation.
 
     Returns:
@@ -60,16 +60,16 @@ def train_epoch(
     hits = torch.zeros((), dtype=torch.int64, device=device)
     seen = 0
     for step, (images_BCHW, labels_B) in enumerate(training_batches(data, training.batch_size, seed, epoch), first_step + 1):
-        masking.hide()
+        updater.before_forward()
         with runtime.autocast():
             logits_BK = forward(runtime.to_memory_format(images_BCHW))
         loss = loss_of(logits_BK.float(), labels_B)
         loss.backward()
-        masking.reveal(step)
+        updater.after_backward(step)
         if training.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
         optimizer.step()
-        masking.enforce(step)
+        updater.after_step(step)
         optimizer.zero_grad(set_to_none=True)
         loss_sum += loss.detach()
         hits += (logits_BK.detach().argmax(1) == labels_B).sum()

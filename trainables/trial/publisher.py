@@ -109,8 +109,7 @@ class TrialPublisher:
             config=canonical(config),
             source_sha256=self.own_digests.get("model"),
         )
-        pattern = config.srste.pattern if config.method == "srste" else None
-        model_file, model_sha256 = encode(state.model, state.masks, card, pattern)
+        model_file, model_sha256 = encode(state.model, state.masks, card, config.options.nm_pattern())
         metrics = cost_metrics(config, state.seconds) | size_metrics(stats) | {"model/bytes": float(len(model_file))}
         state.metrics.record(config.total_epochs, metrics)
 

@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from trainables.config.methods import DURING_TRAINING
+from trainables.config.method import Course
 from trainables.config.trial import TrialConfig
 from trainables.data.splits import Data, load_data
 from trainables.errors import ConfigError, StaleAttemptError, StopRequestedError, StorageError
@@ -22,9 +22,9 @@ from trainables.models.registry import initialized_network, network_of
 from trainables.models.weight_use import unprunable_layers
 from trainables.pruning.kept_weights import check_kept_weights
 from trainables.pruning.masks import apply_masks, full_masks
-from trainables.pruning.rounds import mask_points, prune_round
+from trainables.pruning.rounds import mask_metrics, prune_round
 from trainables.pruning.sanity_checks import shuffled
-from trainables.pruning.sparse_trainers import Masking, first_masks, make_masking
+from trainables.pruning.sparse_trainers import MaskUpdater, SparseTraining, updater_class
 from trainables.records.file_names import CHECKPOINT, ERROR, RESULT
 from trainables.records.metrics import DamagedRecordError
 from trainables.records.result_record import decode_result
@@ -143,11 +143,10 @@ class TrialRunner:
                 self.trunk.state_at(length)
         state = self.trunk.state_at(self.config.warmup_epochs)
         self.publication.keep_published_points(state)
-        state.phase, state.position = "level" if self.config.method == "imp" else "prune", 0
-        if self.config.method in DURING_TRAINING or self.config.rounds == 0:
-            state.masks = first_masks(state.model, self.config)
-            told = mask_points(state.masks)
-            state.metrics.record(0, told if self.config.method != "dense" else {"prune/sparsity": 0.0})
+        state.phase, state.position = "level" if self.config.pruning.course is Course.LEVELS else "prune", 0
+        if not self.config.pruning.course.ends_before_training or self.config.rounds == 0:
+            state.masks = updater_class(self.config).initial_masks(state.model, self.config)
+            state.metrics.record(0, {"prune/sparsity": 0.0} if self.config.is_dense else mask_metrics(state.masks))
             self._start_of_training(state)
             return state
         state.masks = full_masks(prunable_weights(state.model, self.config.prunable.exclude))
@@ -227,28 +226,36 @@ class TrialRunner:
     def _train_one_epoch(self, state: TrialState) -> None:
         begun = time.perf_counter()
         config = self.config
-        told, masking = self._one_epoch(state, state.position)
+        told, updater = self._one_epoch(state, state.position)
         state.position += 1
-        with masking.effective():
+        with updater.effective_weights():
             told |= self._evaluated(state, "val")
         state.seconds["train"] += time.perf_counter() - begun
         step = config.warmup_epochs + state.position
-        if config.method in DURING_TRAINING:
-            state.masks = masking.masks
-            told |= mask_points(state.masks)
+        if config.pruning.course.is_during_training:
+            state.masks = updater.masks
+            told |= mask_metrics(state.masks)
         state.metrics.record(step, told)
         if state.position < config.sparse_epochs:
             self.publication.boundary(state)
 
-    def _one_epoch(self, state: TrialState, done: int) -> tuple[dict[str, float], Masking]:
+    def _one_epoch(self, state: TrialState, done: int) -> tuple[dict[str, float], MaskUpdater]:
         """Trains one epoch, after `done` others of the sparse training or of a level."""
         config = self.config
         steps = len(self.data.train) // config.training.batch_size
-        masking = make_masking(state.model, state.optimizer, state.masks, config, done * steps, config.sparse_epochs * steps)
+        training = SparseTraining(
+            model=state.model,
+            optimizer=state.optimizer,
+            masks=state.masks,
+            config=config,
+            first_step=done * steps,
+            steps=config.sparse_epochs * steps,
+        )
+        updater = updater_class(config).start(training)
         told = train_epoch(
             state.model,
             state.optimizer,
-            masking,
+            updater,
             self.data,
             training=config.training,
             lr=learning_rate(done + (config.warmup_epochs if config.training.budget == "total" else 0), config.training),
@@ -257,7 +264,7 @@ class TrialRunner:
             runtime=self.runtime,
             first_step=done * steps,
         )
-        return told, masking
+        return told, updater
 
     def _evaluated(self, state: TrialState, prefix: str) -> dict[str, float]:
         split = self.data.test if prefix == "test" else self.data.validation

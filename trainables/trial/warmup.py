@@ -19,7 +19,7 @@ from trainables.custom.files import NO_CUSTOM_FILES, CustomFiles
 from trainables.data.splits import Data
 from trainables.models.pretrained import load_initial_weights
 from trainables.models.registry import initialized_network, network_of
-from trainables.pruning.sparse_trainers import Masking
+from trainables.pruning.sparse_trainers import MaskUpdater
 from trainables.records.protocols import SnapshotFiles
 from trainables.runtime.device import Runtime
 from trainables.training.loop import evaluate, train_epoch
@@ -102,7 +102,7 @@ class WarmupTrainer:
         told = train_epoch(
             state.model,
             state.optimizer,
-            Masking(),
+            MaskUpdater(),
             self.data,
             training=self.config.training,
             lr=self.config.warmup_lr,

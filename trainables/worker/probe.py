@@ -120,13 +120,13 @@ class Probe:
         return torch.cuda.mem_get_info()[1] if self.runtime.device == "cuda" else 0
 
     def _train(self) -> int:
-        from trainables.pruning.sparse_trainers import Masking
+        from trainables.pruning.sparse_trainers import MaskUpdater
         from trainables.training.loop import train_epoch
 
         train_epoch(
             self.model,
             self.optimizer,
-            Masking(),
+            MaskUpdater(),
             self.data,
             training=self.config.training,
             lr=0.0,  # a loss that grows out of bounds would end the measurement

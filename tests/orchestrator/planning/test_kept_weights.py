@@ -18,8 +18,8 @@ from orchestrator.spec.loader import load_spec
 from orchestrator.terminal.plan import plan_facts
 from tests.support.custom_modules import write_modules
 from tests.support.trials import new_storage, run, tiny_config
+from trainables.config.counts import kept_count
 from trainables.config.methods import ImpConfig, SrsteConfig
-from trainables.config.trial import final_count
 from trainables.custom.files import NO_CUSTOM_FILES
 from trainables.data.datasets import cache_folder
 from trainables.data.facts import DIGITS_FACTS
@@ -134,5 +134,5 @@ def test_shapes_are_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @given(prunable=st.integers(1, 10**9))
 def test_the_sparsity_of_the_fix_keeps_a_weight(prunable: int) -> None:
     highest = highest_sparsity(prunable)
-    assert final_count(highest, prunable) >= 1
+    assert kept_count(highest, prunable) >= 1
     assert (highest == 0) == (prunable < 5), "a tenth of five is rounded up"

@@ -140,7 +140,7 @@ def test_both_sides_enter_with_their_best_by_validation_whatever_the_test_set_sa
     settings = [
         seeds_of(of("drive", prune_iterations=10), {0: 0.80}, validation=0.7),
         seeds_of(of("drive", prune_iterations=1), {0: 0.99}, validation=0.6),
-        seeds_of(of("drive", prune_iterations=10, drive=DriveConfig(normalize="rank")), {0: 0.98}, validation=0.5),
+        seeds_of(of("drive", prune_iterations=10, options=DriveConfig(normalize="rank")), {0: 0.98}, validation=0.5),
         seeds_of(of("snip", prune_iterations=1), {0: 0.70}, validation=0.9),
         seeds_of(of("snip", prune_iterations=10), {0: 0.10}, validation=0.8),
     ]
@@ -318,7 +318,7 @@ def test_one_seed_and_equal_differences_are_told_in_words() -> None:
 
 def test_own_options_that_were_chosen_are_told_below_their_table() -> None:
     drive = [
-        seeds_of(of("drive", prune_iterations=10, drive=DriveConfig(normalize=how)), {0: 0.9}, validation=validation)  # type: ignore[arg-type]
+        seeds_of(of("drive", prune_iterations=10, options=DriveConfig(normalize=how)), {0: 0.9}, validation=validation)  # type: ignore[arg-type]
         for how, validation in (("mean", 0.1), ("rank", 0.2))
     ]
     detail = blocks(compare(sweep_of(*drive, seeds_of(of("snip"), {0: 0.8}))))[1]

@@ -11,8 +11,8 @@ from orchestrator.errors import UserError
 from orchestrator.spec.grid import expand
 from orchestrator.spec.loader import load_spec
 from orchestrator.spec.schema import SweepSpec
-from trainables.config.methods import SanityConfig
-from trainables.config.trial import TrialConfig
+from trainables.config.methods import ImpConfig
+from trainables.config.trial import SanityConfig, TrialConfig
 
 BASE = "name: x\ndataset: {name: digits}\nmodel: convnet\nbaseline: none\nsparsity: 0.95\n"
 
@@ -112,4 +112,4 @@ def test_wrong_options_of_methods_are_told(text: str, told: str, tmp_path: Path)
 
 def test_false_is_false(tmp_path: Path) -> None:
     (config,) = trials("imp: {exact: false}\nmethod: imp\n", tmp_path)
-    assert config.imp.exact is False
+    assert config.options == ImpConfig(exact=False)

@@ -18,16 +18,16 @@ from orchestrator.spec.field_types import DatasetName
 from orchestrator.spec.grid import expand, trial_names
 from orchestrator.spec.loader import json_schema, load_spec, resolved, spec_from_resolved
 from orchestrator.spec.presets import preset_names, preset_text, template
-from orchestrator.spec.schema import SEARCHABLE, TRIAL_KEYS, SweepSpec, keys
+from orchestrator.spec.schema import SEARCHABLE, TRIAL_KEYS, SweepSpec, schema_keys
 from tests import ROOT
 from trainables.config.keys import canonical
-from trainables.config.methods import Method
+from trainables.config.methods import METHODS
 from trainables.config.trial import DatasetConfig, Model, TrialConfig
 from trainables.data.datasets import DATASETS, DatasetSource
 
 BASE = "name: x\ndataset: {name: digits}\nmodel: convnet\n"
 MODELS = ", ".join(get_args(Model)) + ", or {module: FILE.FUNCTION}"
-METHODS = ", ".join(get_args(Method))
+METHOD_RULE = f"one of {', '.join(METHODS)}, {{module: FILE.FUNCTION, options: {{...}}}}"
 NAME_RULE = "at most 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"
 NUMBERS = "must be a key that decides a trial's numbers"
 ONLY_THOSE = "only those can be searched: write"
@@ -117,13 +117,12 @@ WRONG = {
     "unknown method": (
         "method: prune\n",
         [
-            f"s.yaml:4: method must be one of {METHODS}, or a list of them without repeats, got 'prune'; "
-            "without the line it is drive"
+            f"s.yaml:4: method must be {METHOD_RULE}, or a list of them without repeats, got 'prune'; without the line it is drive"
         ],
     ),
     "misspelt method in a list": (
         "method: [drive, dens]\n",
-        [f"s.yaml:4: method[1] must be one of {METHODS}, got 'dens'; did you mean 'dense'?"],
+        [f"s.yaml:4: method[1] must be {METHOD_RULE}, got 'dens'; did you mean 'dense'?"],
     ),
     "misspelt choice": (
         "precision: fp23\n",
@@ -365,7 +364,7 @@ def test_a_wrong_file_is_told_with_every_mistake(text: str, told: list[str]) -> 
 @pytest.mark.parametrize("value", [None, "?", -7, 1.5, True, [], {}, [{}], "9" * 300])
 def test_no_message_is_the_checker_s_own(value: Any) -> None:
     """Whatever stands at a key, fixed or searched, the message is ours: a place, `must` and what was got in each line."""
-    for key, _ in keys(SweepSpec):
+    for key, _ in schema_keys(SweepSpec):
         fixed: dict[str, Any] = {"name": "x", "dataset": {"name": "digits"}, "model": "convnet"}
         searched = fixed | {"search": {key: [value]}}
         section, _, name = key.rpartition(".")
@@ -502,7 +501,7 @@ def test_the_ready_digits_sweep_needs_nothing_from_outside() -> None:
 
 def test_the_template_is_a_sweep_and_shows_every_key() -> None:
     assert expand(loaded(template()))
-    for key, _ in keys(SweepSpec):
+    for key, _ in schema_keys(SweepSpec):
         assert f"{key.rpartition('.')[2]}:" in template(), key
 
 
@@ -584,7 +583,7 @@ def test_defaults_are_those_of_the_trial() -> None:
 
 
 def test_every_key_of_a_trial_can_be_written_and_searched() -> None:
-    written = {key for key, _ in keys(SweepSpec)}
+    written = {key for key, _ in schema_keys(SweepSpec)}
     assert set(TRIAL_KEYS) <= written
     assert set(TRIAL_KEYS) - set(SEARCHABLE) == {"dataset.name", "dataset.image_size", "method", "initial_weights"}
     assert get_args(DatasetName) == DATASETS

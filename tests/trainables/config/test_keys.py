@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from trainables.config import keys as keys_module
+from trainables.config.counts import kept_count
 from trainables.config.keys import canonical, from_canonical, trial_key, warmup_key
-from trainables.config.methods import DriveConfig
-from trainables.config.trial import DatasetConfig, PrunableConfig, TrainingConfig, TrialConfig, WarmupConfig, final_count
+from trainables.config.methods import METHODS, DriveConfig, GranetConfig, is_option
+from trainables.config.options import Options
+from trainables.config.trial import DatasetConfig, PrunableConfig, TrainingConfig, TrialConfig, WarmupConfig
 from trainables.runtime.seeding import derived_seed
 
 DATA = "0" * 32
@@ -30,17 +32,17 @@ STORED_KEYS: list[tuple[TrialConfig, str, str]] = [
     (digits(seed=1), "01f7142ba976b7e9", "113dde22ced4f5f2"),
     (digits(warmup_epochs=4, prune_iterations=50, sparsity=0.95, seed=2), "eb6c0c4eca77db4f", "be27584f674a8b6d"),
     (
-        digits(warmup_epochs=4, prune_iterations=50, sparsity=0.95, seed=2, drive=DriveConfig(normalize="rank")),
+        digits(warmup_epochs=4, prune_iterations=50, sparsity=0.95, seed=2, options=DriveConfig(normalize="rank")),
         "031f13a8ce8b7083",
         "be27584f674a8b6d",
     ),
     (
-        digits(sparsity=0.98, drive=DriveConfig(magnitude=0, connection=1, convergence=0)),
+        digits(sparsity=0.98, options=DriveConfig(magnitude=0, connection=1, convergence=0)),
         "30def6293b3fb252",
         "5edb42cee2465264",
     ),
     (
-        digits(sparsity=0.9, drive=DriveConfig(density_schedule="linear", score_batches=4)),
+        digits(sparsity=0.9, options=DriveConfig(density_schedule="linear", score_batches=4)),
         "fae7c09fe3d7dd95",
         "5edb42cee2465264",
     ),
@@ -151,46 +153,94 @@ OTHER_VALUES: list[tuple[str, Any, bool]] = [
 ]
 
 
+def trial_with(path: str) -> TrialConfig:
+    """The plain trial; for an option, of the method that has it."""
+    return digits(method=path.partition(".")[0]) if is_option(path) else digits()
+
+
+def field_path(path: str) -> str:
+    return f"options.{path.partition('.')[2]}" if is_option(path) else path
+
+
 def with_value(config: Any, path: str, value: Any) -> Any:
-    name, _, rest = path.partition(".")
+    name, _, rest = field_path(path).partition(".")
     return replace(config, **{name: with_value(getattr(config, name), rest, value) if rest else value})
 
 
 def value_at(config: Any, path: str) -> Any:
-    for name in path.split("."):
+    for name in field_path(path).split("."):
         config = getattr(config, name)
     return config
 
 
 def paths_of(config: Any) -> set[str]:
-    found: set[str] = set()
+    paths: set[str] = set()
     for spec in fields(config):
         value = getattr(config, spec.name)
-        found |= {f"{spec.name}.{path}" for path in paths_of(value)} if is_dataclass(value) else {spec.name}
-    return found
+        paths |= {f"{spec.name}.{path}" for path in paths_of(value)} if is_dataclass(value) else {spec.name}
+    return paths
 
 
 def test_every_field_is_among_those_tried() -> None:
-    assert {path for path, _, _ in OTHER_VALUES} == paths_of(digits())
+    options = {f"{name}.{option}" for name, method in METHODS.items() for option in method.options.rules()}
+    others = {path for path in paths_of(digits()) if not path.startswith("options.")}
+    assert {path for path, _, _ in OTHER_VALUES} == options | others
 
 
 @pytest.mark.parametrize(("path", "value", "in_warmup"), OTHER_VALUES)
 def test_another_value_of_a_field_gives_another_trial(path: str, value: Any, in_warmup: bool) -> None:
-    changed = with_value(digits(), path, value)
-    assert trial_key(changed, DATA) != trial_key(digits(), DATA)
-    assert (warmup_key(changed, DATA) != warmup_key(digits(), DATA)) == in_warmup
+    config = trial_with(path)
+    changed = with_value(config, path, value)
+    assert trial_key(changed, DATA) != trial_key(config, DATA)
+    assert (warmup_key(changed, DATA) != warmup_key(config, DATA)) == in_warmup
 
 
 @pytest.mark.parametrize(("path", "value", "_"), OTHER_VALUES)
 def test_a_config_survives_its_canonical_form(path: str, value: Any, _: bool) -> None:
-    config = with_value(digits(), path, value)
+    config = with_value(trial_with(path), path, value)
     assert from_canonical(TrialConfig, canonical(config)) == config
 
 
 @pytest.mark.parametrize("path", sorted({path for path, _, _ in OTHER_VALUES} - {"dataset.name", "model"}))
 def test_a_default_that_is_written_out_is_left_out_of_the_form(path: str) -> None:
-    written = with_value(digits(), path, value_at(digits(), path))
-    assert canonical(written) == {"dataset": {"name": "digits"}, "model": "convnet"}
+    config = trial_with(path)
+    written = with_value(config, path, value_at(config, path))
+    method = {} if config.method == "drive" else {"method": config.method}
+    assert canonical(written) == {"dataset": {"name": "digits"}, "model": "convnet"} | method
+
+
+def test_options_of_another_method_become_the_methods_defaults() -> None:
+    config = digits(options=DriveConfig(magnitude=0.5))
+    assert replace(config, method="granet").options == GranetConfig()
+    assert replace(config, method="magnitude").options == Options()
+    assert replace(config, seed=1).options == DriveConfig(magnitude=0.5)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"method": "prune"},
+        {"method": 3},
+        {"method": "snip", "drive": {"magnitude": 2.0}},
+        {"method": "snip", "options": {"score_batches": 2}},
+        {"method": "snip", "snip": {"layers": "erk"}},
+        {"method": "snip", "snip": 5},
+        {"method": "module:mine.score", "options": 5},
+    ],
+)
+def test_a_form_with_options_that_its_method_does_not_have_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(TypeError):
+        from_canonical(TrialConfig, {"dataset": {"name": "digits"}, "model": "convnet"} | values)
+
+
+def test_options_of_a_custom_method_are_part_of_the_key_in_any_order() -> None:
+    one, other = ({"alpha": 0.5, "layers": [1, 2]}, {"layers": [1, 2], "alpha": 0.5})
+    base = {"dataset": {"name": "digits"}, "model": "convnet", "method": "module:mine.score"}
+    first, second, none = (from_canonical(TrialConfig, base | extra) for extra in ({"options": one}, {"options": other}, {}))
+    assert first == second
+    assert canonical(first) == base | {"options": one}
+    assert trial_key(first, DATA) == trial_key(second, DATA) != trial_key(none, DATA)
+    assert warmup_key(first, DATA) == warmup_key(none, DATA) == warmup_key(digits(), DATA)
 
 
 def test_other_data_are_another_trial_and_another_warmup() -> None:
@@ -203,13 +253,13 @@ def test_integers_and_floats_of_one_value_are_one_trial() -> None:
         seed=1,
         warmup=WarmupConfig(lr=1),
         training=TrainingConfig(lr=1, momentum=0, epochs=20),
-        drive=DriveConfig(magnitude=2, connection=1),
+        options=DriveConfig(magnitude=2, connection=1),
     )
     as_floats = digits(
         seed=1.0,
         warmup=WarmupConfig(lr=1.0),
         training=TrainingConfig(lr=1.0, momentum=0.0, epochs=20.0),  # type: ignore[arg-type]
-        drive=DriveConfig(magnitude=2.0, connection=1.0),
+        options=DriveConfig(magnitude=2.0, connection=1.0),
     )
     assert trial_key(as_integers, DATA) == trial_key(as_floats, DATA)
     assert warmup_key(as_integers, DATA) == warmup_key(as_floats, DATA)
@@ -255,7 +305,7 @@ def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
     ],
 )
 def test_kept_weights_are_counted_in_decimal(sparsity: float, prunable: int, kept: int) -> None:
-    assert final_count(sparsity, prunable) == kept
+    assert kept_count(sparsity, prunable) == kept
 
 
 def test_kept_weights_equal_exact_fractions_of_the_written_sparsity() -> None:
@@ -266,7 +316,7 @@ def test_kept_weights_equal_exact_fractions_of_the_written_sparsity() -> None:
             continue
         prunable = draw.choice([draw.randint(1, 400), draw.randint(1, 30_000_000)])
         exact = (1 - Fraction(str(sparsity))) * prunable
-        assert final_count(sparsity, prunable) == (exact + Fraction(1, 2)).__floor__(), (sparsity, prunable)
+        assert kept_count(sparsity, prunable) == (exact + Fraction(1, 2)).__floor__(), (sparsity, prunable)
 
 
 def test_derived_seeds_differ_by_seed_purpose_and_index_and_fit_a_generator() -> None:

@@ -190,11 +190,11 @@ def test_only_what_is_drawn_otherwise_has_other_keys() -> None:
 
 def test_scores_over_too_few_images_of_a_class_have_another_trial_key_and_the_same_warm_up() -> None:
     counts = (20, 20, 10)  # 18, 18 and 9 to train on
-    few = {"method": "grasp", "grasp": GraspConfig(images_per_class=12)}
+    few = {"method": "grasp", "options": GraspConfig(images_per_class=12)}
     config = tiny_config(dataset=DatasetConfig(name="image_folder", image_size=8), **few)
     trial, warmup = split_versions(config, counts, counts)
     assert (trial, warmup) == ({"score_images": 2}, {})
-    enough = replace(config, grasp=GraspConfig(images_per_class=9))
+    enough = replace(config, options=GraspConfig(images_per_class=9))
     assert split_versions(enough, counts, counts) == ({}, {})
 
 
@@ -274,7 +274,7 @@ def test_a_limit_below_the_number_of_classes_is_refused() -> None:
 
 def test_scores_over_more_images_than_there_are_are_warned_of() -> None:
     facts = DataFacts(image_shape=(3, 8, 8), classes=("a", "b"), train_counts=(60, 8), test_counts=(9, 9))
-    config = tiny_config(dataset=DatasetConfig(name="any"), method="grasp", grasp=GraspConfig(images_per_class=10))
+    config = tiny_config(dataset=DatasetConfig(name="any"), method="grasp", options=GraspConfig(images_per_class=10))
     (finding,) = split_findings(config, facts)
     assert (finding.severity, finding.check, finding.places) == ("warning", "images_per_class", ("1",))
 

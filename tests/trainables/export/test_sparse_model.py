@@ -11,8 +11,8 @@ import zstandard
 from safetensors.torch import load
 
 from tests.support.trials import DIGITS, RUNTIME, new_storage, run, tiny_config, trial_folder
+from trainables.config.counts import kept_count
 from trainables.config.keys import canonical
-from trainables.config.trial import final_count
 from trainables.data.batches import evaluation_batches
 from trainables.data.normalization import Normalization
 from trainables.data.splits import Split, load_data
@@ -100,7 +100,7 @@ def test_equal_trials_give_equal_files_and_the_tested_accuracy(tmp_path: Path) -
     assert model.sha256 == results[0]["model_sha256"]
 
     bits = sum(int(mask.sum()) for mask in model.masks.values())
-    assert bits == final_count(0.95, 15_248) == results[0]["kept_weights"] == 762
+    assert bits == kept_count(0.95, 15_248) == results[0]["kept_weights"] == 762
     assert all(not tensor[~model.masks[name]].any() for name, tensor in prunable_weights(model.network).items())
 
     test = load_data(config.dataset, DIGITS, "cpu").test

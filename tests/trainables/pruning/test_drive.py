@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from tests.support import oracles as reference
 from tests.support.trials import DIGITS, tiny_config
+from trainables.config.counts import kept_count
 from trainables.config.methods import DriveConfig
-from trainables.config.trial import final_count
 from trainables.data.batches import scoring_batches
 from trainables.data.splits import load_data
 from trainables.models.prunable import prunable_weights
@@ -89,7 +89,7 @@ def test_the_preset_1_0_0_is_magnitude_pruning(model: str, normalize: Literal["m
     _, grads = scoring_gradients(network, weights, batches, GIVEN_ORDER)
     masks = full_masks(weights)
     config = DriveConfig(magnitude=1, connection=0, convergence=0, normalize=normalize)
-    count = final_count(0.95, num_kept(masks))
+    count = kept_count(0.95, num_kept(masks))
     kept = topk_masks(drive_score(terms_of_survivors(weights, grads, masks), config), masks, count)
     sizes = {name: weight.detach().abs() for name, weight in weights.items()}
     assert reference.positions(kept) == reference.kept_positions(sizes, masks, count)
@@ -113,14 +113,14 @@ def test_a_single_term_keeps_weights_apart_that_differ_in_their_last_bit(
 @pytest.mark.parametrize("normalize", NORMALIZERS)
 def test_the_preset_0_1_0_in_one_round_without_warmup_is_snip(normalize: Literal["mean", "sum", "rank", "none"]) -> None:
     network, weights, batches = digits_network("convnet")
-    count = final_count(0.95, 15_248)
+    count = kept_count(0.95, 15_248)
     gates = {name: gate.abs() for name, gate in reference.gate_gradients(network, list(weights), *batches[0]).items()}
     expected = reference.kept_positions(gates, full_masks(weights), count)
     config = tiny_config(
         warmup_epochs=0,
         prune_iterations=1,
         sparsity=0.95,
-        drive=DriveConfig(magnitude=0, connection=1, convergence=0, normalize=normalize),
+        options=DriveConfig(magnitude=0, connection=1, convergence=0, normalize=normalize),
     )
     data = load_data(config.dataset, DIGITS, "cpu")
     masks, *_ = prune_round(network, weights, full_masks(weights), data, config, 1, GIVEN_ORDER)

@@ -21,7 +21,7 @@ from trainables.data.batches import scoring_batches, training_batches
 from trainables.data.splits import Data, load_data
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
-from trainables.pruning import scorers as methods
+from trainables.pruning import scoring
 from trainables.pruning.masks import Masks, apply_masks, full_masks, num_kept
 from trainables.pruning.rounds import prune_round
 from trainables.pruning.score_gradients import scoring_gradients
@@ -57,7 +57,7 @@ def masks_of_rounds(model: nn.Module, config: TrialConfig) -> list[Masks]:
 def test_masks_only_shrink_and_every_round_lands_on_its_count(
     normalize: Literal["mean", "sum", "rank", "none"], schedule: Literal["exponential", "linear"]
 ) -> None:
-    config = tiny_config(prune_iterations=5, sparsity=0.98, drive=DriveConfig(normalize=normalize, density_schedule=schedule))
+    config = tiny_config(prune_iterations=5, sparsity=0.98, options=DriveConfig(normalize=normalize, density_schedule=schedule))
     model = network()
     history = masks_of_rounds(model, config)
     for round_, (before, after) in enumerate(itertools.pairwise(history), start=1):
@@ -83,7 +83,7 @@ def test_a_round_tells_what_it_did() -> None:
 
 @pytest.mark.parametrize("how", ["mean", "sum", "none"])
 def test_every_round_keeps_the_best_of_the_weights_that_are_left(how: Literal["mean", "sum", "none"]) -> None:
-    config = tiny_config(prune_iterations=3, sparsity=0.9, drive=DriveConfig(magnitude=0.5, connection=2, normalize=how))
+    config = tiny_config(prune_iterations=3, sparsity=0.9, options=DriveConfig(magnitude=0.5, connection=2, normalize=how))
     model = network()
     weights = prunable_weights(model)
     masks = full_masks(weights)
@@ -106,7 +106,7 @@ def test_every_round_keeps_the_best_of_the_weights_that_are_left(how: Literal["m
 def test_gradients_of_pruned_weights_decide_nothing(
     how: Literal["mean", "sum", "rank", "none"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_config(prune_iterations=2, drive=DriveConfig(normalize=how))
+    config = tiny_config(prune_iterations=2, options=DriveConfig(normalize=how))
     expected = masks_of_rounds(network(), config)[-1]
     model = network()
     weights = prunable_weights(model)
@@ -119,7 +119,7 @@ def test_gradients_of_pruned_weights_decide_nothing(
         spoilt.append(sum(int(grad[~first[name]].count_nonzero()) for name, grad in grads.items()))
         return loss, {name: grad.masked_fill(~first[name], float("nan")) for name, grad in grads.items()}
 
-    monkeypatch.setattr(methods, "scoring_gradients", spoiling)
+    monkeypatch.setattr(scoring, "scoring_gradients", spoiling)
     masks, told, _ = prune_round(model, weights, first, digits(), config, 2, RUNTIME)
     assert spoilt[0] > 1000  # they had gradients
     assert reference.positions(masks) == reference.positions(expected)
@@ -129,7 +129,7 @@ def test_gradients_of_pruned_weights_decide_nothing(
 def test_iterative_magnitude_without_training_equals_one_shot() -> None:
     drive = DriveConfig(magnitude=1, connection=0, convergence=0)
     last = [
-        masks_of_rounds(network(), tiny_config(prune_iterations=rounds, sparsity=0.95, drive=drive))[-1] for rounds in (1, 7)
+        masks_of_rounds(network(), tiny_config(prune_iterations=rounds, sparsity=0.95, options=drive))[-1] for rounds in (1, 7)
     ]
     assert reference.positions(last[0]) == reference.positions(last[1])
     assert num_kept(last[0]) == 762  # 762.4

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from tests.support.trials import new_storage, run, tiny_config, trial_context, trial_folder
-from trainables.config.methods import HANDS_A_MASK_TO_TRAINING, ImpConfig, RandomConfig, SanityConfig
-from trainables.config.trial import TrialConfig, final_count
+from trainables.config.counts import kept_count
+from trainables.config.methods import METHODS, ImpConfig, RandomConfig
+from trainables.config.trial import SanityConfig, TrialConfig
 from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import Masks, num_kept
 from trainables.pruning.sanity_checks import shuffled
@@ -49,9 +50,9 @@ def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("method", HANDS_A_MASK_TO_TRAINING)
+@pytest.mark.parametrize("method", [name for name, one in METHODS.items() if one.course.ends_before_training])
 def test_a_shuffled_mask_is_another_with_the_same_count_in_every_layer(method: Any, tmp_path: Path) -> None:
-    config = tiny_config(method=method, sparsity=0.8, imp=ImpConfig(fraction=0.6))
+    config = tiny_config(method=method, sparsity=0.8, options=ImpConfig(fraction=0.6))
     plain = handed_over(config, tmp_path / "plain")
     checked = handed_over(tiny_config(**of(config), sanity=SanityConfig(shuffle=True)), tmp_path / "shuffled")
     for name in OF_LAYERS:
@@ -63,7 +64,7 @@ def test_a_shuffled_mask_is_another_with_the_same_count_in_every_layer(method: A
 
 
 def of(config: TrialConfig) -> dict[str, Any]:
-    return {"method": config.method, "sparsity": config.sparsity, "imp": config.imp}
+    return {"method": config.method, "sparsity": config.sparsity, "options": config.options}
 
 
 def test_shuffling_draws_anew_for_every_seed_and_every_layer() -> None:
@@ -77,7 +78,7 @@ def test_shuffling_draws_anew_for_every_seed_and_every_layer() -> None:
 
 @pytest.mark.parametrize("method", ["drive", "magnitude", "imp"])
 def test_reinitialized_weights_are_new_under_the_same_mask(method: Any, tmp_path: Path) -> None:
-    config = tiny_config(method=method, sparsity=0.8, imp=ImpConfig(fraction=0.6))
+    config = tiny_config(method=method, sparsity=0.8, options=ImpConfig(fraction=0.6))
     plain = handed_over(config, tmp_path / "plain")
     checked = handed_over(tiny_config(**of(config), sanity=SanityConfig(reinitialize=True)), tmp_path / "new")
     assert same(checked.masks, plain.masks)
@@ -94,14 +95,14 @@ def test_inverted_scores_keep_the_smallest_weights(tmp_path: Path) -> None:
     weights = warmed_up(config, tmp_path)
     state = handed_over(config, tmp_path)
     sizes = torch.cat([weights[name].abs().flatten() for name in OF_LAYERS])
-    threshold = sizes.sort().values[final_count(0.9, 15_248) - 1]
+    threshold = sizes.sort().values[kept_count(0.9, 15_248) - 1]
     assert same(state.masks, {name: weights[name].abs() <= threshold for name in OF_LAYERS})
     assert same(state.model.state_dict(), under(weights, state.masks))
 
 
 @pytest.mark.parametrize("method", ["drive", "snip", "grasp", "synflow", "imp"])
 def test_inversion_keeps_others_and_as_many(method: Any, tmp_path: Path) -> None:
-    config = tiny_config(method=method, sparsity=0.8, imp=ImpConfig(fraction=0.6))
+    config = tiny_config(method=method, sparsity=0.8, options=ImpConfig(fraction=0.6))
     plain = handed_over(config, tmp_path / "plain")
     checked = handed_over(tiny_config(**of(config), sanity=SanityConfig(invert=True)), tmp_path / "inverted")
     assert num_kept(checked.masks) == num_kept(plain.masks)
@@ -114,7 +115,7 @@ def test_random_masks_with_another_trials_layers(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     drive = run(tiny_config(), storage)
     by_layer = {layer["name"]: layer["kept"] for layer in drive["layers"]}
-    config = tiny_config(method="random", random=RandomConfig(layers="0123456789abcdef"))
+    config = tiny_config(method="random", options=RandomConfig(layers="0123456789abcdef"))
     asked = []
 
     def counts_of(key: str) -> dict[str, int]:
@@ -136,6 +137,6 @@ def test_random_masks_with_another_trials_layers(tmp_path: Path) -> None:
     ],
 )
 def test_layers_of_a_trial_that_does_not_fit_are_refused(found: Any, told: str, tmp_path: Path) -> None:
-    config = tiny_config(method="random", random=RandomConfig(layers="0123456789abcdef"))
+    config = tiny_config(method="random", options=RandomConfig(layers="0123456789abcdef"))
     with pytest.raises(Exception, match=told):
         run(config, new_storage(tmp_path), counts_of=lambda key: found)

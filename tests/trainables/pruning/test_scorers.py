@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from math import prod
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -14,24 +14,27 @@ from torch.nn.functional import cross_entropy
 
 from tests.support.oracles import gate_gradients
 from tests.support.trials import DIGITS, RUNTIME, in_float64, new_storage, run, tiny_config
-from trainables.config.methods import SCORED_IN_ROUNDS, SCORED_ONCE, DriveConfig, GraspConfig, Method, RandomConfig, SnipConfig
-from trainables.config.trial import TrainingConfig, TrialConfig, final_count
-from trainables.data.batches import class_balanced_batches
+from trainables.config.counts import kept_count
+from trainables.config.method import Course
+from trainables.config.methods import METHODS, DriveConfig, GraspConfig, RandomConfig, SnipConfig
+from trainables.config.trial import TrainingConfig, TrialConfig
+from trainables.data.batches import class_balanced_batches, scoring_batches
 from trainables.data.splits import Data, load_data
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
 from trainables.pruning import score_gradients as gradients
 from trainables.pruning.masks import Masks, full_masks, num_kept
 from trainables.pruning.rounds import prune_round
-from trainables.pruning.score_gradients import batches_of_round, hessian_gradient_products, scoring_gradients
-from trainables.pruning.sparse_trainers import Masking
+from trainables.pruning.score_gradients import hessian_gradient_products, scoring_gradients
+from trainables.pruning.sparse_trainers import MaskUpdater
 from trainables.pruning.sparsity_distributions import erk, round_to_total
 from trainables.pruning.synflow import synaptic_flow
 from trainables.training.loop import train_epoch
 from trainables.training.optimizer import make_optimizer
 
-PRUNING = [method for method in get_args(Method) if method != "dense"]
-ROUNDS = dict.fromkeys(SCORED_IN_ROUNDS, 4) | dict.fromkeys(SCORED_ONCE, 1) | {"imp": 12}  # of the test below
+PRUNING = [method for method in METHODS if method != "dense"]
+ROUNDS_OF_COURSE = {Course.ROUNDS: 4, Course.ONE_ROUND: 1, Course.LEVELS: 12}
+ROUNDS = {name: ROUNDS_OF_COURSE[one.course] for name, one in METHODS.items() if one.course in ROUNDS_OF_COURSE}
 
 
 def digits() -> Data:
@@ -67,7 +70,7 @@ def test_masks_only_shrink_and_end_on_the_exact_count(method: Any) -> None:
     for before, after in pairwise(made):
         assert not any((after[name] & ~before[name]).any() for name in after)
         assert num_kept(after) < num_kept(before)
-    assert num_kept(made[-1]) == final_count(0.93, 15_248)
+    assert num_kept(made[-1]) == kept_count(0.93, 15_248)
 
 
 @pytest.mark.parametrize("method", ROUNDS)
@@ -90,25 +93,25 @@ def test_a_trial_of_every_method_runs_and_is_the_same_again(method: Any, tmp_pat
     results = [run(config, new_storage(tmp_path / name)) for name in ("first", "second")]
     assert results[0]["model_sha256"] == results[1]["model_sha256"]
     conv1 = 144  # its one input channel is no multiple of 4: N:M leaves it dense
-    assert results[0]["kept_weights"] == (conv1 + (15_248 - conv1) // 2 if method == "srste" else final_count(0.9, 15_248))
+    assert results[0]["kept_weights"] == (conv1 + (15_248 - conv1) // 2 if method == "srste" else kept_count(0.9, 15_248))
 
 
 def test_snip_keeps_the_largest_gate_gradients() -> None:
     config = tiny_config(method="snip", prune_iterations=1)
     model = network()
     names = list(prunable_weights(model))
-    ((images, labels),) = batches_of_round(digits(), config, 1)
+    ((images, labels),) = scoring_batches(digits(), config.training.batch_size, 1, config.seed, 1)
     gates = gate_gradients(model, names, images, labels)
     sizes = torch.cat([gates[name].abs().flatten() for name in names])
-    threshold = sizes.sort(descending=True).values[final_count(0.9, 15_248) - 1]
+    threshold = sizes.sort(descending=True).values[kept_count(0.9, 15_248) - 1]
     (masks,) = masks_of(config)
     assert all(torch.equal(masks[name], gates[name].abs() >= threshold) for name in names)
 
 
 def test_drive_with_one_term_is_magnitude_or_snip() -> None:
     one = tiny_config(prune_iterations=1)
-    magnitude = replace(one, drive=DriveConfig(connection=0, convergence=0))
-    connection = replace(one, drive=DriveConfig(magnitude=0, convergence=0))
+    magnitude = replace(one, options=DriveConfig(connection=0, convergence=0))
+    connection = replace(one, options=DriveConfig(magnitude=0, convergence=0))
     assert equal(masks_of(magnitude)[0], masks_of(replace(one, method="magnitude"))[0])
     assert equal(masks_of(connection)[0], masks_of(replace(one, method="snip"))[0])
     assert not equal(masks_of(magnitude)[0], masks_of(connection)[0])
@@ -116,16 +119,16 @@ def test_drive_with_one_term_is_magnitude_or_snip() -> None:
 
 def test_iterated_magnitude_without_training_is_magnitude_in_one_shot() -> None:
     magnitude = DriveConfig(connection=0, convergence=0)
-    iterated = masks_of(tiny_config(prune_iterations=7, drive=magnitude))
+    iterated = masks_of(tiny_config(prune_iterations=7, options=magnitude))
     assert equal(iterated[-1], masks_of(tiny_config(method="magnitude"))[0])
 
 
 @pytest.mark.parametrize("mode", ["batch", "running"])
 def test_snip_scores_with_the_statistics_that_it_is_told(mode: Any) -> None:
-    config = tiny_config(method="snip", snip=SnipConfig(batch_norm=mode))
+    config = tiny_config(method="snip", options=SnipConfig(batch_norm=mode))
     model = network()
     weights = prunable_weights(model)
-    ((images, labels),) = batches_of_round(digits(), config, 1)
+    ((images, labels),) = scoring_batches(digits(), config.training.batch_size, 1, config.seed, 1)
     _, grads = scoring_gradients(model, weights, [(images, labels)], RUNTIME, mode)
     model.train(mode == "batch")
     expected = torch.autograd.grad(cross_entropy(model(images), labels), list(weights.values()))
@@ -186,13 +189,13 @@ def test_hessian_products_of_a_softmax_are_those_of_its_whole_hessian(temperatur
 
 
 def test_grasp_prunes_by_its_products() -> None:
-    config = tiny_config(method="grasp", prune_iterations=1, grasp=GraspConfig(images_per_class=3))
+    config = tiny_config(method="grasp", prune_iterations=1, options=GraspConfig(images_per_class=3))
     model = network()
     weights = prunable_weights(model)
-    batches = list(batches_of_round(digits(), config, 1))
+    batches = list(class_balanced_batches(digits(), config.training.batch_size, 3, config.seed, 1))
     _, products = hessian_gradient_products(model, weights, full_masks(weights), batches, RUNTIME, "batch", 200.0)
     scores = torch.cat([(weights[name].detach() * products[name]).flatten() for name in weights])
-    expected = scores >= scores.sort(descending=True).values[final_count(0.9, 15_248) - 1]
+    expected = scores >= scores.sort(descending=True).values[kept_count(0.9, 15_248) - 1]
     (masks,) = masks_of(config)
     assert torch.equal(torch.cat([mask.flatten() for mask in masks.values()]), expected)
 
@@ -276,10 +279,10 @@ def test_erk_densities_are_proportional_until_they_are_full() -> None:
 
 
 def test_random_by_erk_keeps_these_counts() -> None:
-    (masks,) = masks_of(tiny_config(method="random", random=RandomConfig(layers="erk")))
+    (masks,) = masks_of(tiny_config(method="random", options=RandomConfig(layers="erk")))
     shapes = {name: tuple(mask.shape) for name, mask in masks.items()}
     sizes = {name: mask.numel() for name, mask in masks.items()}
-    keep = final_count(0.9, 15_248)
+    keep = kept_count(0.9, 15_248)
     exact = {name: density * sizes[name] for name, density in erk(shapes, keep / 15_248).items()}
     for name, mask in masks.items():
         assert abs(int(mask.sum()) - exact[name]) <= 1
@@ -300,7 +303,7 @@ def one_step(**options: Any) -> tuple[Tensor, float, Tensor]:
     model = network()
     before = torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()])
     optimizer = make_optimizer(model, training)
-    told = train_epoch(model, optimizer, Masking(), data, training=training, lr=1.0, seed=0, epoch=0, runtime=RUNTIME)
+    told = train_epoch(model, optimizer, MaskUpdater(), data, training=training, lr=1.0, seed=0, epoch=0, runtime=RUNTIME)
     after = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
     return after, told["train/loss"], before
 

@@ -22,24 +22,19 @@ from tests.support.trials import (
     tiny_config,
     trial_folder,
 )
-from trainables.config.methods import DURING_TRAINING, GmpConfig, GranetConfig, SrsteConfig
-from trainables.config.trial import TrialConfig, final_count
+from trainables.config.counts import kept_count
+from trainables.config.methods import METHODS, GmpConfig, GranetConfig, SrsteConfig
+from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
 from trainables.export.sparse_model import load_sparse_model
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
-from trainables.pruning.masks import full_masks, num_kept
-from trainables.pruning.sparse_trainers import (
-    GradualMasks,
-    Masking,
-    NMMasks,
-    exchanged,
-    first_masks,
-    pattern_masks,
-    regrown_share,
-)
+from trainables.pruning.gradual_masks import GmpMasks, prune_and_regrow, regrown_share
+from trainables.pruning.masks import Masks, full_masks, num_kept
+from trainables.pruning.nm_masks import NMMasks, pattern_masks
+from trainables.pruning.sparse_trainers import MaskUpdater, SparseTraining, updater_class
 from trainables.pruning.sparsity_distributions import erk
-from trainables.pruning.sparsity_schedules import kept_on_cubic
+from trainables.pruning.sparsity_schedules import kept_on_cubic_schedule
 from trainables.training.loop import train_epoch
 from trainables.training.optimizer import make_optimizer
 
@@ -53,65 +48,76 @@ def network() -> nn.Module:
     return RUNTIME.to_device(model)
 
 
-def moved(config: TrialConfig, first_step: int = 0) -> tuple[nn.Module, torch.optim.SGD, GradualMasks]:
-    """A network with gradients and momentum of a step, and its masking."""
+def initial_masks(model: nn.Module, config: TrialConfig) -> Masks:
+    return updater_class(config).initial_masks(model, config)
+
+
+def started(model: nn.Module, optimizer: torch.optim.SGD, masks: Masks, config: TrialConfig, first_step: int = 0) -> GmpMasks:
+    training = SparseTraining(model=model, optimizer=optimizer, masks=masks, config=config, first_step=first_step, steps=STEPS)
+    updater = updater_class(config).start(training)
+    assert isinstance(updater, GmpMasks)
+    return updater
+
+
+def moved(config: TrialConfig, first_step: int = 0) -> tuple[nn.Module, torch.optim.SGD, GmpMasks]:
+    """A network with gradients and momentum of a step, and its updater."""
     model = network()
     optimizer = make_optimizer(model, config.training)
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=generator)
-    masking = GradualMasks(model, first_masks(model, config), optimizer, config, first_step, STEPS)
-    masking.enforce(0)
+    updater = started(model, optimizer, initial_masks(model, config), config, first_step)
+    updater.after_step(0)
     optimizer.step()
-    return model, optimizer, masking
+    return model, optimizer, updater
 
 
 @pytest.mark.parametrize(("first", "last"), [(0.0, 0.9), (0.5, 0.98), (0.3, 0.3)])
 def test_the_cubic_begins_and_ends_where_it_should(first: float, last: float) -> None:
-    kept = [kept_on_cubic(k, 8, first, last, 100_000) for k in range(9)]
+    kept = [kept_on_cubic_schedule(k, 8, first, last, 100_000) for k in range(9)]
     assert kept[0] == round(100_000 * (1 - first))
-    assert kept[-1] == final_count(last, 100_000)
+    assert kept[-1] == kept_count(last, 100_000)
     for k, count in enumerate(kept):  # s_k = s + (s_0 - s) (1 - k/N)^3, the sparsity of k updates
         assert 1 - count / 100_000 == pytest.approx(last - (last - first) * (1 - k / 8) ** 3, abs=1e-5)
 
 
 def test_a_cubic_that_begins_beyond_its_end_is_there_at_once() -> None:
-    assert [kept_on_cubic(k, 4, 0.95, 0.9, 1000) for k in range(5)] == [100] * 5
+    assert [kept_on_cubic_schedule(k, 4, 0.95, 0.9, 1000) for k in range(5)] == [100] * 5
 
 
 def test_gmp_follows_the_cubic_and_only_shrinks() -> None:
-    config = tiny_config(method="gmp", prune_iterations=4, sparsity=0.9, gmp=GmpConfig(begin=0.2, end=0.8))
-    _, _, masking = moved(config)
-    counts, before = [], masking.masks
+    config = tiny_config(method="gmp", prune_iterations=4, sparsity=0.9, options=GmpConfig(begin=0.2, end=0.8))
+    _, _, updater = moved(config)
+    counts, before = [], updater.masks
     for step in range(1, STEPS + 1):
-        masking.enforce(step)
-        counts.append(num_kept(masking.masks))
-        assert not any((masking.masks[name] & ~before[name]).any() for name in before)
-        before = masking.masks
+        updater.after_step(step)
+        counts.append(num_kept(updater.masks))
+        assert not any((updater.masks[name] & ~before[name]).any() for name in before)
+        before = updater.masks
     # 4 updates between steps 4 and 16, so after steps 7, 10, 13 and 16.
-    expected = [PRUNABLE] * 6 + [kept_on_cubic(k, 4, 0.0, 0.9, PRUNABLE) for k in (1, 2, 3) for _ in range(3)]
-    assert counts == expected + [final_count(0.9, PRUNABLE)] * 5
+    expected = [PRUNABLE] * 6 + [kept_on_cubic_schedule(k, 4, 0.0, 0.9, PRUNABLE) for k in (1, 2, 3) for _ in range(3)]
+    assert counts == expected + [kept_count(0.9, PRUNABLE)] * 5
 
 
 def test_gmp_keeps_the_largest_weights_of_the_whole_network() -> None:
-    config = tiny_config(method="gmp", prune_iterations=1, gmp=GmpConfig(end=0.5))
-    model, _, masking = moved(config)
+    config = tiny_config(method="gmp", prune_iterations=1, options=GmpConfig(end=0.5))
+    model, _, updater = moved(config)
     sizes = torch.cat([weight.detach().abs().flatten() for weight in prunable_weights(model).values()])
-    masking.enforce(10)
-    expected = sizes >= sizes.sort(descending=True).values[final_count(0.9, PRUNABLE) - 1]
-    assert torch.equal(torch.cat([mask.flatten() for mask in masking.masks.values()]), expected)
+    updater.after_step(10)
+    expected = sizes >= sizes.sort(descending=True).values[kept_count(0.9, PRUNABLE) - 1]
+    assert torch.equal(torch.cat([mask.flatten() for mask in updater.masks.values()]), expected)
     for name, weight in prunable_weights(model).items():
-        assert not weight.detach()[~masking.masks[name]].any()
+        assert not weight.detach()[~updater.masks[name]].any()
 
 
 def test_granet_begins_with_a_random_mask_of_erk_densities() -> None:
     model = network()
-    masks = first_masks(model, tiny_config(method="granet", granet=GranetConfig(initial_sparsity=0.6)))
+    masks = initial_masks(model, tiny_config(method="granet", options=GranetConfig(initial_sparsity=0.6)))
     shapes = {name: tuple(mask.shape) for name, mask in masks.items()}
-    assert num_kept(masks) == final_count(0.6, PRUNABLE)
+    assert num_kept(masks) == kept_count(0.6, PRUNABLE)
     for name, density in erk(shapes, num_kept(masks) / PRUNABLE).items():
         assert abs(int(masks[name].sum()) - density * masks[name].numel()) <= 1
-    other = first_masks(model, tiny_config(method="granet", granet=GranetConfig(initial_sparsity=0.6), seed=1))
+    other = initial_masks(model, tiny_config(method="granet", options=GranetConfig(initial_sparsity=0.6), seed=1))
     assert not torch.equal(masks["conv3.weight"], other["conv3.weight"])
 
 
@@ -120,9 +126,9 @@ def test_granet_exchanges_the_smallest_weights_for_the_largest_gradients() -> No
     slopes = torch.tensor([0.0, 0.1, 0.0, 9.0, 7.0, 8.0, 1.0, 0.0])
     mask = torch.tensor([1, 1, 1, 1, 0, 0, 0, 0], dtype=torch.bool)
     # Half of the four kept go: sizes 1 and 2. The largest gradients among the rest: 9, of one that just went, and 8.
-    assert exchanged(weight, mask, slopes, 0.5).tolist() == [True, False, True, True, False, True, False, False]
-    assert exchanged(weight, mask, slopes, 0.2).equal(mask)
-    assert exchanged(weight, mask, slopes, 0.3).tolist() == [True, False, True, True, False, True, False, False]
+    assert prune_and_regrow(weight, mask, slopes, 0.5).tolist() == [True, False, True, True, False, True, False, False]
+    assert prune_and_regrow(weight, mask, slopes, 0.2).equal(mask)
+    assert prune_and_regrow(weight, mask, slopes, 0.3).tolist() == [True, False, True, True, False, True, False, False]
     assert mask.tolist() == [True] * 4 + [False] * 4
 
 
@@ -133,25 +139,25 @@ def test_granet_regrows_less_and_less() -> None:
 
 
 def test_an_update_of_granet_prunes_and_regrows_at_rest() -> None:
-    config = tiny_config(method="granet", prune_iterations=4, granet=GranetConfig(end=0.8))
-    model, optimizer, masking = moved(config)
+    config = tiny_config(method="granet", prune_iterations=4, options=GranetConfig(end=0.8))
+    model, optimizer, updater = moved(config)
     weights = prunable_weights(model)
-    before = masking.masks
+    before = updater.masks
     sizes = {name: weight.detach().abs().clone() for name, weight in weights.items()}
     slopes = {name: weight.grad.abs() for name, weight in weights.items() if weight.grad is not None}
-    masking.reveal(4)
-    masking.enforce(4)
-    assert num_kept(masking.masks) == kept_on_cubic(1, 4, 0.5, 0.9, PRUNABLE)
+    updater.after_backward(4)
+    updater.after_step(4)
+    assert num_kept(updater.masks) == kept_on_cubic_schedule(1, 4, 0.5, 0.9, PRUNABLE)
     grown = 0
     for name, weight in weights.items():
-        new = masking.masks[name] & ~before[name]
-        lost = before[name] & ~masking.masks[name]
-        kept = masking.masks[name] & before[name]
+        new = updater.masks[name] & ~before[name]
+        lost = before[name] & ~updater.masks[name]
+        kept = updater.masks[name] & before[name]
         grown += int(new.sum())
         assert not weight.detach()[new].any()
         assert not optimizer.state[weight]["momentum_buffer"][new].any()
-        assert not weight.detach()[~masking.masks[name]].any()
-        never = ~before[name] & ~masking.masks[name]
+        assert not weight.detach()[~updater.masks[name]].any()
+        never = ~before[name] & ~updater.masks[name]
         if new.any() and never.any():
             assert slopes[name][new].min() >= slopes[name][never].max()
         if lost.any() and kept.any() and not new.all():
@@ -160,48 +166,48 @@ def test_an_update_of_granet_prunes_and_regrows_at_rest() -> None:
 
 
 def test_updates_that_are_done_are_not_done_again_after_a_resume() -> None:
-    config = tiny_config(method="granet", prune_iterations=4, granet=GranetConfig(end=0.8))
-    _, _, masking = moved(config, first_step=8)
-    before = masking.masks
-    masking.enforce(9)
-    assert masking.masks is before
-    masking.enforce(12)
-    assert masking.masks is not before
+    config = tiny_config(method="granet", prune_iterations=4, options=GranetConfig(end=0.8))
+    _, _, updater = moved(config, first_step=8)
+    before = updater.masks
+    updater.after_step(9)
+    assert updater.masks is before
+    updater.after_step(12)
+    assert updater.masks is not before
 
 
 def test_granet_goes_on_exchanging_after_it_has_reached_the_sparsity() -> None:
-    config = tiny_config(method="granet", prune_iterations=2, granet=GranetConfig(end=0.5))
-    model, _, masking = moved(config)
+    config = tiny_config(method="granet", prune_iterations=2, options=GranetConfig(end=0.5))
+    model, _, updater = moved(config)
     changed = []
     for step in range(1, STEPS + 1):
-        before = masking.masks
+        before = updater.masks
         for parameter in model.parameters():
             parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step))
-        masking.reveal(step)
-        masking.enforce(step)
-        if any(not torch.equal(masking.masks[name], before[name]) for name in before):
-            changed.append((step, num_kept(masking.masks)))
-    final = final_count(0.9, PRUNABLE)
+        updater.after_backward(step)
+        updater.after_step(step)
+        if any(not torch.equal(updater.masks[name], before[name]) for name in before):
+            changed.append((step, num_kept(updater.masks)))
+    final = kept_count(0.9, PRUNABLE)
     # Updates after steps 5 and 10, and at that pace on; at the last step there is no training left for new weights.
-    assert changed == [(5, kept_on_cubic(1, 2, 0.5, 0.9, PRUNABLE)), (10, final), (15, final)]
+    assert changed == [(5, kept_on_cubic_schedule(1, 2, 0.5, 0.9, PRUNABLE)), (10, final), (15, final)]
 
 
 def test_granet_ranks_by_the_gradient_and_not_by_what_nesterov_makes_of_it() -> None:
     training = replace(tiny_config().training, nesterov=True, weight_decay=0.0)
-    config = tiny_config(method="granet", prune_iterations=4, granet=GranetConfig(end=0.8), training=training)
-    model, optimizer, masking = moved(config)
+    config = tiny_config(method="granet", prune_iterations=4, options=GranetConfig(end=0.8), training=training)
+    model, optimizer, updater = moved(config)
     weights = prunable_weights(model)
     gradients = {
         name: torch.randn(weight.shape, generator=torch.Generator().manual_seed(2)) for name, weight in weights.items()
     }
     for name, weight in weights.items():
         weight.grad = gradients[name].clone()
-    before = masking.masks
-    masking.reveal(4)
+    before = updater.masks
+    updater.after_backward(4)
     optimizer.step()
-    masking.enforce(4)
-    grown = {name: masking.masks[name] & ~before[name] for name in weights}
-    never = {name: ~masking.masks[name] & ~before[name] for name in weights}
+    updater.after_step(4)
+    grown = {name: updater.masks[name] & ~before[name] for name in weights}
+    never = {name: ~updater.masks[name] & ~before[name] for name in weights}
     assert any(bool(one.any()) for one in grown.values())
     for name, gradient in gradients.items():
         if grown[name].any() and never[name].any():
@@ -210,34 +216,34 @@ def test_granet_ranks_by_the_gradient_and_not_by_what_nesterov_makes_of_it() -> 
 
 def test_gmp_begins_where_it_is_told_by_magnitude() -> None:
     model = network()
-    masks = first_masks(model, tiny_config(method="gmp", gmp=GmpConfig(initial_sparsity=0.4)))
+    masks = initial_masks(model, tiny_config(method="gmp", options=GmpConfig(initial_sparsity=0.4)))
     sizes = torch.cat([weight.detach().abs().flatten() for weight in prunable_weights(model).values()])
-    expected = sizes >= sizes.sort(descending=True).values[final_count(0.4, PRUNABLE) - 1]
+    expected = sizes >= sizes.sort(descending=True).values[kept_count(0.4, PRUNABLE) - 1]
     assert torch.equal(torch.cat([mask.flatten() for mask in masks.values()]), expected)
 
 
 @pytest.mark.parametrize("method", ["gmp", "granet"])
 def test_updates_that_begin_at_the_very_end_still_come(method: Any) -> None:
     late = {"gmp": GmpConfig(begin=0.98, end=1.0), "granet": GranetConfig(begin=0.98, end=1.0)}
-    _, _, masking = moved(tiny_config(method=method, prune_iterations=3, **{method: late[method]}))
+    _, _, updater = moved(tiny_config(method=method, prune_iterations=3, options=late[method]))
     for step in range(1, STEPS + 1):
-        masking.enforce(step)
-    assert num_kept(masking.masks) == final_count(0.9, PRUNABLE)
+        updater.after_step(step)
+    assert num_kept(updater.masks) == kept_count(0.9, PRUNABLE)
 
 
 def test_a_pattern_that_no_layer_takes_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"srste\.pattern: no layer has a multiple of 5 input channels, got 2:5"):
-        first_masks(network(), tiny_config(method="srste", srste=SrsteConfig(pattern="2:5"), sparsity=0.6))
+        initial_masks(network(), tiny_config(method="srste", options=SrsteConfig(pattern="2:5"), sparsity=0.6))
 
 
 def test_layers_that_do_not_take_the_pattern_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    config = tiny_config(method="srste", srste=SrsteConfig(pattern="1:32"), sparsity=31 / 32)
-    first_masks(network(), config)
+    config = tiny_config(method="srste", options=SrsteConfig(pattern="1:32"), sparsity=31 / 32)
+    initial_masks(network(), config)
     (record,) = caplog.records
     assert "1:32 reaches sparsity 0.6" in record.getMessage()
     assert "conv1.weight, conv2.weight stay dense" in record.getMessage()
     caplog.clear()
-    first_masks(network(), tiny_config(method="srste", sparsity=0.5))
+    initial_masks(network(), tiny_config(method="srste", sparsity=0.5))
     assert not caplog.records
 
 
@@ -267,40 +273,39 @@ def test_a_step_of_sr_ste_is_the_papers_update() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(8, 3, bias=False))
     weights = prunable_weights(model)
     weight = weights["1.weight"]
-    config = tiny_config(method="srste", srste=SrsteConfig(decay=0.3))
     before, images = weight.detach().clone(), torch.randn(5, 8)
     mask = pattern_masks(weights, 2, 4)["1.weight"]
     effective = (before * mask).requires_grad_()
     (images @ effective.T).square().mean().backward()
     assert effective.grad is not None
 
-    masking = NMMasks(model, weights, config)
-    masking.hide()
+    updater = NMMasks(weights, SrsteConfig(decay=0.3))
+    updater.before_forward()
     assert torch.equal(weight.detach(), before * mask)
     model(images).square().mean().backward()
-    masking.reveal()
+    updater.after_backward()
     torch.optim.SGD(model.parameters(), lr=0.1).step()
-    masking.enforce(1)
+    updater.after_step(1)
     torch.testing.assert_close(weight.detach(), before - 0.1 * (effective.grad + 0.3 * (~mask) * before))
-    with masking.effective():
-        assert not weight.detach()[~masking.masks["1.weight"]].any()
-    assert weight.detach()[~masking.masks["1.weight"]].all()
+    with updater.effective_weights():
+        assert not weight.detach()[~updater.masks["1.weight"]].any()
+    assert weight.detach()[~updater.masks["1.weight"]].all()
 
 
 def test_sr_ste_chooses_anew_at_every_step() -> None:
     model = nn.Linear(4, 1, bias=False)
-    masking = NMMasks(model, {"weight": model.weight}, tiny_config(method="srste"))
+    updater = NMMasks({"weight": model.weight}, SrsteConfig())
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
-    masking.enforce(1)
-    assert masking.masks["weight"].tolist() == [[False, False, True, True]]
+    updater.after_step(1)
+    assert updater.masks["weight"].tolist() == [[False, False, True, True]]
     with torch.no_grad():
         model.weight[0, 0] = 9.0
-    masking.hide()
-    assert masking.masks["weight"].tolist() == [[True, False, False, True]]
+    updater.before_forward()
+    assert updater.masks["weight"].tolist() == [[True, False, False, True]]
 
 
-def trained(masking: Any, config: TrialConfig) -> dict[str, Tensor]:
+def trained(updater: Any, config: TrialConfig) -> dict[str, Tensor]:
     from tests.trainables.pruning.test_scorers import digits
 
     model = network().double()
@@ -308,7 +313,7 @@ def trained(masking: Any, config: TrialConfig) -> dict[str, Tensor]:
     train_epoch(
         model,
         optimizer,
-        masking(model, optimizer),
+        updater(model, optimizer),
         digits(),
         training=config.training,
         lr=0.05,
@@ -321,14 +326,12 @@ def trained(masking: Any, config: TrialConfig) -> dict[str, Tensor]:
 
 def test_without_sparsity_gradual_pruning_is_dense_training() -> None:
     config = tiny_config(method="gmp", sparsity=0.0, prune_iterations=3)
-    dense = trained(lambda model, optimizer: Masking(), config)
-    gradual = trained(
-        lambda model, optimizer: GradualMasks(model, full_masks(prunable_weights(model)), optimizer, config, 0, STEPS), config
-    )
+    dense = trained(lambda model, optimizer: MaskUpdater(), config)
+    gradual = trained(lambda model, optimizer: started(model, optimizer, full_masks(prunable_weights(model)), config), config)
     assert all(torch.equal(dense[name], gradual[name]) for name in dense)
 
 
-@pytest.mark.parametrize("method", DURING_TRAINING)
+@pytest.mark.parametrize("method", [name for name, one in METHODS.items() if one.course.is_during_training])
 def test_a_trial_that_is_cut_off_anywhere_ends_with_the_same_bits_and_points(method: Any, tmp_path: Path) -> None:
     config = tiny_config(method=method, prune_iterations=3, training=replace(tiny_config().training, epochs=4))
     whole = new_storage(tmp_path / "whole")
@@ -349,7 +352,7 @@ def test_gradual_trials_end_on_the_exact_count_and_tell_every_epoch(method: Any,
     config = tiny_config(method=method, prune_iterations=3, training=replace(tiny_config().training, epochs=4))
     storage = new_storage(tmp_path)
     result = run(config, storage)
-    assert result["kept_weights"] == final_count(0.9, PRUNABLE)
+    assert result["kept_weights"] == kept_count(0.9, PRUNABLE)
     points = metric_points(config, storage)
     told = [points["prune/sparsity", step] for step in (0, 3, 4, 5, 6)]
     assert told[0] == pytest.approx(0.0 if method == "gmp" else 0.5, abs=1e-4)
@@ -359,7 +362,7 @@ def test_gradual_trials_end_on_the_exact_count_and_tell_every_epoch(method: Any,
 
 
 def test_an_n_of_m_model_is_saved_as_such(tmp_path: Path) -> None:
-    config = tiny_config(method="srste", srste=SrsteConfig(pattern="1:4"))
+    config = tiny_config(method="srste", options=SrsteConfig(pattern="1:4"))
     storage = new_storage(tmp_path)
     result = run(config, storage)
     content = trial_folder(config, storage).read("model.safetensors.zst")

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import pytest
 
 from tests.support.trials import tiny_config
-from trainables.config.trial import TrainingConfig, final_count
+from trainables.config.counts import kept_count
+from trainables.config.trial import TrainingConfig
 from trainables.pruning.sparsity_schedules import kept_after_round
 from trainables.training.lr_schedules import learning_rate
 
@@ -22,7 +23,7 @@ PRUNABLE = 15_248
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 1 / 3, 0.9, 0.95, 0.98, 0.999, 0.999999])
 def test_the_last_round_lands_on_the_target_and_counts_never_rise(schedule: Schedule, rounds: int, sparsity: float) -> None:
     kept = [kept_after_round(k, rounds, sparsity, PRUNABLE, schedule) for k in range(1, rounds + 1)]
-    assert kept[-1] == final_count(sparsity, PRUNABLE)
+    assert kept[-1] == kept_count(sparsity, PRUNABLE)
     assert kept == sorted(kept, reverse=True)
     assert kept[0] <= PRUNABLE
 

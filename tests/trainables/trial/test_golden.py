@@ -168,7 +168,7 @@ def of_scores(gaps: list[float], monkeypatch: pytest.MonkeyPatch) -> dict[str, A
         model = network()
         weights = prunable_weights(model)
         masks = full_masks(weights)
-        config = replace(CONFIG, drive=drive)
+        config = replace(CONFIG, options=drive)
         for round_ in range(1, 4):
             masks, told, _ = pruning.prune_round(model, weights, masks, digits(), config, round_, RUNTIME)
         bits = b"".join(np.packbits(mask.numpy().reshape(-1)).tobytes() for mask in masks.values())

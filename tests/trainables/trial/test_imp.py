@@ -23,15 +23,16 @@ from tests.support.trials import (
     trial_folder,
 )
 from tests.trainables.pruning.test_scorers import digits as digits_in_float64
+from trainables.config.counts import imp_levels, kept_count
 from trainables.config.methods import ImpConfig
-from trainables.config.trial import TrialConfig, final_count, imp_levels
+from trainables.config.trial import TrialConfig
 from trainables.data.splits import load_data
 from trainables.export.sparse_model import load_sparse_model
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import full_masks
 from trainables.pruning.rounds import prune_round
-from trainables.pruning.sparse_trainers import FixedMasks, Masking
+from trainables.pruning.sparse_trainers import FixedMasks, MaskUpdater
 from trainables.training.loop import train_epoch
 from trainables.training.lr_schedules import learning_rate
 from trainables.training.optimizer import make_optimizer
@@ -57,15 +58,15 @@ def counts(config: TrialConfig) -> list[int]:
 
 
 def test_every_level_prunes_a_fifth_of_what_is_left_and_the_last_goes_beyond() -> None:
-    kept = counts(tiny_config(method="imp", sparsity=0.9, imp=ImpConfig(exact=False)))
+    kept = counts(tiny_config(method="imp", sparsity=0.9, options=ImpConfig(exact=False)))
     assert kept == [round(PRUNABLE * 0.8**level) for level in range(1, 12)]
-    assert kept[-1] < final_count(0.9, PRUNABLE) <= kept[-2]
+    assert kept[-1] < kept_count(0.9, PRUNABLE) <= kept[-2]
 
 
 def test_exact_levels_prune_one_share_and_end_on_the_sparsity() -> None:
     kept = counts(tiny_config(method="imp", sparsity=0.9))
     assert len(kept) == 11
-    assert kept[-1] == final_count(0.9, PRUNABLE)
+    assert kept[-1] == kept_count(0.9, PRUNABLE)
     shares = [after / before for before, after in zip([PRUNABLE, *kept], kept, strict=False)]
     assert shares == pytest.approx([0.1 ** (1 / 11)] * 11, rel=1e-3)
     assert all(share > 0.8 for share in shares)
@@ -93,12 +94,13 @@ def plain_imp(config: TrialConfig) -> dict[str, torch.Tensor]:
                 runtime=RUNTIME,
             )
 
-    train(Masking(), 0, config.warmup_epochs, [config.warmup_lr] * config.warmup_epochs)
+    train(MaskUpdater(), 0, config.warmup_epochs, [config.warmup_lr] * config.warmup_epochs)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     rates = [learning_rate(epoch, config.training) for epoch in range(config.sparse_epochs)]
     names = [f"{name}.weight" for name in ("conv1", "conv2", "conv3", "head")]
     masks = {name: torch.ones_like(start[name], dtype=torch.bool) for name in names}
-    levels = imp_levels(config.sparsity, config.imp.fraction)
+    assert isinstance(config.options, ImpConfig)
+    levels = imp_levels(config.sparsity, config.options.fraction)
     for level in range(1, levels + 1):
         train(FixedMasks(model, masks), config.warmup_epochs, config.sparse_epochs, rates)
         left = torch.cat([model.state_dict()[name].abs()[masks[name]] for name in names]).sort(descending=True).values
@@ -112,7 +114,7 @@ def plain_imp(config: TrialConfig) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("warmup_epochs", [0, 1])  # 0 is the original lottery ticket
 def test_a_trial_is_what_a_plain_loop_computes(warmup_epochs: int, tmp_path: Path) -> None:
-    config = tiny_config(method="imp", sparsity=0.6, warmup_epochs=warmup_epochs, imp=ImpConfig(fraction=0.4))
+    config = tiny_config(method="imp", sparsity=0.6, warmup_epochs=warmup_epochs, options=ImpConfig(fraction=0.4))
     storage = new_storage(tmp_path)
     result = run(config, storage)
     content = trial_folder(config, storage).read("model.safetensors.zst")
@@ -121,11 +123,11 @@ def test_a_trial_is_what_a_plain_loop_computes(warmup_epochs: int, tmp_path: Pat
     expected = plain_imp(config)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
-    assert result["kept_weights"] == final_count(0.6, PRUNABLE)
+    assert result["kept_weights"] == kept_count(0.6, PRUNABLE)
 
 
 def test_the_search_cost_is_that_of_all_levels(tmp_path: Path) -> None:
-    config = tiny_config(method="imp", sparsity=0.6, imp=ImpConfig(fraction=0.4))
+    config = tiny_config(method="imp", sparsity=0.6, options=ImpConfig(fraction=0.4))
     storage = new_storage(tmp_path)
     metrics = run(config, storage)["metrics"]
     assert config.level_epochs == 4
@@ -138,7 +140,7 @@ def test_the_search_cost_is_that_of_all_levels(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_is_cut_off_anywhere_ends_with_the_same_bits_and_points(tmp_path: Path) -> None:
-    config = tiny_config(method="imp", sparsity=0.6, imp=ImpConfig(fraction=0.4), training=tiny_training(epochs=2))
+    config = tiny_config(method="imp", sparsity=0.6, options=ImpConfig(fraction=0.4), training=tiny_training(epochs=2))
     whole = new_storage(tmp_path / "whole")
     result = run(config, whole)
     fuse = Fuse()

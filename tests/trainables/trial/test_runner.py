@@ -34,13 +34,14 @@ from tests.support.trials import (
     trial_folder,
     warmup_folder,
 )
+from trainables.config.counts import kept_count
 from trainables.config.methods import DriveConfig
-from trainables.config.trial import TrialConfig, final_count
+from trainables.config.trial import TrialConfig
 from trainables.data.splits import load_data
 from trainables.errors import ConfigError, NonFiniteError, StaleAttemptError, StopRequestedError
 from trainables.export.sparse_model import load_sparse_model
 from trainables.models.registry import build_model, initialize
-from trainables.pruning.sparse_trainers import Masking
+from trainables.pruning.sparse_trainers import MaskUpdater
 from trainables.training.loop import train_epoch
 from trainables.training.optimizer import make_optimizer, momentum_of
 from trainables.trial.checkpoint import TrialState, from_bytes
@@ -50,7 +51,7 @@ from trainables.trial.warmup import WarmupTrainer
 Points = dict[tuple[str, int], float | None]
 
 PLAIN = tiny_config()
-REWOUND = tiny_config(rewind="epoch 1", drive=DriveConfig(normalize="rank"), training=tiny_training(epochs=1))
+REWOUND = tiny_config(rewind="epoch 1", options=DriveConfig(normalize="rank"), training=tiny_training(epochs=1))
 DENSE = tiny_config(method="dense", warmup_epochs=0, training=tiny_training(epochs=3))
 
 
@@ -317,7 +318,7 @@ def test_sparse_training_starts_from_the_epoch_that_was_asked_for(rewind: str, e
     for name, tensor in weights.items():
         kept = masks.get(name, torch.ones_like(tensor, dtype=torch.bool))
         assert torch.equal(tensor, torch.where(kept, expected[name], torch.zeros_like(tensor))), name
-    assert sum(int(mask.sum()) for mask in masks.values()) == final_count(config.sparsity, 15_248)
+    assert sum(int(mask.sum()) for mask in masks.values()) == kept_count(config.sparsity, 15_248)
     assert momentum == {}
 
 
@@ -342,7 +343,15 @@ def test_sparse_epochs_count_on_from_the_warmup_in_their_data_order(tmp_path: Pa
         data = load_data(config.dataset, DIGITS, "cpu")
         optimizer = make_optimizer(model, config.training)
         train_epoch(
-            model, optimizer, Masking(), data, training=config.training, lr=0.05, seed=config.seed, epoch=epoch, runtime=RUNTIME
+            model,
+            optimizer,
+            MaskUpdater(),
+            data,
+            training=config.training,
+            lr=0.05,
+            seed=config.seed,
+            epoch=epoch,
+            runtime=RUNTIME,
         )
         return dict(model.state_dict())
 
@@ -413,7 +422,7 @@ def test_the_result_tells_what_the_files_hold(tmp_path: Path) -> None:
     assert folder.read("checkpoint") is None
     assert (result["key"], result["revision"], result["attempt"]) == ("k", "r", 1)
     assert (result["model_bytes"], result["model_sha256"]) == (len(model_file), model.sha256)
-    assert result["kept_weights"] == final_count(0.9, 15_248) == 1525
+    assert result["kept_weights"] == kept_count(0.9, 15_248) == 1525
     assert [(layer["name"], layer["kept"]) for layer in result["layers"]] == [
         (f"{name}.weight", int(model.masks[f"{name}.weight"].sum())) for name in ("conv1", "conv2", "conv3", "head")
     ]

@@ -30,7 +30,7 @@ from trainables.config.keys import warmup_key
 from trainables.config.trial import TrialConfig
 from trainables.data.splits import load_data
 from trainables.models.registry import build_model, initialize
-from trainables.pruning.sparse_trainers import Masking
+from trainables.pruning.sparse_trainers import MaskUpdater
 from trainables.runtime.device import Runtime
 from trainables.training.loop import train_epoch
 from trainables.training.optimizer import make_optimizer, momentum_of
@@ -89,7 +89,15 @@ def test_every_epoch_of_a_trunk_has_its_own_order_of_images(tmp_path: Path) -> N
     data = load_data(FOUR.dataset, DIGITS, "cpu")
     for epoch in range(2):
         train_epoch(
-            model, optimizer, Masking(), data, training=FOUR.training, lr=FOUR.training.lr, seed=0, epoch=epoch, runtime=RUNTIME
+            model,
+            optimizer,
+            MaskUpdater(),
+            data,
+            training=FOUR.training,
+            lr=FOUR.training.lr,
+            seed=0,
+            epoch=epoch,
+            runtime=RUNTIME,
         )
     trunk_model = trunk(FOUR, new_storage(tmp_path)).state_at(2).model
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in trunk_model.state_dict().items())

@@ -45,7 +45,7 @@ def test_a_shared_warmup_and_a_trials_own_give_the_same_bits(tmp_path: Path) -> 
 def test_rounds_land_on_their_counts_though_all_scores_are_equal() -> None:
     """A constant weight is scored by its size alone, so the order of the weights decides."""
     DETERMINISTIC.activate()
-    config = tiny_config(prune_iterations=4, sparsity=0.98, drive=DriveConfig(magnitude=1, connection=0, convergence=0))
+    config = tiny_config(prune_iterations=4, sparsity=0.98, options=DriveConfig(magnitude=1, connection=0, convergence=0))
     model = build_model(config.model, (1, 8, 8), 10)
     initialize(model, config.seed)
     model = DETERMINISTIC.to_device(model)

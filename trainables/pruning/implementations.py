@@ -1,0 +1,12 @@
+"""The code behind an entry of the table of methods, which names it as text so that the table stays light."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def load_implementation(reference: str) -> Any:
+    """The object at "MODULE:NAME"."""
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)
