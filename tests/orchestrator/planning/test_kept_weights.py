@@ -47,8 +47,8 @@ def planned(folder: Path, *settings: str, **search: list[Any]) -> Plan:
     "changes",
     [
         {"sparsity": 0.95},
-        {"method": "srste", "sparsity": 0.0, "srste": SrsteConfig(pattern="1:4")},
-        {"method": "imp", "sparsity": 0.5, "imp": ImpConfig(fraction=0.3, exact=False)},
+        {"method": "srste", "sparsity": 0.0, "options": SrsteConfig(pattern="1:4")},
+        {"method": "imp", "sparsity": 0.5, "options": ImpConfig(fraction=0.3, exact=False)},
         {"method": "gmp", "sparsity": 0.777},
     ],
     ids=["drive", "srste", "imp", "gmp"],

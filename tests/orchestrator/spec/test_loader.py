@@ -117,7 +117,8 @@ WRONG = {
     "unknown method": (
         "method: prune\n",
         [
-            f"s.yaml:4: method must be {METHOD_RULE}, or a list of them without repeats, got 'prune'; without the line it is drive"
+            f"s.yaml:4: method must be {METHOD_RULE}, or a list of them without repeats, got 'prune'; "
+            "without the line it is drive"
         ],
     ),
     "misspelt method in a list": (
