@@ -20,6 +20,7 @@ from orchestrator.spec.loader import json_schema, load_spec
 from orchestrator.spec.presets import preset_names
 from orchestrator.spec.yaml_document import parse_value
 from tests import ROOT
+from trainables.config.methods import METHODS
 
 README = ROOT / "README.md"
 GUIDE = sorted((ROOT / "orchestrator/guide").glob("*.md"))
@@ -244,7 +245,7 @@ def test_a_topic_is_a_heading_and_a_page(topic: Path) -> None:
 @pytest.mark.parametrize(
     ("topic", "marker", "names"),
     [
-        ("methods", "methods", json_schema()["properties"]["method"]["anyOf"][0]["enum"]),
+        ("methods", "methods", list(METHODS)),
         ("methods", "networks", json_schema()["properties"]["model"]["anyOf"][0]["enum"]),
         ("data", "datasets", json_schema()["$defs"]["Dataset"]["properties"]["name"]["anyOf"][0]["enum"]),
     ],
