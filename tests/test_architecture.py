@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import trainables
 from tests import ROOT
 
 PACKAGES = ("trainables", "orchestrator")
@@ -270,7 +271,18 @@ def test_ray_and_mlflow_are_imported_in_their_own_places_alone(package: str, pla
 
 
 def test_every_init_of_a_folder_is_empty() -> None:
-    assert [path for path, text in sources().items() if path.count("/") > 1 and path.endswith("__init__.py") and text] == []
+    packages = {f"{package}/__init__.py" for package in PACKAGES}
+    assert {path for path, text in sources().items() if path.endswith("__init__.py") and text} == packages
+
+
+def test_public_names_are_imported_on_first_use() -> None:
+    code = "import trainables; tell('package'); from trainables import load_masks, load_sparse_model; tell('names')"
+    assert loaded_after(code, ("torch", "numpy")) == {"package": [], "names": ["numpy", "torch"]}
+
+
+def test_other_names_are_not_public() -> None:
+    with pytest.raises(AttributeError, match="module 'trainables' has no attribute 'load_model'"):
+        getattr(trainables, "load_model")  # noqa: B009 - mypy knows no attribute
 
 
 def test_importing_trainables_loads_nothing_heavy() -> None:

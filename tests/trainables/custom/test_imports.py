@@ -114,7 +114,7 @@ def test_saved_model_names_the_module_it_needs(folder: Path, storage: Storage, m
     images = load_data(tiny_config().dataset, DIGITS, "cpu").test.images.float() / 255
     scores = load_sparse_model(file).predict(images)
     script = (
-        "import torch; from trainables.export.sparse_model import load_sparse_model; "
+        "import torch; from trainables import load_sparse_model; "
         f"print(load_sparse_model({str(file)!r}).predict(torch.zeros(1, 1, 8, 8)).shape)"
     )
     environment = os.environ | {"PYTHONPATH": str(folder)}
