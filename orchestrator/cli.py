@@ -16,13 +16,13 @@ from orchestrator import commands as command_modules
 from orchestrator.bug_report import driver_bug
 from orchestrator.cluster.addresses import is_jobs_api
 from orchestrator.command_line import DEFAULT_STORAGE, note_options
-from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError
+from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError, with_code
 from orchestrator.process.output import STDOUT, reserve_stdout
 from orchestrator.process.setup import prepare_process, require_current_folder
 from orchestrator.uris import STORAGE_FORMS, require_no_credentials
 from trainables.errors import StorageError
 
-STORAGE_TROUBLES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
+STORAGE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 STORAGE_HELP = f"where results are kept: {STORAGE_FORMS} (default: {DEFAULT_STORAGE})"
 API_HELP = "dashboard of a cluster, http://HEAD:8265: ask there, of the newest job of the sweep"
 FILE_HELP = "sweep file, or the name of a ready sweep such as digits or reference/cifar10-vgg16 (README)"
@@ -55,16 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except SweepError as error:
-        print(f"drive-sweep: {error}", file=sys.stderr)
+        print(f"drive-sweep: {with_code(str(error), error.code)}", file=sys.stderr)
         return error.exit_code
     except StorageError as error:
-        print(f"drive-sweep: {error}", file=sys.stderr)
+        print(f"drive-sweep: {with_code(str(error), 'storage-unavailable')}", file=sys.stderr)
         return EXIT_ENVIRONMENT
     except OSError as error:
-        if error.errno not in STORAGE_TROUBLES:
+        if error.errno not in STORAGE_ERRORS:
             return _print_bug()
-        hint = "make room there" if error.filename == STDOUT else "make room, or give another --storage"
-        print(f"drive-sweep: {error.filename or 'storage'}: {error.strerror}; {hint}", file=sys.stderr)
+        hint, name = "make room, or give another --storage", "storage-unavailable"
+        if error.filename == STDOUT:
+            hint, name = "make room there", "output-not-writable"
+        message = f"{error.filename or 'storage'}: {error.strerror}; {hint}"
+        print(f"drive-sweep: {with_code(message, name)}", file=sys.stderr)
         return EXIT_ENVIRONMENT
     except KeyboardInterrupt:
         return EXIT_SIGINT

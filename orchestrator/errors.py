@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
 EXIT_DONE = 0
 EXIT_TRIALS_FAILED = 1
 EXIT_USER = 2
 EXIT_ENVIRONMENT = 3
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 EXIT_SIGINT = 130
+CODE = re.compile(r" \[([a-z0-9]+(?:-[a-z0-9]+)*)\]\s*\Z")
+
+
+def with_code(text: str, code: str) -> str:
+    """A message as commands print it: "MESSAGE; HINT [CODE]"."""
+    return f"{text} [{code}]" if code else text
+
+
+def split_code(text: str) -> tuple[str, str]:
+    """A printed message without its code, and the code; empty if it has none."""
+    match = CODE.search(text)
+    return (text[: match.start()], match[1]) if match else (text, "")
 
 
 class SweepError(Exception):

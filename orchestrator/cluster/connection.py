@@ -71,8 +71,9 @@ def connect_to_cluster(address: str | None, tell: Callable[[str], object] = prin
     address = address or os.environ.get("RAY_ADDRESS")
     if is_jobs_api(address):
         raise UserError(
-            f"--address or RAY_ADDRESS: must be HOST:PORT of a cluster that this driver joins, got {address!r}; "
-            f"`{command('submit', address=address)}` runs the driver there"
+            f"--address or RAY_ADDRESS: must be HOST:PORT of a cluster that this driver joins, got {address!r}",
+            f"`{command('submit', address=address)}` runs the driver there",
+            code="address-invalid",
         )
     settings = _own_settings(tell) if own else {}
     added: list[str] = []
@@ -96,10 +97,14 @@ def connect_to_cluster(address: str | None, tell: Callable[[str], object] = prin
             )
     except Exception as error:  # Ray raises a bare one where a node takes more than 30 s to start
         if "Version mismatch" in str(error):
-            raise SetupError(_versions(str(address), str(error))) from error
-        where = "a local Ray" if own else f"the Ray cluster at {address}"
-        hint = "" if own else "; is it up, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN those of the cluster?"
-        raise SetupError(f"cannot start or reach {where}: {one_line(error)}{hint}") from error
+            raise _version_mismatch(str(address), str(error)) from error
+        if own:
+            raise SetupError(f"cannot start a local Ray: {one_line(error)}", code="ray-not-started") from error
+        raise SetupError(
+            f"cannot connect to the Ray cluster at {address}: {one_line(error)}",
+            "is it up, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN those of the cluster?",
+            code="cluster-unreachable",
+        ) from error
     try:
         yield
     finally:
@@ -146,7 +151,9 @@ def ray_folder() -> tuple[str, str]:
         problems.append(f"{variable + ' ' if variable else ''}{base} {problem}")
     raise SetupError(
         f"RAY_TMPDIR must be a folder that can be written, with a path of at most {longest} characters, since "
-        f"{' and '.join(problems)}; set it"
+        f"{' and '.join(problems)}",
+        "set it",
+        code="ray-folder-invalid",
     )
 
 
@@ -159,13 +166,15 @@ def _job_config() -> Any:
     return config
 
 
-def _versions(address: str, reason: str) -> str:
-    """What is wrong where cluster and client have other versions of Ray or Python; Ray's message names both in this order."""
-    ray_there, ray_here = re.findall(r"Ray: (\S+)", reason)[:2]
-    python_there, python_here = re.findall(r"Python: (\S+)", reason)[:2]
-    return (
-        f"the Ray cluster at {address} runs Ray {ray_there} and Python {python_there}, drive-sweep Ray {ray_here} and Python "
-        f"{python_here}; install the same versions on both sides (requirements.txt names ours), and start the cluster again"
+def _version_mismatch(address: str, reason: str) -> SetupError:
+    """The error for other versions of Ray or Python on the cluster; Ray's message names those of the cluster first."""
+    cluster_ray, local_ray = re.findall(r"Ray: (\S+)", reason)[:2]
+    cluster_python, local_python = re.findall(r"Python: (\S+)", reason)[:2]
+    return SetupError(
+        f"the Ray cluster at {address} runs Ray {cluster_ray} and Python {cluster_python}, drive-sweep Ray {local_ray} and "
+        f"Python {local_python}",
+        "install the same versions on both sides (requirements.txt names ours), and start the cluster again",
+        code="version-mismatch",
     )
 
 
@@ -173,10 +182,13 @@ def require_enough_resources(cpus: float, gpus: float) -> None:
     """Raises SetupError if not one stage fits on our own Ray, which never grows."""
     import ray
 
-    there = ray.cluster_resources()
-    for name, wanted, has in (("cpus", cpus, there.get("CPU", 0)), ("gpus", gpus, there.get("GPU", 0))):
-        if wanted > has:
-            reason = f" ({limits()})" if name == "cpus" and limits() else ""
+    available = ray.cluster_resources()
+    for name, requested in (("CPU", cpus), ("GPU", gpus)):
+        count = available.get(name, 0)
+        if requested > count:
+            reason = f" ({limits()})" if name == "CPU" and limits() else ""
             raise SetupError(
-                f"resources.{name}_per_trial is {wanted:g}, this machine has {has:g} {name[:-1].upper()}s{reason}; lower it"
+                f"resources.{name.lower()}s_per_trial is {requested:g}, this machine has {count:g} {name}s{reason}",
+                "lower it",
+                code="resources-exceeded",
             )

@@ -1,7 +1,7 @@
-"""What every node of a cluster must have before trials run there, asked on the nodes themselves: the storage and the data.
+"""Checks before the first trial that every node of a cluster sees the storage and has the data.
 
-The driver writes a file to the storage and the nodes read it; each node writes one and the driver reads that. Nodes that lack
-the data get the decoded images from the driver's node, if these are small.
+The driver and the nodes each write a file to the storage and read the other's. Nodes without the data get the decoded images
+from the driver's node, if these are small.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import ray
 
 from orchestrator.cluster.capacity import address_of, alive_nodes
+from orchestrator.cluster.node_info import Problem
 from orchestrator.cluster.remote_call import call_on, reason_of
 from orchestrator.cluster.shared_storage_probe import SharedStorageProbe
 from orchestrator.command_line import command
@@ -25,30 +26,32 @@ from trainables.custom.files import CustomFiles
 from trainables.data.staging import StagedDataset
 from trainables.errors import TrialError, WrongNodeError
 
-NODE_TIMEOUT_S = 150.0  # for other nodes, once the first one has its data decoded; on a dead NFS mount a process waits for ever
+NODE_TIMEOUT_S = 150.0  # for other nodes, after the first one has answered; on a dead NFS mount a process hangs for ever
+WAIT_MESSAGE_S = 30.0
+HANG_HINT = "check whether its storage or its data hang"
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeReport:
-    """What a node lacks; empty texts where all is well.
+    """What a node lacks.
 
     Attributes:
-        broken: the questions could not be answered there.
-        trial: why a trial fails there; on other nodes it may not.
-        shipped: the node has no data of its own and was given the decoded images.
+        error: the checks could not run there.
+        trial_error: why a trial fails there; on other nodes it may not.
+        fetched: the node has no data and was given the decoded images.
     """
 
-    storage: str = ""
-    data: str = ""
-    error: str = ""
-    trial_error: str = ""
+    storage: Problem | None = None
+    data: Problem | None = None
+    error: Problem | None = None
+    trial_error: Problem | None = None
     fetched: bool = False
 
 
 def node_report(
     name: str, probe: SharedStorageProbe, data: StagedDataset, config: TrialConfig, custom_files: CustomFiles
 ) -> NodeReport:
-    """What this node lacks; its data is decoded by then."""
+    """What this node lacks; decodes its data."""
     if problem := probe.check(name):
         return NodeReport(storage=problem)
     report = files_report(data, config, custom_files)
@@ -58,29 +61,30 @@ def node_report(
         custom_files.import_modules(config)
         data.prepare()
     except WrongNodeError as error:
-        return NodeReport(data=str(error))
+        return NodeReport(data=Problem.of(error))
     except TrialError as error:
-        return NodeReport(trial_error=str(error))
+        return NodeReport(trial_error=Problem.of(error))
     return report
 
 
 def files_report(data: StagedDataset, config: TrialConfig, custom_files: CustomFiles) -> NodeReport:
-    """What this node lacks of the data and of the trial's own files; decodes nothing."""
+    """What this node lacks of the data and of the custom files; decodes nothing."""
     try:
         fetched = data.locate().decoded is not None
     except WrongNodeError as error:
-        return NodeReport(data=str(error))
-    return NodeReport(data=custom_files.missing(config), fetched=fetched)
+        return NodeReport(data=Problem.of(error))
+    missing = custom_files.missing(config)
+    return NodeReport(data=Problem.of(missing) if missing else None, fetched=fetched)
 
 
 def prepare_nodes(
     storage: Storage, plan: Plan, data: StagedDataset, kind: str, notify: Callable[[str], None], interrupted: Callable[[], bool]
 ) -> dict[str, str]:
-    """Prepares the data on every node with a `kind` of "CPU" or "GPU"; node id -> what it lacks, of those to leave out.
+    """Prepares the data on every node with a `kind` of "CPU" or "GPU"; node id -> what it lacks, of the nodes to exclude.
 
     Raises:
         SetupError: a node does not have the same storage as the driver, or no node has the data or can run trials.
-        InterruptedError: a signal came meanwhile.
+        InterruptedError: `interrupted` became true.
     """
     nodes = [node for node in alive_nodes() if node["Resources"].get(kind)]
     probe = SharedStorageProbe.create(storage)
@@ -94,40 +98,44 @@ def prepare_nodes(
         without_storage = {node: report.storage for node, report in reports.items() if report.storage}
         wrote = [node for node, report in reports.items() if not (report.storage or report.error)]
         for node in probe.missing(wrote, interrupted):
-            without_storage[node] = f"what it writes to storage {storage.root} does not reach the driver"
+            without_storage[node] = Problem(f"what it writes to storage {storage.root} does not reach the driver")
         if interrupted():
             raise InterruptedError
     finally:
         probe.cleanup()
     if without_storage:
         lines = [f"node {address_of(node)}: {problem}" for node, problem in sorted(without_storage.items())]
-        raise SetupError("\n".join([*lines, f"every node must see the same storage; `{command('doctor')}` checks it"]))
+        message = "\n".join([*lines, "every node must see the same storage"])
+        raise SetupError(message, f"`{command('doctor')}` checks it", code="storage-not-shared")
     for node, report in reports.items():
         if report.fetched:
-            notify(f"node {address_of(node)} has not the planned data; it gets the decoded images through Ray")
+            notify(f"node {address_of(node)} does not have the data; it gets the decoded images through Ray")
     lacking = {
         node: problem for node, report in reports.items() if (problem := report.error or report.data or report.trial_error)
     }
-    if len(lacking) == len(reports):  # what ails a trial on every node is told in its record
+    if len(lacking) == len(reports):  # an error that a trial meets on every node goes into its record
         lacking = {node: problem for node, report in reports.items() if (problem := report.error or report.data)}
     if lacking and len(lacking) == len(reports):
         node, problem = min(lacking.items())
         if not reports[node].data:
             raise SetupError(
-                f"no node of the cluster can run trials; node {address_of(node)}: {problem}; `{command('doctor')}` tells of all"
+                f"no node of the cluster can run trials (node {address_of(node)}: {problem})",
+                f"`{command('doctor')}` lists the problems of all",
+                code="nodes-unusable",
             )
         raise SetupError(
-            f"no node of the cluster has the data; node {address_of(node)}: {problem}. Mount the folder of the data set on the "
-            "nodes under the same path, or give one that they share with dataset.root"
+            f"no node of the cluster has the data (node {address_of(node)}: {problem})",
+            "mount the folder of the data set on the nodes under the same path, or give one that they share with dataset.root",
+            code="data-not-found",
         )
-    return lacking
+    return {node: str(problem) for node, problem in lacking.items()}
 
 
 def _collect_reports(
     calls: dict[str, Any], notify: Callable[[str], None], interrupted: Callable[[], bool]
 ) -> dict[str, NodeReport]:
-    """Every node's report; a node that is lost meanwhile has none, and one that does not answer in time counts as broken."""
-    begun, told = time.monotonic(), False
+    """Every node's report; a lost node has none, and one that does not answer in time has an error."""
+    started, is_announced = time.monotonic(), False
     first: float | None = None
     waiting = list(calls.values())
     while waiting and (first is None or time.monotonic() - first < NODE_TIMEOUT_S):
@@ -136,22 +144,22 @@ def _collect_reports(
             raise InterruptedError
         if answered and first is None:
             first = time.monotonic()
-        if waiting and not told and time.monotonic() - begun > 30:
-            told = True
+        if waiting and not is_announced and time.monotonic() - started > WAIT_MESSAGE_S:
+            is_announced = True
             late = ", ".join(address_of(node) for node, answer in calls.items() if answer in waiting)
-            notify(f"waiting for nodes that look at the storage and prepare the data: {late}")
+            notify(f"waiting for nodes that check the storage and prepare the data: {late}")
     reports = {}
-    living = {node["NodeID"] for node in alive_nodes()}
+    alive = {node["NodeID"] for node in alive_nodes()}
     for node, answer in calls.items():
         if answer in waiting:
-            hangs = f"it has not answered {NODE_TIMEOUT_S:.0f} s after the first one; look whether its storage or its data hang"
-            reports[node] = NodeReport(error=hangs)
+            late = f"it has not answered {NODE_TIMEOUT_S:.0f} s after the first node"
+            reports[node] = NodeReport(error=Problem(late, HANG_HINT))
             continue
         try:
             reports[node] = ray.get(answer)
         except ray.exceptions.RayError as error:
-            if node in living:
-                reports[node] = NodeReport(error=f"it cannot run our code: {reason_of(error)}")
+            if node in alive:
+                reports[node] = NodeReport(error=Problem(f"it cannot run drive-sweep: {reason_of(error)}"))
             else:
-                notify(f"node {address_of(node)} was lost while it looked at the storage and the data")
+                notify(f"node {address_of(node)} was lost while it checked the storage and the data")
     return reports

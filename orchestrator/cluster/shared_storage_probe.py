@@ -1,4 +1,4 @@
-"""Whether every node sees the same storage: files that the driver and the nodes write for each other."""
+"""Checks that every node sees the same storage: the driver and the nodes write files for each other."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from orchestrator.cluster.node_info import Problem
 from orchestrator.storage.base import Storage
 from trainables.errors import StorageError
 
-VISIBILITY_TIMEOUT_S = 5.0  # for a file of another host to come into sight: NFS remembers for 3 s what a folder holds
+VISIBILITY_TIMEOUT_S = 5.0  # for a file of another host to appear: NFS caches the content of a folder for 3 s
 FOLDER = "doctor"
+MOUNT_HINT = "mount the same folder"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharedStorageProbe:
-    """Files in the storage for one round of questions: one that the driver wrote, and one of every node."""
+    """The files of one check: one that the driver wrote, and one of every node."""
 
     storage: Storage
     round: str
@@ -24,7 +26,7 @@ class SharedStorageProbe:
 
     @staticmethod
     def create(storage: Storage) -> SharedStorageProbe:
-        """With the driver's file in it. Raises StorageError if the storage cannot be written."""
+        """A probe whose driver file is written. Raises StorageError if that fails."""
         probe = SharedStorageProbe(storage=storage, round=secrets.token_hex(8), content=secrets.token_bytes(64))
         storage.write(probe.file("driver"), probe.content)
         return probe
@@ -32,22 +34,23 @@ class SharedStorageProbe:
     def file(self, writer: str) -> str:
         return f"{FOLDER}/{self.round}-{writer}"
 
-    def check(self, name: str) -> str:
-        """Why this process cannot use the storage as the driver does; empty if it can. Leaves a file of its own."""
+    def check(self, name: str) -> Problem | None:
+        """Why this process cannot use the storage as the driver does; None if it can. Writes the file of `name`."""
         root = self.storage.root
         try:
-            read = self._wait_for("driver")
-            if read is None:
-                return f"storage {root} is another folder there: it has not the file that the driver wrote; mount the same one"
-            if read != self.content:
-                return f"storage {root} gives other content than the driver wrote; mount the same folder"
+            content = self._wait_for("driver")
+            if content is None:
+                missing = f"storage {root} is a different folder on this node: the driver's probe file is missing"
+                return Problem(missing, MOUNT_HINT)
+            if content != self.content:
+                return Problem(f"storage {root} has other content on this node than the driver wrote", MOUNT_HINT)
             self.storage.write(self.file(name), self.content)
         except StorageError as error:
-            return f"{str(error).partition('; ')[0]}; let trials read and write there, or take the node out of the cluster"
-        return ""
+            return Problem(error.message, "let trials read and write there, or take the node out of the cluster")
+        return None
 
     def missing(self, names: Iterable[str], interrupted: Callable[[], bool] = lambda: False) -> set[str]:
-        """Those under whose name the driver does not find what a process left; all are looked for at the same time."""
+        """The names whose files do not reach the driver; all are waited for at the same time."""
         deadline = time.monotonic() + VISIBILITY_TIMEOUT_S
         names = set(names)
         while names := {name for name in names if self.storage.read(self.file(name)) != self.content}:

@@ -1,4 +1,4 @@
-"""`drive-sweep data`: a sweep's data in figures, what is odd about them, and what the network sees."""
+"""`drive-sweep data`: counts and anomalies of a sweep's data, and a picture of what the network sees."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.commands.options import say, spec_from
+from orchestrator.commands.options import notify, spec_from
 from orchestrator.errors import EXIT_DONE, UserError
 from orchestrator.planning.plan import make_plan
 from orchestrator.preflight.data import (
@@ -39,26 +39,28 @@ def data(options: Namespace) -> int:
         try:
             report, sheet = data_preflight(plan, storage, dataset)
         except PreflightError as error:
-            raise UserError(str(error)) from error
-        picture = _written(sheet, Path(options.out or f"{spec.name}-data.png"), number)
+            raise UserError(str(error), code="data-invalid") from error
+        picture = _write_picture(sheet, Path(options.out or f"{spec.name}-data.png"), number)
         reports.append(report | {"setting": canonical(dataset), "picture": str(picture)})
     if options.json:
         answer(json.dumps(reports[0] | {"others": reports[1:]}, indent=1))
     for dataset, report in zip(settings, reports, strict=True):
         if not options.json:
             print_report(report, in_words(dataset, settings))
-        say(f"wrote {report['picture']}")
-    if left := len(all_settings(plan)) - len(settings):
-        say(f"{left} more ways to split the data are not shown; --set chooses one")
+        notify(f"wrote {report['picture']}")
+    if hidden := len(all_settings(plan)) - len(settings):
+        notify(f"{hidden} more ways to split the data are not shown; --set chooses one")
     return EXIT_DONE
 
 
-def _written(sheet: bytes, first: Path, number: int) -> Path:
+def _write_picture(sheet: bytes, first: Path, number: int) -> Path:
     picture = first.with_stem(numbered(first.stem, number))
     try:
         picture.write_bytes(sheet)
     except OSError as error:
-        raise UserError(f"--out must be a file that can be written, got {str(picture)!r}: {error.strerror}") from error
+        raise UserError(
+            f"--out must be a file that can be written, got {str(picture)!r}: {error.strerror}", code="output-not-writable"
+        ) from error
     return picture
 
 
@@ -71,26 +73,25 @@ def print_report(report: dict[str, Any], setting: str) -> None:
     console.print(_counts(report))
     files = report["files"]
     if files:
-        sampled = "" if files["headers_read"] == files["number"] else f" (headers of {files['headers_read']:,} were read)"
+        sampled = "" if files["headers_read"] == files["number"] else f" (headers of {files['headers_read']:,} read)"
         console.print(f"files: {files['number']:,}{sampled}")
-        console.print(
-            "  sizes: " + _tally(files["sizes"]) + (f", {files['other_sizes']} others" if files["other_sizes"] else "")
-        )
+        others = f", {files['other_sizes']} others" if files["other_sizes"] else ""
+        console.print(f"  sizes: {_tally(files['sizes'])}{others}")
         console.print("  kinds: " + _tally(files["kinds"]))
-    twice = report["duplicates"]
+    duplicates = report["duplicates"]
     console.print(
-        f"equal images: {twice['train_test']} of test in training or validation, {twice['train_validation']} of validation in "
-        f"training, {twice['within_training']} within training",
+        f"equal images: {duplicates['train_test']} of test in training or validation, {duplicates['train_validation']} of "
+        f"validation in training, {duplicates['within_training']} within training",
         soft_wrap=True,
     )
     for finding in findings_of(report):
         style = {"error": "red", "warning": "yellow"}.get(finding.severity, "dim")
         console.print(f"{finding.severity}: {finding}", style=style, markup=False, soft_wrap=True)
-    console.print(f"looked at in {report['seconds']:.1f} s", style="dim")
+    console.print(f"checked in {report['seconds']:.1f} s", style="dim")
 
 
 def _counts(report: dict[str, Any]) -> Table:
-    """Images by class and split; of many classes the smallest and the largest."""
+    """Images by class and split; only the smallest and the largest of many classes."""
     splits = report["splits"]
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("class")

@@ -1,7 +1,7 @@
-"""The commands that work on a cluster over Ray's Jobs API: submit, list, and the others where --address is http(s)://.
+"""The commands that work through Ray's Jobs API: submit, list, and the others if --address is http(s)://.
 
-`submit` and `resume` begin a job that runs the command of the same name there; what only looks is asked of a small job, so
-that a storage which this machine does not see needs no second reader.
+`submit` and `resume` start a job that runs the command of the same name there. Read-only commands run as a short job on the
+cluster, so they work with storage that this machine cannot reach.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from orchestrator.command_line import JOBS_API_VARIABLE, command
-from orchestrator.commands.options import say, spec_from
+from orchestrator.commands.options import notify, spec_from
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
 from orchestrator.jobs.client import Job, Jobs, api_address
 from orchestrator.jobs.package import collect_custom_files, package, require_files, shipped_settings
-from orchestrator.jobs.remote_command import COMMAND, NOTHING, job_metadata, run_remote_command
+from orchestrator.jobs.remote_command import COMMAND, NO_FILES, job_metadata, run_remote_command
 from orchestrator.process.output import answer, reader_gone
 from orchestrator.spec.schema import SweepSpec
 
@@ -29,20 +29,20 @@ SWEEP_FILE = "sweep.yaml"
 
 
 def submit(options: Namespace) -> int:
-    """Begins a job that runs the sweep; of one that exists, what is left of it."""
+    """Starts a job that runs the sweep, or what is left of one that exists."""
     spec = spec_from(options)
     _require_shared_stores(spec)
-    own = collect_custom_files(spec)
-    arguments, texts = _packaged_arguments(options, own)
+    custom_files = collect_custom_files(spec)
+    arguments, texts = _packaged_arguments(options, custom_files)
     jobs = Jobs(api_address(options.address))
-    return _submit_job(jobs, options, spec.name, spec.storage, ["run", *arguments], own, texts)
+    return _submit_job(jobs, options, spec.name, spec.storage, ["run", *arguments], custom_files, texts)
 
 
 def resume(options: Namespace) -> int:
-    """Begins a job that resumes a sweep which was submitted before."""
+    """Starts a job that resumes a sweep which was submitted before."""
     jobs = Jobs(api_address(options.address))
     last = _newest(jobs, options)
-    require_files(last.own)
+    require_files(last.custom_files)
     arguments = ["resume", last.sweep, "--storage", last.storage]
     arguments += ["--only", options.only] if options.only else []
     for key in options.trial or ():
@@ -51,32 +51,36 @@ def resume(options: Namespace) -> int:
         arguments += [f"--{option.replace('_', '-')}"] if getattr(options, option) else []
     if options.dry_run:
         arguments += ["--dry-run", *_json(options)]
-        answer(_run_remote(jobs, last, arguments, last.own, answer_on_stderr=not options.json), end="")
+        answer(_run_remote(jobs, last, arguments, last.custom_files, answer_on_stderr=not options.json), end="")
         return EXIT_DONE
-    return _submit_job(jobs, options, last.sweep, last.storage, arguments, last.own, {})
+    return _submit_job(jobs, options, last.sweep, last.storage, arguments, last.custom_files, {})
 
 
 def doctor(options: Namespace) -> int:
-    """The doctor's checks on the cluster: of its nodes, and of what its head reaches."""
-    own: dict[str, str] = {}
+    """The doctor's checks of the cluster's nodes, and of what its head reaches."""
+    custom_files: dict[str, str] = {}
     texts: dict[str, str] = {}
     if options.file:
         spec = spec_from(options)
         _require_shared_stores(spec)
-        own = collect_custom_files(spec)
-        arguments, texts = _packaged_arguments(options, own)
+        custom_files = collect_custom_files(spec)
+        arguments, texts = _packaged_arguments(options, custom_files)
     elif options.storage:
         arguments = ["--storage", options.storage]
         arguments += ["--tracking-uri", options.tracking_uri] if options.tracking_uri else []
     else:
-        raise UserError("doctor --address: must be told what to check on the cluster; give a sweep file, or --storage URI")
+        raise UserError(
+            "doctor --address: must come with what to check on the cluster",
+            "give a sweep file, or --storage URI",
+            code="option-invalid",
+        )
     arguments += ["--fix"] if options.fix else []
     jobs = Jobs(api_address(options.address))
-    reply = run_remote_command(jobs, "doctor", ["doctor", *arguments, *_json(options)], "", own, texts)
-    if not reply.text:
-        raise reply.failure()
-    answer(reply.text, end="")
-    return reply.job.exit_code or EXIT_DONE
+    output = run_remote_command(jobs, "doctor", ["doctor", *arguments, *_json(options)], "", custom_files, texts)
+    if not output.text:
+        raise output.failure()
+    answer(output.text, end="")
+    return output.job.exit_code or EXIT_DONE
 
 
 def status(options: Namespace) -> int:
@@ -89,8 +93,9 @@ def status(options: Namespace) -> int:
 def report(options: Namespace) -> int:
     if options.html:
         raise UserError(
-            "--html: must not go with --address, since only a file on the cluster could be written; the page is an artifact of "
-            "the sweep's run in MLflow, or give --storage alone where this machine sees it"
+            "--html: must not go with --address, since only a file on the cluster could be written",
+            "the page is an artifact of the sweep's run in MLflow, or give --storage alone where this machine sees it",
+            code="option-invalid",
         )
     jobs = Jobs(api_address(options.address))
     last = _newest(jobs, options)
@@ -99,12 +104,12 @@ def report(options: Namespace) -> int:
 
 
 def logs(options: Namespace) -> int:
-    """What the driver of the sweep's newest job prints; of one trial, the sweep's own lines."""
+    """The output of the sweep's newest job; for one trial, its lines of the sweep's log."""
     jobs = Jobs(api_address(options.address))
     last = _newest(jobs, options)
     if options.trial:
         if options.follow:
-            raise UserError("--follow: must not go with --trial on a cluster; leave one of them out")
+            raise UserError("--follow: must not go with --trial on a cluster", "leave one of them out", code="option-invalid")
         answer(_run_remote(jobs, last, ["logs", last.sweep, "--trial", options.trial]), end="")
         return EXIT_DONE
     if options.follow:
@@ -115,21 +120,21 @@ def logs(options: Namespace) -> int:
 
 
 def stop(options: Namespace) -> int:
-    """Ends the sweep's job; its driver leaves checkpoints and marks the runs as killed."""
+    """Stops the sweep's job; its driver writes checkpoints and marks the runs as killed."""
     jobs = Jobs(api_address(options.address))
     last = _newest(jobs, options)
     active = [job for job in jobs.of_sweep(last.sweep, last.storage) if job.active]
     if not active:
-        say(f"sweep {last.sweep!r} is not running: job {last.id} has {last.state} (exit code {last.exit_code})")
+        notify(f"sweep {last.sweep!r} is not running: job {last.id} has {last.state} (exit code {last.exit_code})")
         return EXIT_DONE
     if options.trial:
-        say(_run_remote(jobs, last, ["stop", last.sweep, "--trial", options.trial], answer_on_stderr=True).strip())
+        notify(_run_remote(jobs, last, ["stop", last.sweep, "--trial", options.trial], answer_on_stderr=True).strip())
         return EXIT_DONE
     for job in active:
-        say(f"asked job {job.id} to stop; waiting for it to leave checkpoints")
+        notify(f"stopping job {job.id}; waiting for its checkpoints")
         ended = jobs.stop(job.id)
-        say(f"job {job.id} {ended.state} (exit code {ended.exit_code})")
-    say(f"to continue: {command('resume', last.sweep, address=jobs.address)}")
+        notify(f"job {job.id} {ended.state} (exit code {ended.exit_code})")
+    notify(f"to continue: {command('resume', last.sweep, address=jobs.address)}")
     return EXIT_DONE
 
 
@@ -146,35 +151,43 @@ def list_jobs(options: Namespace) -> int:
     for column in ("sweep", "job", "state", "began", "exit code", "user", "storage"):
         table.add_column(column, no_wrap=True)
     for job in jobs:
-        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.began))
+        started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.started))
         code = "" if job.exit_code is None else str(job.exit_code)
-        table.add_row(job.sweep, job.id, job.state, began, code, job.user, job.storage)
+        table.add_row(job.sweep, job.id, job.state, started, code, job.user, job.storage)
     Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
     return EXIT_DONE
 
 
 def run(options: Namespace) -> NoReturn:
     raise UserError(
-        f"--address: must be HOST:PORT of a cluster that the sweep's driver joins from here, got {options.address!r}; "
-        f"`{command('submit')}` runs the driver there"
+        f"--address: must be HOST:PORT of a cluster that this driver joins, got {options.address!r}",
+        f"`{command('submit')}` runs the driver there",
+        code="address-invalid",
     )
 
 
 def _require_shared_stores(spec: SweepSpec) -> None:
-    """Raises UserError for a storage or a tracking store that the nodes of a cluster do not share."""
+    """Raises UserError for a storage, tracking store or data folder that the nodes of a cluster cannot share."""
     if "://" not in spec.storage and not spec.storage.startswith(("/", "~")):
         raise UserError(
-            f"storage: must be one that all nodes of the cluster see, got {spec.storage!r}; give --storage s3://BUCKET/PREFIX, "
-            "or the absolute path of a shared folder"
+            f"storage: must be one that all nodes of the cluster see, got {spec.storage!r}",
+            "give --storage with a URI such as s3://BUCKET/PREFIX, or the absolute path of a shared folder",
+            code="storage-not-shared",
         )
     uri = spec.tracking.uri
     if uri is None or uri.startswith("sqlite:"):
         raise UserError(
-            f"tracking.uri: must be a server that the cluster reaches, got {uri or 'none'}; give --tracking-uri http://HOST:5000"
+            f"tracking.uri: must be a server that the cluster reaches, got {uri or 'none'}",
+            "give --tracking-uri http://HOST:5000",
+            code="tracking-not-shared",
         )
     root = spec.dataset.root
     if root is not None and not root.startswith(("/", "~")):
-        raise UserError(f"dataset.root: must be an absolute path on the nodes of the cluster, got {root!r}; correct it")
+        raise UserError(
+            f"dataset.root: must be an absolute path on the nodes of the cluster, got {root!r}",
+            "correct it",
+            code="data-not-shared",
+        )
 
 
 def _submit_job(
@@ -183,27 +196,28 @@ def _submit_job(
     sweep: str,
     storage: str,
     arguments: list[str],
-    own: Mapping[str, str],
+    custom_files: Mapping[str, str],
     texts: Mapping[str, str],
 ) -> int:
-    """Submits the job and, if it is to be waited for, tells what it prints and ends as it does."""
+    """Submits the job; with --wait prints its output and returns its exit code."""
     for job in jobs.of_sweep(sweep, storage):
         if job.active:
             raise SetupError(
-                f"sweep {sweep!r} is being run by job {job.id}; "
+                f"sweep {sweep!r} is being run by job {job.id}",
                 f"`{command('logs', sweep, '-f', address=jobs.address)}` shows it, "
-                f"`{command('stop', sweep, address=jobs.address)}` ends it"
+                f"`{command('stop', sweep, address=jobs.address)}` ends it",
+                code="sweep-running",
             )
     id_ = f"{sweep}-{secrets.token_hex(3)}"
-    metadata = {"drive.sweep": sweep, "drive.own": json.dumps(dict(own))} | job_metadata(storage)
-    with package(texts, own) as folder:
+    metadata = {"drive.sweep": sweep, "drive.own": json.dumps(dict(custom_files))} | job_metadata(storage)
+    with package(texts, custom_files) as folder:
         jobs.submit(id_, f"exec {shlex.join([*COMMAND, *arguments])}", folder, metadata, {JOBS_API_VARIABLE: jobs.address})
-    say(f"submitted job {id_} to {jobs.address}; it goes on without this machine")
+    notify(f"submitted job {id_} to {jobs.address}; it runs without this machine")
     job = jobs.job(id_)
     if options.wait:
         job = _follow(jobs, job, sys.stderr if options.json else sys.stdout)
     else:
-        say(f"to watch it: {command('logs', sweep, '-f', address=jobs.address)}")
+        notify(f"to follow it: {command('logs', sweep, '-f', address=jobs.address)}")
     if options.json:
         answer(json.dumps(_job_record(job), indent=1))
     elif not options.wait:
@@ -212,7 +226,7 @@ def _submit_job(
 
 
 def _follow(jobs: Jobs, job: Job, output: Any = None, ends_with_reader: bool = False) -> Job:
-    """Tells what the job prints until it ends. Ctrl-C leaves the job alone and says how to look again."""
+    """Prints the job's output until it ends. Ctrl-C leaves the job running and prints how to follow it again."""
 
     def emit(text: str) -> None:
         print(text, end="", file=output or sys.stdout, flush=True)
@@ -222,60 +236,62 @@ def _follow(jobs: Jobs, job: Job, output: Any = None, ends_with_reader: bool = F
     try:
         ended = jobs.follow(job.id, emit)
     except KeyboardInterrupt:
-        say(f"job {job.id} goes on; `{command('logs', job.sweep, '-f', address=jobs.address)}` shows it again")
+        notify(f"job {job.id} is still running; `{command('logs', job.sweep, '-f', address=jobs.address)}` follows it again")
         raise
     if ended.problem and ended.exit_code == EXIT_ENVIRONMENT:
-        say(f"job {job.id} {ended.state}: {ended.problem}")
+        notify(f"job {job.id} {ended.state}: {ended.problem}")
     return ended
 
 
 def _newest(jobs: Jobs, options: Namespace) -> Job:
-    """The newest job of the sweep that the user names, or the one of this id.
+    """The newest job of the sweep with this name, or the job with this id.
 
     Raises:
         UserError: there is none.
     """
-    found = jobs.of_sweep(options.name, options.storage)
-    if not found:
+    matches = jobs.of_sweep(options.name, options.storage)
+    if not matches:
         known = ", ".join(sorted({job.sweep for job in jobs.all()})) or "none"
         where = f" with storage {options.storage}" if options.storage else ""
         raise UserError(
-            f"no job of a sweep {options.name!r}{where} at {jobs.address}; sweeps there: {known}. A head that was started anew "
-            f"knows no earlier jobs: `{command('submit', 'FILE', address=jobs.address)}` continues a sweep from its storage"
+            f"no job of a sweep {options.name!r}{where} at {jobs.address}",
+            f"sweeps there: {known}. A head that was restarted knows no earlier jobs: "
+            f"`{command('submit', 'FILE', address=jobs.address)}` continues a sweep from its storage",
+            code="job-not-found",
         )
-    return found[0]
+    return matches[0]
 
 
 def _run_remote(
-    jobs: Jobs, about: Job, arguments: list[str], own: Mapping[str, str] = NOTHING, answer_on_stderr: bool = False
+    jobs: Jobs, job: Job, arguments: list[str], custom_files: Mapping[str, str] = NO_FILES, answer_on_stderr: bool = False
 ) -> str:
-    """What a command prints that is run as a small job on the cluster, on the storage of another job's sweep.
+    """The answer of a command that runs on the cluster, on the storage of a job.
 
     Raises:
-        SetupError: it failed; with its own words.
-        UserError: it says that the input is wrong.
+        SetupError: it failed, with its own message.
+        UserError: it refused its options.
     """
     if "--storage" not in arguments:
-        arguments = [*arguments, "--storage", about.storage]
-    name = f"{arguments[0]}-{about.sweep}"
-    reply = run_remote_command(jobs, name, arguments, about.storage, own, answer_on_stderr=answer_on_stderr)
-    if reply.job.exit_code != EXIT_DONE:
-        raise reply.failure()
-    return reply.text
+        arguments = [*arguments, "--storage", job.storage]
+    name = f"{arguments[0]}-{job.sweep}"
+    output = run_remote_command(jobs, name, arguments, job.storage, custom_files, answer_on_stderr=answer_on_stderr)
+    if output.job.exit_code != EXIT_DONE:
+        raise output.failure()
+    return output.text
 
 
-def _packaged_arguments(options: Namespace, own: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """The sweep file and its options as arguments of a command on the cluster; the files to ship for them."""
+def _packaged_arguments(options: Namespace, custom_files: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The arguments of a command on the cluster for this sweep file and its options; the texts to ship with them."""
     from orchestrator.spec.presets import preset_names, sweep_text
 
-    ready = options.file in preset_names() and not Path(options.file).is_file()
-    arguments = [options.file if ready else SWEEP_FILE]
-    for setting in (*options.set, *shipped_settings(own)):
+    is_preset = options.file in preset_names() and not Path(options.file).is_file()
+    arguments = [options.file if is_preset else SWEEP_FILE]
+    for setting in (*options.set, *shipped_settings(custom_files)):
         arguments += ["--set", setting]
     for option in ("name", "storage", "tracking_uri"):
         if value := getattr(options, option):
             arguments += [f"--{option.replace('_', '-')}", value]
-    return arguments, {} if ready else {SWEEP_FILE: sweep_text(options.file)}
+    return arguments, {} if is_preset else {SWEEP_FILE: sweep_text(options.file)}
 
 
 def _job_record(job: Job) -> dict[str, Any]:
@@ -283,7 +299,7 @@ def _job_record(job: Job) -> dict[str, Any]:
         "sweep": job.sweep,
         "job": job.id,
         "state": job.state,
-        "began": job.began,
+        "began": job.started,
         "ended": job.ended,
         "exit_code": job.exit_code,
         "storage": job.storage,

@@ -1,4 +1,4 @@
-"""Commands that look after a storage and its runs: doctor and sync."""
+"""The maintenance commands of a storage and its runs: doctor and sync."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ import json
 from argparse import Namespace
 
 from orchestrator.command_line import DEFAULT_STORAGE
-from orchestrator.commands.options import say, say_unused_environment, spec_from, storage_from
+from orchestrator.commands.options import notify, spec_from, storage_from, warn_of_unused_environment
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT
 from orchestrator.process.output import answer
 from orchestrator.state.sweep_folder import open_sweep
 
 
 def doctor(options: Namespace) -> int:
-    from dataclasses import asdict
-
     from orchestrator.diagnostics.doctor import run_checks
     from orchestrator.diagnostics.view import print_checks
 
     spec = spec_from(options) if options.file else None
     storage = spec.storage if spec else options.storage or DEFAULT_STORAGE
     if spec is not None:
-        say_unused_environment(spec)
+        warn_of_unused_environment(spec)
     checks = run_checks(spec, storage, options.tracking_uri, options.address, options.fix)
     done = list(checks) if options.json else print_checks(checks)
     if options.json:
-        answer(json.dumps([asdict(check) for check in done], indent=1))
+        answer(json.dumps([check.to_json() for check in done], indent=1))
     return EXIT_DONE if all(check.ok for check in done) else EXIT_ENVIRONMENT
 
 
@@ -35,8 +33,11 @@ def sync(options: Namespace) -> int:
     storage = storage_from(options)
     folder = open_sweep(storage, options.name)
     planned = plan_of(folder, options.tracking_uri)
-    say_unused_environment(planned.spec)
+    warn_of_unused_environment(planned.spec)
     facts = sync_sweep(folder, planned)
-    sync_sweeps_left_behind(storage, say)
-    answer(json.dumps(facts)) if options.json else say(f"MLflow at {facts['uri']} shows {facts['runs']} runs of {options.name}")
+    sync_sweeps_left_behind(storage, notify)
+    if options.json:
+        answer(json.dumps(facts))
+    else:
+        notify(f"MLflow at {facts['uri']} shows {facts['runs']} runs of {options.name}")
     return EXIT_DONE

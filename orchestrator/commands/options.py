@@ -1,4 +1,4 @@
-"""What commands make of their options: the specification, the storage, what is said beside the answer."""
+"""What commands share: the specification and the storage of their options, and lines beside the answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def spec_from(options: Namespace) -> SweepSpec:
 
 
 def spec_of(folder: SweepFolder) -> SweepSpec:
-    """The spec of a sweep that exists, at the storage where it was found (which may have moved)."""
+    """The specification of a sweep that exists, with the storage where it is now (which may have moved)."""
     from orchestrator.spec.loader import spec_from_resolved
 
     spec = spec_from_resolved(folder.storage.read_json(folder.file("spec.json")))
@@ -43,30 +43,29 @@ def storage_from(options: Namespace) -> Storage:
     return open_storage(options.storage or DEFAULT_STORAGE)
 
 
-def say_unused_environment(spec: SweepSpec) -> None:
-    """Says which of MLflow's variables decide nothing here, since a sweep's place must not depend on who continues it."""
+def warn_of_unused_environment(spec: SweepSpec) -> None:
+    """Says which of MLflow's variables have no effect: where a sweep is tracked must not depend on who continues it."""
     if (uri := os.environ.get("MLFLOW_TRACKING_URI")) and spec.tracking.uri is None:
-        place = "in the storage's own database"
-        say(
-            f"MLFLOW_TRACKING_URI is set to {redacted(uri)} and decides nothing: runs are {place}; --tracking-uri names another"
-        )
+        effect = "has no effect: runs go to the database in the storage"
+        notify(f"MLFLOW_TRACKING_URI is set to {redacted(uri)} and {effect}; --tracking-uri names another")
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if name and name != spec.tracking.experiment:
-        used = f"experiment {spec.tracking.experiment}"
-        say(f"MLFLOW_EXPERIMENT_NAME is set to {name} and decides nothing: runs are in {used}, as tracking.experiment says")
+        effect = f"has no effect: runs are in experiment {spec.tracking.experiment}, as tracking.experiment says"
+        notify(f"MLFLOW_EXPERIMENT_NAME is set to {name} and {effect}")
 
 
 def follow_moved_storage(storage: Storage) -> None:
-    """Corrects the locations in MLflow's database where the storage was moved; says so, or why it cannot."""
+    """Corrects the locations in MLflow's database if the storage was moved; says so, or why it cannot."""
     from orchestrator.tracking.database import NAME
     from orchestrator.tracking.database_locations import follow_storage
 
     if storage.folder is not None and (storage.folder / NAME).exists():
         try:
-            follow_storage(storage.folder, say)
+            follow_storage(storage.folder, notify)
         except SetupError as error:
-            say(str(error))
+            notify(str(error))
 
 
-def say(line: str) -> None:
+def notify(line: str) -> None:
+    """Prints a line for the user that is no part of the answer."""
     print(line, file=sys.stderr)

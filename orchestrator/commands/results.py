@@ -1,8 +1,7 @@
-"""Commands that look at results: status, logs, report, compare, ui.
+"""The commands that read results: status, logs, report, compare, ui.
 
-One function a command; each takes the parsed options and returns the exit code.
-
-Heavy modules are imported inside the function that needs them, so that `plan` and `status` answer at once.
+Each is a function that takes the parsed options and returns the exit code. Heavy modules are imported inside the functions that
+need them, so that `status` answers at once.
 """
 
 from __future__ import annotations
@@ -13,10 +12,11 @@ import signal
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.command_line import command
-from orchestrator.commands.options import follow_moved_storage, say, spec_of, storage_from
+from orchestrator.commands.options import follow_moved_storage, notify, spec_of, storage_from
 from orchestrator.errors import EXIT_DONE, UserError
 from orchestrator.process.output import answer, reader_gone
 from orchestrator.state.driver_liveness import driver_alive
@@ -27,7 +27,7 @@ from orchestrator.storage.layout import trial_file
 from trainables.config.methods import is_dense
 from trainables.records.file_names import ERROR
 
-LOG_POLL_S, STORE_POLL_S = 0.5, 3.0  # of `logs --follow`, on a folder and on an object store
+LOG_POLL_INTERVAL_S, STORE_POLL_INTERVAL_S = 0.5, 3.0  # of `logs --follow`, on a folder and on an object store
 LOG_HEAD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 
 
@@ -36,41 +36,50 @@ def status(options: Namespace) -> int:
 
     folder = open_sweep(storage_from(options), options.name)
     state = folder.read_state() or SweepState(sweep=options.name)
-    answer(json.dumps(state.to_status(), indent=1)) if options.json else print_status(state)
+    if options.json:
+        answer(json.dumps(state.to_status(), indent=1))
+    else:
+        print_status(state)
     return EXIT_DONE
 
 
 def logs(options: Namespace) -> int:
     storage = storage_from(options)
     folder = open_sweep(storage, options.name)
-    wanted = re.compile("")
+    pattern = re.compile("")
     if options.trial:
         state = folder.read_state()
         trials = state.trials if state else {}
         require_known_trials(options.name, [options.trial], trials)
-        wanted = re.compile(rf" {re.escape(trials[options.trial].name)}(?=[ :]|$)")
-    position, shown, ended = 0, True, not options.follow
-    while True:
-        new = storage.read(folder.file("sweep.log"), position) or b""
-        whole = new[: new.rfind(b"\n") + 1]
-        for line in whole.decode(errors="replace").splitlines():
-            if LOG_HEAD.match(line):  # what follows without a time belongs to it
-                shown = bool(wanted.search(line.rstrip()))
-            if shown:
-                print(line)
-        position += len(whole)
-        if ended:
-            break
-        state = folder.read_state()
-        ended = state is None or not driver_alive(state.driver)  # then once more, for what came meanwhile
-        sys.stdout.flush()
-        if reader_gone():
-            break
-        time.sleep(LOG_POLL_S if storage.folder is not None else STORE_POLL_S)
+        pattern = re.compile(rf" {re.escape(trials[options.trial].name)}(?=[ :]|$)")
+    shown = True
+    for line in _log_lines(folder, options.follow):
+        if LOG_HEAD.match(line):  # lines without a time belong to the one before them
+            shown = bool(pattern.search(line.rstrip()))
+        if shown:
+            print(line)
     error = storage.read_json(trial_file(options.trial, ERROR), ("attempt", "kind", "traceback")) if options.trial else None
     if error:
         print(f"attempt {error['attempt']} failed ({error['kind']}):\n{error['traceback']}", end="")
     return EXIT_DONE
+
+
+def _log_lines(folder: SweepFolder, follow: bool) -> Iterator[str]:
+    """The lines of sweep.log; with `follow`, until the sweep or the reader of stdout is gone."""
+    position, ended = 0, not follow
+    while True:
+        new = folder.storage.read(folder.file("sweep.log"), position) or b""
+        complete = new[: new.rfind(b"\n") + 1]
+        yield from complete.decode(errors="replace").splitlines()
+        position += len(complete)
+        if ended:
+            return
+        state = folder.read_state()
+        ended = state is None or not driver_alive(state.driver)  # then once more, for lines that came meanwhile
+        sys.stdout.flush()
+        if reader_gone():
+            return
+        time.sleep(LOG_POLL_INTERVAL_S if folder.storage.folder is not None else STORE_POLL_INTERVAL_S)
 
 
 def report(options: Namespace) -> int:
@@ -79,11 +88,14 @@ def report(options: Namespace) -> int:
     folder = open_sweep(storage_from(options), options.name)
     follow_moved_storage(folder.storage)
     state = folder.read_state() or SweepState(sweep=options.name)
-    made = make_report(folder, state)
+    results = make_report(folder, state)
     if options.html:
-        Path(options.html).write_text(made.to_html())
-        say(f"wrote {options.html}")
-    answer(json.dumps(made.to_json(), indent=1)) if options.json else made.print()
+        Path(options.html).write_text(results.to_html())
+        notify(f"wrote {options.html}")
+    if options.json:
+        answer(json.dumps(results.to_json(), indent=1))
+    else:
+        results.print()
     return EXIT_DONE
 
 
@@ -96,7 +108,7 @@ def compare(options: Namespace) -> int:
     state = folder.read_state() or SweepState(sweep=options.name)
     state, _, damage = recorded_state(folder.storage, state)
     for problem in damage.values():
-        say(f"left out: {problem}; `{command('resume', folder.name)}` computes the trial anew")
+        notify(f"excluded: {problem}; `{command('resume', folder.name)}` computes the trial again")
     made = compare_methods(state, options.method or REFERENCE)
     if options.masks:
         from orchestrator.reporting import mask_overlap as mask_likeness
@@ -131,7 +143,11 @@ def ui(options: Namespace) -> int:
         if trial.mlflow_run_id and not is_dense(trial.config["method"]):  # it has no iterations to be drawn over
             runs.setdefault(trial.config["sparsity"], []).append(trial.mlflow_run_id)
     if state is None or not runs or not state.experiment_id:
-        raise UserError(f"MLflow has no runs of sweep {folder.name!r} yet; `{command('sync', folder.name)}` sends them")
+        raise UserError(
+            f"MLflow has no runs of sweep {folder.name!r} yet",
+            f"`{command('sync', folder.name)}` sends them",
+            code="runs-not-found",
+        )
     target = tracking_target(spec_of(folder), storage)
     with serve(target, options.port) as base:
         print(f"trials, best first:  {runs_url(base, state.experiment_id, folder.name)}")
@@ -140,10 +156,10 @@ def ui(options: Namespace) -> int:
         for sparsity, run_ids in sorted(runs.items()):
             print(f"compare at {sparsity!r}:".ljust(20), compare_url(base, state.experiment_id, run_ids))
         sys.stdout.flush()
-        say("the surface: choose Contour Plot there, with warmup_epochs, prune_iterations and test/accuracy")
+        notify("the surface: choose Contour Plot there, with warmup_epochs, prune_iterations and test/accuracy")
         if is_server(target.uri):
             return EXIT_DONE
-        say("Ctrl-C ends the server")
+        notify("Ctrl-C stops the server")
         signal.pause()
     return EXIT_DONE
 
@@ -151,5 +167,5 @@ def ui(options: Namespace) -> int:
 def _newest_sweep(storage: Storage) -> str:
     names = storage.names("sweeps")
     if not names:
-        raise UserError(f"no sweeps in storage {storage.root}; another storage: --storage")
+        raise UserError(f"no sweeps in storage {storage.root}", "another storage: --storage", code="sweep-not-found")
     return max(names, key=lambda name: storage.modified(SweepFolder(storage, name).file("state.json")))

@@ -1,6 +1,6 @@
-"""The commands that run a sweep, continue it, or end it.
+"""The commands that run a sweep, continue it, or stop it.
 
-Each takes the parsed options and returns the exit code. Ray and MLflow are imported only when something is left to do.
+Each takes the parsed options and returns the exit code. Ray and MLflow are imported only if there is something to do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.command_line import command
-from orchestrator.commands.options import follow_moved_storage, say, say_unused_environment, spec_from, spec_of, storage_from
+from orchestrator.commands.options import (
+    follow_moved_storage,
+    notify,
+    spec_from,
+    spec_of,
+    storage_from,
+    warn_of_unused_environment,
+)
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.process.output import answer
 from orchestrator.state.driver_liveness import driver_alive
@@ -20,6 +27,9 @@ from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
 from orchestrator.storage.layout import trial_file
 from trainables.records.file_names import CHECKPOINT
+
+STOP_TIMEOUT_S = 60.0
+STOP_POLL_INTERVAL_S = 0.3
 
 if TYPE_CHECKING:
     from orchestrator.planning.plan import Plan
@@ -33,12 +43,12 @@ def run(options: Namespace) -> int:
     spec = spec_from(options)
     storage = open_storage(spec.storage)
     tracking_target(spec, storage)  # before anything is read that takes time
-    say_unused_environment(spec)
+    warn_of_unused_environment(spec)
     planned = make_plan(spec, storage, hash_data=True)
     folder = SweepFolder(storage, spec.name)
     again = frozenset(trial.key for trial in planned.trials if trial.result is not None) if options.recompute else frozenset()
-    if not again and _nothing_left(folder, planned):
-        return _finished(folder, options)
+    if not again and _is_complete(folder, planned):
+        return _already_finished(folder, options)
     from orchestrator.planning.kept_weights import refuse_nothing_kept
 
     refuse_nothing_kept(planned)
@@ -48,7 +58,7 @@ def run(options: Namespace) -> int:
     code = run_sweep(
         planned, sweep_text(options.file), storage, RunOptions(from_scratch=again, address=options.address, quiet=options.quiet)
     )
-    return _told(folder, options, code)
+    return _print_outcome(folder, options, code)
 
 
 def resume(options: Namespace) -> int:
@@ -59,7 +69,7 @@ def resume(options: Namespace) -> int:
     folder = open_sweep(storage, options.name)
     folder.require_no_driver()
     spec = spec_of(folder)
-    say_unused_environment(spec)
+    warn_of_unused_environment(spec)
     planned = make_plan(spec, storage, hash_data=True)
     state = folder.read_state()
     failed = {key for key, status in state.trials.items() if status.state == "failed"} if state else set()
@@ -69,57 +79,60 @@ def resume(options: Namespace) -> int:
     if options.trial:
         require_known_trials(options.name, sorted(options.trial), {one.key for one in planned.trials})
         keys &= set(options.trial)
-    facts = _resume_facts(planned, keys, failed, storage, options.from_scratch)
-    say(
+    facts = _resume_counts(planned, keys, failed, storage, options.from_scratch)
+    notify(
         f"{facts['finished']} finished and kept, {facts['failed']} failed and {facts['unfinished']} unfinished to run, "
-        f"{facts['from_checkpoint']} of them from a checkpoint, {facts['left_alone']} left alone"
+        f"{facts['from_checkpoint']} of them from a checkpoint, {facts['left_alone']} not selected"
     )
     if options.dry_run:
         if options.json:
             answer(json.dumps(facts, indent=1))
         return EXIT_DONE
     if not keys:
-        if _nothing_left(folder, planned):
-            return _finished(folder, options)
+        if _is_complete(folder, planned):
+            return _already_finished(folder, options)
         if planned.unfinished:
-            say("nothing to resume")
+            notify("nothing to resume")
             if options.json and state:
                 answer(json.dumps(state.to_status(), indent=1))
             return EXIT_DONE
     text = (storage.read(folder.file("sweep.yaml")) or b"").decode()
     again = frozenset(keys) if options.from_scratch else frozenset()
     chosen = RunOptions(selected=lambda key: key in keys, from_scratch=again, address=options.address, quiet=options.quiet)
-    return _told(folder, options, run_sweep(planned, text, storage, chosen))
+    return _print_outcome(folder, options, run_sweep(planned, text, storage, chosen))
 
 
 def stop(options: Namespace) -> int:
     folder = open_sweep(storage_from(options), options.name)
     state = folder.read_state()
     if state is None or not driver_alive(state.driver):
-        say(f"sweep {options.name!r} is not running")
+        notify(f"sweep {options.name!r} is not running")
         return EXIT_DONE
     if options.trial:
         require_known_trials(options.name, [options.trial], state.trials)
         if state.trials[options.trial].state not in ("running", "waiting"):
-            say(f"trial {options.trial} does not run: it is {state.trials[options.trial].state}")
+            notify(f"trial {options.trial} is not running: it is {state.trials[options.trial].state}")
             return EXIT_DONE
     folder.request_stop(options.trial)
     if options.trial:
-        say(f"asked trial {options.trial} to stop; it leaves a checkpoint at its next boundary")
+        notify(f"asked trial {options.trial} to stop; it writes a checkpoint at its next boundary")
         return EXIT_DONE
-    say("asked the sweep to stop; waiting for it to leave checkpoints")
-    deadline = time.monotonic() + 60
+    notify("asked the sweep to stop; waiting for its checkpoints")
+    deadline = time.monotonic() + STOP_TIMEOUT_S
     while time.monotonic() < deadline:
         state = folder.read_state()
         if state is None or not driver_alive(state.driver):
-            say(f"stopped; `{command('resume', options.name)}` continues it")
+            notify(f"stopped; `{command('resume', options.name)}` continues it")
             return EXIT_DONE
-        time.sleep(0.3)
-    raise SetupError(f"sweep {options.name!r} has not ended within 60 s; its driver is {state.driver if state else 'unknown'}")
+        time.sleep(STOP_POLL_INTERVAL_S)
+    driver = state.driver if state else "unknown"
+    raise SetupError(
+        f"sweep {options.name!r} has not stopped within {STOP_TIMEOUT_S:.0f} s", f"its driver is {driver}", code="stop-timeout"
+    )
 
 
-def _nothing_left(folder: SweepFolder, planned: Plan) -> bool:
-    """Whether the sweep's own files say that all of it is finished and MLflow knows it, as the sweep file asks for it."""
+def _is_complete(folder: SweepFolder, planned: Plan) -> bool:
+    """Whether the sweep's files show that all trials of this plan are finished and tracked."""
     from orchestrator.execution.sync import is_in_present_database
     from orchestrator.state.trial_results import damaged_files
 
@@ -138,14 +151,14 @@ def _nothing_left(folder: SweepFolder, planned: Plan) -> bool:
     return same and all(status.state == "finished" and status.mlflow_run_id for status in state.trials.values())
 
 
-def _finished(folder: SweepFolder, options: Namespace) -> int:
+def _already_finished(folder: SweepFolder, options: Namespace) -> int:
     follow_moved_storage(folder.storage)
-    say(f"sweep {folder.name!r} is finished; nothing to do")
-    return _told(folder, options, EXIT_DONE)
+    notify(f"sweep {folder.name!r} is finished; nothing to do")
+    return _print_outcome(folder, options, EXIT_DONE)
 
 
-def _told(folder: SweepFolder, options: Namespace, code: int) -> int:
-    """The last word of `run` and `resume`: the results, failed trials with their last error lines, how to go on."""
+def _print_outcome(folder: SweepFolder, options: Namespace, code: int) -> int:
+    """Prints the end of `run` and `resume`: the results, failed trials with their errors, how to continue."""
     from orchestrator.execution.sync import sync_sweeps_left_behind
     from orchestrator.reporting.report import make_report
     from orchestrator.terminal.status import print_failures
@@ -153,25 +166,25 @@ def _told(folder: SweepFolder, options: Namespace, code: int) -> int:
     state = folder.read_state()
     assert state is not None
     if not state.tracking_pending and code in (EXIT_DONE, EXIT_TRIALS_FAILED):
-        sync_sweeps_left_behind(folder.storage, say)
+        sync_sweeps_left_behind(folder.storage, notify)
     if options.json:
         answer(json.dumps(state.to_status(), indent=1))
         return code
     waiting = state.counts()["waiting"] + state.counts()["stopped"]
     if code == EXIT_DONE and waiting:
-        say(f"{waiting} trials are left alone; `{command('resume', folder.name)}` runs them")
+        notify(f"{waiting} trials were not selected; `{command('resume', folder.name)}` runs them")
     if code in (EXIT_DONE, EXIT_TRIALS_FAILED) and state.counts()["finished"]:
         make_report(folder, state).print()
     print_failures(state)
     if code == EXIT_DONE:
-        say(f"MLflow UI: {command('ui', folder.name)}")
+        notify(f"MLflow UI: {command('ui', folder.name)}")
     elif any(status.state != "finished" for status in state.trials.values()):
-        say(f"to continue: {command('resume', folder.name)}")
+        notify(f"to continue: {command('resume', folder.name)}")
     return code
 
 
-def _resume_facts(planned: Plan, keys: set[str], failed: set[str], storage: Storage, from_scratch: bool) -> dict[str, Any]:
-    """Counts of what `resume` keeps, runs and leaves alone, and the keys of what it runs."""
+def _resume_counts(planned: Plan, keys: set[str], failed: set[str], storage: Storage, from_scratch: bool) -> dict[str, Any]:
+    """How many trials `resume` keeps, runs and does not select, and the keys of those that it runs."""
     resumable = {key for key in keys if storage.exists(trial_file(key, CHECKPOINT))} if not from_scratch else set()
     return {
         "finished": len(planned.trials) - len(planned.unfinished),

@@ -1,4 +1,4 @@
-"""Commands on a sweep file: init, schema, plan, trial."""
+"""The commands that take a sweep file and run no sweep: init, schema, plan, trial."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from orchestrator.command_line import command
-from orchestrator.commands.options import say, spec_from
+from orchestrator.commands.options import notify, spec_from
 from orchestrator.errors import EXIT_DONE, UserError
 from orchestrator.process.output import answer
 from orchestrator.storage.factory import open_storage
@@ -16,11 +16,11 @@ from orchestrator.storage.factory import open_storage
 def init(options: Namespace) -> int:
     path = Path(options.path)
     if path.exists():
-        raise UserError(f"{path} exists; give another name, or remove it first")
+        raise UserError(f"{path} exists", "give another name, or remove it first", code="file-exists")
     from orchestrator.spec.presets import preset_text, template
 
     path.write_text(preset_text(options.ready) if options.ready else template())
-    say(f"wrote {path}; `{command('plan', str(path))}` shows what it would run")
+    notify(f"wrote {path}; `{command('plan', str(path))}` shows what it would run")
     return EXIT_DONE
 
 
@@ -41,7 +41,10 @@ def plan(options: Namespace) -> int:
     tracking_target(spec, storage)
     planned = make_plan(spec, storage, hash_data=options.hash)
     facts = plan_facts(planned, storage)
-    answer(json.dumps(facts, indent=1)) if options.json else print_plan(planned, facts)
+    if options.json:
+        answer(json.dumps(facts, indent=1))
+    else:
+        print_plan(planned, facts)
     return EXIT_DONE
 
 

@@ -1,6 +1,6 @@
-"""What a sweep needs of the world, checked before it runs, each check by doing the thing; and repairs after a crash.
+"""The doctor: checks what a sweep needs by using it, and repairs what a crash left behind.
 
-All checks run, also when the first one fails. On a cluster every node is asked itself.
+All checks run, even if the first one fails. On a cluster they run on every node.
 """
 
 from __future__ import annotations
@@ -29,40 +29,41 @@ from orchestrator.tracking.database import NAME as DATABASE
 from orchestrator.tracking.target import given_target, storage_target, tracking_target
 from trainables.errors import StorageError
 from trainables.preflight.network_case import cases_of
+from trainables.wording import listed
+
+SHOWN_RUNS = 5
 
 
 def run_checks(
     spec: SweepSpec | None, storage_uri: str, tracking_uri: str | None, address: str | None, fix: bool = False
 ) -> Iterator[Check]:
-    """All checks, in the order in which they are told.
+    """All checks, in the order in which they are printed.
 
     Args:
-        fix: set trials with damaged records aside.
-        spec: the sweep that is to run; without it nothing is known of its data.
-        tracking_uri: where runs go, if there is no sweep to tell.
+        spec: the sweep that will run; without it the data is not checked.
+        tracking_uri: where runs go, if there is no sweep.
+        fix: archive trials with damaged records.
     """
-    storage, found = _checked_storage(storage_uri)
-    yield from found
+    storage, checks = _check_storage(storage_uri)
+    yield from checks
     target: TrackingTarget | None = None
     try:
         target = _target(spec, storage, tracking_uri)
     except SweepError as error:
         yield from_error("tracking", error)
     if target is not None:
-        yield from _tracking(target)
+        yield from _check_tracking(target)
     plan: Plan | None = None
     if spec is not None and storage is not None:
-        plan, check = _planned(spec, storage)
+        plan, check = _check_data(spec, storage)
         yield check
         if plan is not None:
-            yield run_check("images", partial(_images, plan, storage))
+            yield run_check("images", partial(_check_images, plan, storage))
         if plan is not None and is_local_ray(address):
-            yield from _networks(plan, storage)
+            yield from _check_networks(plan, storage)
     if is_local_ray(address):
-        yield run_check("ray", lambda: "; ".join(part for part in (f"Ray works in {ray_folder()[0]}", ray_folder()[1]) if part))
-        yield from machine_checks(
-            "this machine", local_node_info(with_gpus=True), local_node_info(with_gpus=False), gpus_counted=0
-        )
+        yield run_check("ray", _ray_folder)
+        yield from machine_checks("this machine", local_node_info(with_gpus=True), local_node_info(with_gpus=False), ray_gpus=0)
     else:
         from orchestrator.diagnostics.nodes import cluster_checks
 
@@ -72,13 +73,18 @@ def run_checks(
         yield from record_checks(storage, fix)
 
 
+def _ray_folder() -> str:
+    folder, remark = ray_folder()
+    return f"Ray works in {folder}" + (f"; {remark}" if remark else "")
+
+
 def _target(spec: SweepSpec | None, storage: Storage | None, uri: str | None) -> TrackingTarget | None:
-    """Where the runs of the sweep go; without a sweep the URI that was given, or the database that a storage has already.
+    """Where the runs of the sweep go; without a sweep, the explicit URI or the database in the storage.
 
     None if there is no such database yet, or if it is in a storage that cannot be used.
 
     Raises:
-        UserError: no URI was given, and the storage is no folder.
+        UserError: there is no URI, and the storage is not a folder.
     """
     experiment = spec.tracking.experiment if spec else Tracking().experiment
     if uri := (spec.tracking.uri if spec else uri):
@@ -91,7 +97,7 @@ def _target(spec: SweepSpec | None, storage: Storage | None, uri: str | None) ->
     return storage_target(folder, experiment) if folder is not None and (folder / DATABASE).exists() else None
 
 
-def _checked_storage(uri: str) -> tuple[Storage | None, list[Check]]:
+def _check_storage(uri: str) -> tuple[Storage | None, list[Check]]:
     opened: list[Storage] = []
 
     def write() -> str:
@@ -108,7 +114,7 @@ def _checked_storage(uri: str) -> tuple[Storage | None, list[Check]]:
     return storage, checks
 
 
-def _tracking(target: TrackingTarget) -> Iterator[Check]:
+def _check_tracking(target: TrackingTarget) -> Iterator[Check]:
     from orchestrator.diagnostics.tracking import check_artifacts, check_server
 
     server = run_check("tracking", lambda: check_server(target))
@@ -117,7 +123,7 @@ def _tracking(target: TrackingTarget) -> Iterator[Check]:
         yield run_check("artifacts", lambda: check_artifacts(target), "let the tracking server write its artifacts")
 
 
-def _planned(spec: SweepSpec, storage: Storage) -> tuple[Plan | None, Check]:
+def _check_data(spec: SweepSpec, storage: Storage) -> tuple[Plan | None, Check]:
     plans: list[Plan] = []
 
     def read() -> str:
@@ -128,33 +134,33 @@ def _planned(spec: SweepSpec, storage: Storage) -> tuple[Plan | None, Check]:
     return (plans[0] if plans else None), check
 
 
-def _images(plan: Plan, storage: Storage) -> str:
-    """What the data preflight has to say; warnings are no failure."""
+def _check_images(plan: Plan, storage: Storage) -> str:
+    """The findings of the data preflight, in words; warnings are no failure."""
     try:
         reports = [data_preflight(plan, storage, dataset)[0] for dataset in dataset_settings(plan)]
     except PreflightError as error:
-        raise UserError(str(error)) from error
+        raise UserError(str(error), code="data-invalid") from error
     warnings = (str(finding) for report in reports for finding in findings_of(report) if finding.severity != "info")
     findings = list(dict.fromkeys(warnings))
     return "; ".join(findings) if findings else "no duplicates between splits, no missing classes, no constant pixels"
 
 
-def _networks(plan: Plan, storage: Storage) -> Iterator[Check]:
-    """What a sweep would refuse its networks for, and what it would say of them."""
+def _check_networks(plan: Plan, storage: Storage) -> Iterator[Check]:
+    """The checks that a sweep makes of its networks before it starts."""
     from orchestrator.preflight.networks import local_reports, local_runtime
 
     runtime = local_runtime(plan, SweepFolder(storage, plan.spec.name))
     for report in local_reports(plan, cases_of(trial.config for trial in plan.trials), runtime):
         for finding in report.findings:
             ok = finding.severity != "error"
-            yield Check(check="network", ok=ok, message=f"{report.model}: {finding.message}", hint=finding.hint)
+            yield Check(name="network", ok=ok, message=f"{report.model}: {finding.message}", hint=finding.hint)
         if not report.errors:
             message = f"{report.model} passes its checks, in {report.seconds:.1f} s"
-            yield Check(check="network", ok=True, message=message)
+            yield Check(name="network", ok=True, message=message)
 
 
 def _check_stale_runs(storage: Storage) -> Iterator[Check]:
-    """Ends the runs of sweeps whose driver is gone; of those that ended in an orderly way MLflow knows everything."""
+    """Ends the runs of sweeps whose driver is gone; drivers that ended normally have sent everything to MLflow."""
     try:
         names = storage.names("sweeps")
     except StorageError as error:
@@ -167,7 +173,7 @@ def _check_stale_runs(storage: Storage) -> Iterator[Check]:
 
 
 def _close_stale_runs(storage: Storage, name: str) -> str:
-    """Which runs of a sweep were ended, in words; nothing if its driver lives or left nothing behind.
+    """Ends the stale runs of a sweep, and says which; empty if its driver is alive or left none.
 
     Raises:
         SweepError: MLflow or the sweep's files cannot be used.
@@ -179,8 +185,7 @@ def _close_stale_runs(storage: Storage, name: str) -> str:
     state, record = folder.read_state(), storage.read_json(folder.file("spec.json"))
     if state is None or record is None or driver_alive(state.driver) or not (state.driver or state.tracking_pending):
         return ""
-    ended = kill_stale_runs(tracking_target(spec_from_resolved(record), storage), name)
-    if not ended:
-        return f"sweep {name!r}: its driver is gone, no run of it is left RUNNING"
-    shown = ", ".join(ended[:5]) + (f" and {len(ended) - 5} more" if len(ended) > 5 else "")
-    return f"sweep {name!r}: its driver is gone; runs that were RUNNING are KILLED now: {shown}"
+    runs = kill_stale_runs(tracking_target(spec_from_resolved(record), storage), name)
+    if not runs:
+        return f"sweep {name!r}: its driver is gone, none of its runs was left RUNNING"
+    return f"sweep {name!r}: its driver is gone; runs that were RUNNING are KILLED now: {listed(runs, SHOWN_RUNS)}"

@@ -1,4 +1,4 @@
-"""What a cluster's nodes are like, each asked itself, all at the same time."""
+"""The checks of a cluster's nodes, which run on all of them at the same time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import ray
 from orchestrator.cluster.capacity import alive_nodes
 from orchestrator.cluster.connection import connect_to_cluster, ray_environment
 from orchestrator.cluster.data_shipping import planned_data
-from orchestrator.cluster.node_checks import NodeReport, files_report
-from orchestrator.cluster.node_info import NodeInfo, local_node_info
+from orchestrator.cluster.node_checks import HANG_HINT, NodeReport, files_report
+from orchestrator.cluster.node_info import NodeInfo, Problem, local_node_info
 from orchestrator.cluster.remote_call import call_on, reason_of
-from orchestrator.cluster.shared_storage_probe import SharedStorageProbe
+from orchestrator.cluster.shared_storage_probe import MOUNT_HINT, SharedStorageProbe
 from orchestrator.diagnostics.checks import Check, from_error, from_problem, machine_checks
 from orchestrator.errors import SweepError
 from orchestrator.planning.plan import Plan
@@ -29,14 +29,15 @@ from trainables.errors import StorageError
 
 MAX_CLOCK_SKEW_S = 5.0  # a driver on another host counts as dead 30 s after its heartbeat
 NODE_TIMEOUT_S = 150.0
+DatasetPlan = tuple[StagedDataset, TrialConfig, CustomFiles]  # what a node must have for the sweep
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeAnswer:
-    """What one node found; the problem with its storage is empty where there is none."""
+    """What one node reports; `storage` is why it cannot use the storage."""
 
-    facts: NodeInfo
-    storage: str
+    info: NodeInfo
+    storage: Problem | None
     files: NodeReport
 
 
@@ -45,27 +46,26 @@ def cluster_checks(
 ) -> Iterator[Check]:
     try:
         with ray_environment(CREDENTIALS), connect_to_cluster(address):
-            yield from _nodes(storage, target, plan)
+            yield from _check_cluster(storage, target, plan)
     except SweepError as error:
         yield from_error("cluster", error)
 
 
-def _nodes(storage: Storage | None, target: TrackingTarget | None, plan: Plan | None) -> Iterator[Check]:
+def _check_cluster(storage: Storage | None, target: TrackingTarget | None, plan: Plan | None) -> Iterator[Check]:
     nodes = alive_nodes()
-    working = [node for node in nodes if node["Resources"].get("CPU")]
-    counts = f"{len(nodes)} nodes, {len(working)} of them run trials"
+    workers = [node for node in nodes if node["Resources"].get("CPU")]
     yield Check(
-        check="cluster",
-        ok=bool(working),
-        message=f"Ray {ray.__version__}: {counts}",
-        hint="" if working else "start worker nodes, or wait for the autoscaler; a sweep waits too",
+        name="cluster",
+        ok=bool(workers),
+        message=f"Ray {ray.__version__}: {len(nodes)} nodes, {len(workers)} of them run trials",
+        hint="" if workers else "start worker nodes, or wait for the autoscaler; a sweep waits too",
     )
-    if target is not None and target.uri.startswith(SQLITE) and len(working) > 1:
+    if target is not None and target.uri.startswith(SQLITE) and len(workers) > 1:
         yield Check(
-            check="tracking",
+            name="tracking",
             ok=False,
             message=f"tracking {target.uri} is a SQLite file, which only the driver's host can use, and not over NFS",
-            hint="start a tracking server and give it with --tracking-uri, so that others can look at the sweep too",
+            hint="start a tracking server and give it with --tracking-uri, so that others can see the sweep too",
         )
     probe = None
     if storage is not None:
@@ -73,80 +73,71 @@ def _nodes(storage: Storage | None, target: TrackingTarget | None, plan: Plan | 
             probe = SharedStorageProbe.create(storage)
         except StorageError as error:
             yield from_error("storage", error)
-    wanted = None if plan is None else (planned_data(plan, local_ray=False), plan.trials[0].config, plan.custom_files)
     try:
-        begun = time.time()
-        asked = {node["NodeID"]: call_on(node["NodeID"], node_answer, node["NodeID"], probe, wanted) for node in working}
-        ours = local_node_info(with_gpus=False)
-        deadline = time.monotonic() + NODE_TIMEOUT_S
-        for node in working:
-            name = f"node {node['NodeManagerAddress']}"
-            try:
-                answer = ray.get(asked[node["NodeID"]], timeout=max(0.0, deadline - time.monotonic()))
-            except ray.exceptions.GetTimeoutError:
-                hint = "look whether its storage or its data hang, or take it out of the cluster"
-                yield Check(check="node", ok=False, message=f"{name} does not answer within {NODE_TIMEOUT_S:.0f} s", hint=hint)
-                continue
-            except ray.exceptions.RayError as error:
-                yield _unanswered(name, error)
-                continue
-            yield from _node(name, node, answer, ours, begun, storage, probe, plan)
+        yield from _check_nodes(workers, probe, plan)
     finally:
         if probe is not None:
             with suppress(StorageError):
                 probe.cleanup()
 
 
-def node_answer(
-    name: str, probe: SharedStorageProbe | None, wanted: tuple[StagedDataset, TrialConfig, CustomFiles] | None
-) -> NodeAnswer:
-    """All that is asked of a node; runs there."""
-    facts = local_node_info(with_gpus=True)
-    storage = probe.check(name) if probe else ""
-    return NodeAnswer(facts=facts, storage=storage, files=files_report(*wanted) if wanted else NodeReport())
+def _check_nodes(nodes: list[dict[str, Any]], probe: SharedStorageProbe | None, plan: Plan | None) -> Iterator[Check]:
+    data = None if plan is None else (planned_data(plan, local_ray=False), plan.trials[0].config, plan.custom_files)
+    started = time.time()
+    calls = {node["NodeID"]: call_on(node["NodeID"], node_answer, node["NodeID"], probe, data) for node in nodes}
+    driver = local_node_info(with_gpus=False)
+    deadline = time.monotonic() + NODE_TIMEOUT_S
+    for node in nodes:
+        name = f"node {node['NodeManagerAddress']}"
+        try:
+            answer = ray.get(calls[node["NodeID"]], timeout=max(0.0, deadline - time.monotonic()))
+        except ray.exceptions.GetTimeoutError:
+            hint = f"{HANG_HINT}, or take it out of the cluster"
+            yield Check(name="node", ok=False, message=f"{name} does not answer within {NODE_TIMEOUT_S:.0f} s", hint=hint)
+            continue
+        except ray.exceptions.RayError as error:
+            yield _failed_call(name, error)
+            continue
+        if probe is not None:
+            storage_problem = answer.storage or _missing_problem(probe, node["NodeID"])
+            yield from_problem("storage", name, storage_problem, f"shares storage {probe.storage.root}")
+        if plan is not None:
+            ok = "gets the decoded images through Ray" if answer.files.fetched else f"has the same {plan.spec.dataset.name}"
+            yield from_problem("data", name, answer.files.data, ok)
+        yield _check_clock(name, answer.info.clock, started)
+        yield from machine_checks(name, answer.info, driver, int(node["Resources"].get("GPU", 0)))
 
 
-def _unanswered(name: str, error: Exception) -> Check:
+def node_answer(name: str, probe: SharedStorageProbe | None, data: DatasetPlan | None) -> NodeAnswer:
+    """The report of the node on which this runs."""
+    info = local_node_info(with_gpus=True)
+    storage = probe.check(name) if probe else None
+    return NodeAnswer(info=info, storage=storage, files=files_report(*data) if data else NodeReport())
+
+
+def _failed_call(name: str, error: Exception) -> Check:
     reason = reason_of(error)
-    hint = "look at the node's Ray logs"
+    hint = "read the node's Ray logs"
     if "No module named" in reason:
         hint = "install drive-sweep and its packages there, in the Python that Ray runs with"
-    return Check(check="node", ok=False, message=f"{name} cannot run our code: {reason}", hint=hint)
+    return Check(name="node", ok=False, message=f"{name} cannot run drive-sweep: {reason}", hint=hint)
 
 
-def _node(
-    name: str,
-    node: dict[str, Any],
-    answer: NodeAnswer,
-    ours: NodeInfo,
-    begun: float,
-    storage: Storage | None,
-    probe: SharedStorageProbe | None,
-    plan: Plan | None,
-) -> Iterator[Check]:
-    if storage is not None and probe is not None:
-        yield from_problem(
-            "storage", name, answer.storage or _missing_problem(probe, node["NodeID"]), f"shares storage {storage.root}"
-        )
-    if plan is not None:
-        well = "gets the decoded images through Ray" if answer.files.fetched else f"has the same {plan.spec.dataset.name}"
-        yield from_problem("data", name, answer.files.data, well)
-    before, after = begun - answer.facts.clock, answer.facts.clock - time.time()
-    skew = max(before, after, 0.0)
-    yield Check(
-        check="clock",
-        ok=skew <= MAX_CLOCK_SKEW_S,
-        message=f"{name}: its clock is {skew:.0f} s off" if skew > MAX_CLOCK_SKEW_S else f"{name}: its clock agrees",
-        hint="" if skew <= MAX_CLOCK_SKEW_S else "synchronise clocks (NTP); a driver that seems silent for 30 s counts as dead",
-    )
-    yield from machine_checks(name, answer.facts, ours, int(node["Resources"].get("GPU", 0)))
+def _check_clock(name: str, clock: float, started: float) -> Check:
+    """Compares the time at which a node answered with those before and after on this machine."""
+    skew = max(started - clock, clock - time.time(), 0.0)
+    if skew <= MAX_CLOCK_SKEW_S:
+        return Check(name="clock", ok=True, message=f"{name}: its clock agrees")
+    hint = "synchronise clocks (NTP); a driver that seems silent for 30 s counts as dead"
+    return Check(name="clock", ok=False, message=f"{name}: its clock is {skew:.0f} s off", hint=hint)
 
 
-def _missing_problem(probe: SharedStorageProbe, node: str) -> str:
-    """Why this machine does not see what a node wrote; empty if it does."""
+def _missing_problem(probe: SharedStorageProbe, node: str) -> Problem | None:
+    """Why this machine does not see what a node wrote; None if it does."""
     try:
-        unseen = probe.missing([node])
+        missing = probe.missing([node])
     except StorageError as error:
-        return str(error)
-    root = probe.storage.root
-    return f"what it writes to storage {root} does not reach this machine; mount the same folder" if unseen else ""
+        return Problem.of(error)
+    if not missing:
+        return None
+    return Problem(f"what it writes to storage {probe.storage.root} does not reach this machine", MOUNT_HINT)

@@ -1,4 +1,4 @@
-"""The doctor's look at the records of a storage: which files of finished trials are not what was written, and their repair."""
+"""The doctor's check of a storage's records: which files of finished trials are damaged, and their repair."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SHOWN = 5
 
 
 def record_checks(storage: Storage, fix: bool) -> Iterator[Check]:
-    """One check of all records; nothing where no trial has finished.
+    """One check of all records; none if no trial has finished.
 
     Args:
-        fix: set damaged trials aside, so that the next run computes them anew. Then the models of an object store are read too.
+        fix: archive damaged trials, so that the next run computes them again. Then the models of an object store are read too.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     try:
         results, damage = read_results(storage, storage.names("trials"))
         if storage.folder is not None or not fix:
@@ -35,29 +35,29 @@ def record_checks(storage: Storage, fix: bool) -> Iterator[Check]:
         if damage:
             yield _repaired(storage, damage) if fix else _damaged(damage)
         elif results:
-            took = time.monotonic() - begun
-            models = (
-                "" if storage.folder is not None or fix else f", models not read (`{command('doctor', '--fix')}` reads them)"
-            )
-            yield Check(check="records", ok=True, message=f"{len(results)} finished trials are whole ({took:.1f} s){models}")
+            seconds = time.monotonic() - started
+            models = "" if storage.folder is not None or fix else f", models not read (`{command('doctor', '--fix')}` does)"
+            message = f"{len(results)} finished trials are undamaged ({seconds:.1f} s){models}"
+            yield Check(name="records", ok=True, message=message)
     except StorageError as error:
         yield from_error("records", error)
 
 
 def _damaged(damage: Damage) -> Check:
-    hint = f"`{command('doctor', '--fix')}` sets these trials aside, and `run` or `resume` of their sweep computes them anew"
-    return Check(check="records", ok=False, message=_named(damage), hint=hint)
+    hint = f"`{command('doctor', '--fix')}` archives these trials, and `run` or `resume` of their sweep computes them again"
+    return Check(name="records", ok=False, message=_list(damage), hint=hint)
 
 
 def _repaired(storage: Storage, damage: Damage) -> Check:
     driven = [name for name in storage.names("sweeps") if _is_driven(storage, name)]
     if driven:
-        hint = f"end it with `{command('stop', driven[0])}` before they are set aside"
-        return Check(check="records", ok=False, message=f"{_named(damage)}; sweep {driven[0]!r} is running", hint=hint)
+        message = f"{_list(damage)}; sweep {driven[0]!r} is running"
+        hint = f"stop it with `{command('stop', driven[0])}` before they are archived"
+        return Check(name="records", ok=False, message=message, hint=hint)
     for key in damage:
         archive_trial(storage, key)
-    message = f"{_named(damage)}: set aside in trials/.aside; `run` or `resume` of their sweep computes them anew"
-    return Check(check="records", ok=True, message=message)
+    message = f"{_list(damage)}: archived in trials/.aside; `run` or `resume` of their sweep computes them again"
+    return Check(name="records", ok=True, message=message)
 
 
 def _is_driven(storage: Storage, name: str) -> bool:
@@ -65,5 +65,5 @@ def _is_driven(storage: Storage, name: str) -> bool:
     return state is not None and driver_alive(state.driver)
 
 
-def _named(damage: Damage) -> str:
+def _list(damage: Damage) -> str:
     return listed(damage.values(), SHOWN)

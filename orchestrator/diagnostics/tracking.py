@@ -1,4 +1,4 @@
-"""Whether MLflow can take a sweep: it answers, lets us in, is new enough, takes artifacts; and runs that nobody works on."""
+"""Checks that MLflow can store a sweep: it answers, accepts our login, is new enough, takes artifacts; and stale runs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from orchestrator.errors import SetupError
 from orchestrator.tracking.client import TrackingTarget, as_setup_error, connect, is_server
 from orchestrator.tracking.runs import pages
 
-LEAST = (3, 0)  # logged models, which a sparse model is
+MIN_VERSION = (3, 0)  # which has logged models
 ARTIFACT = "doctor.txt"
 
 
 def check_server(target: TrackingTarget) -> str:
-    """What answers at the tracking URI, in words.
+    """Which server answers at the tracking URI, in words.
 
     Raises:
-        SetupError: it does not answer, does not let us in, or is too old.
+        SetupError: it does not answer, refuses the login, or is too old.
     """
     client, experiment_id = connect(target, restore=False)
     if not is_server(target.uri):
@@ -29,16 +29,20 @@ def check_server(target: TrackingTarget) -> str:
     with as_setup_error(target.uri):
         creds = client._tracking_client.store.get_host_creds()
         answer = http_request(host_creds=creds, endpoint="/version", method="GET")
-    found = answer.text.strip() if answer.ok else "unknown"
-    parts = found.split(".")
-    if answer.ok and tuple(int(part) for part in parts[:2] if part.isdigit()) < LEAST:
-        wanted = ".".join(map(str, LEAST))
-        raise SetupError(f"tracking {target.uri} runs MLflow {found}, a sweep needs {wanted} or newer; update the server")
-    return f"{target.uri} answers, MLflow {found}, experiment {target.experiment!r} is number {experiment_id}"
+    version = answer.text.strip() if answer.ok else "unknown"
+    numbers = tuple(int(number) for number in version.split(".")[:2] if number.isdigit())
+    if answer.ok and numbers < MIN_VERSION:
+        required = ".".join(map(str, MIN_VERSION))
+        raise SetupError(
+            f"tracking {target.uri} runs MLflow {version}, a sweep needs {required} or newer",
+            "update the server",
+            code="tracking-unsupported",
+        )
+    return f"{target.uri} answers, MLflow {version}, experiment {target.experiment!r} is number {experiment_id}"
 
 
 def check_artifacts(target: TrackingTarget) -> str:
-    """Where artifacts go, in words, after a small one was written, read back and removed with its run.
+    """Where artifacts go, in words; writes a small one, reads it back and removes it with its run.
 
     Raises:
         SetupError: one of these failed.
@@ -53,9 +57,13 @@ def check_artifacts(target: TrackingTarget) -> str:
             sent = f"written {time.time_ns()}"
             client.log_text(run.info.run_id, sent, ARTIFACT)
             uri = f"{run.info.artifact_uri}/{ARTIFACT}"
-            got = Path(download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=target.uri)).read_text()
-            if got != sent:
-                raise SetupError(f"tracking {target.uri}: an artifact came back with another content; check {uri}")
+            read = Path(download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=target.uri)).read_text()
+            if read != sent:
+                raise SetupError(
+                    f"tracking {target.uri}: an artifact came back with different content",
+                    f"check {uri}",
+                    code="artifact-damaged",
+                )
             get_artifact_repository(run.info.artifact_uri, tracking_uri=target.uri).delete_artifacts(ARTIFACT)
         finally:
             client.set_terminated(run.info.run_id, "FINISHED")
@@ -64,7 +72,7 @@ def check_artifacts(target: TrackingTarget) -> str:
 
 
 def kill_stale_runs(target: TrackingTarget, sweep: str) -> list[str]:
-    """Names of the sweep's runs that were RUNNING though no driver works on it; they are KILLED now.
+    """Ends as KILLED the runs of a sweep that are RUNNING though it has no driver, and returns their names.
 
     Raises:
         SetupError: MLflow cannot be used.
@@ -72,8 +80,8 @@ def kill_stale_runs(target: TrackingTarget, sweep: str) -> list[str]:
     client, experiment_id = connect(target, restore=False)
     ended: list[Any] = []
     with as_setup_error(target.uri):
-        wanted = f"tags.`drive.sweep` = '{sweep}' AND attributes.status = 'RUNNING'"
-        for run in list(pages(client.search_runs, experiment_id, wanted)):
+        stale = f"tags.`drive.sweep` = '{sweep}' AND attributes.status = 'RUNNING'"
+        for run in list(pages(client.search_runs, experiment_id, stale)):
             client.set_terminated(run.info.run_id, "KILLED")
             ended.append(run.info.run_name)
     return sorted(ended)

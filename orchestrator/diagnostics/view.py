@@ -1,4 +1,4 @@
-"""Checks on the terminal: a line each, what to do about it below."""
+"""Checks on the terminal: a line each, with the hint below it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def print_checks(checks: Iterable[Check]) -> list[Check]:
-    """Prints each check as it is done, and returns all."""
+    """Prints each check as soon as it is done, and returns all."""
     console = Console(highlight=False, soft_wrap=True)
     done = []
     for check in checks:
         mark = "[green]ok  [/green]" if check.ok else "[red]FAIL[/red]"
-        console.print(f"{mark} {check.check:<10}", end="")
+        console.print(f"{mark} {check.name:<10}", end="")
         console.print(check.message, markup=False)
         if check.hint:
             console.print(f"     {check.hint}", markup=False)

@@ -1,7 +1,7 @@
-"""Sweeps as jobs of a cluster, over Ray's Jobs API: what runs there, what it prints, how it ends.
+"""A client of Ray's Jobs API, which runs sweeps as jobs of a cluster.
 
-An address is that of the dashboard, http(s)://HEAD:8265. Every call raises SetupError where the cluster cannot be reached or
-does not let us in. Ray is imported when the first call needs it.
+An address is that of the dashboard, http(s)://HEAD:8265. Every call raises SetupError if the cluster cannot be reached or
+refuses the token. Ray is imported by the first call that needs it.
 """
 
 from __future__ import annotations
@@ -24,65 +24,68 @@ from orchestrator.command_line import command
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
 from orchestrator.process.proxies import proxy_hint, proxy_of
 from orchestrator.uris import same_location
-from trainables.wording import one_line
+from trainables.wording import first_line, one_line
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 AUTH_HINT = "export RAY_AUTH_MODE=token and the cluster's own RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file that holds it)"
 ACTIVE = ("PENDING", "RUNNING")
-EXIT_STOPPED = 143  # Ray does not keep the exit code of a job that was asked to stop, which is by SIGTERM
-STOP_GRACE_S = 30  # a driver that was asked to stop leaves within 20 s, also on a busy machine
+EXIT_STOPPED = 143  # of SIGTERM; Ray does not keep the exit code of a stopped job
+STOP_GRACE_S = 30  # a driver stops within 20 s, even on a busy machine
 STOP_SETTINGS = {"RAY_JOB_STOP_SIGNAL": "SIGTERM", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_GRACE_S)}
 POLL_INTERVAL_S = 0.5
 UNREACHABLE_TIMEOUT_S = 60.0  # for a cluster that does not answer
-SILENCE_TIMEOUT_S = 60.0  # without output; a connection whose other end is gone is quiet too
-HEAD = re.compile(r"\A.*?^Running entrypoint for job [^\n]*\n", re.DOTALL | re.MULTILINE)  # Ray's, above what the job prints
+SILENCE_TIMEOUT_S = 60.0  # without output: the other end of the connection may be gone
+HEAD = re.compile(r"\A.*?^Running entrypoint for job [^\n]*\n", re.DOTALL | re.MULTILINE)  # Ray's, before the job's output
 RAY_LINE = re.compile(
     r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\tINFO |\[\d{4}-\d\d-\d\d [\d:,]+ [IWE] \d+ \d+\]).*\n", re.MULTILINE
 )
 
 
-def api_address(given: str | None) -> str:
-    """The Jobs API that the user means: the option's, else the environment's.
+def api_address(option: str | None) -> str:
+    """The address of the Jobs API: that of the option, else of the environment.
 
     Raises:
         UserError: there is none.
     """
-    named = given or next((os.environ[name] for name in ADDRESS_VARIABLES if is_jobs_api(os.environ.get(name))), None)
-    if not named or not is_jobs_api(named):
-        got = repr(given) if given else "none"
+    address = option or next((os.environ[name] for name in ADDRESS_VARIABLES if is_jobs_api(os.environ.get(name))), None)
+    if not address or not is_jobs_api(address):
+        got = repr(option) if option else "none"
         raise UserError(
-            f"--address: must be the cluster's dashboard, got {got}; give --address http://HEAD:8265, or set "
-            "RAY_API_SERVER_ADDRESS"
+            f"--address: must be the cluster's dashboard, got {got}",
+            "give --address http://HEAD:8265, or set RAY_API_SERVER_ADDRESS",
+            code="address-invalid",
         )
     try:
-        _ = urlsplit(named).port
+        _ = urlsplit(address).port
     except ValueError as error:
-        raise UserError(f"--address: must be the cluster's dashboard, got {named!r}: {error}; correct its port") from error
-    return named.rstrip("/")
+        raise UserError(
+            f"--address: must be the cluster's dashboard, got {address!r}: {error}", "correct its port", code="address-invalid"
+        ) from error
+    return address.rstrip("/")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job that belongs to a sweep, as the cluster tells it.
+    """A job that belongs to a sweep, as the cluster reports it.
 
     Attributes:
-        state: Ray's own word: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
-        exit_code: that of the command which ran; None while it runs.
-        own: place in the package -> file of the user's on the machine that submitted it.
+        state: in Ray's words: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
+        exit_code: that of its command; None while it runs.
+        custom_files: path in the package -> custom file on the machine that submitted the job.
     """
 
     id: str
     sweep: str
     storage: str
     state: str
-    began: float
+    started: float
     ended: float | None
     exit_code: int | None
     problem: str
     revision: str
     user: str
-    own: dict[str, str] = field(default_factory=dict)
+    custom_files: dict[str, str] = field(default_factory=dict)
 
     @property
     def active(self) -> bool:
@@ -93,7 +96,7 @@ class Jobs:
     """The Jobs API of one cluster.
 
     Raises:
-        SetupError: it cannot be reached, asks for another token, or has another version of Ray.
+        SetupError: it cannot be reached, requires another token, or has another version of Ray.
     """
 
     def __init__(self, address: str) -> None:
@@ -102,10 +105,9 @@ class Jobs:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         if proxy := proxy_of(address):
             via = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            server = f"the proxy {proxy} of the environment, on the way to {address}"
             hint = f"give another, or export NO_PROXY={parts.hostname} to go there directly"
-            require_reachable(
-                str(via.hostname), via.port or 80, f"the proxy {proxy} of the environment, on the way to {address}", hint
-            )
+            require_reachable(str(via.hostname), via.port or 80, server, hint)
         else:
             hint = "give the dashboard of a running head with --address http://HEAD:8265"
             require_reachable(str(parts.hostname), port, address, hint)
@@ -119,7 +121,7 @@ class Jobs:
         with self._api_errors():
             details = self.client.list_jobs()
         jobs = [_job(one) for one in details if (one.metadata or {}).get("drive.sweep")]
-        return sorted(jobs, key=lambda job: -job.began)
+        return sorted(jobs, key=lambda job: -job.started)
 
     def of_sweep(self, name: str, storage: str | None = None) -> list[Job]:
         """The jobs of one sweep, newest first; `name` may also be the id of one job."""
@@ -131,63 +133,61 @@ class Jobs:
             return _job(self.client.get_job_info(id_))
 
     def submit(self, id_: str, entrypoint: str, folder: Path, metadata: dict[str, str], variables: dict[str, str]) -> None:
-        """Begins a job; `folder` becomes its working directory on every node that it uses."""
+        """Starts a job; `folder` becomes its working directory on every node that it uses."""
         environment = {"working_dir": str(folder), "env_vars": STOP_SETTINGS | variables}
         with self._api_errors():
             self.client.submit_job(submission_id=id_, entrypoint=entrypoint, runtime_env=environment, metadata=metadata)
 
     def stop(self, id_: str) -> Job:
-        """Asks the job to stop, and returns it when it has ended."""
+        """Stops the job, and returns it once it has ended."""
         with self._api_errors():
             self.client.stop_job(id_)
         return self.wait(
-            id_, STOP_GRACE_S + UNREACHABLE_TIMEOUT_S, f"`{command('list', address=self.address)}` tells how it stands"
+            id_, STOP_GRACE_S + UNREACHABLE_TIMEOUT_S, f"`{command('list', address=self.address)}` shows its state"
         )
 
-    def wait(self, id_: str, timeout_s: float, way_out: str) -> Job:
-        """The job when it has ended. Raises SetupError if it does not in this time."""
+    def wait(self, id_: str, timeout_s: float, hint: str) -> Job:
+        """The job once it has ended. Raises SetupError, with this hint, if that takes too long."""
         deadline = time.monotonic() + timeout_s
         while (job := self.job(id_)).active:
             if time.monotonic() > deadline:
-                raise SetupError(f"job {id_} has not ended within {timeout_s:.0f} s; {way_out}")
+                raise SetupError(f"job {id_} has not ended within {timeout_s:.0f} s", hint, code="job-timeout")
             time.sleep(POLL_INTERVAL_S)
         return job
 
     def log(self, id_: str) -> str:
-        """What the job's command has printed, without Ray's own lines."""
+        """What the job's command has printed, without Ray's lines."""
         with self._api_errors():
             return without_ray_lines(self.client.get_job_logs(id_))
 
     def follow(self, id_: str, emit: Callable[[str], object]) -> Job:
-        """Hands on what the job's command prints, from its beginning, until it ends; over a lost connection too."""
-        told = 0
+        """Emits what the job's command prints, from the first line to its end; reconnects after a lost connection."""
+        emitted = 0
 
-        def tell(text: str) -> None:
-            nonlocal told
-            output = without_ray_lines(text)
-            if len(output) > told:
-                emit(output[told:])
-                told = len(output)
+        def emit_new(log: str) -> None:
+            nonlocal emitted
+            output = without_ray_lines(log)
+            if len(output) > emitted:
+                emit(output[emitted:])
+                emitted = len(output)
 
         async def tail() -> None:
             text = ""
             async with aclosing(self.client.tail_job_logs(id_)) as chunks:
                 while (chunk := await asyncio.wait_for(anext(chunks, None), SILENCE_TIMEOUT_S)) is not None:
                     text += chunk
-                    tell(text[: text.rfind("\n") + 1])  # whether a line is Ray's is known at its end
-            tell(text)
+                    emit_new(text[: text.rfind("\n") + 1])  # whether a line is Ray's is known at its end
+            emit_new(text)
 
         lost_at: float | None = None
         while True:
-            with suppress(
-                *_client_errors()
-            ):  # the job's state tells whether there is more to come; all output comes again then
+            with suppress(*_client_errors()):  # the job's state says whether more follows; all output is sent again then
                 asyncio.run(tail())
             try:
                 job = self.job(id_)
                 if not job.active:
                     with self._api_errors():
-                        tell(self.client.get_job_logs(id_))
+                        emit_new(self.client.get_job_logs(id_))
                     return job
                 lost_at = None
             except SetupError:
@@ -197,7 +197,7 @@ class Jobs:
             time.sleep(POLL_INTERVAL_S)
 
     def cancel_and_delete(self, id_: str) -> None:
-        """Ends the job if it runs, and removes it; left as it is where the cluster does not do that."""
+        """Stops the job if it runs, and removes it; does nothing if the cluster fails to do so."""
         with suppress(SetupError):
             if self.job(id_).active:
                 self.stop(id_)
@@ -209,20 +209,24 @@ class Jobs:
 
     @contextmanager
     def _api_errors(self) -> Iterator[None]:
-        """Whatever the API answers in place of what was asked, as one line."""
+        """Turns errors of the API into a SetupError of one line."""
         from ray.exceptions import AuthenticationError
 
         try:
             yield
         except AuthenticationError as error:
-            reason = str(error).splitlines()[0].rpartition(": ")[2]
-            raise SetupError(f"the cluster at {self.address} asks for its token: {reason}; {AUTH_HINT}") from error
+            reason = first_line(error).rpartition(": ")[2]
+            raise SetupError(
+                f"the cluster at {self.address} requires its token: {reason}", AUTH_HINT, code="cluster-login-failed"
+            ) from error
         except _client_errors() as error:
-            raise SetupError(f"the Jobs API at {self.address} refuses: {one_line(error)}{proxy_hint(self.address)}") from error
+            raise SetupError(
+                f"the Jobs API at {self.address} failed: {one_line(error)}{proxy_hint(self.address)}", code="jobs-api-error"
+            ) from error
 
 
 def without_ray_lines(log: str) -> str:
-    """A job's log without what Ray writes into it; nothing before the command has begun."""
+    """A job's log without Ray's lines; empty until the command has started."""
     return RAY_LINE.sub("", HEAD.sub("", log, count=1)) if HEAD.match(log) else ""
 
 
@@ -231,30 +235,37 @@ def _job(details: Any) -> Job:
     state = str(details.status.value)
     code: int | None = None
     if state not in ACTIVE:
-        ended = {"SUCCEEDED": EXIT_DONE, "STOPPED": EXIT_STOPPED}
-        told = details.driver_exit_code
-        code = ended.get(state, EXIT_ENVIRONMENT if told is None else told if told >= 0 else 128 - told)
+        code = {"SUCCEEDED": EXIT_DONE, "STOPPED": EXIT_STOPPED}.get(state, _exit_code(details.driver_exit_code))
     return Job(
         id=str(details.submission_id),
         sweep=metadata.get("drive.sweep", ""),
         storage=metadata.get("drive.storage", ""),
         state=state,
-        began=(details.start_time or 0) / 1000,
+        started=(details.start_time or 0) / 1000,
         ended=details.end_time and details.end_time / 1000,
         exit_code=code,
         problem="" if details.driver_exit_code is not None else str(details.message or ""),
         revision=metadata.get("drive.revision", ""),
         user=metadata.get("drive.user", ""),
-        own=json.loads(metadata.get("drive.own", "{}")),
+        custom_files=json.loads(metadata.get("drive.own", "{}")),
     )
 
 
+def _exit_code(code: int | None) -> int:
+    """The exit code as a shell reports it; Ray keeps none of a driver that never started."""
+    if code is None:
+        return EXIT_ENVIRONMENT
+    return code if code >= 0 else 128 - code
+
+
 def _client(address: str) -> Any:
-    """Ray's client for this address alone: variables of the environment would beat it."""
+    """Ray's client for this address, which the variables of the environment would override."""
     try:
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
-        raise SetupError(f"the Jobs API needs ray[default]: {error}; pip install 'drive-sweep[cluster]'") from error
+        raise SetupError(
+            f"the Jobs API needs ray[default]: {error}", "pip install 'drive-sweep[cluster]'", code="package-missing"
+        ) from error
     for name in (
         "dashboard.modules.dashboard_sdk",
         "dashboard.modules.job.sdk",
@@ -272,31 +283,37 @@ def _client(address: str) -> Any:
 def _require_same_version(client: Any, address: str) -> None:
     import ray
 
-    there = client._server_ray_version
-    if there != ray.__version__:
+    cluster = client._server_ray_version
+    if cluster != ray.__version__:
         raise SetupError(
-            f"the cluster at {address} runs Ray {there}, this machine has {ray.__version__}; install the same version on both"
+            f"the Ray cluster at {address} runs Ray {cluster}, this machine has {ray.__version__}",
+            "install the same version on both",
+            code="version-mismatch",
         )
 
 
 def _enable_token_auth() -> None:
-    """Turns token mode on where a token is there and nobody said otherwise; Ray reads these variables while it is imported.
+    """Turns on token mode if there is a token and RAY_AUTH_MODE is not set. Ray reads these variables when it is imported.
 
     Raises:
-        SetupError: token mode is on, and there is none.
+        SetupError: token mode is on, and there is no token.
     """
     file = os.environ.get("RAY_AUTH_TOKEN_PATH")
     if file and not os.environ.get("RAY_AUTH_TOKEN") and not Path(file).expanduser().is_file():
-        raise SetupError(f"RAY_AUTH_TOKEN_PATH: must be a file that holds the cluster's token, got {file!r}; correct it")
-    there = any(os.environ.get(name) for name in TOKEN_VARIABLES) or os.path.isfile(os.path.expanduser("~/.ray/auth_token"))
-    if there:
+        raise SetupError(
+            f"RAY_AUTH_TOKEN_PATH: must be a file that holds the cluster's token, got {file!r}",
+            "correct it",
+            code="cluster-login-failed",
+        )
+    has_token = any(os.environ.get(name) for name in TOKEN_VARIABLES) or os.path.isfile(os.path.expanduser("~/.ray/auth_token"))
+    if has_token:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     elif os.environ.get("RAY_AUTH_MODE") == "token":
-        raise SetupError(f"RAY_AUTH_MODE is token, and there is none; {AUTH_HINT}")
+        raise SetupError("RAY_AUTH_MODE is token, but there is no token", AUTH_HINT, code="cluster-login-failed")
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
-    """What Ray's client raises for an answer that is none, and for no answer."""
+    """What Ray's client raises for an invalid answer, and for none."""
     try:
         import aiohttp
     except ImportError:  # without it the client says what to install

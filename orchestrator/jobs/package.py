@@ -1,11 +1,11 @@
-"""What a job brings to every node of a cluster: this code, the sweep file, the user's own files.
+"""The package that a job takes to every node of a cluster: this code, the sweep file, the custom files.
 
     orchestrator/ trainables/ REVISION    this version
-    sweep.yaml                            as written; not for the sweeps that come with the program
-    own/                                  the user's Python files, as below modules_path
+    sweep.yaml                            as written; none for a preset
+    own/                                  custom Python files, as below modules_path
     weights/                              the file of initial_weights
 
-Data, results and all else in the user's folder stay here. Knows no Ray.
+Data, results and everything else in the user's folder stay where they are. Knows no Ray.
 """
 
 from __future__ import annotations
@@ -34,18 +34,23 @@ MAX_BYTES = 400 * 2**20  # Ray takes packages below 512 MiB
 
 
 @contextmanager
-def package(texts: Mapping[str, str], own: Mapping[str, str]) -> Iterator[Path]:
-    """A folder with this code, files of these texts, and copies of the user's own files by their place in it.
+def package(texts: Mapping[str, str], custom_files: Mapping[str, str]) -> Iterator[Path]:
+    """A temporary folder with this code, files of these texts, and copies of the custom files.
+
+    Args:
+        texts: path in the package -> content.
+        custom_files: path in the package -> file on this machine.
 
     Raises:
-        UserError: an own file is not here, or they are too large to be sent.
+        UserError: a custom file is missing, or they are too large to be sent.
     """
-    require_files(own)
-    size = sum(Path(file).stat().st_size for file in own.values())
+    require_files(custom_files)
+    size = sum(Path(file).stat().st_size for file in custom_files.values())
     if size > MAX_BYTES:
         raise UserError(
-            f"initial_weights and own modules must be at most {MAX_BYTES >> 20} MiB to be sent along, got {size >> 20} MiB; "
-            "put them where all nodes see them, and give that path"
+            f"initial_weights and custom modules must be at most {MAX_BYTES >> 20} MiB to be sent along, got {size >> 20} MiB",
+            "put them where all nodes see them, and give that path",
+            code="files-too-large",
         )
     with tempfile.TemporaryDirectory(prefix="drive-sweep-job-") as scratch:
         folder = Path(scratch)
@@ -53,76 +58,81 @@ def package(texts: Mapping[str, str], own: Mapping[str, str]) -> Iterator[Path]:
             shutil.copytree(ROOT.resolve() / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         for name, text in (*texts.items(), (SHIPPED_REVISION, source_revision())):
             (folder / name).write_text(text)
-        for place, file in own.items():
-            target = folder / place
+        for path, file in custom_files.items():
+            target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
         yield folder
 
 
-def require_files(own: Mapping[str, str]) -> None:
-    missing = [file for file in own.values() if not Path(file).is_file()]
+def require_files(custom_files: Mapping[str, str]) -> None:
+    """Raises UserError if one of the files is missing."""
+    missing = [file for file in custom_files.values() if not Path(file).is_file()]
     if missing:
         raise UserError(
-            f"the sweep's own file {missing[0]} must be on this machine to be sent along, got no such file; "
-            f"`{command('submit', 'FILE')}` from where it is continues the sweep"
+            f"the custom file {missing[0]} must be on this machine to be sent along, got no such file",
+            f"`{command('submit', 'FILE')}` from where it is continues the sweep",
+            code="file-not-found",
         )
 
 
 def collect_custom_files(spec: SweepSpec) -> dict[str, str]:
-    """Place in the package -> file here: the modules that the sweep names, what they import from modules_path, its weights.
+    """Path in the package -> file on this machine: the sweep's modules, their imports from modules_path, its weights.
 
     Weights that are not on this machine stay a path, which the nodes must see.
 
     Raises:
-        UserError: a module that the sweep names is neither here nor installed.
+        UserError: a module of the sweep is neither in modules_path nor installed.
     """
     custom_files = spec.custom_files()
-    places: dict[str, str] = {}
+    package_files: dict[str, str] = {}
     root = Path(custom_files.modules_path)
     for config in expand(spec):
         for key, reference in custom_references(config).items():
             if reference == WEIGHTS:
                 file = Path(str(custom_files.initial_weights))
-                places |= {f"weights/{file.name}": str(file)} if file.is_file() else {}
+                if file.is_file():
+                    package_files[f"weights/{file.name}"] = str(file)
                 continue
             try:
                 file = source_file(key, reference, custom_files.modules_path)
             except ConfigError as error:
-                raise UserError(str(error)) from error
+                raise UserError(error.message, error.hint, code="file-not-found") from error
             module, _ = module_and_function(reference)
-            if file == root.joinpath(*module.split(".")).with_suffix(".py"):  # else it is of an installed package
-                places |= {f"{CUSTOM_FOLDER}/{found.relative_to(root)}": str(found) for found in _with_imports(file, root)}
-    return places
+            if file == root.joinpath(*module.split(".")).with_suffix(".py"):  # else it belongs to an installed package
+                for source in _with_imports(file, root):
+                    package_files[f"{CUSTOM_FOLDER}/{source.relative_to(root)}"] = str(source)
+    return package_files
 
 
-def shipped_settings(own: Mapping[str, str]) -> list[str]:
-    """Options of `run` that name the places of own files in the package, in place of those on this machine."""
+def shipped_settings(custom_files: Mapping[str, str]) -> list[str]:
+    """Options of `run` that name the custom files by their paths in the package, instead of those on this machine."""
     weights = [
-        f"initial_weights={json.dumps(SHIPPED_PREFIX + place, ensure_ascii=False)}"
-        for place in own
-        if place.startswith("weights/")
+        f"initial_weights={json.dumps(SHIPPED_PREFIX + path, ensure_ascii=False)}"
+        for path in custom_files
+        if path.startswith("weights/")
     ]
-    return ([f"modules_path={SHIPPED_PREFIX}{CUSTOM_FOLDER}"] if len(own) > len(weights) else []) + weights
+    modules = [f"modules_path={SHIPPED_PREFIX}{CUSTOM_FOLDER}"] if len(custom_files) > len(weights) else []
+    return modules + weights
 
 
 def _with_imports(file: Path, root: Path) -> set[Path]:
-    """The file and all that it imports from files below `root`, read from the sources; nothing is imported."""
-    found: set[Path] = set()
-    left = {file, *_packages_of(file, root)}
-    while left:
-        source = left.pop()
-        found.add(source)
+    """The file and everything below `root` that it imports, by the sources; imports nothing."""
+    sources: set[Path] = set()
+    pending = {file, *_packages_of(file, root)}
+    while pending:
+        source = pending.pop()
+        sources.add(source)
         try:
             imported = _imported_names(source, root)
         except (SyntaxError, ValueError) as error:
-            raise UserError(f"{source}: must be Python, got {error}", "correct it") from error
-        left |= {file for name in imported for file in _files_of(name, root)} - found
-    return found
+            raise UserError(f"{source}: must be Python, got {error}", "correct it", code="code-invalid") from error
+        pending |= {file for name in imported for file in _files_of(name, root)} - sources
+    return sources
 
 
 def _imported_names(source: Path, root: Path) -> list[str]:
-    """Dotted names, from `root`, of what a source may import: modules, and names that may be modules."""
+    """Dotted names, from `root`, that a source imports: modules, and names that may be modules."""
     imports = imports_of(source.read_bytes(), source.relative_to(root).parts[:-1])
     return [f"{module}.{name}".strip(".") for module, names in imports for name in ("", *names)]
 

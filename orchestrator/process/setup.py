@@ -29,7 +29,9 @@ def require_current_folder() -> None:
     try:
         os.getcwd()
     except OSError:
-        raise SetupError("the current folder must exist, got one that was deleted; cd to another") from None
+        raise SetupError(
+            "the current folder must exist, got one that was deleted", "cd to another", code="folder-not-found"
+        ) from None
 
 
 def is_ignored(number: int) -> bool:

@@ -104,7 +104,7 @@ class _Lease:
                 return
             time.sleep(LEASE_RENEW_INTERVAL_S + LEASE_SETTLE_S)  # until a holder whose claim this replaced has put it back
         raise StorageError(
-            f"storage {self.storage.root} takes longer than {LEASE_SETTLE_S:g} s to read and write {self.name}; try again"
+            f"storage {self.storage.root} takes longer than {LEASE_SETTLE_S:g} s to read and write {self.name}", "try again"
         )
 
     def _refuse_other(self) -> None:

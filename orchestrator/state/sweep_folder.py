@@ -96,8 +96,10 @@ class SweepFolder:
         except LeaseHeldError as error:
             raise self._lease_held_error(str(error)) from None
 
-    def _lease_held_error(self, who: str) -> SetupError:
-        return SetupError(f"sweep {self.name!r} is being run by {who}; `{command('stop', self.name)}` ends it")
+    def _lease_held_error(self, owner: str) -> SetupError:
+        return SetupError(
+            f"sweep {self.name!r} is being run by {owner}", f"`{command('stop', self.name)}` ends it", code="sweep-running"
+        )
 
 
 def open_sweep(storage: Storage, name: str) -> SweepFolder:
@@ -105,12 +107,20 @@ def open_sweep(storage: Storage, name: str) -> SweepFolder:
     folder = SweepFolder(storage, name)
     if not folder.exists():
         known = ", ".join(sorted(storage.names("sweeps"))) or "none"
-        raise UserError(f"no sweep {name!r} in storage {storage.root}; sweeps there: {known} (another storage: --storage)")
+        raise UserError(
+            f"no sweep {name!r} in storage {storage.root}",
+            f"sweeps there: {known} (another storage: --storage)",
+            code="sweep-not-found",
+        )
     return folder
 
 
-def require_known_trials(sweep: str, wanted: Iterable[str], known: Container[str]) -> None:
-    """Raises UserError if a key that the user gave is none of the sweep's trials."""
-    for key in wanted:
+def require_known_trials(sweep: str, keys: Iterable[str], known: Container[str]) -> None:
+    """Raises UserError if one of the keys belongs to no trial of the sweep."""
+    for key in keys:
         if key not in known:
-            raise UserError(f"--trial {key}: no such trial in sweep {sweep!r}; `{command('status', sweep)}` lists them")
+            raise UserError(
+                f"--trial {key}: no such trial in sweep {sweep!r}",
+                f"`{command('status', sweep)}` lists them",
+                code="trial-not-found",
+            )

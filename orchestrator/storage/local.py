@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Self
 from orchestrator.storage.base import Storage
 from trainables.errors import StorageError
 from trainables.runtime.cache_folder import cache_folder
+from trainables.runtime.files import atomic_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +47,12 @@ class LocalStorage(Storage):
                 return None
 
     def write(self, name: str, content: bytes, before_publish: Callable[[], None] = lambda: None) -> None:
-        """Writes to a temporary name, then renames."""
         path = self.path(name)
-        partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
         with self._translate_errors(name, "written"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with open(partial, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
+            with atomic_write(path) as partial:
+                partial.write_bytes(content)
                 before_publish()
-                os.replace(partial, path)
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                raise
 
     def append(self, name: str, text: str) -> None:
         with self._translate_errors(name, "written"):

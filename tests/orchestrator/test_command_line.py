@@ -176,13 +176,13 @@ def test_commands_that_are_printed_work_as_they_are(
 def test_the_last_words_of_a_run_work_as_they_are(
     unfinished: tuple[Path, SweepFolder, SweepState], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from orchestrator.commands.run import _told
+    from orchestrator.commands.run import _print_outcome
     from orchestrator.errors import EXIT_DONE, EXIT_SIGINT
 
     file, folder, _ = unfinished
     note_options(Namespace(command="run", file=str(file), set=[], name=None, tracking_uri=None, storage=folder.storage.root))
     for code, expected in ((EXIT_DONE, ["resume", "ui"]), (EXIT_SIGINT, ["resume"])):
-        _told(folder, Namespace(json=False), code)
+        _print_outcome(folder, Namespace(json=False), code)
         lines = printed(capsys.readouterr().err)
         assert [line.split()[1] for line in lines] == expected
         for line in lines:

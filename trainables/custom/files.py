@@ -16,7 +16,7 @@ from pathlib import Path
 from trainables.config.trial import TrialConfig
 from trainables.custom.imports import PACKAGE, import_source, is_imported, require_function
 from trainables.custom.references import WEIGHTS, custom_references, module_and_function, sha256
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, MissingFileError
 
 # Prefix of a path below the folder that a job brings to every node; where that folder is differs from node to node.
 SHIPPED_PREFIX = "shipped:"
@@ -61,17 +61,17 @@ class CustomFiles:
         """Key of the sweep file -> SHA-256, of the files that decide this trial's numbers."""
         return {key: self.digests[reference] for key, reference in custom_references(config).items()}
 
-    def missing(self, config: TrialConfig) -> str:
-        """Which file of the trial is missing on this machine; empty if all are there."""
+    def missing(self, config: TrialConfig) -> MissingFileError | None:
+        """The error for a file of the trial that is missing on this machine; None if all are there."""
         for key, reference in custom_references(config).items():
             if reference == WEIGHTS and not os.access(local_path(str(self.initial_weights)), os.R_OK):
-                return f"{WEIGHTS}: no file {self.initial_weights!r} that can be read"
+                return MissingFileError(f"{WEIGHTS}: no file {self.initial_weights!r} that can be read")
             if reference != WEIGHTS:
                 try:
                     source_file(key, reference, self.modules_path)
                 except ConfigError as error:
-                    return str(error)
-        return ""
+                    return MissingFileError(error.message, error.hint)
+        return None
 
     def import_modules(self, config: TrialConfig) -> None:
         """Imports the trial's modules for `load_function`; a worker calls it before every stage.

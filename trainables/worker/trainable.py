@@ -23,7 +23,6 @@ from trainables.data.staging import StagedDataset
 from trainables.errors import (
     ConfigError,
     DataError,
-    MissingFileError,
     StopRequestedError,
     TrialError,
     WrongNodeError,
@@ -174,7 +173,7 @@ def _require_place(config: TrialConfig, settings: SweepSettings) -> DatasetSourc
     if not settings.folders.is_visible():
         raise WrongNodeError("it does not see the sweep's files in the storage; mount it there as on the driver's host")
     if missing := settings.custom_files.missing(config):
-        raise MissingFileError(missing)
+        raise missing
     try:
         if is_custom(settings.data.source.name):
             settings.custom_files.import_modules(config)

@@ -81,7 +81,7 @@ from orchestrator.spec.loader import load_spec, resolved, spec_from_resolved
 spec = load_spec("digits", {settings!r})
 spec = spec_from_resolved(resolved(spec))  # as `resume` reads it
 own = spec.custom_files()
-print(*sorted(own.with_digests(expand(spec)).digests), own.missing(expand(spec)[0]))
+print(*sorted(own.with_digests(expand(spec)).digests), own.missing(expand(spec)[0]) or "")
 """
     with package({}, own) as folder:
         for source in modules.iterdir():
@@ -127,7 +127,7 @@ def test_weights_that_are_not_here_stay_a_path_of_the_nodes() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ((), "storage: must be one that all nodes of the cluster see, got './runs'; give --storage s3://BUCKET/PREFIX, or"),
+        ((), "storage: must be one that all nodes of the cluster see, got './runs'; give --storage with a URI such as s3://"),
         (("--storage", "/shared"), "tracking.uri: must be a server that the cluster reaches, got none; give --tracking-uri"),
         (("--storage", "/shared", "--tracking-uri", "sqlite:////shared/mlflow.db"), "got sqlite:////shared/mlflow.db; give"),
         ((*SHARED, "--set", "dataset={name: cifar10, root: data}"), "dataset.root: must be an absolute path on the nodes"),
@@ -166,7 +166,7 @@ def test_the_address_is_the_options_or_the_environments(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("variables", "told"),
     [
-        ({"RAY_AUTH_MODE": "token"}, "RAY_AUTH_MODE is token, and there is none; export"),
+        ({"RAY_AUTH_MODE": "token"}, "RAY_AUTH_MODE is token, but there is no token; export"),
         ({"RAY_AUTH_TOKEN_PATH": "/nothing"}, "RAY_AUTH_TOKEN_PATH: must be a file that holds the cluster's token, got"),
     ],
 )
@@ -179,7 +179,7 @@ def test_another_version_of_ray_ends_with_3(old_cluster: str) -> None:
     import ray
 
     answer = drive_sweep("list", "--address", old_cluster, expect=3)
-    assert f"the cluster at {old_cluster} runs Ray 2.9.0, this machine has {ray.__version__}; install the same" in answer.stderr
+    assert f"the Ray cluster at {old_cluster} runs Ray 2.9.0, this machine has {ray.__version__}; install the" in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
 
 

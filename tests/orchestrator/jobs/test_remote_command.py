@@ -98,10 +98,10 @@ def test_an_answer_and_errors_are_told_apart(
 @pytest.mark.parametrize(
     ("script", "code", "told"),
     [
-        ("echo 'drive-sweep: wrong' >&2; exit 2", 2, "wrong"),
+        ("echo 'drive-sweep: wrong [file-exists]' >&2; exit 2", 2, "wrong"),
         ("echo 'drive-sweep: no storage' >&2; exit 3", 3, "no storage"),
         ("echo Traceback >&2; exit 1", 3, "Traceback"),
-        ("exit 137", 3, "FAILED (exit code 137) without a word; try again"),
+        ("exit 137", 3, "FAILED (exit code 137) without any output; try again"),
     ],
 )
 def test_only_what_the_user_wrote_wrong_ends_with_2(
@@ -122,12 +122,12 @@ def test_a_job_that_did_not_begin_says_why(
     monkeypatch.setattr(api, "facts", lost)
     assert asked(api, "doctor", "--storage", str(tmp_path), "--json") == 3
     told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "drive-sweep: no node for the job\n")
+    assert (told.out, told.err) == ("", "drive-sweep: no node for the job [job-failed]\n")
 
 
 def test_a_small_job_that_takes_too_long_is_ended_and_removed(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_command, "DEFAULT_TIMEOUT_S", 1.0)
-    with pytest.raises(SetupError, match=r"job job-\w+ has not ended within 1 s; it was ended"):
+    with pytest.raises(SetupError, match=r"job job-\w+ has not ended within 1 s; it was stopped"):
         said_by(api, monkeypatch, "sleep 60")
     assert (api.jobs, len(api.removed)) == ({}, 1)
 
@@ -195,7 +195,7 @@ def test_a_slash_at_the_end_of_the_storage_hides_no_active_job(api: JobsApi) -> 
 
 def test_a_head_that_forgot_its_jobs_is_told_with_how_to_go_on(api: JobsApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert asked(api, "status", "lost") == 2
-    assert "sweeps there: none. A head that was started anew knows no earlier jobs: `drive-sweep submit FILE --address" in (
+    assert "sweeps there: none. A head that was restarted knows no earlier jobs: `drive-sweep submit FILE --address" in (
         capsys.readouterr().err
     )
 

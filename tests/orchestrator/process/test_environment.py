@@ -12,7 +12,7 @@ from urllib.request import proxy_bypass
 import pytest
 
 from orchestrator.cluster.connection import ray_folder
-from orchestrator.commands.options import say_unused_environment
+from orchestrator.commands.options import warn_of_unused_environment
 from orchestrator.errors import SetupError
 from orchestrator.jobs.client import Jobs
 from orchestrator.process.proxies import bypass_proxies_for_loopback, proxy_hint, proxy_of
@@ -210,7 +210,7 @@ def test_a_deleted_current_folder_is_told(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (
         3,
-        "drive-sweep: the current folder must exist, got one that was deleted; cd to another\n",
+        "drive-sweep: the current folder must exist, got one that was deleted; cd to another [folder-not-found]\n",
     )
 
 
@@ -220,9 +220,9 @@ def test_a_deleted_current_folder_is_told(tmp_path: Path) -> None:
         (
             [],
             [
-                "MLFLOW_TRACKING_URI is set to http://...@lab:5000 and decides nothing: runs are in the storage's own "
-                "database; --tracking-uri names another",
-                "MLFLOW_EXPERIMENT_NAME is set to mine and decides nothing: runs are in experiment drive-sweep, as "
+                "MLFLOW_TRACKING_URI is set to http://...@lab:5000 and has no effect: runs go to the database in the "
+                "storage; --tracking-uri names another",
+                "MLFLOW_EXPERIMENT_NAME is set to mine and has no effect: runs are in experiment drive-sweep, as "
                 "tracking.experiment says",
             ],
         ),
@@ -234,5 +234,5 @@ def test_variables_of_mlflow_that_decide_nothing_are_told(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@lab:5000")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
-    say_unused_environment(load_spec("digits", tracking))
+    warn_of_unused_environment(load_spec("digits", tracking))
     assert capsys.readouterr().err.splitlines() == said

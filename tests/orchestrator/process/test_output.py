@@ -218,7 +218,7 @@ def test_a_full_disk_behind_stdout_is_told() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(command("schema"), stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     assert done.returncode == 3
-    assert done.stderr == "drive-sweep: standard output: No space left on device; make room there\n"
+    assert done.stderr == "drive-sweep: standard output: No space left on device; make room there [output-not-writable]\n"
 
 
 def test_closed_standard_streams_are_not_taken_by_the_next_file(tmp_path: Path) -> None:

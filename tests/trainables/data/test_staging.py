@@ -138,5 +138,5 @@ def test_a_process_that_is_lost_while_it_writes_leaves_no_half_of_a_digest(
 
 def test_weights_that_travelled_with_a_job_are_found_on_every_node() -> None:
     config = tiny_config(initial_weights=True)
-    assert CustomFiles(initial_weights="shipped:trainables/custom/files.py").missing(config) == ""
-    assert "no file 'shipped:nothing.pt'" in CustomFiles(initial_weights="shipped:nothing.pt").missing(config)
+    assert CustomFiles(initial_weights="shipped:trainables/custom/files.py").missing(config) is None
+    assert "no file 'shipped:nothing.pt'" in str(CustomFiles(initial_weights="shipped:nothing.pt").missing(config))
