@@ -16,7 +16,7 @@ from orchestrator import commands as command_modules
 from orchestrator.bug_report import driver_bug
 from orchestrator.cluster.addresses import is_jobs_api
 from orchestrator.command_line import DEFAULT_STORAGE, note_options
-from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_SIGINT, SweepError, with_code
+from orchestrator.errors import EXIT_SIGINT, SetupError, SweepError, with_code
 from orchestrator.process.output import STDOUT, reserve_stdout
 from orchestrator.process.setup import prepare_process, require_current_folder
 from orchestrator.uris import STORAGE_FORMS, require_no_credentials
@@ -55,20 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except SweepError as error:
-        print(f"drive-sweep: {with_code(str(error), error.code)}", file=sys.stderr)
-        return error.exit_code
+        return _print_error(error)
     except StorageError as error:
-        print(f"drive-sweep: {with_code(str(error), 'storage-unavailable')}", file=sys.stderr)
-        return EXIT_ENVIRONMENT
+        return _print_error(SetupError(error.message, error.hint, code="storage-unavailable"))
     except OSError as error:
         if error.errno not in STORAGE_ERRORS:
             return _print_bug()
-        hint, name = "make room, or give another --storage", "storage-unavailable"
         if error.filename == STDOUT:
-            hint, name = "make room there", "output-not-writable"
-        message = f"{error.filename or 'storage'}: {error.strerror}; {hint}"
-        print(f"drive-sweep: {with_code(message, name)}", file=sys.stderr)
-        return EXIT_ENVIRONMENT
+            return _print_error(SetupError(f"{STDOUT}: {error.strerror}", "make room there", code="output-not-writable"))
+        message, hint = f"{error.filename or 'storage'}: {error.strerror}", "make room, or give another --storage"
+        return _print_error(SetupError(message, hint, code="storage-unavailable"))
     except KeyboardInterrupt:
         return EXIT_SIGINT
     except Exception:
@@ -76,9 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print_bug() -> int:
-    """Prints the exception that is handled now as a bug; the exit code."""
-    error = driver_bug(traceback.format_exc())
-    print(f"drive-sweep: {error}", file=sys.stderr)
+    """Prints the current exception as a bug, and returns the exit code."""
+    return _print_error(driver_bug(traceback.format_exc()))
+
+
+def _print_error(error: SweepError) -> int:
+    print(f"drive-sweep: {with_code(str(error), error.code)}", file=sys.stderr)
     return error.exit_code
 
 

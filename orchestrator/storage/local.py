@@ -50,9 +50,8 @@ class LocalStorage(Storage):
         path = self.path(name)
         with self._translate_errors(name, "written"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as partial:
+            with atomic_write(path, before_publish) as partial:
                 partial.write_bytes(content)
-                before_publish()
 
     def append(self, name: str, text: str) -> None:
         with self._translate_errors(name, "written"):

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def atomic_write(file: Path) -> Iterator[Path]:
+def atomic_write(file: Path, before_publish: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """A partial file beside the file, to be written inside; then it is flushed to the disk and renamed.
 
     Of several processes or threads that write the file at once the last one wins. After an exception inside the file is as it
-    was before.
+    was before. `before_publish` is called last before the renaming, and may raise too.
     """
     partial = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
         yield partial
         with open(partial, "rb") as written:
             os.fsync(written.fileno())
+        before_publish()
         os.replace(partial, file)
     finally:
         partial.unlink(missing_ok=True)
