@@ -207,7 +207,7 @@ def _probes(
     actor = ray.remote(**needs, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))(Probe)
     probes = [actor.remote(config, data, runtime, plan.custom_files) for _ in range(count)]
     try:
-        peak = max(_waited(driver, [probe.ready.remote() for probe in probes]))
+        peak = max(_waited(driver, [probe.measure_peak_memory.remote() for probe in probes]))
 
         def measure() -> float:
             return float(sum(_waited(driver, [probe.images_per_second.remote(MEASURE_S) for probe in probes])))

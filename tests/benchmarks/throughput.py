@@ -80,7 +80,7 @@ def measure(setting: Setting, root: str, seconds: float) -> float:
     probe = Probe(
         canonical(config), StagedDataset(source=DatasetSource(name="image_folder", root=root, image_size=32)), runtime
     )
-    probe.ready()
+    probe.measure_peak_memory()
     return probe.images_per_second(seconds)
 
 

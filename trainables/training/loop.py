@@ -1,6 +1,6 @@
 """One epoch of SGD under masks, and evaluation.
 
-No step waits for the device: loss and hits are summed there and read once per epoch. What happens to masks meanwhile:
+No step waits for the device: loss and hits are summed there and read once per epoch. Masks are changed by the updaters of
 pruning/sparse_trainers.py.
 """
 
@@ -21,7 +21,7 @@ from trainables.pruning.sparse_trainers import MaskUpdater
 from trainables.runtime.device import Runtime
 from trainables.runtime.seeding import derived_seed
 
-TOP5_CLASSES = 100  # fewer classes are told by their top-1 accuracy alone
+TOP5_CLASSES = 100  # from which number of classes on top-5 accuracy is recorded
 
 
 def train_epoch(
@@ -37,7 +37,7 @@ def train_epoch(
     runtime: Runtime,
     first_step: int = 0,
 ) -> dict[str, float]:
-    """Trains in place.
+    """Trains the model in place.
 
     Args:
         first_step: steps that were done before, as `updater` counts them.
@@ -96,16 +96,16 @@ def evaluate(
     Raises:
         NonFiniteError: the loss is infinite or not a number: the last step before has diverged.
     """
-    told = evaluate_raw(model, split, normalization, runtime, loss_name)
-    if told and not math.isfinite(told["loss"]):
-        raise NonFiniteError(f"the {prefix} loss became {told['loss']}")
-    return {f"{prefix}/{name}": value for name, value in told.items()}
+    metrics = evaluate_raw(model, split, normalization, runtime, loss_name)
+    if metrics and not math.isfinite(metrics["loss"]):
+        raise NonFiniteError(f"the {prefix} loss became {metrics['loss']}")
+    return {f"{prefix}/{name}": value for name, value in metrics.items()}
 
 
 def evaluate_raw(
     model: nn.Module, split: Split, normalization: Normalization, runtime: Runtime, loss_name: str = "cross_entropy"
 ) -> dict[str, float]:
-    """The figures of `evaluate`, whatever they are: a network that was just pruned may have an infinite loss."""
+    """The metrics of `evaluate` without a prefix; the loss may be infinite, as after pruning."""
     if not len(split):
         return {}
     model.eval()
@@ -120,7 +120,7 @@ def evaluate_raw(
             loss_sum += summed(logits_BK.float(), labels_B)
             hits += (logits_BK.argmax(1) == labels_B).sum()
             if logits_BK.shape[1] >= TOP5_CLASSES:
-                found = (logits_BK.topk(5, dim=1).indices == labels_B[:, None]).sum()
-                hits_top5 = found if hits_top5 is None else hits_top5 + found
-    told = {"loss": float(loss_sum) / len(split), "accuracy": int(hits) / len(split)}
-    return told if hits_top5 is None else told | {"top5_accuracy": int(hits_top5) / len(split)}
+                batch_hits = (logits_BK.topk(5, dim=1).indices == labels_B[:, None]).sum()
+                hits_top5 = batch_hits if hits_top5 is None else hits_top5 + batch_hits
+    metrics = {"loss": float(loss_sum) / len(split), "accuracy": int(hits) / len(split)}
+    return metrics if hits_top5 is None else metrics | {"top5_accuracy": int(hits_top5) / len(split)}

@@ -1,4 +1,4 @@
-"""Learning rate at epoch t: a pure function of the configuration."""
+"""Learning-rate schedules: the rate of an epoch as a pure function of the configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SGD as a trial uses it, and its momentum by the names of weights."""
+"""The SGD optimizer of a trial, and its momentum by the names of parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trainables.config.trial import TrainingConfig
 
 
 def make_optimizer(model: nn.Module, training: TrainingConfig, momentum: dict[str, Tensor] | None = None) -> torch.optim.SGD:
-    """SGD over every parameter, weight decay included; `momentum` continues the buffers of `momentum_of`."""
+    """SGD over all parameters, with weight decay; `momentum` restores the buffers of `momentum_of`."""
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=training.lr,

@@ -1,7 +1,7 @@
-"""Trial state <-> one file, exact and self-checking.
+"""The checkpoint of a trial: its exact state as one file with a checksum.
 
-A file is safetensors: weights, BN buffers, momentum and masks, with the position, seconds and all metric points up to it
-as metadata, and a SHA-256 of both. Warm-up snapshots are the same format. No pickle is read or written.
+The file is safetensors: weights, BN buffers, momentum and masks, with the position, seconds and all metric points up to it
+as metadata, and a SHA-256 of both. Warm-up snapshots have the same format. No pickle is read or written.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from trainables.training.optimizer import make_optimizer, momentum_of
 
 
 class DamagedCheckpointError(Exception):
-    """The file is truncated, altered or of another format; there is nothing to continue from."""
+    """The file is truncated, altered or of another format, so the trial cannot continue from it."""
 
 
 @dataclass(kw_only=True)
 class TrialState:
-    """Where a trial stands: `position` epochs or rounds of `phase` are done.
+    """The state of a trial after `position` epochs or rounds of `phase`.
 
     Attributes:
         phase: "warmup", "prune" (rounds), "level" (epochs of all levels of iterative magnitude pruning) or "train".
@@ -49,7 +49,7 @@ class TrialState:
 
 
 def to_bytes(state: TrialState, key: str) -> bytes:
-    """The checkpoint file of a state of the trial or trunk with this key."""
+    """The content of the checkpoint of a trial or warm-up with this key."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= {f"momentum.{name}": tensor for name, tensor in momentum_of(state.optimizer, state.model).items()}
     tensors |= {f"mask.{name}": mask for name, mask in state.masks.items()}
@@ -68,10 +68,10 @@ def to_bytes(state: TrialState, key: str) -> bytes:
 
 
 def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig, key: str) -> TrialState:
-    """The state of a checkpoint file, its weights loaded into `model`.
+    """The state of a checkpoint, with its weights loaded into `model`.
 
     Raises:
-        DamagedCheckpointError: the file is not whole, is of another trial or trunk, or does not fit the network.
+        DamagedCheckpointError: the file is not whole, is of another trial or warm-up, or does not fit the network.
     """
     try:
         tensors = load(content)
@@ -81,17 +81,17 @@ def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig, key: 
         metadata = json.loads(header["state"])
         if metadata.get("key", key) != key:  # older files do not name it
             raise DamagedCheckpointError(f"it is of {metadata['key']}")
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "mask": {}}
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "mask": {}}
         for name, tensor in tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
-        model.load_state_dict(parts["model"])
+            group, _, weight = name.partition(".")
+            groups[group][weight] = tensor
+        model.load_state_dict(groups["model"])
         device = next(model.parameters()).device
-        in_order = [name for name, _ in model.named_parameters() if name in parts["mask"]]  # a loaded file has none
+        in_order = [name for name, _ in model.named_parameters() if name in groups["mask"]]  # a loaded file has no order
         return TrialState(
             model=model,
-            optimizer=make_optimizer(model, training, parts["momentum"]),
-            masks={name: parts["mask"][name].to(device) for name in in_order},
+            optimizer=make_optimizer(model, training, groups["momentum"]),
+            masks={name: groups["mask"][name].to(device) for name in in_order},
             phase=metadata["phase"],
             position=metadata["position"],
             metrics=MetricLog(points_from_json(point) for point in metadata["metrics"]),

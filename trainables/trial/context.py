@@ -1,4 +1,4 @@
-"""What a trial needs besides its configuration."""
+"""The environment of a trial: everything it needs besides its configuration."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from trainables.trial.checkpoint import TrialState
 
 @dataclass(frozen=True, kw_only=True)
 class TrialContext:
-    """Where a trial reads and writes, and what it computes with.
+    """The files, data and runtime of a trial.
 
     Attributes:
-        shares_snapshots: other trials may read them; if not, they are removed when the trial has finished.
-        checkpoint_seconds: a checkpoint is written at the first boundary after so many seconds, and at phase ends.
-        metrics_seconds: the same for metrics.jsonl; only published points are told to `on_progress`.
-        on_progress: called at boundaries with the state, after its points were published.
-        provenance: told in the result and part of nothing: key, data digest, revision.
+        shares_snapshots: whether other trials may read them; if not, they are removed when the trial has finished.
+        checkpoint_seconds: a checkpoint is written at the first boundary after so many seconds, and at the end of a phase.
+        metrics_seconds: the same for metrics.jsonl; `on_progress` gets published points only.
+        on_progress: called with the state at boundaries, after its points were published.
+        provenance: copied into the result: key, data digest, revision.
         counts_of: kept weights by layer of another trial, by its key.
-        own: where the user's own modules and weights lie; the result tells their digests.
+        custom_files: the user's modules and initial weights; the result holds their digests.
     """
 
     source: DatasetSource

@@ -1,7 +1,7 @@
-"""What a trial writes into its folder, in an order in which nothing is lost or doubled.
+"""Publishes the files of a trial in an order in which no point is lost or duplicated.
 
-Points are published before the checkpoint that carries them, the model before the result; a trial is finished when its result
-is there.
+Points are published before the checkpoint that contains them, the model before the result; a trial is finished when its result
+exists.
 """
 
 from __future__ import annotations
@@ -31,42 +31,45 @@ from trainables.trial.result import cost_metrics, size_metrics, weight_summary
 
 
 class TrialPublisher:
-    """One attempt's writing."""
+    """Publishes the files of one attempt at a trial."""
 
     def __init__(self, config: TrialConfig, context: TrialContext) -> None:
         self.config = config
         self.context = context
         self.files = context.files
-        self.begun_ms = int(time.time() * 1000)
-        self.own_digests = context.custom_files.digests_of(config)
-        self.provenance = context.provenance | ({"own_digests": self.own_digests} if self.own_digests else {})
+        self.started_ms = int(time.time() * 1000)
+        self.custom_digests = context.custom_files.digests_of(config)
+        self.provenance = context.provenance | ({"own_digests": self.custom_digests} if self.custom_digests else {})
         self.last_checkpoint = self.last_metrics = time.monotonic()
 
     def config_file(self) -> None:
-        """Writes what the trial is, unless it is there already."""
+        """Writes config.json unless it exists."""
         record = self.provenance | {"config": canonical(self.config), "numerics": NUMERICS}
         if not self._is_config(self.files.read(CONFIG)):
             self.files.publish(CONFIG, json.dumps(with_digest(record), indent=1, sort_keys=True).encode())
 
     def _is_config(self, content: bytes | None) -> bool:
-        """Whether a config.json is whole and of this trial."""
+        """Whether the content is a whole config.json of this trial."""
         try:
-            written = json.loads(content or b"")
+            record = json.loads(content or b"")
         except (ValueError, RecursionError):
             return False
-        return isinstance(written, dict) and is_whole(written) and written.get("config") == canonical(self.config)
+        return isinstance(record, dict) and is_whole(record) and record.get("config") == canonical(self.config)
 
     def keep_published_points(self, state: TrialState) -> None:
-        """Points that others may have read stay as they are, with their times."""
+        """Gives the state the published points with their times, since others may have read them."""
         published = self.files.read(METRICS)
         if published is not None:
-            with suppress(DamagedRecordError):  # then they are computed and written anew
+            with suppress(DamagedRecordError):  # the points are then computed and written again
                 state.metrics.merge(points_from_lines(published))
 
-    def boundary(self, state: TrialState, phase_ends: bool = False) -> None:
-        """Publishes what is due: points first, then the checkpoint that carries them; ends here if told to stop.
+    def at_boundary(self, state: TrialState, phase_ends: bool = False) -> None:
+        """Publishes what is due: points first, then the checkpoint that contains them.
 
         A warm-up's checkpoint is its snapshot (warmup.py), so none is written for it here.
+
+        Raises:
+            StopRequestedError: the trial should stop; its state is published.
         """
         now = time.monotonic()
         stop = self.files.stop_requested()
@@ -86,19 +89,22 @@ class TrialPublisher:
             raise StopRequestedError(f"stopped in phase {state.phase} after {state.position}; continues from there")
 
     def _lines(self, state: TrialState) -> bytes:
-        """The content of metrics.jsonl. While the trunk is trained it is a copy that the trial's own points are added to:
-        they must not get into the snapshots that other trials read."""
+        """The content of metrics.jsonl.
+
+        During the warm-up the trial's published points are merged into a copy, since they must not get into the snapshots that
+        other trials read.
+        """
         if state.phase != "warmup":
             return state.metrics.to_lines()
-        both = MetricLog(state.metrics.points())
+        merged = MetricLog(state.metrics.points())
         published = self.files.read(METRICS)
         if published is not None:
             with suppress(DamagedRecordError):
-                both.merge(points_from_lines(published))
-        return both.to_lines()
+                merged.merge(points_from_lines(published))
+        return merged.to_lines()
 
     def result(self, state: TrialState, data: Data) -> dict[str, Any]:
-        """Writes the sparse model, the last points and the result, and returns it; the checkpoint goes."""
+        """Publishes the sparse model, the last points and the result, removes the checkpoint, and returns the result."""
         config = self.config
         stats = model_stats(state.model, state.masks, data.image_shape)
         card = ModelCard(
@@ -107,7 +113,7 @@ class TrialPublisher:
             num_classes=data.num_classes,
             normalization=data.normalization,
             config=canonical(config),
-            source_sha256=self.own_digests.get("model"),
+            source_sha256=self.custom_digests.get("model"),
         )
         model_file, model_sha256 = encode(state.model, state.masks, card, config.options.nm_pattern())
         metrics = cost_metrics(config, state.seconds) | size_metrics(stats) | {"model/bytes": float(len(model_file))}
@@ -130,7 +136,7 @@ class TrialPublisher:
             "metrics": state.metrics.last_values(),
             "metric_points": len(state.metrics.points()),
             "fingerprints": state.fingerprints,
-            "started_ms": min([point.time_ms for point in state.metrics.points()] + [self.begun_ms]),
+            "started_ms": min([point.time_ms for point in state.metrics.points()] + [self.started_ms]),
             "finished_ms": int(time.time() * 1000),
         }
         result, content = encode_result(self.files.key, result, metrics_file, model_file)

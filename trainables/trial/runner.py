@@ -1,14 +1,13 @@
 """One trial: warm-up -> pruning -> sparse training -> sparse model, resumable at every boundary.
 
 Pruning is rounds of score and mask, or for `imp` levels of training, pruning and rewinding; methods that prune during training
-have none. `run_trial` may be called again after any interruption; it continues from what is in the trial's folder and ends with
-the same bits and the same metric points.
+have none. `run_trial` may be called again after any interruption; it continues from the files in the trial's folder and ends
+with the same model and the same metric points.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -29,11 +28,12 @@ from trainables.records.file_names import CHECKPOINT, ERROR, RESULT
 from trainables.records.metrics import DamagedRecordError
 from trainables.records.result_record import decode_result
 from trainables.runtime.seeding import derived_seed
-from trainables.training.loop import evaluate, evaluate_raw, train_epoch
+from trainables.training.loop import evaluate, evaluate_raw
 from trainables.training.lr_schedules import learning_rate
 from trainables.training.optimizer import make_optimizer
 from trainables.trial.checkpoint import DamagedCheckpointError, TrialState, from_bytes
 from trainables.trial.context import TrialContext
+from trainables.trial.epoch import advance_epoch, timed, validate
 from trainables.trial.publisher import TrialPublisher, publish_error
 from trainables.trial.warmup import WarmupTrainer
 
@@ -41,15 +41,15 @@ log = logging.getLogger(__name__)
 
 
 def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
-    """The content of result.json, after the sparse model and every metric point were published.
+    """Runs the trial, publishes its files, and returns the content of result.json.
 
     Raises:
-        TrialError: a failure with a kind; StopRequestedError leaves a checkpoint, StorageError whatever was there. Any other
-            failure, of a kind that we know or not, leaves error.json with its traceback.
+        TrialError: a failure of a known kind. StopRequestedError leaves a checkpoint; after StorageError the files are as they
+            were; all other errors, also those of other types, leave error.json with a traceback.
     """
     finished = _finished(context)
     if finished is not None:
-        for leftover in (CHECKPOINT, ERROR):  # of an attempt that ended right after its result
+        for leftover in (CHECKPOINT, ERROR):  # of an attempt that was interrupted right after its result
             if context.files.read(leftover) is not None:
                 context.files.remove(leftover)
         _remove_private_snapshots(context)
@@ -66,12 +66,12 @@ def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
 
 
 def _finished(context: TrialContext) -> dict[str, Any] | None:
-    """The trial's result; None if there is none, or a damaged one, which the trial writes anew."""
+    """The trial's result; None if it does not exist or is damaged, so that the trial writes it again."""
     content = context.files.read(RESULT)
     try:
         return None if content is None else decode_result(content, context.files.key)
     except DamagedRecordError as error:
-        log.warning("%s of trial %s %s; it is computed anew", RESULT, context.files.key, error)
+        log.warning("%s of trial %s %s; it is computed again", RESULT, context.files.key, error)
         return None
 
 
@@ -82,35 +82,37 @@ def _remove_private_snapshots(context: TrialContext) -> None:
 
 
 class TrialRunner:
+    """The phases of one trial; each method advances its state."""
+
     def __init__(self, config: TrialConfig, context: TrialContext) -> None:
         self.config = config
         self.context = context
         self.files = context.files
         self.runtime = context.runtime
-        self.publication = TrialPublisher(config, context)
+        self.publisher = TrialPublisher(config, context)
         context.runtime.activate()
         context.custom_files.import_modules(config)
         self.data: Data = load_data(config.dataset, context.source, context.runtime.device, context.runtime.threads)
-        self.trunk = WarmupTrainer(
+        self.warmup = WarmupTrainer(
             config=config,
             data=self.data,
             runtime=context.runtime,
             snapshots=context.snapshots,
             snapshot_seconds=context.checkpoint_seconds,
-            after_epoch=self.publication.boundary,
+            after_epoch=self.publisher.at_boundary,
             custom_files=context.custom_files,
         )
 
     def run(self) -> dict[str, Any]:
-        self.publication.config_file()
-        # A wrong pattern of prunable.exclude, or a wrong function of the user's, is told now, not after the warm-up.
+        self.publisher.config_file()
+        # Errors of prunable.exclude and of custom functions are reported here, before the warm-up.
         network = network_of(self.config, self.data.image_shape, self.data.num_classes)
         weights = prunable_weights(network, self.config.prunable.exclude)
         check_kept_weights(self.config, {name: tuple(weight.shape) for name, weight in weights.items()})
         for finding in unprunable_layers(network, self.config.prunable.exclude):
             raise ConfigError(f"model: {finding}")
         check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
-        state = self._resumed() or self._start_of_pruning()
+        state = self._resume() or self._start_pruning()
         if self.runtime.fingerprint() not in state.fingerprints:
             state.fingerprints.append(self.runtime.fingerprint())
         while state.phase == "prune":
@@ -120,11 +122,11 @@ class TrialRunner:
         while state.position < self.config.sparse_epochs:
             self._train_one_epoch(state)
         apply_masks(prunable_weights(state.model, self.config.prunable.exclude), state.masks)  # -0.0 becomes 0.0
-        state.metrics.record(self.config.total_epochs, self._evaluated(state, "test"))
-        return self.publication.result(state, self.data)
+        state.metrics.record(self.config.total_epochs, self._test(state))
+        return self.publisher.result(state, self.data)
 
-    def _resumed(self) -> TrialState | None:
-        """The state of the trial's checkpoint; None if there is none or it is damaged: the trial begins again."""
+    def _resume(self) -> TrialState | None:
+        """The state of the trial's checkpoint; None if it does not exist or is damaged, so that the trial starts again."""
         content = self.files.read(CHECKPOINT)
         if content is None:
             return None
@@ -134,25 +136,26 @@ class TrialRunner:
         except DamagedCheckpointError:
             self.files.remove(CHECKPOINT)
             return None
-        self.publication.keep_published_points(state)
+        self.publisher.keep_published_points(state)
         return state
 
-    def _start_of_pruning(self) -> TrialState:
+    def _start_pruning(self) -> TrialState:
+        """The state after the warm-up, with its first masks; that of sparse training for methods without rounds."""
         for length in self.config.warmup_lengths:
-            if length < self.config.warmup_epochs:  # a rewind will read the trunk there
-                self.trunk.state_at(length)
-        state = self.trunk.state_at(self.config.warmup_epochs)
-        self.publication.keep_published_points(state)
+            if length < self.config.warmup_epochs:  # a rewind will need the snapshot
+                self.warmup.state_at(length)
+        state = self.warmup.state_at(self.config.warmup_epochs)
+        self.publisher.keep_published_points(state)
         state.phase, state.position = "level" if self.config.pruning.course is Course.LEVELS else "prune", 0
         if not self.config.pruning.course.ends_before_training or self.config.rounds == 0:
             state.masks = updater_class(self.config).initial_masks(state.model, self.config)
             state.metrics.record(0, {"prune/sparsity": 0.0} if self.config.is_dense else mask_metrics(state.masks))
-            self._start_of_training(state)
+            self._start_training(state)
             return state
         state.masks = full_masks(prunable_weights(state.model, self.config.prunable.exclude))
         if state.phase == "prune":
             self._record_accuracy(state, 0, "before")
-        else:  # every level begins at rest, the first one too
+        else:  # every level starts without momentum, the first one too
             state.optimizer = make_optimizer(state.model, self.config.training)
         return state
 
@@ -161,85 +164,80 @@ class TrialRunner:
         state.position += 1
         if state.position == self.config.rounds:
             self._record_accuracy(state, state.position, "after")
-            self._start_of_training(state)
-        self.publication.boundary(state, phase_ends=state.phase == "train")
+            self._start_training(state)
+        self.publisher.at_boundary(state, phase_ends=state.phase == "train")
 
     def _train_one_level_epoch(self, state: TrialState) -> None:
         """One epoch of iterative magnitude pruning; at the end of a level it prunes and rewinds (arXiv:1903.01611)."""
         config = self.config
-        begun = time.perf_counter()
-        self._one_epoch(state, state.position % config.sparse_epochs)
-        state.position += 1
-        state.seconds["prune"] += time.perf_counter() - begun
+        with timed(state, "prune"):
+            self._advance_sparse_epoch(state, state.position % config.sparse_epochs)
         level, rest = divmod(state.position, config.sparse_epochs)
         if rest == 0:
             self._record_accuracy(state, level, "before")
             self._score_and_mask(state, level)
             self._record_accuracy(state, level, "after")
             if level == config.rounds:
-                self._start_of_training(state)
+                self._start_training(state)
             else:
-                self._begin_from(state, config.warmup_epochs)
-        self.publication.boundary(state, phase_ends=state.phase == "train")
+                self._restore_weights(state, config.warmup_epochs)
+        self.publisher.at_boundary(state, phase_ends=state.phase == "train")
 
     def _score_and_mask(self, state: TrialState, round_: int) -> None:
-        begun = time.perf_counter()
-        weights = prunable_weights(state.model, self.config.prunable.exclude)
-        state.masks, told, state.layer_scores = prune_round(
-            state.model, weights, state.masks, self.data, self.config, round_, self.runtime, self.context.counts_of
-        )
-        state.metrics.record(round_, told)
-        state.seconds["prune"] += time.perf_counter() - begun
+        with timed(state, "prune"):
+            weights = prunable_weights(state.model, self.config.prunable.exclude)
+            state.masks, metrics, state.layer_scores = prune_round(
+                state.model, weights, state.masks, self.data, self.config, round_, self.runtime, self.context.counts_of
+            )
+            state.metrics.record(round_, metrics)
 
     def _record_accuracy(self, state: TrialState, step: int, when: str) -> None:
-        """The validation accuracy right before or after pruning; no cost of it, since no method needs it."""
-        found = evaluate_raw(state.model, self.data.validation, self.data.normalization, self.runtime)  # its loss is not told
-        state.metrics.record(step, {f"prune/val_{name}_{when}": found[name] for name in found if name != "loss"})
+        """Records the validation accuracy right before or after pruning; not timed, since no method needs it."""
+        metrics = evaluate_raw(state.model, self.data.validation, self.data.normalization, self.runtime)
+        accuracies = {f"prune/val_{name}_{when}": value for name, value in metrics.items() if name != "loss"}
+        state.metrics.record(step, accuracies)
 
-    def _start_of_training(self, state: TrialState) -> None:
-        """Weights as pruning left them, or those of an earlier epoch; momentum starts at zero either way."""
+    def _start_training(self, state: TrialState) -> None:
+        """Sets the weights that sparse training starts from, those after pruning or of an earlier epoch, without momentum."""
         config = self.config
         if config.sanity.shuffle:
             state.masks = shuffled(state.masks, config.seed)
         if config.sanity.reinitialize:
-            self._begin_from(state, None)
+            self._restore_weights(state, None)
         elif config.rewind_epoch is not None:
-            self._begin_from(state, config.rewind_epoch)
-        elif config.sanity.shuffle:  # what the shuffled mask keeps was pruned before
-            self._begin_from(state, config.warmup_epochs)
+            self._restore_weights(state, config.rewind_epoch)
+        elif config.sanity.shuffle:  # the shuffled mask keeps weights that were pruned
+            self._restore_weights(state, config.warmup_epochs)
         else:
             apply_masks(prunable_weights(state.model, config.prunable.exclude), state.masks)
             state.optimizer = make_optimizer(state.model, config.training)
         state.phase, state.position = "train", 0
 
-    def _begin_from(self, state: TrialState, epoch: int | None) -> None:
-        """The weights and BN buffers of a warm-up epoch, or of another initialisation (None), under the masks, at rest."""
+    def _restore_weights(self, state: TrialState, epoch: int | None) -> None:
+        """Sets the masked weights and BN buffers of a warm-up epoch, or of a new initialisation (None), without momentum."""
         if epoch is None:
             other = replace(self.config, seed=derived_seed(self.config.seed, "reinitialize"))
             network = initialized_network(other, self.data.image_shape, self.data.num_classes)
             state.model.load_state_dict(network.state_dict())
         else:
-            state.model.load_state_dict(self.trunk.state_at(epoch).model.state_dict())
+            state.model.load_state_dict(self.warmup.state_at(epoch).model.state_dict())
         apply_masks(prunable_weights(state.model, self.config.prunable.exclude), state.masks)
         state.optimizer = make_optimizer(state.model, self.config.training)
 
     def _train_one_epoch(self, state: TrialState) -> None:
-        begun = time.perf_counter()
         config = self.config
-        told, updater = self._one_epoch(state, state.position)
-        state.position += 1
-        with updater.effective_weights():
-            told |= self._evaluated(state, "val")
-        state.seconds["train"] += time.perf_counter() - begun
+        with timed(state, "train"):
+            metrics, updater = self._advance_sparse_epoch(state, state.position)
+            metrics |= validate(state, updater, self.data, config, self.runtime)
         step = config.warmup_epochs + state.position
         if config.pruning.course.is_during_training:
             state.masks = updater.masks
-            told |= mask_metrics(state.masks)
-        state.metrics.record(step, told)
+            metrics |= mask_metrics(state.masks)
+        state.metrics.record(step, metrics)
         if state.position < config.sparse_epochs:
-            self.publication.boundary(state)
+            self.publisher.at_boundary(state)
 
-    def _one_epoch(self, state: TrialState, done: int) -> tuple[dict[str, float], MaskUpdater]:
+    def _advance_sparse_epoch(self, state: TrialState, done: int) -> tuple[dict[str, float], MaskUpdater]:
         """Trains one epoch, after `done` others of the sparse training or of a level."""
         config = self.config
         steps = len(self.data.train) // config.training.batch_size
@@ -252,20 +250,18 @@ class TrialRunner:
             steps=config.sparse_epochs * steps,
         )
         updater = updater_class(config).start(training)
-        told = train_epoch(
-            state.model,
-            state.optimizer,
+        metrics = advance_epoch(
+            state,
             updater,
             self.data,
-            training=config.training,
+            config,
+            self.runtime,
             lr=learning_rate(done + (config.warmup_epochs if config.training.budget == "total" else 0), config.training),
-            seed=config.seed,
             epoch=config.warmup_epochs + done,
-            runtime=self.runtime,
             first_step=done * steps,
         )
-        return told, updater
+        return metrics, updater
 
-    def _evaluated(self, state: TrialState, prefix: str) -> dict[str, float]:
-        split = self.data.test if prefix == "test" else self.data.validation
-        return evaluate(state.model, split, self.data.normalization, self.runtime, prefix, self.config.training.loss)
+    def _test(self, state: TrialState) -> dict[str, float]:
+        normalization, loss = self.data.normalization, self.config.training.loss
+        return evaluate(state.model, self.data.test, normalization, self.runtime, "test", loss)

@@ -1,8 +1,8 @@
-"""The dense warm-up, shared: a trunk leaves a snapshot at each length that some trial asks for.
+"""The dense warm-up that trials share: it leaves a snapshot at each length that some trial needs.
 
-Sharing is exact because the warm-up's rate is constant, its data order depends on (seed, epoch) alone, and a snapshot holds
-momentum. Whoever needs a length and does not find it goes on from the nearest whole snapshot and publishes what it
-trained, so a lost or damaged snapshot heals.
+Sharing is exact because the warm-up's learning rate is constant, its data order depends on (seed, epoch) alone, and a snapshot
+holds momentum. A missing length is trained from the nearest whole snapshot and published, so lost or damaged snapshots are
+restored.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from trainables.models.registry import initialized_network, network_of
 from trainables.pruning.sparse_trainers import MaskUpdater
 from trainables.records.protocols import SnapshotFiles
 from trainables.runtime.device import Runtime
-from trainables.training.loop import evaluate, train_epoch
 from trainables.training.optimizer import make_optimizer
 from trainables.trial.checkpoint import DamagedCheckpointError, TrialState, from_bytes, to_bytes
+from trainables.trial.epoch import advance_epoch, timed, validate
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupTrainer:
-    """One dense trunk: what it trains, and where its snapshots lie.
+    """Trains one dense warm-up and keeps its snapshots.
 
     Attributes:
-        config: any trial of the trunk's warm-up key; they all begin alike.
-        snapshot_seconds: training time after which an epoch that no trial asked for is kept too, to survive a crash.
+        config: any trial of the warm-up key; they all start alike.
+        snapshot_seconds: training time after which an epoch that no trial needs is kept too, to survive a crash.
         after_epoch: called with the state after each trained epoch; may raise to stop.
-        own: where the weights lie that the trunk starts from, if they are the user's own.
+        custom_files: with the initial weights, if the user gave some.
     """
 
     config: TrialConfig
@@ -49,26 +49,26 @@ class WarmupTrainer:
     custom_files: CustomFiles = NO_CUSTOM_FILES
 
     def state_at(self, length: int) -> TrialState:
-        """The state after `length` dense epochs, trained from the nearest snapshot where it is missing.
+        """The state after `length` dense epochs, trained from the nearest snapshot and published where it is missing.
 
-        A snapshot of it is there afterwards. Length 0 is the initialisation, or the user's own weights.
+        Length 0 is the initialisation, or the user's initial weights.
 
         Raises:
             NonFiniteError: the loss diverged.
-            ConfigError: the user's own network or weights are not what they must be.
+            ConfigError: the custom network or the initial weights are invalid.
         """
         state = self._nearest(length)
         last_publish = time.monotonic()
-        unasked: int | None = None
+        intermediate: int | None = None
         while state.position < length:
             self._train_one_epoch(state)
             due = time.monotonic() - last_publish >= self.snapshot_seconds
             if state.position == length or due:
                 self.snapshots.publish(state.position, to_bytes(state, self.snapshots.key))
                 last_publish = time.monotonic()
-                if unasked is not None:
-                    self.snapshots.remove(unasked)
-                unasked = state.position
+                if intermediate is not None:
+                    self.snapshots.remove(intermediate)
+                intermediate = state.position
             self.after_epoch(state)
         return state
 
@@ -82,12 +82,12 @@ class WarmupTrainer:
                 network = self.runtime.to_device(self._network())
                 state = from_bytes(content, network, self.config.training, self.snapshots.key)
             except DamagedCheckpointError as error:
-                log.warning("warm-up snapshot of epoch %d is damaged and is made again: %s", epoch, error)
+                log.warning("warm-up snapshot of epoch %d is damaged and is computed again: %s", epoch, error)
                 self.snapshots.remove(epoch)
                 continue
             if state.phase == "warmup" and state.position == epoch:
                 return state
-        # Before it is placed: random numbers are drawn in memory order.
+        # Before it is moved to the device: random numbers are drawn in the order of the memory format.
         network = initialized_network(self.config, self.data.image_shape, self.data.num_classes)
         if self.config.initial_weights:
             load_initial_weights(network, self.custom_files)
@@ -98,24 +98,11 @@ class WarmupTrainer:
         return network_of(self.config, self.data.image_shape, self.data.num_classes)
 
     def _train_one_epoch(self, state: TrialState) -> None:
-        begun = time.perf_counter()
-        told = train_epoch(
-            state.model,
-            state.optimizer,
-            MaskUpdater(),
-            self.data,
-            training=self.config.training,
-            lr=self.config.warmup_lr,
-            seed=self.config.seed,
-            epoch=state.position,
-            runtime=self.runtime,
-        )
-        state.position += 1
-        told |= evaluate(
-            state.model, self.data.validation, self.data.normalization, self.runtime, "val", self.config.training.loss
-        )
-        state.seconds["warmup"] += time.perf_counter() - begun
-        state.metrics.record(state.position, told)
+        updater, config = MaskUpdater(), self.config
+        with timed(state, "warmup"):
+            metrics = advance_epoch(state, updater, self.data, config, self.runtime, lr=config.warmup_lr, epoch=state.position)
+            metrics |= validate(state, updater, self.data, config, self.runtime)
+        state.metrics.record(state.position, metrics)
         fingerprint = self.runtime.fingerprint()
         if fingerprint not in state.fingerprints:
             state.fingerprints.append(fingerprint)

@@ -1,4 +1,4 @@
-"""What a machine can do for a sweep: precision, compilation, speed and memory of one trial. Runs in a Ray task or actor."""
+"""Hardware probes for a sweep: precision, compilation, and speed and memory of one trial. They run in a Ray task or actor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainables.preflight.network_case import NetworkCase
 from trainables.runtime.device import Runtime, resolve_precision
 from trainables.wording import one_line
 
-STEPS = 4  # of one measurement's smallest part; reading the loss at its end waits for the device
+STEPS = 4  # training steps between two reads of the clock; reading the loss after them waits for the device
 
 
 def probe_hardware(
@@ -30,14 +30,14 @@ def probe_hardware(
     custom_files: CustomFiles = NO_CUSTOM_FILES,
     known: Literal["fp32", "bf16"] | None = None,
 ) -> dict[str, Any]:
-    """What only the hardware can answer.
+    """The answers that only the hardware can give.
 
     Args:
         cases: networks to examine, in `runtime`.
-        known: what `auto` was resolved to before.
+        known: precision that "auto" was resolved to before.
 
     Returns:
-        "precision": what `auto` stands for here; "compile_problem": why compilation does not work, empty if it does;
+        "precision": what "auto" stands for here; "compile_problem": why compilation does not work, empty if it does;
         "reports": of the networks, if there are any.
     """
     problem = compile_problem(device) if wants_compile else ""
@@ -60,13 +60,13 @@ def compile_problem(device: str) -> str:
     network(images)
     try:
         Runtime(device=device, compile=True).compiled(network)(images).sum().backward()
-    except Exception as error:  # whatever the compiler lacks: the sweep does without it and says so
+    except Exception as error:  # the compiler raises errors of many types; the sweep then runs without it
         return one_line(error)
     return ""
 
 
 class Probe:
-    """The training steps of one trial, to be timed beside others of its kind."""
+    """The training steps of one trial, to be timed beside other probes."""
 
     def __init__(
         self, config: dict[str, Any], data: StagedDataset, runtime: Runtime, custom_files: CustomFiles = NO_CUSTOM_FILES
@@ -88,8 +88,8 @@ class Probe:
         self.optimizer = make_optimizer(self.model, self.config.training)
         self.weights = prunable_weights(self.model, self.config.prunable.exclude)
 
-    def ready(self) -> int:
-        """Bytes of memory that a trial takes at most, of the GPU or of the process, after a few steps of every kind."""
+    def measure_peak_memory(self) -> int:
+        """Runs a few steps of every kind; the bytes of GPU memory, or else of process memory, that a trial needs at most."""
         from trainables.data.batches import scoring_batches
         from trainables.pruning.score_gradients import scoring_gradients
         from trainables.training.loop import evaluate
@@ -103,15 +103,15 @@ class Probe:
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         import torch
 
-        free, total = torch.cuda.mem_get_info()  # the context is in it, unlike in PyTorch's own counters
+        free, total = torch.cuda.mem_get_info()  # includes the CUDA context, unlike PyTorch's own counters
         return total - free
 
     def images_per_second(self, seconds: float) -> float:
-        """Images trained per second, measured for so long."""
-        begun, images = time.perf_counter(), 0
-        while (passed := time.perf_counter() - begun) < seconds:
+        """Images trained per second, measured for so many seconds."""
+        start, images = time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - start) < seconds:
             images += self._train()
-        return images / passed
+        return images / elapsed
 
     def gpu_bytes(self) -> int:
         """Memory of the GPU; 0 without one."""
@@ -129,7 +129,7 @@ class Probe:
             MaskUpdater(),
             self.data,
             training=self.config.training,
-            lr=0.0,  # a loss that grows out of bounds would end the measurement
+            lr=0.0,  # a diverging loss would end the measurement
             seed=self.config.seed,
             epoch=0,
             runtime=self.runtime,

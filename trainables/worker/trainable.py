@@ -1,8 +1,7 @@
-"""The Ray Tune trainable: one stage of a plan, a warm-up trunk or a trial, in a worker that is reused from stage to stage.
+"""The Ray Tune trainable: one stage of a plan, a shared warm-up or a trial, in a worker that is reused from stage to stage.
 
-Failures that we understand come back as a status of the last report, so that the driver decides the cure; only a lost
-process looks like an error to Tune. Points are told after they were published. PyTorch is imported in the worker only: the
-driver names `run_stage` and never runs it.
+Errors of a stage are the status of its last report, so that the driver decides about retries; to Tune only a lost process is an
+error. Points are reported after they were published. PyTorch is imported in the worker only: the driver never runs `run_stage`.
 """
 
 from __future__ import annotations
@@ -38,33 +37,34 @@ if TYPE_CHECKING:
 
 
 class Folders(Protocol):
-    """What a stage needs of the storage; implemented by orchestrator/storage/layout.py."""
+    """The storage interface of a stage; implemented by orchestrator/storage/layout.py."""
 
     def trial(self, key: str, attempt: int) -> TrialFiles:
-        """The trial's folder, with `attempt` begun. Raises StaleAttemptError if a newer one has."""
+        """The trial's folder, claimed for `attempt`. Raises StaleAttemptError if a newer attempt has started."""
 
     def warmups(self, warmup_key: str, fingerprint_id: str) -> SnapshotFiles:
         """The shared snapshots of a warm-up key."""
 
     def private_warmups(self, key: str, fingerprint_id: str) -> SnapshotFiles:
-        """The snapshots of one trial that shares none."""
+        """The snapshots of one trial that shares no warm-up."""
 
     def layer_counts(self, key: str) -> Mapping[str, int] | None:
         """Kept weights by layer of another trial; None without a result."""
 
     def stop_requested(self) -> bool:
-        """Whether the whole sweep was asked to stop."""
+        """Whether the whole sweep should stop."""
 
     def is_visible(self) -> bool:
-        """Whether this node sees the sweep's files, so that the driver will see what a stage writes here."""
+        """Whether this node sees the sweep's files, and so the driver the files that a stage writes here."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepSettings:
-    """What all stages of a sweep have in common; the runtime's precision is what "auto" stands for.
+    """The settings that all stages of a sweep share.
 
     Attributes:
-        progress_seconds: a stage tells its progress at most this often.
+        runtime: its precision is what "auto" stands for.
+        progress_seconds: shortest time between two progress reports of a stage.
         adjustments: fields of the runtime that differ for some networks.
     """
 
@@ -97,7 +97,7 @@ Report = Callable[[dict[str, Any]], None]
 
 
 def run_stage(config: dict[str, Any], settings: SweepSettings) -> None:
-    """Runs one stage and reports how it ended; the entry point that Tune calls."""
+    """Runs one stage and reports its status; the entry point that Tune calls."""
     from ray import tune
 
     tune.report({"event": "begun", "pid": os.getpid(), "node": _node_id()})
@@ -111,38 +111,37 @@ def _node_id() -> str:
 
 
 def execute_stage(stage: Stage, settings: SweepSettings, report: Report) -> dict[str, Any]:
-    """Runs the stage, telling progress through `report`; what is left to tell is how it ended.
+    """Runs the stage, reports its progress through `report`, and returns its last report.
 
-    status is "finished", or the kind of failure: "stopped", "superseded", "misplaced", "unprovided", "storage", "oom",
-    "nonfinite", "data", "setting", "code".
+    Its status is "finished" or a FailureKind.
     """
-    teller = ProgressReporter(report, settings.progress_seconds)
-    logging.getLogger("trainables").addHandler(teller)
+    reporter = ProgressReporter(report, settings.progress_seconds)
+    logging.getLogger("trainables").addHandler(reporter)
     try:
-        outcome = _run(stage, settings, teller)
+        outcome = _run(stage, settings, reporter)
         status, message = "finished", ""
     except Exception as error:
         outcome, status, message = {}, kind_of(error).value, str(error)
         if not isinstance(error, TrialError):
             message = f"{type(error).__name__}: {error}"
-            teller.lines.append(traceback.format_exc())  # a trunk has no folder for it
+            reporter.lines.append(traceback.format_exc())  # a warm-up has no error.json
     finally:
-        logging.getLogger("trainables").removeHandler(teller)
-    return {"event": "ended", "status": status, "message": message, "log": teller.new_lines(), **outcome}
+        logging.getLogger("trainables").removeHandler(reporter)
+    return {"event": "ended", "status": status, "message": message, "log": reporter.new_lines(), **outcome}
 
 
-def _run(stage: Stage, settings: SweepSettings, teller: ProgressReporter) -> dict[str, Any]:
+def _run(stage: Stage, settings: SweepSettings, reporter: ProgressReporter) -> dict[str, Any]:
     from trainables.trial.context import TrialContext
     from trainables.trial.runner import run_trial
 
     config = from_canonical(TrialConfig, stage.config)
     runtime = adjusted_runtime(settings.runtime, config, settings.adjustments)
     runtime.activate()
-    source = _require_place(config, settings)
+    source = _locate_inputs(config, settings)
     if settings.folders.stop_requested():
         raise StopRequestedError("stopped before it began")
     if stage.kind == "warmup":
-        return _run_trunk(stage, config, runtime, source, settings, teller)
+        return _run_warmup(stage, config, runtime, source, settings, reporter)
     files = settings.folders.trial(stage.key, stage.attempt)
     if files.stop_requested():
         raise StopRequestedError("stopped before it began")
@@ -158,7 +157,7 @@ def _run(stage: Stage, settings: SweepSettings, teller: ProgressReporter) -> dic
         shares_snapshots=settings.share_warmups,
         checkpoint_seconds=settings.checkpoint_seconds,
         metrics_seconds=settings.metrics_seconds,
-        on_progress=teller.progress,
+        on_progress=reporter.progress,
         provenance=settings.provenance | {"key": stage.key, "warmup_key": stage.warmup_key},
         counts_of=settings.folders.layer_counts,
         custom_files=settings.custom_files,
@@ -168,29 +167,29 @@ def _run(stage: Stage, settings: SweepSettings, teller: ProgressReporter) -> dic
     return {"metrics": list(result["metrics"].items()), "model_sha256": result["model_sha256"]}
 
 
-def _require_place(config: TrialConfig, settings: SweepSettings) -> DatasetSource:
-    """Where this node has the data. Raises WrongNodeError if it lacks anything that the stage needs."""
+def _locate_inputs(config: TrialConfig, settings: SweepSettings) -> DatasetSource:
+    """The source of the data on this node. Raises WrongNodeError if the node lacks anything that the stage needs."""
     if not settings.folders.is_visible():
-        raise WrongNodeError("it does not see the sweep's files in the storage; mount it there as on the driver's host")
+        raise WrongNodeError("it does not see the sweep's files in the storage", "mount it there as on the driver's host")
     if missing := settings.custom_files.missing(config):
         raise missing
     try:
         if is_custom(settings.data.source.name):
             settings.custom_files.import_modules(config)
         return settings.data.prepare()
-    except (DataError, ConfigError):  # the trial meets it too, and tells in its record
+    except (DataError, ConfigError):  # the trial raises it again, and records it
         return settings.data.locate()
 
 
-def _run_trunk(
+def _run_warmup(
     stage: Stage,
     config: TrialConfig,
     runtime: Runtime,
     source: DatasetSource,
     settings: SweepSettings,
-    teller: ProgressReporter,
+    reporter: ProgressReporter,
 ) -> dict[str, Any]:
-    """Trains the trunk to its longest length; each snapshot that lands is told, so that its trials can begin."""
+    """Trains the warm-up to its longest length and reports each published snapshot, so that its trials can start."""
     from trainables.data.splits import load_data
     from trainables.models.losses import check_loss
     from trainables.trial.checkpoint import to_bytes
@@ -204,12 +203,12 @@ def _run_trunk(
     def after_epoch(state: TrialState) -> None:
         nonlocal trained
         trained += 1
-        teller.progress(state)
+        reporter.progress(state)
         if settings.folders.stop_requested():
             snapshots.publish(state.position, to_bytes(state, snapshots.key))
             raise StopRequestedError(f"warm-up stopped after epoch {state.position}")
 
-    trunk = WarmupTrainer(
+    warmup = WarmupTrainer(
         config=config,
         data=load_data(config.dataset, source, runtime.device, runtime.threads),
         runtime=runtime,
@@ -218,29 +217,29 @@ def _run_trunk(
         after_epoch=after_epoch,
         custom_files=settings.custom_files,
     )
-    check_loss(config.training.loss, trunk.data.num_classes, trunk.data.train.labels.device)
+    check_loss(config.training.loss, warmup.data.num_classes, warmup.data.train.labels.device)
     for length in lengths:
-        state = trunk.state_at(length)
-        teller.progress(state, force=True)
+        state = warmup.state_at(length)
+        reporter.progress(state, force=True)
     return {
         "phase": "warmup",
         "position": state.position,
         "trained_epochs": trained,
-        "points": teller.new_points(state),
+        "points": reporter.new_points(state),
         "seconds": state.seconds["warmup"],
     }
 
 
 class ProgressReporter(logging.Handler):
-    """Sends a stage's progress, its new points and its warnings to the driver."""
+    """Reports a stage's progress, its new points and its warnings to the driver."""
 
     def __init__(self, report: Report, interval_s: float) -> None:
         super().__init__(level=logging.WARNING)
         self.report = report
         self.interval_s = interval_s
-        self.told = 0
+        self.reported_points = 0
         self.lines: list[str] = []
-        self.last = time.monotonic()
+        self.last_report = time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
@@ -251,14 +250,14 @@ class ProgressReporter(logging.Handler):
 
     def new_points(self, state: TrialState) -> list[dict[str, Any]]:
         points = [point.to_json() for point in state.metrics.points()]
-        new, self.told = points[self.told :], len(points)
+        new, self.reported_points = points[self.reported_points :], len(points)
         return new
 
     def progress(self, state: TrialState, force: bool = False) -> None:
-        """Tells where the stage stands, at most once per interval unless forced."""
-        if not force and time.monotonic() - self.last < self.interval_s:
+        """Reports phase and position, at most once per interval unless forced."""
+        if not force and time.monotonic() - self.last_report < self.interval_s:
             return
-        self.last = time.monotonic()
+        self.last_report = time.monotonic()
         self.report(
             {
                 "event": "progress",

@@ -103,7 +103,7 @@ def test_probe_measures_custom_code(folder: Path) -> None:
     own = CustomFiles(modules_path=str(folder)).with_digests([config])
     source = DatasetSource(name="module:mydata.load", modules_path=str(folder))
     probe = Probe(canonical(config), StagedDataset(source=source), RUNTIME, own)
-    assert probe.ready() > 0
+    assert probe.measure_peak_memory() > 0
     assert type(probe.model).__module__ == "mynets"
 
 

@@ -586,7 +586,7 @@ def test_a_probe_measures_a_few_streamed_batches(tmp_path: Path) -> None:
     config = replace(streamed_config(), training=tiny_training(batch_size=4))
     probe = Probe(canonical(config), StagedDataset(source=imagenet_source(imagenet(tmp_path))), Runtime())
     assert len(probe.data.train) == STEPS * 4
-    assert probe.ready() > 1 << 26
+    assert probe.measure_peak_memory() > 1 << 26
     assert probe._train() == STEPS * 4
 
 

@@ -28,7 +28,7 @@ def handed_over(config: TrialConfig, folder: Path) -> TrialState:
     storage = new_storage(folder)
     trial_folder(config, storage).claim_attempt()
     trial = TrialRunner(config, trial_context(config, storage))
-    state = trial._start_of_pruning()
+    state = trial._start_pruning()
     while state.phase == "prune":
         trial._prune_one_round(state)
     while state.phase == "level":
@@ -39,7 +39,7 @@ def handed_over(config: TrialConfig, folder: Path) -> TrialState:
 def warmed_up(config: TrialConfig, folder: Path) -> dict[str, Tensor]:
     trial_folder(config, new_storage(folder)).claim_attempt()
     trial = TrialRunner(config, trial_context(config, new_storage(folder)))
-    return trial.trunk.state_at(config.warmup_epochs).model.state_dict()
+    return trial.warmup.state_at(config.warmup_epochs).model.state_dict()
 
 
 def under(weights: dict[str, Tensor], masks: Masks) -> dict[str, Tensor]:
