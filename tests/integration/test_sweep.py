@@ -323,4 +323,4 @@ def test_lost_and_damaged_snapshots_heal_and_are_told(undisturbed: Finished, sto
         path.unlink()
     drive_sweep("resume", "tiny", "--storage", storage, "--quiet")
     assert_same_as(undisturbed, storage)
-    assert "snapshot of epoch 2 is damaged and is made again" in drive_sweep("logs", "tiny", "--storage", storage).stdout
+    assert "snapshot of epoch 2 is damaged and is computed again" in drive_sweep("logs", "tiny", "--storage", storage).stdout

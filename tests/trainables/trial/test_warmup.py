@@ -211,7 +211,7 @@ def test_a_lost_or_damaged_snapshot_heals(
     with caplog.at_level(logging.WARNING):
         assert run(FOUR, storage)["model_sha256"] == alone[0]
     assert metric_points(FOUR, storage) == alone[1]
-    warnings = [f"warm-up snapshot of epoch {epoch} is damaged and is made again" for epoch in reversed(epochs)]
+    warnings = [f"warm-up snapshot of epoch {epoch} is damaged and is computed again" for epoch in reversed(epochs)]
     assert [warning in record.message for warning, record in zip(warnings, caplog.records, strict=False)] == (
         [] if damage is deleted else [True] * len(epochs)
     )
