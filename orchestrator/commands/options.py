@@ -56,7 +56,7 @@ def warn_of_unused_environment(spec: SweepSpec) -> None:
 
 def follow_moved_storage(storage: Storage) -> None:
     """Corrects the locations in MLflow's database if the storage was moved; says so, or why it cannot."""
-    from orchestrator.tracking.database import NAME
+    from orchestrator.tracking.database_file import NAME
     from orchestrator.tracking.database_locations import follow_storage
 
     if storage.folder is not None and (storage.folder / NAME).exists():

@@ -25,7 +25,7 @@ from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
 from orchestrator.tracking.client import TrackingTarget
-from orchestrator.tracking.database import NAME as DATABASE
+from orchestrator.tracking.database_file import NAME as DATABASE
 from orchestrator.tracking.target import given_target, storage_target, tracking_target
 from trainables.errors import StorageError
 from trainables.preflight.network_case import cases_of

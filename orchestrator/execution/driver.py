@@ -115,8 +115,8 @@ class Driver:
                 self.state.tracking_database = self.tracking.database
             self.state.parent_run_id = self.tracking.parent_run_id or self.state.parent_run_id
             self.state.experiment_id = self.tracking.experiment_id or self.state.experiment_id
-        for remark in self.tracking.take_remarks():
-            self.announce(remark)
+        for message in self.tracking.take_messages():
+            self.announce(message)
         for key, run_id in dict(self.tracking.run_ids).items():
             status = self.state.trials.get(key) or self.state.warmups.get(key)
             if status is not None and status.mlflow_run_id != run_id:

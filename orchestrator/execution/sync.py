@@ -18,45 +18,50 @@ from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
-from orchestrator.tracking.database import NAME as DATABASE
-from orchestrator.tracking.database import Remark, database_id
+from orchestrator.tracking.database import Notify
+from orchestrator.tracking.database_file import NAME as DATABASE
+from orchestrator.tracking.database_file import database_id
 from orchestrator.tracking.plan_runs import item_states, planned_runs, sweep_run_spec, sweep_status
 from orchestrator.tracking.target import tracking_target
 
 
 def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
-    """Brings MLflow up to date from the trial folders, and tells how many runs it shows; again changes nothing.
+    """Brings MLflow up to date from the trial folders, and returns how many runs it shows; again it changes nothing.
 
     Raises:
         SetupError: the sweep is running (its driver does this itself), or MLflow cannot be reached.
     """
-    known, is_there = folder.read_state(), folder.storage.exists(folder.file("state.json"))
-    state = known or SweepState(sweep=folder.name)
-    if known is None and is_there:  # damaged: the records tell what it held
+    stored, exists = folder.read_state(), folder.storage.exists(folder.file("state.json"))
+    state = stored or SweepState(sweep=folder.name)
+    if stored is None and exists:  # damaged: restored from the records
         state = initial_state(plan, None, StageQueue(warmups={}, trials={}))
     if driver_alive(state.driver):
-        raise SetupError(f"sweep {folder.name!r} is running, and its driver keeps MLflow up to date; sync when it has ended")
+        raise SetupError(
+            f"sweep {folder.name!r} is running, and its driver keeps MLflow up to date",
+            "sync when it has ended",
+            code="sweep-running",
+        )
     items = planned_runs(plan)
-    opening = sweep_run_spec(plan, folder.storage)
+    sweep_run = sweep_run_spec(plan, folder.storage)
     started = [trial.result["started_ms"] for trial in plan.trials if trial.result is not None]
-    mirror = opening.opened(start_ms=min(started, default=None), reopen=False)
-    mirror.reconcile(item_states(plan, state, items))
-    mirror.close_sweep(sweep_status(state), write_report(folder, state) | preflight_artifacts(plan, folder.storage))
-    run_ids = mirror.run_ids()
+    sync = sweep_run.open(start_ms=min(started, default=None), reopen=False)
+    sync.reconcile(item_states(plan, state, items))
+    sync.close_sweep(sweep_status(state), write_report(folder, state) | preflight_artifacts(plan, folder.storage))
+    run_ids = sync.run_ids()
     for status in state.all_stages():
         status.mlflow_run_id = run_ids.get(status.key, status.mlflow_run_id)
-    state.parent_run_id, state.experiment_id = mirror.parent_run_id, mirror.experiment_id
-    state.tracking_database = mirror.database
+    state.parent_run_id, state.experiment_id = sync.parent_run_id, sync.experiment_id
+    state.tracking_database = sync.database
     state.tracking_pending, state.tracking_error = 0, None
     folder.write_state(state)
-    return {"uri": opening.target.uri, "runs": len(run_ids), "parent_run_id": mirror.parent_run_id}
+    return {"uri": sweep_run.target.uri, "runs": len(run_ids), "parent_run_id": sync.parent_run_id}
 
 
 def plan_of(folder: SweepFolder, tracking_uri: str | None = None) -> Plan:
-    """The plan of a sweep as its own files have it; `tracking_uri` takes the place of theirs.
+    """The plan of a sweep from the files of its folder; `tracking_uri` replaces theirs.
 
     Raises:
-        UserError: the code makes other keys of the sweep's configurations than the code that ran it.
+        UserError: this code makes other keys of the sweep's configurations than the code that ran it.
     """
     spec = spec_from_resolved(folder.storage.read_json(folder.file("spec.json"), fields=("tracking",)))
     spec = spec.model_copy(update={"storage": folder.storage.root})
@@ -65,28 +70,30 @@ def plan_of(folder: SweepFolder, tracking_uri: str | None = None) -> Plan:
     record = folder.storage.read_json(folder.file("trials.json"), fields=("trials", "data_digest"))
     if record is None:
         raise UserError(
-            f"{folder.file('trials.json')} of storage {folder.storage.root} must be what the sweep wrote, got another content; "
-            f"`{command('resume', folder.name)}` writes it anew"
+            f"{folder.file('trials.json')} of storage {folder.storage.root} must be as the sweep wrote it, got other content",
+            f"`{command('resume', folder.name)}` writes it again",
+            code="sweep-file-damaged",
         )
     plan = recorded_plan(spec, folder.storage, record)
     if {one["key"] for one in record["trials"]} != {one.key for one in plan.trials}:
         raise UserError(
-            f"sweep {folder.name!r} was run by code with other numerics, so its records cannot be told from the sweep file; "
-            "use that version, or run the sweep again"
+            f"sweep {folder.name!r} was run by code with other numerics, so the trial keys of its records differ",
+            "use that version, or run the sweep again",
+            code="numerics-differ",
         )
     return plan
 
 
 def is_in_present_database(spec: SweepSpec, storage: Storage, state: SweepState) -> bool:
-    """Whether the run ids of a state are of the database that the storage has now; yes for runs that are elsewhere."""
+    """Whether the run ids of a state belong to the storage's present database; True for runs in another store."""
     target = tracking_target(spec, storage)
     return target.storage is None or database_id(Path(target.storage, DATABASE)) == state.tracking_database
 
 
-def sync_sweeps_left_behind(storage: Storage, remark: Remark) -> None:
-    """Brings the other sweeps whose runs were in a former database of this storage into the present one.
+def sync_sweeps_left_behind(storage: Storage, notify: Notify) -> None:
+    """Restores the runs of other sweeps that were in a former database of this storage.
 
-    What cannot be brought there is told with the reason; the sweep that runs does it itself.
+    Reports each sweep that cannot be restored, with the reason. A running sweep restores its own runs.
     """
     for name in storage.names("sweeps"):
         folder = SweepFolder(storage, name)
@@ -96,6 +103,6 @@ def sync_sweeps_left_behind(storage: Storage, remark: Remark) -> None:
         try:
             if not is_in_present_database(spec_from_resolved(record), storage, state):
                 facts = sync_sweep(folder, plan_of(folder))
-                remark(f"MLflow shows {facts['runs']} runs of sweep {name!r} again, from the trial folders")
+                notify(f"MLflow shows {facts['runs']} runs of sweep {name!r} again, from the trial folders")
         except SweepError as error:
-            remark(f"sweep {name!r} is not in the new MLflow database: {error}")
+            notify(f"sweep {name!r} is not in the new MLflow database: {error}")

@@ -38,7 +38,7 @@ class TrialFolder:
     cut off and comes back changes nothing. One that is cut off, or whose store hangs, between the comparison and the end of
     its writing may still put one file over the newer attempt's; an object store tries a request for up to two minutes. A
     writing that took long is therefore compared again, and that worker ends. Attempts on like machines write the same bytes,
-    and whoever reads a finished trial's files compares them with its result (RunRecord.foreign_file); a checkpoint beside a
+    and whoever reads a finished trial's files compares them with its result (RunRecord.file_mismatch); a checkpoint beside a
     result is never continued from.
     """
 

@@ -1,7 +1,7 @@
-"""A quiet MLflow client on a tracking target, and what its troubles mean.
+"""A quiet MLflow client for a tracking target, with its errors explained.
 
 Importing mlflow takes seconds, so it happens inside the functions. Everything goes through MlflowClient with explicit ids:
-no global tracking URI, no active run, and MLFLOW_RUN_ID has no say.
+no global tracking URI, no active run, and MLFLOW_RUN_ID is ignored.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from urllib.parse import unquote
 
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError
-from orchestrator.tracking.database import Remark, make_ready
+from orchestrator.tracking.database import Notify, make_ready
 from orchestrator.tracking.database_locations import follow_storage
 from orchestrator.tracking.error_hints import CREDENTIALS as CREDENTIALS
-from orchestrator.tracking.error_hints import trouble
+from orchestrator.tracking.error_hints import tracking_error
 from orchestrator.uris import redacted
 
-# What the user has set stays. Retries are ours: those of MLflow would block for two minutes without a word.
-SETTINGS = {
+# Defaults for variables that the user has not set. We retry ourselves: MLflow would silently block for two minutes.
+MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -63,8 +63,8 @@ def database_file(uri: str) -> Path | None:
 
 
 def import_mlflow(uri: str = SQLITE) -> None:
-    """Imports what a projection to this tracking URI needs: seconds of work, once per process."""
-    for name, value in SETTINGS.items():
+    """Imports what a sync to this tracking URI needs: seconds of work, once per process."""
+    for name, value in MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import mlflow.pyfunc
 
@@ -74,15 +74,15 @@ def import_mlflow(uri: str = SQLITE) -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.")
 
 
-def say_on_stderr(remark: str) -> None:
-    print(f"drive-sweep: {remark}", file=sys.stderr, flush=True)
+def print_on_stderr(notify: str) -> None:
+    print(f"drive-sweep: {notify}", file=sys.stderr, flush=True)
 
 
-def connect(target: TrackingTarget, remark: Remark = say_on_stderr, *, restore: bool = True) -> tuple[Any, str]:
-    """A client and the id of the experiment, which is made if there is none.
+def connect(target: TrackingTarget, notify: Notify = print_on_stderr, *, restore: bool = True) -> tuple[Any, str]:
+    """A client and the id of the experiment, which is created if there is none.
 
     Args:
-        remark: is told what had to be done to the store before it could be used.
+        notify: gets a message on what was done to the store before it could be used.
         restore: bring a deleted experiment back, since no other can have its name.
 
     Raises:
@@ -92,9 +92,9 @@ def connect(target: TrackingTarget, remark: Remark = say_on_stderr, *, restore: 
     from mlflow import MlflowClient
 
     with as_setup_error(target.uri):
-        prepare_database(target, remark)
+        prepare_database(target, notify)
         client = MlflowClient(tracking_uri=target.uri)
-        if database_file(target.uri):  # MLflow keeps connections, maybe to a file that is not there any more
+        if database_file(target.uri):  # MLflow keeps connections, maybe to a file that is gone
             client._tracking_client.store.engine.dispose()
         experiment = client.get_experiment_by_name(target.experiment)
         if experiment is None:
@@ -102,29 +102,30 @@ def connect(target: TrackingTarget, remark: Remark = say_on_stderr, *, restore: 
         if experiment.lifecycle_stage == "deleted":
             if not restore:
                 raise SetupError(
-                    f"tracking.experiment must not be deleted, got {target.experiment!r} at {redacted(target.uri)}, which is; "
+                    f"tracking.experiment must not be deleted, got {target.experiment!r} at {redacted(target.uri)}, which is",
                     "the next `run`, `resume` or `sync` of a sweep restores it with its runs, or give another name with "
-                    "--set tracking.experiment=NAME"
+                    "--set tracking.experiment=NAME",
+                    code="experiment-deleted",
                 )
             client.restore_experiment(experiment.experiment_id)
-            remark(f"experiment {target.experiment!r} was deleted in MLflow; it is restored with its runs")
+            notify(f"experiment {target.experiment!r} was deleted in MLflow; it is restored with its runs")
         return client, str(experiment.experiment_id)
 
 
-def prepare_database(target: TrackingTarget, remark: Remark) -> None:
-    """Makes a SQLite store ready for use; nothing for other stores. Needs mlflow to be imported."""
+def prepare_database(target: TrackingTarget, notify: Notify) -> None:
+    """Makes a SQLite store ready for use; does nothing for other stores. mlflow must be imported."""
     file = database_file(target.uri)
     if file is None:
         return
     make_ready(
-        file, target.artifact_root or str(file.absolute().parent / "artifacts"), remark, replaceable=bool(target.storage)
+        file, target.artifact_root or str(file.absolute().parent / "artifacts"), notify, replaceable=bool(target.storage)
     )
     if target.storage:
-        follow_storage(Path(target.storage), remark)
+        follow_storage(Path(target.storage), notify)
 
 
 def _new_experiment(client: Any, target: TrackingTarget) -> str:
-    """The id of the experiment that this process or, at the same moment, another one makes."""
+    """The id of the experiment, created by this process or, at the same moment, by another one."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -137,13 +138,13 @@ def _new_experiment(client: Any, target: TrackingTarget) -> str:
 
 @contextmanager
 def as_setup_error(uri: str) -> Iterator[None]:
-    """Turns what MLflow raises inside into a SetupError with the fix."""
+    """Turns errors of MLflow into a SetupError with the fix."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        raise SetupError(
-            f"{trouble(uri, error)}. The trials' folders hold everything; `{command('sync')}` brings MLflow up to date later"
-        ) from error
+        problem = tracking_error(uri, error)
+        later = f"{problem.hint}. The trial folders hold everything; `{command('sync')}` brings MLflow up to date later"
+        raise SetupError(problem.message, later, code=problem.code) from error

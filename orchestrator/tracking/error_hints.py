@@ -1,4 +1,4 @@
-"""What is wrong with a tracking store, and the fix that fits: an error of MLflow, of SQLite or of the file system in words."""
+"""Errors of MLflow, of SQLite and of the file system as a message with the fix."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from orchestrator.errors import SetupError
 from orchestrator.uris import redacted
 from trainables.wording import one_line
 
@@ -25,7 +26,7 @@ FULL = "make room on that disk"
 FORBIDDEN = "make it writable for this user"
 LOCKED = "end the process that holds its lock, or run this again later"
 
-# In this order: the first pattern that is found in the error's text has the fix.
+# The first pattern that matches the error's text has the fix.
 FIXES = (
     (r"invalid host header|host header|dns rebinding", "start the server with --allowed-hosts that lists {host}"),
     (r"cross-origin|origin", "start the server with --cors-allowed-origins that lists this client"),
@@ -63,17 +64,19 @@ STATUSES = {
 }
 
 
-def trouble(uri: str, error: BaseException) -> str:
-    """What is wrong with the store at a tracking URI, and the fix, for the user."""
-    shown = redacted(uri)  # that of the environment or of an older sweep may hold a login
+def tracking_error(uri: str, error: BaseException) -> SetupError:
+    """The error for a tracking store that cannot be used, with the fix."""
+    shown = redacted(uri)  # a URI of the environment or of an older sweep may hold a login
     text = " ".join(str(one) for one in _chain(error))
     words = NOISE.sub("", str(error)).replace(uri, shown)
     reason = one_line(words) if words.strip() else _name_of(error)
-    return f"tracking {shown} cannot be used: {reason}; {fix(uri, error, text)}, {ELSEWHERE}"
+    return SetupError(
+        f"tracking {shown} cannot be used: {reason}", f"{fix(uri, error, text)}, {ELSEWHERE}", code="tracking-unavailable"
+    )
 
 
 def fix(uri: str, error: BaseException, text: str) -> str:
-    """What to do about the error; `text` is all that it and its causes say."""
+    """What to do about the error; `text` is that of the error and its causes."""
     for one in _chain(error):
         if isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT):
             return FULL
@@ -81,9 +84,9 @@ def fix(uri: str, error: BaseException, text: str) -> str:
             return f"make {one.filename} writable for this user"
     host = urlsplit(uri).netloc.rpartition("@")[2] if "://" in uri else ""
     for pattern, advice in FIXES:
-        if found := re.search(pattern, text, re.IGNORECASE):
-            return advice.format(host=host, proxy=_proxy(uri), **found.groupdict())
-    status = next((int(next(filter(None, found))) for found in STATUS.findall(text)), 0)
+        if match := re.search(pattern, text, re.IGNORECASE):
+            return advice.format(host=host, proxy=_proxy(uri), **match.groupdict())
+    status = next((int(next(filter(None, groups))) for groups in STATUS.findall(text)), 0)
     if status >= 500:
         return "look into the server's log"
     if status in STATUSES:
@@ -91,16 +94,16 @@ def fix(uri: str, error: BaseException, text: str) -> str:
     return "see whether MLflow runs there" if uri.startswith("http") else "repair it"
 
 
-def database_trouble(file: Path, error: BaseException) -> str:
-    """The same of a database file that could not be looked at, made or replaced."""
-    return trouble(f"sqlite:///{file}", error)
+def database_error(file: Path, error: BaseException) -> SetupError:
+    """The error for a database file that could not be read, created or replaced."""
+    return tracking_error(f"sqlite:///{file}", error)
 
 
 def _proxy(uri: str) -> str:
     """The variable that names the proxy for this URI."""
     names = (f"{urlsplit(uri).scheme}_proxy", "all_proxy")
-    found = [name for lower in names for name in (lower, lower.upper()) if os.environ.get(name)]
-    return found[0] if found else names[0]
+    defined = [name for lower in names for name in (lower, lower.upper()) if os.environ.get(name)]
+    return defined[0] if defined else names[0]
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -45,7 +45,7 @@ class SweepModels:
         self._by_key: dict[str, dict[str, LoggedModelInfo]] = {}
         self._to_look_up: set[str] = set()
 
-    def forget(self, trial_keys: Iterable[str]) -> None:
+    def invalidate(self, trial_keys: Iterable[str]) -> None:
         """Looks for the models of these trials again when one of them is wanted next, for all with one search."""
         self._to_look_up.update(trial_keys)
 
@@ -61,7 +61,7 @@ class SweepModels:
         equal = [model for model in self._of(trial_key).values() if model.sha256 == sha256]
         ready = [model for model in equal if model.ready]
         if again and not ready:
-            self.forget([trial_key])
+            self.invalidate([trial_key])
             return self.find(trial_key, sha256, run_id)
         for model in equal:
             if not model.ready and model.source_run_id == run_id:

@@ -44,7 +44,7 @@ def write_served_model(folder: Path, record: SparseModelRecord, model: Any, run_
     """Fills the folder with an MLflow model, all of it but the model file, which belongs into its `artifacts`."""
     from mlflow.models import Model
 
-    common = common_part(model_code().package, record.image_shape, record.num_classes, record.network)
+    common = shared_files(model_code().package, record.image_shape, record.num_classes, record.network)
     for name, content in common.files.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def write_served_model(folder: Path, record: SparseModelRecord, model: Any, run_
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CommonPart:
+class SharedFiles:
     """What the MLflow models of all trials of one data set and one file of networks share.
 
     Attributes:
@@ -77,7 +77,7 @@ class CommonPart:
 
 
 @cache
-def common_part(package: str, image_shape: tuple[int, ...], num_classes: int, network: str = "") -> CommonPart:
+def shared_files(package: str, image_shape: tuple[int, ...], num_classes: int, network: str = "") -> SharedFiles:
     """Made by MLflow once per process, since it takes much longer than to copy it; signature and requirements are given.
 
     Args:
@@ -113,7 +113,7 @@ def common_part(package: str, image_shape: tuple[int, ...], num_classes: int, ne
         description = Model.load(str(folder)).to_dict()
         files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     del files["MLmodel"], files[f"{ARTIFACTS}/{MODEL}"]
-    return CommonPart(files=files, description=description, size_bytes=description["model_size_bytes"])
+    return SharedFiles(files=files, description=description, size_bytes=description["model_size_bytes"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

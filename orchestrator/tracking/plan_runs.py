@@ -7,7 +7,7 @@ from orchestrator.spec.schema import SweepSpec
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.tracking.records import RunSpec
-from orchestrator.tracking.run_sync import SweepRunSpec
+from orchestrator.tracking.sweep_run import SweepRunSpec
 from orchestrator.tracking.target import tracking_target
 from trainables.config.keys import complete, flatten
 from trainables.config.trial import TrialConfig

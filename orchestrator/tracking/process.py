@@ -1,8 +1,7 @@
-"""The tracking thread in a process of its own, so that the driver's Python has nothing to do but to serve Ray.
+"""The tracking thread in a process of its own, so that the driver's Python is free for Ray.
 
-The child runs the same TrackingThread. Calls go to it as frames through its standard input, what it knows comes back through
-its standard output. It is a part of the driver: it ends when the pipe closes, and with a driver that is killed, so a sweep
-never has two writers.
+The child runs the same TrackingThread. Calls go to it as pickled frames through its standard input; its status comes back
+through its standard output. It ends when the pipe closes, and with a driver that is killed, so a sweep never has two writers.
 """
 
 from __future__ import annotations
@@ -25,24 +24,25 @@ from typing import Any, BinaryIO
 from orchestrator.process.import_paths import ROOT
 from orchestrator.tracking.background_sync import TrackingThread
 from orchestrator.tracking.client import import_mlflow
+from orchestrator.tracking.protocol import Tracking
 from orchestrator.tracking.records import RunSpec
-from orchestrator.tracking.run_sync import SweepRunSpec
+from orchestrator.tracking.sweep_run import SweepRunSpec
 from trainables.records.metrics import Point
 
-# Nothing in the current folder may take the place of a module, nor may what lies beside this code, so only the two packages are
-# taken from there. Not -m: frames name their classes by module.
+# Only the two packages are imported from the folder of this code: neither its other files nor the current folder may shadow a
+# module. Not -m, since frames name their classes by module.
 CHILD = (
     "import sys; sys.path.insert(0, sys.argv[2]); import orchestrator, trainables; del sys.path[0]; "
     f"from {__name__} import main; main()"
 )
-TELL_S = 0.1
-PATIENCE_S = 2.0  # for the child to end by itself
+REPORT_INTERVAL_S = 0.1
+CLOSE_TIMEOUT_S = 2.0  # for the child to end by itself
 _PR_SET_PDEATHSIG = 1  # prctl.h of Linux
 
 
 @dataclass(kw_only=True)
-class _Answer:
-    """What the child tells: how many calls it has taken, and what its thread knows."""
+class _Status:
+    """What the child reports: how many calls it has taken, and the status of its thread."""
 
     calls: int
     pending: int
@@ -53,24 +53,24 @@ class _Answer:
     database: int | None
     cpu_seconds: float
     flushes: int
-    remarks: list[str]  # new ones
+    messages: list[str]  # new ones
 
 
-class TrackingProcess:
-    """Takes news of a sweep's items at any time, and has them brought to MLflow; see TrackingThread for its attributes."""
+class TrackingProcess(Tracking):
+    """Takes updates of a sweep's items at any time, and has a child process send them; see `Tracking`."""
 
-    def __init__(self, opening: SweepRunSpec) -> None:
+    def __init__(self, sweep_run: SweepRunSpec) -> None:
         self.last_error: str | None = None
         self.run_ids: dict[str, str] = {}
         self.experiment_id = ""
         self.parent_run_id = ""
         self.database: int | None = None
         self.cpu_seconds = 0.0
-        self._remarks: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._opening = opening
+        self._messages: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._sweep_run = sweep_run
         self._child: subprocess.Popen[bytes] | None = None
         self._calls: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None] = queue.SimpleQueue()
-        self._made = self._taken = self._waiting = 0  # calls made and taken; events that wait in the child
+        self._sent = self._acknowledged = self._pending = 0  # calls sent and acknowledged; events that wait in the child
         self._flushes = self._flushed = 0
         self._closed = self._lost = False
 
@@ -105,14 +105,14 @@ class TrackingProcess:
     def close_sweep(self, status: str, artifacts: dict[str, bytes]) -> None:
         self._call("close_sweep", status, artifacts)
 
-    def take_remarks(self) -> list[str]:
-        """What had to be done to the store since this was asked last, for people to read."""
-        return [self._remarks.get() for _ in range(self._remarks.qsize())]
+    def take_messages(self) -> list[str]:
+        """Messages on what was done to the store, since the last call."""
+        return [self._messages.get() for _ in range(self._messages.qsize())]
 
     @property
     def pending(self) -> int:
         """Events that are not in MLflow yet."""
-        return self._made - self._taken + self._waiting
+        return self._sent - self._acknowledged + self._pending
 
     def flush(self, deadline_s: float, give_up: Callable[[], bool] = lambda: False) -> bool:
         """Waits until everything is in MLflow, and returns whether it is; gives up early if attempts get nowhere."""
@@ -129,20 +129,20 @@ class TrackingProcess:
         self._calls.put(None)
         if self._child is not None:
             try:
-                self._child.wait(timeout=PATIENCE_S)
+                self._child.wait(timeout=CLOSE_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 self._child.kill()
                 self._child.wait()
 
     def _call(self, name: str, *arguments: Any) -> None:
-        self._made += 1
+        self._sent += 1
         self._calls.put((name, arguments))
 
     def _send(self) -> None:
         assert self._child is not None
         assert self._child.stdin is not None
-        with suppress(OSError), self._child.stdin as pipe:  # what a lost child means is told by `_receive`
-            pickle.dump(self._opening, pipe)
+        with suppress(OSError), self._child.stdin as pipe:  # `_receive` reports a lost child
+            pickle.dump(self._sweep_run, pipe)
             while (call := self._calls.get()) is not None:
                 pickle.dump(call, pipe)
                 pipe.flush()
@@ -152,38 +152,38 @@ class TrackingProcess:
         assert self._child.stdout is not None
         with suppress(EOFError, OSError, pickle.UnpicklingError), self._child.stdout as pipe:
             while True:
-                news: _Answer = pickle.load(pipe)
-                self.run_ids |= news.run_ids
-                self.experiment_id, self.parent_run_id = news.experiment_id, news.parent_run_id
-                self.last_error, self.cpu_seconds, self.database = news.last_error, news.cpu_seconds, news.database
-                for remark in news.remarks:
-                    self._remarks.put(remark)
-                self._waiting, self._taken, self._flushed = news.pending, news.calls, news.flushes
+                status: _Status = pickle.load(pipe)
+                self.run_ids |= status.run_ids
+                self.experiment_id, self.parent_run_id = status.experiment_id, status.parent_run_id
+                self.last_error, self.cpu_seconds, self.database = status.last_error, status.cpu_seconds, status.database
+                for notify in status.messages:
+                    self._messages.put(notify)
+                self._pending, self._acknowledged, self._flushed = status.pending, status.calls, status.flushes
         self._lost = True
         if not self._closed:
             self.last_error = "the process that writes to MLflow has ended"
 
 
 class _Child:
-    """The other end: hands the calls to a TrackingThread and tells what that knows."""
+    """The other end: hands the calls to a TrackingThread and reports its status."""
 
-    def __init__(self, calls: BinaryIO, answers: BinaryIO) -> None:
-        opening: SweepRunSpec = pickle.load(calls)
-        uri = opening.target.uri
-        self.remarks: list[str] = []
-        opened = partial(opening.opened, remark=self.remarks.append)
-        self.thread = TrackingThread(opened, import_first=lambda: import_mlflow(uri))
-        self.calls, self.answers = calls, answers
+    def __init__(self, calls: BinaryIO, reports: BinaryIO) -> None:
+        sweep_run: SweepRunSpec = pickle.load(calls)
+        uri = sweep_run.target.uri
+        self.messages: list[str] = []
+        open_sync = partial(sweep_run.open, notify=self.messages.append)
+        self.thread = TrackingThread(open_sync, import_first=lambda: import_mlflow(uri))
+        self.calls, self.reports = calls, reports
         self.lock = threading.Lock()
         self.taken = self.flushes = 0
-        self.told: _Answer | None = None
-        self.told_ids: dict[str, str] = {}
-        self.told_remarks = 0
+        self.reported: _Status | None = None
+        self.reported_ids: dict[str, str] = {}
+        self.reported_messages = 0
 
     def run(self) -> None:
         """Until the driver closes its end."""
         self.thread.start()
-        threading.Thread(target=self._tell_often, name="tell", daemon=True).start()
+        threading.Thread(target=self._report_loop, name="report", daemon=True).start()
         with suppress(EOFError):
             while True:
                 name, arguments = pickle.load(self.calls)
@@ -195,21 +195,21 @@ class _Child:
                         getattr(self.thread, name)(*arguments)
                         self.taken += 1
 
-    def _tell_often(self) -> None:
+    def _report_loop(self) -> None:
         with suppress(OSError):
             while True:
-                self._tell()
-                time.sleep(TELL_S)
+                self._report()
+                time.sleep(REPORT_INTERVAL_S)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         thread = self.thread
-        with self.lock:  # else a call could be counted neither as made nor as pending
-            new = {key: run_id for key, run_id in dict(thread.run_ids).items() if self.told_ids.get(key) != run_id}
-            remarks = self.remarks[self.told_remarks :]
-            news = _Answer(
+        with self.lock:  # else a call could be counted neither as sent nor as pending
+            new = {key: run_id for key, run_id in dict(thread.run_ids).items() if self.reported_ids.get(key) != run_id}
+            messages = self.messages[self.reported_messages :]
+            status = _Status(
                 calls=self.taken,
                 flushes=self.flushes,
-                remarks=remarks,
+                messages=messages,
                 pending=thread.pending,
                 last_error=thread.last_error,
                 run_ids=new,
@@ -218,12 +218,12 @@ class _Child:
                 database=thread.database,
                 cpu_seconds=thread.cpu_seconds,
             )
-        if news != self.told:
-            pickle.dump(news, self.answers)
-            self.answers.flush()
-            self.told_ids |= new
-            self.told_remarks += len(remarks)
-            self.told = news
+        if status != self.reported:
+            pickle.dump(status, self.reports)
+            self.reports.flush()
+            self.reported_ids |= new
+            self.reported_messages += len(messages)
+            self.reported = status
 
 
 def _end_with(driver: int) -> None:
@@ -238,7 +238,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the driver decides when to end
     _end_with(int(sys.argv[1]))
-    answers = os.fdopen(os.dup(1), "wb")
+    reports = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not get between the frames
-    _Child(sys.stdin.buffer, answers).run()
-    os._exit(0)  # a request that hangs is left to itself
+    _Child(sys.stdin.buffer, reports).run()
+    os._exit(0)  # without waiting for a request that hangs

@@ -77,7 +77,7 @@ class RunRecord:
         """Content digest of the data of a finished trial; MLflow takes 36 characters."""
         return str(self.result.get("data_digest") or "unknown")[:36]
 
-    def foreign_file(self, model: Path | None = None) -> str:
+    def file_mismatch(self, model: Path | None = None) -> str:
         """What is wrong where a finished trial's points, or its model file, are not those that its result was written with.
 
         An attempt that was cut off may have written one file later than that (TrialFolder).
@@ -95,7 +95,7 @@ class RunRecord:
 
 def read_record(storage: Storage, role: str, key: str) -> RunRecord:
     """The record of a "trial" or a "warmup"; empty if there is none yet."""
-    return _trial_record(storage, key) if role == "trial" else _trunk_record(storage, key)
+    return _trial_record(storage, key) if role == "trial" else _warmup_record(storage, key)
 
 
 def _trial_record(storage: Storage, key: str) -> RunRecord:
@@ -134,7 +134,7 @@ def _error(content: bytes) -> dict[str, Any]:
     return record if whole else {}
 
 
-def _trunk_record(storage: Storage, key: str) -> RunRecord:
+def _warmup_record(storage: Storage, key: str) -> RunRecord:
     """The points that the longest snapshot carries; its header alone is looked at, which needs no torch."""
     folder = f"warmups/{key}"
     longest = max((name for name in storage.names(folder) if name.startswith("epoch-")), default=None)

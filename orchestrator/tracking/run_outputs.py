@@ -90,9 +90,9 @@ def points_on_model(run: Run, model: LoggedModelInfo, record: RunRecord) -> dict
     return {last[key]: shown_with for key in MODEL_METRICS if key in last}
 
 
-def refuse_foreign_file(item: RunSpec, record: RunRecord, sweep: str, model: Path | None = None) -> None:
+def require_matching_files(item: RunSpec, record: RunRecord, sweep: str, model: Path | None = None) -> None:
     """Raises SetupError if the points, or the model file, are not those that the trial's result was written with."""
-    wrong = record.foreign_file(model)
+    wrong = record.file_mismatch(model)
     if wrong:
         raise SetupError(
             f"{item.role} {item.key} ({item.name}): {wrong}; something else wrote to storage {record.storage.root}, or an "
@@ -108,7 +108,7 @@ def _to_upload(item: RunSpec, record: RunRecord, sweep: str, file: Path | None) 
             f"trial {item.key} ({item.name}): its model file is gone from storage {record.storage.root}; "
             f"`{command('run', '--recompute')}` makes it again"
         )
-    refuse_foreign_file(item, record, sweep, file)
+    require_matching_files(item, record, sweep, file)
     config = result["config"]
     settings = {"sparsity": str(config.get("sparsity", 0.0)), "warmup_epochs": str(config.get("warmup_epochs", 0))}
     if not is_dense(str(config.get("method", ""))):

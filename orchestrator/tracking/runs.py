@@ -22,8 +22,8 @@ class Run:
 
     Attributes:
         metrics: last values when the run was found.
-        held: times of the points of an older process, by key and step, where they were looked up.
-        sent: points that this process sent since the run began.
+        known_points: times of the points of an older process, by key and step, where they were looked up.
+        sent_points: points that this process sent since the run began.
     """
 
     run_id: str
@@ -35,8 +35,8 @@ class Run:
     tags: dict[str, str]
     metrics: dict[str, float]
     model_ids: set[str]
-    held: dict[tuple[str, int], int] | None = None
-    sent: set[Point] = field(default_factory=set)
+    known_points: dict[tuple[str, int], int] | None = None
+    sent_points: set[Point] = field(default_factory=set)
 
 
 class SweepRuns:
@@ -100,15 +100,15 @@ class SweepRuns:
             run.name = name
         return run
 
-    def contradicts(self, run: Run, recorded: Sequence[Point]) -> bool:
+    def conflicts_with(self, run: Run, recorded: Sequence[Point]) -> bool:
         """Whether the run holds a point that is not in the record; looked up for one metric, once."""
-        if not run.metrics or run.held is not None:
+        if not run.metrics or run.known_points is not None:
             return False
-        run.held = self._history(run, [min(run.metrics)])
+        run.known_points = self._history(run, [min(run.metrics)])
         times = {(point.key, point.step): point.time_ms for point in recorded}
-        return any(times.get(point) != time_ms for point, time_ms in run.held.items())
+        return any(times.get(point) != time_ms for point, time_ms in run.known_points.items())
 
-    def set_aside(self, key: RunKey) -> None:
+    def supersede(self, key: RunKey) -> None:
         """Leaves a run behind for good, so that the next `ensure` makes a new one."""
         run = self.by_key[key]
         if run.status == "RUNNING":
@@ -134,7 +134,7 @@ class SweepRuns:
         from mlflow.entities import Metric, Param, RunTag
 
         shown = on_model or {}
-        new = dict.fromkeys([*(point for point in points if self._may_lack(run, point)), *shown])
+        new = dict.fromkeys([*(point for point in points if self._may_be_missing(run, point)), *shown])
         metrics = [Metric(point.key, point.value, point.time_ms, point.step, **shown.get(point, {})) for point in new]
         new_params = {name: value for name, value in (params or {}).items() if name not in run.params}
         new_tags = {name: value for name, value in (tags or {}).items() if run.tags.get(name) != value}
@@ -149,15 +149,15 @@ class SweepRuns:
                 tags=[RunTag(*pair) for pair in new_tags.items()],
                 synchronous=True,
             )
-        run.sent.update(new)
+        run.sent_points.update(new)
         run.params |= new_params
         run.tags |= new_tags
 
-    def _may_lack(self, run: Run, point: Point) -> bool:
-        if run.held is None and run.tags["drive.role"] == "warmup":
+    def _may_be_missing(self, run: Run, point: Point) -> bool:
+        if run.known_points is None and run.tags["drive.role"] == "warmup":
             # A trunk that died after its last snapshot trains those epochs again; their first points stay.
-            run.held = self._history(run, run.metrics)
-        return point not in run.sent and (point.key, point.step) not in (run.held or {})
+            run.known_points = self._history(run, run.metrics)
+        return point not in run.sent_points and (point.key, point.step) not in (run.known_points or {})
 
     def _history(self, run: Run, keys: Iterable[str]) -> dict[tuple[str, int], int]:
         return {
@@ -181,7 +181,7 @@ class SweepRuns:
 
     def end(self, run: Run, status: str, end_ms: int | None) -> None:
         """Ends the run; without a recorded time a run that has ended so keeps its own, any other ends now."""
-        run.sent.clear()
+        run.sent_points.clear()
         if run.status == status and end_ms in (None, run.end_ms):
             return
         end_ms = end_ms or int(time.time() * 1000)

@@ -10,7 +10,7 @@ from orchestrator.errors import UserError
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.storage.base import Storage
 from orchestrator.tracking.client import SQLITE, TrackingTarget, database_file
-from orchestrator.tracking.database import NAME as DATABASE
+from orchestrator.tracking.database_file import NAME as DATABASE
 
 
 def tracking_target(spec: SweepSpec, storage: Storage) -> TrackingTarget:

@@ -20,13 +20,13 @@ from urllib.parse import quote, urlencode
 from urllib.request import urlopen
 
 from orchestrator.errors import SetupError
-from orchestrator.tracking.client import SETTINGS, SQLITE, TrackingTarget, database_file, is_server, say_on_stderr
-from orchestrator.tracking.database import connected_to_read
+from orchestrator.tracking.client import MLFLOW_ENVIRONMENT, SQLITE, TrackingTarget, database_file, is_server, print_on_stderr
+from orchestrator.tracking.database_file import open_read_only
 from orchestrator.tracking.database_locations import correct_locations, follow_storage
-from orchestrator.tracking.error_hints import database_trouble
+from orchestrator.tracking.error_hints import database_error
 
 HOST = "127.0.0.1"
-START_S = 180.0  # a busy machine imports slowly, and a new database is migrated first
+START_TIMEOUT_S = 180.0  # a busy machine imports slowly, and a new database is migrated first
 VIEW = {"workflowType": "machine_learning"}  # of training; MLflow's default is another
 
 
@@ -102,19 +102,21 @@ def served_database(target: TrackingTarget, scratch: Path) -> str:
         return target.uri
     if not file.exists():
         raise SetupError(
-            f"storage {target.storage} must have MLflow's database {file.name}, got none; `sync` of a sweep makes it"
+            f"storage {target.storage} must have MLflow's database {file.name}, got none",
+            "`sync` of a sweep creates it",
+            code="tracking-database-missing",
         )
     if is_writable(file):
-        follow_storage(Path(target.storage), say_on_stderr)
+        follow_storage(Path(target.storage), print_on_stderr)
         return target.uri
     copy = scratch / file.name
     try:
-        with closing(connected_to_read(file)) as original, closing(sqlite3.connect(copy)) as target_database:
+        with closing(open_read_only(file)) as original, closing(sqlite3.connect(copy)) as target_database:
             original.backup(target_database)
     except sqlite3.Error as error:
-        raise SetupError(database_trouble(file, error)) from error
+        raise database_error(file, error) from error
     correct_locations(copy, Path(target.storage))
-    say_on_stderr(f"{file} cannot be written by this user: a copy of it is shown, and changes in the UI are not kept")
+    print_on_stderr(f"{file} cannot be written by this user: a copy of it is shown, and changes in the UI are not kept")
     return f"{SQLITE}{copy}"
 
 
@@ -123,8 +125,8 @@ def is_writable(file: Path) -> bool:
 
 
 def _server_environment() -> dict[str, str]:
-    """The user's, without what configures a server of theirs: hosts that it lets in, or where its artifacts are."""
-    theirs = (
+    """The user's environment, without variables that configure a server, such as allowed hosts or where artifacts are."""
+    of_servers = (
         "MLFLOW_SERVER_",
         "MLFLOW_BACKEND_STORE_URI",
         "MLFLOW_ARTIFACT",
@@ -132,8 +134,8 @@ def _server_environment() -> dict[str, str]:
         "_MLFLOW",
         "MLFLOW_AUTH",
     )
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
-    return SETTINGS | kept | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONSAFEPATH": "1"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(of_servers)}
+    return MLFLOW_ENVIRONMENT | kept | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONSAFEPATH": "1"}
 
 
 def _free_port(port: int) -> int:
@@ -142,20 +144,23 @@ def _free_port(port: int) -> int:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise SetupError(f"port {port} is taken: {error.strerror}; give another with --port") from error
+            raise SetupError(
+                f"port {port} is taken: {error.strerror}", "give another with --port", code="port-taken"
+            ) from error
         return int(probe.getsockname()[1])
 
 
 def _wait_until_up(server: subprocess.Popen[bytes], base: str, log: IO[bytes]) -> None:
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and server.poll() is None:
         with suppress(URLError, OSError), urlopen(f"{base}/health", timeout=2):
             return
         time.sleep(0.1)
     log.seek(0)
-    told = log.read().decode(errors="replace").strip().splitlines()
-    reason = f"ended with code {server.returncode}" if server.poll() is not None else f"did not answer in {START_S:.0f} s"
-    raise SetupError(f"the MLflow server {reason}: {told[-1] if told else 'no output'}")
+    output = log.read().decode(errors="replace").strip().splitlines()
+    ended = server.poll() is not None
+    reason = f"ended with code {server.returncode}" if ended else f"did not answer in {START_TIMEOUT_S:.0f} s"
+    raise SetupError(f"the MLflow server {reason}: {output[-1] if output else 'no output'}", code="tracking-server-failed")
 
 
 def _end(server: subprocess.Popen[Any]) -> None:

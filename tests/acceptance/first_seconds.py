@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.tracking.client import TrackingTarget, import_mlflow
-from orchestrator.tracking.database import condition
+from orchestrator.tracking.database_file import condition
 from tests.support.cli import command, kill_all, start, status
 from tests.support.mlflow_stores import Content
 from trainables.records.metrics import points_from_lines

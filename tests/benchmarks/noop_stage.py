@@ -28,19 +28,19 @@ def noop_stage(config: dict[str, Any], settings: SweepSettings) -> None:
     from ray import tune
 
     stage = Stage(**config["stage"])
-    begun_ms = int(time.time() * 1000)
+    started_ms = int(time.time() * 1000)
     node = str(ray.get_runtime_context().get_node_id())
     tune.report({"event": "begun", "pid": os.getpid(), "node": node})
     end = time.monotonic() + float(os.environ.get(SLEEP_S, "0"))
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(settings.progress_seconds, left))
         tune.report({"event": "progress", "phase": "sparse", "position": 0, "points": [], "log": []})
-    metrics = publish(stage, settings, begun_ms)
+    metrics = publish(stage, settings, started_ms)
     ended = {"event": "ended", "status": "finished", "message": "", "log": []}
     tune.report(ended | {"metrics": list(metrics.items()), "model_sha256": "0" * 64})
 
 
-def publish(stage: Stage, settings: SweepSettings, begun_ms: int) -> dict[str, float]:
+def publish(stage: Stage, settings: SweepSettings, started_ms: int) -> dict[str, float]:
     """The metrics of the trial, after its record was written."""
     files = settings.folders.trial(stage.key, stage.attempt)
     points = MetricLog()
@@ -66,7 +66,7 @@ def publish(stage: Stage, settings: SweepSettings, begun_ms: int) -> dict[str, f
         "metrics": points.last_values(),
         "metric_points": len(points.points()),
         "fingerprints": [asdict(settings.runtime) | {"pid": os.getpid(), "processor": "none", "torch": "none", "cudnn": None}],
-        "started_ms": begun_ms,
+        "started_ms": started_ms,
         "finished_ms": int(time.time() * 1000),
     }
     files.publish(RESULT, encode_result(stage.key, result, metrics, model)[1])

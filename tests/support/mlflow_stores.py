@@ -144,10 +144,10 @@ class ProcessEndedError(BaseException):
     """Nothing in the code under test may catch it."""
 
 
-def recorded(mirror: RunSync, die_after: int = 0) -> Recorder:
+def recorded(sync: RunSync, die_after: int = 0) -> Recorder:
     """Puts a Recorder between the mirror and MLflow."""
-    recorder = Recorder(mirror.client, die_after)
-    mirror.client = mirror.runs.client = mirror.models.client = recorder
+    recorder = Recorder(sync.client, die_after)
+    sync.client = sync.runs.client = sync.models.client = recorder
     return recorder
 
 

@@ -17,7 +17,8 @@ from orchestrator.errors import SetupError
 from orchestrator.storage.mounts import is_network_folder
 from orchestrator.tracking import database as tracking_database
 from orchestrator.tracking.client import TrackingTarget, connect, import_mlflow
-from orchestrator.tracking.database import condition, database_id, file_identity, make_ready
+from orchestrator.tracking.database import make_ready
+from orchestrator.tracking.database_file import condition, database_id, file_identity
 from tests.support.mlflow_stores import empty_database
 
 FORMER_REVISION = "0584bdc529eb"  # of the schema before logged models, of MLflow 2
@@ -106,10 +107,10 @@ def test_what_is_not_whole_is_kept_aside_and_made_anew(damage: str, tmp_path: Pa
     file = tmp_path / "mlflow.db"
     NOT_WHOLE[damage](file)
     content = file.read_bytes()
-    (remark,) = ready(file)
+    (notify,) = ready(file)
     assert condition(file) == "whole"
     assert (tmp_path / "mlflow.db.damaged-1").read_bytes() == content
-    assert "mlflow.db.damaged-1" in remark
+    assert "mlflow.db.damaged-1" in notify
     assert ready(file) == [], "told once"
     NOT_WHOLE["foreign"](file)
     ready(file)
@@ -184,15 +185,15 @@ def test_an_older_schema_is_brought_up_to_date_with_all_that_is_in_it(tmp_path: 
     assert condition(untouched) == "older"
 
     identity = file_identity(file)
-    (remark,) = ready(file)
-    assert "it has that of MLflow" in remark
+    (notify,) = ready(file)
+    assert "it has that of MLflow" in notify
     assert (condition(file), runs_in(file), file_identity(file)) == ("whole", ["kept"], identity)
 
     # A migration that was killed halfway has made a table that the next one makes again.
     with closing(sqlite3.connect(broken)) as database:
         database.execute("CREATE TABLE logged_models (model_id TEXT)")
-    (remark,) = ready(broken)
-    assert "cannot be brought up to date" in remark
+    (notify,) = ready(broken)
+    assert "cannot be brought up to date" in notify
     assert (condition(broken), runs_in(broken)) == ("whole", [])
     assert runs_in(broken.with_name("mlflow.db.damaged-1")) == ["kept"]
 
@@ -220,7 +221,7 @@ def test_without_hard_links_a_database_that_is_there_stays_too(
     ready(file)
     made = database_id(file)
     assert made
-    tracking_database._make(file, "unused")
+    tracking_database._create(file, "unused")
     assert database_id(file) == made
 
 

@@ -20,7 +20,7 @@ from orchestrator.tracking import ui_server as ui
 from orchestrator.tracking.client import TrackingTarget
 from orchestrator.tracking.database_locations import COLUMNS, MOVED_FROM, follow_storage
 from orchestrator.tracking.records import RunSpec
-from orchestrator.tracking.run_sync import SweepRunSpec
+from orchestrator.tracking.sweep_run import SweepRunSpec
 from orchestrator.tracking.target import storage_target
 from tests.support.mlflow_stores import Content, empty_database
 from tests.support.trials import SWEEP, new_storage, run, tiny_config
@@ -50,7 +50,7 @@ def projected(folder: Path) -> TrackingTarget:
         params={},
         tags={},
     )
-    opened = opening.opened(reopen=False)
+    opened = opening.open(reopen=False)
     opened.reconcile([(TRIAL, "finished")])
     opened.close_sweep("FINISHED", {"report.html": b"<p>done</p>"})
     return target
@@ -164,7 +164,7 @@ def test_a_place_of_the_users_choice_stays(stored: Stored, tmp_path: Path) -> No
     assert locations(stored.folder) == before
     there = tmp_path / "there"
     stored.folder.rename(there)
-    follow_storage(there, lambda remark: None)
+    follow_storage(there, lambda notify: None)
     assert {str(chosen), "s3://bucket/artifacts"} < locations(there)
 
 
@@ -176,7 +176,7 @@ def test_file_uris_of_experiments_made_in_the_ui_follow_too(stored: Stored, tmp_
         )
         database.execute("UPDATE runs SET artifact_uri = ?", (f"{(old / 'artifacts').as_uri()}/7/abc/artifacts",))
         database.commit()
-    follow_storage(stored.folder, lambda remark: None)
+    follow_storage(stored.folder, lambda notify: None)
     assert f"{stored.folder}/artifacts/7/abc/artifacts" in locations(stored.folder)
     assert not any("gone" in location for location in locations(stored.folder))
 
@@ -189,12 +189,12 @@ def test_two_mounts_at_once_do_not_change_each_others_locations(stored: Stored, 
     before = locations(there)
     driver = this_driver() | {"host": "node7", "storage": str(stored.folder)}
     state.write_text(json.dumps({"driver": driver}))
-    with pytest.raises(SetupError, match=rf"must be used under one path .* 'other' on node7, which sees it as {stored.folder}"):
+    with pytest.raises(SetupError, match=rf"must be used under one path .* 'other' on node7, which uses {stored.folder}"):
         follow_storage(there, pytest.fail)
     assert locations(there) == before
     for content in (json.dumps({"driver": driver | {"storage": str(there)}}), json.dumps({"driver": {}}), "{", "[]"):
         state.write_text(content)
-        follow_storage(there, lambda remark: None)
+        follow_storage(there, lambda notify: None)
         assert all(location.startswith(str(there)) for location in locations(there))
 
 

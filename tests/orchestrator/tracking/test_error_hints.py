@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.errors import SetupError
 from orchestrator.tracking.client import TrackingTarget, connect
-from orchestrator.tracking.error_hints import trouble
+from orchestrator.tracking.error_hints import tracking_error
 
 HTTP = "http://mlflow.lab:5000"
 SQLITE = "sqlite:////data/mlflow.db"
@@ -36,8 +36,10 @@ REASONS = {  # what is raised -> the store and the fix
 @pytest.mark.parametrize("reason", REASONS)
 def test_the_fix_fits_the_cause(reason: str) -> None:
     uri, fix = REASONS[reason]
-    message = trouble(uri, RuntimeError(reason))
-    assert fix in message.partition("; ")[2]
+    error = tracking_error(uri, RuntimeError(reason))
+    message = str(error)
+    assert error.code == "tracking-unavailable"
+    assert fix in error.hint
     assert "[SQL" not in message
     assert message.endswith("or give another with --tracking-uri")
     assert ("login" in message) == ("login" in fix)
@@ -45,7 +47,7 @@ def test_the_fix_fits_the_cause(reason: str) -> None:
 
 @pytest.mark.parametrize(("number", "fix"), [(13, "make /data/x writable for this user"), (28, "make room on that disk")])
 def test_files_that_cannot_be_written_are_named(number: int, fix: str) -> None:
-    message = trouble(HTTP, OSError(number, "refused", "/data/x"))
+    message = str(tracking_error(HTTP, OSError(number, "refused", "/data/x")))
     assert fix in message
     assert "login" not in message
 

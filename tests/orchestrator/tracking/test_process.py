@@ -16,7 +16,7 @@ import pytest
 from orchestrator.process.import_paths import ROOT, WorkerFolders
 from orchestrator.tracking.process import TrackingProcess
 from orchestrator.tracking.records import RunSpec
-from orchestrator.tracking.run_sync import SweepRunSpec
+from orchestrator.tracking.sweep_run import SweepRunSpec
 from tests.support.mlflow_stores import Content, new_target
 from tests.support.trials import SWEEP, new_storage, run, tiny_config
 from trainables.config.keys import trial_key
@@ -79,7 +79,7 @@ def alive(pid: int) -> bool:
 
 
 def test_what_it_is_told_is_in_mlflow_after_a_flush(opening: SweepRunSpec, tracking: TrackingProcess) -> None:
-    begun_ms = int(time.time() * 1000)
+    started_ms = int(time.time() * 1000)
     tracking.reconcile([(TRIAL, "waiting"), (OTHER, "waiting")])
     tracking.start_item(TRIAL)
     tracking.start_item(OTHER)
@@ -100,7 +100,7 @@ def test_what_it_is_told_is_in_mlflow_after_a_flush(opening: SweepRunSpec, track
         SWEEP: "FAILED",
     }
     assert runs["w02-i002"].data.metrics == result["metrics"]
-    assert begun_ms <= runs["w02-i009"].info.start_time <= begun_ms + 2000  # when it began, not when MLflow was reached
+    assert started_ms <= runs["w02-i009"].info.start_time <= started_ms + 2000  # when it began, not when MLflow was reached
     assert len(content.models) == 1
     assert tracking.run_ids == {KEY: runs["w02-i002"].info.run_id, OTHER.key: runs["w02-i009"].info.run_id}
     assert tracking.parent_run_id == runs[SWEEP].info.run_id
@@ -149,7 +149,7 @@ def test_it_ends_with_a_driver_that_is_killed(opening: SweepRunSpec, tmp_path: P
     script = f"""
 import time
 from pathlib import Path
-from orchestrator.tracking.run_sync import SweepRunSpec
+from orchestrator.tracking.sweep_run import SweepRunSpec
 from orchestrator.tracking.client import TrackingTarget
 from orchestrator.storage.local import LocalStorage
 from orchestrator.tracking.process import TrackingProcess

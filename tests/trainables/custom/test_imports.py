@@ -137,14 +137,14 @@ def test_logged_models_of_two_versions_load_in_one_process(
     from mlflow import pyfunc
 
     storage, target = new_storage(tmp_path / "storage"), new_target(tmp_path)
-    mirror = RunSync(target, storage, "own")
-    mirror.open_sweep("", {}, {})
+    sync = RunSync(target, storage, "own")
+    sync.open_sweep("", {}, {})
     images = load_data(tiny_config().dataset, DIGITS, "cpu").test.images.float() / 255
     expected = []
     for text in (NETS, NETS.replace("return self.head(", "return 3 * self.head(")):
         write_modules(folder, mynets=text)
         key = run_custom(custom_config(), storage, folder)["key"]
-        mirror.finish(RunSpec(key=key, name="wide", role="trial", params={}, tags={}))
+        sync.finish(RunSpec(key=key, name="wide", role="trial", params={}, tags={}))
         expected.append((key, load_sparse_model(Path(storage.root, trial_file(key, MODEL))).predict(images).numpy()))
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(folder)])
     del sys.modules["mynets"]

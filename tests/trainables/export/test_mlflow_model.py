@@ -67,16 +67,16 @@ class Logged:
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     folder = tmp_path_factory.mktemp("logged")
     storage, target = new_storage(folder / "storage"), new_target(folder)
-    mirror = RunSync(target, storage, "served")
-    mirror.open_sweep("", {}, {})
+    sync = RunSync(target, storage, "served")
+    sync.open_sweep("", {}, {})
     dataset, training = DatasetConfig(name="digits"), tiny_training(epochs=1)
     accuracies = {}
     for sparsity in (0.5, 0.9, 0.98):
         config = tiny_config(dataset=dataset, sparsity=sparsity, prune_iterations=2, training=training)
         result = run(config, storage, provenance={"data_digest": DIGITS_DIGEST})
         key = trial_key(config, DIGITS_DIGEST)
-        mirror.finish(RunSpec(key=key, name=f"s{sparsity}", role="trial", params={}, tags={}))
-        accuracies[mirror.runs.by_key["trial", key].tags["drive.model_id"]] = result["metrics"]["test/accuracy"]
+        sync.finish(RunSpec(key=key, name=f"s{sparsity}", role="trial", params={}, tags={}))
+        accuracies[sync.runs.by_key["trial", key].tags["drive.model_id"]] = result["metrics"]["test/accuracy"]
     test = load_data(dataset, DIGITS, "cpu").test
     np.save(folder / "images.npy", (test.images.float() / 255).numpy())
     np.save(folder / "labels.npy", test.labels.numpy())

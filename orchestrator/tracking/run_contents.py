@@ -1,0 +1,55 @@
+"""What an ended run shows of its record, and the artifacts of a sweep's run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from pathlib import Path
+
+from orchestrator.tracking.records import RunRecord, RunSpec
+from orchestrator.tracking.runs import FAILURE_TAGS, Run, SweepRuns
+from trainables.wording import shortened
+
+SYNC_VERSION = 2  # raised when ended runs should look different, so that the next sync brings them up to date
+NOT_IN_TAGS = re.compile(r"[^\w\-. :/]", re.ASCII)  # MLflow rejects them in the name of a tag, not of a file
+
+
+def upload_artifacts(runs: SweepRuns, run: Run, artifacts: dict[str, bytes]) -> None:
+    """Uploads the artifacts (path -> content) that are new or changed."""
+    for path, content in artifacts.items():
+        digest = hashlib.sha256(content).hexdigest()
+        tag = f"drive.artifact.{NOT_IN_TAGS.sub('_', path)}"
+        if run.tags.get(tag) != digest:
+            _upload(runs, run, Path(path), content)
+            runs.log(run, tags={tag: digest})
+
+
+def _upload(runs: SweepRuns, run: Run, path: Path, content: bytes) -> None:
+    with tempfile.TemporaryDirectory(prefix="drive-sweep-artifact-") as scratch:
+        file = Path(scratch, path.name)
+        file.write_bytes(content)
+        folder = None if path.parent == Path() else path.parent.as_posix()
+        runs.client.log_artifact(run.run_id, str(file), folder)
+
+
+def content_digest(item: RunSpec, record: RunRecord, status: str) -> str:
+    """16 hex digits of what an ended run shows; its model, name, params and tags are compared one by one."""
+    content = json.dumps([SYNC_VERSION, status, item.role, item.key, record.digest])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def result_tags(record: RunRecord) -> dict[str, str]:
+    """Tags of a finished run."""
+    result = record.result
+    tags = {"drive.attempt": str(result["attempt"]), "drive.model_sha256": result["model_sha256"]}
+    optional = {f"drive.{name}": str(result[name]) for name in ("revision", "mask_sha256", "device") if result.get(name)}
+    return tags | optional
+
+
+def failure_tags(record: RunRecord, message: str) -> dict[str, str]:
+    """Tags of a failed run; empty without a record and a message, so that those of the run stay."""
+    reason = shortened(str(record.error.get("message") or message), 4000)
+    kind = str(record.error.get("kind", ""))
+    return {tag: value for tag, value in zip(FAILURE_TAGS, (reason, kind), strict=True) if value}
