@@ -27,7 +27,7 @@ from orchestrator.spec.loader import load_spec
 from orchestrator.storage.factory import open_storage
 from orchestrator.storage.local import LocalStorage
 from tests.support.cli import drive_sweep
-from tests.trainables.data.test_streaming import imagenet
+from tests.support.dataset_folders import imagenet
 from trainables.config.trial import DatasetConfig
 from trainables.data.datasets import DatasetSource
 from trainables.data.facts import quick_facts

@@ -16,9 +16,8 @@ from orchestrator.spec.loader import load_spec
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.factory import open_storage
 from tests.support.custom_modules import write_modules
+from tests.support.dataset_folders import fashion_files, imagenet, png_tree, tiny_imagenet
 from tests.support.trials import tiny_config
-from tests.trainables.data.test_batches import fashion_files, png_tree
-from tests.trainables.data.test_streaming import imagenet, tiny_imagenet
 from trainables.config.trial import DatasetConfig
 from trainables.custom import imports
 from trainables.custom.files import CustomFiles

@@ -19,8 +19,8 @@ from orchestrator.errors import UserError
 from orchestrator.planning.plan import make_plan
 from orchestrator.spec.loader import load_spec
 from orchestrator.storage.factory import open_storage
+from tests.support.dataset_folders import streamed, write_image
 from tests.support.trials import tiny_config
-from tests.trainables.data.test_streaming import streamed, write_image
 from trainables.config import keys
 from trainables.config.methods import GraspConfig
 from trainables.config.trial import DatasetConfig
