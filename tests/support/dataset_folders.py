@@ -19,8 +19,6 @@ from trainables.data.datasets import DatasetSource
 from trainables.data.splits import Data, Split, load_data
 
 WNIDS = ("n01443537", "n01629819", "n02056570")  # as sorted; a class is its channel
-
-
 ClassesAndNumbers = list[tuple[int, int]]  # class and number of every image, as its pixels tell them
 
 

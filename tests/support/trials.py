@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from torch import Tensor
 
 from orchestrator.storage.base import Storage
-from orchestrator.storage.layout import TrialFolder, WarmupFolder, trial_file
+from orchestrator.storage.layout import TrialFolder, WarmupFolder, stop_files, trial_file
 from orchestrator.storage.local import LocalStorage
 from trainables.config.keys import trial_key, warmup_key
 from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
@@ -18,9 +20,11 @@ from trainables.data.datasets import DIGITS_DIGEST, DatasetSource
 from trainables.data.normalization import Normalization
 from trainables.data.splits import Data
 from trainables.data.staging import StagedDataset
+from trainables.errors import StopRequestedError
 from trainables.records.file_names import METRICS, MODEL, RESULT
 from trainables.records.result_record import encode_result
 from trainables.runtime.device import Runtime
+from trainables.trial.checkpoint import TrialState
 from trainables.trial.context import TrialContext
 from trainables.trial.runner import run_trial
 from trainables.worker.trainable import Folders, SweepSettings
@@ -28,6 +32,8 @@ from trainables.worker.trainable import Folders, SweepSettings
 DIGITS = DatasetSource(name="digits")
 RUNTIME = Runtime()
 SWEEP = "tiny"
+
+Points = dict[tuple[str, int], float | None]
 
 
 def tiny_config(**changes: Any) -> TrialConfig:
@@ -182,3 +188,21 @@ class MortalStorage(LocalStorage):
 
     def _burns(self, before: bool) -> bool:
         return self.fuse.count == self.fuse.at and self.fuse.before == before
+
+
+def undisturbed(config: TrialConfig, root: Path) -> tuple[str, Points]:
+    storage = new_storage(root)
+    return run(config, storage)["model_sha256"], metric_points(config, storage)
+
+
+def stop_at(config: TrialConfig, storage: Storage, when: Callable[[TrialState], bool], **settings: Any) -> None:
+    """Runs the first attempt, asks its sweep to stop as soon as `when` holds, and takes the request back."""
+    (stop, _) = stop_files(SWEEP, "")
+
+    def ask(state: TrialState) -> None:
+        if when(state):
+            storage.write(stop, b"")
+
+    with pytest.raises(StopRequestedError, match="continues from there"):
+        run(config, storage, 1, on_progress=ask, **settings)
+    storage.remove(stop)

@@ -30,7 +30,7 @@ from trainables.preflight.network_case import cases_of
 from trainables.preflight.network_checks import examine_cases
 from trainables.pruning.kept_weights import kept_weights
 from trainables.training.loop import train_epoch
-from trainables.trial import runner as phases
+from trainables.trial import epoch
 from trainables.trial.checkpoint import TrialState
 from trainables.trial.context import TrialContext
 from trainables.trial.runner import run_trial
@@ -151,6 +151,6 @@ def _counted() -> Iterator[list[int]]:
         return train_epoch(*args, **kwargs)
 
     path = list(sys.path)
-    with patch.object(phases, "train_epoch", counted):
+    with patch.object(epoch, "train_epoch", counted):
         yield epochs
     sys.path[:] = path

@@ -71,8 +71,6 @@ def test_digest_covers_linked_folders_and_names_that_are_not_utf8(folder: Path, 
 
 
 IMAGES = "import numpy as np\ni, l = np.zeros((60, 1, 8, 8), np.uint8), np.arange(60) % 10\ndef load(root): return "
-
-
 NO_DATA = {
     "i, l": "must return train_images, train_labels, test_images, test_labels, num_classes, got ValueError",
     "i, l, i, l, 1": "must return num_classes as an integer from 2 on, got 1",

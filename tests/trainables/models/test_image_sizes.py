@@ -23,8 +23,6 @@ from trainables.models.registry import MODELS, build_model, meta_model
 POOLING = ("convnet", "alexnet", "vgg11")  # whose maps must have a size; the other VGGs differ in what is between the pools
 BY_SIZE = ("lenet300", "resnet18", "resnet34", "resnet50")  # made for the size of the images
 SIDES = range(1, 97)
-
-
 NARROW = """\
 import numpy
 

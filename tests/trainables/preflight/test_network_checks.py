@@ -1,13 +1,11 @@
-"""What a network is examined for before a sweep trains anything: each fault is found by name, and sound networks pass."""
+"""Networks before a sweep: each fault is reported with its layers and a fix, and sound networks pass."""
 
 from __future__ import annotations
 
 import random
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,63 +19,15 @@ from torch.utils.checkpoint import checkpoint
 from orchestrator.errors import UserError
 from orchestrator.preflight.networks import refuse_errors
 from tests.support.custom_modules import run_custom, write_modules
+from tests.support.examined_networks import CLASSES, MODULE, SHAPE, Make, Small, errors, examined, sound
 from tests.support.trials import new_storage, tiny_config
 from trainables.config.trial import PrunableConfig, TrialConfig
 from trainables.errors import ConfigError
-from trainables.preflight.arithmetic import disagreement
 from trainables.preflight.network_case import NetworkReport, adjusted_runtime, case_id, cases_of
 from trainables.preflight.network_checks import evaluation_sizes, examine_network
 from trainables.runtime.device import Runtime
 
-SHAPE, CLASSES = (1, 8, 8), 10
-MODULE = "preflight_nets"
-Make = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True)
-def module() -> Iterator[ModuleType]:
-    made = ModuleType(MODULE)
-    sys.modules[MODULE] = made
-    yield made
-    del sys.modules[MODULE]
-
-
 COUNTER = iter(range(1000))
-
-
-def examined(make: Make, runtime: Runtime | None = None, **changes: Any) -> NetworkReport:
-    sys.modules[MODULE].net = make  # type: ignore[attr-defined]
-    methods = changes.pop("methods", ["drive"])
-    configs = [tiny_config(model=f"module:{MODULE}.net", method=method, **changes) for method in methods]
-    (case,) = cases_of(configs)
-    return examine_network(case, SHAPE, CLASSES, runtime or Runtime(), [40, 7])
-
-
-def errors(make: Make, **changes: Any) -> dict[str, str]:
-    return {finding.check: str(finding) for finding in examined(make, **changes).errors}
-
-
-class Small(nn.Module):
-    """A sound network, of which the faulty ones change one thing."""
-
-    def __init__(self, shape: Any = SHAPE, classes: int = CLASSES) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(1, 4, 3, padding=1)
-        self.norm = nn.BatchNorm2d(4)
-        self.hidden = nn.Linear(256, 16)
-        self.head = nn.Linear(16, classes)
-
-    def features(self, x: Tensor) -> Tensor:
-        return torch.relu(self.norm(self.conv(x))).flatten(1)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.head(torch.relu(self.hidden(self.features(x))))
-
-
-def sound(shape: Any, classes: int) -> nn.Module:
-    return Small()
-
-
 EVERY = ["drive", "snip", "grasp", "synflow", "magnitude", "random", "imp", "gmp", "granet", "srste", "dense"]
 
 
@@ -342,66 +292,6 @@ def test_probabilities_are_warned_about() -> None:
     assert (finding.severity, finding.hint) == ("warning", "return logits")
 
 
-class Garbage(Small):
-    """Reads memory that nothing was written to, where it computes in bf16: as kernels of PyTorch did."""
-
-    only_bf16 = True
-
-    def features(self, x: Tensor) -> Tensor:
-        hidden = super().features(x)
-        if self.only_bf16 and not torch.is_autocast_enabled("cpu"):
-            return hidden
-        return hidden + garbage_like(hidden)
-
-
-def garbage_like(like: Tensor) -> Tensor:
-    """Memory as the C library hands it out; PyTorch itself would fill it with NaN while it is deterministic."""
-    import ctypes
-
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype = ctypes.c_void_p
-    libc.malloc.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
-    place = libc.malloc(4 * like.numel())
-    values = torch.frombuffer(bytearray(ctypes.string_at(place, 4 * like.numel())), dtype=torch.float32).clone()
-    libc.free(place)
-    return values.nan_to_num(1.0, 1.0, 1.0).clamp(-1, 1).view(like.shape)
-
-
-def test_auto_falls_back_to_fp32_where_bf16_depends_on_unused_memory() -> None:
-    report = examined(lambda shape, classes: Garbage(), runtime=Runtime(precision="bf16"), precision="auto")
-    assert report.adjusted == {"precision": "fp32"}
-    (finding,) = report.findings
-    assert finding.severity == "warning"
-    assert "precision: auto is fp32" in finding.message
-    config = tiny_config(model=f"module:{MODULE}.net", precision="auto")
-    assert adjusted_runtime(Runtime(precision="bf16"), config, {report.case: report.adjusted}) == Runtime()
-
-
-def test_bf16_as_written_is_refused_where_it_depends_on_unused_memory() -> None:
-    found = errors(lambda shape, classes: Garbage(), precision="bf16")
-    assert "set precision: fp32" in found["arithmetic"]
-
-
-def test_fp32_that_depends_on_unused_memory_is_refused() -> None:
-    class Always(Garbage):
-        only_bf16 = False
-
-    assert list(errors(lambda shape, classes: Always())) in (["arithmetic"], ["outputs"])
-
-
-def test_bf16_that_is_far_from_fp32_is_not_taken() -> None:
-    class Coarse(Small):
-        def features(self, x: Tensor) -> Tensor:
-            hidden = super().features(x)
-            return hidden.round() if torch.is_autocast_enabled("cpu") else hidden * 3
-
-    assert examined(lambda shape, classes: Coarse(), runtime=Runtime(precision="bf16"), precision="auto").adjusted == {
-        "precision": "fp32"
-    }
-    sound_in_bf16 = examined(sound, runtime=Runtime(precision="bf16"), precision="auto")
-    assert (sound_in_bf16.adjusted, sound_in_bf16.findings) == ({}, ())
-
-
 def test_sizes_of_evaluations() -> None:
     config = tiny_config()
     whole = replace(config, dataset=replace(config.dataset, limit=None, validation=0.1))
@@ -427,18 +317,6 @@ def test_a_trial_without_the_checks_still_fails_by_the_rule(tmp_path: Path) -> N
     config: TrialConfig = tiny_config(model="module:frozen_nets.frozen", method="magnitude")
     with pytest.raises(ConfigError, match=r"prunable\.exclude: \[1\]"):
         run_custom(config, new_storage(tmp_path), tmp_path)
-
-
-def test_a_deep_network_may_differ_in_bf16_as_far_as_rounding_takes_it() -> None:
-    exact = {"outputs": torch.ones(4, 2), "loss": torch.zeros(()), "weight": torch.ones(8)}
-    chaotic = exact | {"weight": torch.tensor([1.0, -1.0] * 4)}
-    assert disagreement(exact, exact, lambda: pytest.fail("asked without need")) == ""
-    assert disagreement(chaotic, exact, lambda: chaotic) == ""
-    assert "its gradients differ from those in fp32 by 1.4 of their size, where rounding weights and images makes 0" in (
-        disagreement(chaotic, exact, lambda: exact)
-    )
-    broken = exact | {"outputs": torch.full((4, 2), float("nan"))}
-    assert "its outputs differ from those in fp32 by inf" in disagreement(broken, exact, lambda: chaotic)
 
 
 def test_checks_that_run_out_of_memory_say_what_was_not_checked() -> None:
