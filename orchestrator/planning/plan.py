@@ -19,7 +19,7 @@ from orchestrator.storage.base import Storage
 from trainables.config.keys import canonical, from_canonical, inputs_digest, trial_key, warmup_key
 from trainables.config.trial import TrialConfig
 from trainables.custom.files import CustomFiles
-from trainables.custom.references import is_custom
+from trainables.custom.references import is_custom, without_method
 from trainables.data import datasets
 from trainables.data.facts import DataFacts
 from trainables.data.split_checks import split_findings, split_lines
@@ -192,11 +192,11 @@ def _refuse_impossible_splits(configs: Sequence[TrialConfig], facts: DataFacts) 
 
 def _keys(config: TrialConfig, digest: str, custom_files: CustomFiles, facts: DataFacts | None) -> tuple[str, str]:
     """Key of the trial and of its warm-up; without facts those of versions that knew none."""
-    files = custom_files.digests_of(config)
     versions: tuple[dict[str, int], dict[str, int]] = ({}, {})
     if facts is not None:
         versions = split_versions(config, facts.train_counts, facts.test_counts)
-    of_trial, of_warmup = (inputs_digest(digest, files, one) for one in versions)
+    of_trial = inputs_digest(digest, custom_files.digests_of(config), versions[0])
+    of_warmup = inputs_digest(digest, custom_files.digests_of(without_method(config)), versions[1])
     return trial_key(config, of_trial), warmup_key(config, of_warmup)
 
 

@@ -24,6 +24,8 @@ from orchestrator.planning.resolved_settings import choices_of, read_choices, va
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from trainables.config.trial import TrialConfig
+from trainables.custom.files import CustomFiles
+from trainables.custom.references import is_custom, without_method
 from trainables.data.staging import StagedDataset
 from trainables.preflight.network_case import CHECKS_VERSION, NetworkCase, NetworkReport, adjusted_runtime, case_id, cases_of
 from trainables.runtime.device import Runtime, resolve_precision
@@ -124,7 +126,7 @@ class NetworkChecks:
         return {
             "checks": CHECKS_VERSION,
             "methods": case.methods_id,
-            "own": self.plan.custom_files.digests_of(case.config),
+            "own": _digests(self.plan.custom_files, case.configs),
             "data": self.plan.data_digest,
             "device": self.device,
             "precision": precision if case.config.precision == "auto" else case.config.precision,
@@ -149,13 +151,19 @@ def checked_runtime(plan: Plan, config: TrialConfig, folder: SweepFolder, tell: 
     """
     runtime = local_runtime(plan, folder)
     kept = (folder.storage.read_json(folder.file(RECORD)) or {}).get(case_id(config))
-    if kept and kept["depends"]["own"] == plan.custom_files.digests_of(config) and kept["depends"]["device"] == runtime.device:
+    if kept and kept["depends"]["own"] == _digests(plan.custom_files, [config]) and kept["depends"]["device"] == runtime.device:
         return adjusted_runtime(runtime, config, {case_id(config): kept["report"]["adjusted"]})
     (report,) = local_reports(plan, cases_of([config]), runtime)
     refuse_errors([report])
     for finding in report.findings:
         tell(f"{report.model}: {finding}")
     return adjusted_runtime(runtime, config, {report.case: report.adjusted})
+
+
+def _digests(custom_files: CustomFiles, configs: Sequence[TrialConfig]) -> dict[str, str]:
+    """What names the content of all custom files that these trials of one case use."""
+    methods = {config.method: custom_files.digests[config.method] for config in configs if is_custom(config.method)}
+    return custom_files.digests_of(without_method(configs[0])) | methods
 
 
 def local_reports(plan: Plan, cases: Sequence[NetworkCase], runtime: Runtime) -> list[NetworkReport]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from trainables.config.keys import canonical, flatten, from_canonical
-from trainables.config.methods import is_dense, is_option
+from trainables.config.methods import is_dense, is_option, option_block
 from trainables.config.trial import TrialConfig
 
 SPELLED_OUT = ("method", "sparsity", "warmup_epochs", "prune_iterations", "seed")
@@ -111,8 +111,12 @@ def _varying_keys(state: SweepState) -> list[str]:
     """Dotted keys that differ among the pruned trials, apart from those with a column of their own."""
     configs = [flatten(trial.config) for trial in state.trials.values() if not is_dense(trial.config["method"])]
     keys = dict.fromkeys(key for config in configs for key in config if key not in SPELLED_OUT)
-    # The options of a method are only in its own trials.
-    return [key for key in keys if len({repr(config[key]) for config in configs if key in config}) > 1]
+    return [key for key in keys if len({repr(config.get(key)) for config in configs if _may_have(config, key)}) > 1]
+
+
+def _may_have(config: dict[str, Any], key: str) -> bool:
+    """Whether a key means something in a configuration: options of another method do not."""
+    return not is_option(key) or key.partition(".")[0] == option_block(config["method"])
 
 
 def _about_pruning(key: str) -> bool:

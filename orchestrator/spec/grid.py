@@ -123,7 +123,7 @@ def trial_names(configs: Sequence[TrialConfig]) -> list[str]:
     for config in configs:
         name = DENSE
         if not config.is_dense:
-            name = f"{config.method}-" if len({one.method for one in pruned}) > 1 else ""
+            name = f"{_short(config.method)}-" if len({one.method for one in pruned}) > 1 else ""
             name += f"w{config.warmup_epochs:0{max(2, width_w)}}"
             if config.pruning.course.uses_iterations:
                 name += f"-i{config.prune_iterations:0{max(3, width_i)}}"

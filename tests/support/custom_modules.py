@@ -71,6 +71,52 @@ def by_hand(logits, labels):
 def doubled(logits, labels):
     return 2 * by_hand(logits, labels)
 """
+SCORES = """\
+import torch
+
+
+def snip(context):
+    _, gradients = context.loss_and_gradients(context.batches())
+    return context.flatten({name: (weight * gradients[name]).abs() for name, weight in context.weights.items()})
+
+
+def scaled(context):
+    return snip(context) * context.options["factor"]
+
+
+def drawn(context):
+    return torch.rand(len(context.flatten(context.weights)))
+
+
+def drawn_after_damage(context):
+    for weight in context.model.parameters():
+        weight.data.zero_()
+    return drawn(context)
+
+
+def raises(context):
+    raise ValueError("no score")
+
+
+def for_all_weights(context):
+    return torch.cat([weight.flatten() for weight in context.weights.values()])
+
+
+def as_list(context):
+    return context.flatten(context.weights).tolist()
+
+
+def whole(context):
+    return context.flatten(context.weights).round().long()
+
+
+calls = []
+
+
+def counted(context):
+    calls.append(None)
+    return context.flatten(context.weights) * len(calls) + len(calls) % 2
+"""
 SWEEP = """\
 name: own
 dataset: {module: mydata.load, limit: 100, augment: none}
@@ -83,7 +129,7 @@ precision: fp32
 resources: {device: cpu, cpus_per_trial: 1, max_concurrent: 1}
 """
 PLAIN = "name: own\ndataset: {name: digits}\nsearch: {model: [convnet, {module: mynets.wide}]}\nwarmup_epochs: 1\n"
-FILES = {"mynets": NETS, "mydata": DATA, "mylosses": LOSSES}
+FILES = {"mynets": NETS, "mydata": DATA, "mylosses": LOSSES, "myscores": SCORES}
 
 
 def write_modules(folder: Path, **files: str) -> Path:

@@ -1,4 +1,4 @@
-"""References to the user's own functions (network, data set, loss): "module:MODULE.FUNCTION".
+"""References to the user's own functions (network, pruning method, data set, loss): "module:MODULE.FUNCTION".
 
 MODULE is one Python file, looked up below `modules_path`, else in an installed package. The file's SHA-256 is part of the keys
 of trials that use it; what the file imports from other files of the user is not.
@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 
+from trainables.config.methods import CUSTOM_PREFIX, DEFAULT_METHOD
 from trainables.config.trial import TrialConfig
 
-PREFIX = "module:"
+PREFIX = CUSTOM_PREFIX
 REFERENCE = re.compile(r"module:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 WEIGHTS = "initial_weights"  # stands for the file of the initial weights where files are named by reference
 
 
 def is_custom(name: str) -> bool:
-    """Whether a network, data set or loss is a function of the user's."""
+    """Whether a network, pruning method, data set or loss is a function of the user's."""
     return name.startswith(PREFIX)
 
 
@@ -29,9 +31,19 @@ def module_and_function(reference: str) -> tuple[str, str]:
 
 def custom_references(config: TrialConfig) -> dict[str, str]:
     """Key of the sweep file -> reference (or WEIGHTS), of every file of the user's that the trial uses."""
-    names = {"dataset": config.dataset.name, "model": config.model, "training.loss": config.training.loss}
+    names = {
+        "dataset": config.dataset.name,
+        "model": config.model,
+        "method": config.method,
+        "training.loss": config.training.loss,
+    }
     references = {key: name for key, name in names.items() if is_custom(name)}
     return references | ({WEIGHTS: WEIGHTS} if config.initial_weights else {})
+
+
+def without_method(config: TrialConfig) -> TrialConfig:
+    """A trial with the same warm-up, to which a method of the user's is nothing."""
+    return replace(config, method=DEFAULT_METHOD) if is_custom(config.method) else config
 
 
 def sha256(content: bytes) -> str:

@@ -79,7 +79,8 @@ def examine_cases(
     for case in cases:
         config = case.config
         try:
-            custom_files.import_modules(config)
+            for member in case.configs:
+                custom_files.import_modules(member)
             if facts is None:
                 loaded = load_data(config.dataset, data.prepare(), runtime.device, runtime.threads)
                 shape, classes = loaded.image_shape, loaded.num_classes
@@ -106,7 +107,8 @@ def evaluation_sizes(config: TrialConfig, train_images: int, test_images: int) -
 
 
 def _examine(examination: Examination, custom_files: CustomFiles | None) -> None:
-    config = examination.case.config
+    case = examination.case
+    config = case.config
     try:
         check_loss(config.training.loss, examination.num_classes, torch.device(examination.runtime.device))
         model = examination.build()
@@ -128,10 +130,13 @@ def _examine(examination: Examination, custom_files: CustomFiles | None) -> None
     if on_device is None or (is_custom(config.model) and not check_outputs(examination, on_device)):
         return
     check_training(examination, on_device)
-    if examination.failed or not is_custom(config.model):  # this project's tests check the rest for built-in networks
+    if examination.failed:
+        return
+    if not is_custom(config.model):  # this project's tests check the rest for built-in networks
+        check_methods(examination, on_device, [member for member in case.configs if is_custom(member.method)])
         return
     check_weight_use(examination, on_device)
     if not examination.failed:
-        check_methods(examination, on_device)
+        check_methods(examination, on_device, case.configs)
     if not examination.failed:
         check_step(examination, on_device)

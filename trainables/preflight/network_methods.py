@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
@@ -35,9 +35,9 @@ def check_weight_use(examination: Examination, model: nn.Module) -> None:
             examination.findings += densified_layers(model, weights, images[:2])
 
 
-def check_methods(examination: Examination, model: nn.Module) -> None:
-    """What each method asks of the network, by its entry in the table of methods."""
-    for member in examination.case.configs:
+def check_methods(examination: Examination, model: nn.Module, members: Iterable[TrialConfig]) -> None:
+    """What the method of each of these trials asks of the network, by its entry in the table of methods."""
+    for member in members:
         if not member.pruning.preflight:
             continue
         with unchanged_state(model):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from trainables.config.keys import from_canonical
 from trainables.config.trial import TrialConfig
 from trainables.custom.files import NO_CUSTOM_FILES, CustomFiles
-from trainables.custom.references import is_custom
+from trainables.custom.references import is_custom, without_method
 from trainables.data.staging import StagedDataset
 from trainables.errors import (
     ConfigError,
@@ -195,7 +195,7 @@ def _run_warmup(
     from trainables.trial.checkpoint import to_bytes
     from trainables.trial.warmup import WarmupTrainer
 
-    settings.custom_files.import_modules(config)
+    settings.custom_files.import_modules(without_method(config))
     lengths = sorted(stage.lengths)
     snapshots = settings.folders.warmups(stage.key, runtime.fingerprint_id())
     trained = 0

@@ -19,7 +19,7 @@ def nothing_stays_imported(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(imports, "_sources", {})
     yield
-    for name in ("mynets", "mydata", "mylosses", "deep", "deep.mynets"):
+    for name in ("mynets", "mydata", "mylosses", "myscores", "deep", "deep.mynets"):
         sys.modules.pop(name, None)
 
 
