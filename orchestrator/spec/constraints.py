@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.spec.schema import SweepSpec
-from trainables.config.trial import WITH_WIDTH, TrialConfig
+from trainables.config.trial import TrialConfig
 from trainables.custom.references import is_custom
 from trainables.data.readers import DOWNLOADS
 from trainables.models.image_sizes import sizes_that_work, takes_image
+from trainables.models.table import NETWORKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,9 @@ def config_conflicts(config: TrialConfig) -> Iterator[Conflict]:
     if side is not None and not takes_image(config.model, side, side):
         rule = f"be a network for images of {side} x {side} pixels"
         yield Conflict(("model", "dataset.name", "dataset.image_size"), rule, sizes_that_work(config.model, side, side))
-    if config.width != 1 and config.model not in WITH_WIDTH:
-        yield Conflict(("width", "model"), "be 1 for this model", f"remove it, or take one of {', '.join(WITH_WIDTH)}")
+    with_width = [name for name, network in NETWORKS.items() if network.has_width]
+    if config.width != 1 and config.model not in with_width:
+        yield Conflict(("width", "model"), "be 1 for this model", f"remove it, or take one of {', '.join(with_width)}")
     if training.label_smoothing and is_custom(training.loss):
         yield Conflict(("training.label_smoothing", "training.loss"), "be 0 with a loss of your own", "remove it")
     if config.is_dense:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
@@ -24,8 +24,9 @@ from pydantic import (
 from orchestrator.uris import ANY_RULE, STORAGE_RULE, storage_uri_problem, uri_problem
 from trainables.config.methods import METHODS
 from trainables.config.options import CustomOptions
-from trainables.config.trial import DatasetConfig, Loss, Model, TrialConfig
+from trainables.config.trial import DatasetConfig, Loss, TrialConfig
 from trainables.custom.references import PREFIX, REFERENCE
+from trainables.models.table import NETWORKS
 
 DatasetName = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder", "tiny_imagenet", "imagenet"]
 DEFAULT = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet")
@@ -104,6 +105,11 @@ GpuShare = Annotated[
 ]
 
 
+def _literal(names: Iterable[str]) -> Any:
+    """The type of a name that stands in a table."""
+    return cast(Any, Literal)[tuple(names)]
+
+
 def _or_module(names: Any) -> PlainValidator:
     """Takes one of the names, or {module: FILE.FUNCTION}, or what that is afterwards: the text module:FILE.FUNCTION."""
 
@@ -132,6 +138,7 @@ OWN_FUNCTION: dict[str, Any] = {
     "required": ["module"],
     "additionalProperties": False,
 }
+Model: Any = _literal(NETWORKS)
 ModelName = Annotated[Model | str, _or_module(Model), _says_or_module(Model), _schema_or_module(Model)]
 SourceName = Annotated[DatasetName | str, _or_module(DatasetName), _says_or_module(DatasetName), _schema_or_module(DatasetName)]
 LossName = Annotated[Loss | str, _or_module(Loss), _says_or_module(Loss), _schema_or_module(Loss)]
@@ -173,7 +180,7 @@ def _written(method: Any) -> Any:
     return {"module": method.reference.removeprefix(PREFIX), "options": method.options.to_mapping()}
 
 
-_MethodName: Any = cast(Any, Literal)[tuple(METHODS)]
+_MethodName: Any = _literal(METHODS)
 _METHOD_RULE = f"one of {', '.join(METHODS)}, {{module: FILE.FUNCTION, options: {{...}}}}"
 _METHOD_SCHEMA: dict[str, Any] = {
     "anyOf": [

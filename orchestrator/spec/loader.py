@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
@@ -19,10 +19,10 @@ from orchestrator.spec.grid import dotted_values, expand
 from orchestrator.spec.presets import sweep_text
 from orchestrator.spec.schema import SEARCHABLE, SweepSpec
 from orchestrator.spec.yaml_document import Document, KeyPath, parse, parse_value
-from trainables.config.trial import Model
+from trainables.models.table import NETWORKS
 
-MODELS: tuple[str, ...] = get_args(Model)
-PLACEHOLDERS: dict[str, Any] = {"name": "x", "model": MODELS[0]}
+DEFAULT_MODEL = next(iter(NETWORKS))
+PLACEHOLDERS: dict[str, Any] = {"name": "x", "model": DEFAULT_MODEL}
 
 
 def load_spec(file: str, overrides: Sequence[str] = ()) -> SweepSpec:
@@ -164,7 +164,7 @@ def _with_some_model(data: dict[str, Any]) -> dict[str, Any]:
     search = data.get("search")
     if "model" in data or not isinstance(search, dict) or not isinstance(search.get("model"), list):
         return data
-    return data | {"model": next((model for model in search["model"] if model in MODELS), MODELS[0])}
+    return data | {"model": next((model for model in search["model"] if model in NETWORKS), DEFAULT_MODEL)}
 
 
 def _valid_part(data: dict[str, Any], found: list[Problem]) -> SweepSpec | None:

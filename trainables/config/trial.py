@@ -13,20 +13,6 @@ from trainables.config.method import Course, Method
 from trainables.config.methods import DEFAULT_METHOD, method_of, option_block
 from trainables.config.options import Options
 
-Model = Literal[
-    "convnet",
-    "resnet20",
-    "resnet18",
-    "lenet300",
-    "alexnet",
-    "vgg11",
-    "vgg16",
-    "vgg19",
-    "resnet32",
-    "resnet56",
-    "resnet34",
-    "resnet50",
-]
 Loss = Literal["cross_entropy"]
 Initialization = Literal["fan_in", "fan_out"]
 Schedule = Literal["milestones", "cosine"]
@@ -34,7 +20,6 @@ Budget = Literal["sparse", "total"]
 Precision = Literal["auto", "fp32", "bf16"]
 Augment = Literal["auto", "none", "crop", "crop_flip"]
 
-WITH_WIDTH = ("resnet20", "resnet32", "resnet56")
 IMAGE_SIDE = {  # of data sets whose images have one size, and of imagenet where none is given
     "digits": 8,
     "fashion_mnist": 28,
@@ -139,7 +124,7 @@ class TrialConfig:
     """Everything that decides one trial's numbers; under the same fingerprint equal configs give equal bits.
 
     Attributes:
-        width: factor of the channels of a CIFAR ResNet (WITH_WIDTH).
+        width: factor of the channels of a CIFAR ResNet.
         initialization: whether Kaiming's variance counts a layer's inputs or outputs; not for a network of the user's.
         initial_weights: starts from the weights of a file; where it lies is not part of it.
         options: of the method; those of another method, such as `replace` leaves behind, become the method's defaults.

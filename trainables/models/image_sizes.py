@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
+from trainables.models.table import NETWORKS
+
 MAX_SUGGESTED = 512  # pixels, largest side that a hint suggests
 
 
 def takes_image(model: str, height: int, width: int) -> bool:
     """Whether a built-in network supports images of this size."""
-    if model == "convnet":  # its maps have half the side, rounded up, and are pooled to 2 x 2
-        return _pooled_to(2, -(-height // 2), -(-width // 2))
-    if model == "alexnet":  # halved three times, and pooled to 4 x 4
-        return _pooled_to(4, height // 8, width // 8)
-    if model.startswith("vgg"):  # halved four times
-        return min(height, width) >= 16
-    return True  # means over all pixels, and linear layers that are made for the image
-
-
-def _pooled_to(side: int, height: int, width: int) -> bool:
-    """Whether pooling in windows of width // side gives side x side."""
-    window = width // side
-    return window > 0 and height // window == width // window == side
+    network = NETWORKS.get(model)
+    return network is None or network.takes_image(height, width)
 
 
 def sizes_that_work(model: str, height: int, width: int) -> str:

@@ -6,38 +6,19 @@ depend on the device nor on what the process did before.
 
 from __future__ import annotations
 
-from typing import get_args
-
 import torch
 from torch import nn
 
-from trainables.config.trial import Initialization, Model, TrialConfig
+from trainables.config.trial import Initialization, TrialConfig
 from trainables.custom.imports import load_function
 from trainables.custom.references import is_custom
 from trainables.errors import ConfigError
 from trainables.models.custom_network import build_custom_network
 from trainables.models.image_sizes import image_size_problem
-from trainables.models.networks import VGG, AlexNet, CifarResNet, ConvNet, LeNet300
+from trainables.models.table import NETWORKS
 from trainables.runtime.seeding import derived_seed
 
-SMALL_IMAGE = 64  # pixels; up to here a ResNet made for ImageNet would throw most of the image away in its stem
-CIFAR_RESNETS = {"resnet20": 20, "resnet32": 32, "resnet56": 56}
-VGGS = {"vgg11": 11, "vgg16": 16, "vgg19": 19}
-MODELS: tuple[str, ...] = get_args(Model)
-
-
-def _torchvision_resnet(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """torchvision's ResNet; for images up to SMALL_IMAGE pixels its stem is one 3x3 convolution, without pooling."""
-    from torchvision import models
-
-    channels, height, width = image_shape
-    model: nn.Module = models.get_model(name, num_classes=num_classes)
-    if max(height, width) <= SMALL_IMAGE:
-        model.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-        model.maxpool = nn.Identity()
-    elif channels != 3:
-        model.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-    return model
+MODELS = tuple(NETWORKS)
 
 
 def build_model(
@@ -61,23 +42,10 @@ def meta_model(name: str, image_shape: tuple[int, int, int], num_classes: int, w
 
 
 def _shaped_model(name: str, image_shape: tuple[int, int, int], num_classes: int, width: int, device: str) -> nn.Module:
-    channels, height, width_in_pixels = image_shape
-    if problem := image_size_problem(name, height, width_in_pixels):
+    if problem := image_size_problem(name, *image_shape[1:]):
         raise ConfigError(problem)
     with torch.device(device):
-        if name in CIFAR_RESNETS:
-            model: nn.Module = CifarResNet(channels, num_classes, CIFAR_RESNETS[name], width)
-        elif name in VGGS:
-            model = VGG(channels, num_classes, VGGS[name])
-        elif name == "convnet":
-            model = ConvNet(channels, num_classes)
-        elif name == "lenet300":
-            model = LeNet300(image_shape, num_classes)
-        elif name == "alexnet":
-            model = AlexNet(channels, num_classes)
-        else:
-            model = _torchvision_resnet(name, image_shape, num_classes)
-    return model
+        return NETWORKS[name].build(image_shape, num_classes, width)
 
 
 def network_of(config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

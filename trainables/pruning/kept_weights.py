@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from importlib.metadata import version
-from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
@@ -25,8 +24,7 @@ from trainables.runtime.cache_folder import cache_folder
 from trainables.runtime.files import atomic_write
 
 Shapes = Mapping[str, tuple[int, ...]]  # of prunable weights, by name
-# What the layers of a built-in network follow from, with torchvision.
-SOURCES = ("trainables.models.networks", "trainables.models.prunable", "trainables.models.registry", __name__)
+MODELS = Path(__file__).parent.parent / "models"
 
 
 def kept_weights(config: TrialConfig, shapes: Shapes) -> int:
@@ -94,17 +92,10 @@ def _content(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -
     if is_custom(config.model):
         made_by = custom_files.digests[config.model]
     else:
-        code = b"".join(_source_of(module).read_bytes() for module in SOURCES)
+        code = b"".join(file.read_bytes() for file in (*sorted(MODELS.glob("*.py")), Path(__file__)))
         made_by = f"{hashlib.sha256(code).hexdigest()} {version('torchvision')}"
     inputs = [config.model, config.width, facts.image_shape, facts.num_classes, made_by]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
-
-
-def _source_of(module: str) -> Path:
-    """The file of a module, which is not imported for it."""
-    spec = find_spec(module)
-    assert spec is not None
-    return Path(str(spec.origin))
 
 
 def _layers(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -> dict[str, tuple[int, ...]]:

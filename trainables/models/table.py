@@ -1,0 +1,138 @@
+"""The built-in networks: one table in which everything about a network stands. Importing it loads no PyTorch.
+
+To add a network, write its module in a file of this folder, and its entry here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ImageShape = tuple[int, int, int]  # channels, height, width
+
+
+def _any_size(height: int, width: int) -> bool:
+    """Of a network with means over all pixels, or with linear layers that are made for the image."""
+    return True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """One built-in network.
+
+    Attributes:
+        build: image shape, number of classes and width -> the module, with undefined weights; imports PyTorch when called.
+        takes_image: whether it runs, forwards and backwards, on images of this height and width in pixels.
+        has_width: whether `width` multiplies its channels; else it is 1.
+        description: for the guide.
+    """
+
+    name: str
+    build: Callable[[ImageShape, int, int], nn.Module]
+    description: str
+    takes_image: Callable[[int, int], bool] = _any_size
+    has_width: bool = False
+
+
+def _convnet(image_shape: ImageShape, num_classes: int, width: int) -> nn.Module:
+    from trainables.models.networks import ConvNet
+
+    return ConvNet(image_shape[0], num_classes)
+
+
+def _cifar_resnet(depth: int, image_shape: ImageShape, num_classes: int, width: int) -> nn.Module:
+    from trainables.models.networks import CifarResNet
+
+    return CifarResNet(image_shape[0], num_classes, depth, width)
+
+
+def _lenet300(image_shape: ImageShape, num_classes: int, width: int) -> nn.Module:
+    from trainables.models.networks import LeNet300
+
+    return LeNet300(image_shape, num_classes)
+
+
+def _alexnet(image_shape: ImageShape, num_classes: int, width: int) -> nn.Module:
+    from trainables.models.networks import AlexNet
+
+    return AlexNet(image_shape[0], num_classes)
+
+
+def _vgg(depth: int, image_shape: ImageShape, num_classes: int, width: int) -> nn.Module:
+    from trainables.models.networks import VGG
+
+    return VGG(image_shape[0], num_classes, depth)
+
+
+def _torchvision_resnet(name: str, image_shape: ImageShape, num_classes: int, width: int) -> nn.Module:
+    from trainables.models.torchvision_resnets import torchvision_resnet
+
+    return torchvision_resnet(name, image_shape, num_classes)
+
+
+def _convnet_takes(height: int, width: int) -> bool:
+    """Its maps have half the side, rounded up, and are pooled to 2 x 2."""
+    return _pools_to(2, -(-height // 2), -(-width // 2))
+
+
+def _alexnet_takes(height: int, width: int) -> bool:
+    """The image is halved three times, and pooled to 4 x 4."""
+    return _pools_to(4, height // 8, width // 8)
+
+
+def _vgg_takes(height: int, width: int) -> bool:
+    """The image is halved four times."""
+    return min(height, width) >= 16
+
+
+def _pools_to(side: int, height: int, width: int) -> bool:
+    """Whether windows of a `side`th of the width, rounded down, cover maps exactly `side` times in both directions."""
+    window = width // side
+    return window > 0 and height // window == width // window == side
+
+
+def _cifar(depth: int) -> Network:
+    return Network(
+        name=f"resnet{depth}",
+        build=partial(_cifar_resnet, depth),
+        has_width=True,
+        description=f"ResNet-{depth} for small images, 16 to 64 channels times `width`",
+    )
+
+
+def _torchvision(depth: int) -> Network:
+    name = f"resnet{depth}"
+    description = f"torchvision's ResNet-{depth}; up to 64 pixels its stem is one 3 x 3 convolution"
+    return Network(name=name, build=partial(_torchvision_resnet, name), description=description)
+
+
+def _vgg_of(depth: int) -> Network:
+    description = f"VGG-{depth} with BN and one linear layer, for images of 16 pixels and up"
+    return Network(name=f"vgg{depth}", build=partial(_vgg, depth), takes_image=_vgg_takes, description=description)
+
+
+_ALL = (
+    Network(
+        name="convnet",
+        build=_convnet,
+        takes_image=_convnet_takes,
+        description="three small convolutions and a linear layer; 15,248 prunable weights on digits",
+    ),
+    _cifar(20),
+    _torchvision(18),
+    Network(name="lenet300", build=_lenet300, description="LeNet-300-100, linear layers alone"),
+    Network(name="alexnet", build=_alexnet, takes_image=_alexnet_takes, description="AlexNet's form for small images, with BN"),
+    _vgg_of(11),
+    _vgg_of(16),
+    _vgg_of(19),
+    _cifar(32),
+    _cifar(56),
+    _torchvision(34),
+    _torchvision(50),
+)
+NETWORKS: dict[str, Network] = {network.name: network for network in _ALL}
