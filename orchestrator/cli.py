@@ -1,4 +1,4 @@
-"""The command line: what each command takes. What it does is in commands/.
+"""The command line: the options of each command. What it does is in commands/.
 
 A --json answer goes to stdout alone; progress and errors go to stderr. Exit codes are in errors.py.
 """
@@ -24,8 +24,8 @@ from trainables.errors import StorageError
 
 STORAGE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 STORAGE_HELP = f"where results are kept: {STORAGE_FORMS} (default: {DEFAULT_STORAGE})"
-API_HELP = "dashboard of a cluster, http://HEAD:8265: ask there, of the newest job of the sweep"
-FILE_HELP = "sweep file, or the name of a ready sweep such as digits or reference/cifar10-vgg16 (README)"
+API_HELP = "URL of the cluster's dashboard, http://HEAD:8265; query the sweep's newest job there"
+FILE_HELP = "sweep file, or the name of a preset such as digits or reference/cifar10-vgg16 (README)"
 
 
 MODULES = {  # command -> module of `commands/` with a function of that name
@@ -39,13 +39,13 @@ MODULES = {  # command -> module of `commands/` with a function of that name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code; errors that a user can cause are a message, not a traceback."""
-    if arguments is None:  # the process is the command's alone
+    """Runs one command and returns its exit code; prints errors that a user can cause as a message without a traceback."""
+    if arguments is None:  # then the process belongs to the command
         prepare_process()
     options = _parser().parse_args(arguments)
     try:
         require_current_folder()
-        for option in ("storage", "tracking_uri"):  # before one is sent anywhere or written into a file
+        for option in ("storage", "tracking_uri"):  # before one is sent or written anywhere
             require_no_credentials(
                 f"--{option.replace('_', '-')}", getattr(options, option, None) or "", storage=option == "storage"
             )
@@ -82,9 +82,9 @@ def _print_error(error: SweepError) -> int:
 
 
 def _function(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
-    """What the command does: here, or where --address is a Jobs API the function of the same name that works through it."""
+    """The function of a command; if --address is a Jobs API, the one of the same name that works through it."""
     name, address = options.command, getattr(options, "address", None)
-    joins = name in ("run", "resume", "doctor") and not is_jobs_api(address)  # a cluster itself, at HOST:PORT
+    joins = name in ("run", "resume", "doctor") and not is_jobs_api(address)  # a driver joins a cluster at HOST:PORT
     through_jobs = name in ("submit", "list_jobs") or (address and not joins)
     module = import_module(f"{command_modules.__name__}.{'jobs' if through_jobs else MODULES[name]}")
     function: Callable[[argparse.Namespace], int] = getattr(module, name)
@@ -113,14 +113,14 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     init = command("init", "write a commented sweep file to start from")
-    init.add_argument("--from", dest="ready", metavar="NAME", help="begin with a ready sweep, such as reference/cifar10-vgg16")
+    init.add_argument("--from", dest="preset", metavar="NAME", help="start from a preset, such as reference/cifar10-vgg16")
     init.add_argument("path", nargs="?", default="sweep.yaml", help="file to write (default: sweep.yaml)")
 
     plan = command("plan", "show what would run: trials, shared warm-ups, reused results, cost", file=True, json=True)
-    plan.add_argument("--hash", action="store_true", help="read the data to make their digest, so that reuse can be shown")
+    plan.add_argument("--hash", action="store_true", help="read the data to compute its digest, so that reuse can be shown")
 
     data = command(
-        "data", "look at the data: counts, files, duplicates, and a picture of what the network sees", file=True, json=True
+        "data", "check the data: counts, files, duplicates, and a picture of what the network sees", file=True, json=True
     )
     data.add_argument("--out", metavar="PNG", help="file of the picture (default: NAME-data.png)")
 
@@ -129,39 +129,41 @@ def _parser() -> argparse.ArgumentParser:
     trial = command("trial", "run one trial in the foreground, without Ray; FILE may be a trial's key", file=True, json=True)
     trial.add_argument("--index", type=int, help="which trial of the file, counted from 0 as in `plan`")
 
-    run = command("run", "run a sweep here; doing it again continues", file=True, json=True)
-    run.add_argument("--recompute", action="store_true", help="set results of earlier runs aside and compute them again")
+    run = command("run", "run a sweep; running it again continues it", file=True, json=True)
+    run.add_argument("--recompute", action="store_true", help="archive the results of earlier runs and compute them again")
     _cluster_options(run)
 
-    submit = command("submit", "run a sweep on a cluster as a job, which goes on without this machine", file=True, json=True)
+    submit = command("submit", "run a sweep as a job of a cluster, independently of this machine", file=True, json=True)
     submit.add_argument("--address", help="dashboard of the cluster, http://HEAD:8265 (default: RAY_API_SERVER_ADDRESS)")
-    submit.add_argument("--wait", action="store_true", help="show what the job prints, and end with its exit code")
+    submit.add_argument("--wait", action="store_true", help="print the output of the job, and exit with its code")
 
-    jobs = command("list", "show the sweeps that were submitted to a cluster, newest first", json=True)
+    jobs = command("list", "list the sweeps that were submitted to a cluster, newest first", json=True)
     jobs.add_argument("--address", help="dashboard of the cluster, http://HEAD:8265 (default: RAY_API_SERVER_ADDRESS)")
-    jobs.set_defaults(command="list_jobs")  # `list` is a name of Python's own
+    jobs.set_defaults(command="list_jobs")  # `list` is a built-in name
 
-    resume = command("resume", "run what failed or did not finish", sweep=True, json=True)
-    resume.add_argument("--only", choices=["failed", "unfinished"], help="only trials that failed, or only those that did not")
+    resume = command("resume", "run the trials that failed or did not finish", sweep=True, json=True)
+    resume.add_argument(
+        "--only", choices=["failed", "unfinished"], help="only failed trials, or only the other unfinished ones"
+    )
     resume.add_argument("--trial", metavar="KEY", action="append", help="only this trial; may be repeated")
-    resume.add_argument("--from-scratch", action="store_true", help="do not continue from checkpoints")
+    resume.add_argument("--from-scratch", action="store_true", help="ignore checkpoints")
     resume.add_argument("--dry-run", action="store_true", help="only show what would run")
-    resume.add_argument("--wait", action="store_true", help="with the address of a dashboard: show what the job prints")
+    resume.add_argument("--wait", action="store_true", help="with the address of a dashboard: print the output of the job")
     _cluster_options(resume)
 
-    status = command("status", "show how a sweep stands", sweep=True, json=True)
+    status = command("status", "show the state of a sweep", sweep=True, json=True)
     status.add_argument("--address", help=API_HELP)
 
-    logs = command("logs", "show what happened in a sweep", sweep=True)
-    logs.add_argument("--trial", metavar="KEY", help="one trial: its lines, and its error with the traceback")
-    logs.add_argument("--follow", "-f", action="store_true", help="go on until the sweep ends")
+    logs = command("logs", "show the log of a sweep", sweep=True)
+    logs.add_argument("--trial", metavar="KEY", help="only this trial: its lines, and its error with the traceback")
+    logs.add_argument("--follow", "-f", action="store_true", help="print new lines until the sweep ends")
     logs.add_argument("--address", help=API_HELP)
 
-    stop = command("stop", "end a running sweep; `resume` continues it", sweep=True)
-    stop.add_argument("--trial", metavar="KEY", help="end one trial only")
+    stop = command("stop", "stop a running sweep; `resume` continues it", sweep=True)
+    stop.add_argument("--trial", metavar="KEY", help="stop only this trial")
     stop.add_argument("--address", help=API_HELP)
 
-    sync = command("sync", "bring MLflow up to date from the trial folders", sweep=True, json=True)
+    sync = command("sync", "update MLflow from the trial folders", sweep=True, json=True)
     sync.add_argument("--tracking-uri", metavar="URI", help="MLflow tracking server, instead of the sweep's")
 
     report = command("report", "show the results: a table, heat maps, the best trials", sweep=True, json=True)
@@ -169,22 +171,22 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--address", help=API_HELP)
 
     doctor = command("doctor", "check storage, tracking, data and every node before a sweep; repair after a crash", json=True)
-    doctor.add_argument("file", metavar="FILE", nargs="?", help=FILE_HELP + "; without it nothing is known of the data")
+    doctor.add_argument("file", metavar="FILE", nargs="?", help=FILE_HELP + "; without it the data is not checked")
     _spec_options(doctor)
     doctor.add_argument("--storage", metavar="FOLDER", help="where results are kept (default: ./runs)")
-    doctor.add_argument("--fix", action="store_true", help="set trials with damaged records aside, to be computed anew")
-    doctor.add_argument("--address", help="Ray cluster to look at, HOST:PORT or a dashboard, http://... (else this machine)")
+    doctor.add_argument("--fix", action="store_true", help="archive trials with damaged records, to be computed again")
+    doctor.add_argument("--address", help="Ray cluster to check, HOST:PORT or a dashboard, http://... (default: this machine)")
 
     compare = command(
-        "compare", "one method against every other: accuracy with a paired test over seeds, time", sweep=True, json=True
+        "compare", "compare a method with every other: accuracy, with a paired test over seeds, and time", sweep=True, json=True
     )
-    compare.add_argument("--masks", action="store_true", help="tell how alike the masks are too, which reads the models")
+    compare.add_argument("--masks", action="store_true", help="compare the masks too, which reads the models")
     compare.add_argument("--method", metavar="METHOD", help="the method to compare with the others (default: drive)")
 
     guide = command("guide", "print the guide: without a topic, the list of topics")
     guide.add_argument("topic", metavar="TOPIC", nargs="?", help="such as methods or results")
 
-    ui = command("ui", "open the MLflow UI on a sweep; prints the link to the comparison of all its trials")
+    ui = command("ui", "open the MLflow UI for a sweep, and print the link that compares all its trials")
     ui.add_argument("name", metavar="NAME", nargs="?", help="name of the sweep (default: the newest)")
     ui.add_argument("--storage", metavar="FOLDER|URI", help=STORAGE_HELP)
     ui.add_argument("--port", type=int, default=5000, help="port of the server on loopback (default: 5000)")
@@ -198,8 +200,10 @@ def _spec_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _cluster_options(parser: argparse.ArgumentParser) -> None:
-    told = "Ray cluster to join, HOST:PORT (default: RAY_ADDRESS, else a local Ray); with `resume` also a dashboard, http://..."
-    parser.add_argument("--address", help=told)
+    help_ = (
+        "Ray cluster to join, HOST:PORT (default: RAY_ADDRESS, else a local Ray); with `resume` also a dashboard, http://..."
+    )
+    parser.add_argument("--address", help=help_)
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 

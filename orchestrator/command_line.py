@@ -1,7 +1,7 @@
 """Commands as messages print them: each can be pasted as it is, storage and addresses included.
 
-`invoked` notes what the running command was given, for its child processes too; `command` writes another command that works
-on the same. Words in capitals stand for what only the user knows, such as FILE.
+`note_options` records the options of the running command, for its child processes too; `command` formats another command for
+the same sweep. Words in capitals stand for what only the user knows, such as FILE.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 PROGRAM = "drive-sweep"
 DEFAULT_STORAGE = "./runs"
-JOBS_API_VARIABLE = "DRIVE_SWEEP_ASKED_AT"  # in a job: the dashboard at which the user asked for it
+JOBS_API_VARIABLE = "DRIVE_SWEEP_ASKED_AT"  # in a job: the dashboard at which it was submitted
 INVOCATION_VARIABLE = "DRIVE_SWEEP_INVOCATION"  # for child processes
 STORAGE_COMMANDS = (
     "plan",
@@ -41,13 +41,13 @@ SWEEP_COMMANDS = ("resume", "status", "logs", "stop", "sync", "report", "compare
 
 @dataclass(frozen=True, kw_only=True)
 class Invocation:
-    """What the running command was given.
+    """The options of the running command.
 
     Attributes:
         file: the sweep file; `settings` are the options that change it, as words.
-        storage: URI, or an absolute folder; None is the default.
+        storage: URI, or an absolute folder; None for the default.
         address: of a dashboard, or HOST:PORT.
-        tracking_uri: of `sync`, whose sweep may name another.
+        tracking_uri: that of `sync`, whose sweep may name another.
     """
 
     file: str | None = None
@@ -62,26 +62,26 @@ _running = Invocation(**json.loads(os.environ.get(INVOCATION_VARIABLE, "{}")))
 
 
 def note_options(options: Namespace) -> None:
-    """Notes the options of the command that runs now."""
-    given = vars(options)
-    settings = [word for setting in given.get("set") or () for word in ("--set", setting)]
-    if "set" in given:  # of a command that takes a sweep file
+    """Records the options of the running command."""
+    values = vars(options)
+    settings = [word for setting in values.get("set") or () for word in ("--set", setting)]
+    if "set" in values:  # of a command that takes a sweep file
         settings += ["--name", options.name] if options.name else []
         settings += ["--tracking-uri", options.tracking_uri] if options.tracking_uri else []
     _note(
         Invocation(
-            file=given.get("file"),
+            file=values.get("file"),
             settings=tuple(settings),
-            sweep=given.get("name"),
-            storage=_absolute(given.get("storage")),
-            address=given.get("address") or os.environ.get(JOBS_API_VARIABLE),
-            tracking_uri=given.get("tracking_uri") if options.command == "sync" else None,
+            sweep=values.get("name"),
+            storage=_absolute(values.get("storage")),
+            address=values.get("address") or os.environ.get(JOBS_API_VARIABLE),
+            tracking_uri=values.get("tracking_uri") if options.command == "sync" else None,
         )
     )
 
 
 def note_sweep(sweep: str, storage: str) -> None:
-    """Notes the sweep and the storage of the running command, where its sweep file names them."""
+    """Records the sweep and the storage that the sweep file of the running command names."""
     _note(replace(_running, sweep=sweep, storage=_absolute(storage)))
 
 
@@ -92,12 +92,12 @@ def _note(invocation: Invocation) -> None:
 
 
 def command(name: str, *arguments: str, storage: str | None = None, address: str | None = None) -> str:
-    """A command line on the same sweep file, storage and cluster as the running command.
+    """A command line for the same sweep file, storage and cluster as the running command.
 
     Args:
-        arguments: the command's own words; its first one, the sweep file or the sweep's name, is that of the running command
-            where it is left out.
-        storage, address: other ones than the running command's.
+        arguments: its arguments; if the first one, the sweep file or the sweep's name, is left out, it is that of the running
+            command.
+        storage, address: instead of those of the running command.
     """
     words = list(arguments)
     if not words or words[0].startswith("-"):
@@ -111,7 +111,7 @@ def command(name: str, *arguments: str, storage: str | None = None, address: str
     storage = _absolute(storage) or _running.storage
     dashboard = address.startswith(("http://", "https://"))
     if name in STORAGE_COMMANDS and storage and storage != _absolute(DEFAULT_STORAGE):
-        # A cluster is asked of the newest job of the sweep, which knows its storage.
+        # At a dashboard the newest job of the sweep knows its storage.
         words += (
             ["--storage", storage] if not dashboard or name not in DASHBOARD_COMMANDS or name in ("submit", "doctor") else []
         )
@@ -121,7 +121,7 @@ def command(name: str, *arguments: str, storage: str | None = None, address: str
 
 
 def _absolute(storage: str | None) -> str | None:
-    """The storage as it is named from any folder."""
+    """The storage as an absolute path, or as its URI."""
     if not storage or ("://" in storage and not storage.startswith("file://")):
         return storage
     return str(Path(storage.removeprefix("file://")).expanduser().absolute())

@@ -91,16 +91,16 @@ def storage_uri_problem(uri: str) -> str:
     return uri_problem(uri)
 
 
-def require_no_credentials(place: str, uri: str, storage: bool) -> None:
+def require_no_credentials(option: str, uri: str, storage: bool) -> None:
     """Raises UserError for a URI that may not be written down.
 
     Args:
-        place: the option or field that it was given with.
+        option: name of the option or field, for the message.
         storage: it is the URI of a storage.
     """
     if hint := storage_uri_problem(uri) if storage else uri_problem(uri):
         rule = STORAGE_RULE if storage else ANY_RULE
-        raise UserError(f"{place}: must be {rule}, got {redacted(uri)!r}", hint, code="uri-invalid")
+        raise UserError(f"{option}: must be {rule}, got {redacted(uri)!r}", hint, code="uri-invalid")
 
 
 def redacted(uri: str) -> str:

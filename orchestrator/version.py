@@ -1,4 +1,4 @@
-"""Which code made a result: told beside it, part of no key."""
+"""The version of the code that made a result; it is stored with the result, and is no part of its key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from orchestrator.process.import_paths import ROOT
 
-SHIPPED_REVISION = "REVISION"  # file beside the code that a job brings along, which has no .git
+SHIPPED_REVISION = "REVISION"  # a file in the package of a job, which has no .git
 
 
 def source_revision() -> str:
@@ -17,10 +17,10 @@ def source_revision() -> str:
     with suppress(OSError):
         return (folder / SHIPPED_REVISION).read_text().strip()
     if (folder / ".git").exists():
-        asked = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
         try:
-            answer = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=5)
-            return answer.stdout.strip()
+            git = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
+            return git.stdout.strip()
         except (OSError, subprocess.SubprocessError):
             pass
     return version("drive-sweep")

@@ -9,7 +9,7 @@ from orchestrator.errors import SetupError
 
 
 def require_cluster_reachable(address: str) -> None:
-    """Raises SetupError if nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    """Raises SetupError if nothing listens at HOST:PORT; Ray would retry for minutes."""
     host, _, port = address.rpartition(":")
     if not port.isdigit() or "/" in host:
         return
@@ -27,10 +27,10 @@ def require_reachable(host: str, port: int, server: str, hint: str) -> None:
 
 
 def is_local_ray(address: str | None) -> bool:
-    """Whether no existing cluster was named, by the argument or by RAY_ADDRESS."""
+    """Whether neither the argument nor RAY_ADDRESS names an existing cluster."""
     return (address or os.environ.get("RAY_ADDRESS")) in (None, "", "local")
 
 
 def is_jobs_api(address: str | None) -> bool:
-    """Whether an address is that of a dashboard with its Jobs API, and not HOST:PORT of a cluster that a driver joins."""
+    """Whether an address is that of a dashboard with a Jobs API, and not HOST:PORT of a cluster that a driver joins."""
     return bool(address) and str(address).startswith(("http://", "https://"))

@@ -1,6 +1,6 @@
-"""What of the cluster a sweep can use, looked at again while it runs: nodes come, are lost, or cannot run its stages.
+"""The capacity of the cluster for a sweep, refreshed while it runs: nodes join, are lost, or cannot run its stages.
 
-A node is named to the user by its address; Ray gives it a new id whenever it starts anew.
+Messages name a node by its address, since Ray gives it a new id at each start.
 """
 
 from __future__ import annotations
@@ -13,25 +13,24 @@ from typing import Any
 import ray
 
 REFRESH_INTERVAL_S = 2.0
-EXCLUSION_TIMEOUT_S = 600.0  # then a node is tried again: what it lacked may have been mounted meanwhile
-PENDING_STAGES = (
-    8  # for room, on a cluster that is not our own; an autoscaler adds nodes for stages that wait, one at a time for one
-)
+EXCLUSION_TIMEOUT_S = 600.0  # then a node is tried again: what it lacked may have been mounted
+# Stages kept pending on a remote cluster, so that its autoscaler sees demand. With one it would add one node at a time.
+PENDING_STAGES = 8
 NO_CAPACITY = "no node of the cluster has room for a trial (resources in the sweep file); waiting for one that has"
 
 
 @dataclass(kw_only=True)
 class ClusterCapacity:
-    """The nodes that are there, and how many stages fit on them.
+    """The nodes of the cluster, and how many stages fit on them.
 
     Attributes:
-        own: the cluster is our own Ray on this machine, which never changes.
-        tell: takes a line for the user when the last room is lost, when there is room again, and when a node is avoided.
-        most: stages that may be with Tune at once, if the user limits them.
-        slots: stages that fit at once on the nodes that are not avoided, as of the last look.
-        alive: ids of the living nodes, as of the last look.
-        fitting: ids of those that have room for a stage when nothing else runs there.
-        home: id of the driver's own node.
+        local: the cluster is a local Ray, which never changes.
+        notify: called with a line for the user when there is no room, when there is room again, and when a node is excluded.
+        max_concurrent: the user's limit of stages that run at once, if any.
+        slots: stages that fit at once on the nodes that are not excluded.
+        alive: ids of the nodes that are alive.
+        usable_nodes: ids of those that have room for a stage when nothing else runs there.
+        driver_node: id of the driver's node.
     """
 
     cpus: float
@@ -49,7 +48,7 @@ class ClusterCapacity:
     _refreshed_at: float = float("-inf")
 
     def refresh(self) -> None:
-        """Counts anew, at most every two seconds; cheap enough to be called at every step."""
+        """Counts again if the last count is older than REFRESH_INTERVAL_S, so it may be called at every step."""
         now = time.monotonic()
         if now - self._refreshed_at < REFRESH_INTERVAL_S or (self.local and self._had_room):
             return
@@ -65,39 +64,39 @@ class ClusterCapacity:
         self._had_room = bool(self.slots)
 
     def exclude_node(self, node: str, reason: str) -> None:
-        """Lets no stage begin on a node for some time; each reason is told once."""
+        """Keeps stages off a node for EXCLUSION_TIMEOUT_S; reports each reason once."""
         self._excluded_until[node] = time.monotonic() + EXCLUSION_TIMEOUT_S
         if (node, reason) not in self._reported:
             self._reported.add((node, reason))
-            self.notify(f"node {address_of(node)} is left out for {EXCLUSION_TIMEOUT_S / 60:.0f} minutes: {reason}")
+            self.notify(f"node {address_of(node)} is excluded for {EXCLUSION_TIMEOUT_S / 60:.0f} minutes: {reason}")
         self._refreshed_at = float("-inf")
         self.refresh()
 
     def include_node(self, node: str) -> None:
-        """Lets stages begin again on a node that was left out."""
+        """Lets stages start on an excluded node again."""
         self._excluded_until.pop(node, None)
         self._refreshed_at = float("-inf")
 
     def excluded_nodes(self) -> list[str]:
-        """Ids of the living nodes that stages must not begin on, sorted."""
+        """Sorted ids of the nodes that are alive and must not start stages."""
         return sorted(self.alive & self._excluded_until.keys())
 
     @property
     def max_in_flight(self) -> int:
-        """How many stages may be with Tune: those that there is room for, and on a cluster those that an autoscaler has to see.
+        """How many stages Tune may have: those that fit, and on a remote cluster PENDING_STAGES more.
 
-        For each one that waits for room Ray keeps a placement group; many of them slow it down.
+        Not all of them, since many pending placement groups slow Ray down.
         """
         if self.max_concurrent is not None:
             return self.max_concurrent
         return max(1, self.slots) if self.local else self.slots + PENDING_STAGES
 
-    def _notify_change(self, room_on_avoided: bool) -> None:
+    def _notify_change(self, room_on_excluded: bool) -> None:
         if self.slots:
             if self._had_room is not None:
-                self.notify(f"there is room for {self.slots} trials again; the sweep goes on")
-        elif room_on_avoided:
-            self.notify("every node that has room for a trial is left out; waiting for another one")
+                self.notify(f"there is room for {self.slots} trials again; the sweep continues")
+        elif room_on_excluded:
+            self.notify("every node with room for a trial is excluded; waiting for another one")
         elif self._had_room:
             self.notify("no node is left that has room for a trial; waiting for nodes to join, nothing is lost")
         else:
@@ -105,7 +104,7 @@ class ClusterCapacity:
 
 
 def alive_nodes() -> list[dict[str, Any]]:
-    """The cluster's nodes that are alive, as Ray describes them."""
+    """The nodes that are alive, as Ray describes them."""
     return [node for node in ray.nodes() if node["Alive"]]
 
 
@@ -117,5 +116,5 @@ def slots_on(node: dict[str, Any], cpus: float, gpus: float) -> int:
 
 
 def address_of(node_id: str) -> str:
-    """A node's address, for a person; its id if Ray knows it no longer."""
+    """The address of a node; its id if Ray no longer knows it."""
     return next((str(node["NodeManagerAddress"]) for node in ray.nodes() if node["NodeID"] == node_id), node_id)

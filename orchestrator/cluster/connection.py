@@ -1,4 +1,4 @@
-"""Joining Ray: a cluster that is there, or one of our own on this machine; without its noise."""
+"""Connects to an existing Ray cluster or starts a local one, without its noise."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from orchestrator.process.setup import shield_children_from_hangup
 from trainables.runtime.machine import limits, memory_limit, processors
 from trainables.wording import one_line
 
-SOCKET_BYTES = 107  # of a path, on Linux
+MAX_SOCKET_BYTES = 107  # of a path, on Linux
 SOCKET = "/ray/session_{}_{}/sockets/plasma_store.1"  # the longest of Ray's; a time of 26 characters and a process id
-LEAST_STORE_BYTES, MOST_STORE_BYTES, STORE_SHARE = 80 << 20, 1 << 30, 0.3  # of memory for Ray's objects; a sweep has few
+MIN_STORE_BYTES, MAX_STORE_BYTES, STORE_SHARE = 80 << 20, 1 << 30, 0.3  # of memory, for Ray's objects; a sweep has few
 
 
 @contextmanager
 def ray_environment(hidden: Iterable[str]) -> Iterator[None]:
-    """Tune without its own loggers, files and signal handler (the traps are in the module of the Searcher).
+    """Sets Tune up without its loggers, files and signal handler during the block (scheduling/tune_adapter.py says why).
 
     Args:
-        hidden: variables that are the driver's alone. Workers of a Ray that we start inherit the environment; these are not in
-            it meanwhile.
+        hidden: variables to remove during the block, since workers of a local Ray inherit the environment.
     """
     settings = {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -40,7 +39,7 @@ def ray_environment(hidden: Iterable[str]) -> Iterator[None]:
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_prestart_worker_first_driver": "0",  # a process for each CPU of this machine, of which stages use none
+        "RAY_prestart_worker_first_driver": "0",  # one process per CPU, which stages do not use
     }
     before = {name: os.environ.get(name) for name in [*settings, *hidden]}
     os.environ.update(settings)
@@ -57,17 +56,17 @@ def ray_environment(hidden: Iterable[str]) -> Iterator[None]:
 
 
 @contextmanager
-def connect_to_cluster(address: str | None, tell: Callable[[str], object] = print) -> Iterator[None]:
-    """A Ray cluster: the one at `address` or RAY_ADDRESS, else one of our own on this machine.
+def connect_to_cluster(address: str | None, notify: Callable[[str], object] = print) -> Iterator[None]:
+    """Connects to the Ray cluster at `address` or RAY_ADDRESS, else starts a local Ray, during the block.
 
-    Our own gets a token made for it alone, so that no other user of the machine can use it and nothing is written into
-    the home folder; for an existing cluster the user's RAY_AUTH_MODE and token count.
+    A local Ray gets a random token, so that no other user of the machine can use it and nothing is written into the home
+    folder; for an existing cluster the user's RAY_AUTH_MODE and token apply.
 
     Raises:
         UserError: the address is that of a dashboard.
-        SetupError: the cluster cannot be reached.
+        SetupError: the cluster cannot be reached, or has other versions.
     """
-    own = is_local_ray(address)
+    local = is_local_ray(address)
     address = address or os.environ.get("RAY_ADDRESS")
     if is_jobs_api(address):
         raise UserError(
@@ -75,30 +74,30 @@ def connect_to_cluster(address: str | None, tell: Callable[[str], object] = prin
             f"`{command('submit', address=address)}` runs the driver there",
             code="address-invalid",
         )
-    settings = _own_settings(tell) if own else {}
+    settings = _local_settings(notify) if local else {}
     added: list[str] = []
-    if own and "RAY_AUTH_MODE" not in os.environ and "RAY_AUTH_TOKEN" not in os.environ:
+    if local and "RAY_AUTH_MODE" not in os.environ and "RAY_AUTH_TOKEN" not in os.environ:
         os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
         added = ["RAY_AUTH_MODE", "RAY_AUTH_TOKEN"]
-    if not own:
+    if not local:
         require_cluster_reachable(str(address))
-    import ray  # reads both while it is imported
+    import ray  # reads these variables when it is imported
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     try:
         with shield_children_from_hangup():
             ray.init(
-                address="local" if own else address,
+                address="local" if local else address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=True,
                 job_config=_job_config(),
                 **settings,
             )
-    except Exception as error:  # Ray raises a bare one where a node takes more than 30 s to start
+    except Exception as error:  # Ray raises a bare one if a node takes more than 30 s to start
         if "Version mismatch" in str(error):
             raise _version_mismatch(str(address), str(error)) from error
-        if own:
+        if local:
             raise SetupError(f"cannot start a local Ray: {one_line(error)}", code="ray-not-started") from error
         raise SetupError(
             f"cannot connect to the Ray cluster at {address}: {one_line(error)}",
@@ -113,41 +112,33 @@ def connect_to_cluster(address: str | None, tell: Callable[[str], object] = prin
             os.environ.pop(name, None)
 
 
-def _own_settings(tell: Callable[[str], object]) -> dict[str, Any]:
-    """What our own Ray may use of this machine; Ray itself sees only limits that are those of a container's root."""
+def _local_settings(notify: Callable[[str], object]) -> dict[str, Any]:
+    """What a local Ray may use of this machine; Ray itself does not see limits set below a container's root."""
     folder, remark = ray_folder()
     if remark:
-        tell(remark)
+        notify(remark)
     settings = {"num_cpus": processors(), "include_dashboard": False, "_temp_dir": folder}
     if (limit := memory_limit()) is None:
         return settings
-    store = max(LEAST_STORE_BYTES, min(int(STORE_SHARE * limit), MOST_STORE_BYTES))
+    store = max(MIN_STORE_BYTES, min(int(STORE_SHARE * limit), MAX_STORE_BYTES))
     return settings | {"object_store_memory": store, "_memory": max(limit - store, 0)}
 
 
 def ray_folder() -> tuple[str, str]:
-    """Where our own Ray keeps its files and sockets, and a remark where that is not the folder that the user set.
+    """Where a local Ray keeps its files and sockets, and a remark if that is not the folder that the user set.
 
     Raises:
-        SetupError: no folder will do.
+        SetupError: no folder is suitable.
     """
-    longest = SOCKET_BYTES - len(SOCKET.format("0" * 26, os.getpid()))
+    longest = MAX_SOCKET_BYTES - len(SOCKET.format("0" * 26, os.getpid()))
     problems: list[str] = []
     for variable, base in [*((name, os.environ.get(name, "")) for name in ("RAY_TMPDIR", "TMPDIR")), ("", "/tmp")]:
         if not base:
             continue
-        problem = ""
-        if not os.path.isabs(base):
-            problem = "is not absolute"
-        elif len(os.fsencode(base)) > longest:
-            problem = f"has more than the {longest} characters that the paths of sockets allow"
-        elif not os.path.isdir(base) or not os.access(base, os.W_OK | os.X_OK):
-            problem = "is no folder that can be written"
+        problem = _folder_problem(base, longest)
         if not problem:
-            return (
-                f"{base.rstrip('/')}/ray",
-                f"Ray keeps its files in {base}, since {' and '.join(problems)}" if problems else "",
-            )
+            remark = f"Ray keeps its files in {base}, since {' and '.join(problems)}" if problems else ""
+            return f"{base.rstrip('/')}/ray", remark
         problems.append(f"{variable + ' ' if variable else ''}{base} {problem}")
     raise SetupError(
         f"RAY_TMPDIR must be a folder that can be written, with a path of at most {longest} characters, since "
@@ -157,8 +148,19 @@ def ray_folder() -> tuple[str, str]:
     )
 
 
+def _folder_problem(folder: str, longest: int) -> str:
+    """Why Ray cannot keep its files in a folder; empty if it can."""
+    if not os.path.isabs(folder):
+        return "is not absolute"
+    if len(os.fsencode(folder)) > longest:
+        return f"has more than the {longest} characters that the paths of sockets allow"
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
+        return "is not a folder that can be written"
+    return ""
+
+
 def _job_config() -> Any:
-    """Workers without the driver's current folder before all modules."""
+    """A configuration that keeps the driver's current folder out of its workers' module path."""
     from ray.job_config import JobConfig
 
     config = JobConfig()
@@ -179,7 +181,7 @@ def _version_mismatch(address: str, reason: str) -> SetupError:
 
 
 def require_enough_resources(cpus: float, gpus: float) -> None:
-    """Raises SetupError if not one stage fits on our own Ray, which never grows."""
+    """Raises SetupError if a local Ray, which never grows, has no room for a single stage."""
     import ray
 
     available = ray.cluster_resources()

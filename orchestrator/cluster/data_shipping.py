@@ -1,4 +1,4 @@
-"""The decoded data set for nodes that have none, from the driver's node through Ray."""
+"""Sends the decoded data set from the driver's node to nodes that have no data, through Ray."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from trainables.data import datasets
 from trainables.data.staging import StagedDataset
 from trainables.errors import DataError
 
-MAX_FETCHED_BYTES = 256 << 20  # CIFAR decoded takes 176 MiB; larger sets would push other objects out of a node's object store
+MAX_FETCHED_BYTES = 256 << 20  # decoded CIFAR has 176 MiB; larger sets would evict other objects from a node's object store
 
 
 class DatasetServer:
-    """An actor on the driver's node: the decoded data set as one object of Ray's store, made when it is first asked for."""
+    """An actor on the driver's node that puts the decoded data set into Ray's object store at the first request."""
 
     def __init__(self, source: datasets.DatasetSource, config: TrialConfig, custom_files: CustomFiles) -> None:
         self.source, self.config, self.custom_files = source, config, custom_files
         self.references: list[Any] = []
 
     def decoded(self) -> list[Any]:
-        """The reference, in a list, so that it is not resolved on the way. Raises DataError if the data set is not shipped."""
+        """The reference, in a list so that Ray does not resolve it. Raises DataError if the data set is too large."""
         if not self.references:
             self.custom_files.import_modules(self.config)
-            side, too_large = self.config.dataset.side, "it is too large to be shipped through Ray"
+            side, too_large = self.config.dataset.side, "it is too large to be sent through Ray"
             if side and len(datasets.files(self.source)) * 3 * side * side > MAX_FETCHED_BYTES:
                 raise DataError(too_large)
             file = datasets.decoded_file(self.source)
@@ -41,7 +41,7 @@ class DatasetServer:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFetcher:
-    """Brings the decoded data set to whoever calls it (`StagedDataset.fetch`)."""
+    """Fetches the decoded data set for the node that calls it (`StagedDataset.fetch`)."""
 
     server: Any
 
@@ -51,17 +51,17 @@ class DatasetFetcher:
         except ray.exceptions.RayTaskError as error:
             raise DataError(str(error.cause)) from error
         except ray.exceptions.RayError as error:
-            raise DataError(f"the driver's node could not ship it: {error}") from error
+            raise DataError(f"the driver's node could not send it: {error}") from error
 
 
 def planned_data(plan: Plan, local_ray: bool) -> StagedDataset:
-    """The plan's data set for any node; on a cluster with a way to nodes that lack it."""
+    """The plan's data set for every node; on a remote cluster, nodes that lack it fetch it from the driver's."""
     source = plan.source
     streamed = source.name in datasets.STREAMED
     fetch = None
     if not (local_ray or streamed or source.name == "digits"):
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(DatasetServer)
+        driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(num_cpus=0, scheduling_strategy=driver_node)(DatasetServer)
         fetch = DatasetFetcher(server=actor.remote(source, plan.trials[0].config, plan.custom_files))
     signature = None if streamed else datasets.signature(source)
     return StagedDataset(source=source, digest=plan.data_digest, signature=signature, fetch=fetch)

@@ -36,8 +36,8 @@ class NodeReport:
     """What a node lacks.
 
     Attributes:
-        error: the checks could not run there.
-        trial_error: why a trial fails there; on other nodes it may not.
+        error: why the checks could not run.
+        trial_error: why a trial fails on this node; on others it may not.
         fetched: the node has no data and was given the decoded images.
     """
 

@@ -109,24 +109,25 @@ def compare(options: Namespace) -> int:
     state, _, damage = recorded_state(folder.storage, state)
     for problem in damage.values():
         notify(f"excluded: {problem}; `{command('resume', folder.name)}` computes the trial again")
-    made = compare_methods(state, options.method or REFERENCE)
+    comparison = compare_methods(state, options.method or REFERENCE)
     if options.masks:
-        from orchestrator.reporting import mask_overlap as mask_likeness
+        from orchestrator.reporting import mask_overlap
 
-        masks_of = mask_likeness.masks_in(folder.storage)
-        alike, stable = mask_likeness.likeness(made, state, masks_of), mask_likeness.stability(made, state, masks_of)
+        masks_of = mask_overlap.masks_in(folder.storage)
+        overlaps = mask_overlap.likeness(comparison, state, masks_of)
+        stability = mask_overlap.stability(comparison, state, masks_of)
     if options.json:
-        masks = {"masks": mask_likeness.to_json(alike, stable)} if options.masks else {}
-        answer(json.dumps(made.to_json() | masks, indent=1))
+        masks = {"masks": mask_overlap.to_json(overlaps, stability)} if options.masks else {}
+        answer(json.dumps(comparison.to_json() | masks, indent=1))
         return EXIT_DONE
     from orchestrator.reporting.comparison_tables import print_blocks, print_comparison
     from orchestrator.reporting.report import terminal
 
     console = terminal()
-    print_comparison(made, console)
+    print_comparison(comparison, console)
     if options.masks:
-        print_blocks(mask_likeness.blocks(made.reference, alike, stable), console)
-        console.print(mask_likeness.REMARK, style="dim", markup=False)
+        print_blocks(mask_overlap.blocks(comparison.reference, overlaps, stability), console)
+        console.print(mask_overlap.REMARK, style="dim", markup=False)
     return EXIT_DONE
 
 
@@ -156,7 +157,7 @@ def ui(options: Namespace) -> int:
         for sparsity, run_ids in sorted(runs.items()):
             print(f"compare at {sparsity!r}:".ljust(20), compare_url(base, state.experiment_id, run_ids))
         sys.stdout.flush()
-        notify("the surface: choose Contour Plot there, with warmup_epochs, prune_iterations and test/accuracy")
+        notify("for the surface choose Contour Plot, with warmup_epochs, prune_iterations and test/accuracy")
         if is_server(target.uri):
             return EXIT_DONE
         notify("Ctrl-C stops the server")

@@ -19,7 +19,7 @@ def init(options: Namespace) -> int:
         raise UserError(f"{path} exists", "give another name, or remove it first", code="file-exists")
     from orchestrator.spec.presets import preset_text, template
 
-    path.write_text(preset_text(options.ready) if options.ready else template())
+    path.write_text(preset_text(options.preset) if options.preset else template())
     notify(f"wrote {path}; `{command('plan', str(path))}` shows what it would run")
     return EXIT_DONE
 

@@ -68,7 +68,7 @@ def machine_checks(machine: str, info: NodeInfo, driver: NodeInfo, ray_gpus: int
     """
     versions = info.versions.items()
     differing = [
-        f"{package} {version} (here {driver.versions[package]})"
+        f"{package} {version} (driver: {driver.versions[package]})"
         for package, version in versions
         if version != driver.versions[package]
     ]

@@ -128,7 +128,9 @@ def _check_data(spec: SweepSpec, storage: Storage) -> tuple[Plan | None, Check]:
 
     def read() -> str:
         plans.append(make_plan(spec, storage, hash_data=True))
-        return f"{spec.dataset.name} is here, digest {plans[0].data_digest}; {len(plans[0].trials)} trials are planned"
+        return (
+            f"{spec.dataset.name} is on this machine, digest {plans[0].data_digest}; {len(plans[0].trials)} trials are planned"
+        )
 
     check = run_check("data", read)
     return (plans[0] if plans else None), check

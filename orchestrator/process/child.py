@@ -1,7 +1,7 @@
-"""A question to a process of its own, for work that needs PyTorch or a user's module, which the driver does not import.
+"""Runs work in a child process that needs PyTorch or a custom module, which the driver does not import.
 
-The module that is asked has a `main` that calls `serve`. Question and answer are JSON, on standard input and output of the
-child; what else it prints there goes to its standard error.
+The child's module has a `main` that calls `serve`. Request and response are JSON, on the child's standard input and output;
+whatever else it prints goes to its standard error.
 """
 
 from __future__ import annotations
@@ -22,42 +22,42 @@ CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from importlib import impo
 
 
 class ChildError(Exception):
-    """The child ended with this code and without an answer; the message is the last line that it printed, if it was kept."""
+    """The child exited with this code and without a response; the message is the last line that it printed, if kept."""
 
     def __init__(self, code: int, last_line: str) -> None:
-        super().__init__(last_line or f"its process ended with {code}")
+        super().__init__(last_line or f"its process exited with {code}")
         self.code = code
 
 
-def ask(module: str, question: Any, keep_errors: bool = False) -> Any:
-    """The answer of the module's `main`.
+def ask(module: str, request: Any, keep_errors: bool = False) -> Any:
+    """The response of the module's `main` to a request.
 
     Args:
-        keep_errors: what the child prints is kept for the message of an error, and not shown.
+        keep_errors: keep the child's output for the error message instead of showing it.
 
     Raises:
-        ChildError: it ended without an answer.
+        ChildError: it exited without a response.
     """
-    done = subprocess.run(
+    child = subprocess.run(
         [sys.executable, "-P", "-c", CHILD, str(ROOT), module],
-        input=json.dumps(question),
+        input=json.dumps(request),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if keep_errors else None,
         text=True,
         check=False,
     )
-    if done.returncode:
-        raise ChildError(done.returncode, ((done.stderr or "").strip().splitlines() or [""])[-1])
-    return json.loads(done.stdout)
+    if child.returncode:
+        raise ChildError(child.returncode, ((child.stderr or "").strip().splitlines() or [""])[-1])
+    return json.loads(child.stdout)
 
 
-def serve(answer: Callable[[Any], Any]) -> None:
-    """The child's side: answers its one question; it ends with the process that asked."""
+def serve(respond: Callable[[Any], Any]) -> None:
+    """The child's side: responds to its one request, and exits early if its parent is gone."""
     Thread(target=_exit_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
-    answers = os.fdopen(os.dup(1), "w")
+    output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    json.dump(answer(json.load(sys.stdin)), answers)
-    answers.flush()
+    json.dump(respond(json.load(sys.stdin)), output)
+    output.flush()
 
 
 def _exit_with_parent(parent: int) -> None:

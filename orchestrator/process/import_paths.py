@@ -1,4 +1,4 @@
-"""Where processes of a sweep find this code: nothing that lies in the current folder takes the place of another module."""
+"""Where the processes of a sweep import this code from; files in the current folder shadow no module."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ ROOT = Path(str(orchestrator.__file__)).absolute().parent.parent  # holds `orche
 
 
 class WorkerFolders(list[str]):
-    """Folders before all modules of Ray's workers: that of this code where it is not installed, and no other.
+    """The folders that Ray's workers search for modules first: that of this code if it is not installed, and no other.
 
-    The driver of a job adds none: each node has its own copy of what the job brought, which Ray puts there.
-    Ray adds the driver's current folder by `extend`.
+    The driver of a job adds none, since Ray puts each node's copy of the package there. Ray adds the driver's current folder by
+    `extend`.
     """
 
     def __init__(self) -> None:
         super().__init__([] if JOB in os.environ or _is_installed() else [str(ROOT)])
 
     def extend(self, folders: Iterable[str]) -> None:
-        """Leaves them as they are."""
+        """Ignores them."""
 
 
 def _is_installed() -> bool:
-    """Whether Python finds this very code without the current folder."""
-    here = str(Path.cwd())
-    folders = [folder for folder in sys.path if folder not in ("", here)]
-    found = [PathFinder.find_spec("trainables", folders)]
-    found += [finder.find_spec("trainables", None) for finder in sys.meta_path if finder is not PathFinder]
-    origin = next((spec.origin for spec in found if spec is not None), None)
+    """Whether Python finds this code without the current folder."""
+    current = str(Path.cwd())
+    folders = [folder for folder in sys.path if folder not in ("", current)]
+    specs = [PathFinder.find_spec("trainables", folders)]
+    specs += [finder.find_spec("trainables", None) for finder in sys.meta_path if finder is not PathFinder]
+    origin = next((spec.origin for spec in specs if spec is not None), None)
     return origin is not None and Path(origin).parent.parent.resolve() == ROOT.resolve()

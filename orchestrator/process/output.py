@@ -1,7 +1,6 @@
-"""Where a command's words go: answers to stdout, all else to stderr. A reader that has gone ends no sweep.
+"""The output of commands: answers on stdout, everything else on stderr. A sweep survives the loss of its reader.
 
-With --json, stdout holds the answer alone: what a user's module, a library in C or a child process prints meanwhile goes to
-stderr.
+With --json, stdout has nothing but the answer: what a custom module, a C library or a child process prints goes to stderr.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-READER_GONE = (errno.EPIPE, errno.EIO)  # a closed pipe, a terminal that was closed
+READER_GONE = (errno.EPIPE, errno.EIO)  # of a closed pipe and a closed terminal
 STDOUT = "standard output"
 
-_answers: TextIO | None = None  # the stream of answers while stdout itself leads to stderr
+_answers: TextIO | None = None  # the stream of answers while stdout is redirected to stderr
 
 
 class _Output(io.FileIO):
-    """A file descriptor whose reader may go: what is written later is dropped.
+    """A file descriptor that drops what is written after its reader is gone.
 
     Attributes:
-        lossy: whether other errors count as a reader that has gone, as on stderr; else they are raised once.
+        lossy: treat every error like a reader that is gone, as on stderr; otherwise other errors are raised once.
         lost: nothing more can be written.
     """
 
@@ -45,9 +44,9 @@ class _Output(io.FileIO):
 
 
 def prepare_streams() -> None:
-    """Replaces sys.stdout and sys.stderr by streams that outlive their readers and can write any text.
+    """Replaces sys.stdout and sys.stderr by streams that survive the loss of their readers and can write any text.
 
-    Standard streams that are closed lead nowhere from now on, since the next file that is opened would take their place.
+    Closed standard streams lead to /dev/null, since the next file that is opened would take their descriptors.
     """
     for descriptor in range(3):
         try:
@@ -59,15 +58,15 @@ def prepare_streams() -> None:
 
 
 def answer(text: str, end: str = "\n") -> None:
-    """Prints what the command was asked for."""
+    """Prints the answer of the command to stdout."""
     print(text, file=_answers or sys.stdout, end=end)
 
 
 @contextmanager
-def reserve_stdout(wanted: bool) -> Iterator[None]:
-    """While the block lasts, only `answer` writes to stdout; all else that is printed there goes to stderr."""
+def reserve_stdout(active: bool) -> Iterator[None]:
+    """If `active`, only `answer` writes to stdout during the block; everything else printed there goes to stderr."""
     global _answers
-    if not wanted:
+    if not active:
         yield
         return
     before, saved = sys.stdout, None
@@ -94,13 +93,13 @@ def reserve_stdout(wanted: bool) -> Iterator[None]:
 
 
 def reader_gone() -> bool:
-    """Whether nobody reads stdout any more."""
+    """Whether the reader of stdout is gone."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return isinstance(raw, _Output) and raw.lost
 
 
 def _text(descriptor: int, like: TextIO | None) -> TextIO:
-    """A text stream on the descriptor, in the encoding of another; what that cannot encode is written as an escape."""
+    """A text stream on the descriptor, in the encoding of `like`; characters that it lacks are written as escapes."""
     terminal = os.isatty(descriptor)
     return io.TextIOWrapper(
         io.BufferedWriter(_Output(descriptor, lossy=descriptor == 2)),

@@ -1,4 +1,4 @@
-"""Proxies of the environment: loopback never goes through one, and a connection that fails names the one it went through."""
+"""Proxies of the environment: loopback bypasses them, and messages about failed connections name them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from orchestrator.uris import redacted
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "127.0.0.0/8")
 GRPC = "grpc_proxy"
-EXEMPT = ("NO_PROXY", "no_proxy", "no_grpc_proxy")  # the last one is of gRPC alone, which is Ray's way to a cluster
+EXEMPT = ("NO_PROXY", "no_proxy", "no_grpc_proxy")  # the last one is for gRPC, by which Ray connects to a cluster
 
 
 def bypass_proxies_for_loopback() -> None:
-    """Exempts this machine from proxies, in this process and in those that it starts; only where there is a proxy.
+    """Exempts this machine from proxies, if there are any, in this process and its children.
 
-    The processes of a local Ray speak to each other at the machine's own address.
+    The processes of a local Ray talk to each other at the machine's address.
     """
     if not getproxies() and not os.environ.get(GRPC):
         return
     before = {name: os.environ.get(name, "") for name in EXEMPT}
-    shared = before["no_proxy"] or before["NO_PROXY"]  # the lower case is the one that counts where both are set
+    shared = before["no_proxy"] or before["NO_PROXY"]  # if both are set, lower case counts
     for name in EXEMPT:
         if name == "no_grpc_proxy" and not before[name]:
             continue  # without it gRPC reads no_proxy
@@ -34,7 +34,7 @@ def bypass_proxies_for_loopback() -> None:
 
 
 def _local_addresses() -> list[str]:
-    """The address at which this machine reaches others, as Ray finds it; nothing is sent."""
+    """The address from which this machine reaches others, as Ray finds it; sends nothing."""
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("8.8.8.8", 80))
         return [str(probe.getsockname()[0])]
@@ -42,7 +42,7 @@ def _local_addresses() -> list[str]:
 
 
 def proxy_of(address: str) -> str:
-    """The proxy that a request to this URL goes through, without its password; empty if it goes directly."""
+    """The proxy for requests to this URL, without its password; empty if they go directly."""
     parts = urlsplit(address)
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
@@ -52,7 +52,7 @@ def proxy_of(address: str) -> str:
 
 
 def proxy_hint(address: str) -> str:
-    """What a message about a failed connection adds; empty without a proxy."""
+    """Text for a message about a failed connection, which names the proxy; empty without one."""
     proxy = proxy_of(address)
     if not proxy:
         return ""

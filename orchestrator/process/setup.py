@@ -1,4 +1,4 @@
-"""What a command sets up in its own process before it begins; the processes that it starts inherit it."""
+"""What a command sets up in its process before it starts; child processes inherit it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.errors import SetupError
 from orchestrator.process.output import prepare_streams
 from orchestrator.process.proxies import bypass_proxies_for_loopback
 
-END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # of `kill`, and of a terminal that is closed
+END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # of `kill` and of a closed terminal
 
 
 def prepare_process() -> None:
@@ -21,11 +21,11 @@ def prepare_process() -> None:
     bypass_proxies_for_loopback()
     for number in END_SIGNALS:
         if not is_ignored(number):
-            signal.signal(number, _exit_on_signal)  # temporary files and small jobs are removed on the way
+            signal.signal(number, _exit_on_signal)  # with the clean-up of temporary files and jobs
 
 
 def require_current_folder() -> None:
-    """Raises SetupError if the current folder is gone, in which no path means anything."""
+    """Raises SetupError if the current folder is gone, since relative paths would mean nothing."""
     try:
         os.getcwd()
     except OSError:
@@ -35,20 +35,20 @@ def require_current_folder() -> None:
 
 
 def is_ignored(number: int) -> bool:
-    """Whether the process was started to ignore a signal; `nohup` does that with SIGHUP."""
+    """Whether the process was started with a signal ignored, as `nohup` does with SIGHUP."""
     return signal.getsignal(number) is signal.SIG_IGN
 
 
 def stop_signals() -> list[int]:
-    """The signals that ask a sweep or a trial for a clean stop."""
+    """The signals that request a clean stop of a sweep or a trial."""
     return [signal.SIGINT, signal.SIGTERM, *([] if is_ignored(signal.SIGHUP) else [signal.SIGHUP])]
 
 
 @contextmanager
 def shield_children_from_hangup() -> Iterator[None]:
-    """Processes that are started in the block do not get the SIGHUP of a terminal that is closed: it is for the driver alone.
+    """Child processes that start in the block ignore the SIGHUP of a closed terminal, which only the driver handles.
 
-    They inherit the mask of signals, as Ray does it for Ctrl-C; another thread, or the end of the block, takes what comes.
+    They inherit the signal mask, as Ray does for Ctrl-C; a signal that arrives is handled by another thread or after the block.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchema
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
+from orchestrator.command_line import DEFAULT_STORAGE
 from orchestrator.spec.field_types import (
     DEFAULT,
     OWN_FUNCTION,
@@ -37,6 +38,7 @@ from orchestrator.spec.field_types import (
     no_repeats,
 )
 from orchestrator.spec.method_options import option_fields
+from orchestrator.uris import STORAGE_FORMS
 from trainables.config.methods import DEFAULT_METHOD, METHODS
 from trainables.config.options import Options
 from trainables.config.trial import REWIND, Augment, Budget, Initialization, Precision, Schedule, TrainingConfig, TrialConfig
@@ -309,7 +311,7 @@ class SweepSpec(TrialSpec):
     resources: Resources = Field(default=Resources(), description="What one trial reserves.")
     retries: Retries = Field(default=Retries(), description="How often a trial is tried again, by kind of failure.")
     storage: StorageUri = Field(
-        default="./runs", description="Folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX that holds trials, warm-ups and sweeps."
+        default=DEFAULT_STORAGE, description=f"What holds trials, warm-ups and sweeps: {STORAGE_FORMS}."
     )
     tracking: Tracking = Field(default=Tracking(), description="Where MLflow runs go.")
     checkpoint_seconds: float = Field(

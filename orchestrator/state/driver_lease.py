@@ -1,14 +1,17 @@
-"""The right to be a sweep's only driver: a lock of the file system, or a claim where there are no locks.
+"""The lease of a sweep's only driver: a lock of the file system, or a file that is renewed if there are no locks.
 
-A lock ends with its process. Object stores have none, nor do some NFS; there a claim is a file that its holder writes anew
-every LEASE_RENEW_S, and it counts as long as a driver that writes its state does. Of several that claim at once the last one to
-write wins: each looks, writes, waits longer than a look and a write may take, and reads back whose claim it is. A write that
-took longer may have landed on the claim of one who has the right by now: he puts his own back, once, and the late one waits for
-that before he goes on.
+A lock ends with its process. Object stores and some NFS have none; there the lease is driver.json:
 
-What a claim cannot do: a holder that was silent for LEASE_TTL_S and is then heard of again drives beside his successor until
-he looks, LEASE_RENEW_S or one request of the store later; trials are kept apart by their attempts meanwhile
-(storage/layout.py). Clocks of hosts that differ by about LEASE_TTL_S make a living driver look dead.
+1. Read the file. If it names a live driver, give up.
+2. Write it with a random token, and wait LEASE_SETTLE_S, longer than reading and writing may take.
+3. Read it back. Whoever finds the same token holds the lease, and renews it every LEASE_RENEW_INTERVAL_S.
+
+A write that took longer may have replaced the file of a driver that holds the lease by now. The holder restores its file once,
+and the late one waits for that before it reads again.
+
+Limits: a holder that was silent for LEASE_TTL_S and comes back drives beside its successor until its next renewal or request to
+the store; meanwhile attempts keep their trials apart (storage/layout.py). If the clocks of two hosts differ by about
+LEASE_TTL_S, a live driver looks dead.
 """
 
 from __future__ import annotations
@@ -22,46 +25,46 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-from orchestrator.errors import EXIT_ENVIRONMENT
+from orchestrator.errors import EXIT_ENVIRONMENT, with_code
 from orchestrator.storage.background import run_with_timeout
 from orchestrator.storage.base import Storage
 from trainables.errors import StorageError
 
 LEASE_SETTLE_S = 2.0
 LEASE_RENEW_INTERVAL_S = 10.0
-LEASE_TTL_S = 30.0  # without a heartbeat, for a driver whose process cannot be seen from here
-RELEASE_TIMEOUT_S = 3.0  # for each of two steps, where the storage hangs
+LEASE_TTL_S = 30.0  # without a heartbeat, for a driver whose process cannot be seen from this host
+RELEASE_TIMEOUT_S = 3.0  # for each of two steps, if the storage hangs
 MAX_TRIES = 5
 
-DriverRecord = dict[str, Any]  # what identifies a driver, with its host, process and heartbeat
+DriverRecord = dict[str, Any]  # identifies a driver by host and process, with its heartbeat
 
 
 class LeaseHeldError(Exception):
-    """Somebody else has the right; the message says who."""
+    """Another process holds the lease; the message says which."""
 
 
 @contextmanager
 def driver_lease(
     storage: Storage, folder: str, this_driver: Callable[[], DriverRecord], alive: Callable[[DriverRecord], bool]
 ) -> Iterator[None]:
-    """The right to drive the sweep in `folder`, for as long as the block lasts.
+    """Holds the lease of the sweep in `folder` during the block.
 
     Raises:
-        LeaseHeldError: another process has it.
-        StorageError: the storage is so slow that a claim would prove nothing.
+        LeaseHeldError: another process holds it.
+        StorageError: the storage is too slow for a lease.
     """
-    with storage.try_lock(f"{folder}/driver.lock") as ours:
-        if ours is False:
+    with storage.try_lock(f"{folder}/driver.lock") as is_locked:
+        if is_locked is False:
             raise LeaseHeldError("another process")
-        if ours:
+        if is_locked:
             yield
             return
-        claim = _Lease(storage, f"{folder}/driver.json", this_driver, alive)
-        claim.take()
+        lease = _Lease(storage, f"{folder}/driver.json", this_driver, alive)
+        lease.acquire()
         try:
             yield
         finally:
-            claim.release()
+            lease.release()
 
 
 class _Lease:
@@ -74,20 +77,20 @@ class _Lease:
         self.alive = alive
         self.owner = secrets.token_hex(8)
         self.last_heartbeat = 0.0  # Unix time of the newest heartbeat that was written
-        self.ended = threading.Event()
-        self.renewal = threading.Thread(target=self._renew, name="claim", daemon=True)
+        self.released = threading.Event()
+        self.renewal = threading.Thread(target=self._renew, name="driver-lease", daemon=True)
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         self._write_unless_held()
         time.sleep(LEASE_SETTLE_S)
-        self._refuse_other()
+        self._require_no_other()
         self.renewal.start()
 
     def release(self) -> None:
-        """A claim that cannot be removed now runs out."""
-        self.ended.set()
+        """Removes the file; if that is not possible now, the lease expires."""
+        self.released.set()
         self.renewal.join(RELEASE_TIMEOUT_S)
-        if not self.renewal.is_alive():  # else its writing would land after the removal
+        if not self.renewal.is_alive():  # else its write would land after the removal
             run_with_timeout(RELEASE_TIMEOUT_S, self._remove)
 
     def _remove(self) -> None:
@@ -95,27 +98,27 @@ class _Lease:
             self.storage.remove(self.name)
 
     def _write_unless_held(self) -> None:
-        """Whoever wrote after our look reads back after our writing, if both took us less than CLAIM_S."""
+        """Reads and writes within LEASE_SETTLE_S; others that write meanwhile read back only after that."""
         for _ in range(MAX_TRIES):
-            begun = time.monotonic()
-            self._refuse_other()
+            started = time.monotonic()
+            self._require_no_other()
             self._write()
-            if time.monotonic() - begun < LEASE_SETTLE_S:
+            if time.monotonic() - started < LEASE_SETTLE_S:
                 return
-            time.sleep(LEASE_RENEW_INTERVAL_S + LEASE_SETTLE_S)  # until a holder whose claim this replaced has put it back
+            time.sleep(LEASE_RENEW_INTERVAL_S + LEASE_SETTLE_S)  # for a holder whose file this replaced to restore it
         raise StorageError(
             f"storage {self.storage.root} takes longer than {LEASE_SETTLE_S:g} s to read and write {self.name}", "try again"
         )
 
-    def _refuse_other(self) -> None:
+    def _require_no_other(self) -> None:
         other = self._other()
         if other and self.alive(other):
             age = time.time() - float(other["heartbeat"])
-            raise LeaseHeldError(f"process {other['pid']} on {other['host']}, heard of {age:.0f} s ago")
+            raise LeaseHeldError(f"process {other['pid']} on {other['host']}, last heartbeat {age:.0f} s ago")
 
     def _other(self) -> DriverRecord | None:
-        claim: DriverRecord | None = self.storage.read_json(self.name, fields=("owner", "pid", "host", "heartbeat"))
-        return claim if claim and claim["owner"] != self.owner else None
+        holder: DriverRecord | None = self.storage.read_json(self.name, fields=("owner", "pid", "host", "heartbeat"))
+        return holder if holder and holder["owner"] != self.owner else None
 
     def _write(self) -> None:
         driver = self.this_driver()
@@ -123,32 +126,30 @@ class _Lease:
         self.last_heartbeat = float(driver["heartbeat"])
 
     def _renew(self) -> None:
-        """Ends this process if another one has taken over: it must write nothing more."""
+        """Ends this process if another one holds the lease, since it must write nothing more."""
         disputed = False
-        while not self.ended.wait(LEASE_RENEW_INTERVAL_S):
-            with suppress(StorageError):  # the next time may be in time
+        while not self.released.wait(LEASE_RENEW_INTERVAL_S):
+            with suppress(StorageError):  # the next renewal may succeed in time
                 other = self._other()
-                if other and (disputed or self._was_silent(self.last_heartbeat)):
-                    _end(other)
-                disputed = other is not None  # by a write that was late: its writer gives way once ours is back
+                if other and (disputed or _is_expired(self.last_heartbeat)):
+                    _exit_without_lease(other)
+                disputed = other is not None  # by a late write, whose writer gives up once our file is restored
                 before = self.last_heartbeat
                 self._write()
-                if self._was_silent(before):  # what was read before the writing may have changed since
-                    self.ended.wait(LEASE_RENEW_INTERVAL_S + LEASE_SETTLE_S)
-                    other = self._other()
-                    if other:
-                        _end(other)
-
-    def _was_silent(self, last_heartbeat: float) -> bool:
-        """Whether somebody may rightly have taken over."""
-        return time.time() - last_heartbeat >= LEASE_TTL_S
+                if _is_expired(before):  # another driver may have started since the file was read
+                    self.released.wait(LEASE_RENEW_INTERVAL_S + LEASE_SETTLE_S)
+                    if other := self._other():
+                        _exit_without_lease(other)
 
 
-def _end(other: DriverRecord) -> NoReturn:
-    print(
-        f"drive-sweep: process {other['pid']} on {other['host']} has taken the sweep over while this one "
-        "could not be heard of; this one ends",
-        file=sys.stderr,
-        flush=True,
+def _is_expired(last_heartbeat: float) -> bool:
+    """Whether another driver may take the lease."""
+    return time.time() - last_heartbeat >= LEASE_TTL_S
+
+
+def _exit_without_lease(holder: DriverRecord) -> NoReturn:
+    message = (
+        f"lost the driver lease to process {holder['pid']} on {holder['host']} (no heartbeat for {LEASE_TTL_S:g} s); exiting"
     )
+    print(f"drive-sweep: {with_code(message, 'lease-lost')}", file=sys.stderr, flush=True)
     os._exit(EXIT_ENVIRONMENT)

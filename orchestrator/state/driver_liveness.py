@@ -1,4 +1,4 @@
-"""Whether the driver of a sweep lives, on whichever host."""
+"""Whether the driver of a sweep is alive, on whichever host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.state.driver_lease import LEASE_TTL_S
 
 
 def this_driver() -> dict[str, Any]:
-    """Identifies this process, so that others can tell whether it still lives; the host's name is for people."""
+    """Identifies this process, so that others can see whether it is alive; the host's name is for people."""
     return {
         "host": socket.gethostname(),
         "process_table": _process_table(),
@@ -24,20 +24,20 @@ def this_driver() -> dict[str, Any]:
 
 
 def driver_alive(driver: dict[str, Any]) -> bool:
-    """Whether a driver still works: by its process where that can be seen, by its heartbeat from anywhere else."""
+    """Whether a driver is alive: by its process if that can be seen from here, else by its heartbeat."""
     if not driver:
         return False
-    here = _process_table()
-    if here is not None and driver.get("process_table") == here:
+    local_table = _process_table()
+    if local_table is not None and driver.get("process_table") == local_table:
         started = _pid_started(driver["pid"])
         return started is not None and started == driver["pid_started"]
     return time.time() - float(driver["heartbeat"]) < LEASE_TTL_S
 
 
 def _process_table() -> str | None:
-    """Names the boot of this machine and the process ids that are seen here; None where the system does not tell.
+    """Identifies the boot of this machine and the namespace of its process ids; None if the system does not say.
 
-    Two machines may have one name, as may a container and its host, and then an id means another process.
+    Host names do not suffice: two machines, or a container and its host, may share one.
     """
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
@@ -46,7 +46,7 @@ def _process_table() -> str | None:
 
 
 def _pid_started(pid: int) -> str | None:
-    """Start time of a process in clock ticks since boot, since process ids come again; None if it is gone or a zombie."""
+    """Start time of a process in clock ticks since boot, since process ids are reused; None if it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -10,23 +10,23 @@ from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState, TrialStatus, WarmupStatus, state_to_bytes
 
 WRITE_INTERVAL_S = 2.0
-WRITE_INTERVAL_FACTOR = 20.0  # times as long as the last writing took: it may take a twentieth of the driver's time
+WRITE_INTERVAL_FACTOR = 20.0  # times the duration of the last write: writes take at most a twentieth of the time
 HEARTBEAT_INTERVAL_S = 10.0
-CLOSE_TIMEOUT_S = 5.0  # for the last writing, where the storage hangs
+CLOSE_TIMEOUT_S = 5.0  # for the last write, if the storage hangs
 
 
 class StateWriter:
-    """Keeps state.json up to date from a thread of its own, so that a slow storage never holds the driver up.
+    """Keeps state.json up to date from a thread, so that a slow storage never blocks the driver.
 
-    Entries that did not change are not encoded again: with thousands of trials that alone would keep a processor busy. A
-    change of an entry is told to `changed`; changes happen under `lock`.
+    Change the state under `lock`, then call `changed` with the entry. Other entries are not encoded again: with thousands of
+    trials that alone would keep a processor busy.
     """
 
     def __init__(self, folder: SweepFolder, state: SweepState) -> None:
         self.folder = folder
         self.state = state
         self.lock = threading.Lock()
-        self._texts: dict[str, str] = {}  # key of a trial or trunk -> its JSON
+        self._texts: dict[str, str] = {}  # key of a trial or warm-up -> its JSON
         self._changed = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="state-writer", daemon=True)
@@ -38,30 +38,29 @@ class StateWriter:
         self._thread.start()
 
     def changed(self, entry: TrialStatus | WarmupStatus | None = None) -> None:
-        """Notes that an entry, or what the sweep itself tells, is to be written anew."""
+        """Schedules a write because of a change to an entry, or to the sweep itself."""
         if entry is not None:
             with self.lock:
                 self._texts.pop(entry.key, None)
         self._changed.set()
 
     def close(self) -> None:
-        """Has the last state written, without a driver. Where the storage hangs it is not waited for longer than CLOSE_S."""
+        """Writes the last state, without a driver; waits for that no longer than CLOSE_TIMEOUT_S."""
         self._closed.set()
         self._changed.set()
         self._thread.join(CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
-        """Writes until the end and once more then: no other thread does, so an older state never lands after a newer one."""
-        begun = time.monotonic()
+        """Writes until `close`, and once more then. No other thread writes, so an older state never replaces a newer one."""
+        started = time.monotonic()
         while not self._closed.is_set():
-            self._changed.wait(timeout=max(0.0, begun + HEARTBEAT_INTERVAL_S - time.monotonic()))
+            self._changed.wait(timeout=max(0.0, started + HEARTBEAT_INTERVAL_S - time.monotonic()))
             self._changed.clear()
-            begun = time.monotonic()
+            started = time.monotonic()
             self._write()
-            took = time.monotonic() - begun
-            self._closed.wait(
-                timeout=min(max(WRITE_INTERVAL_S, WRITE_INTERVAL_FACTOR * took), max(0.0, HEARTBEAT_INTERVAL_S - took))
-            )
+            seconds = time.monotonic() - started
+            pause = max(WRITE_INTERVAL_S, WRITE_INTERVAL_FACTOR * seconds)
+            self._closed.wait(timeout=min(pause, max(0.0, HEARTBEAT_INTERVAL_S - seconds)))
         with self.lock:
             self.state.driver = {}
             self._texts.clear()
@@ -74,5 +73,5 @@ class StateWriter:
             content = state_to_bytes(self.state, self._texts)
         try:
             self.folder.storage.write(self.folder.file("state.json"), content)
-        except OSError as error:  # the next change tries again; results do not depend on this file
+        except OSError as error:  # the next change tries again, and results do not depend on this file
             self.state.tracking_error = f"state.json cannot be written: {error}"

@@ -1,16 +1,16 @@
-"""A sweep's own folder: its trials, and how they stand.
+"""The folder of a sweep: its trials and their state.
 
     <storage>/sweeps/<name>/sweep.yaml      the sweep file as written
                             spec.json       the same with every default, and the options of the command line
                             trials.json     keys and names of the trials; the data's digest
-                            resolved.json   automatic choices, made once: device, threads, precision
+                            resolved.json   automatic settings, resolved once: device, threads, precision
                             state.json      states, last metrics, run ids, the driver and its heartbeat
-                            sweep.log       what happened, a line each
-                            driver.lock     held by the driver; driver.json where there are no locks
-                            stop, stop-KEY  requests to end
+                            sweep.log       events, a line each
+                            driver.lock     held by the driver; driver.json if there are no locks
+                            stop, stop-KEY  requests to stop
 
-`status` reads these files alone. The driver writes state.json when something changed, at most every 2 s (more rarely where
-writing takes long), and at least every 10 s as a heartbeat, if a writing takes no longer than that.
+`status` reads nothing else. The driver writes state.json after a change, at most every 2 s (less often if a write takes long),
+and at least every 10 s as a heartbeat, unless a write takes longer than that.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SweepFolder:
     def read_state(self) -> SweepState | None:
         """The last state written; trials that ran under a driver that is gone are waiting again.
 
-        None if there is none, or if it is damaged, which is told: it is written anew by the next run, resume or sync.
+        None if there is none, or if it is damaged, which is reported; the next run, resume or sync writes it again.
         """
         content = self.storage.read(self.file("state.json"))
         state = None if content is None else state_from_bytes(content)
@@ -72,22 +72,22 @@ class SweepFolder:
                 self.storage.remove(self.file(name))
 
     def log(self, line: str) -> None:
-        """Adds a line to sweep.log; nothing depends on it, so a full disk is no reason to end a sweep here."""
+        """Adds a line to sweep.log; nothing depends on it, so errors of the storage are ignored."""
         with suppress(OSError):
             self.storage.append(self.file("sweep.log"), f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def require_no_driver(self) -> None:
-        """Raises SetupError if a live driver works on this sweep."""
+        """Raises SetupError if the sweep has a live driver."""
         state = self.read_state()
         if state is not None and driver_alive(state.driver):
             raise self._lease_held_error(f"process {state.driver['pid']} on {state.driver['host']}")
 
     @contextmanager
     def driver_lease(self) -> Iterator[None]:
-        """The right to be the sweep's driver, for as long as the block lasts; two that start together cannot both have it.
+        """Holds the lease of the sweep's only driver during the block.
 
         Raises:
-            SetupError: another driver has it.
+            SetupError: another driver holds it.
         """
         self.require_no_driver()
         try:
@@ -103,7 +103,7 @@ class SweepFolder:
 
 
 def open_sweep(storage: Storage, name: str) -> SweepFolder:
-    """The folder of a sweep that exists. Raises UserError naming the sweeps that there are."""
+    """The folder of a sweep. Raises UserError, with the names of those that exist, if there is none."""
     folder = SweepFolder(storage, name)
     if not folder.exists():
         known = ", ".join(sorted(storage.names("sweeps"))) or "none"

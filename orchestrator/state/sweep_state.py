@@ -1,4 +1,4 @@
-"""How a sweep stands: its trials and warm-ups, as state.json holds them."""
+"""The state of a sweep: its trials and warm-ups, as state.json stores them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class SweepState:
 
 
 def state_to_bytes(state: SweepState, texts: dict[str, str]) -> bytes:
-    """The content of state.json: a line for every trial and trunk. `texts` holds those that are encoded already, by key."""
+    """The content of state.json: a line for every trial and warm-up. `texts` caches the lines by key, and is filled."""
     for entry in state.all_stages():
         if entry.key not in texts:
             texts[entry.key] = json.dumps(asdict(entry))
@@ -85,15 +85,15 @@ def state_to_bytes(state: SweepState, texts: dict[str, str]) -> bytes:
         "trials": [f'"{key}": {texts[key]}' for key in state.trials],
         "warmups": [f'"{key}": {texts[key]}' for key in state.warmups],
     }
-    own = asdict(replace(state, trials={}, warmups={}))
-    parts = [f'"{name}": {json.dumps(value)}' for name, value in own.items() if name not in lines]
-    parts += [f'"{name}": {{\n' + ",\n".join(entries) + "\n}" for name, entries in lines.items()]
-    text = ("{\n" + ",\n".join(parts)).encode()
+    others = asdict(replace(state, trials={}, warmups={}))
+    fields = [f'"{name}": {json.dumps(value)}' for name, value in others.items() if name not in lines]
+    fields += [f'"{name}": {{\n' + ",\n".join(entries) + "\n}" for name, entries in lines.items()]
+    text = ("{\n" + ",\n".join(fields)).encode()
     return text + DIGEST_MARK + hashlib.sha256(text).hexdigest().encode() + DIGEST_END
 
 
 def state_from_bytes(content: bytes) -> SweepState | None:
-    """The state of a state.json; None if it is not what was written. One without a digest is of an earlier version."""
+    """The state in a state.json; None if it is damaged. Earlier versions wrote no digest."""
     text, mark, digest = content.rpartition(DIGEST_MARK)
     if mark and digest != hashlib.sha256(text).hexdigest().encode() + DIGEST_END:
         return None

@@ -1,4 +1,4 @@
-"""Results of finished trials as the storage holds them; a damaged record counts as none, and is named with its reason."""
+"""Reads the results of finished trials; a damaged record counts as missing, and is reported with its reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Damage = dict[str, str]  # trial key -> the damaged file and what is wrong with 
 
 
 def read_results(storage: Storage, keys: Sequence[str]) -> tuple[Results, Damage]:
-    """The whole results by trial key, and the damaged ones; a trial without a result is in neither."""
+    """The results by trial key, and the damage; a trial without a result is in neither."""
     results: Results = {}
     damage: Damage = {}
     for key, content in zip(keys, storage.read_all([trial_file(key, RESULT) for key in keys]), strict=True):
@@ -32,7 +32,7 @@ def read_results(storage: Storage, keys: Sequence[str]) -> tuple[Results, Damage
 
 
 def recorded_state(storage: Storage, state: SweepState) -> tuple[SweepState, Results, Damage]:
-    """The state with the figures of the records themselves; a trial whose record is damaged does not count as finished."""
+    """The state with the metrics of the records; a trial whose record is damaged does not count as finished."""
     results, damage = read_results(storage, [key for key, status in state.trials.items() if status.state == "finished"])
     trials = dict(state.trials)
     for key, result in results.items():
@@ -43,7 +43,7 @@ def recorded_state(storage: Storage, state: SweepState) -> tuple[SweepState, Res
 
 
 def damaged_metrics(storage: Storage, results: Mapping[str, Mapping[str, Any]]) -> Damage:
-    """Finished trials whose metrics.jsonl is not the one that their result was written with."""
+    """The finished trials whose metrics.jsonl does not match their result."""
     contents = storage.read_all([trial_file(key, METRICS) for key in results])
     problems = {
         key: metrics_damage(result, content or b"") for (key, result), content in zip(results.items(), contents, strict=True)
@@ -52,9 +52,9 @@ def damaged_metrics(storage: Storage, results: Mapping[str, Mapping[str, Any]]) 
 
 
 def damaged_files(storage: Storage, results: Mapping[str, Mapping[str, Any]]) -> Damage:
-    """Finished trials whose points or model are not those that their result was written with; a removed model is none.
+    """The finished trials whose metrics or model do not match their result; a removed model is no damage.
 
-    In a folder all models are hashed; in an object store, from which each had to be fetched, none is.
+    Models are hashed only in a folder, since from an object store each would have to be fetched.
     """
     damage = damaged_metrics(storage, results)
     if storage.folder is not None:
@@ -65,7 +65,7 @@ def damaged_files(storage: Storage, results: Mapping[str, Mapping[str, Any]]) ->
 
 
 def damaged_model(storage: Storage, key: str, result: Mapping[str, Any]) -> str:
-    """What is wrong with a finished trial's model file; empty if it is whole."""
+    """What is wrong with a finished trial's model file; empty if it is undamaged."""
     content = storage.read(trial_file(key, MODEL))
     if content is None:
         return _line(key, MODEL, "is gone")
@@ -77,7 +77,7 @@ def damaged_model(storage: Storage, key: str, result: Mapping[str, Any]) -> str:
         same = stored_sha256(content) == result["model_sha256"]
     except ValueError as error:
         return _line(key, MODEL, f"cannot be read: {error}")
-    return "" if same else _line(key, MODEL, "is another model than result.json says")
+    return "" if same else _line(key, MODEL, "is not the model of result.json")
 
 
 def _line(key: str, file: str, problem: str) -> str:

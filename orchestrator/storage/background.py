@@ -1,4 +1,4 @@
-"""What a slow storage does in threads, so that nobody waits for it: looking for files, and appending to texts."""
+"""Background threads for slow storages, so that callers do not wait: polling for files, and appending to texts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ APPEND_INTERVAL_S = 5.0
 
 
 def run_with_timeout(seconds: float, action: Callable[[], object]) -> None:
-    """Runs an action whose failure does not matter. If the storage hangs, a thread goes on with it that nobody waits for."""
+    """Runs an action whose failure does not matter; after a timeout it continues in a daemon thread."""
 
     def attempt() -> None:
         with suppress(StorageError):
@@ -58,7 +58,7 @@ class ExistencePoller:
 
 
 class BufferedAppend:
-    """A growing text in a storage that cannot append: kept in memory, and written as a whole after what was there before."""
+    """A growing text in a storage that cannot append: kept in memory, and written as a whole after the earlier content."""
 
     def __init__(self, storage: Storage, name: str) -> None:
         self.storage = storage

@@ -3,7 +3,7 @@
 A storage is small and picklable, and workers get a copy. A failure of the storage is a StorageError, which names it and says
 how to fix it.
 
-To add a kind of storage, write a class here and add its scheme to STORAGE_SCHEMES of orchestrator/uris.py.
+To add a kind of storage, write its class beside this file and add its scheme to STORAGE_SCHEMES in orchestrator/uris.py.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Storage(ABC):
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """Removes the file if it is there."""
+        """Removes the file if it exists."""
 
     @abstractmethod
     def exists(self, name: str) -> bool:

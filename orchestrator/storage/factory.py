@@ -55,7 +55,7 @@ def _check_layout(storage: Storage, create: bool) -> None:
             )
         return
     else:
-        print(f"storage {storage.root}: {LAYOUT_FILE} is damaged; it is written anew", file=sys.stderr)
+        print(f"storage {storage.root}: {LAYOUT_FILE} is damaged; writing it again", file=sys.stderr)
     if create or content is not None:
         with suppress(*(() if create else (StorageError,))):  # a read-only storage can still be read
             storage.write_json(LAYOUT_FILE, {"layout": LAYOUT_VERSION})

@@ -4,7 +4,7 @@
 <storage>/trials/<key>/                                 the record of one trial (trainables/trial/checkpoint.py names its files)
 <storage>/warmups/<warm-up key>/epoch-0004.<fingerprint>.safetensors
 <storage>/sweeps/<name>/                                sweep file, trials, state, stop requests
-<storage>/data/<signature>.json                         content digest of a data set, made once
+<storage>/data/<signature>.json                         content digest of a data set, computed once
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from trainables.records.metrics import DamagedRecordError
 from trainables.records.result_record import decode_result
 
 LAYOUT_VERSION, LAYOUT_FILE = 1, "storage.json"
-DAMAGED_COUNT_GAP = 1000  # attempts that a damaged count is taken to have missed
-SLOW_WRITE_GRACE_S = 5.0  # that a writing may take before somebody else may have begun meanwhile
+DAMAGED_COUNT_GAP = 1000  # added to the attempts that a damaged attempt.json may have counted
+SLOW_WRITE_GRACE_S = 5.0  # after a slower write, check again for a newer attempt
 
 
 def trial_file(key: str, name: str) -> str:
@@ -34,12 +34,11 @@ def trial_file(key: str, name: str) -> str:
 class TrialFolder:
     """One trial's folder as one attempt sees it (TrialFiles).
 
-    `attempt.json` holds the newest attempt. It is compared right before each publication, so that a worker that was
-    cut off and comes back changes nothing. One that is cut off, or whose store hangs, between the comparison and the end of
-    its writing may still put one file over the newer attempt's; an object store tries a request for up to two minutes. A
-    writing that took long is therefore compared again, and that worker ends. Attempts on like machines write the same bytes,
-    and whoever reads a finished trial's files compares them with its result (RunRecord.file_mismatch); a checkpoint beside a
-    result is never continued from.
+    `attempt.json` names the newest attempt. Each write first checks that this attempt is still the newest, so a worker that was
+    cut off and comes back changes nothing. A worker that stalls between check and write (an object store retries for up to two
+    minutes) can overwrite one file of the newer attempt. So a slow write is checked again, and ends its worker. Attempts on
+    like machines write the same bytes, readers of a finished trial compare its files with result.json, and no trial continues
+    from a checkpoint beside a result.
     """
 
     storage: Storage
@@ -50,10 +49,10 @@ class TrialFolder:
     owner: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def claim_attempt(self) -> None:
-        """Makes this the newest attempt; of two with the same number the one that began last. A finished trial is left alone.
+        """Makes this the newest attempt; of two with the same number the last one wins. Does nothing to a finished trial.
 
         Raises:
-            StaleAttemptError: a newer attempt has begun.
+            StaleAttemptError: a newer attempt has started.
         """
         if self.storage.exists(trial_file(self.key, RESULT)):
             return
@@ -66,11 +65,11 @@ class TrialFolder:
         return self.storage.read(trial_file(self.key, name))
 
     def publish(self, name: str, content: bytes) -> None:
-        """Raises StaleAttemptError if a newer attempt has begun, after a writing that took long too."""
-        begun = time.time()
+        """Writes a file. Raises StaleAttemptError if a newer attempt has started, by then or during a slow write."""
+        started = time.time()
         self.storage.write(trial_file(self.key, name), content, before_publish=self._require_newest)
-        if time.time() - begun > SLOW_WRITE_GRACE_S:
-            self._require_newest(f"; its {name} was written late and may lie over that of the newer one")
+        if time.time() - started > SLOW_WRITE_GRACE_S:
+            self._require_newest(f"; its {name} was written late and may have replaced that of the newer attempt")
 
     def remove(self, name: str) -> None:
         self._require_newest()
@@ -81,38 +80,38 @@ class TrialFolder:
             return self.stop_asked
         return any(self.storage.poll_exists(name) for name in stop_files(self.sweep, self.key))
 
-    def _require_newest(self, besides: str = "") -> None:
+    def _require_newest(self, remark: str = "") -> None:
         record = self.storage.read_json(trial_file(self.key, "attempt.json"), fields=("attempt",)) or {"attempt": 0}
         same = record["attempt"] == self.attempt and record.get("owner", self.owner) != self.owner
         if record["attempt"] > self.attempt or same:
-            raise self._stale_attempt(record["attempt"], besides)
+            raise self._stale_attempt(record["attempt"], remark)
 
-    def _stale_attempt(self, newest: int, besides: str = "") -> StaleAttemptError:
-        return StaleAttemptError(f"trial {self.key}: attempt {newest} has begun, attempt {self.attempt} gives up{besides}")
+    def _stale_attempt(self, newest: int, remark: str = "") -> StaleAttemptError:
+        return StaleAttemptError(f"trial {self.key}: attempt {newest} has started, attempt {self.attempt} gives up{remark}")
 
 
 def newest_attempt(storage: Storage, key: str) -> int:
-    """Number of the newest attempt at a trial that has begun; 0 before the first."""
+    """The number of the newest attempt at a trial; 0 before the first."""
     name = trial_file(key, "attempt.json")
     record = storage.read_json(name, fields=("attempt",))
     if record is None and (content := storage.read(name)) is not None:
-        # A late worker must find a higher number than its own, so it goes on above all that the file may have held.
+        # A late worker must see a number above its own, so count on from above every number that the file may have held.
         numbers = [int(number) for number in re.findall(rb"\d{1,6}", content)]
         return max(numbers, default=0) + DAMAGED_COUNT_GAP
     return int(record["attempt"]) if record else 0
 
 
 def archive_trial(storage: Storage, key: str) -> None:
-    """Moves a trial's folder out of the way, so that it begins again; nothing is deleted.
+    """Moves a trial's folder to trials/.aside, so that the trial starts again; deletes nothing.
 
-    Attempts go on counting, so that a late worker of the old folder cannot write into the new one.
+    The attempts keep counting, so that a late worker of the old folder cannot write into the new one.
     """
     folder, attempt = f"trials/{key}", newest_attempt(storage, key)
     names = storage.names(folder)
     if names:
-        if names != ["attempt.json"]:  # else nothing but the count has been in the folder since
-            places = (f"trials/.aside/{key}-{number}" for number in count(attempt))
-            storage.move_folder(folder, next(place for place in places if not storage.names(place)))
+        if names != ["attempt.json"]:  # else it was archived before, and nothing was written since
+            targets = (f"trials/.aside/{key}-{number}" for number in count(attempt))
+            storage.move_folder(folder, next(target for target in targets if not storage.names(target)))
         storage.write_json(trial_file(key, "attempt.json"), {"attempt": attempt + 1})
 
 
@@ -123,9 +122,9 @@ def stop_files(sweep: str, key: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class WarmupFolder:
-    """Snapshots of one dense trunk under one fingerprint (SnapshotFiles).
+    """Snapshots of one warm-up under one fingerprint (SnapshotFiles).
 
-    `folder` is warmups/<warm-up key>, or a private folder where warm-ups are not shared.
+    `folder` is warmups/<warm-up key>, or a folder of the trial if warm-ups are not shared.
     """
 
     storage: Storage
@@ -134,7 +133,7 @@ class WarmupFolder:
 
     @property
     def key(self) -> str:
-        """Of the trunk, or of the trial whose own warm-up this is."""
+        """The key of the shared warm-up, or of the trial to which this one belongs."""
         return self.folder.removesuffix("/warmup").rpartition("/")[2]
 
     def epochs(self) -> list[int]:
@@ -157,7 +156,7 @@ class WarmupFolder:
 
 @dataclass(frozen=True, slots=True)
 class StageFolders:
-    """The folders that a stage of one sweep works in; pickled and handed to every worker."""
+    """The folders that a stage of a sweep uses; pickled and sent to every worker."""
 
     storage: Storage
     sweep: str | None
@@ -171,11 +170,11 @@ class StageFolders:
         return WarmupFolder(self.storage, f"warmups/{warmup_key}", fingerprint_id)
 
     def private_warmups(self, key: str, fingerprint_id: str) -> WarmupFolder:
-        """Where a trial keeps its own warm-up while warm-ups are not shared."""
+        """Where a trial keeps its warm-up if warm-ups are not shared."""
         return WarmupFolder(self.storage, f"trials/{key}/warmup", fingerprint_id)
 
     def layer_counts(self, key: str) -> dict[str, int] | None:
-        """Kept weights by layer of a finished trial; None if there is no such trial."""
+        """Kept weights by layer of a finished trial; None if there is none."""
         content = self.storage.read(trial_file(key, RESULT))
         try:
             layers = None if content is None else decode_result(content, key)["layers"]
@@ -188,5 +187,5 @@ class StageFolders:
         return self.sweep is not None and self.storage.poll_exists(stop_files(self.sweep, "")[0])
 
     def is_visible(self) -> bool:
-        """Whether this process sees the sweep's files; a node without the storage would write where nobody looks."""
+        """Whether this process sees the sweep's files: a node without the storage would write where nobody reads."""
         return self.sweep is None or self.storage.exists(f"sweeps/{self.sweep}/trials.json")

@@ -1,4 +1,4 @@
-"""On what kind of file system a folder lies."""
+"""The kind of file system that holds a folder."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ NETWORK = re.compile(
 
 
 def is_network_folder(folder: Path, mounts: str | None = None) -> bool:
-    """Whether other hosts may write the folder's files too; no where the system does not tell.
+    """Whether other hosts may write the folder's files too; false if the system does not say.
 
     Args:
-        mounts: content of /proc/self/mountinfo (proc(5)); read here if it is not given.
+        mounts: content of /proc/self/mountinfo (proc(5)), if it is not to be read.
     """
     if mounts is None:
         try:
             mounts = MOUNTS.read_text(errors="replace")
         except OSError:
             return False
-    place = str(folder.resolve())
+    path = str(folder.resolve())
     kinds: dict[str, str] = {}
     for line in mounts.splitlines():
         fields, _, rest = line.partition(" - ")
         point = re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), fields.split()[4])
-        if point == "/" or place == point or place.startswith(f"{point}/"):
+        if point == "/" or path == point or path.startswith(f"{point}/"):
             kinds[point] = rest.split()[0]
     return bool(kinds) and NETWORK.fullmatch(kinds[max(kinds, key=len)]) is not None

@@ -1,6 +1,6 @@
-"""A prefix of an object store as a storage, through pyarrow, which is imported when a file is asked for.
+"""A prefix of an object store as a storage, through pyarrow, which is imported at the first request.
 
-A file is one PUT of bytes that are there already, so no reader sees half of one, and no temporary names are needed. Requests
+A file is one PUT of its whole content, so no reader sees half of one, and no temporary names are needed. Requests
 cost money and tens of milliseconds: `exists` is one HEAD, `read` a GET between two HEADs. Keys are never part of the URI, of a
 file or of what workers are sent. Each provider has a file of its own, such as s3.py.
 """
@@ -83,7 +83,7 @@ class ObjectStorage(Storage):
         return type(self), (self.root, self.endpoint, self.region)
 
     def validate(self) -> None:
-        """A missing bucket looks like a missing file, so it is asked for by itself."""
+        """A missing bucket looks like a missing file, so this asks for the bucket itself."""
         from pyarrow.fs import FileType
 
         with self._translate_errors():

@@ -53,7 +53,7 @@ class S3Storage(ObjectStorage):
         return _first_of(ENDPOINT_VARIABLES) or ""
 
     def _find_region(self) -> None:
-        """From the environment; AWS itself is asked for the region of a bucket, since requests to another one fail."""
+        """Takes it from the environment, else asks AWS, since requests to the wrong region fail."""
         self.region = self.region or _first_of(REGION_VARIABLES) or (OTHER_STORES_REGION if self.endpoint else None)
         if self.region is None:
             from pyarrow.fs import resolve_s3_region

@@ -70,6 +70,6 @@ def test_a_later_node_without_the_storage_is_left_out_and_costs_no_trial(cluster
     late = join(cluster, cpus=1, prefix=without(storage))
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
-    assert output.count(f"node {late.address} is left out for 10 minutes: it does not see the sweep's files") == 1
+    assert output.count(f"node {late.address} is excluded for 10 minutes: it does not see the sweep's files") == 1
     told = status("tiny", storage)
     assert (told["finished"], told["failed"]) == (3, 0)

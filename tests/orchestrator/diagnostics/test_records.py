@@ -179,7 +179,7 @@ def test_a_damaged_layout_is_written_anew(content: bytes, tmp_path: Path, capsys
     whole = (tmp_path / "storage.json").read_bytes()
     (tmp_path / "storage.json").write_bytes(content)
     open_storage(str(tmp_path))
-    assert "storage.json is damaged; it is written anew" in capsys.readouterr().err
+    assert "storage.json is damaged; writing it again" in capsys.readouterr().err
     assert (tmp_path / "storage.json").read_bytes() == whole
     open_storage(str(tmp_path))
     assert capsys.readouterr().err == ""

@@ -191,7 +191,7 @@ def test_a_long_or_missing_temporary_folder_is_left_for_tmp_and_told(
         fits.rmdir()
         too_long.rmdir()
     monkeypatch.setenv(variable, str(fits))
-    assert f"{variable} {fits} is no folder that can be written" in ray_folder()[1]
+    assert f"{variable} {fits} is not a folder that can be written" in ray_folder()[1]
 
 
 def test_no_folder_for_ray_is_refused_with_the_variable_to_set(monkeypatch: pytest.MonkeyPatch, longest: int) -> None:

@@ -67,7 +67,7 @@ def test_a_claim_counts_as_long_as_its_driver_is_heard_of(without_locks: Storage
     folder, claim = SweepFolder(without_locks, "s"), "sweeps/s/driver.json"
     elsewhere = this_driver() | {"host": "elsewhere", "process_table": "another", "owner": "other"}
     without_locks.write_json(claim, elsewhere)
-    with pytest.raises(SetupError, match=r"on elsewhere, heard of \d+ s ago"), folder.driver_lease():
+    with pytest.raises(SetupError, match=r"on elsewhere, last heartbeat \d+ s ago"), folder.driver_lease():
         pass
     without_locks.write_json(claim, elsewhere | {"heartbeat": time.time() - 31})
     with folder.driver_lease():
@@ -98,14 +98,14 @@ def test_a_driver_that_was_taken_over_ends_at_once(s3: S3Storage) -> None:
         s3.write_json("sweeps/s/driver.json", late)
     _, error = driver.communicate(timeout=30)
     assert driver.returncode == 3
-    assert f"process {os.getpid()} on" in error
-    assert "has taken the sweep over" in error
+    assert f"lost the driver lease to process {os.getpid()} on" in error
+    assert error.endswith("exiting [lease-lost]\n")
 
 
 def test_a_claim_that_was_written_late_gives_way_to_one_that_was_there(
     s3: S3Storage, quick_claims: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first writing takes longer than CLAIM_S, and lands on the claim of a driver that came meanwhile."""
+    """The first write takes longer than LEASE_SETTLE_S, and replaces the file of a driver that came meanwhile."""
     monkeypatch.setattr(driver_lease, "LEASE_RENEW_INTERVAL_S", 1.5)
     slow, told = S3Storage(s3.root, s3.endpoint, s3.region), list[str]()
     prompt = slow.write_json

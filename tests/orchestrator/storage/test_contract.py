@@ -184,7 +184,7 @@ def test_an_attempt_whose_writing_came_late_gives_up(storage: Storage, monkeypat
     older.claim_attempt()
     monkeypatch.setattr(type(storage), "write", frozen)
     older.publish("metrics.jsonl", b"in time")
-    with pytest.raises(StaleAttemptError, match=r"attempt 2 has begun.*its metrics\.jsonl was written late"):
+    with pytest.raises(StaleAttemptError, match=r"attempt 2 has started.*its metrics\.jsonl was written late"):
         older.publish("metrics.jsonl", b"late")
 
 

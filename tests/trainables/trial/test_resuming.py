@@ -185,7 +185,7 @@ def test_a_superseded_attempt_publishes_nothing(phase: str, tmp_path: Path) -> N
             trial_folder(PLAIN, storage, attempt=2).claim_attempt()
             seen.append(all_files(storage))
 
-    with pytest.raises(StaleAttemptError, match="attempt 2 has begun, attempt 1 gives up"):
+    with pytest.raises(StaleAttemptError, match="attempt 2 has started, attempt 1 gives up"):
         run(PLAIN, storage, 1, on_progress=supersede)
     trials = {name: content for name, content in all_files(storage).items() if name.startswith("trials/")}
     assert trials == {name: content for name, content in seen[0].items() if name.startswith("trials/")}
