@@ -196,7 +196,7 @@ def test_a_long_or_missing_temporary_folder_is_left_for_tmp_and_told(
 
 def test_no_folder_for_ray_is_refused_with_the_variable_to_set(monkeypatch: pytest.MonkeyPatch, longest: int) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(SetupError, match=r"RAY_TMPDIR must be a folder that can be written.*/tmp is no folder.*; set it"):
+    with pytest.raises(SetupError, match=r"RAY_TMPDIR must be a folder that can be written.*/tmp is not a folder.*; set it"):
         ray_folder()
 
 
