@@ -47,7 +47,7 @@ def test_every_check_runs_and_each_trouble_has_a_way_out(tmp_path: Path) -> None
     assert "cannot be written" in found["storage"][0]["message"]
     assert "--storage" in found["storage"][0]["way_out"]
     assert DEAD_SERVER in found["tracking"][0]["message"]
-    assert "start the server" in " ".join((found["tracking"][0]["message"], found["tracking"][0]["way_out"]))
+    assert "start the server" in found["tracking"][0]["way_out"]
     assert found["versions"][0]["ok"]
     found = checks(tiny_sweep(tmp_path), "--set", data, "--storage", tmp_path / "runs", expect=3)
     assert "no folder '/nowhere'" in found["data"][0]["message"]
@@ -129,7 +129,8 @@ def test_the_doctor_names_each_broken_node_and_its_way_out(broken: Broken, tmp_p
     assert served["message"].endswith("gets the decoded images through Ray")  # as in a run
     fake = failed.pop(("gpu", broken.read_only.address))
     assert "Ray counts 1 GPUs, CUDA sees 0" in fake["message"]
-    assert failed.pop(("tracking", f"tracking {DEAD_SERVER.partition(':')[0]}"))
+    tracking = failed.pop(("tracking", f"tracking {DEAD_SERVER.partition(':')[0]}"))
+    assert tracking["way_out"].startswith("start the server")
     assert not failed
     assert len([one for one in found["clock"] if one["ok"]]) == 4
     assert not list((broken.storage / "doctor").iterdir())
