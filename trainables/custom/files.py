@@ -1,4 +1,4 @@
-"""The user's own files of a sweep: where they are on this machine, their digests, and the import of their modules in a worker.
+"""The custom files of a sweep: where they are on this machine, their digests, and the import of their modules in a worker.
 
 The driver finds and hashes files and imports none.
 """
@@ -27,7 +27,7 @@ RESERVED = {*sys.stdlib_module_names, "__main__", "orchestrator", "trainables"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CustomFiles:
-    """The user's own files of a sweep, with the digests that the sweep was planned with.
+    """The user's files of a sweep, with the digests that the sweep was planned with.
 
     Attributes:
         modules_path: folder where modules are looked up first.

@@ -1,4 +1,4 @@
-"""References to the user's own functions (network, pruning method, data set, loss): "module:MODULE.FUNCTION".
+"""References to functions of the user's (network, pruning method, data set, loss): "module:MODULE.FUNCTION".
 
 MODULE is one Python file, looked up below `modules_path`, else in an installed package. The file's SHA-256 is part of the keys
 of trials that use it; what the file imports from other files of the user is not.

@@ -25,7 +25,7 @@ def network(name: str, side: int = 32, channels: int = 3, classes: int = 10) -> 
     return model
 
 
-def test_multiply_adds_of_convolutions_of_every_kind_by_hand() -> None:
+def test_flops_of_convolutions_match_counts_by_hand() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3),  # 10 - 3 + 1 = 8 pixels a side
         nn.Conv2d(8, 4, 3, stride=2, padding=1),  # 4 a side
@@ -47,7 +47,7 @@ def test_multiply_adds_of_convolutions_of_every_kind_by_hand() -> None:
     assert found.parameter_sparsity == pytest.approx(108 / (860 + biases))
 
 
-def test_multiply_adds_of_vgg_and_resnet_are_those_of_their_tables() -> None:
+def test_flops_of_vgg_and_resnet_match_published_tables() -> None:
     """VGG-16 on 32 x 32: 313.2 million in its convolutions; ResNet-20: 40.55 million and its 1x1 shortcuts."""
     side, channels, total = 32, 3, 0
     for widths in ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3):
@@ -80,7 +80,7 @@ class Attending(nn.Module):
         return logits
 
 
-def test_a_network_of_any_parts_has_the_figures_that_can_be_told() -> None:
+def test_known_figures_of_an_unusual_network() -> None:
     model = Attending()
     masks = full_masks(prunable_weights(model))
     assert {"attention.out_proj.weight", "head.weight", "auxiliary.weight"} == set(masks)
@@ -109,7 +109,7 @@ class Transformed(nn.Module):
         return logits
 
 
-def test_what_is_not_known_has_no_figure() -> None:
+def test_unknown_figures_are_none() -> None:
     model = Transformed()
     found = model_stats(model, full_masks(prunable_weights(model)), (1, 4, 4))
     assert (found.flops, found.kept_flops, found.theoretical_speedup) == (None, None, None)
@@ -117,7 +117,7 @@ def test_what_is_not_known_has_no_figure() -> None:
     assert not {"model/flops", "model/theoretical_speedup"} & set(size_metrics(found))
 
 
-def test_an_empty_network_has_no_ratios() -> None:
+def test_network_without_kept_weights_has_no_ratios() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False))
     masks = {name: torch.zeros_like(mask) for name, mask in full_masks(prunable_weights(model)).items()}
     found = model_stats(model, masks, (1, 4, 4))
@@ -126,7 +126,7 @@ def test_an_empty_network_has_no_ratios() -> None:
     assert not {"model/compression_ratio", "model/theoretical_speedup"} & set(size_metrics(found))
 
 
-def test_layers_that_may_not_be_pruned_count_as_dense() -> None:
+def test_excluded_layers_count_as_dense() -> None:
     model = network("convnet", 8, 1)
     masks = full_masks(prunable_weights(model, ("head",)))
     found = model_stats(model, {name: torch.zeros_like(mask) for name, mask in masks.items()}, (1, 8, 8))
@@ -134,7 +134,7 @@ def test_layers_that_may_not_be_pruned_count_as_dense() -> None:
     assert (found.kept, found.connected_weights, found.prunable) == (0, 0, 15_248 - 1280)
 
 
-def test_counting_leaves_the_network_as_it_is() -> None:
+def test_model_stats_do_not_change_the_network() -> None:
     model = network("resnet20").train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model_stats(model, full_masks(prunable_weights(model)), (3, 32, 32))
@@ -143,7 +143,7 @@ def test_counting_leaves_the_network_as_it_is() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_a_digest_of_masks_tells_them_apart() -> None:
+def test_masks_digest_depends_on_every_bit() -> None:
     masks = {"a": torch.tensor([True, False]), "b": torch.tensor([[True]])}
     swapped = {"a": torch.tensor([False, True]), "b": torch.tensor([[True]])}
     assert masks_sha256(masks) == masks_sha256(dict(reversed(list(masks.items()))))
@@ -151,7 +151,7 @@ def test_a_digest_of_masks_tells_them_apart() -> None:
     assert masks_sha256({"a": torch.ones(4)}) != masks_sha256({"a": torch.ones(2, 2)})
 
 
-def test_top5_is_told_from_a_hundred_classes_on() -> None:
+def test_top5_accuracy_needs_a_hundred_classes() -> None:
     data = digits()
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 100)).double()
     split = Split(images=data.test.images, labels=(data.test.labels * 10))
@@ -164,7 +164,7 @@ def test_top5_is_told_from_a_hundred_classes_on() -> None:
     assert "top5_accuracy" not in evaluate_raw(ten, data.test, data.normalization, RUNTIME)
 
 
-def test_a_result_tells_what_is_left(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_result_holds_the_statistics(tmp_path_factory: pytest.TempPathFactory) -> None:
     config = tiny_config(sparsity=0.95)
     result = run(config, new_storage(tmp_path_factory.mktemp("runs")))
     layers = {layer["name"]: layer for layer in result["layers"]}

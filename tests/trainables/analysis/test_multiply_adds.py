@@ -33,7 +33,7 @@ class Part(nn.Module):
 
 
 @pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
-def test_recurrent_layers_count_as_the_products_of_their_gates(kind: Callable[..., nn.Module], gates: int) -> None:
+def test_recurrent_layers_count_the_products_of_their_gates(kind: Callable[..., nn.Module], gates: int) -> None:
     model = Part(
         lambda self, images: self.head(self.rows(images.flatten(1, 2))[0].mean(1)),
         rows=kind(8, 16, num_layers=2, bidirectional=True, batch_first=True),
@@ -43,7 +43,7 @@ def test_recurrent_layers_count_as_the_products_of_their_gates(kind: Callable[..
     assert counted(model) == MultiplyAdds(total=layers + 320, uses={"head.weight": 1})
 
 
-def test_a_transformer_layer_counts_its_projections_and_products() -> None:
+def test_transformer_layer_counts_projections_and_products() -> None:
     model = Part(
         lambda self, images: self.head(self.layer(images.flatten(1, 2)).mean(1)),
         layer=nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
@@ -55,7 +55,7 @@ def test_a_transformer_layer_counts_its_projections_and_products() -> None:
     assert found.uses == uses
 
 
-def test_a_layer_counts_for_every_row_and_every_call() -> None:
+def test_layer_counts_every_row_and_call() -> None:
     model = Part(lambda self, images: self.rows(self.rows(images.flatten(1, 2))).mean(1), rows=nn.Linear(6, 6))
     assert counted(model, (3, 5, 6)) == MultiplyAdds(total=2 * 15 * 36, uses={"rows.weight": 2 * 15})
 
@@ -71,7 +71,7 @@ WAYS: dict[str, Callable[..., Tensor]] = {
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_a_weight_counts_whoever_reads_it(way: Callable[..., Tensor]) -> None:
+def test_weight_counts_for_any_reader(way: Callable[..., Tensor]) -> None:
     model = Part(way, first=nn.Linear(64, 5), unused=nn.Linear(3, 3))
     assert counted(model) == MultiplyAdds(total=320, uses={"first.weight": 1, "unused.weight": 0})
 
@@ -87,11 +87,11 @@ UNKNOWN: dict[str, tuple[Callable[..., Tensor], dict[str, int | None]]] = {
 
 
 @pytest.mark.parametrize(("function", "uses"), UNKNOWN.values(), ids=UNKNOWN)
-def test_what_cannot_be_counted_is_not_known(function: Callable[..., Tensor], uses: dict[str, int | None]) -> None:
+def test_uncountable_operations_are_unknown(function: Callable[..., Tensor], uses: dict[str, int | None]) -> None:
     assert counted(Part(function, first=nn.Linear(64, 5))) == MultiplyAdds(total=None, uses=uses)
 
 
-def test_an_operation_from_outside_of_pytorch_is_not_known() -> None:
+def test_operations_from_outside_pytorch_are_unknown() -> None:
     @torch.library.custom_op("drive_sweep_tests::doubled", mutates_args=())
     def doubled(values: Tensor) -> Tensor:
         return values * 2
@@ -110,7 +110,7 @@ CONVOLUTIONS: dict[str, tuple[nn.Module, int]] = {
 
 
 @pytest.mark.parametrize(("layer", "expected"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
-def test_convolutions_of_every_kind_by_hand(layer: nn.Module, expected: int) -> None:
+def test_convolutions_match_counts_by_hand(layer: nn.Module, expected: int) -> None:
     assert multiply_adds(layer, set(), (4, 8, 8)).total == expected
 
 
@@ -122,14 +122,14 @@ def test_convolutions_of_other_dimensions_count_as_dense() -> None:
 
 
 @pytest.mark.parametrize("name", ["convnet", "lenet300", "alexnet", "vgg11", "resnet20", "resnet18"])
-def test_built_in_networks_have_the_total_of_pytorchs_counter(name: str) -> None:
+def test_totals_match_pytorchs_counter(name: str) -> None:
     model = build_model(name, (3, 32, 32), 10).eval()
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, 32, 32))
     assert counted(model, (3, 32, 32)).total == counter.get_total_flops() // 2
 
 
-def test_counting_leaves_everything_as_it_was() -> None:
+def test_counting_changes_nothing() -> None:
     model = Part(lambda self, images: self.rows(images.flatten(1, 2))[0].mean(1), rows=nn.LSTM(8, 4, batch_first=True)).train()
     fast, dnn = torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn.enabled
     multiply_adds(model, set(), (1, 8, 8))

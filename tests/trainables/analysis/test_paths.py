@@ -82,7 +82,7 @@ def random_masks(model: nn.Module, seed: int, density: float) -> Masks:
     activation=st.sampled_from([nn.ReLU, nn.GELU, nn.Sigmoid, nn.Tanh, nn.Identity, nn.Dropout]),
     last=st.sampled_from([nn.Identity, nn.LogSoftmax, nn.Softmax]),
 )
-def test_live_weights_of_linear_layers_are_those_on_a_path(
+def test_connected_weights_of_linear_layers_are_on_a_path(
     seed: int, density: float, widths: list[int], activation: type[nn.Module], last: Callable[..., nn.Module]
 ) -> None:
     sizes = [4, *widths, 3]
@@ -107,7 +107,7 @@ def test_live_weights_of_linear_layers_are_those_on_a_path(
     dilation=st.integers(1, 2),
     groups=st.sampled_from([1, 2]),
 )
-def test_live_weights_of_convolutions_are_those_on_a_path(
+def test_connected_weights_of_convolutions_are_on_a_path(
     seed: int, density: float, stride: int, padding: int, dilation: int, groups: int
 ) -> None:
     first = nn.Conv2d(2, 4, 2, stride=stride, padding=padding, dilation=dilation, groups=groups)
@@ -125,7 +125,7 @@ def test_live_weights_of_convolutions_are_those_on_a_path(
 @pytest.mark.parametrize(
     "norm", [nn.LayerNorm([4, 5, 5]), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4, affine=True), nn.BatchNorm2d(4)]
 )
-def test_norm_layers_of_any_kind_hide_no_path(norm: nn.Module) -> None:
+def test_norm_layers_break_no_path(norm: nn.Module) -> None:
     model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), norm, nn.ReLU(), nn.Flatten(), nn.Linear(100, 3))
     masks = full_masks(prunable_weights(model))
     masks["0.weight"][0] = False
@@ -134,19 +134,19 @@ def test_norm_layers_of_any_kind_hide_no_path(norm: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("name", ["convnet", "lenet300", "alexnet", "vgg11", "resnet20", "resnet18"])
-def test_all_weights_of_a_dense_network_are_live(name: str) -> None:
+def test_all_weights_of_a_dense_network_are_connected(name: str) -> None:
     model = network(name)
     masks = full_masks(prunable_weights(model))
     assert all(bool(mask.all()) for mask in live(model, masks, (3, 32, 32)).values())
 
 
-def test_weights_that_see_nothing_but_padding_are_dead() -> None:
+def test_weights_on_padding_are_not_connected() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(2, 3))
     found = live(model, full_masks(prunable_weights(model)), (1, 1, 1))
     assert found["0.weight"].nonzero().tolist() == [[0, 0, 1, 1], [1, 0, 1, 1]]
 
 
-def test_every_path_through_a_pool_counts_and_not_the_largest_alone() -> None:
+def test_every_path_through_max_pooling_counts() -> None:
     model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1, 2))
     masks = full_masks(prunable_weights(model))
     masks["0.weight"].fill_(False)
@@ -154,7 +154,7 @@ def test_every_path_through_a_pool_counts_and_not_the_largest_alone() -> None:
     assert torch.equal(live(model, masks, (1, 2, 2))["0.weight"], masks["0.weight"])
 
 
-def test_an_emptied_layer_kills_its_chain_but_not_what_goes_around_it() -> None:
+def test_collapsed_layer_breaks_its_chain_alone() -> None:
     vgg, resnet = network("vgg11"), network("resnet20")
     of_vgg, of_resnet = full_masks(prunable_weights(vgg)), full_masks(prunable_weights(resnet))
     of_vgg["features.4.weight"].fill_(False)
@@ -166,7 +166,7 @@ def test_an_emptied_layer_kills_its_chain_but_not_what_goes_around_it() -> None:
     assert all(bool(found[name].all()) for name in others)
 
 
-def test_numbers_of_paths_beyond_float64_change_nothing() -> None:
+def test_path_counts_beyond_float64_do_not_overflow() -> None:
     layers = [layer for _ in range(150) for layer in (nn.Linear(200, 200), nn.ReLU())]  # 200 ** 150 paths, 1e345
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 200), *layers, nn.Linear(200, 2))
     masks = full_masks(prunable_weights(model))
@@ -220,13 +220,13 @@ UNKNOWN: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("function", UNKNOWN.values(), ids=UNKNOWN)
-def test_paths_through_what_does_more_than_add_are_not_known(function: Callable[[Tensor], Tensor]) -> None:
+def test_paths_through_nonlinear_operations_are_unknown(function: Callable[[Tensor], Tensor]) -> None:
     model = Through(function)
     assert connected_masks(model, full_masks(prunable_weights(model)), (1, 4, 4)) is None
     assert model_stats(model, full_masks(prunable_weights(model)), (1, 4, 4)).effective_sparsity is None
 
 
-def test_outputs_that_are_subtracted_are_not_known() -> None:
+def test_paths_to_subtracted_outputs_are_unknown() -> None:
     class Difference(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -261,7 +261,7 @@ def test_paths_through_activations_norms_and_pools_are_known(function: Callable[
     assert num_kept(live(model, masks, (1, 4, 4))) == 3 * 16 + 3 * fed
 
 
-def test_attention_after_many_layers_is_not_taken_for_a_mean() -> None:
+def test_deep_attention_is_not_mistaken_for_a_mean() -> None:
     layers = [layer for _ in range(30) for layer in (nn.Linear(64, 64), nn.ReLU())]
 
     class Late(nn.Module):
@@ -272,7 +272,7 @@ def test_attention_after_many_layers_is_not_taken_for_a_mean() -> None:
     assert connected_masks(model, full_masks(prunable_weights(model)), (1, 4, 4)) is None
 
 
-def test_following_paths_leaves_the_network_as_it_is() -> None:
+def test_paths_do_not_change_the_network() -> None:
     model = network("resnet20").train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     live(model, full_masks(prunable_weights(model)), (3, 32, 32))

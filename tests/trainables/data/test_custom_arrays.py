@@ -51,13 +51,13 @@ def read_only(array: Any) -> Any:
     ids=["plain", "reversed", "fortran", "read only", "view", "torch", "channels last", "list", "list of tensors", "masked"],
 )
 @pytest.mark.filterwarnings("error")
-def test_images_of_any_memory_order_are_taken_as_they_are(images: Any) -> None:
+def test_images_of_any_memory_order_are_accepted(images: Any) -> None:
     parts, _ = checked(images)
     assert parts[0].dtype == np.uint8
     assert np.array_equal(parts[0], IMAGES)
 
 
-def test_arrays_that_share_memory_can_be_kept_in_one_file() -> None:
+def test_arrays_that_share_memory_are_copied() -> None:
     images = np.arange(8 * 3 * 5 * 5, dtype=np.uint8).reshape(8, 3, 5, 5)
     for train, test in ((images, images), (images, images[2:]), (images[:6], images[2:])):
         arrays = (train, np.arange(len(train)) % 3, test, np.arange(len(test)) % 3)
@@ -68,7 +68,7 @@ def test_arrays_that_share_memory_can_be_kept_in_one_file() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "<u2", ">u2", "<u4", ">u4", "<i4", ">i4", "<i8", ">i8", "<u8", ">u8"])
-def test_labels_of_any_integer_type_are_taken(dtype: str) -> None:
+def test_labels_of_any_integer_type_are_accepted(dtype: str) -> None:
     for labels in (LABELS.astype(dtype), np.repeat(LABELS, 2).astype(dtype)[::2], LABELS.tolist()):
         parts, _ = checked(labels=labels)
         assert parts[1].dtype == np.int64
@@ -76,19 +76,19 @@ def test_labels_of_any_integer_type_are_taken(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.uint16, torch.uint32, torch.uint64, torch.int32])
-def test_labels_of_any_integer_type_of_pytorch_are_taken(dtype: torch.dtype) -> None:
+def test_labels_of_any_pytorch_integer_type_are_accepted(dtype: torch.dtype) -> None:
     assert checked(labels=torch.from_numpy(LABELS).to(dtype))[0][3].tolist() == LABELS.tolist()
     assert checked(labels=[torch.tensor(label, dtype=dtype) for label in LABELS.tolist()])[0][3].tolist() == LABELS.tolist()
 
 
 @pytest.mark.parametrize("count", [3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3), np.max(LABELS) + 1])
-def test_the_number_of_classes_is_any_integer(count: Any) -> None:
+def test_num_classes_may_be_any_integer_type(count: Any) -> None:
     assert checked(num_classes=count)[1] == 3
     assert type(checked(num_classes=count)[1]) is int
 
 
 @pytest.mark.parametrize("count", [1, 0, -3, 3.0, "3", None, True, np.float64(3), np.array([3, 3]), torch.tensor(3.0)])
-def test_another_number_of_classes_is_refused_by_its_rule(count: Any) -> None:
+def test_invalid_num_classes_is_rejected(count: Any) -> None:
     assert refusal(num_classes=count).startswith(f"num_classes as an integer from 2 on, got {count!r}; correct it")
 
 
@@ -119,11 +119,11 @@ WRONG_IMAGES: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("images", "message"), [case[1:] for case in WRONG_IMAGES], ids=[case[0] for case in WRONG_IMAGES])
-def test_other_images_are_refused_with_the_fix(images: Any, message: str) -> None:
+def test_invalid_images_are_rejected_with_a_hint(images: Any, message: str) -> None:
     assert message in refusal(images)
 
 
-def test_the_fixes_that_messages_give_lead_to_images_that_are_taken() -> None:
+def test_hints_lead_to_accepted_images() -> None:
     for images in (IMAGES / 255, IMAGES.astype(np.float32), IMAGES.astype(np.int64), IMAGES[:, 0], IMAGES > 100):
         fixed = eval(refusal(images).rpartition("; ")[2].removeprefix("give ").removeprefix("images of one channel are "))
         assert checked(fixed if fixed.dtype == np.uint8 else fixed.astype(np.uint8))[1] == 3
@@ -144,7 +144,7 @@ WRONG_LABELS: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("labels", "message"), [case[1:] for case in WRONG_LABELS], ids=[case[0] for case in WRONG_LABELS])
-def test_other_labels_are_refused_with_the_fix(labels: Any, message: str) -> None:
+def test_invalid_labels_are_rejected_with_a_hint(labels: Any, message: str) -> None:
     assert message in refusal(labels=labels)
 
 
@@ -158,7 +158,7 @@ def of_shape(*shape: int) -> Any:
 
 
 @given(sides, sides, st.integers(1, 4))
-def test_channels_last_are_refused_at_every_size(height: int, width: int, channels: int) -> None:
+def test_channels_last_is_rejected_at_every_size(height: int, width: int, channels: int) -> None:
     message = refusal(of_shape(height, width, channels))
     assert f"got uint8 of shape (6, {height}, {width}, {channels}), which looks like (N, H, W, C); give " in message
     assert "give images.transpose(0, 3, 1, 2), or, where they are" in message
@@ -166,23 +166,23 @@ def test_channels_last_are_refused_at_every_size(height: int, width: int, channe
 
 
 @given(sides, sides)
-def test_squares_with_many_channels_last_are_refused(side: int, channels: int) -> None:
+def test_squares_with_many_channels_last_are_rejected(side: int, channels: int) -> None:
     if side != channels:
         assert "which looks like (N, H, W, C)" in refusal(of_shape(side, side, channels))
 
 
 @given(st.integers(1, 4), st.integers(1, 40), st.integers(1, 40))
-def test_up_to_four_channels_first_are_taken_at_every_size(channels: int, height: int, width: int) -> None:
+def test_four_channels_first_are_accepted_at_every_size(channels: int, height: int, width: int) -> None:
     assert checked(of_shape(channels, height, width))[0][0].shape == (6, channels, height, width)
 
 
 @given(sides, sides)
-def test_squares_of_any_number_of_channels_are_taken(channels: int, side: int) -> None:
+def test_squares_of_any_number_of_channels_are_accepted(channels: int, side: int) -> None:
     checked(of_shape(channels, side, side))
 
 
 @given(sides, st.integers(1, 40), st.integers(1, 40))
-def test_images_of_any_shape_are_taken_with_one_of_two_orders_of_their_sides(channels: int, height: int, width: int) -> None:
+def test_images_of_any_shape_are_accepted_in_one_of_two_orders(channels: int, height: int, width: int) -> None:
     """What the rule refuses by mistake can be given with height and width swapped, as the message says."""
     orders = 0
     for shape in ((channels, height, width), (channels, width, height)):

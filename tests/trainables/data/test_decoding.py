@@ -72,7 +72,7 @@ def images(draw: st.DrawFn) -> tuple[bytes, Array]:
 
 
 @given(images())
-def test_every_image_is_read_as_arithmetic_has_it(file: Path, image: tuple[bytes, Array]) -> None:
+def test_decoded_pixels_match_the_specification(file: Path, image: tuple[bytes, Array]) -> None:
     data, pixels = image
     file.write_bytes(data)
     assert np.array_equal(np.asarray(rgb_image(file)), pixels)
@@ -130,7 +130,7 @@ def message_of(read: Callable[[Path], Any], path: Path) -> str | None:
 
 @given(damaged())
 @pytest.mark.filterwarnings("ignore")
-def test_a_damaged_file_is_decoded_or_named(file: Path, data: bytes) -> None:
+def test_damaged_file_is_decoded_or_named(file: Path, data: bytes) -> None:
     file.write_bytes(data)
     for read in (rgb_image, image_header, lambda path: decode_square(path, 4)):
         message = message_of(read, file)
@@ -143,13 +143,13 @@ def test_a_damaged_file_is_decoded_or_named(file: Path, data: bytes) -> None:
     st.sampled_from([b"", b"P6 ", b"P5\n", b"P2 ", b"\x89PNG\r\n\x1a\n", b"BM", b"\xff\xd8\xff", b"RIFF"]),
 )
 @pytest.mark.filterwarnings("ignore")
-def test_bytes_that_are_no_image_are_named(file: Path, data: bytes, begin: bytes) -> None:
+def test_file_that_is_not_an_image_is_named(file: Path, data: bytes, begin: bytes) -> None:
     file.write_bytes(begin + data)
     is_sixteen_bit_grey(begin + data)
     assert (message_of(rgb_image, file) or "decoded").isprintable()
 
 
-def test_the_damaged_files_of_a_data_set_are_named_five_at_once(tmp_path: Path) -> None:
+def test_at_most_five_damaged_files_are_named(tmp_path: Path) -> None:
     paths = [tmp_path / f"{index}.png" for index in range(9)]
     for index, path in enumerate(paths):
         path.write_bytes(WHOLE[0] if index == 4 else b"")
@@ -161,7 +161,7 @@ def test_the_damaged_files_of_a_data_set_are_named_five_at_once(tmp_path: Path) 
 HALF_A_JPEG = saved(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)), "JPEG")[:2000]
 
 
-def test_a_truncated_file_is_refused_whatever_a_module_of_the_user_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_file_is_rejected_whatever_a_custom_module_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(HALF_A_JPEG)
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
@@ -169,7 +169,7 @@ def test_a_truncated_file_is_refused_whatever_a_module_of_the_user_set(tmp_path:
         rgb_image(path)
 
 
-def test_a_limit_that_a_module_of_the_user_took_away_still_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixel_limit_holds_whatever_a_custom_module_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(png(np.zeros((1, 1), np.uint8), 1, 0, size=(10000, 20000)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
@@ -177,7 +177,7 @@ def test_a_limit_that_a_module_of_the_user_took_away_still_holds(tmp_path: Path,
         rgb_image(path)
 
 
-def test_headers_say_what_is_ignored(tmp_path: Path) -> None:
+def test_header_names_what_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(saved(flat((1, 2, 3)), "JPEG", exif=turned()))
     plain = ImageHeader(format="JPEG", mode="RGB", width=8, height=8, frames=1, orientation=6, transparent=False)
@@ -193,7 +193,7 @@ def test_headers_say_what_is_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(3, 400), (400, 3), (1, 150), (300, 31_000), (64, 6500)])
-def test_a_long_image_is_the_same_however_much_of_it_is_scaled(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_image_has_the_same_crop_without_full_scaling(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     whole = np.asarray(center_crop(image, 32)).astype(int)
     monkeypatch.setattr(streaming, "MAX_ASPECT_RATIO", 10)
@@ -203,7 +203,7 @@ def test_a_long_image_is_the_same_however_much_of_it_is_scaled(size: tuple[int, 
 
 
 @pytest.mark.parametrize("size", [(1, 100_000), (3_000_000, 1), (2, 5000)])
-def test_a_very_long_image_is_cut_without_being_scaled_as_a_whole(size: tuple[int, int]) -> None:
+def test_very_long_image_is_cropped_without_full_scaling(size: tuple[int, int]) -> None:
     """The middle of a ramp along the longer side, whose scaled image would have gigabytes."""
     ramp = np.linspace(0, 255, max(size)).round().astype(np.uint8)
     image = Image.fromarray(rgb(ramp[:, None] if size[1] > size[0] else ramp[None]))
@@ -217,7 +217,7 @@ def test_a_very_long_image_is_cut_without_being_scaled_as_a_whole(size: tuple[in
 
 
 @pytest.mark.parametrize("name", ["image_folder", "imagenet", "tiny_imagenet"])
-def test_digests_of_ordinary_images_stay_and_those_of_16_bit_grey_change(tmp_path: Path, name: str) -> None:
+def test_only_digests_of_16_bit_grey_differ_from_older_versions(tmp_path: Path, name: str) -> None:
     """The expected digest is the one that every version made: a hash of lines of name, size and content."""
     source = data_set(name, tmp_path)
 
@@ -252,7 +252,7 @@ def test_digests_of_ordinary_images_stay_and_those_of_16_bit_grey_change(tmp_pat
         assert (content_digest(source) == plain_digest()) == same
 
 
-def test_what_is_told_apart_for_digests_is_what_decoding_scales(tmp_path: Path) -> None:
+def test_digest_mark_is_set_where_decoding_scales(tmp_path: Path) -> None:
     for entry in PIXELS:
         (tmp_path / "train" / "bee").mkdir(parents=True, exist_ok=True)
         entry.build(tmp_path)
@@ -262,7 +262,7 @@ def test_what_is_told_apart_for_digests_is_what_decoding_scales(tmp_path: Path) 
         path.unlink()
 
 
-def test_images_that_an_older_version_left_in_the_cache_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_of_an_older_version_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = data_set("image_folder", tmp_path)
     folder = DatasetSource(name="module:my.load", root=str(tmp_path), modules_path=str(tmp_path))
     (tmp_path / "my.py").write_text("")

@@ -38,7 +38,7 @@ def source_of(name: str, root: Path) -> DatasetSource:
 
 
 @pytest.mark.parametrize("name", ["digits", "fashion_mnist", "image_folder", "tiny_imagenet"])
-def test_facts_are_those_of_the_decoded_images(tmp_path: Path, name: str) -> None:
+def test_facts_match_the_decoded_images(tmp_path: Path, name: str) -> None:
     source = source_of(name, tmp_path)
     facts, images = quick_facts(source), load(source)
     assert facts is not None
@@ -59,13 +59,13 @@ def test_facts_name_the_classes(tmp_path: Path) -> None:
     assert facts == DataFacts(image_shape=(3, 8, 8), classes=("ant", "zebra"), train_counts=(1, 2), test_counts=(1, 0))
 
 
-def test_facts_of_imagenet_are_those_of_its_files(tmp_path: Path) -> None:
+def test_facts_of_imagenet_match_its_files(tmp_path: Path) -> None:
     facts = quick_facts(DatasetSource(name="imagenet", root=str(imagenet(tmp_path, train=8, val=4)), image_size=32))
     assert facts is not None
     assert (facts.image_shape, facts.train_counts, facts.test_counts) == ((3, 32, 32), (8,) * 3, (4,) * 3)
 
 
-def test_facts_of_a_custom_data_set_are_known_once_it_was_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facts_of_a_custom_data_set_need_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imports, "_sources", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
@@ -84,7 +84,7 @@ def test_facts_of_a_custom_data_set_are_known_once_it_was_decoded(tmp_path: Path
 @pytest.mark.parametrize(
     "damage", [b"", b"\0\0\x08\x03\0\0\0\x07", b"\0\0\x08\x01\0\0\0\x07\x01", b"\0\0\x08\x01\0\0\0\x01\x0a"]
 )
-def test_damaged_labels_are_named(tmp_path: Path, damage: bytes) -> None:
+def test_damaged_label_file_is_named(tmp_path: Path, damage: bytes) -> None:
     fashion_files(tmp_path / "plain", packed=False)
     source = DatasetSource(name="fashion_mnist", root=str(tmp_path / "plain"))
     (tmp_path / "plain" / "train-labels-idx1-ubyte").write_bytes(damage)
@@ -101,7 +101,7 @@ training: {{epochs: 1, batch_size: 2}}
 """
 
 
-def test_facts_stay_with_the_digest_and_with_the_sweep(tmp_path: Path) -> None:
+def test_facts_are_kept_with_digest_and_sweep(tmp_path: Path) -> None:
     root = png_tree(tmp_path / "images")
     (tmp_path / "s.yaml").write_text(SWEEP.format(root=root))
     spec, storage = load_spec(str(tmp_path / "s.yaml")), open_storage(str(tmp_path / "runs"), create=True)

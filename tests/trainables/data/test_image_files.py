@@ -56,12 +56,12 @@ every_layout = pytest.mark.parametrize("name", ["image_folder", "imagenet", "tin
 
 
 @every_layout
-def test_nothing_is_left_out_of_a_data_set_of_images_alone(tmp_path: Path, name: str) -> None:
+def test_nothing_is_skipped_in_a_folder_of_images(tmp_path: Path, name: str) -> None:
     assert skipped_of(data_set(name, tmp_path)) == {}
 
 
 @every_layout
-def test_a_class_folder_that_is_a_link_is_a_class(tmp_path: Path, name: str) -> None:
+def test_linked_class_folder_is_a_class(tmp_path: Path, name: str) -> None:
     source = data_set(name, tmp_path / "data")
     expected = listing(source), content_digest(source)
     for label in CLASSES[:2]:
@@ -88,14 +88,14 @@ def test_linked_files_splits_and_roots_are_followed(tmp_path: Path, name: str) -
 
 @every_layout
 @pytest.mark.parametrize("target", [".", "..", "../..", "loop"])
-def test_a_class_that_leads_back_to_its_own_folder_is_refused_with_its_path(tmp_path: Path, name: str, target: str) -> None:
+def test_class_link_loop_is_rejected_with_its_path(tmp_path: Path, name: str, target: str) -> None:
     source = data_set(name, tmp_path)
     (tmp_path / "train" / "loop").symlink_to(target)
     assert f"dataset.root: '{tmp_path}/train/loop' must" in refusal(source)
 
 
 @every_layout
-def test_one_folder_is_not_two_classes(tmp_path: Path, name: str) -> None:
+def test_folder_linked_as_two_classes_is_rejected(tmp_path: Path, name: str) -> None:
     source = data_set(name, tmp_path)
     (tmp_path / "train" / "dog").symlink_to("cow")
     message = refusal(source)
@@ -105,7 +105,7 @@ def test_one_folder_is_not_two_classes(tmp_path: Path, name: str) -> None:
 
 @every_layout
 @pytest.mark.parametrize("place", ["train/gone", "train/cow/{below}gone.png"])
-def test_a_link_to_nothing_is_named(tmp_path: Path, name: str, place: str) -> None:
+def test_broken_link_is_named(tmp_path: Path, name: str, place: str) -> None:
     source = data_set(name, tmp_path)
     path = tmp_path / place.format(below="images/" if name == "tiny_imagenet" else "")
     path.symlink_to("/nowhere/to\nbe")
@@ -133,9 +133,7 @@ def as_device(path: Path) -> None:
 
 @every_layout
 @pytest.mark.parametrize("make", [as_pipe, as_socket, as_device, os.mkdir])
-def test_an_image_name_that_is_no_file_is_refused_and_never_waited_for(
-    tmp_path: Path, name: str, make: Callable[[Path], None]
-) -> None:
+def test_image_name_that_is_not_a_file_is_rejected(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
     source = data_set(name, tmp_path)
     path = Path(listing(source).root / listing(source).train[0]).with_name("x.png")
     make(path)
@@ -144,7 +142,7 @@ def test_an_image_name_that_is_no_file_is_refused_and_never_waited_for(
 
 
 @every_layout
-def test_hidden_files_and_folders_are_no_data(tmp_path: Path, name: str) -> None:
+def test_hidden_files_and_folders_are_skipped(tmp_path: Path, name: str) -> None:
     source = data_set(name, tmp_path)
     before = listing(source), content_digest(source)
     folder = Path(listing(source).root / listing(source).train[0]).parent
@@ -162,7 +160,7 @@ def test_hidden_files_and_folders_are_no_data(tmp_path: Path, name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["image_folder", "imagenet"])
-def test_what_is_left_out_is_counted_by_its_reason(tmp_path: Path, name: str) -> None:
+def test_skipped_files_are_counted_by_reason(tmp_path: Path, name: str) -> None:
     source = data_set(name, tmp_path)
     before = listing(source)
     for index in range(4):
@@ -193,7 +191,7 @@ def test_what_is_left_out_is_counted_by_its_reason(tmp_path: Path, name: str) ->
 
 @pytest.mark.parametrize("name", ["image_folder", "imagenet"])
 @pytest.mark.parametrize("others", ["a.gif", "b.tiff", "more/c.png"])
-def test_a_class_of_which_no_image_is_read_is_refused(tmp_path: Path, name: str, others: str) -> None:
+def test_class_without_readable_images_is_rejected(tmp_path: Path, name: str, others: str) -> None:
     source = data_set(name, tmp_path)
     write(tmp_path / "train" / "dog" / others)
     message = refusal(source)
@@ -201,7 +199,7 @@ def test_a_class_of_which_no_image_is_read_is_refused(tmp_path: Path, name: str,
 
 
 @every_layout
-def test_a_data_set_of_formats_that_are_not_read_says_so(tmp_path: Path, name: str) -> None:
+def test_data_set_of_unsupported_formats_is_rejected(tmp_path: Path, name: str) -> None:
     source = data_set(name, tmp_path)
     for path in list((tmp_path / "train").rglob("*.png")):
         path.rename(path.with_suffix(".tif"))
@@ -210,7 +208,7 @@ def test_a_data_set_of_formats_that_are_not_read_says_so(tmp_path: Path, name: s
 
 
 @every_layout
-def test_one_class_is_refused(tmp_path: Path, name: str) -> None:
+def test_single_class_is_rejected(tmp_path: Path, name: str) -> None:
     source = data_set(name, tmp_path)
     shutil.rmtree(tmp_path / "train" / "ant")
     shutil.rmtree(tmp_path / "train" / "bee")
@@ -221,7 +219,7 @@ def test_one_class_is_refused(tmp_path: Path, name: str) -> None:
     assert "must hold images of two classes or more, got 'cow' alone; add" in refusal(source)
 
 
-def test_classes_sort_by_their_names_and_images_by_their_paths(tmp_path: Path) -> None:
+def test_classes_and_images_are_sorted(tmp_path: Path) -> None:
     """ "ant-b/" sorts before "ant/": the order in which images have always been read, on which seeded choices rest."""
     source = data_set("image_folder", tmp_path)
     write(tmp_path / "train" / "ant-b" / "x.png", 200)
@@ -232,7 +230,7 @@ def test_classes_sort_by_their_names_and_images_by_their_paths(tmp_path: Path) -
     assert load(source).train_images[0, 0, 0, 0] == 200
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
     source = data_set("image_folder", tmp_path)
     (tmp_path / "train" / "ant" / "z.png").symlink_to("/proc/self/mem")  # not even root reads its first byte
     with pytest.raises(

@@ -28,13 +28,13 @@ def built(entry: Entry, root: Path) -> DatasetSource:
     return DatasetSource(name="image_folder", root=str(root), image_size=SIDE)
 
 
-def test_the_zoo_is_large_and_every_entry_has_a_name_of_its_own() -> None:
+def test_zoo_is_large_with_unique_names() -> None:
     assert len({entry.name for entry in ZOO}) == len(ZOO) >= 60
 
 
 @of([*PIXELS, *FOUND], Read)
 @pytest.mark.filterwarnings("error")
-def test_an_image_is_read_as_its_exact_pixels(tmp_path: Path, entry: Entry) -> None:
+def test_zoo_image_is_decoded_exactly(tmp_path: Path, entry: Entry) -> None:
     source = built(entry, tmp_path / "data")
     assert isinstance(entry.outcome, Read)
     listed = listing(source)
@@ -46,7 +46,7 @@ def test_an_image_is_read_as_its_exact_pixels(tmp_path: Path, entry: Entry) -> N
 
 @of(PIXELS, Read)
 @pytest.mark.filterwarnings("error")
-def test_a_streamed_image_is_the_same(tmp_path: Path, entry: Entry) -> None:
+def test_streamed_zoo_image_is_decoded_exactly(tmp_path: Path, entry: Entry) -> None:
     source = built(entry, tmp_path / "data")
     (tmp_path / "data" / "test").rename(tmp_path / "data" / "val")
     assert isinstance(entry.outcome, Read)
@@ -60,7 +60,7 @@ def test_a_streamed_image_is_the_same(tmp_path: Path, entry: Entry) -> None:
 
 @of(REFUSED, Refused)
 @pytest.mark.filterwarnings("error")
-def test_what_cannot_be_read_is_refused_by_name_and_rule(tmp_path: Path, entry: Entry) -> None:
+def test_invalid_zoo_entry_is_rejected_by_name_and_rule(tmp_path: Path, entry: Entry) -> None:
     source = built(entry, tmp_path / "data")
     assert isinstance(entry.outcome, Refused)
     with pytest.raises(DataError) as caught:
@@ -73,7 +73,7 @@ def test_what_cannot_be_read_is_refused_by_name_and_rule(tmp_path: Path, entry: 
 
 
 @of(FOUND, Left)
-def test_what_is_no_data_is_left_out_and_counted(tmp_path: Path, entry: Entry) -> None:
+def test_zoo_entry_that_is_not_data_is_skipped_and_counted(tmp_path: Path, entry: Entry) -> None:
     plain = DatasetSource(name="image_folder", root=str(base(tmp_path / "plain")), image_size=SIDE)
     source = built(entry, tmp_path / "data")
     assert isinstance(entry.outcome, Left)

@@ -77,23 +77,21 @@ def planned(order: str, top: str = "", storage: str = "runs") -> Plan:
 
 
 @pytest.mark.parametrize("order", UNREPEATABLE.values(), ids=UNREPEATABLE.keys())
-def test_what_differs_from_call_to_call_is_refused_and_not_kept(order: str) -> None:
+def test_arrays_that_differ_between_calls_are_rejected(order: str) -> None:
     with pytest.raises(UserError, match=r"module:drawn\.load must return the same arrays .* seed what it draws at random"):
         planned(order)
     assert not list(cache_folder().glob("*.safetensors"))
 
 
 @pytest.mark.parametrize(("top", "order"), REPEATABLE.values(), ids=REPEATABLE.keys())
-def test_what_is_the_same_on_every_call_is_taken(top: str, order: str) -> None:
+def test_arrays_equal_on_every_call_are_accepted(top: str, order: str) -> None:
     facts = planned(order, top).data_facts
     assert facts is not None
     (file,) = cache_folder().glob("*.safetensors")
     assert facts.arrays_digest == arrays_digest(load_file(file))
 
 
-def test_other_arrays_than_this_storage_has_seen_are_refused_and_a_changed_file_is_new(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_arrays_are_compared_with_those_of_the_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     order = "np.random.default_rng(int(os.environ.get('HOST_NUMBER', 1))).permutation(40)"  # as an order of files does
     first = planned(order)
     monkeypatch.setenv("HOST_NUMBER", "2")
@@ -113,7 +111,7 @@ def data_of(plan: Plan) -> StagedDataset:
     return StagedDataset(source=plan.source, digest=plan.data_digest)
 
 
-def test_a_node_whose_function_returns_others_gets_the_planned_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_node_with_other_arrays_fetches_the_planned_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     plan = planned("np.random.default_rng(int(os.environ.get('HOST_NUMBER', 1))).permutation(40)")
     data = data_of(plan)
     expected = load(data.prepare())
@@ -136,7 +134,7 @@ def test_a_node_whose_function_returns_others_gets_the_planned_images(monkeypatc
         replace(other, source=replace(other.source, modules_path=f"{tmp_path}/./"), fetch=None).prepare()
 
 
-def test_the_digest_tells_order_shape_and_labels() -> None:
+def test_arrays_digest_covers_order_shape_and_labels() -> None:
     images = np.arange(64, dtype=np.uint8).reshape(4, 1, 4, 4)
     labels = np.array([0, 1, 0, 1])
     base = {"images": images, "labels": labels}

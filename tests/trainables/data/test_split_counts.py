@@ -78,7 +78,7 @@ def whole_splits(config: DatasetConfig, counts: tuple[int, ...], seed: int = 0) 
 @example(counts=(3, 203), validation=0.1, split_seed=0, share=100, whole=True)
 @example(counts=(1, 1, 100), validation=0.5, split_seed=0, share=100, whole=True)
 @example(counts=LONG_TAIL[4:], validation=0.1, split_seed=0, share=30, whole=False)
-def test_splits_are_disjoint_whole_repeatable_and_leave_every_class_to_train_on(
+def test_splits_are_disjoint_complete_and_repeatable(
     counts: tuple[int, ...], validation: float, split_seed: int, share: int, whole: bool
 ) -> None:
     limit = None if whole else max(len(counts), sum(counts) * share // 100)
@@ -98,7 +98,7 @@ def test_splits_are_disjoint_whole_repeatable_and_leave_every_class_to_train_on(
 
 
 @given(counts=counts_of_classes, data=st.data())
-def test_a_draw_takes_from_every_class_its_share(counts: tuple[int, ...], data: st.DataObject) -> None:
+def test_draw_takes_the_share_of_every_class(counts: tuple[int, ...], data: st.DataObject) -> None:
     number = data.draw(st.integers(0, sum(counts) // 2))
     given_ = draw(counts, number, left=1)
     tolerance = 0.1 if max(counts) <= 1.1 * min(counts) else 0
@@ -112,7 +112,7 @@ def test_a_draw_takes_from_every_class_its_share(counts: tuple[int, ...], data: 
 
 
 @given(counts=counts_of_classes, data=st.data())
-def test_the_names_of_classes_do_not_matter(counts: tuple[int, ...], data: st.DataObject) -> None:
+def test_draw_does_not_depend_on_class_names(counts: tuple[int, ...], data: st.DataObject) -> None:
     number = data.draw(st.integers(len(counts), sum(counts)))
     order = data.draw(st.permutations(range(len(counts))))
     renamed = tuple(counts[label] for label in order)
@@ -127,7 +127,7 @@ def test_the_names_of_classes_do_not_matter(counts: tuple[int, ...], data: st.Da
 @given(
     size=st.integers(10, 60), classes=st.integers(2, 10), validation=shares, split_seed=st.integers(0, 3), limited=st.booleans()
 )
-def test_balanced_sets_keep_the_splits_that_they_had(
+def test_balanced_data_sets_keep_earlier_splits(
     size: int, classes: int, validation: float, split_seed: int, limited: bool
 ) -> None:
     counts = (size,) * classes
@@ -139,7 +139,7 @@ def test_balanced_sets_keep_the_splits_that_they_had(
 
 
 @given(counts=st.lists(st.integers(0, 30), min_size=1, max_size=8).map(tuple), data=st.data())
-def test_an_equal_draw_gives_one_of_each_class_in_turn(counts: tuple[int, ...], data: st.DataObject) -> None:
+def test_equal_draw_takes_one_of_each_class_in_turn(counts: tuple[int, ...], data: st.DataObject) -> None:
     number = data.draw(st.integers(0, sum(counts)))
     taken, left = [0] * len(counts), number
     while left:
@@ -149,7 +149,7 @@ def test_an_equal_draw_gives_one_of_each_class_in_turn(counts: tuple[int, ...], 
     assert equal_draw(counts, number) == tuple(taken)
 
 
-def test_the_built_in_sets_keep_their_splits_and_keys() -> None:
+def test_built_in_data_sets_keep_their_splits_and_keys() -> None:
     for name, train, test, limits in (
         ("digits", DIGITS_FACTS.train_counts, DIGITS_FACTS.test_counts, (None, *range(20, 1443))),
         ("cifar10", (5000,) * 10, (1000,) * 10, (None, 6000, 20_000)),
@@ -162,7 +162,7 @@ def test_the_built_in_sets_keep_their_splits_and_keys() -> None:
                 assert not split_counts(config, train, test).is_proportional
 
 
-def test_cats_and_long_tails_are_not_lost() -> None:
+def test_small_classes_keep_training_images() -> None:
     pets = split_counts(DatasetConfig(name="image_folder", validation=0.1), (3, 203), (3, 20))
     assert (pets.train, pets.validation) == ((3, 182), (0, 21))
     tail = split_counts(DatasetConfig(name="cifar", validation=0.1), LONG_TAIL, (1000,) * 10)
@@ -180,7 +180,7 @@ def trial_keys(counts: tuple[int, ...], **changes: Any) -> tuple[str, str]:
     return keys.trial_key(config, trial), keys.warmup_key(config, warmup)
 
 
-def test_only_what_is_drawn_otherwise_has_other_keys() -> None:
+def test_keys_change_only_with_the_splits() -> None:
     balanced, tail = trial_keys((50,) * 4), trial_keys((400, 100, 20, 3))
     config = tiny_config(dataset=DatasetConfig(name="image_folder", image_size=8))
     assert balanced == (keys.trial_key(config, "d"), keys.warmup_key(config, "d"))
@@ -188,7 +188,7 @@ def test_only_what_is_drawn_otherwise_has_other_keys() -> None:
     assert tail[1] != balanced[1]
 
 
-def test_scores_over_too_few_images_of_a_class_have_another_trial_key_and_the_same_warm_up() -> None:
+def test_scores_of_small_classes_change_the_trial_key_alone() -> None:
     counts = (20, 20, 10)  # 18, 18 and 9 to train on
     few = {"method": "grasp", "options": GraspConfig(images_per_class=12)}
     config = tiny_config(dataset=DatasetConfig(name="image_folder", image_size=8), **few)
@@ -198,7 +198,7 @@ def test_scores_over_too_few_images_of_a_class_have_another_trial_key_and_the_sa
     assert split_versions(enough, counts, counts) == ({}, {})
 
 
-def test_class_balanced_scores_take_all_of_a_class_that_has_fewer() -> None:
+def test_class_balanced_scores_use_all_of_a_small_class() -> None:
     data = load_data(DatasetConfig(name="digits", limit=300), DatasetSource(name="digits"), "cpu")
     tail = tuple(max(1, 27 // 2**label) for label in range(10))
     kept = torch.cat([torch.where(data.train.labels == label)[0][:count] for label, count in enumerate(tail)])
@@ -209,7 +209,7 @@ def test_class_balanced_scores_take_all_of_a_class_that_has_fewer() -> None:
         assert class_counts(labels) == scoring_counts(tail, 10) == (10, 10, 6, 3, 1, 1, 1, 1, 1, 1)
 
 
-def test_streamed_sets_are_split_by_the_same_rule(tmp_path: Path) -> None:
+def test_streamed_data_sets_are_split_by_the_same_rule(tmp_path: Path) -> None:
     for wnid, label, count in (("n1", 0, 13), ("n2", 1, 7), ("n3", 2, 2)):
         for number in range(count):
             write_image(tmp_path / "train" / wnid / f"{number}.JPEG", label, number)
@@ -257,7 +257,7 @@ def image_tree(root: Path, train: dict[str, int], test: dict[str, int]) -> Path:
         (["training.batch_size=500"], r"training\.batch_size must be at most the number of training images, 108 .*got 500"),
     ],
 )
-def test_what_the_data_cannot_give_is_refused_by_the_plan(tmp_path: Path, options: list[str], message: str) -> None:
+def test_plan_rejects_impossible_splits(tmp_path: Path, options: list[str], message: str) -> None:
     root = image_tree(tmp_path / "images", {"cat": 60, "dog": 60}, {"cat": 8, "dog": 8})
     (tmp_path / "s.yaml").write_text(FOLDER.format(root=root))
     storage = open_storage(str(tmp_path / "runs"), create=True)
@@ -267,19 +267,19 @@ def test_what_the_data_cannot_give_is_refused_by_the_plan(tmp_path: Path, option
     assert not storage.names("trials")
 
 
-def test_a_limit_below_the_number_of_classes_is_refused() -> None:
+def test_limit_below_the_number_of_classes_is_rejected() -> None:
     with pytest.raises(DataError, match=r"dataset\.limit must take at least one image of each of the 12 classes, got 10"):
         split_counts(DatasetConfig(name="any", limit=10), (5,) * 12, (5,) * 12)
 
 
-def test_scores_over_more_images_than_there_are_are_warned_of() -> None:
+def test_scores_over_too_few_images_give_a_warning() -> None:
     facts = DataFacts(image_shape=(3, 8, 8), classes=("a", "b"), train_counts=(60, 8), test_counts=(9, 9))
     config = tiny_config(dataset=DatasetConfig(name="any"), method="grasp", options=GraspConfig(images_per_class=10))
     (finding,) = split_findings(config, facts)
     assert (finding.severity, finding.check, finding.places) == ("warning", "images_per_class", ("1",))
 
 
-def test_counts_of_classes_are_told_where_they_differ() -> None:
+def test_split_lines_show_classes_where_counts_differ() -> None:
     pets = split_counts(DatasetConfig(name="any", validation=0.1), (3, 203), (5, 5))
     assert split_lines(pets, ("cat", "dog")) == [
         "training: 185 images (cat 3, dog 182)",
@@ -289,6 +289,6 @@ def test_counts_of_classes_are_told_where_they_differ() -> None:
     assert len(split_lines(pets, ("cat", "dog"), only_uneven=True)) == 2
 
 
-def test_keys_of_a_balanced_digits_sweep_are_those_of_the_data_alone(tmp_path: Path) -> None:
+def test_keys_of_balanced_digits_have_no_split_version(tmp_path: Path) -> None:
     plan = make_plan(load_spec("digits"), open_storage(str(tmp_path / "runs")))
     assert [trial.key for trial in plan.trials] == [keys.trial_key(trial.config, DIGITS_DIGEST) for trial in plan.trials]

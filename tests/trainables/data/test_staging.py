@@ -36,16 +36,12 @@ def at(planned: StagedDataset, root: Path) -> StagedDataset:
     return replace(planned, source=replace(planned.source, root=str(root)))
 
 
-def test_the_files_that_were_planned_with_are_used_without_hashing_them(
-    planned: StagedDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_planned_files_are_used_without_hashing(planned: StagedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "content_digest", None)
     assert planned.locate() == planned.source
 
 
-def test_a_copy_is_as_good_and_is_hashed_once_per_node(
-    planned: StagedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copy_is_hashed_once_per_node(planned: StagedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = at(planned, Path(shutil.copytree(str(planned.source.root), tmp_path / "copy")))
     assert copy.locate() == copy.source
     monkeypatch.setattr(datasets, "content_digest", None)
@@ -54,13 +50,13 @@ def test_a_copy_is_as_good_and_is_hashed_once_per_node(
     assert record.read_text() == planned.digest
 
 
-def test_other_files_than_the_planned_ones_are_refused(planned: StagedDataset, tmp_path: Path) -> None:
+def test_other_files_than_the_planned_ones_are_rejected(planned: StagedDataset, tmp_path: Path) -> None:
     other = at(planned, digit_images(tmp_path / "other", 41, 20))
     with pytest.raises(WrongNodeError, match=rf"must hold the files .* \(digest {planned.digest}\), got others"):
         other.locate()
 
 
-def test_a_node_without_data_computes_fetches_the_images_once(planned: StagedDataset, tmp_path: Path) -> None:
+def test_node_without_data_fetches_the_images_once(planned: StagedDataset, tmp_path: Path) -> None:
     fetches = []
 
     def fetch() -> bytes:
@@ -85,7 +81,7 @@ def test_failed_fetch_is_reported_with_both_reasons(planned: StagedDataset, tmp_
         at(planned, tmp_path / "nowhere").locate()
 
 
-def test_data_that_appear_later_are_found(planned: StagedDataset, tmp_path: Path) -> None:
+def test_data_that_appear_later_are_located(planned: StagedDataset, tmp_path: Path) -> None:
     late = at(planned, tmp_path / "late")
     with pytest.raises(WrongNodeError):
         late.locate()
@@ -96,7 +92,7 @@ def test_data_that_appear_later_are_found(planned: StagedDataset, tmp_path: Path
 # What a node's disks refuse is no fault of the trial: another node may do better
 
 
-def test_a_node_whose_cache_cannot_be_written_is_the_wrong_place(
+def test_unwritable_cache_is_a_wrong_node_error(
     planned: StagedDataset, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = at(planned, Path(shutil.copytree(str(planned.source.root), tmp_path / "copy")))
@@ -106,7 +102,7 @@ def test_a_node_whose_cache_cannot_be_written_is_the_wrong_place(
             ask()
 
 
-def test_files_that_only_this_node_cannot_read_are_no_planned_ones(
+def test_unreadable_files_are_a_wrong_node_error(
     planned: StagedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def damaged(source: DatasetSource) -> str:
@@ -118,7 +114,7 @@ def test_files_that_only_this_node_cannot_read_are_no_planned_ones(
         copy.locate()
 
 
-def test_a_process_that_is_lost_while_it_writes_leaves_no_half_of_a_digest(
+def test_interrupted_write_leaves_no_partial_digest(
     planned: StagedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Lost(BaseException):
@@ -136,7 +132,7 @@ def test_a_process_that_is_lost_while_it_writes_leaves_no_half_of_a_digest(
     assert copy.locate() == copy.source
 
 
-def test_weights_that_travelled_with_a_job_are_found_on_every_node() -> None:
+def test_shipped_weights_are_located() -> None:
     config = tiny_config(initial_weights=True)
     assert CustomFiles(initial_weights="shipped:trainables/custom/files.py").missing(config) is None
     assert "no file 'shipped:nothing.pt'" in str(CustomFiles(initial_weights="shipped:nothing.pt").missing(config))

@@ -92,12 +92,12 @@ def accuracies_of(script: str, logged: Logged, *options: str, cwd: str) -> dict[
     return answer
 
 
-def test_models_load_where_the_package_is_not_there(logged: Logged) -> None:
+def test_models_load_without_the_package(logged: Logged) -> None:
     last = "\nassert not any(name.startswith('trainables') for name in sys.modules)"
     assert accuracies_of(BLOCKED + ACCURACIES + last, logged, "-I", cwd="/") == logged.accuracies
 
 
-def test_models_load_beside_the_package_and_do_not_take_its_place(logged: Logged) -> None:
+def test_models_load_beside_the_package(logged: Logged) -> None:
     first = "import trainables\n"
     last = "\nimport trainables.data.batches; assert 'drive_sparse' not in trainables.data.batches.__file__"
     repository = str(ROOT)
@@ -127,7 +127,7 @@ def test_models_of_two_versions_load_in_one_process(logged: Logged, monkeypatch:
     assert {f"{now}.export.sparse_model", f"{later}.export.sparse_model"} <= sys.modules.keys()
 
 
-def test_every_model_tells_its_own_facts(logged: Logged) -> None:
+def test_model_metadata_is_complete(logged: Logged) -> None:
     from mlflow.models import Model
 
     for model in Content(logged.target).models:
@@ -146,7 +146,7 @@ def test_every_model_tells_its_own_facts(logged: Logged) -> None:
         assert model.creation_timestamp - 1 <= made_ms <= model.last_updated_timestamp + 1
 
 
-def test_only_what_a_model_needs_travels_with_it() -> None:
+def test_only_required_modules_are_bundled() -> None:
     code = model_code()
     folders = ("config", "custom", "data", "export", "models", "pruning", "runtime")
     assert set(code.modules) == {f"{folder}/__init__.py" for folder in folders} | {
@@ -179,7 +179,7 @@ def test_only_what_a_model_needs_travels_with_it() -> None:
     assert all("==" in requirement and "+" not in requirement for requirement in code.requirements)
 
 
-def test_modules_in_folders_travel_with_all_that_they_import_and_load_under_another_name(tmp_path: Path) -> None:
+def test_packaged_modules_load_under_another_name(tmp_path: Path) -> None:
     tree = {
         "__init__.py": "raise RuntimeError('the public names of the whole package')\n",
         "light.py": "VALUE = 1\n",
@@ -208,7 +208,7 @@ def test_modules_in_folders_travel_with_all_that_they_import_and_load_under_anot
     assert (done.stdout, done.stderr) == ("42\n", "")
 
 
-def test_a_model_serves_predictions_over_http(logged: Logged) -> None:
+def test_model_serves_predictions_over_http(logged: Logged) -> None:
     from mlflow import pyfunc
 
     model = Content(logged.target).models[0]

@@ -44,15 +44,15 @@ TAKEN: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("images", TAKEN.values(), ids=TAKEN)
-def test_images_of_other_kinds_have_the_same_scores(images: Callable[[], Any], model: SparseModel) -> None:
+def test_other_input_types_give_the_same_scores(images: Callable[[], Any], model: SparseModel) -> None:
     torch.testing.assert_close(model.predict(images()), model.predict(IMAGES), rtol=1e-5, atol=1e-6)
 
 
-def test_no_images_have_no_scores(model: SparseModel) -> None:
+def test_empty_input_gives_no_scores(model: SparseModel) -> None:
     assert model.predict(IMAGES[:0]).shape == (0, 10)
 
 
-def test_values_a_little_outside_are_rounding(model: SparseModel) -> None:
+def test_rounding_outside_the_range_is_accepted(model: SparseModel) -> None:
     assert model.predict(torch.full((1, 3, 8, 8), 1.0000001)).shape == (1, 10)
     assert model.predict(torch.full((1, 3, 8, 8), -1e-7)).shape == (1, 10)
 
@@ -78,8 +78,6 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize(("images", "message"), REFUSED.values(), ids=REFUSED)
-def test_images_that_the_model_was_not_trained_on_are_refused(
-    images: Callable[[], Any], message: str, model: SparseModel
-) -> None:
+def test_invalid_images_are_rejected_with_a_hint(images: Callable[[], Any], message: str, model: SparseModel) -> None:
     with pytest.raises(ValueError, match=message):
         model.predict(images())

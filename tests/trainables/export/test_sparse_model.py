@@ -50,7 +50,7 @@ def kinds_of_masks(model: torch.nn.Module) -> list[Masks]:
 
 
 @pytest.mark.parametrize("kind", range(5))
-def test_a_model_comes_back_bit_for_bit(kind: int) -> None:
+def test_model_is_restored_exactly(kind: int) -> None:
     model = network()
     masks = kinds_of_masks(model)[kind]
     apply_masks(prunable_weights(model), masks)
@@ -68,7 +68,7 @@ def test_a_model_comes_back_bit_for_bit(kind: int) -> None:
     assert not any(module.training for module in loaded.network.modules())
 
 
-def test_a_kept_weight_that_is_zero_stays_kept() -> None:
+def test_kept_zero_weight_stays_kept() -> None:
     model = network()
     masks = full_masks(prunable_weights(model))
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_a_kept_weight_that_is_zero_stays_kept() -> None:
     assert load_sparse_model(encode(model, masks, CARD)[0]).masks["conv1.weight"].all()
 
 
-def test_other_values_masks_or_buffers_give_another_hash() -> None:
+def test_model_hash_depends_on_values_masks_and_buffers() -> None:
     model = network()
     masks = random_masks(model, 1)
     hashes = {encode(model, masks, CARD)[1], encode(model, random_masks(model, 2), CARD)[1], encode(network(1), masks, CARD)[1]}
@@ -86,7 +86,7 @@ def test_other_values_masks_or_buffers_give_another_hash() -> None:
     assert len(hashes) == 4
 
 
-def test_equal_trials_give_equal_files_and_the_tested_accuracy(tmp_path: Path) -> None:
+def test_equal_trials_give_equal_files(tmp_path: Path) -> None:
     config = tiny_config(sparsity=0.95)
     files, results = [], []
     for place in ("first", "second"):
@@ -112,7 +112,7 @@ def test_equal_trials_give_equal_files_and_the_tested_accuracy(tmp_path: Path) -
     assert float(loss) == pytest.approx(results[0]["metrics"]["test/loss"], rel=1e-5)
 
 
-def test_scores_are_the_bits_of_the_trials_own_evaluation() -> None:
+def test_scores_equal_those_of_the_trial() -> None:
     model = load_sparse_model(encode(network(), random_masks(network(), 1), CARD)[0])
     images = torch.randint(0, 256, (1203, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     split = Split(images=images, labels=torch.zeros(1203, dtype=torch.int64))
@@ -126,7 +126,7 @@ def test_scores_are_the_bits_of_the_trials_own_evaluation() -> None:
     assert torch.equal(scores, expected)
 
 
-def test_prediction_does_not_depend_on_how_many_images_come_at_once() -> None:
+def test_prediction_does_not_depend_on_the_batch_size() -> None:
     model = load_sparse_model(encode(network(), random_masks(network(), 1), CARD)[0])
     images = torch.rand(1203, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     whole = model.predict(images)
@@ -136,7 +136,7 @@ def test_prediction_does_not_depend_on_how_many_images_come_at_once() -> None:
     assert model.predict(images[:0]).shape == (0, 10)
 
 
-def test_the_file_is_safetensors_under_zstd_and_much_smaller_than_dense() -> None:
+def test_file_is_compressed_safetensors() -> None:
     model = network()
     masks = random_masks(model, 1)
     content, _ = encode(model, masks, CARD)
@@ -152,7 +152,7 @@ def test_the_file_is_safetensors_under_zstd_and_much_smaller_than_dense() -> Non
     assert len(content) < dense / 5
 
 
-def test_a_truncated_or_foreign_file_is_refused(tmp_path: Path) -> None:
+def test_truncated_or_foreign_file_is_rejected(tmp_path: Path) -> None:
     content, _ = encode(network(), random_masks(network(), 1), CARD)
     path = tmp_path / "model.safetensors.zst"
     for part in (b"", content[:3], content[: len(content) // 2], content[:-1], b"\x80\x04\x95 a pickle", b"x" * 1000):
@@ -163,14 +163,14 @@ def test_a_truncated_or_foreign_file_is_refused(tmp_path: Path) -> None:
             load_sparse_model(part)
 
 
-def test_an_altered_byte_is_refused() -> None:
+def test_altered_byte_is_rejected() -> None:
     content, _ = encode(network(), random_masks(network(), 1), CARD)
     for place in range(0, len(content), 97):
         with pytest.raises(ValueError, match="not a sparse model file"):
             load_sparse_model(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
 
 
-def test_a_newer_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_newer_format_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     content, _ = encode(network(), random_masks(network(), 1), CARD)
     monkeypatch.setattr("trainables.export.sparse_model.FORMAT", 0)
     with pytest.raises(ValueError, match=r"format 1 is newer than 0; update drive-sweep"):

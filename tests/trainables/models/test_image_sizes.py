@@ -56,7 +56,7 @@ def differences(name: str, sizes: Iterable[tuple[int, int]]) -> list[tuple[int, 
 
 
 @pytest.mark.parametrize("name", POOLING)
-def test_the_rule_is_where_a_network_that_pools_runs(name: str) -> None:
+def test_takes_image_matches_where_pooling_networks_run(name: str) -> None:
     draw = random.Random(0)
     others = [(draw.randint(1, 96), draw.randint(1, 96)) for _ in range(30 if name != "vgg11" else 5)]
     others += [(height, width) for height in range(1, 10) for width in range(1, 10)] if name == "convnet" else []
@@ -65,12 +65,12 @@ def test_the_rule_is_where_a_network_that_pools_runs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in POOLING])
-def test_other_networks_run_where_the_rule_says(name: str) -> None:
+def test_takes_image_matches_where_other_networks_run(name: str) -> None:
     sizes = [(1, 1), (15, 16), (64, 3), (65, 65), (3, 96)]
     assert differences(name, sizes if name in ("lenet300", "resnet20", "resnet18") else sizes[:2]) == []
 
 
-def test_meta_tensors_fail_where_real_ones_do() -> None:
+def test_meta_tensors_fail_like_real_ones() -> None:
     model = build_model("convnet", (1, 8, 8), 10)
     for side in range(1, 20):
         try:
@@ -80,7 +80,7 @@ def test_meta_tensors_fail_where_real_ones_do() -> None:
         assert works == takes_image("convnet", side, side)
 
 
-def test_a_refusal_names_sizes_that_work() -> None:
+def test_error_names_supported_sizes() -> None:
     assert image_size_problem("alexnet", 48, 48) == (
         "model: alexnet must get images that it takes, got 48 x 48 pixels; "
         "the nearest that work are 39 x 39 and 64 x 64; resnet20 takes any"
@@ -90,7 +90,7 @@ def test_a_refusal_names_sizes_that_work() -> None:
         build_model("convnet", (1, 16, 4), 10)
 
 
-def test_plan_refuses_images_of_a_data_function_that_a_network_does_not_take(tmp_path: Path) -> None:
+def test_plan_rejects_unsupported_sizes_of_custom_data(tmp_path: Path) -> None:
     folder = write_modules(tmp_path, narrow=NARROW)
     (tmp_path / "s.yaml").write_text(
         f"name: s\nmodel: convnet\nmodules_path: {folder}\ndataset: {{module: narrow.load, augment: none}}\n"

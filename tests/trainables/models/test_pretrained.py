@@ -59,7 +59,7 @@ SAVED: dict[str, Callable[[Weights], Any]] = {
 
 
 @pytest.mark.parametrize("form", SAVED)
-def test_a_checkpoint_is_read_in_the_form_that_scripts_save(form: str, tmp_path: Path) -> None:
+def test_checkpoints_of_training_scripts_are_read(form: str, tmp_path: Path) -> None:
     weights = dense_network().state_dict()
     expected = {name: value.half().float() for name, value in weights.items()} if form == "half precision" else weights
     loaded = loaded_from(tmp_path / "dense.pt", SAVED[form](weights))
@@ -67,7 +67,7 @@ def test_a_checkpoint_is_read_in_the_form_that_scripts_save(form: str, tmp_path:
     assert all(torch.equal(loaded[name], expected[name]) for name in weights)
 
 
-def test_weights_under_masks_are_read_as_their_product(tmp_path: Path) -> None:
+def test_masked_weights_are_read_as_products(tmp_path: Path) -> None:
     network = dense_network()
     layer = network.get_submodule("conv2")
     prune.l1_unstructured(layer, "weight", amount=0.5)
@@ -110,7 +110,7 @@ REFUSED: dict[str, tuple[Callable[[Weights], Any], str]] = {
 
 
 @pytest.mark.parametrize("form", REFUSED)
-def test_another_file_is_refused_with_what_it_holds(form: str, tmp_path: Path) -> None:
+def test_invalid_file_is_rejected_with_its_content(form: str, tmp_path: Path) -> None:
     held, pattern = REFUSED[form]
     with pytest.raises(ConfigError) as caught:
         loaded_from(tmp_path / "dense.pt", held(dense_network().state_dict()))

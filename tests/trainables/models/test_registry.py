@@ -21,7 +21,7 @@ def initialized(name: str, seed: int = 0, channels: int = 3, side: int = 32) -> 
     return model
 
 
-def test_resnet20_has_the_weights_that_its_definition_counts() -> None:
+def test_resnet20_weights_match_the_definition() -> None:
     first = 3 * 16 * 9
     stages = 0
     for width_in, width in ((16, 16), (16, 32), (32, 64)):
@@ -36,7 +36,7 @@ def test_resnet20_has_the_weights_that_its_definition_counts() -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == 270_896 + norms + 10
 
 
-def test_resnet18_has_the_weights_that_its_definition_counts() -> None:
+def test_resnet18_weights_match_the_definition() -> None:
     stem = 3 * 64 * 9
     stages = 4 * 64 * 64 * 9
     for width in (128, 256, 512):  # half the width in, then three more 3x3 convolutions and the 1x1 one of the shortcut
@@ -51,7 +51,7 @@ def test_resnet18_has_the_weights_that_its_definition_counts() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("side", [8, 28, 32, 64])
-def test_the_stem_of_resnet18_keeps_every_pixel_of_a_small_image(channels: int, side: int) -> None:
+def test_resnet18_stem_keeps_small_images(channels: int, side: int) -> None:
     model = build_model("resnet18", (channels, side, side), 10)
     stem = model.conv1
     assert isinstance(stem, nn.Conv2d)
@@ -62,7 +62,7 @@ def test_the_stem_of_resnet18_keeps_every_pixel_of_a_small_image(channels: int, 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("height", "width"), [(65, 65), (64, 96), (96, 64), (224, 224)])
-def test_the_stem_of_resnet18_is_torchvisions_for_a_larger_image(channels: int, height: int, width: int) -> None:
+def test_resnet18_stem_is_torchvisions_for_large_images(channels: int, height: int, width: int) -> None:
     model = build_model("resnet18", (channels, height, width), 10)
     stem = model.conv1
     assert isinstance(stem, nn.Conv2d)
@@ -81,7 +81,7 @@ def in_first_stage(model: nn.Module, channels: int, height: int, width: int) -> 
     return size
 
 
-def test_a_large_resnet18_computes_what_torchvisions_does() -> None:
+def test_large_resnet18_equals_torchvisions() -> None:
     theirs = resnet18(num_classes=10)
     ours = build_model("resnet18", (3, 224, 224), 10)
     ours.load_state_dict(theirs.state_dict())
@@ -91,7 +91,7 @@ def test_a_large_resnet18_computes_what_torchvisions_does() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_small_resnet18_differs_from_torchvisions_only_in_its_stem(channels: int) -> None:
+def test_small_resnet18_differs_only_in_its_stem(channels: int) -> None:
     theirs = resnet18(num_classes=10)
     ours = build_model("resnet18", (channels, 32, 32), 10)
     shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (ours, theirs)]
@@ -112,7 +112,7 @@ def test_a_small_resnet18_differs_from_torchvisions_only_in_its_stem(channels: i
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_large_resnet18_is_initialised_whatever_its_channels(channels: int) -> None:
+def test_large_resnet18_is_initialised_for_any_channels(channels: int) -> None:
     model = initialized("resnet18", channels=channels, side=72)
     logits = model(torch.rand(2, channels, 72, 72, generator=torch.Generator().manual_seed(0)))
     assert logits.shape == (2, 10)
@@ -121,7 +121,7 @@ def test_a_large_resnet18_is_initialised_whatever_its_channels(channels: int) ->
 
 
 @pytest.mark.parametrize(("name", "torchvision_name"), [("vgg11", "vgg11"), ("vgg16", "vgg16"), ("vgg19", "vgg19")])
-def test_vgg_has_torchvisions_convolutions_and_one_linear_layer(name: str, torchvision_name: str) -> None:
+def test_vgg_has_torchvisions_convolutions(name: str, torchvision_name: str) -> None:
     with torch.device("meta"):
         theirs = get_model(torchvision_name).features
     expected = [module.weight.shape for module in theirs if isinstance(module, nn.Conv2d)]
@@ -149,13 +149,13 @@ def test_fan_out_initialisation_counts_outputs() -> None:
     assert abs(float(weight.std()) / math.sqrt(2 / (128 * 9)) - 1) < 5 / math.sqrt(2 * weight.numel())
 
 
-def test_convnet_has_the_weights_that_its_docstring_tells() -> None:
+def test_convnet_weights_match_the_docstring() -> None:
     weights = prunable_weights(initialized("convnet", channels=1, side=8))
     assert sum(weight.numel() for weight in weights.values()) == 9 * (16 + 16 * 32 + 32 * 32) + 128 * 10 == 15_248
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_initialisation_follows_from_the_seed_alone(name: str) -> None:
+def test_initialisation_depends_on_the_seed_alone(name: str) -> None:
     torch.manual_seed(1)
     first = initialized(name).state_dict()
     torch.manual_seed(2)
@@ -180,7 +180,7 @@ def test_every_value_is_initialised(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_weights_are_kaiming_normal_by_fan_in_and_the_rest_is_the_identity(name: str) -> None:
+def test_weights_are_kaiming_normal_by_fan_in(name: str) -> None:
     model = initialized(name)
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -198,7 +198,7 @@ def test_weights_are_kaiming_normal_by_fan_in_and_the_rest_is_the_identity(name:
             assert not module.running_mean.any()
 
 
-def test_weights_come_in_the_order_of_the_network_without_biases_and_norms() -> None:
+def test_prunable_weights_are_in_network_order() -> None:
     assert list(prunable_weights(initialized("convnet"))) == ["conv1.weight", "conv2.weight", "conv3.weight", "head.weight"]
     names = list(prunable_weights(initialized("resnet18")))
     assert names[:2] == ["conv1.weight", "layer1.0.conv1.weight"]
@@ -221,7 +221,7 @@ def test_excluded_layers_are_not_prunable() -> None:
     }
 
 
-def test_a_pattern_without_a_layer_is_refused_with_the_layers() -> None:
+def test_exclude_pattern_without_a_match_is_rejected() -> None:
     model = initialized("convnet")
     with pytest.raises(ConfigError, match=r"'hed' matches no conv or linear layer; layers are conv1, conv2, conv3, head"):
         prunable_weights(model, ("conv1", "hed"))
@@ -229,6 +229,6 @@ def test_a_pattern_without_a_layer_is_refused_with_the_layers() -> None:
         prunable_weights(model, ("norm1",))
 
 
-def test_excluding_everything_is_refused() -> None:
+def test_excluding_everything_is_rejected() -> None:
     with pytest.raises(ConfigError, match=r"\['\*'\] leaves no layer to prune"):
         prunable_weights(initialized("convnet"), ("*",))

@@ -48,19 +48,19 @@ def test_auto_falls_back_to_fp32_where_bf16_depends_on_unused_memory() -> None:
     assert adjusted_runtime(Runtime(precision="bf16"), config, {report.case: report.adjusted}) == Runtime()
 
 
-def test_bf16_as_written_is_refused_where_it_depends_on_unused_memory() -> None:
+def test_explicit_bf16_is_rejected_where_it_depends_on_unused_memory() -> None:
     found = errors(lambda shape, classes: Garbage(), precision="bf16")
     assert "set precision: fp32" in found["arithmetic"]
 
 
-def test_fp32_that_depends_on_unused_memory_is_refused() -> None:
+def test_fp32_that_depends_on_unused_memory_is_rejected() -> None:
     class Always(Garbage):
         only_bf16 = False
 
     assert list(errors(lambda shape, classes: Always())) in (["arithmetic"], ["outputs"])
 
 
-def test_bf16_that_is_far_from_fp32_is_not_taken() -> None:
+def test_auto_falls_back_to_fp32_where_bf16_is_far_off() -> None:
     class Coarse(Small):
         def features(self, x: Tensor) -> Tensor:
             hidden = super().features(x)
@@ -73,7 +73,7 @@ def test_bf16_that_is_far_from_fp32_is_not_taken() -> None:
     assert (sound_in_bf16.adjusted, sound_in_bf16.findings) == ({}, ())
 
 
-def test_a_deep_network_may_differ_in_bf16_as_far_as_rounding_takes_it() -> None:
+def test_disagreement_allows_the_error_of_rounding() -> None:
     exact = {"outputs": torch.ones(4, 2), "loss": torch.zeros(()), "weight": torch.ones(8)}
     chaotic = exact | {"weight": torch.tensor([1.0, -1.0] * 4)}
     assert disagreement(exact, exact, lambda: pytest.fail("asked without need")) == ""

@@ -31,13 +31,13 @@ COUNTER = iter(range(1000))
 EVERY = ["drive", "snip", "grasp", "synflow", "magnitude", "random", "imp", "gmp", "granet", "srste", "dense"]
 
 
-def test_a_sound_network_passes_for_every_method() -> None:
+def test_sound_network_passes_for_every_method() -> None:
     report = examined(sound, methods=EVERY)
     assert (report.findings, report.adjusted) == ((), {})
 
 
 @pytest.mark.parametrize("name", ["convnet", "lenet300", "resnet20"])
-def test_networks_of_the_project_pass(name: str) -> None:
+def test_built_in_networks_pass(name: str) -> None:
     (case,) = cases_of([tiny_config(model=name)])
     assert examine_network(case, SHAPE, CLASSES, Runtime(), [10]).findings == ()
 
@@ -166,7 +166,7 @@ class Wide(Small):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_found_with_its_layers_and_the_fix(fault: str) -> None:
+def test_fault_is_reported_with_layers_and_hint(fault: str) -> None:
     make, check, parts = FAULTS[fault]
     if isinstance(make, type):
         cls: Any = make
@@ -179,12 +179,12 @@ def test_a_fault_is_found_with_its_layers_and_the_fix(fault: str) -> None:
 
 @pytest.mark.parametrize("method", EVERY)
 @pytest.mark.parametrize("cls", [Frozen, NeverCalled])
-def test_layers_without_gradient_are_refused_for_every_method_alike(cls: type[nn.Module], method: str) -> None:
+def test_layers_without_gradient_are_rejected_for_every_method(cls: type[nn.Module], method: str) -> None:
     assert list(errors(lambda shape, classes: cls(), methods=[method])) == ["gradients"]
 
 
 @pytest.mark.parametrize(("cls", "layer"), [(Frozen, "conv"), (NeverCalled, "spare"), (Standardised, "conv")])
-def test_layers_that_are_excluded_are_not_asked_about(cls: type[nn.Module], layer: str) -> None:
+def test_excluded_layers_are_not_checked(cls: type[nn.Module], layer: str) -> None:
     assert errors(lambda shape, classes: cls(), prunable=PrunableConfig(exclude=(layer,))) == {}
 
 
@@ -197,7 +197,7 @@ def test_weights_through_views_scales_and_masks_stay_sparse() -> None:
     assert errors(lambda shape, classes: Viewed()) == {}
 
 
-def test_what_a_method_needs_is_asked_for_it_alone() -> None:
+def test_requirements_of_a_method_are_checked_for_it_alone() -> None:
     def once(shape: Any, classes: int) -> nn.Module:
         return Once()
 
@@ -209,7 +209,7 @@ def test_what_a_method_needs_is_asked_for_it_alone() -> None:
     assert list(errors(log_softmax, methods=["drive", "synflow"])) == ["synflow"]
 
 
-def test_all_findings_come_at_once() -> None:
+def test_all_findings_are_reported_at_once() -> None:
     class Many(Frozen):
         def __init__(self) -> None:
             super().__init__()
@@ -221,7 +221,7 @@ def test_all_findings_come_at_once() -> None:
         refuse_errors([report])
 
 
-def test_a_network_that_needs_the_contiguous_order_gets_it() -> None:
+def test_contiguous_format_is_used_where_needed() -> None:
     class LeNet(Small):
         def features(self, x: Tensor) -> Tensor:
             hidden = self.conv(x)
@@ -252,7 +252,7 @@ def test_a_network_that_needs_the_contiguous_order_gets_it() -> None:
         (lambda: float(next(COUNTER)), "other ones"),
     ],
 )
-def test_weights_that_do_not_follow_from_the_seed_are_refused(draw: Callable[[], float], got: str) -> None:
+def test_weights_independent_of_the_seed_are_rejected(draw: Callable[[], float], got: str) -> None:
     def make(shape: Any, classes: int) -> nn.Module:
         network = Small()
         with torch.no_grad():
@@ -266,12 +266,12 @@ def test_weights_that_do_not_follow_from_the_seed_are_refused(draw: Callable[[],
     assert got in found["builds"]
 
 
-def test_the_same_modules_in_every_trial_are_refused() -> None:
+def test_reused_modules_are_rejected() -> None:
     shared = Small()
     assert "new network each time" in errors(lambda shape, classes: shared)["builds"]
 
 
-def test_generators_are_left_as_they_were() -> None:
+def test_generators_are_restored() -> None:
     np.random.seed(3)
     random.seed(3)
     torch.manual_seed(3)
@@ -283,7 +283,7 @@ def test_generators_are_left_as_they_were() -> None:
     assert (np.random.rand(), random.random(), torch.rand(())) == expected
 
 
-def test_probabilities_are_warned_about() -> None:
+def test_probabilities_give_a_warning() -> None:
     class Softmax(Small):
         def forward(self, x: Tensor) -> Any:
             return super().forward(x).softmax(1)
@@ -292,7 +292,7 @@ def test_probabilities_are_warned_about() -> None:
     assert (finding.severity, finding.hint) == ("warning", "return logits")
 
 
-def test_sizes_of_evaluations() -> None:
+def test_evaluation_sizes_cover_all_batches() -> None:
     config = tiny_config()
     whole = replace(config, dataset=replace(config.dataset, limit=None, validation=0.1))
     assert evaluation_sizes(whole, 50_000, 10_000) == [500]
@@ -300,7 +300,7 @@ def test_sizes_of_evaluations() -> None:
     assert evaluation_sizes(config, 1438, 359) == [10]
 
 
-def test_trials_of_one_warm_up_are_of_one_case_and_methods_are_asked_once() -> None:
+def test_trials_of_one_warmup_are_one_case() -> None:
     configs = [tiny_config(method=method, seed=seed) for method in ("drive", "synflow") for seed in (0, 1)]
     (case,) = cases_of(configs)
     assert [config.method for config in case.configs] == ["drive", "synflow"]
@@ -309,7 +309,7 @@ def test_trials_of_one_warm_up_are_of_one_case_and_methods_are_asked_once() -> N
     assert NetworkReport.from_json(report.to_json()) == report
 
 
-def test_a_trial_without_the_checks_still_fails_by_the_rule(tmp_path: Path) -> None:
+def test_trial_without_checks_fails_by_the_same_rule(tmp_path: Path) -> None:
     source = "import torch\nfrom torch import nn\n"
     source += "def frozen(shape, classes):\n    net = nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
     source += "    net[1].weight.requires_grad_(False)\n    return net\n"
@@ -319,7 +319,7 @@ def test_a_trial_without_the_checks_still_fails_by_the_rule(tmp_path: Path) -> N
         run_custom(config, new_storage(tmp_path), tmp_path)
 
 
-def test_checks_that_run_out_of_memory_say_what_was_not_checked() -> None:
+def test_out_of_memory_gives_a_warning() -> None:
     class Large(Small):
         def forward(self, x: Tensor) -> Any:
             if len(x) == 50:  # the sweep's batch
@@ -381,6 +381,6 @@ class OnlyALayer(nn.Linear):
     ],
     ids=["centred", "mixed", "standardised in training", "changes itself", "only a layer"],
 )
-def test_what_shows_in_a_batch_or_in_training_alone_is_found(make: Callable[[], nn.Module], check: str, part: str) -> None:
+def test_faults_of_batches_and_of_training_mode_are_reported(make: Callable[[], nn.Module], check: str, part: str) -> None:
     found = errors(lambda shape, classes: make())
     assert part in found[check]

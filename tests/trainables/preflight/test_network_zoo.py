@@ -34,13 +34,13 @@ def method_of(name: str) -> str:
     return list(METHODS)[SMALL.index(name) % len(METHODS)]
 
 
-def test_the_zoo_has_every_kind() -> None:
+def test_zoo_has_every_kind() -> None:
     assert len(ZOO) >= 60
     assert {method_of(name) for name in SMALL} == set(METHODS)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_network_is_pruned_rightly_or_refused_before_training(name: str) -> None:
+def test_zoo_network_is_pruned_correctly_or_rejected_before_training(name: str) -> None:
     found = outcome(name, method_of(name))
     assert found.kind == ("refused" if name in REFUSED else "right"), f"{name} with {found.method}: {found.message}"
     assert REFUSED.get(name, "") in found.message

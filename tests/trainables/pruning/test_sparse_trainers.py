@@ -332,7 +332,7 @@ def test_without_sparsity_gradual_pruning_is_dense_training() -> None:
 
 
 @pytest.mark.parametrize("method", [name for name, one in METHODS.items() if one.course.is_during_training])
-def test_a_trial_that_is_cut_off_anywhere_ends_with_the_same_bits_and_points(method: Any, tmp_path: Path) -> None:
+def test_imp_trial_resumes_to_the_same_model_and_points(method: Any, tmp_path: Path) -> None:
     config = tiny_config(method=method, prune_iterations=3, training=replace(tiny_config().training, epochs=4))
     whole = new_storage(tmp_path / "whole")
     result = run(config, whole)

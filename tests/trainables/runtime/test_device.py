@@ -69,7 +69,7 @@ def assert_in_the_order_of(runtime: Runtime, model: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_logits_are_the_same_in_both_memory_orders(training: bool) -> None:
+def test_logits_are_equal_in_both_memory_formats(training: bool) -> None:
     (images, _), *_ = scoring_batches(digits(), 40, 1, seed=0, round_=1)
     logits = []
     for runtime in (CHANNELS_LAST, CONTIGUOUS):
@@ -81,7 +81,7 @@ def test_logits_are_the_same_in_both_memory_orders(training: bool) -> None:
     assert logits[0].std() > 0.1
 
 
-def test_images_are_formatted_only_where_the_network_is() -> None:
+def test_images_have_the_memory_format_of_the_network() -> None:
     images = torch.rand(4, 3, 8, 8)
     assert CONTIGUOUS.to_memory_format(images) is images
     formatted = CHANNELS_LAST.to_memory_format(images)
@@ -89,7 +89,7 @@ def test_images_are_formatted_only_where_the_network_is() -> None:
     assert torch.equal(formatted, images)
 
 
-def test_masks_of_a_round_and_weights_of_an_epoch_are_the_same_in_both_memory_orders() -> None:
+def test_rounds_and_epochs_are_equal_in_both_memory_formats() -> None:
     """In float64, where no score lies so near a threshold that the order of additions could turn a mask."""
     data = in_float64(digits())
     states = [pruned(runtime, data, torch.float64) for runtime in (CHANNELS_LAST, CONTIGUOUS)]
@@ -112,7 +112,7 @@ def everything(state: TrialState) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("runtime", [CHANNELS_LAST, CONTIGUOUS], ids=["channels last", "contiguous"])
-def test_a_checkpoint_continues_with_the_same_bits_in_either_memory_order(runtime: Runtime) -> None:
+def test_checkpoint_continues_in_either_memory_format(runtime: Runtime) -> None:
     data, config = digits(), replace(CONFIG, training=replace(CONFIG.training, weight_decay=1e-2, nesterov=True))
     straight = pruned(runtime, data)
     straight.optimizer = make_optimizer(straight.model, config.training)
@@ -132,7 +132,7 @@ def test_a_checkpoint_continues_with_the_same_bits_in_either_memory_order(runtim
 
 
 @pytest.mark.parametrize("found", ["fp32", "bf16"])
-def test_a_trial_computes_in_the_precision_that_it_writes_and_leaves_auto_to_the_sweep(found: Literal["fp32", "bf16"]) -> None:
+def test_for_trial_resolves_the_precision(found: Literal["fp32", "bf16"]) -> None:
     runtime = Runtime(threads=3, deterministic=False, precision=found, compile=True)
     assert runtime.for_trial("auto") == runtime
     for written in ("fp32", "bf16"):
@@ -152,14 +152,14 @@ def test_a_trial_computes_in_the_precision_that_it_writes_and_leaves_auto_to_the
     ],
     ids=["compile", "channels_last", "threads", "precision", "deterministic"],
 )
-def test_whatever_can_move_a_bit_gives_another_fingerprint(changed: Runtime) -> None:
+def test_fingerprint_covers_every_setting_that_changes_results(changed: Runtime) -> None:
     assert Runtime().fingerprint() == Runtime().fingerprint()
     assert Runtime().fingerprint_id() == Runtime().fingerprint_id()
     assert changed.fingerprint() != Runtime().fingerprint()
     assert changed.fingerprint_id() != Runtime().fingerprint_id()
 
 
-def test_without_compilation_training_runs_the_network_itself() -> None:
+def test_compiled_without_compilation_is_the_network() -> None:
     model = network(Runtime())
     assert Runtime().compiled(model) is model
 
@@ -175,7 +175,7 @@ class FakeLibrary:
         return 1
 
 
-def test_memory_is_kept_by_both_thresholds_of_the_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tune_malloc_sets_both_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     library = FakeLibrary()
     monkeypatch.setattr("ctypes.CDLL", lambda name: library)
     tune_malloc.__wrapped__()
@@ -185,7 +185,7 @@ def test_memory_is_kept_by_both_thresholds_of_the_c_library(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("library", [None, object()], ids=["no glibc", "no mallopt"])
-def test_another_c_library_is_left_alone(library: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tune_malloc_ignores_other_c_libraries(library: object, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name: str) -> object:
         if library is None:
             raise OSError(f"{name}: cannot open shared object file")
@@ -195,7 +195,7 @@ def test_another_c_library_is_left_alone(library: object, monkeypatch: pytest.Mo
     tune_malloc.__wrapped__()
 
 
-def test_memory_is_asked_for_once_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tune_malloc_runs_once_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
 
     def load(name: str) -> FakeLibrary:

@@ -65,34 +65,32 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_smallest_limit_on_the_way_up_counts(tmp_path: Path, case: str) -> None:
+def test_smallest_limit_of_all_parent_groups_counts(tmp_path: Path, case: str) -> None:
     groups, members, mounts, quota, memory = CASES[case]
     process = process_in(tmp_path / "with space", groups, members, mounts)
     assert cpu_quota(process) == quota
     assert memory_limit(process) == memory
 
 
-def test_processors_are_whole_at_least_one_and_never_more_than_the_affinity(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processors_are_at_least_one_and_within_the_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 5}, raising=False)
     for quota, counted in {"50000": 1, "150000": 1, "399999": 3, "900000": 4, "max": 4}.items():
         process = process_in(tmp_path, {"a/cpu.max": f"{quota} 100000"}, "0::/a\n", V2)
         assert processors(process) == counted
 
 
-def test_more_memory_than_the_machine_has_is_no_limit(tmp_path: Path) -> None:
+def test_limit_above_the_machine_memory_is_none(tmp_path: Path) -> None:
     process = process_in(tmp_path, {"a/memory.max": f"{machine_memory() + GIB}"}, "0::/a\n", V2)
     assert memory_limit(process) is None
     assert limits(process) == ""
 
 
-def test_limits_are_told_in_words(tmp_path: Path) -> None:
+def test_limits_as_text(tmp_path: Path) -> None:
     process = process_in(tmp_path, {"a/cpu.max": "150000 100000", "a/memory.max": f"{GIB}"}, "0::/a\n", V2)
     assert limits(process) == "its container allows 1.5 processors and 1.0 GiB of memory"
 
 
-def test_a_real_group_with_a_quota_is_seen_by_its_processes() -> None:
+def test_real_cgroup_quota_is_read() -> None:
     """As root, with control groups of version 1 or 2 that can be written."""
     for parent, files in {
         Path("/sys/fs/cgroup/cpu"): {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "100000"},

@@ -41,7 +41,7 @@ PRUNABLE = 15_248
 
 
 @pytest.mark.parametrize(("sparsity", "levels"), [(0.9, 11), (0.95, 14), (0.98, 18), (0.99, 21), (0.2, 1), (0.36, 2), (0.0, 0)])
-def test_levels_of_a_fifth_are_the_published_ones(sparsity: float, levels: int) -> None:
+def test_levels_match_the_published_ones(sparsity: float, levels: int) -> None:
     assert imp_levels(sparsity, 0.2) == levels
 
 
@@ -57,13 +57,13 @@ def counts(config: TrialConfig) -> list[int]:
     return kept
 
 
-def test_every_level_prunes_a_fifth_of_what_is_left_and_the_last_goes_beyond() -> None:
+def test_every_level_prunes_a_fifth_of_the_kept_weights() -> None:
     kept = counts(tiny_config(method="imp", sparsity=0.9, options=ImpConfig(exact=False)))
     assert kept == [round(PRUNABLE * 0.8**level) for level in range(1, 12)]
     assert kept[-1] < kept_count(0.9, PRUNABLE) <= kept[-2]
 
 
-def test_exact_levels_prune_one_share_and_end_on_the_sparsity() -> None:
+def test_exact_levels_end_on_the_sparsity() -> None:
     kept = counts(tiny_config(method="imp", sparsity=0.9))
     assert len(kept) == 11
     assert kept[-1] == kept_count(0.9, PRUNABLE)
@@ -113,7 +113,7 @@ def plain_imp(config: TrialConfig) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("warmup_epochs", [0, 1])  # 0 is the original lottery ticket
-def test_a_trial_is_what_a_plain_loop_computes(warmup_epochs: int, tmp_path: Path) -> None:
+def test_imp_trial_equals_a_plain_loop(warmup_epochs: int, tmp_path: Path) -> None:
     config = tiny_config(method="imp", sparsity=0.6, warmup_epochs=warmup_epochs, options=ImpConfig(fraction=0.4))
     storage = new_storage(tmp_path)
     result = run(config, storage)
@@ -126,7 +126,7 @@ def test_a_trial_is_what_a_plain_loop_computes(warmup_epochs: int, tmp_path: Pat
     assert result["kept_weights"] == kept_count(0.6, PRUNABLE)
 
 
-def test_the_search_cost_is_that_of_all_levels(tmp_path: Path) -> None:
+def test_search_cost_covers_all_levels(tmp_path: Path) -> None:
     config = tiny_config(method="imp", sparsity=0.6, options=ImpConfig(fraction=0.4))
     storage = new_storage(tmp_path)
     metrics = run(config, storage)["metrics"]
@@ -139,7 +139,7 @@ def test_the_search_cost_is_that_of_all_levels(tmp_path: Path) -> None:
         assert ("prune/val_accuracy_after", level) in points
 
 
-def test_a_trial_that_is_cut_off_anywhere_ends_with_the_same_bits_and_points(tmp_path: Path) -> None:
+def test_imp_trial_resumes_to_the_same_model_and_points(tmp_path: Path) -> None:
     config = tiny_config(method="imp", sparsity=0.6, options=ImpConfig(fraction=0.4), training=tiny_training(epochs=2))
     whole = new_storage(tmp_path / "whole")
     result = run(config, whole)
@@ -153,13 +153,13 @@ def test_a_trial_that_is_cut_off_anywhere_ends_with_the_same_bits_and_points(tmp
         assert metric_points(config, new_storage(tmp_path / f"broken{at}")) == metric_points(config, whole)
 
 
-def test_the_budget_continues_the_schedule_where_the_warmup_ended() -> None:
+def test_imp_budget_continues_the_schedule_after_the_warmup() -> None:
     config = replace(tiny_config(method="imp"), training=tiny_training(epochs=6, budget="total"))
     assert (config.sparse_epochs, config.level_epochs) == (4, 44)
     assert config.rewind_epoch == config.warmup_epochs == 2
 
 
-def test_the_epochs_that_are_told_are_all_that_were_trained() -> None:
+def test_reported_epochs_are_the_trained_ones() -> None:
     config = tiny_config(method="imp", sparsity=0.9)  # 11 levels of 2 epochs, a warm-up of 2, and 2 at the end
     assert (config.total_epochs, config.trained_epochs) == (4, 26)
     assert tiny_config().trained_epochs == 4

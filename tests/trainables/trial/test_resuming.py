@@ -70,9 +70,7 @@ def check_checkpoint_is_told(config: TrialConfig, storage: Storage) -> None:
     [(PLAIN, False), (PLAIN, True), (REWOUND, False), (DENSE, False)],
     ids=["after", "in the middle of", "rewound", "dense"],
 )
-def test_a_trial_killed_at_any_write_ends_with_the_same_bits_and_points(
-    config: TrialConfig, before: bool, tmp_path: Path
-) -> None:
+def test_trial_killed_at_any_write_ends_with_the_same_result(config: TrialConfig, before: bool, tmp_path: Path) -> None:
     expected = undisturbed(config, tmp_path / "undisturbed")
     writes = 0
     while True:
@@ -91,7 +89,7 @@ def test_a_trial_killed_at_any_write_ends_with_the_same_bits_and_points(
     assert all(any(name.endswith(part) for name in fuse.names) for part in ("checkpoint", "metrics.jsonl", "result.json"))
 
 
-def test_a_trial_killed_again_and_again_ends_with_the_same_bits_and_points(tmp_path: Path) -> None:
+def test_trial_killed_repeatedly_ends_with_the_same_result(tmp_path: Path) -> None:
     expected = undisturbed(PLAIN, tmp_path / "undisturbed")
     root = str(tmp_path / "killed")
     for attempt in range(1, 100):
@@ -104,7 +102,7 @@ def test_a_trial_killed_again_and_again_ends_with_the_same_bits_and_points(tmp_p
     check_ends_alike(PLAIN, LocalStorage(root), expected, attempt)
 
 
-def test_rare_checkpoints_lose_work_but_no_bits_and_no_points(tmp_path: Path) -> None:
+def test_rare_checkpoints_do_not_change_the_result(tmp_path: Path) -> None:
     config = replace(PLAIN, training=tiny_training(epochs=1))
     expected = undisturbed(config, tmp_path / "undisturbed")
     rare = {"checkpoint_seconds": 1e6}
@@ -121,7 +119,7 @@ def test_rare_checkpoints_lose_work_but_no_bits_and_no_points(tmp_path: Path) ->
     assert len(checkpoints) == 2  # one at the end of pruning, and its removal
 
 
-def test_a_network_whose_layers_are_not_in_the_order_of_their_names_resumes_alike(tmp_path: Path) -> None:
+def test_network_with_unsorted_layer_names_resumes_exactly(tmp_path: Path) -> None:
     config = tiny_config(model="resnet20", warmup_epochs=0, training=tiny_training(epochs=1))
     whole = run(config, new_storage(tmp_path / "undisturbed"))
     storage = new_storage(tmp_path / "stopped")
@@ -131,7 +129,7 @@ def test_a_network_whose_layers_are_not_in_the_order_of_their_names_resumes_alik
     assert metric_points(config, storage) == metric_points(config, new_storage(tmp_path / "undisturbed"))
 
 
-def test_a_damaged_checkpoint_means_beginning_again(tmp_path: Path) -> None:
+def test_damaged_checkpoint_restarts_the_trial(tmp_path: Path) -> None:
     config = replace(PLAIN, training=tiny_training(epochs=3))
     expected = undisturbed(config, tmp_path / "undisturbed")
     storage = new_storage(tmp_path / "damaged")
@@ -143,7 +141,7 @@ def test_a_damaged_checkpoint_means_beginning_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("phase", ["warmup", "prune", "train"])
-def test_a_stopped_trial_continues_to_the_same_bits(phase: str, tmp_path: Path) -> None:
+def test_stopped_trial_continues_to_the_same_result(phase: str, tmp_path: Path) -> None:
     config = replace(PLAIN, prune_iterations=3, training=tiny_training(epochs=4))
     expected = undisturbed(config, tmp_path / "undisturbed")
     storage = new_storage(tmp_path / "stopped")
@@ -156,7 +154,7 @@ def test_a_stopped_trial_continues_to_the_same_bits(phase: str, tmp_path: Path) 
     assert (run(config, storage, 2)["model_sha256"], metric_points(config, storage)) == expected
 
 
-def test_a_stop_during_the_warmup_leaves_a_snapshot_even_if_none_was_due(tmp_path: Path) -> None:
+def test_stop_during_the_warmup_leaves_a_snapshot(tmp_path: Path) -> None:
     config = tiny_config(warmup_epochs=4)
     expected = undisturbed(config, tmp_path / "undisturbed")
     storage = new_storage(tmp_path / "stopped")
@@ -165,7 +163,7 @@ def test_a_stop_during_the_warmup_leaves_a_snapshot_even_if_none_was_due(tmp_pat
     check_ends_alike(config, storage, expected, attempt=2)
 
 
-def test_one_trial_can_be_stopped_by_its_key(tmp_path: Path) -> None:
+def test_single_trial_is_stopped_by_its_key(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     key = trial_folder(PLAIN, storage).key
     storage.write(stop_files(SWEEP, "another")[1], b"")
@@ -176,7 +174,7 @@ def test_one_trial_can_be_stopped_by_its_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("phase", ["warmup", "prune", "train"])
-def test_a_superseded_attempt_publishes_nothing(phase: str, tmp_path: Path) -> None:
+def test_superseded_attempt_publishes_nothing(phase: str, tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     seen: list[dict[str, bytes]] = []
 
@@ -191,7 +189,7 @@ def test_a_superseded_attempt_publishes_nothing(phase: str, tmp_path: Path) -> N
     assert trials == {name: content for name, content in seen[0].items() if name.startswith("trials/")}
 
 
-def test_an_older_attempt_cannot_begin(tmp_path: Path) -> None:
+def test_older_attempt_cannot_start(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     trial_folder(PLAIN, storage, attempt=3).claim_attempt()
     before = all_files(storage)
@@ -200,7 +198,7 @@ def test_an_older_attempt_cannot_begin(tmp_path: Path) -> None:
     assert all_files(storage) == before
 
 
-def test_a_finished_trial_answers_and_writes_nothing(tmp_path: Path) -> None:
+def test_finished_trial_returns_its_result_and_writes_nothing(tmp_path: Path) -> None:
     root = str(tmp_path)
     first = run(PLAIN, LocalStorage(root))
     fuse = Fuse()

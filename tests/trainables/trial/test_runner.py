@@ -48,13 +48,13 @@ PLAIN = tiny_config()
 DENSE = tiny_config(method="dense", warmup_epochs=0, training=tiny_training(epochs=3))
 
 
-def test_a_diverging_loss_ends_the_trial(tmp_path: Path) -> None:
+def test_diverging_loss_ends_the_trial(tmp_path: Path) -> None:
     config = tiny_config(warmup_epochs=1, training=tiny_training(lr=1e30))
     with pytest.raises(NonFiniteError, match=r"the training loss became (nan|inf) in epoch 1 \(learning rate 1e\+30\)"):
         run(config, new_storage(tmp_path))
 
 
-def test_weights_that_diverge_at_the_very_last_step_are_no_result(tmp_path: Path) -> None:
+def test_divergence_at_the_last_step_ends_the_trial(tmp_path: Path) -> None:
     config = tiny_config(
         method="dense", warmup_epochs=0, training=tiny_training(epochs=1, lr=1e30, batch_size=40, milestones=())
     )
@@ -64,7 +64,7 @@ def test_weights_that_diverge_at_the_very_last_step_are_no_result(tmp_path: Path
     assert trial_folder(config, storage).read("result.json") is None
 
 
-def test_an_exclusion_that_matches_nothing_ends_the_trial(tmp_path: Path) -> None:
+def test_exclude_pattern_without_a_match_ends_the_trial(tmp_path: Path) -> None:
     config = tiny_config(prunable=replace(PLAIN.prunable, exclude=("nothing",)))
     with pytest.raises(ConfigError):
         run(config, new_storage(tmp_path))
@@ -104,7 +104,7 @@ def dense_state(config: TrialConfig, epoch: int, root: Path) -> dict[str, Tensor
 
 
 @pytest.mark.parametrize(("rewind", "epoch"), [("init", 0), ("epoch 1", 1), ("epoch 3", 3), ("none", 3)])
-def test_sparse_training_starts_from_the_epoch_that_was_asked_for(rewind: str, epoch: int, tmp_path: Path) -> None:
+def test_sparse_training_starts_from_the_rewind_epoch(rewind: str, epoch: int, tmp_path: Path) -> None:
     config = tiny_config(warmup_epochs=3, rewind=rewind)
     weights, masks, momentum = start_of_training(config, new_storage(tmp_path / "trial"))
     expected = dense_state(config, epoch, tmp_path / "trunk")
@@ -120,7 +120,7 @@ def test_sparse_training_starts_from_the_epoch_that_was_asked_for(rewind: str, e
     assert momentum == {}
 
 
-def test_a_rewound_trial_takes_masks_from_the_warmed_up_weights(tmp_path: Path) -> None:
+def test_rewound_trial_scores_the_weights_after_the_warmup(tmp_path: Path) -> None:
     kept = [
         start_of_training(tiny_config(warmup_epochs=3, rewind=rewind), new_storage(tmp_path / rewind))[1]
         for rewind in ("none", "init")
@@ -128,7 +128,7 @@ def test_a_rewound_trial_takes_masks_from_the_warmed_up_weights(tmp_path: Path) 
     assert all(torch.equal(mask, kept[1][name]) for name, mask in kept[0].items())
 
 
-def test_sparse_epochs_count_on_from_the_warmup_in_their_data_order(tmp_path: Path) -> None:
+def test_sparse_epochs_continue_the_data_order_of_the_warmup(tmp_path: Path) -> None:
     # Sparsity 0 keeps everything, so a trial is one warm-up epoch and one more with new momentum.
     config = tiny_config(warmup_epochs=1, sparsity=0.0, training=tiny_training(epochs=1, milestones=()))
     storage = new_storage(tmp_path / "trial")
@@ -158,7 +158,7 @@ def test_sparse_epochs_count_on_from_the_warmup_in_their_data_order(tmp_path: Pa
     assert not torch.equal(trained["head.weight"], first_again["head.weight"])
 
 
-def test_a_total_budget_continues_the_schedule_where_the_warmup_ended(tmp_path: Path) -> None:
+def test_total_budget_continues_the_schedule_after_the_warmup(tmp_path: Path) -> None:
     total = tiny_config(warmup_epochs=1, training=tiny_training(epochs=4, milestones=(2,), budget="total"))
     by_hand = tiny_config(warmup_epochs=1, training=tiny_training(epochs=3, milestones=(1,)))
     results = [run(config, new_storage(tmp_path / str(i))) for i, config in enumerate((total, by_hand))]
@@ -169,7 +169,7 @@ def test_a_total_budget_continues_the_schedule_where_the_warmup_ended(tmp_path: 
     assert run(restarted, new_storage(tmp_path / "2"))["model_sha256"] != results[0]["model_sha256"]
 
 
-def test_a_budget_that_the_warmup_uses_up_leaves_no_sparse_epoch(tmp_path: Path) -> None:
+def test_budget_used_up_by_the_warmup_leaves_no_sparse_epoch(tmp_path: Path) -> None:
     config = tiny_config(warmup_epochs=2, training=tiny_training(epochs=2, budget="total"))
     storage = new_storage(tmp_path)
     result = run(config, storage)
@@ -177,7 +177,7 @@ def test_a_budget_that_the_warmup_uses_up_leaves_no_sparse_epoch(tmp_path: Path)
     assert ("test/accuracy", 2) in metric_points(config, storage)
 
 
-def test_the_dense_baseline_keeps_everything_and_never_scores(tmp_path: Path) -> None:
+def test_dense_baseline_keeps_all_weights(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     config = replace(DENSE, sparsity=0.9)  # asked for, but a baseline has no rounds
     result = run(config, storage)
@@ -195,7 +195,7 @@ def test_the_dense_baseline_keeps_everything_and_never_scores(tmp_path: Path) ->
     assert not torch.equal(weights["head.weight"], trunk["head.weight"])
 
 
-def test_a_finished_trial_is_not_continued_from_a_checkpoint_that_was_written_late(tmp_path: Path) -> None:
+def test_late_checkpoint_does_not_reopen_a_finished_trial(tmp_path: Path) -> None:
     storage, folder = new_storage(tmp_path), trial_folder(PLAIN, new_storage(tmp_path))
     checkpoints: list[bytes] = []
     result = run(PLAIN, storage, on_progress=lambda state: checkpoints.append(folder.read("checkpoint") or b""))
@@ -207,7 +207,7 @@ def test_a_finished_trial_is_not_continued_from_a_checkpoint_that_was_written_la
     assert all_files(storage) == before
 
 
-def test_the_result_tells_what_the_files_hold(tmp_path: Path) -> None:
+def test_result_matches_the_files(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     result = run(PLAIN, storage, provenance={"key": "k", "revision": "r"})
     folder = trial_folder(PLAIN, storage)
@@ -225,7 +225,7 @@ def test_the_result_tells_what_the_files_hold(tmp_path: Path) -> None:
     assert result["started_ms"] <= min(line["time"] for line in metric_lines(PLAIN, storage)) <= result["finished_ms"]
 
 
-def test_points_lie_at_the_epochs_and_rounds_that_made_them(tmp_path: Path) -> None:
+def test_points_have_the_steps_of_epochs_and_rounds(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     run(PLAIN, storage)
     steps: dict[str, list[int]] = {}
@@ -256,13 +256,13 @@ def test_points_are_published_when_they_are_due(tmp_path: Path) -> None:
     assert [name.rpartition("/")[2] for name in fuse.names if name.endswith("metrics.jsonl")] == ["metrics.jsonl"] * 2
 
 
-def test_a_snapshot_is_left_at_every_length_that_the_trial_reads(tmp_path: Path) -> None:
+def test_trial_leaves_snapshots_at_its_warmup_lengths(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     run(tiny_config(warmup_epochs=3, rewind="epoch 2"), storage)
     assert warmup_folder(tiny_config(), storage).epochs() == [2, 3]
 
 
-def test_a_trial_that_shares_no_warmup_removes_its_own_when_it_has_finished(tmp_path: Path) -> None:
+def test_private_snapshots_are_removed_after_the_trial(tmp_path: Path) -> None:
     config, storage = tiny_config(warmup_epochs=3, rewind="epoch 2"), new_storage(tmp_path / "own")
     key = trial_folder(config, storage).key
     own = StageFolders(storage, None).private_warmups(key, RUNTIME.fingerprint_id())
@@ -274,7 +274,7 @@ def test_a_trial_that_shares_no_warmup_removes_its_own_when_it_has_finished(tmp_
     assert result["model_sha256"] == run(config, new_storage(tmp_path / "shared"))["model_sha256"]
 
 
-def test_a_stopped_trial_that_shares_no_warmup_keeps_its_own(tmp_path: Path) -> None:
+def test_stopped_trial_keeps_private_snapshots(tmp_path: Path) -> None:
     config, storage = tiny_config(warmup_epochs=3), new_storage(tmp_path)
     own = StageFolders(storage, None).private_warmups(trial_folder(config, storage).key, RUNTIME.fingerprint_id())
     unshared: dict[str, Any] = {"snapshots": own, "shares_snapshots": False}
@@ -284,7 +284,7 @@ def test_a_stopped_trial_that_shares_no_warmup_keeps_its_own(tmp_path: Path) -> 
     assert own.epochs() == []
 
 
-def test_attempts_are_numbered_in_the_folder(tmp_path: Path) -> None:
+def test_attempts_are_numbered(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     TrialFolder(storage, "k", 4).claim_attempt()
     assert storage.read_json("trials/k/attempt.json")["attempt"] == 4

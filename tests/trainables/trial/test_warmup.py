@@ -70,7 +70,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[tuple[str
     return run(FOUR, storage)["model_sha256"], metric_points(FOUR, storage)
 
 
-def test_momentum_is_carried_so_two_and_two_epochs_are_four(tmp_path: Path) -> None:
+def test_warmup_continues_with_momentum(tmp_path: Path) -> None:
     straight = trunk(FOUR, new_storage(tmp_path / "straight")).state_at(4)
     parts = new_storage(tmp_path / "parts")
     trunk(FOUR, parts).state_at(2)
@@ -81,7 +81,7 @@ def test_momentum_is_carried_so_two_and_two_epochs_are_four(tmp_path: Path) -> N
     assert all(buffer.any() for buffer in buffers.values())
 
 
-def test_every_epoch_of_a_trunk_has_its_own_order_of_images(tmp_path: Path) -> None:
+def test_every_warmup_epoch_has_another_image_order(tmp_path: Path) -> None:
     model = build_model("convnet", (1, 8, 8), 10)
     initialize(model, FOUR.seed)
     model = RUNTIME.to_device(model)
@@ -103,9 +103,7 @@ def test_every_epoch_of_a_trunk_has_its_own_order_of_images(tmp_path: Path) -> N
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in trunk_model.state_dict().items())
 
 
-def test_a_shared_warmup_gives_the_bits_of_an_own_one(
-    tmp_path: Path, alone: tuple[str, dict[tuple[str, int], float | None]]
-) -> None:
+def test_shared_warmup_equals_a_private_one(tmp_path: Path, alone: tuple[str, dict[tuple[str, int], float | None]]) -> None:
     storage = new_storage(tmp_path)
     shorter = replace(FOUR, warmup_epochs=1, sparsity=0.5, prune_iterations=1)
     run(shorter, storage)
@@ -115,9 +113,7 @@ def test_a_shared_warmup_gives_the_bits_of_an_own_one(
     assert warmup_folder(FOUR, storage).epochs() == [1, 4]
 
 
-def test_a_trunk_that_is_longer_serves_the_shorter_trial(
-    tmp_path: Path, alone: tuple[str, dict[tuple[str, int], float | None]]
-) -> None:
+def test_longer_warmup_serves_shorter_trials(tmp_path: Path, alone: tuple[str, dict[tuple[str, int], float | None]]) -> None:
     storage = new_storage(tmp_path)
     epochs: list[int] = []
     longer = trunk(FOUR, storage, after=lambda state: epochs.append(state.position))
@@ -131,7 +127,7 @@ def test_a_trunk_that_is_longer_serves_the_shorter_trial(
     assert {name: after[name] for name in before} == before  # it read the snapshot and trained nothing again
 
 
-def test_only_the_lengths_that_were_asked_for_stay(tmp_path: Path) -> None:
+def test_only_requested_lengths_are_kept(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     for length in (2, 5):
         trunk(FOUR, storage, snapshot_seconds=0.0).state_at(length)
@@ -191,7 +187,7 @@ DAMAGES: list[Callable[[bytes], bytes | None]] = [
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("epochs", [(4,), (2, 4), (2,)])
-def test_a_lost_or_damaged_snapshot_heals(
+def test_lost_or_damaged_snapshot_is_restored(
     damage: Callable[[bytes], bytes | None],
     epochs: tuple[int, ...],
     tmp_path: Path,
@@ -219,7 +215,7 @@ def test_a_lost_or_damaged_snapshot_heals(
     assert_same_state(healed, from_bytes(whole[4], build_model("convnet", (1, 8, 8), 10), FOUR.training, folder.key))
 
 
-def test_no_altered_byte_of_a_snapshot_goes_unseen(tmp_path: Path) -> None:
+def test_altered_byte_of_a_snapshot_is_detected(tmp_path: Path) -> None:
     content = to_bytes(trunk(FOUR, new_storage(tmp_path)).state_at(1), "key")
     header = 8 + int.from_bytes(content[:8], "little")
     model = build_model("convnet", (1, 8, 8), 10)
@@ -233,7 +229,7 @@ def test_no_altered_byte_of_a_snapshot_goes_unseen(tmp_path: Path) -> None:
         pytest.fail(f"byte {place} of {len(content)} was altered ({altered[place - 20 : place + 20]!r})")
 
 
-def test_a_snapshot_that_does_not_name_its_trunk_is_read_as_before(tmp_path: Path) -> None:
+def test_snapshot_without_a_key_is_read(tmp_path: Path) -> None:
     content = to_bytes(trunk(FOUR, new_storage(tmp_path)).state_at(1), "key")
     tensors, state = load(content), header_of(content)
     del state["key"]
@@ -242,7 +238,7 @@ def test_a_snapshot_that_does_not_name_its_trunk_is_read_as_before(tmp_path: Pat
     assert_same_state(*read)
 
 
-def test_another_fingerprints_snapshot_is_not_used(
+def test_snapshot_of_another_fingerprint_is_not_used(
     tmp_path: Path, alone: tuple[str, dict[tuple[str, int], float | None]]
 ) -> None:
     storage = new_storage(tmp_path)
@@ -257,7 +253,7 @@ def test_another_fingerprints_snapshot_is_not_used(
 @pytest.mark.parametrize(
     "other", [Runtime(threads=2), Runtime(precision="bf16"), Runtime(deterministic=False), Runtime(channels_last=False)]
 )
-def test_every_setting_that_can_move_a_bit_is_in_the_fingerprint(other: Runtime) -> None:
+def test_fingerprint_separates_snapshots(other: Runtime) -> None:
     assert other.fingerprint_id() != RUNTIME.fingerprint_id()
     assert Runtime().fingerprint_id() == RUNTIME.fingerprint_id()
 
@@ -269,7 +265,7 @@ def test_trials_that_differ_after_the_warmup_share_it() -> None:
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_the_initialisation_does_not_depend_on_the_memory_order(channels_last: bool, tmp_path: Path) -> None:
+def test_initialisation_does_not_depend_on_the_memory_format(channels_last: bool, tmp_path: Path) -> None:
     plain = build_model("convnet", (1, 8, 8), 10)
     initialize(plain, FOUR.seed)
     runtime = Runtime(channels_last=channels_last)
@@ -279,13 +275,13 @@ def test_the_initialisation_does_not_depend_on_the_memory_order(channels_last: b
         assert torch.equal(model.state_dict()[name], tensor), name
 
 
-def test_length_zero_is_the_initialisation_and_leaves_no_snapshot(tmp_path: Path) -> None:
+def test_length_zero_is_the_initialisation(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     state = trunk(FOUR, storage).state_at(0)
     assert (state.position, momentum_of(state.optimizer, state.model), all_files(storage)) == (0, {}, {})
 
 
-def test_a_snapshot_that_a_rewinding_trial_heals_holds_no_points_of_the_trial(tmp_path: Path) -> None:
+def test_snapshot_restored_by_a_rewind_has_no_points_of_the_trial(tmp_path: Path) -> None:
     config = tiny_config(warmup_epochs=3, rewind="epoch 2", sparsity=0.9)
     storage = new_storage(tmp_path)
     context = trial_context(config, storage)

@@ -26,7 +26,7 @@ FAST = Runtime(device=DEVICE, deterministic=False, precision="bf16", channels_la
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
 
 
-def test_a_shared_warmup_and_a_trials_own_give_the_same_bits(tmp_path: Path) -> None:
+def test_shared_and_private_warmups_are_equal_on_gpu(tmp_path: Path) -> None:
     config = tiny_config(model="resnet20", warmup_epochs=3)
     shared = new_storage(tmp_path / "shared")
     snapshots = warmup_folder(config, shared, DETERMINISTIC)
@@ -42,7 +42,7 @@ def test_a_shared_warmup_and_a_trials_own_give_the_same_bits(tmp_path: Path) -> 
     assert {fingerprint["device"] for fingerprint in alone["fingerprints"]} == {DEVICE}
 
 
-def test_rounds_land_on_their_counts_though_all_scores_are_equal() -> None:
+def test_rounds_reach_their_counts_with_equal_scores() -> None:
     """A constant weight is scored by its size alone, so the order of the weights decides."""
     DETERMINISTIC.activate()
     config = tiny_config(prune_iterations=4, sparsity=0.98, options=DriveConfig(magnitude=1, connection=0, convergence=0))
@@ -66,7 +66,7 @@ def test_rounds_land_on_their_counts_though_all_scores_are_equal() -> None:
     assert kept == 305  # 0.02 * 15,248 = 304.96
 
 
-def test_a_trial_runs_compiled_in_bf16_and_channels_last(tmp_path: Path) -> None:
+def test_trial_runs_compiled_in_bf16_and_channels_last(tmp_path: Path) -> None:
     if problem := compile_problem(DEVICE):
         pytest.skip(f"nothing can be compiled here: {problem}")
     config = tiny_config(precision="bf16")

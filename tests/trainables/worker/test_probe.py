@@ -27,7 +27,7 @@ def probe_of(config: TrialConfig, runtime: Runtime | None = None) -> Probe:
     return Probe(canonical(config), StagedDataset(source=DIGITS), runtime or Runtime())
 
 
-def test_a_probe_takes_memory_trains_images_and_keeps_finite_weights() -> None:
+def test_probe_measures_memory_and_speed() -> None:
     probe = probe_of(tiny_config(dataset=DatasetConfig(name="digits"), training=tiny_training(lr=1e30)))
     assert probe.measure_peak_memory() > 1 << 26  # 64 MiB: PyTorch alone takes more
     assert probe.images_per_second(0.1) > 0
@@ -38,14 +38,14 @@ def test_a_probe_takes_memory_trains_images_and_keeps_finite_weights() -> None:
 
 
 @pytest.mark.parametrize(("limit", "batches"), [(200, STEPS), (50, 2)])  # 160 and 40 images to train on
-def test_one_measurement_is_a_few_full_batches_however_large_the_data_are(limit: int, batches: int) -> None:
+def test_probe_uses_a_few_full_batches(limit: int, batches: int) -> None:
     probe = probe_of(tiny_config(dataset=DatasetConfig(name="digits", limit=limit, validation=0.2)))
     before = int(dict(probe.model.named_buffers())["norm1.num_batches_tracked"])
     assert probe._train() == batches * 20
     assert int(dict(probe.model.named_buffers())["norm1.num_batches_tracked"]) - before == batches
 
 
-def test_a_probe_computes_with_the_precision_and_the_threads_of_its_trial() -> None:
+def test_probe_uses_precision_and_threads_of_the_trial() -> None:
     try:
         probe = probe_of(tiny_config(precision="bf16"), Runtime(threads=2))
         assert (probe.runtime.precision, torch.get_num_threads()) == ("bf16", 2)
@@ -54,7 +54,7 @@ def test_a_probe_computes_with_the_precision_and_the_threads_of_its_trial() -> N
         torch.set_num_threads(1)
 
 
-def test_an_examination_tells_the_precision_and_compiles_only_if_asked_to() -> None:
+def test_probe_hardware_compiles_only_on_request() -> None:
     assert probe_hardware("cpu", wants_compile=False) == {"precision": resolve_precision("auto", "cpu"), "compile_problem": ""}
 
 
@@ -73,13 +73,13 @@ def examined_elsewhere(tmp_path: Path, **environment: str) -> dict[str, str]:
     return answer
 
 
-def test_a_machine_without_a_compiler_says_so_in_one_line(tmp_path: Path) -> None:
+def test_missing_compiler_is_reported_in_one_line(tmp_path: Path) -> None:
     problem = examined_elsewhere(tmp_path, **WITHOUT_COMPILER)["compile_problem"]
     assert "compiler" in problem.lower()
     assert len(problem.splitlines()) == 1
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
-def test_a_machine_with_a_compiler_has_no_problem(tmp_path: Path) -> None:
+def test_working_compiler_has_no_problem(tmp_path: Path) -> None:
     assert examined_elsewhere(tmp_path)["compile_problem"] == ""
     assert list((tmp_path / "inductor").rglob("*.so"))  # something was compiled
