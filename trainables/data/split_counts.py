@@ -54,10 +54,10 @@ def split_counts(config: DatasetConfig, train: Counts, test: Counts) -> SplitCou
     limited, limited_test = train, test
     if config.limit is not None:
         _require_images(config.limit, train, test)
-        limited = draw(train, config.limit, least=1)
-        limited_test = draw(test, config.limit // 5, least=1)
+        limited = draw(train, config.limit, minimum=1)
+        limited_test = draw(test, config.limit // 5, minimum=1)
     held_out = round(config.validation * sum(limited))
-    validation = draw(limited, held_out, left=1)
+    validation = draw(limited, held_out, kept=1)
     equal = (
         limited == train or limited == equal_draw(train, sum(limited)),
         limited_test == test or limited_test == equal_draw(test, sum(limited_test)),
@@ -66,19 +66,19 @@ def split_counts(config: DatasetConfig, train: Counts, test: Counts) -> SplitCou
     return SplitCounts(limited=limited, validation=validation, test=limited_test, is_proportional=not all(equal))
 
 
-def draw(counts: Counts, number: int, *, least: int = 0, left: int = 0) -> Counts:
+def draw(counts: Counts, number: int, *, minimum: int = 0, kept: int = 0) -> Counts:
     """Images that each class gives to a draw of `number`, by the rule above.
 
     Args:
-        least: images that every class gives if it has any; ignored where `number` is too small for all classes.
-        left: images that every class keeps; the draw is smaller where classes have too few.
+        minimum: images that every class gives if it has any; ignored where `number` is too small for all classes.
+        kept: images that every class keeps; the draw is smaller where classes have too few.
     """
     present = sum(count > 0 for count in counts)
-    least = least if number >= least * present else 0
+    minimum = minimum if number >= minimum * present else 0
     equal = equal_draw(counts, number)
-    allowed = all(least <= given <= count - left for given, count in zip(equal, counts, strict=True) if count)
+    allowed = all(minimum <= taken <= count - kept for taken, count in zip(equal, counts, strict=True) if count)
     balanced = _are_balanced(counts) or _is_near_shares(equal, counts, number)
-    return equal if allowed and balanced else _proportional_draw(counts, number, least, left)
+    return equal if allowed and balanced else _proportional_draw(counts, number, minimum, kept)
 
 
 def equal_draw(counts: Sequence[int], number: int) -> Counts:
@@ -90,11 +90,11 @@ def equal_draw(counts: Sequence[int], number: int) -> Counts:
         level, rest = level + rise, rest - rise * remaining
         if level < smallest:
             break
-    given = [min(count, level) for count in counts]
+    taken = [min(count, level) for count in counts]
     for label, count in enumerate(counts):
         if rest and count > level:
-            given[label], rest = given[label] + 1, rest - 1
-    return tuple(given)
+            taken[label], rest = taken[label] + 1, rest - 1
+    return tuple(taken)
 
 
 def _are_balanced(counts: Counts) -> bool:
@@ -102,30 +102,30 @@ def _are_balanced(counts: Counts) -> bool:
     return not present or max(present) * BALANCED[1] <= min(present) * BALANCED[0]
 
 
-def _is_near_shares(given: Counts, counts: Counts, number: int) -> bool:
+def _is_near_shares(taken: Counts, counts: Counts, number: int) -> bool:
     total = sum(counts)
-    return all(abs(one * total - number * count) <= total for one, count in zip(given, counts, strict=True))
+    return all(abs(one * total - number * count) <= total for one, count in zip(taken, counts, strict=True))
 
 
-def _proportional_draw(counts: Counts, number: int, least: int, left: int) -> Counts:
+def _proportional_draw(counts: Counts, number: int, minimum: int, kept: int) -> Counts:
     """Shares by largest remainder; of equal remainders the larger class gives, then the lower label."""
-    given = [0] * len(counts)
+    taken = [0] * len(counts)
     classes = [label for label, count in enumerate(counts) if count]
-    while True:  # classes whose share is below `least` give that, and the others share the rest
+    while True:  # classes whose share is below the minimum give that, and the others share the rest
         total = sum(counts[label] for label in classes)
-        small = [label for label in classes if number * counts[label] < least * total]
+        small = [label for label in classes if number * counts[label] < minimum * total]
         if not small:
             break
         for label in small:
-            given[label], number = least, number - least
+            taken[label], number = minimum, number - minimum
         classes = [label for label in classes if label not in set(small)]
     for label in classes:
-        given[label] = min(number * counts[label] // total, counts[label] - left)
+        taken[label] = min(number * counts[label] // total, counts[label] - kept)
     rest = number - sum(number * counts[label] // total for label in classes) if classes else 0
     ranked = sorted(classes, key=lambda label: (-(number * counts[label] % total), -counts[label], label))
-    for label in [label for label in ranked if given[label] < counts[label] - left][:rest]:
-        given[label] += 1
-    return tuple(given)
+    for label in [label for label in ranked if taken[label] < counts[label] - kept][:rest]:
+        taken[label] += 1
+    return tuple(taken)
 
 
 def _require_images(limit: int, train: Counts, test: Counts) -> None:

@@ -100,7 +100,7 @@ def test_splits_are_disjoint_complete_and_repeatable(
 @given(counts=counts_of_classes, data=st.data())
 def test_draw_takes_the_share_of_every_class(counts: tuple[int, ...], data: st.DataObject) -> None:
     number = data.draw(st.integers(0, sum(counts) // 2))
-    given_ = draw(counts, number, left=1)
+    given_ = draw(counts, number, kept=1)
     tolerance = 0.1 if max(counts) <= 1.1 * min(counts) else 0
     for one, count in zip(given_, counts, strict=True):
         share = number * count / sum(counts)
@@ -116,7 +116,7 @@ def test_draw_does_not_depend_on_class_names(counts: tuple[int, ...], data: st.D
     number = data.draw(st.integers(len(counts), sum(counts)))
     order = data.draw(st.permutations(range(len(counts))))
     renamed = tuple(counts[label] for label in order)
-    given_, permuted = draw(counts, number, least=1), draw(renamed, number, least=1)
+    given_, permuted = draw(counts, number, minimum=1), draw(renamed, number, minimum=1)
     assert sum(given_) == sum(permuted) == number
     assert min(given_) >= 1
     equal = given_ == equal_draw(counts, number) or permuted == equal_draw(renamed, number)
