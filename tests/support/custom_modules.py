@@ -1,4 +1,4 @@
-"""Files that a user may write, for tests: a network, a data set, losses; and what a trial needs to find them."""
+"""Custom modules for tests: a network, a data set, losses; and helpers that plan and run trials of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small images and the files that hold them, of every kind: by PIL, or put together from their specifications."""
+"""Small image files of every kind, written by PIL or assembled from their specifications."""
 
 from __future__ import annotations
 

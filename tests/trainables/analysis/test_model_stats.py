@@ -1,4 +1,4 @@
-"""What is left of a network, against hand counts, an enumeration of paths, and published figures."""
+"""Statistics of networks, against counts by hand, an enumeration of paths, and published figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Multiply-adds of parts of every kind, against closed forms and PyTorch's own counter."""
+"""Multiply-adds of layers of every kind, against closed forms and PyTorch's own counter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights on a path from input to output: against walks through the graph of a network, and where nothing is known of paths."""
+"""Connected weights, against walks through the graph of a network; and networks whose paths are unknown."""
 
 from __future__ import annotations
 

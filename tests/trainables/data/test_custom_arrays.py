@@ -1,4 +1,4 @@
-"""What a data function returns: any array of the right numbers is taken, another layout or scale is refused with the fix."""
+"""Arrays of data functions: other types are accepted, another layout or scale is rejected with a hint."""
 
 from __future__ import annotations
 

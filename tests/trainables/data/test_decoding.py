@@ -1,4 +1,4 @@
-"""Decoding, by random images of every kind and by random damages: the written pixels, or a refusal that names the file."""
+"""Decoding of random images and random damages: the exact pixels, or an error that names the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of a data set that are had without its images equal those of the images, and stay with the digest."""
+"""Facts of a data set from its file names and labels equal those of the decoded images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files of a folder are images: links are followed, what is hidden is no data, what is left out is counted."""
+"""The images of a folder: links are followed, hidden files are skipped, and skipped files are counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every image and folder of the zoo is read as its exact pixels, refused by name and rule, or left out and counted."""
+"""Every entry of the image zoo is decoded exactly, rejected by name and rule, or skipped and counted."""
 
 from __future__ import annotations
 

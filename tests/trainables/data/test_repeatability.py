@@ -1,4 +1,4 @@
-"""Data functions that return something else when they are called again: refused before anything is trained, or shipped."""
+"""Data functions that return other arrays on a later call are rejected, or the planned arrays are fetched."""
 
 from __future__ import annotations
 

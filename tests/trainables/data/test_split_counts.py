@@ -1,4 +1,4 @@
-"""How splits share out the classes: the rule by its properties, the old rule as oracle on balanced sets, and the keys."""
+"""Images of each class in the splits: properties of the rule, the old rule as oracle on balanced sets, and the keys."""
 
 from __future__ import annotations
 

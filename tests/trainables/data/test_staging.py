@@ -1,4 +1,4 @@
-"""Where a node finds the planned data: its own files, another copy of them, or the decoded images of another node."""
+"""Where a node locates the planned data: its own files, a copy of them, or images fetched from another node."""
 
 from __future__ import annotations
 

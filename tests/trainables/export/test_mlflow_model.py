@@ -1,4 +1,4 @@
-"""The logged model loads anywhere: without pickle, without this package, many at once, and gives the trial's own accuracy."""
+"""Logged models load anywhere: without pickle, without this package, several at once, with the accuracy of the trial."""
 
 from __future__ import annotations
 

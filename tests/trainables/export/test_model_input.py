@@ -1,4 +1,4 @@
-"""What a loaded model takes as images, and what it refuses with the fix."""
+"""The input of a loaded model: what it accepts, and what it rejects with a hint."""
 
 from __future__ import annotations
 

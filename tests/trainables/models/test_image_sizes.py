@@ -1,4 +1,4 @@
-"""The rule of image sizes against networks that are built and run, forwards and backwards."""
+"""The rule of image sizes, against networks that are built and run, forwards and backwards."""
 
 from __future__ import annotations
 

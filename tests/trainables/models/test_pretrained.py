@@ -1,4 +1,4 @@
-"""Checkpoints as training scripts save them: taken, or refused with what the file holds."""
+"""Checkpoints as training scripts save them: loaded, or rejected with their content."""
 
 from __future__ import annotations
 

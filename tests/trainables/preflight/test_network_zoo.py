@@ -1,4 +1,4 @@
-"""The networks of the zoo, but no large ones, each with one method: right, or refused before training."""
+"""The small networks of the zoo, each with one method: pruned correctly, or rejected before training."""
 
 from __future__ import annotations
 

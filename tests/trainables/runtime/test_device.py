@@ -1,4 +1,4 @@
-"""What a trial computes with: memory order changes speed and last digits alone; settings are told by the fingerprint."""
+"""The runtime of a trial: memory formats, precision, fingerprints, compilation and malloc."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits of containers: made-up trees of control groups of both versions, and a real group where one can be made."""
+"""Limits of containers: made-up trees of control groups of both versions, and a real group where one can be created."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shared warm-ups change nothing: a trunk that is continued, healed or made by another trial gives the same bits."""
+"""Shared warm-ups do not change results: continued, restored or trained by another trial, they are the same."""
 
 from __future__ import annotations
 

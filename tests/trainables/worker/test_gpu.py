@@ -1,4 +1,4 @@
-"""What the tests on a processor promise, on a CUDA device: equal bits, exact counts, compiled bf16 training."""
+"""The same guarantees on a CUDA device: equal results, exact counts, compiled bf16 training."""
 
 from __future__ import annotations
 

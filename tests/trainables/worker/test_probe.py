@@ -1,4 +1,4 @@
-"""What is found out about a machine before a sweep: speed and memory of a trial, precision, whether it can compile."""
+"""Hardware probes before a sweep: speed and memory of a trial, precision, and whether compilation works."""
 
 from __future__ import annotations
 
