@@ -202,7 +202,7 @@ def _queued_trial(trial: PlannedTrial, plan: Plan) -> QueuedStage:
         name=trial.name,
         config=canonical(trial.config),
         work=trial.config.rounds + 10 * (trial.config.level_epochs + trial.config.sparse_epochs),
-        warmup_key=trial.warmup_key if plan.spec.share_warmups and trial.uses_shared_warmup else None,
+        warmup_key=plan.shared_warmup_key(trial),
         lengths=trial.config.warmup_lengths,
     )
 

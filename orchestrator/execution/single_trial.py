@@ -1,7 +1,7 @@
-"""`drive-sweep trial`: one trial in this process, without Ray: to debug, or to reproduce a record.
+"""`drive-sweep trial`: one trial in this process, without Ray, to debug it or to reproduce its record.
 
-Works in the sweep's own storage, so a trial run here is a trial that `run` need not run again. A key whose record is
-finished is computed once more in a temporary storage and compared.
+It uses the sweep's storage, so `run` reuses its result. A trial that is finished is computed again in a temporary storage and
+compared.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -33,23 +34,28 @@ from orchestrator.storage.factory import open_storage
 from orchestrator.storage.layout import StageFolders, TrialFolder, newest_attempt
 from orchestrator.version import source_revision
 from trainables.config.keys import canonical
+from trainables.data.staging import StagedDataset
 from trainables.errors import StopRequestedError, StorageError, TrialError
+from trainables.worker.trainable import Stage, SweepSettings, trial_context
+
+if TYPE_CHECKING:
+    from trainables.trial.checkpoint import TrialState
 
 KEY = re.compile(r"[0-9a-f]{16}")
 
 
 def run_one(options: Namespace, load: Callable[[Namespace], SweepSpec]) -> int:
-    """Runs the trial that FILE and its options single out, or the one with that key; prints its result."""
+    """Runs the trial that FILE and its options select, or the one with that key; prints its result."""
     if KEY.fullmatch(options.file):
-        plan, storage, chosen = _by_key(options)
+        plan, storage, trial = _by_key(options)
     else:
         spec = load(options)
         storage = open_storage(spec.storage, create=True)
         plan = make_plan(spec, storage, hash_data=True)
-        chosen = _by_index(plan, options.index)
-    if chosen.result is not None:
-        return _reproduce(plan, chosen, storage, options)
-    return _run_here(plan, chosen, storage, options)
+        trial = _by_index(plan, options.index)
+    if trial.result is not None:
+        return _reproduce(plan, trial, storage, options)
+    return _run(plan, trial, storage, options)
 
 
 def _by_key(options: Namespace) -> tuple[Plan, Storage, PlannedTrial]:
@@ -64,9 +70,13 @@ def _by_key(options: Namespace) -> tuple[Plan, Storage, PlannedTrial]:
                 if trial.key == options.file:
                     return plan, storage, trial
             raise UserError(
-                f"trial {options.file} of sweep {name!r} was named by code with other numerics or other data; use that version"
+                f"trial {options.file} of sweep {name!r} was run by code with other numerics, or with other data",
+                "use that version and that data",
+                code="numerics-differ",
             )
-    raise UserError(f"no sweep in storage {storage.root} has a trial {options.file}; another storage: --storage")
+    raise UserError(
+        f"no sweep in storage {storage.root} has a trial {options.file}", "another storage: --storage", code="trial-unknown"
+    )
 
 
 def _by_index(plan: Plan, index: int | None) -> PlannedTrial:
@@ -74,16 +84,18 @@ def _by_index(plan: Plan, index: int | None) -> PlannedTrial:
         first = "\n".join(f"  --index {i}: {trial.name}" for i, trial in enumerate(plan.trials[:10]))
         more = f"\n  and {len(plan.trials) - 10} more" if len(plan.trials) > 10 else ""
         raise UserError(
-            f"the sweep has {len(plan.trials)} trials; choose one with --index, or narrow it with --set:\n{first}{more}"
+            f"the sweep has {len(plan.trials)} trials",
+            f"choose one with --index, or narrow it with --set:\n{first}{more}",
+            code="trial-ambiguous",
         )
     try:
         return plan.trials[index or 0]
     except IndexError:
-        raise UserError(f"--index must be in 0..{len(plan.trials) - 1}, got {index}") from None
+        raise UserError(f"--index must be in 0..{len(plan.trials) - 1}, got {index}", code="trial-unknown") from None
 
 
-def _run_here(plan: Plan, chosen: PlannedTrial, storage: Storage, options: Namespace) -> int:
-    files = TrialFolder(storage, chosen.key, newest_attempt(storage, chosen.key) + 1)
+def _run(plan: Plan, trial: PlannedTrial, storage: Storage, options: Namespace) -> int:
+    files = TrialFolder(storage, trial.key, newest_attempt(storage, trial.key) + 1)
     files.claim_attempt()
     signals: list[int] = []
 
@@ -94,84 +106,84 @@ def _run_here(plan: Plan, chosen: PlannedTrial, storage: Storage, options: Names
     for number in stop_signals():
         signal.signal(number, stop)
     try:
-        result = _compute(plan, chosen, files, storage, storage)
+        result = _compute(plan, trial, files, storage, storage)
     except StorageError:
         raise  # not the trial's failure
     except StopRequestedError as error:
-        print(f"{chosen.name}: {error}", file=sys.stderr)
+        print(f"{trial.name}: {error}", file=sys.stderr)
         return 128 + signals[-1]
     except TrialError as error:
-        print(f"{chosen.key} {chosen.name} failed ({error.kind}): {error}", file=sys.stderr)
+        print(f"{trial.key} {trial.name} failed ({error.kind}): {error}", file=sys.stderr)
         return EXIT_TRIALS_FAILED
-    return _tell(result, chosen, options)
+    return _print_result(result, trial, options)
 
 
-def _reproduce(plan: Plan, chosen: PlannedTrial, made_in: Storage, options: Namespace) -> int:
-    """Computes a finished record again, elsewhere, and compares the digests."""
-    assert chosen.result is not None
+def _reproduce(plan: Plan, trial: PlannedTrial, recorded_in: Storage, options: Namespace) -> int:
+    """Computes a finished trial again in a temporary storage, and compares the digests."""
+    assert trial.result is not None
     with tempfile.TemporaryDirectory() as folder:
         storage = open_storage(folder, create=True)
-        files = TrialFolder(storage, chosen.key, 1)
+        files = TrialFolder(storage, trial.key, 1)
         files.claim_attempt()
         try:
-            result = _compute(plan, chosen, files, storage, made_in)
+            result = _compute(plan, trial, files, storage, recorded_in)
         except TrialError as error:
-            print(f"{chosen.key} {chosen.name} cannot be computed again ({error.kind}): {error}", file=sys.stderr)
+            print(f"{trial.key} {trial.name} cannot be computed again ({error.kind}): {error}", file=sys.stderr)
             return EXIT_TRIALS_FAILED
-    same = result["model_sha256"] == chosen.result["model_sha256"]
-    then, now = chosen.result["fingerprints"], result["fingerprints"]
-    print(f"{chosen.name} computed again: the record {'is reproduced' if same else 'differs'}", file=sys.stderr)
+    same = result["model_sha256"] == trial.result["model_sha256"]
+    then, now = trial.result["fingerprints"], result["fingerprints"]
+    print(f"{trial.name} computed again: the record {'is reproduced' if same else 'differs'}", file=sys.stderr)
     if not same and then != now:
         print(f"the record was made under {json.dumps(then)}, this is {json.dumps(now)}", file=sys.stderr)
-    _tell(result, chosen, options)
+    _print_result(result, trial, options)
     return EXIT_DONE if same else EXIT_TRIALS_FAILED
 
 
-def _compute(plan: Plan, chosen: PlannedTrial, files: TrialFolder, storage: Storage, made_in: Storage) -> dict[str, Any]:
-    """The trial's result; automatic choices are those of the sweep in `made_in`, where it made them already."""
-    from trainables.trial.checkpoint import TrialState
-    from trainables.trial.context import TrialContext
+def _compute(plan: Plan, trial: PlannedTrial, files: TrialFolder, storage: Storage, recorded_in: Storage) -> dict[str, Any]:
+    """The trial's result, with the automatic settings that the sweep in `recorded_in` has resolved before."""
     from trainables.trial.runner import run_trial
 
     runtime = checked_runtime(
-        plan, chosen.config, SweepFolder(made_in, plan.spec.name), lambda line: print(line, file=sys.stderr)
+        plan, trial.config, SweepFolder(recorded_in, plan.spec.name), lambda line: print(line, file=sys.stderr)
     )
-    told: list[str] = []
+    settings = SweepSettings(
+        folders=StageFolders(storage, None),
+        data=StagedDataset(source=plan.source),
+        runtime=runtime,
+        share_warmups=plan.spec.share_warmups,
+        checkpoint_seconds=plan.spec.checkpoint_seconds,
+        metrics_seconds=0.0,
+        provenance={"data_digest": plan.data_digest, "revision": source_revision(), "sweep": plan.spec.name},
+        progress_seconds=0.0,
+        custom_files=plan.custom_files,
+    )
+    stage = Stage(
+        kind="trial",
+        key=trial.key,
+        name=trial.name,
+        config=canonical(trial.config),
+        attempt=files.attempt,
+        warmup_key=plan.shared_warmup_key(trial),
+        lengths=trial.config.warmup_lengths,
+    )
+    context = trial_context(stage, settings, plan.source, runtime, files, _progress_printer(trial.name))
+    return run_trial(trial.config, replace(context, counts_of=StageFolders(recorded_in, None).layer_counts))
+
+
+def _progress_printer(name: str) -> Callable[[TrialState], None]:
+    """Prints a line for each state of the trial that differs from all before."""
+    printed: set[str] = set()
 
     def show(state: TrialState) -> None:
-        line = f"{chosen.name}: {state.phase} {state.position}"
+        line = f"{name}: {state.phase} {state.position}"
         values = state.metrics.last_values()
         shown = ("prune/sparsity", "prune/loss") if state.phase == "prune" else ("train/loss", "val/accuracy")
         line += "".join(f"  {key} {values[key]:.4f}" for key in shown if key in values)
-        if line not in told:
-            told.append(line)
+        if line not in printed:
+            printed.add(line)
             print(line, file=sys.stderr)
 
-    folders = StageFolders(storage, None)
-    return run_trial(
-        chosen.config,
-        TrialContext(
-            source=plan.source,
-            runtime=runtime,
-            files=files,
-            snapshots=folders.warmups(chosen.warmup_key, runtime.fingerprint_id())
-            if plan.spec.share_warmups
-            else folders.private_warmups(chosen.key, runtime.fingerprint_id()),
-            shares_snapshots=plan.spec.share_warmups,
-            checkpoint_seconds=plan.spec.checkpoint_seconds,
-            metrics_seconds=0.0,
-            counts_of=StageFolders(made_in, None).layer_counts,
-            on_progress=show,
-            custom_files=plan.custom_files,
-            provenance={
-                "key": chosen.key,
-                "warmup_key": chosen.warmup_key if chosen.uses_shared_warmup else None,
-                "data_digest": plan.data_digest,
-                "revision": source_revision(),
-                "sweep": plan.spec.name,
-            },
-        ),
-    )
+    return show
 
 
 def _print_layers(result: dict[str, Any]) -> None:
@@ -187,22 +199,22 @@ def _print_layers(result: dict[str, Any]) -> None:
     Console(highlight=False).print(table)
 
 
-def _tell(result: dict[str, Any], chosen: PlannedTrial, options: Namespace) -> int:
+def _print_result(result: dict[str, Any], trial: PlannedTrial, options: Namespace) -> int:
     if options.json:
         answer(json.dumps(result, indent=1))
         return EXIT_DONE
     metrics = result["metrics"]
-    print(f"{chosen.key} {chosen.name}: test/accuracy {metrics['test/accuracy']:.4f}, {metrics['cost/total_seconds']:.1f} s")
-    live = (
-        "how many are on a live path is not known" if (count := result["live_weights"]) is None else f"{count} on a live path"
+    print(f"{trial.key} {trial.name}: test/accuracy {metrics['test/accuracy']:.4f}, {metrics['cost/total_seconds']:.1f} s")
+    connected = (
+        "the number of connected weights is not known" if (count := result["live_weights"]) is None else f"{count} connected"
     )
-    print(f"kept {result['kept_weights']} of {result['prunable_weights']} weights, {live}")
+    print(f"kept {result['kept_weights']} of {result['prunable_weights']} weights, {connected}")
     speedup = metrics.get("model/theoretical_speedup")
     fewer = "multiply-adds not known" if speedup is None else f"{speedup:.2f} times fewer multiply-adds"
     print(f"{fewer}, model {result['model_bytes']} bytes")
     _print_layers(result)
     print(f"model_sha256 {result['model_sha256']}")
     if result["emptied_layers"]:
-        print(f"emptied layers: {', '.join(result['emptied_layers'])}")
-    print(f"config {json.dumps(canonical(chosen.config))}")
+        print(f"collapsed layers: {', '.join(result['emptied_layers'])}")
+    print(f"config {json.dumps(canonical(trial.config))}")
     return EXIT_DONE

@@ -82,6 +82,10 @@ class Plan:
     def unfinished(self) -> list[PlannedTrial]:
         return [trial for trial in self.trials if trial.result is None]
 
+    def shared_warmup_key(self, trial: PlannedTrial) -> str | None:
+        """Key of the warm-up that the trial shares with others; None if it shares none."""
+        return trial.warmup_key if self.spec.share_warmups and trial.uses_shared_warmup else None
+
     def without_results(self, keys: Container[str]) -> Plan:
         """The plan with these trials unfinished."""
         return replace(self, trials=tuple(replace(one, result=None) if one.key in keys else one for one in self.trials))

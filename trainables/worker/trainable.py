@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from trainables.data.datasets import DatasetSource
     from trainables.records.protocols import SnapshotFiles, TrialFiles
     from trainables.trial.checkpoint import TrialState
+    from trainables.trial.context import TrialContext
 
 
 class Folders(Protocol):
@@ -131,7 +132,6 @@ def execute_stage(stage: Stage, settings: SweepSettings, report: Report) -> dict
 
 
 def _run(stage: Stage, settings: SweepSettings, reporter: ProgressReporter) -> dict[str, Any]:
-    from trainables.trial.context import TrialContext
     from trainables.trial.runner import run_trial
 
     config = from_canonical(TrialConfig, stage.config)
@@ -145,11 +145,33 @@ def _run(stage: Stage, settings: SweepSettings, reporter: ProgressReporter) -> d
     files = settings.folders.trial(stage.key, stage.attempt)
     if files.stop_requested():
         raise StopRequestedError("stopped before it began")
+    context = trial_context(stage, settings, source, runtime, files, reporter.progress)
+    result = run_trial(config, context)
+    # Pairs, since Tune flattens dicts in reports.
+    return {"metrics": list(result["metrics"].items()), "model_sha256": result["model_sha256"]}
+
+
+def trial_context(
+    stage: Stage,
+    settings: SweepSettings,
+    source: DatasetSource,
+    runtime: Runtime,
+    files: TrialFiles,
+    on_progress: Callable[[TrialState], None],
+) -> TrialContext:
+    """The context of a trial, the same in a worker and in the command `trial`.
+
+    Args:
+        source: where the data are on this node.
+        runtime: of the settings, with the adjustments for the trial's network.
+    """
+    from trainables.trial.context import TrialContext
+
     if settings.share_warmups and stage.warmup_key:
         snapshots = settings.folders.warmups(stage.warmup_key, runtime.fingerprint_id())
     else:
         snapshots = settings.folders.private_warmups(stage.key, runtime.fingerprint_id())
-    context = TrialContext(
+    return TrialContext(
         source=source,
         runtime=runtime,
         files=files,
@@ -157,14 +179,11 @@ def _run(stage: Stage, settings: SweepSettings, reporter: ProgressReporter) -> d
         shares_snapshots=settings.share_warmups,
         checkpoint_seconds=settings.checkpoint_seconds,
         metrics_seconds=settings.metrics_seconds,
-        on_progress=reporter.progress,
+        on_progress=on_progress,
         provenance=settings.provenance | {"key": stage.key, "warmup_key": stage.warmup_key},
         counts_of=settings.folders.layer_counts,
         custom_files=settings.custom_files,
     )
-    result = run_trial(config, context)
-    # Pairs, since Tune flattens dicts in reports.
-    return {"metrics": list(result["metrics"].items()), "model_sha256": result["model_sha256"]}
 
 
 def _locate_inputs(config: TrialConfig, settings: SweepSettings) -> DatasetSource:
