@@ -114,20 +114,20 @@ def compare(options: Namespace) -> int:
         from orchestrator.reporting import mask_overlap
 
         masks_of = mask_overlap.masks_in(folder.storage)
-        overlaps = mask_overlap.likeness(comparison, state, masks_of)
+        overlaps = mask_overlap.mask_overlaps(comparison, state, masks_of)
         stability = mask_overlap.stability(comparison, state, masks_of)
     if options.json:
         masks = {"masks": mask_overlap.to_json(overlaps, stability)} if options.masks else {}
         answer(json.dumps(comparison.to_json() | masks, indent=1))
         return EXIT_DONE
-    from orchestrator.reporting.comparison_tables import print_blocks, print_comparison
+    from orchestrator.reporting.comparison_tables import print_comparison, print_tables
     from orchestrator.reporting.report import terminal
 
     console = terminal()
     print_comparison(comparison, console)
     if options.masks:
-        print_blocks(mask_overlap.blocks(comparison.reference, overlaps, stability), console)
-        console.print(mask_overlap.REMARK, style="dim", markup=False)
+        print_tables(mask_overlap.tables_of(comparison.reference, overlaps, stability), console)
+        console.print(mask_overlap.NOTE, style="dim", markup=False)
     return EXIT_DONE
 
 

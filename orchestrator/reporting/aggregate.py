@@ -1,7 +1,6 @@
-"""State of a sweep -> results: mean and spread over seeds for every setting, the best setting of each sparsity.
+"""Aggregates the trials of a sweep over seeds, and selects the best configuration of each sparsity.
 
-A setting is a configuration without its seed. The best is chosen by mean validation accuracy; test accuracy is shown beside
-it and decides nothing.
+The best one has the highest mean validation accuracy; test accuracy is shown beside it and decides nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from trainables.config.keys import canonical, flatten, from_canonical
 from trainables.config.methods import is_dense, is_option, option_block
 from trainables.config.trial import TrialConfig
 
-SPELLED_OUT = ("method", "sparsity", "warmup_epochs", "prune_iterations", "seed")
+AXES = ("method", "sparsity", "warmup_epochs", "prune_iterations", "seed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,12 +35,12 @@ class ConfigSummary:
     """One line of the table: a configuration apart from its seed, over the seeds that have finished.
 
     Attributes:
-        varied: what else varies in the sweep, by dotted key; empty in a plain sweep.
-        missing: seeds of this setting that have not finished.
+        varying: what else varies in the sweep, by dotted key; empty in a plain sweep.
+        missing: seeds of this configuration that have not finished.
     """
 
     config: TrialConfig
-    varied: dict[str, Any]
+    varying: dict[str, Any]
     validation: MeanStd | None
     test: MeanStd | None
     search_seconds: float
@@ -55,51 +54,51 @@ class ConfigSummary:
         return self.config.is_dense
 
     @property
-    def others(self) -> str:
+    def extra_axes(self) -> str:
         """What else varies in the sweep, as `key=value`."""
-        return _told(self.varied)
+        return _as_text(self.varying)
 
     @property
-    def own_options(self) -> str:
-        """The part of `others` that is options of the setting's own method."""
-        return _told({key: value for key, value in self.varied.items() if is_option(key)})
+    def method_options(self) -> str:
+        """The part of `extra_axes` that is options of its method."""
+        return _as_text({key: value for key, value in self.varying.items() if is_option(key)})
 
     @property
     def shared_options(self) -> str:
-        """The part of `others` that means the same for every method."""
-        return _told({key: value for key, value in self.varied.items() if not is_option(key)})
+        """The part of `extra_axes` that means the same for every method."""
+        return _as_text({key: value for key, value in self.varying.items() if not is_option(key)})
 
 
-def settings_of(state: SweepState) -> list[ConfigSummary]:
-    """The settings with at least one finished trial: dense first, then by other axes, sparsity, warm-up, iterations."""
+def config_summaries(state: SweepState) -> list[ConfigSummary]:
+    """The configurations with at least one finished trial: dense first, then by other axes, sparsity, warm-up, iterations."""
     varying = _varying_keys(state)
     groups: dict[str, list[TrialStatus]] = {}
     for trial in state.trials.values():
-        setting = {key: value for key, value in flatten(trial.config).items() if key != "seed"}
-        groups.setdefault(repr(sorted(setting.items(), key=lambda item: item[0])), []).append(trial)
-    made = [_setting(trials, varying) for trials in groups.values()]
-    made = [setting for setting in made if setting.test is not None]
-    made.sort(key=lambda one: (not one.is_dense, one.others, one.config.method, *_place(one)))
-    best = {id(best_of(members)) for _, members in panels(made)}
-    return [replace(setting, best=True) if id(setting) in best else setting for setting in made]
+        without_seed = {key: value for key, value in flatten(trial.config).items() if key != "seed"}
+        groups.setdefault(repr(sorted(without_seed.items(), key=lambda item: item[0])), []).append(trial)
+    summaries = [_summary(trials, varying) for trials in groups.values()]
+    summaries = [summary for summary in summaries if summary.test is not None]
+    summaries.sort(key=lambda one: (not one.is_dense, one.extra_axes, one.config.method, *_position(one)))
+    best = {id(best_of(members)) for _, members in heatmap_groups(summaries)}
+    return [replace(summary, best=True) if id(summary) in best else summary for summary in summaries]
 
 
-def baseline_of(setting: ConfigSummary, settings: list[ConfigSummary]) -> ConfigSummary | None:
-    """The dense setting that differs from this one in nothing but pruning, if there is one."""
-    wanted = {key: value for key, value in setting.varied.items() if not _about_pruning(key)}
-    return next((one for one in settings if one.is_dense and one.varied == wanted), None)
+def baseline_of(summary: ConfigSummary, settings: list[ConfigSummary]) -> ConfigSummary | None:
+    """The dense baseline that differs in nothing but pruning, if there is one."""
+    shared = {key: value for key, value in summary.varying.items() if not _about_pruning(key)}
+    return next((one for one in settings if one.is_dense and one.varying == shared), None)
 
 
-def panels(settings: list[ConfigSummary]) -> list[tuple[str, list[ConfigSummary]]]:
-    """Title and settings of every heat map: one per sparsity and combination of other axes."""
-    found: dict[str, list[ConfigSummary]] = {}
+def heatmap_groups(settings: list[ConfigSummary]) -> list[tuple[str, list[ConfigSummary]]]:
+    """Title and configurations of every heat map: one per sparsity and combination of other axes."""
+    grouped: dict[str, list[ConfigSummary]] = {}
     named = several_methods(settings)
-    for setting in settings:
-        if not setting.is_dense:
-            method = f"{setting.config.method}, " if named else ""
-            title = f"{method}sparsity {setting.config.sparsity!r}" + (f", {setting.others}" if setting.others else "")
-            found.setdefault(title, []).append(setting)
-    return list(found.items())
+    for summary in settings:
+        if not summary.is_dense:
+            method = f"{summary.config.method}, " if named else ""
+            title = f"{method}sparsity {summary.config.sparsity!r}" + (f", {summary.extra_axes}" if summary.extra_axes else "")
+            grouped.setdefault(title, []).append(summary)
+    return list(grouped.items())
 
 
 def several_methods(settings: list[ConfigSummary]) -> bool:
@@ -110,7 +109,7 @@ def several_methods(settings: list[ConfigSummary]) -> bool:
 def _varying_keys(state: SweepState) -> list[str]:
     """Dotted keys that differ among the pruned trials, apart from those with a column of their own."""
     configs = [flatten(trial.config) for trial in state.trials.values() if not is_dense(trial.config["method"])]
-    keys = dict.fromkeys(key for config in configs for key in config if key not in SPELLED_OUT)
+    keys = dict.fromkeys(key for config in configs for key in config if key not in AXES)
     return [key for key in keys if len({repr(config.get(key)) for config in configs if _may_have(config, key)}) > 1]
 
 
@@ -124,11 +123,11 @@ def _about_pruning(key: str) -> bool:
     return key == "rewind" or key.startswith(("warmup.", "prunable.", "sanity.")) or is_option(key)
 
 
-def _told(varied: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in varied.items())
+def _as_text(varying: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in varying.items())
 
 
-def _setting(trials: list[TrialStatus], varying: list[str]) -> ConfigSummary:
+def _summary(trials: list[TrialStatus], varying: list[str]) -> ConfigSummary:
     finished = [trial for trial in trials if trial.state == "finished"]
     values = flatten(trials[0].config)
     dense = is_dense(trials[0].config["method"])
@@ -136,7 +135,7 @@ def _setting(trials: list[TrialStatus], varying: list[str]) -> ConfigSummary:
     search = [trial.metrics.get("cost/search_seconds", 0.0) for trial in finished]
     return ConfigSummary(
         config=from_canonical(TrialConfig, trials[0].config),
-        varied={key: values[key] for key in varying if key in values and not (dense and _about_pruning(key))},
+        varying={key: values[key] for key in varying if key in values and not (dense and _about_pruning(key))},
         validation=_spread(finished, "val/accuracy"),
         test=_spread(finished, "test/accuracy"),
         search_seconds=statistics.fmean(search) if search else 0.0,
@@ -153,18 +152,18 @@ def _spread(trials: list[TrialStatus], key: str) -> MeanStd | None:
     return MeanStd(mean=statistics.fmean(values), std=statistics.stdev(values) if len(values) > 1 else None, n=len(values))
 
 
-def _place(setting: ConfigSummary) -> tuple[float, int, int]:
-    return setting.config.sparsity, setting.config.warmup_epochs, setting.config.prune_iterations
+def _position(summary: ConfigSummary) -> tuple[float, int, int]:
+    return summary.config.sparsity, summary.config.warmup_epochs, summary.config.prune_iterations
 
 
 def best_of(panel: list[ConfigSummary]) -> ConfigSummary | None:
-    """The setting with the highest mean validation accuracy; of equals the cheapest search wins."""
+    """The one with the highest mean validation accuracy; of equals the cheapest search wins."""
     ranked = [(one.validation.mean, -one.search_seconds, index) for index, one in enumerate(panel) if one.validation]
     return panel[max(ranked)[2]] if ranked else None
 
 
 def fingerprint_counts(results: list[dict[str, Any]]) -> Counter[str]:
-    """How many trials ran under which fingerprint; more than one kind means that bits may differ."""
+    """How many trials ran under which fingerprint; with more than one, bits may differ."""
     counts: Counter[str] = Counter()
     for result in results:
         kinds = {

@@ -1,7 +1,7 @@
-"""Settings -> one method against every other: differences of test accuracy with a paired test over seeds, ratios of time.
+"""Compares one method with every other: differences of test accuracy with a paired test over seeds, ratios of time.
 
-In each cell both sides enter with their best setting by mean validation accuracy, so that no method is held to the iterations
-or options that suit another. Seeds pair because they share data order, initialisation and warm-up.
+In each cell both sides enter with their best configuration by mean validation accuracy, so that no method is bound to
+iterations or options that suit another. Seeds are paired because they share data order, initialisation and warm-up.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 from orchestrator.command_line import command
 from orchestrator.errors import UserError
-from orchestrator.reporting.aggregate import ConfigSummary, baseline_of, settings_of
-from orchestrator.reporting.cells import Cell, by_cell, chosen
+from orchestrator.reporting.aggregate import ConfigSummary, baseline_of, config_summaries
+from orchestrator.reporting.cells import Cell, best_in_cell, by_cell
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from trainables.config.methods import DEFAULT_METHOD, is_dense
 
@@ -73,16 +73,16 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExcludedCell:
-    """A cell of the reference in which another method cannot be compared, and why."""
+    """A cell of the reference in which another method cannot be compared, with the reason."""
 
     method: str
     cell: Cell
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """One other method over all its cells; better and worse are the reference's."""
+    """One other method over all its cells; the counts are those of the reference."""
 
     method: str
     cells: int
@@ -93,19 +93,23 @@ class Summary:
     mean_difference: float | None
     prune_ratio: float | None
     search_ratio: float | None
-    left_out: int
+    excluded: int
+
+    def to_json(self) -> dict[str, Any]:
+        values = asdict(self)
+        return values | {"left_out": values.pop("excluded")}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """One method of a sweep against all others, and against the dense baseline (`dense_baseline`), which is no method."""
+    """One method of a sweep against all others, and against the dense baseline, which is no method."""
 
     sweep: str
     reference: str
     methods: tuple[str, ...]
     pairs: tuple[Pair, ...]
     dense: tuple[Pair, ...]
-    left_out: tuple[ExcludedCell, ...]
+    excluded: tuple[ExcludedCell, ...]
 
     @property
     def tests(self) -> int:
@@ -131,7 +135,7 @@ class Comparison:
             mean_difference=statistics.fmean(one.mean for one in differences) if pairs else None,
             prune_ratio=_median(pair.prune_ratio for pair in pairs),
             search_ratio=_median(pair.search_ratio for pair in pairs),
-            left_out=sum(one.method == method for one in self.left_out),
+            excluded=sum(one.method == method for one in self.excluded),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -141,10 +145,10 @@ class Comparison:
             "alpha": ALPHA,
             "tests": self.tests,
             "corrected": False,
-            "summary": [asdict(summary) for summary in self.summaries()],
-            "cells": [_pair_facts(pair) for pair in self.pairs],
-            "dense": [_pair_facts(pair) for pair in self.dense],
-            "left_out": [{"method": one.method, **asdict(one.cell), "why": one.why} for one in self.left_out],
+            "summary": [summary.to_json() for summary in self.summaries()],
+            "cells": [_pair_json(pair) for pair in self.pairs],
+            "dense": [_pair_json(pair) for pair in self.dense],
+            "left_out": [{"method": one.method, **one.cell.to_json(), "why": one.reason} for one in self.excluded],
         }
 
 
@@ -155,22 +159,26 @@ def compare(state: SweepState, reference: str = REFERENCE) -> Comparison:
         UserError: the sweep has no other method, not the reference, or no finished trial of it.
     """
     methods = _methods(state)
-    settings = settings_of(state)
-    _refuse_incomparable(state.sweep, reference, methods, settings)
+    settings = config_summaries(state)
+    _require_comparable(state.sweep, reference, methods, settings)
     others = tuple(method for method in methods if method != reference)
     pairs: list[Pair] = []
     dense: list[Pair] = []
-    left_out: list[ExcludedCell] = []
+    excluded: list[ExcludedCell] = []
     for cell, members in by_cell(settings).items():
         if reference not in members:
             continue
-        mine = chosen(members[reference])
+        mine = best_in_cell(members[reference])
         for method in others:
-            made = _pair(cell, mine, chosen(members[method]), state.trials) if method in members else "no finished trial there"
-            if isinstance(made, Pair):
-                pairs.append(made)
+            pair = (
+                _pair(cell, mine, best_in_cell(members[method]), state.trials)
+                if method in members
+                else "no finished trial there"
+            )
+            if isinstance(pair, Pair):
+                pairs.append(pair)
             else:
-                left_out.append(ExcludedCell(method=method, cell=cell, why=made))
+                excluded.append(ExcludedCell(method=method, cell=cell, reason=pair))
         loss = _pair(cell, mine, baseline_of(mine, settings) if mine else None, state.trials)
         if isinstance(loss, Pair):
             dense.append(loss)
@@ -180,12 +188,12 @@ def compare(state: SweepState, reference: str = REFERENCE) -> Comparison:
         methods=others,
         pairs=tuple(pairs),
         dense=tuple(dense),
-        left_out=tuple(left_out),
+        excluded=tuple(excluded),
     )
 
 
-def comparable(settings: list[ConfigSummary], reference: str = REFERENCE) -> bool:
-    """Whether `compare` has something to say: results of the reference and of another method."""
+def can_compare(settings: list[ConfigSummary], reference: str = REFERENCE) -> bool:
+    """Whether there are results of the reference and of another method."""
     finished = {one.config.method for one in settings if not one.is_dense}
     return reference in finished and len(finished) > 1
 
@@ -256,33 +264,41 @@ def _methods(state: SweepState) -> list[str]:
     ]
 
 
-def _refuse_incomparable(sweep: str, reference: str, methods: list[str], settings: list[ConfigSummary]) -> None:
+def _require_comparable(sweep: str, reference: str, methods: list[str], settings: list[ConfigSummary]) -> None:
     if len(methods) < 2:
         raise UserError(
-            f"sweep {sweep!r} prunes with {methods[0] if methods else 'no method'} alone, so there is nothing to compare; list "
-            f"several methods in the sweep file (method: [drive, snip, magnitude]) and run it again: what is done is kept"
+            f"sweep {sweep!r} prunes with {methods[0] if methods else 'no method'} alone, so there is nothing to compare",
+            "list several methods in the sweep file (method: [drive, snip, magnitude]) and run it again; finished "
+            "trials are kept",
+            code="comparison-impossible",
         )
     if reference not in methods:
         raise UserError(
-            f"sweep {sweep!r} has no trials of {reference}; --method takes another reference, one of {', '.join(methods)}; or "
-            f"add {reference} to the methods of the sweep file and run it again"
+            f"sweep {sweep!r} has no trials of {reference}",
+            f"--method takes another reference, one of {', '.join(methods)}; or add {reference} to the methods of the sweep "
+            "file and run it again",
+            code="comparison-impossible",
         )
     if not any(one.config.method == reference for one in settings):
-        raise UserError(f"no trial of {reference} in sweep {sweep!r} has finished; `{command('status', sweep)}` tells more")
+        raise UserError(
+            f"no trial of {reference} in sweep {sweep!r} has finished",
+            f"`{command('status', sweep)}` shows more",
+            code="comparison-impossible",
+        )
 
 
-def _pair_facts(pair: Pair) -> dict[str, Any]:
+def _pair_json(pair: Pair) -> dict[str, Any]:
     def side(setting: ConfigSummary, test: float) -> dict[str, Any]:
         return {
             "method": setting.config.method,
             "prune_iterations": setting.config.rounds,
-            "options": setting.varied,
+            "options": setting.varying,
             "test/accuracy": test,
             "trials": list(setting.keys),
         }
 
     return {
-        **asdict(pair.cell),
+        **pair.cell.to_json(),
         "reference": side(pair.reference, pair.reference_test),
         "other": side(pair.other, pair.other_test),
         "difference": asdict(pair.difference),

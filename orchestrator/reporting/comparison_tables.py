@@ -1,6 +1,6 @@
 """A comparison of methods as tables: on the terminal, and as a section of the HTML report.
 
-A reference that loses is shown as plainly as one that wins: by a mark, and by a colour.
+A reference that loses is shown as clearly as one that wins: by a mark and a colour.
 """
 
 from __future__ import annotations
@@ -45,41 +45,41 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """One table: a title, its columns, its lines; notes tell by number what has no room in a line."""
+class ResultTable:
+    """One table: a title, its columns, its lines; footnotes hold what has no room in a line."""
 
     title: str
     columns: tuple[str, ...]
     rows: list[Row] = field(default_factory=list)
-    notes: dict[str, int] = field(default_factory=dict)
+    footnotes: dict[str, int] = field(default_factory=dict)
 
-    def note(self) -> str:
-        return ", ".join(f"#{number}: {text}" for text, number in self.notes.items())
+    def footnote_line(self) -> str:
+        return ", ".join(f"#{number}: {text}" for text, number in self.footnotes.items())
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Summary, a table for every other method, the loss against the dense baseline, remarks."""
-    print_blocks(blocks(comparison), console)
-    for line in remarks(comparison):
+    """Prints the summary, a table for every other method, the loss against the dense baseline, and notes."""
+    print_tables(tables_of(comparison), console)
+    for line in notes_of(comparison):
         console.print(line, style="dim", markup=False)
 
 
-def print_blocks(made: Sequence[Block], console: Console) -> None:
+def print_tables(tables: Sequence[ResultTable], console: Console) -> None:
     """Tables one below the other."""
-    for block in made:
+    for block in tables:
         table = Table(title=block.title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
         for column in block.columns:
             table.add_column(column, justify="right", no_wrap=column != "chosen", overflow="fold")
         for row in block.rows:
             table.add_row(*(Text(cell, style=STYLES[row.verdict_of(cell)]) for cell in row.cells))
         console.print(table)
-        console.print(block.note(), style="dim", markup=False)
+        console.print(block.footnote_line(), style="dim", markup=False)
 
 
 def to_html(comparison: Comparison) -> str:
     """The same tables as one section without a page around it."""
     parts = [f"<section><h2>{html.escape(comparison.reference)} against the other methods</h2>"]
-    for block in blocks(comparison):
+    for block in tables_of(comparison):
         head = "".join(f"<th>{html.escape(column)}</th>" for column in block.columns)
         rows = "".join(
             f"<tr>{''.join(f'<td class={row.verdict_of(cell)!r}>{html.escape(cell)}</td>' for cell in row.cells)}</tr>"
@@ -88,29 +88,29 @@ def to_html(comparison: Comparison) -> str:
         parts.append(
             f"<h3>{html.escape(block.title)}</h3>"
             f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-            + (f"<p class='remark'>{html.escape(block.note())}</p>" if block.notes else "")
+            + (f"<p class='remark'>{html.escape(block.footnote_line())}</p>" if block.footnotes else "")
         )
-    parts += [f"<p class='remark'>{html.escape(line)}</p>" for line in remarks(comparison)]
+    parts += [f"<p class='remark'>{html.escape(line)}</p>" for line in notes_of(comparison)]
     return "".join([*parts, "</section>"])
 
 
-def blocks(comparison: Comparison) -> list[Block]:
+def tables_of(comparison: Comparison) -> list[ResultTable]:
     """The tables from first to last; those without a line are left out."""
     reference = comparison.reference
-    made = [Block("summary over all cells", SUMMARY_COLUMNS, [_summary_row(one) for one in comparison.summaries()])]
+    tables = [ResultTable("summary over all cells", SUMMARY_COLUMNS, [_summary_row(one) for one in comparison.summaries()])]
     for method in comparison.methods:
-        made += _detail(f"{reference} against {method}", reference, method, comparison.against(method))
-    made += _detail(f"{reference} against the dense baseline", reference, DENSE, comparison.dense)
-    return made
+        tables += _detail(f"{reference} against {method}", reference, method, comparison.against(method))
+    tables += _detail(f"{reference} against the dense baseline", reference, DENSE, comparison.dense)
+    return tables
 
 
-def remarks(comparison: Comparison) -> list[str]:
-    """What a reader must know to read the tables rightly."""
+def notes_of(comparison: Comparison) -> list[str]:
+    """How to read the tables."""
     reference = comparison.reference
     lines = [
         f"difference: test accuracy of {reference} minus the other's, paired by seed; ± is the sample standard deviation, n "
         f"the number of seeds. In each cell both sides have their best setting by mean validation accuracy (chosen: its "
-        f"iterations and own options).",
+        f"iterations and method options).",
         f"{BETTER} {reference} is better, {WORSE} {reference} is worse: two-sided paired t-test, p < {ALPHA}. ×: the other's "
         f"seconds over those of {reference}, of pruning alone and with the warm-up; below 1 the other is faster.",
         f"p values are not corrected for their number, {comparison.tests}: without any real difference about "
@@ -128,26 +128,26 @@ def remarks(comparison: Comparison) -> list[str]:
         )
     unpaired = sum(len(pair.unpaired) for pair in everything)
     if unpaired:
-        lines.append(f"{unpaired} results were left out, since only one side has finished their seed")
+        lines.append(f"{unpaired} results were excluded, since only one side has finished their seed")
     at_once = sorted({pair.method for pair in comparison.pairs if pair.prune_ratio == 0})
     if at_once:
         lines.append(f"× of 0: {', '.join(at_once)} prune during training, so what it costs is part of the training")
-    for (method, why), count in Counter((one.method, one.why) for one in comparison.left_out).items():
-        lines.append(f"{method}: {count} cells of {reference} left out, {why}")
+    for (method, why), count in Counter((one.method, one.reason) for one in comparison.excluded).items():
+        lines.append(f"{method}: {count} cells of {reference} excluded, {why}")
     return lines
 
 
-def _detail(title: str, reference: str, other: str, pairs: Sequence[Pair]) -> list[Block]:
+def _detail(title: str, reference: str, other: str, pairs: Sequence[Pair]) -> list[ResultTable]:
     """One table for each combination of other axes, since a line has no room for them."""
     timed = not is_dense(other)
     times = ("prune\n×", "search\n×") if timed else ()
     columns = ("sparsity", "warm-up", reference, other, "difference", "95 % interval", "p", "n", *times, "chosen")
-    found: dict[str, Block] = {}
+    tables: dict[str, ResultTable] = {}
     for pair in pairs:
-        others = pair.cell.others
-        block = found.setdefault(others, Block(f"{title}, {others}" if others else title, columns))
-        block.rows.append(_detail_row(pair, timed, block.notes))
-    return list(found.values())
+        extra_axes = pair.cell.extra_axes
+        block = tables.setdefault(extra_axes, ResultTable(f"{title}, {extra_axes}" if extra_axes else title, columns))
+        block.rows.append(_detail_row(pair, timed, block.footnotes))
+    return list(tables.values())
 
 
 def _detail_row(pair: Pair, timed: bool, notes: dict[str, int]) -> Row:
@@ -175,7 +175,7 @@ def _summary_row(summary: Summary) -> Row:
     won, lost = summary.significantly_better, summary.significantly_worse
     cells = (
         summary.method,
-        str(summary.cells) + (f" of {summary.cells + summary.left_out}" if summary.left_out else ""),
+        str(summary.cells) + (f" of {summary.cells + summary.excluded}" if summary.excluded else ""),
         str(summary.better),
         str(summary.worse),
         f"{won} {BETTER}" if won else "0",
@@ -205,6 +205,6 @@ def _ratio(value: float | None) -> str:
 
 
 def _chosen(setting: ConfigSummary, notes: dict[str, int]) -> str:
-    """Iterations, and the number of the note that tells the setting's own options."""
-    options = setting.own_options
+    """Iterations, and the number of the footnote with the options of the method."""
+    options = setting.method_options
     return f"{setting.config.rounds}" + (f"#{notes.setdefault(options, len(notes) + 1)}" if options else "")

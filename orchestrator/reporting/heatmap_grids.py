@@ -1,4 +1,4 @@
-"""Settings -> the heat maps of a sweep, as grids of fields that a picture or a terminal can show.
+"""The heat maps of a sweep as grids of cells, for a figure or the terminal.
 
 A grid has warm-ups as columns. Its rows are the iteration counts of one method, or, where a sweep has several, all methods,
 each at its best.
@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.reporting.aggregate import ConfigSummary, best_of, panels, several_methods
-from orchestrator.reporting.cells import by_cell, chosen
+from orchestrator.reporting.aggregate import ConfigSummary, best_of, heatmap_groups, several_methods
+from orchestrator.reporting.cells import best_in_cell, by_cell
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeatmapCell:
-    """One setting at its place.
+    """One configuration in a grid.
 
     Attributes:
-        framed: whether validation chose it among all of the grid.
-        note: what its row does not say: its iterations, where they differ along the row.
+        selected: whether it has the best validation accuracy of the grid.
+        note: its iterations, where they differ along the row.
     """
 
     setting: ConfigSummary
-    framed: bool = False
+    selected: bool = False
     note: str = ""
 
 
@@ -32,32 +32,31 @@ class Grid:
 
     Attributes:
         rows: their labels, from top to bottom.
-        fields: by row and column; where there is no trial there is none.
+        cells: by row and column, where there is a trial.
     """
 
     title: str
     row_axis: str
     rows: tuple[str, ...]
     warmups: tuple[int, ...]
-    fields: dict[tuple[int, int], HeatmapCell]
+    cells: dict[tuple[int, int], HeatmapCell]
 
     @property
     def settings(self) -> list[ConfigSummary]:
-        return [field.setting for field in self.fields.values()]
+        return [cell.setting for cell in self.cells.values()]
 
 
 def grids(settings: list[ConfigSummary]) -> list[Grid]:
-    """Every map with more than one field.
+    """Every map with more than one cell.
 
-    Over all methods, if there are several, then of each method over its iterations; one that has no choice of iterations is
-    told by the map over all methods.
+    With several methods first the map over all of them, then one of each method that has several iteration counts.
     """
     several = several_methods(settings)
-    made = _method_grids(settings) if several else []
-    for title, members in panels(settings):
+    all_grids = _method_grids(settings) if several else []
+    for title, members in heatmap_groups(settings):
         if not several or len({one.config.rounds for one in members}) > 1:
-            made.append(_iteration_grid(title, members))
-    return [grid for grid in made if len(grid.fields) > 1]
+            all_grids.append(_iteration_grid(title, members))
+    return [grid for grid in all_grids if len(grid.cells) > 1]
 
 
 def _iteration_grid(title: str, members: list[ConfigSummary]) -> Grid:
@@ -68,9 +67,9 @@ def _iteration_grid(title: str, members: list[ConfigSummary]) -> Grid:
         row_axis="iterations",
         rows=tuple(map(str, rounds)),
         warmups=tuple(warmups),
-        fields={
+        cells={
             (rounds.index(one.config.prune_iterations), warmups.index(one.config.warmup_epochs)): HeatmapCell(
-                setting=one, framed=one.best
+                setting=one, selected=one.best
             )
             for one in members
         },
@@ -79,15 +78,15 @@ def _iteration_grid(title: str, members: list[ConfigSummary]) -> Grid:
 
 def _method_grids(settings: list[ConfigSummary]) -> list[Grid]:
     """A map over all methods for each sparsity and combination of the axes that they share."""
-    found: dict[str, dict[str, list[ConfigSummary]]] = {}
+    maps: dict[str, dict[str, list[ConfigSummary]]] = {}
     for cell, members in by_cell(settings).items():
-        title = f"methods, sparsity {cell.sparsity!r}" + (f", {cell.others}" if cell.others else "")
-        rows = found.setdefault(title, {})
+        title = f"methods, sparsity {cell.sparsity!r}" + (f", {cell.extra_axes}" if cell.extra_axes else "")
+        rows = maps.setdefault(title, {})
         for method, offered in members.items():
-            one = chosen(offered)
+            one = best_in_cell(offered)
             if one is not None:
                 rows.setdefault(method, []).append(one)
-    return [_method_grid(title, rows, _with_choice(settings)) for title, rows in found.items()]
+    return [_method_grid(title, rows, _with_choice(settings)) for title, rows in maps.items()]
 
 
 def _method_grid(title: str, rows: dict[str, list[ConfigSummary]], with_choice: set[str]) -> Grid:
@@ -95,14 +94,14 @@ def _method_grid(title: str, rows: dict[str, list[ConfigSummary]], with_choice: 
     warmups = sorted({one.config.warmup_epochs for row in rows.values() for one in row})
     best = best_of([one for row in rows.values() for one in row])
     labels: list[str] = []
-    fields: dict[tuple[int, int], HeatmapCell] = {}
+    cells: dict[tuple[int, int], HeatmapCell] = {}
     for index, method in enumerate(ordered):
         counts = {_iterations(one) for one in rows[method]} if method in with_choice else set()
         labels.append(f"{method} ({next(iter(counts))})" if len(counts) == 1 else method)
         for one in rows[method]:
             note = _iterations(one) if len(counts) > 1 else ""
-            fields[index, warmups.index(one.config.warmup_epochs)] = HeatmapCell(setting=one, framed=one is best, note=note)
-    return Grid(title=title, row_axis="method", rows=tuple(labels), warmups=tuple(warmups), fields=fields)
+            cells[index, warmups.index(one.config.warmup_epochs)] = HeatmapCell(setting=one, selected=one is best, note=note)
+    return Grid(title=title, row_axis="method", rows=tuple(labels), warmups=tuple(warmups), cells=cells)
 
 
 def _with_choice(settings: list[ConfigSummary]) -> set[str]:

@@ -1,17 +1,27 @@
-"""Grids of a sweep as pictures: accuracy over warm-up and iterations, or over warm-up and methods."""
+"""Heat maps of a sweep as PNG: accuracy over warm-up and iterations, or over warm-up and methods."""
 
 from __future__ import annotations
 
 import io
 
-from orchestrator.reporting.heatmap_grids import Grid
+from orchestrator.reporting.aggregate import ConfigSummary, baseline_of
+from orchestrator.reporting.heatmap_grids import Grid, grids
 
 DPI = 150
-SHOWN_DPI = 100  # on a page: all maps of a report at one scale, whatever their size
+
+
+def heat_maps(summaries: list[ConfigSummary]) -> dict[str, bytes]:
+    """File name -> PNG of every heat map with more than one cell."""
+    maps = {}
+    for grid in grids(summaries):
+        name = "heatmap-" + grid.title.replace("sparsity ", "s").replace(", ", "-").replace("/", "-")
+        dense = baseline_of(grid.settings[0], summaries)
+        maps[f"{name}.png"] = heat_map(grid, dense.test.mean if dense and dense.test else None)
+    return maps
 
 
 def heat_map(grid: Grid, dense: float | None) -> bytes:
-    """PNG of mean test accuracy; a frame marks the setting that validation chose, white fields have no trial."""
+    """PNG of mean test accuracy; a frame marks the configuration selected by validation accuracy, white cells have no trial."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -24,22 +34,20 @@ def heat_map(grid: Grid, dense: float | None) -> bytes:
     size = (margin + 0.9 + 1.15 * len(grid.warmups), 1.7 + 0.75 * len(grid.rows))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    for place, field in grid.fields.items():
-        assert field.setting.test is not None
-        values[place] = field.setting.test.mean
+    for index, cell in grid.cells.items():
+        assert cell.setting.test is not None
+        values[index] = cell.setting.test.mean
     image = axes.imshow(values, cmap="viridis", aspect="auto")
     middle = float(np.nanmin(values) + np.nanmax(values)) / 2
-    for (row, column), field in grid.fields.items():
-        test = field.setting.test
+    for (row, column), cell in grid.cells.items():
+        test = cell.setting.test
         assert test is not None
         lines = (
-            [f"{test.mean:.3f}"]
-            + ([f"± {test.std:.3f}"] if test.std is not None else [])
-            + ([field.note] if field.note else [])
+            [f"{test.mean:.3f}"] + ([f"± {test.std:.3f}"] if test.std is not None else []) + ([cell.note] if cell.note else [])
         )
         color = "black" if test.mean > middle else "white"
         axes.text(column, row, "\n".join(lines), ha="center", va="center", color=color, fontsize=8)
-        if field.framed:
+        if cell.selected:
             frame = Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor="crimson", linewidth=2.5)
             axes.add_patch(frame)
     axes.set_xticks(range(len(grid.warmups)), [str(epochs) for epochs in grid.warmups])
@@ -53,8 +61,3 @@ def heat_map(grid: Grid, dense: float | None) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()
-
-
-def shown_width(png: bytes) -> int:
-    """Width in CSS pixels at which a page shows a picture of `heat_map`."""
-    return int.from_bytes(png[16:20], "big") * SHOWN_DPI // DPI

@@ -1,7 +1,7 @@
-"""How alike the masks of a comparison are: of two methods in one cell, and of one method after longer and longer warm-ups.
+"""How much the masks of a comparison overlap: those of two methods in one cell, and those of one method after longer warm-ups.
 
-Two methods may be equally accurate with the same weights or with others; and where a longer warm-up no longer changes the mask,
-waiting longer is in vain. Reads the sparse models of the trials, which takes PyTorch.
+Two methods may be equally accurate with the same weights or with others. If a longer warm-up leaves the mask unchanged, it is
+not worth its cost. Reads the sparse models of the trials, which imports PyTorch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.reporting.aggregate import ConfigSummary
 from orchestrator.reporting.cells import Cell
 from orchestrator.reporting.comparison import Comparison
-from orchestrator.reporting.comparison_tables import Block, Row
+from orchestrator.reporting.comparison_tables import ResultTable, Row
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import trial_file
@@ -34,15 +34,15 @@ class MaskOverlap:
 
     Attributes:
         overlap: weights that both keep over weights that either keeps.
-        by_chance: the overlap of two random masks of these densities.
-        widths: likeness of the layers' counts alone.
+        expected_overlap: the overlap of two random masks of these densities.
+        density_similarity: similarity of the layers' counts alone.
     """
 
     method: str
     cell: Cell
     overlap: float
-    by_chance: float
-    widths: float
+    expected_overlap: float
+    density_similarity: float
     seeds: int
 
 
@@ -52,7 +52,7 @@ class Stability:
 
     Attributes:
         overlap: with the mask after the next shorter warm-up.
-        indicator: early pruning indicator: likeness of the layers' counts with all shorter warm-ups, at most five.
+        indicator: early pruning indicator: similarity of the layers' counts to all shorter warm-ups, at most five.
     """
 
     cell: Cell
@@ -72,18 +72,18 @@ def masks_in(storage: Storage) -> MasksOf:
         try:
             return None if content is None else load_masks(content)
         except ValueError as error:
-            print(f"left out: {trial_file(key, MODEL)} is damaged: {error}", file=sys.stderr)
+            print(f"excluded: {trial_file(key, MODEL)} is damaged: {error}", file=sys.stderr)
             return None
 
     return masks_of
 
 
-def likeness(comparison: Comparison, state: SweepState, masks_of: MasksOf) -> list[MaskOverlap]:
+def mask_overlaps(comparison: Comparison, state: SweepState, masks_of: MasksOf) -> list[MaskOverlap]:
     """One line for every pair of the comparison whose model files are there."""
     from trainables.analysis.mask_overlap import layer_density_similarity, overlap
     from trainables.pruning.masks import num_kept
 
-    found = []
+    overlaps = []
     for pair in comparison.pairs:
         mine, theirs = (_by_seed(side, state, masks_of) for side in (pair.reference, pair.other))
         both = [(mine[seed], theirs[seed]) for seed in pair.seeds if seed in mine and seed in theirs]
@@ -91,17 +91,17 @@ def likeness(comparison: Comparison, state: SweepState, masks_of: MasksOf) -> li
             first, second = both[0]
             size = sum(mask.numel() for mask in first.values())
             a, b = num_kept(first) / size, num_kept(second) / size
-            found.append(
+            overlaps.append(
                 MaskOverlap(
                     method=pair.method,
                     cell=pair.cell,
                     overlap=statistics.fmean(overlap(*masks) for masks in both),
-                    by_chance=a * b / (a + b - a * b) if a + b else 1.0,
-                    widths=statistics.fmean(layer_density_similarity(*masks) for masks in both),
+                    expected_overlap=a * b / (a + b - a * b) if a + b else 1.0,
+                    density_similarity=statistics.fmean(layer_density_similarity(*masks) for masks in both),
                     seeds=len(both),
                 )
             )
-    return found
+    return overlaps
 
 
 def stability(comparison: Comparison, state: SweepState, masks_of: MasksOf) -> list[Stability]:
@@ -110,16 +110,16 @@ def stability(comparison: Comparison, state: SweepState, masks_of: MasksOf) -> l
 
     chosen = {pair.cell: pair.reference for pair in comparison.pairs}
     groups: dict[tuple[float, str], list[Cell]] = {}
-    for cell in sorted(chosen, key=lambda one: (one.sparsity, one.others, one.warmup_epochs)):
-        groups.setdefault((cell.sparsity, cell.others), []).append(cell)
-    found = []
+    for cell in sorted(chosen, key=lambda one: (one.sparsity, one.extra_axes, one.warmup_epochs)):
+        groups.setdefault((cell.sparsity, cell.extra_axes), []).append(cell)
+    lines = []
     for cells in groups.values():
         by_seed = [_by_seed(chosen[cell], state, masks_of) for cell in cells]
         for index in range(1, len(cells)):
             history = by_seed[: index + 1]
             seeds = sorted(set.intersection(*(set(masks) for masks in history)))
             if seeds:
-                found.append(
+                lines.append(
                     Stability(
                         cell=cells[index],
                         overlap=statistics.fmean(overlap(history[-1][seed], history[-2][seed]) for seed in seeds),
@@ -129,37 +129,60 @@ def stability(comparison: Comparison, state: SweepState, masks_of: MasksOf) -> l
                         seeds=len(seeds),
                     )
                 )
-    return found
+    return lines
 
 
 def _by_seed(setting: ConfigSummary, state: SweepState, masks_of: MasksOf) -> dict[int, Masks]:
-    found = {state.trials[key].config["seed"]: masks_of(key) for key in setting.keys}
-    return {seed: masks for seed, masks in found.items() if masks is not None}
+    by_seed = {state.trials[key].config["seed"]: masks_of(key) for key in setting.keys}
+    return {seed: masks for seed, masks in by_seed.items() if masks is not None}
 
 
-def blocks(reference: str, alike: list[MaskOverlap], stable: list[Stability]) -> list[Block]:
+def tables_of(reference: str, overlaps: list[MaskOverlap], stable: list[Stability]) -> list[ResultTable]:
     """Both as tables."""
 
-    def place(cell: Cell) -> tuple[str, ...]:
-        return repr(cell.sparsity), str(cell.warmup_epochs), cell.others
+    def position(cell: Cell) -> tuple[str, ...]:
+        return repr(cell.sparsity), str(cell.warmup_epochs), cell.extra_axes
 
     between = [
-        Row((one.method, *place(one.cell), f"{one.overlap:.3f}", f"{one.by_chance:.3f}", f"{one.widths:.3f}", str(one.seeds)))
-        for one in alike
+        Row(
+            (
+                one.method,
+                *position(one.cell),
+                f"{one.overlap:.3f}",
+                f"{one.expected_overlap:.3f}",
+                f"{one.density_similarity:.3f}",
+                str(one.seeds),
+            )
+        )
+        for one in overlaps
     ]
-    along = [Row((*place(one.cell), f"{one.overlap:.3f}", f"{one.indicator:.3f}", str(one.seeds))) for one in stable]
+    along = [Row((*position(one.cell), f"{one.overlap:.3f}", f"{one.indicator:.3f}", str(one.seeds))) for one in stable]
     axes = ("sparsity", "warm-up", "other")
     return [
-        Block(f"masks of {reference} and", ("method", *axes, "overlap", "by chance", "layer widths", "n"), between),
-        Block(f"masks of {reference} after longer warm-ups", (*axes, "overlap with the one before", "EPI", "n"), along),
+        ResultTable(f"masks of {reference} and", ("method", *axes, "overlap", "by chance", "layer widths", "n"), between),
+        ResultTable(f"masks of {reference} after longer warm-ups", (*axes, "overlap with the one before", "EPI", "n"), along),
     ]
 
 
-REMARK = (
-    "overlap: weights that both keep over weights that either keeps. Layer widths, and EPI over all shorter warm-ups: likeness "
-    "of the counts of the layers alone (arXiv:2110.12007); near 1 waiting no longer changes how wide the layers are."
+NOTE = (
+    "overlap: weights that both keep over weights that either keeps. Layer widths, and EPI over all shorter warm-ups: "
+    "similarity of the counts of the layers alone (arXiv:2110.12007); near 1 a longer warm-up no longer changes "
+    "the layers' counts."
 )
 
 
-def to_json(alike: list[MaskOverlap], stable: list[Stability]) -> dict[str, Any]:
-    return {"between": [asdict(one) for one in alike], "along_warmups": [asdict(one) for one in stable]}
+def to_json(overlaps: list[MaskOverlap], stable: list[Stability]) -> dict[str, Any]:
+    return {
+        "between": [
+            {
+                "method": one.method,
+                "cell": one.cell.to_json(),
+                "overlap": one.overlap,
+                "by_chance": one.expected_overlap,
+                "widths": one.density_similarity,
+                "seeds": one.seeds,
+            }
+            for one in overlaps
+        ],
+        "along_warmups": [asdict(one) | {"cell": one.cell.to_json()} for one in stable],
+    }

@@ -13,9 +13,9 @@ import pytest
 from scipy.stats import ttest_rel
 
 from orchestrator.errors import UserError
-from orchestrator.reporting.aggregate import settings_of
-from orchestrator.reporting.comparison import Comparison, Pair, comparable, compare, paired_difference
-from orchestrator.reporting.comparison_tables import blocks, remarks, to_html
+from orchestrator.reporting.aggregate import config_summaries
+from orchestrator.reporting.comparison import Comparison, Pair, can_compare, compare, paired_difference
+from orchestrator.reporting.comparison_tables import notes_of, tables_of, to_html
 from orchestrator.reporting.heatmap_grids import Grid, grids
 from orchestrator.reporting.report import make_report, write_report
 from orchestrator.state.sweep_folder import SweepFolder
@@ -126,7 +126,7 @@ def test_seeds_pair_in_any_order_and_those_of_one_side_are_left_out() -> None:
     assert (pair.seeds, pair.unpaired) == ((0, 1, 2), (5, 9))
     assert pair.difference == paired_difference({0: 0.01, 1: 0.01, 2: 0.02}, {0: 0.0, 1: 0.0, 2: 0.0})
     assert pair.reference_test - pair.other_test == pytest.approx(pair.difference.mean)
-    assert "2 results were left out, since only one side has finished their seed" in remarks(compare(sweep_of(snip, drive)))
+    assert "2 results were excluded, since only one side has finished their seed" in notes_of(compare(sweep_of(snip, drive)))
 
 
 def test_unfinished_trials_do_not_count() -> None:
@@ -146,7 +146,7 @@ def test_both_sides_enter_with_their_best_by_validation_whatever_the_test_set_sa
     ]
     pair = only_pair(sweep_of(*settings))
     assert (pair.reference.config.prune_iterations, pair.other.config.prune_iterations) == (10, 1)
-    assert pair.reference.own_options == "drive.normalize=mean"
+    assert pair.reference.method_options == "drive.normalize=mean"
     assert pair.difference.mean == pytest.approx(0.10)
 
 
@@ -159,7 +159,9 @@ def test_cells_are_sparsity_warm_up_and_other_shared_axes() -> None:
     drive = [seeds_of(at("drive", place), {0: 0.5 + index / 100}) for index, place in enumerate(places)]
     snip = [seeds_of(at("snip", place), {0: 0.5}) for place in places]
     made = compare(sweep_of(*drive, *snip))
-    told = {(one.cell.sparsity, one.cell.warmup_epochs, one.cell.others): round(one.difference.mean, 6) for one in made.pairs}
+    told = {
+        (one.cell.sparsity, one.cell.warmup_epochs, one.cell.extra_axes): round(one.difference.mean, 6) for one in made.pairs
+    }
     assert told == {(one[0], one[1], f"training.lr={one[2]}"): index / 100 for index, one in enumerate(places)}
 
 
@@ -168,22 +170,22 @@ def test_a_cell_without_the_other_method_is_left_out_and_told() -> None:
     made = compare(
         sweep_of(*drive, seeds_of(of("snip", sparsity=0.5), {0: 0.8}), seeds_of(of("random", sparsity=0.98), {1: 0.7}))
     )
-    assert [(one.method, one.cell.sparsity, one.why) for one in made.left_out] == [
+    assert [(one.method, one.cell.sparsity, one.reason) for one in made.excluded] == [
         ("random", 0.5, "no finished trial there"),
         ("snip", 0.9, "no finished trial there"),
         ("random", 0.9, "no finished trial there"),
         ("snip", 0.98, "no finished trial there"),
         ("random", 0.98, "no seed that both have finished"),
     ]
-    assert "snip: 2 cells of drive left out, no finished trial there" in remarks(made)
-    assert [row.cells[1] for row in blocks(made)[0].rows] == ["1 of 3", "0 of 3"]
+    assert "snip: 2 cells of drive excluded, no finished trial there" in notes_of(made)
+    assert [row.cells[1] for row in tables_of(made)[0].rows] == ["1 of 3", "0 of 3"]
 
 
 def test_without_validation_images_several_settings_are_not_chosen_from() -> None:
     trials = [seeds_of(of("drive", prune_iterations=count), {0: 0.9}) for count in (1, 10)] + [seeds_of(of("snip"), {0: 0.8})]
     for trial in (one for group in trials for one in group):
         del trial.metrics["val/accuracy"]
-    assert [one.why for one in compare(sweep_of(*trials)).left_out] == ["no validation accuracy to choose a setting by"]
+    assert [one.reason for one in compare(sweep_of(*trials)).excluded] == ["no validation accuracy to choose a setting by"]
     assert only_pair(sweep_of(trials[1], trials[2])).difference.mean == pytest.approx(0.1)
 
 
@@ -235,7 +237,7 @@ def won_lost_and_open() -> SweepState:
 def test_the_summary_counts_both_ways_and_takes_the_median_of_the_ratios() -> None:
     (summary,) = compare(won_lost_and_open()).summaries()
     assert (summary.cells, summary.better, summary.worse) == (4, 2, 2)
-    assert (summary.significantly_better, summary.significantly_worse, summary.left_out) == (1, 2, 0)
+    assert (summary.significantly_better, summary.significantly_worse, summary.excluded) == (1, 2, 0)
     assert summary.mean_difference == pytest.approx(-0.025)
     assert (summary.prune_ratio, summary.search_ratio) == (0.5, 2.0)
 
@@ -260,7 +262,7 @@ def test_what_cannot_be_compared_is_told_with_the_way_out(methods: list[str], re
     state = sweep_of(*(seeds_of(DENSE if method == "dense" else of(method), {0: 0.9}) for method in methods))
     with pytest.raises(UserError, match=told):
         compare(state, reference)
-    assert comparable(settings_of(state)) is ({"drive", "snip"} <= set(methods))
+    assert can_compare(config_summaries(state)) is ({"drive", "snip"} <= set(methods))
 
 
 def test_a_reference_that_has_not_finished_is_told() -> None:
@@ -268,7 +270,7 @@ def test_a_reference_that_has_not_finished_is_told() -> None:
     state.trials["t0"].state = "waiting"
     with pytest.raises(UserError, match=r"no trial of drive in sweep 's' has finished; `drive-sweep status s`"):
         compare(state)
-    assert not comparable(settings_of(state))
+    assert not can_compare(config_summaries(state))
 
 
 # what is shown
@@ -309,11 +311,11 @@ def test_the_command_answers_in_json_and_takes_another_method(tmp_path: Path) ->
 
 def test_one_seed_and_equal_differences_are_told_in_words() -> None:
     one = compare(sweep_of(seeds_of(of("drive"), {0: 0.9}), seeds_of(of("snip"), {0: 0.8})))
-    assert blocks(one)[1].rows[0].cells[4:7] == ("+0.100", "", "one seed")
-    assert any("1 comparisons have one seed: no test" in line for line in remarks(one))
+    assert tables_of(one)[1].rows[0].cells[4:7] == ("+0.100", "", "one seed")
+    assert any("1 comparisons have one seed: no test" in line for line in notes_of(one))
     equal = compare(sweep_of(seeds_of(of("drive"), {0: 0.9, 1: 0.7}), seeds_of(of("snip"), {0: 0.8, 1: 0.6})))
-    assert blocks(equal)[1].rows[0].cells[4:7] == ("+0.100 ± 0.000", "", "all equal")
-    assert any("the same difference in every seed" in line for line in remarks(equal))
+    assert tables_of(equal)[1].rows[0].cells[4:7] == ("+0.100 ± 0.000", "", "all equal")
+    assert any("the same difference in every seed" in line for line in notes_of(equal))
 
 
 def test_own_options_that_were_chosen_are_told_below_their_table() -> None:
@@ -321,9 +323,9 @@ def test_own_options_that_were_chosen_are_told_below_their_table() -> None:
         seeds_of(of("drive", prune_iterations=10, options=DriveConfig(normalize=how)), {0: 0.9}, validation=validation)  # type: ignore[arg-type]
         for how, validation in (("mean", 0.1), ("rank", 0.2))
     ]
-    detail = blocks(compare(sweep_of(*drive, seeds_of(of("snip"), {0: 0.8}))))[1]
+    detail = tables_of(compare(sweep_of(*drive, seeds_of(of("snip"), {0: 0.8}))))[1]
     assert detail.rows[0].cells[-1] == "10#1 | 1"
-    assert detail.note() == "#1: drive.normalize=rank"
+    assert detail.footnote_line() == "#1: drive.normalize=rank"
 
 
 def test_a_loss_has_a_colour_of_its_own_in_the_page() -> None:
@@ -364,27 +366,27 @@ def mixed_methods(best_at_2: int) -> SweepState:
 
 def shown(grid: Grid) -> list[list[float]]:
     rows = range(len(grid.rows))
-    tests = [[grid.fields[row, column].setting.test for column in range(len(grid.warmups))] for row in rows]
+    tests = [[grid.cells[row, column].setting.test for column in range(len(grid.warmups))] for row in rows]
     return [[test.mean for test in row if test] for row in tests]
 
 
 def test_methods_stand_in_one_map_and_only_those_with_a_choice_have_their_own() -> None:
-    methods, drive = grids(settings_of(mixed_methods(best_at_2=10)))
+    methods, drive = grids(config_summaries(mixed_methods(best_at_2=10)))
     assert (methods.title, methods.rows, methods.warmups) == (
         "methods, sparsity 0.9",
         ("drive (10 iterations)", "magnitude"),
         (0, 2),
     )
     assert shown(methods) == [[0.1, 0.1], [0.5, 0.5]]
-    assert [place for place, field in methods.fields.items() if field.framed] == [(1, 1)]
-    assert {field.note for field in methods.fields.values()} == {""}
+    assert [place for place, field in methods.cells.items() if field.selected] == [(1, 1)]
+    assert {field.note for field in methods.cells.values()} == {""}
     assert (drive.title, drive.rows, shown(drive)) == ("drive, sparsity 0.9", ("10", "1"), [[0.1, 0.1], [0.01, 0.01]])
 
 
 def test_fields_tell_their_iterations_where_they_differ_along_a_row() -> None:
-    methods = grids(settings_of(mixed_methods(best_at_2=1)))[0]
+    methods = grids(config_summaries(mixed_methods(best_at_2=1)))[0]
     assert methods.rows == ("drive", "magnitude")
-    assert {place: field.note for place, field in methods.fields.items() if field.note} == {
+    assert {place: field.note for place, field in methods.cells.items() if field.note} == {
         (0, 0): "10 iterations",
         (0, 1): "1 iteration",
     }
@@ -393,9 +395,9 @@ def test_fields_tell_their_iterations_where_they_differ_along_a_row() -> None:
 
 def test_a_sweep_of_one_method_has_its_maps_as_before() -> None:
     trials = [seeds_of(of("magnitude", warmup_epochs=warmup), {0: 0.5}) for warmup in (0, 2)]
-    (grid,) = grids(settings_of(sweep_of(*trials)))
+    (grid,) = grids(config_summaries(sweep_of(*trials)))
     assert (grid.title, grid.rows, grid.warmups) == ("sparsity 0.9", ("1",), (0, 2))
-    assert grids(settings_of(sweep_of(trials[0]))) == []
+    assert grids(config_summaries(sweep_of(trials[0]))) == []
 
 
 def test_the_report_draws_and_prints_both_kinds_of_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -415,4 +417,4 @@ def test_the_report_draws_and_prints_both_kinds_of_maps(tmp_path: Path, capsys: 
 def test_the_comparison_of_a_sweep_without_baseline_has_no_line_for_it() -> None:
     made: Comparison = compare(won_lost_and_open())
     assert made.dense == ()
-    assert [block.title for block in blocks(made)] == ["summary over all cells", "drive against snip"]
+    assert [block.title for block in tables_of(made)] == ["summary over all cells", "drive against snip"]

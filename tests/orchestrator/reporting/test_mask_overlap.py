@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from orchestrator.reporting.comparison import compare
-from orchestrator.reporting.mask_overlap import likeness, masks_in, stability
+from orchestrator.reporting.mask_overlap import mask_overlaps, masks_in, stability
 from tests.orchestrator.reporting.test_comparison import of, seeds_of, sweep_of
 from tests.support.cli import drive_sweep
 from trainables.pruning.masks import Masks
@@ -28,21 +28,21 @@ def test_masks_are_paired_by_seed_and_their_likeness_averaged() -> None:
     drive, snip = of("drive"), of("snip")
     state = sweep_of(seeds_of(drive, {0: 0.9, 1: 0.9}), seeds_of(snip, {1: 0.8, 0: 0.8}))
     masks = {"t0": first(40), "t1": first(40), "t2": first(40, 20), "t3": first(40)}  # t2 is seed 1 of snip
-    (found,) = likeness(compare(state), state, masks.get)
+    (found,) = mask_overlaps(compare(state), state, masks.get)
     # Seed 0: the same. Seed 1: 20 of 60 shared in one layer, all 20 of the other, so 40 of 80.
     assert (found.method, found.seeds) == ("snip", 2)
     assert found.overlap == pytest.approx((1 + 0.5) / 2)
-    assert found.widths == 1.0
-    assert found.by_chance == pytest.approx(0.5 / (2 - 0.5))
+    assert found.density_similarity == 1.0
+    assert found.expected_overlap == pytest.approx(0.5 / (2 - 0.5))
 
 
 def test_a_seed_without_a_model_file_is_left_out() -> None:
     state = sweep_of(seeds_of(of("drive"), {0: 0.9, 1: 0.9}), seeds_of(of("snip"), {0: 0.8, 1: 0.8}))
     masks = {"t0": first(40), "t1": first(40), "t2": first(20)}
-    (found,) = likeness(compare(state), state, masks.get)
+    (found,) = mask_overlaps(compare(state), state, masks.get)
     assert found.seeds == 1
     assert found.overlap == pytest.approx(40 / 60)
-    assert likeness(compare(state), state, lambda key: None) == []
+    assert mask_overlaps(compare(state), state, lambda key: None) == []
 
 
 def test_warmups_stand_beside_shorter_ones() -> None:
