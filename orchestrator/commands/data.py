@@ -7,7 +7,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from orchestrator.commands.options import notify, spec_from
@@ -24,6 +23,7 @@ from orchestrator.preflight.data import (
 )
 from orchestrator.process.output import answer
 from orchestrator.storage.factory import open_storage
+from orchestrator.terminal.tables import plain_table, stdout_console
 from trainables.config.keys import canonical
 
 SHOWN_CLASSES = 20
@@ -65,7 +65,7 @@ def _write_picture(sheet: bytes, first: Path, number: int) -> Path:
 
 
 def print_report(report: dict[str, Any], setting: str) -> None:
-    console = Console(highlight=False)
+    console = stdout_console()
     if setting:
         console.print(setting, style="bold", markup=False)
     channels, height, width = report["image_shape"]
@@ -93,10 +93,7 @@ def print_report(report: dict[str, Any], setting: str) -> None:
 def _counts(report: dict[str, Any]) -> Table:
     """Images by class and split; only the smallest and the largest of many classes."""
     splits = report["splits"]
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("class")
-    for name in splits:
-        table.add_column(name, justify="right")
+    table = plain_table("class", numbers=splits)
     order = list(range(len(report["classes"])))
     if len(order) > SHOWN_CLASSES:
         by_size = sorted(order, key=lambda label: splits["training"]["by_class"][label])

@@ -26,6 +26,7 @@ from orchestrator.process.output import answer, reader_gone
 from orchestrator.spec.schema import SweepSpec
 
 SWEEP_FILE = "sweep.yaml"
+PLAIN_WIDTH = 200  # columns of a table in a file or pipe
 
 
 def submit(options: Namespace) -> int:
@@ -144,17 +145,14 @@ def list_jobs(options: Namespace) -> int:
     if options.json:
         answer(json.dumps([_job_record(job) for job in jobs], indent=1))
         return EXIT_DONE
-    from rich.console import Console
-    from rich.table import Table
+    from orchestrator.terminal.tables import plain_table, stdout_console
 
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    for column in ("sweep", "job", "state", "began", "exit code", "user", "storage"):
-        table.add_column(column, no_wrap=True)
+    table = plain_table("sweep", "job", "state", "began", "exit code", "user", "storage", no_wrap=True)
     for job in jobs:
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.started))
         code = "" if job.exit_code is None else str(job.exit_code)
         table.add_row(job.sweep, job.id, job.state, started, code, job.user, job.storage)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+    stdout_console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
     return EXIT_DONE
 
 

@@ -17,9 +17,6 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
 from orchestrator.command_line import DEFAULT_STORAGE
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, UserError
 from orchestrator.planning.plan import Plan, PlannedTrial, make_plan
@@ -32,6 +29,7 @@ from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
 from orchestrator.storage.layout import StageFolders, TrialFolder, newest_attempt
+from orchestrator.terminal.tables import plain_table, stdout_console
 from orchestrator.version import source_revision
 from trainables.config.keys import canonical
 from trainables.data.staging import StagedDataset
@@ -188,15 +186,13 @@ def _progress_printer(name: str) -> Callable[[TrialState], None]:
 
 def _print_layers(result: dict[str, Any]) -> None:
     """The layer table of a result."""
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    for column in ("layer", "shape", "kept", "density", "multiply-adds", "score"):
-        table.add_column(column, justify="left" if column == "layer" else "right")
+    table = plain_table("layer", numbers=("shape", "kept", "density", "multiply-adds", "score"))
     for layer in result["layers"]:
         score = f"{layer['score_mean']:.2e} ± {layer['score_std']:.1e}" if "score_mean" in layer else ""
         shape = "x".join(str(size) for size in layer["shape"])
         flops = "not known" if layer["kept_flops"] is None else f"{layer['kept_flops']:,}"
         table.add_row(layer["name"], shape, str(layer["kept"]), f"{layer['density']:.4f}", flops, score)
-    Console(highlight=False).print(table)
+    stdout_console().print(table)
 
 
 def _print_result(result: dict[str, Any], trial: PlannedTrial, options: Namespace) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from orchestrator.planning.kept_weights import counts_of_plan
 from orchestrator.planning.plan import Plan
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from orchestrator.terminal.progress import duration
+from orchestrator.terminal.tables import plain_table, stdout_console
 
 
 def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:
 
 
 def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = stdout_console()
     console.print(f"[bold]{facts['sweep']}[/bold]: {facts['trials']} trials, {facts['reused']} of them done")
     for revision, count in facts["reused_by_revision"].items():
         console.print(f"  {count} reused, made by revision {revision}")
@@ -63,9 +63,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
         console.print(f"  {line}", markup=False)
     epochs = facts["epochs"]
     if facts["warmups"]:
-        table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-        for column in ("shared warm-up", "epochs", "trials"):
-            table.add_column(column, justify="left" if column == "shared warm-up" else "right")
+        table = plain_table("shared warm-up", numbers=("epochs", "trials"))
         for warmup, planned in zip(facts["warmups"], plan.warmups(), strict=True):
             table.add_row(planned.name, str(warmup["epochs"]), str(warmup["trials"]))
         console.print(table)
@@ -81,9 +79,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
 
 def _print_kept_weights(console: Console, counts: list[dict[str, Any]]) -> None:
     """One row a setting, where the counts are known; else once why they are not."""
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    for column in ("network", "sparsity", "kept weights", "of"):
-        table.add_column(column, justify="left" if column == "network" else "right")
+    table = plain_table("network", numbers=("sparsity", "kept weights", "of"))
     for count in counts:
         if count["problem"] is None:
             width = f" (width {count['width']})" if count["width"] != 1 else ""

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.state.sweep_state import SweepState, TrialStatus
+from orchestrator.terminal.tables import plain_table
 
 DRAW_S = 0.5
 LINE_S = 10.0
@@ -74,9 +75,7 @@ class Screen:
             summary_line(state) + self._time_left(state),
         )
         parts: list[object] = [head]
-        running = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for column in ("running", "phase", "val/accuracy"):
-            running.add_column(column)
+        running = plain_table("running", "phase", "val/accuracy")
         for warmup in state.warmups.values():
             if warmup.state == "running":
                 running.add_row(warmup.name, f"warm-up {warmup.position}/{warmup.epochs}", "")

@@ -5,29 +5,25 @@ from __future__ import annotations
 import sys
 from collections import Counter
 
-from rich.console import Console
-from rich.table import Table
-
 from orchestrator.command_line import command
 from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.terminal.progress import best_trial, summary_line
+from orchestrator.terminal.tables import plain_table, stdout_console
 
 LONGEST_LIST = 20
 
 
 def print_status(state: SweepState) -> None:
     """A line for the sweep, a table of what is not finished, the best trial, what MLflow still lacks."""
-    console = Console(highlight=False)
+    console = stdout_console()
     driver = state.driver
     alive = driver_alive(driver)
     run_by = f"run by process {driver['pid']} on {driver['host']}" if alive else "not running"
     console.print(f"[bold]{state.sweep}[/bold]: {summary_line(state)} ({run_by})")
     unfinished = [trial for trial in state.trials.values() if trial.state != "finished"]
     if unfinished:
-        table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-        for column in ("key", "name", "state", "phase"):
-            table.add_column(column, no_wrap=True)
+        table = plain_table("key", "name", "state", "phase", no_wrap=True)
         table.add_column("error", overflow="fold")
         order = {"running": 0, "failed": 1, "stopped": 2, "waiting": 3}
         for trial in sorted(unfinished, key=lambda one: order[one.state])[:LONGEST_LIST]:
