@@ -1,4 +1,4 @@
-"""One network of the zoo with one method: trained, pruned, saved and loaded with right counts, or refused before training."""
+"""A trial of one network of the zoo with one method: trained, pruned, saved and loaded correctly, or rejected at once."""
 
 from __future__ import annotations
 
