@@ -164,7 +164,8 @@ def _with_some_model(data: dict[str, Any]) -> dict[str, Any]:
     search = data.get("search")
     if "model" in data or not isinstance(search, dict) or not isinstance(search.get("model"), list):
         return data
-    return data | {"model": next((model for model in search["model"] if model in NETWORKS), DEFAULT_MODEL)}
+    built_in = (model for model in search["model"] if isinstance(model, str) and model in NETWORKS)
+    return data | {"model": next(built_in, DEFAULT_MODEL)}
 
 
 def _valid_part(data: dict[str, Any], found: list[Problem]) -> SweepSpec | None:
