@@ -19,11 +19,11 @@ from typing import Any, NoReturn
 from orchestrator.command_line import JOBS_API_VARIABLE, command
 from orchestrator.commands.options import notify, spec_from
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
-from orchestrator.jobs.client import Job, Jobs, api_address
-from orchestrator.jobs.package import collect_custom_files, package, require_files, shipped_settings
+from orchestrator.jobs.client import Jobs, api_address
+from orchestrator.jobs.job import Job
+from orchestrator.jobs.package import collect_custom_files, package, require_files, require_shared_stores, shipped_settings
 from orchestrator.jobs.remote_command import COMMAND, NO_FILES, job_metadata, run_remote_command
 from orchestrator.process.output import answer, reader_gone
-from orchestrator.spec.schema import SweepSpec
 
 SWEEP_FILE = "sweep.yaml"
 PLAIN_WIDTH = 200  # columns of a table in a file or pipe
@@ -32,7 +32,7 @@ PLAIN_WIDTH = 200  # columns of a table in a file or pipe
 def submit(options: Namespace) -> int:
     """Starts a job that runs the sweep, or what is left of one that exists."""
     spec = spec_from(options)
-    _require_shared_stores(spec)
+    require_shared_stores(spec)
     custom_files = collect_custom_files(spec)
     arguments, texts = _packaged_arguments(options, custom_files)
     jobs = Jobs(api_address(options.address))
@@ -63,7 +63,7 @@ def doctor(options: Namespace) -> int:
     texts: dict[str, str] = {}
     if options.file:
         spec = spec_from(options)
-        _require_shared_stores(spec)
+        require_shared_stores(spec)
         custom_files = collect_custom_files(spec)
         arguments, texts = _packaged_arguments(options, custom_files)
     elif options.storage:
@@ -162,30 +162,6 @@ def run(options: Namespace) -> NoReturn:
         f"`{command('submit')}` runs the driver there",
         code="address-invalid",
     )
-
-
-def _require_shared_stores(spec: SweepSpec) -> None:
-    """Raises UserError for a storage, tracking store or data folder that the nodes of a cluster cannot share."""
-    if "://" not in spec.storage and not spec.storage.startswith(("/", "~")):
-        raise UserError(
-            f"storage: must be one that all nodes of the cluster see, got {spec.storage!r}",
-            "give --storage with a URI such as s3://BUCKET/PREFIX, or the absolute path of a shared folder",
-            code="storage-not-shared",
-        )
-    uri = spec.tracking.uri
-    if uri is None or uri.startswith("sqlite:"):
-        raise UserError(
-            f"tracking.uri: must be a server that the cluster reaches, got {uri or 'none'}",
-            "give --tracking-uri http://HOST:5000",
-            code="tracking-not-shared",
-        )
-    root = spec.dataset.root
-    if root is not None and not root.startswith(("/", "~")):
-        raise UserError(
-            f"dataset.root: must be an absolute path on the nodes of the cluster, got {root!r}",
-            "correct it",
-            code="data-not-shared",
-        )
 
 
 def _submit_job(

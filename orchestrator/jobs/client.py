@@ -7,21 +7,19 @@ refuses the token. Ray is imported by the first call that needs it.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from orchestrator.cluster.addresses import is_jobs_api, require_reachable
 from orchestrator.command_line import command
-from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, SetupError, UserError
+from orchestrator.errors import SetupError, UserError
+from orchestrator.jobs.job import Job, job_from, without_ray_lines
 from orchestrator.process.proxies import proxy_hint, proxy_of
 from orchestrator.uris import same_location
 from trainables.wording import first_line, one_line
@@ -29,17 +27,11 @@ from trainables.wording import first_line, one_line
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 AUTH_HINT = "export RAY_AUTH_MODE=token and the cluster's own RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file that holds it)"
-ACTIVE = ("PENDING", "RUNNING")
-EXIT_STOPPED = 143  # of SIGTERM; Ray does not keep the exit code of a stopped job
 STOP_GRACE_S = 30  # a driver stops within 20 s, even on a busy machine
 STOP_SETTINGS = {"RAY_JOB_STOP_SIGNAL": "SIGTERM", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_GRACE_S)}
 POLL_INTERVAL_S = 0.5
 UNREACHABLE_TIMEOUT_S = 60.0  # for a cluster that does not answer
 SILENCE_TIMEOUT_S = 60.0  # without output: the other end of the connection may be gone
-HEAD = re.compile(r"\A.*?^Running entrypoint for job [^\n]*\n", re.DOTALL | re.MULTILINE)  # Ray's, before the job's output
-RAY_LINE = re.compile(
-    r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\tINFO |\[\d{4}-\d\d-\d\d [\d:,]+ [IWE] \d+ \d+\]).*\n", re.MULTILINE
-)
 
 
 def api_address(option: str | None) -> str:
@@ -63,33 +55,6 @@ def api_address(option: str | None) -> str:
             f"--address: must be the cluster's dashboard, got {address!r}: {error}", "correct its port", code="address-invalid"
         ) from error
     return address.rstrip("/")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """A job that belongs to a sweep, as the cluster reports it.
-
-    Attributes:
-        state: in Ray's words: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
-        exit_code: that of its command; None while it runs.
-        custom_files: path in the package -> custom file on the machine that submitted the job.
-    """
-
-    id: str
-    sweep: str
-    storage: str
-    state: str
-    started: float
-    ended: float | None
-    exit_code: int | None
-    problem: str
-    revision: str
-    user: str
-    custom_files: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def active(self) -> bool:
-        return self.state in ACTIVE
 
 
 class Jobs:
@@ -120,7 +85,7 @@ class Jobs:
         """The jobs of all sweeps, newest first."""
         with self._api_errors():
             details = self.client.list_jobs()
-        jobs = [_job(one) for one in details if (one.metadata or {}).get("drive.sweep")]
+        jobs = [job_from(one) for one in details if (one.metadata or {}).get("drive.sweep")]
         return sorted(jobs, key=lambda job: -job.started)
 
     def of_sweep(self, name: str, storage: str | None = None) -> list[Job]:
@@ -130,7 +95,7 @@ class Jobs:
 
     def job(self, id_: str) -> Job:
         with self._api_errors():
-            return _job(self.client.get_job_info(id_))
+            return job_from(self.client.get_job_info(id_))
 
     def submit(self, id_: str, entrypoint: str, folder: Path, metadata: dict[str, str], variables: dict[str, str]) -> None:
         """Starts a job; `folder` becomes its working directory on every node that it uses."""
@@ -223,39 +188,6 @@ class Jobs:
             raise SetupError(
                 f"the Jobs API at {self.address} failed: {one_line(error)}{proxy_hint(self.address)}", code="jobs-api-error"
             ) from error
-
-
-def without_ray_lines(log: str) -> str:
-    """A job's log without Ray's lines; empty until the command has started."""
-    return RAY_LINE.sub("", HEAD.sub("", log, count=1)) if HEAD.match(log) else ""
-
-
-def _job(details: Any) -> Job:
-    metadata = details.metadata or {}
-    state = str(details.status.value)
-    code: int | None = None
-    if state not in ACTIVE:
-        code = {"SUCCEEDED": EXIT_DONE, "STOPPED": EXIT_STOPPED}.get(state, _exit_code(details.driver_exit_code))
-    return Job(
-        id=str(details.submission_id),
-        sweep=metadata.get("drive.sweep", ""),
-        storage=metadata.get("drive.storage", ""),
-        state=state,
-        started=(details.start_time or 0) / 1000,
-        ended=details.end_time and details.end_time / 1000,
-        exit_code=code,
-        problem="" if details.driver_exit_code is not None else str(details.message or ""),
-        revision=metadata.get("drive.revision", ""),
-        user=metadata.get("drive.user", ""),
-        custom_files=json.loads(metadata.get("drive.own", "{}")),
-    )
-
-
-def _exit_code(code: int | None) -> int:
-    """The exit code as a shell reports it; Ray keeps none of a driver that never started."""
-    if code is None:
-        return EXIT_ENVIRONMENT
-    return code if code >= 0 else 128 - code
 
 
 def _client(address: str) -> Any:

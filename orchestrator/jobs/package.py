@@ -65,6 +65,30 @@ def package(texts: Mapping[str, str], custom_files: Mapping[str, str]) -> Iterat
         yield folder
 
 
+def require_shared_stores(spec: SweepSpec) -> None:
+    """Raises UserError for a storage, tracking store or data folder that the nodes of a cluster cannot share."""
+    if "://" not in spec.storage and not spec.storage.startswith(("/", "~")):
+        raise UserError(
+            f"storage: must be one that all nodes of the cluster see, got {spec.storage!r}",
+            "give --storage with a URI such as s3://BUCKET/PREFIX, or the absolute path of a shared folder",
+            code="storage-not-shared",
+        )
+    uri = spec.tracking.uri
+    if uri is None or uri.startswith("sqlite:"):
+        raise UserError(
+            f"tracking.uri: must be a server that the cluster reaches, got {uri or 'none'}",
+            "give --tracking-uri http://HOST:5000",
+            code="tracking-not-shared",
+        )
+    root = spec.dataset.root
+    if root is not None and not root.startswith(("/", "~")):
+        raise UserError(
+            f"dataset.root: must be an absolute path on the nodes of the cluster, got {root!r}",
+            "correct it",
+            code="data-not-shared",
+        )
+
+
 def require_files(custom_files: Mapping[str, str]) -> None:
     """Raises UserError if one of the files is missing."""
     missing = [file for file in custom_files.values() if not Path(file).is_file()]

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from orchestrator.command_line import JOBS_API_VARIABLE
 from orchestrator.errors import EXIT_ENVIRONMENT, EXIT_USER, SetupError, SweepError, UserError, split_code
-from orchestrator.jobs.client import Job, Jobs
+from orchestrator.jobs.client import Jobs
+from orchestrator.jobs.job import Job
 from orchestrator.jobs.package import package
 from orchestrator.version import source_revision
 

@@ -90,7 +90,7 @@ def test_every_command_parses_and_keeps_storage_and_address(storage: str | None,
             assert (parsed["storage"] is None) == (storage is None), line
 
 
-def test_the_default_storage_is_left_out_and_another_is_named_from_any_folder() -> None:
+def test_command_omits_the_default_storage_and_makes_others_absolute() -> None:
     note_options(Namespace(command="resume", name="tiny", storage="./runs"))
     assert command("resume", "tiny") == "drive-sweep resume tiny"
     note_options(Namespace(command="resume", name="tiny", storage="my runs"))

@@ -32,7 +32,7 @@ from trainables.worker.trainable import Stage, execute_stage
 @pytest.mark.parametrize(
     ("own", "most", "handed_out"), [(True, None, 2), (False, None, 10), (True, 4, 4), (False, 1, 1), (False, 99, 12)]
 )
-def test_no_more_stages_are_under_way_than_there_is_use_for(own: bool, most: int | None, handed_out: int) -> None:
+def test_max_in_flight_is_what_fits_plus_pending_stages(own: bool, most: int | None, handed_out: int) -> None:
     """As many as fit; on a cluster eight more, which an autoscaler sees; or as the user says."""
     trials = {key: QueuedStage(kind="trial", key=key, name=key, config={}, work=1) for key in "abcdefghijkl"}
     watch = ClusterCapacity(cpus=1, gpus=0, local=own, notify=print, max_concurrent=most, driver_node="here", slots=2)

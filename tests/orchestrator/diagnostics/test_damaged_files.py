@@ -87,7 +87,7 @@ def test_after_a_damaged_count_a_late_attempt_writes_nothing(content: bytes, tmp
         late.publish("metrics.jsonl", b"late")
 
 
-def test_the_doctor_names_damaged_files_and_sets_the_trial_aside_to_heal_to_the_same_digest(tmp_path: Path) -> None:
+def test_doctor_fix_archives_damaged_trials_that_recompute_to_the_same_digest(tmp_path: Path) -> None:
     storage, config = new_storage(tmp_path), tiny_config()
     result = run(config, storage)
     key = result["trial_key"]

@@ -39,7 +39,7 @@ def test_all_is_well_on_this_machine_and_nothing_is_left_behind(tmp_path: Path) 
     assert not list(storage.glob("artifacts/*/artifacts/*"))
 
 
-def test_every_check_runs_and_each_trouble_has_a_way_out(tmp_path: Path) -> None:
+def test_doctor_gives_a_hint_for_each_problem(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     data = "dataset={name: cifar10, root: /nowhere}"
     storage = tmp_path / "file" / "runs"
@@ -54,9 +54,7 @@ def test_every_check_runs_and_each_trouble_has_a_way_out(tmp_path: Path) -> None
     assert "give the folder of cifar10" in " ".join((found["data"][0]["message"], found["data"][0]["way_out"]))
 
 
-def test_a_storage_out_of_reach_and_a_damaged_sweep_keep_no_other_check_from_running(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_runs_all_checks_after_a_failed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     for name, value in keys.items():
         monkeypatch.setenv(name, value)
@@ -110,7 +108,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
         yield cluster
 
 
-def test_the_doctor_names_each_broken_node_and_its_way_out(broken: Broken, tmp_path: Path) -> None:
+def test_doctor_names_each_broken_node_with_a_hint(broken: Broken, tmp_path: Path) -> None:
     environment = broken.nodes.environment
     found = checks(*broken.options(tmp_path), "--tracking-uri", DEAD_SERVER, expect=3, timeout_s=600, environment=environment)
     failed = {

@@ -152,7 +152,7 @@ def as_record(result: dict[str, Any]) -> dict[str, Any]:
         st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
     ).map(lambda value: json.dumps(value).encode())
 )
-def test_whatever_lies_in_the_place_of_a_record_is_refused_by_its_one_error(content: bytes) -> None:
+def test_any_other_content_of_a_record_raises_its_one_error(content: bytes) -> None:
     for reader in (decode_result, points_from_lines):
         with contextlib.suppress(DamagedRecordError):
             reader(content)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import UserError
-from orchestrator.jobs.client import api_address, without_ray_lines
+from orchestrator.jobs.client import api_address
+from orchestrator.jobs.job import without_ray_lines
 from orchestrator.jobs.package import CODE, collect_custom_files, package, shipped_settings
 from orchestrator.spec.grid import expand
 from orchestrator.spec.loader import load_spec

@@ -16,7 +16,8 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.errors import SetupError
 from orchestrator.jobs import client, remote_command
-from orchestrator.jobs.client import Job, Jobs
+from orchestrator.jobs.client import Jobs
+from orchestrator.jobs.job import Job
 from orchestrator.jobs.package import collect_custom_files, shipped_settings
 from orchestrator.jobs.remote_command import job_metadata
 from orchestrator.spec.loader import load_spec, resolved
@@ -125,14 +126,14 @@ def test_a_job_that_did_not_begin_says_why(
     assert (told.out, told.err) == ("", "drive-sweep: no node for the job [job-failed]\n")
 
 
-def test_a_small_job_that_takes_too_long_is_ended_and_removed(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remote_command_is_stopped_and_removed_after_its_timeout(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_command, "DEFAULT_TIMEOUT_S", 1.0)
     with pytest.raises(SetupError, match=r"job job-\w+ has not ended within 1 s; it was stopped"):
         said_by(api, monkeypatch, "sleep 60")
     assert (api.jobs, len(api.removed)) == ({}, 1)
 
 
-def test_ctrl_c_leaves_no_small_job(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_leaves_no_job(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> None:
         wait_until(lambda: any(job.details["status"] == "RUNNING" for job in api.jobs.values()))
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -193,7 +194,7 @@ def test_a_slash_at_the_end_of_the_storage_hides_no_active_job(api: JobsApi) -> 
     assert Jobs(api.address).of_sweep("x", "s3://a/c") == []
 
 
-def test_a_head_that_forgot_its_jobs_is_told_with_how_to_go_on(api: JobsApi, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_job_after_a_restart_of_the_head_has_a_hint(api: JobsApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert asked(api, "status", "lost") == 2
     assert "sweeps there: none. A head that was restarted knows no earlier jobs: `drive-sweep submit FILE --address" in (
         capsys.readouterr().err

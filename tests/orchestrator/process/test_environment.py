@@ -200,7 +200,7 @@ def test_no_folder_for_ray_is_refused_with_the_variable_to_set(monkeypatch: pyte
         ray_folder()
 
 
-def test_a_deleted_current_folder_is_told(tmp_path: Path) -> None:
+def test_deleted_current_folder_is_an_error(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     line = f"cd {gone} && rmdir {gone} && exec {' '.join(command('status', 'x'))}"

@@ -214,7 +214,7 @@ def test_logs_that_follow_end_with_their_reader(tmp_path: Path) -> None:
     assert process.wait(timeout=30) == 0
 
 
-def test_a_full_disk_behind_stdout_is_told() -> None:
+def test_full_disk_behind_stdout_is_an_error() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(command("schema"), stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     assert done.returncode == 3

@@ -26,13 +26,13 @@ def storage(any_storage: Storage) -> Storage:
 
 
 @pytest.fixture
-def quick_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver_lease, "LEASE_SETTLE_S", 0.5)
     monkeypatch.setattr(driver_lease, "LEASE_RENEW_INTERVAL_S", 0.5)
 
 
 @pytest.fixture
-def without_locks(storage: Storage, quick_claims: None, monkeypatch: pytest.MonkeyPatch) -> Storage:
+def without_locks(storage: Storage, quick_leases: None, monkeypatch: pytest.MonkeyPatch) -> Storage:
     def no_locks(file: int, operation: int) -> None:
         raise OSError(37, "No locks available")
 
@@ -40,7 +40,7 @@ def without_locks(storage: Storage, quick_claims: None, monkeypatch: pytest.Monk
     return storage
 
 
-def test_only_one_of_several_drivers_that_start_together_holds_the_sweep_without_locks(without_locks: Storage) -> None:
+def test_driver_lease_goes_to_one_of_several_that_start_together(without_locks: Storage) -> None:
     folder, told, ready = SweepFolder(without_locks, "s"), [], threading.Barrier(3)
 
     def drive() -> None:
@@ -63,7 +63,7 @@ def test_only_one_of_several_drivers_that_start_together_holds_the_sweep_without
         pass
 
 
-def test_a_claim_counts_as_long_as_its_driver_is_heard_of(without_locks: Storage) -> None:
+def test_driver_lease_expires_without_heartbeats(without_locks: Storage) -> None:
     folder, claim = SweepFolder(without_locks, "s"), "sweeps/s/driver.json"
     elsewhere = this_driver() | {"host": "elsewhere", "process_table": "another", "owner": "other"}
     without_locks.write_json(claim, elsewhere)
@@ -75,7 +75,7 @@ def test_a_claim_counts_as_long_as_its_driver_is_heard_of(without_locks: Storage
     assert without_locks.read(claim) is None
 
 
-def test_a_driver_that_was_taken_over_ends_at_once(s3: S3Storage) -> None:
+def test_driver_that_lost_its_lease_exits(s3: S3Storage) -> None:
     script = (
         "import sys, time\nfrom orchestrator.state import driver_lease\n"
         "from orchestrator.state.sweep_folder import SweepFolder\n"
@@ -102,9 +102,7 @@ def test_a_driver_that_was_taken_over_ends_at_once(s3: S3Storage) -> None:
     assert error.endswith("exiting [lease-lost]\n")
 
 
-def test_a_claim_that_was_written_late_gives_way_to_one_that_was_there(
-    s3: S3Storage, quick_claims: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_driver_lease_written_late_gives_up(s3: S3Storage, quick_leases: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first write takes longer than LEASE_SETTLE_S, and replaces the file of a driver that came meanwhile."""
     monkeypatch.setattr(driver_lease, "LEASE_RENEW_INTERVAL_S", 1.5)
     slow, told = S3Storage(s3.root, s3.endpoint, s3.region), list[str]()
@@ -133,7 +131,7 @@ def test_a_claim_that_was_written_late_gives_way_to_one_that_was_there(
     assert told == ["held", "ended in its own time"]
 
 
-def test_a_claim_of_another_is_not_given_back(s3: S3Storage, quick_claims: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_driver_lease_of_another_is_not_released(s3: S3Storage, quick_leases: None, monkeypatch: pytest.MonkeyPatch) -> None:
     claim, other = "sweeps/s/driver.json", this_driver() | {"owner": "other"}
     monkeypatch.setattr(driver_lease, "LEASE_RENEW_INTERVAL_S", 60.0)
     with SweepFolder(s3, "s").driver_lease():

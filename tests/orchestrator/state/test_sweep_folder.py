@@ -66,7 +66,7 @@ def test_a_driver_of_a_container_with_the_name_of_its_host_is_alive(storage: Sto
     assert not driver_alive(driver | {"heartbeat": time.time() - LEASE_TTL_S - 1})
 
 
-def test_a_driver_of_a_state_file_that_names_no_process_table_is_judged_by_its_heartbeat(storage: Storage) -> None:
+def test_driver_alive_without_process_table_uses_the_heartbeat(storage: Storage) -> None:
     folder, driver = SweepFolder(storage, "s"), this_driver()
     del driver["process_table"]
     driver["pid_started"] = "1"
@@ -88,7 +88,7 @@ def test_trials_that_ran_under_a_dead_driver_are_waiting(storage: Storage) -> No
     folder.require_no_driver()
 
 
-def test_a_second_driver_is_refused_with_the_way_out(storage: Storage) -> None:
+def test_second_driver_is_refused_with_a_hint(storage: Storage) -> None:
     folder = SweepFolder(storage, "s")
     folder.write_state(SweepState(sweep="s", driver=this_driver()))
     with pytest.raises(SetupError, match=rf"being run by process {os.getpid()} on .*drive-sweep stop s"):

@@ -144,7 +144,7 @@ def test_a_local_copy_has_the_name_and_the_content(storage: Storage) -> None:
         assert (file.name, file.read_bytes()) == ("model.safetensors.zst", b"model")
 
 
-def test_a_copy_in_another_process_reads_the_same_without_its_key_on_the_way(storage: Storage) -> None:
+def test_storage_is_pickled_without_its_keys(storage: Storage) -> None:
     storage.write("file", b"content")
     sent = pickle.dumps(storage)
     assert not any(word.encode() in sent for word in (KEY, SECRET))
@@ -153,7 +153,7 @@ def test_a_copy_in_another_process_reads_the_same_without_its_key_on_the_way(sto
     assert done.stdout == b"content\n"
 
 
-def test_an_older_attempt_publishes_and_removes_nothing_once_a_newer_has_begun(storage: Storage) -> None:
+def test_stale_attempt_publishes_and_removes_nothing(storage: Storage) -> None:
     older, newer = TrialFolder(storage, "k", 1), TrialFolder(storage, "k", 2)
     older.claim_attempt()
     older.publish("checkpoint", b"old")
@@ -169,7 +169,7 @@ def test_an_older_attempt_publishes_and_removes_nothing_once_a_newer_has_begun(s
     assert newer.read("checkpoint") == b"old"
 
 
-def test_an_attempt_whose_writing_came_late_gives_up(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attempt_gives_up_after_a_late_write(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "SLOW_WRITE_GRACE_S", 0.5)
     older, newer = TrialFolder(storage, "k", 1), TrialFolder(storage, "k", 2)
     write = type(storage).write
@@ -188,7 +188,7 @@ def test_an_attempt_whose_writing_came_late_gives_up(storage: Storage, monkeypat
         older.publish("metrics.jsonl", b"late")
 
 
-def test_setting_a_trial_aside_deletes_nothing_even_where_that_was_cut_off_before(storage: Storage) -> None:
+def test_archive_trial_deletes_nothing_even_after_an_interruption(storage: Storage) -> None:
     storage.write("trials/.aside/k-1/result.json", b"of an attempt that was counted again")
     for content in (b"first", b"second"):
         files = TrialFolder(storage, "k", newest_attempt(storage, "k") + 1)

@@ -183,7 +183,7 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> S3Storage:
     return S3Storage(f"s3://{BUCKET}/runs", "http://127.0.0.1:9", "us-east-1")
 
 
-def test_a_stage_whose_storage_is_lost_says_so_and_is_no_failure_of_its_trial(lost: S3Storage) -> None:
+def test_lost_storage_is_no_failure_of_the_trial(lost: S3Storage) -> None:
     stage = Stage(kind="trial", key="k", name="n", config=canonical(tiny_config()), attempt=1)
     told = execute_stage(stage, tiny_settings(StageFolders(lost, "s")), lambda report: None)
     assert told["status"] == "storage"
