@@ -86,7 +86,7 @@ RAY = (
     "orchestrator/diagnostics/nodes.py",
 )
 MLFLOW = ("orchestrator/tracking/", "orchestrator/diagnostics/tracking.py", "trainables/export/mlflow_model.py")
-# What no import of `trainables` may bring with it; readers import what they need when they read.
+# What no import of `trainables` may bring with it; data sets import what they need when they are read.
 HEAVY = ("ray", "mlflow", "pyarrow", "sklearn", "torchvision", "pandas", "PIL")
 TORCH = (
     "trainables/data/splits.py",
@@ -241,7 +241,7 @@ def test_there_is_no_circle_between_files_nor_between_folders() -> None:
     ("file", "line"),
     [
         ("trainables/config/keys.py", "from orchestrator.spec.loader import load_spec"),
-        ("trainables/data/readers.py", "from trainables.models import networks"),
+        ("trainables/data/decoding.py", "from trainables.models import networks"),
         ("trainables/models/losses.py", "def f():\n    import trainables.data.batches"),
         ("orchestrator/cluster/capacity.py", "if TYPE_CHECKING:\n    from orchestrator.execution.driver import Driver"),
         ("orchestrator/cluster/connection.py", "from orchestrator.tracking.client import CREDENTIALS"),

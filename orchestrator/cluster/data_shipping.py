@@ -12,7 +12,9 @@ from orchestrator.planning.plan import Plan
 from trainables.config.trial import TrialConfig
 from trainables.custom.files import CustomFiles
 from trainables.data import datasets
+from trainables.data.source import DatasetSource
 from trainables.data.staging import StagedDataset
+from trainables.data.table import dataset_of, image_side
 from trainables.errors import DataError
 
 MAX_FETCHED_BYTES = 256 << 20  # decoded CIFAR has 176 MiB; larger sets would evict other objects from a node's object store
@@ -21,7 +23,7 @@ MAX_FETCHED_BYTES = 256 << 20  # decoded CIFAR has 176 MiB; larger sets would ev
 class DatasetServer:
     """An actor on the driver's node that puts the decoded data set into Ray's object store at the first request."""
 
-    def __init__(self, source: datasets.DatasetSource, config: TrialConfig, custom_files: CustomFiles) -> None:
+    def __init__(self, source: DatasetSource, config: TrialConfig, custom_files: CustomFiles) -> None:
         self.source, self.config, self.custom_files = source, config, custom_files
         self.references: list[Any] = []
 
@@ -29,7 +31,7 @@ class DatasetServer:
         """The reference, in a list so that Ray does not resolve it. Raises DataError if the data set is too large."""
         if not self.references:
             self.custom_files.import_modules(self.config)
-            side, too_large = self.config.dataset.side, "it is too large to be sent through Ray"
+            side, too_large = image_side(self.config.dataset), "it is too large to be sent through Ray"
             if side and len(datasets.files(self.source)) * 3 * side * side > MAX_FETCHED_BYTES:
                 raise DataError(too_large)
             file = datasets.decoded_file(self.source)
@@ -57,9 +59,10 @@ class DatasetFetcher:
 def planned_data(plan: Plan, local_ray: bool) -> StagedDataset:
     """The plan's data set for every node; on a remote cluster, nodes that lack it fetch it from the driver's."""
     source = plan.source
-    streamed = source.name in datasets.STREAMED
+    dataset = dataset_of(source.name)
+    streamed = dataset.is_streamed
     fetch = None
-    if not (local_ray or streamed or source.name == "digits"):
+    if not (local_ray or streamed or dataset.digest is not None):
         driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(num_cpus=0, scheduling_strategy=driver_node)(DatasetServer)
         fetch = DatasetFetcher(server=actor.remote(source, plan.trials[0].config, plan.custom_files))

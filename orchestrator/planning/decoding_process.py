@@ -10,8 +10,8 @@ from typing import Any
 
 from orchestrator.process.child import ChildError, ask, serve
 from trainables.custom.files import CustomFiles
-from trainables.data.datasets import DatasetSource
 from trainables.data.facts import DataFacts
+from trainables.data.source import DatasetSource
 from trainables.errors import ConfigError, DataError
 
 ERRORS: dict[str, type[DataError] | type[ConfigError]] = {one.__name__: one for one in (DataError, ConfigError)}

@@ -10,12 +10,14 @@ from orchestrator.planning.decoding_process import facts_by_decoding
 from orchestrator.storage.base import Storage
 from trainables.custom.files import CustomFiles
 from trainables.data import datasets
-from trainables.data.facts import DIGITS_FACTS, DataFacts, quick_facts
+from trainables.data.facts import DataFacts
 from trainables.data.repeatability import require_same
+from trainables.data.source import DatasetSource
+from trainables.data.table import dataset_of
 
 
 def known_data(
-    storage: Storage, source: datasets.DatasetSource, custom_files: CustomFiles, hash_data: bool
+    storage: Storage, source: DatasetSource, custom_files: CustomFiles, hash_data: bool
 ) -> tuple[str | None, DataFacts | None]:
     """Digest and facts of the data, as far as they were made before and no file has changed since, or can be had at once.
 
@@ -25,12 +27,13 @@ def known_data(
         DataError: the data are not where the sweep file says, or damaged.
         ConfigError: the function of a custom data set is not there.
     """
-    if source.name == "digits":
-        return datasets.DIGITS_DIGEST, DIGITS_FACTS
+    dataset = dataset_of(source.name)
+    if dataset.digest is not None:
+        return dataset.digest, dataset.facts(source)
     file = f"data/{datasets.signature(source)}.json"
     record = storage.read_json(file, fields=("digest",)) or {}
     digest, facts = record.get("digest"), record.get("facts")
-    known = DataFacts.from_json(facts) if facts else quick_facts(source)
+    known = DataFacts.from_json(facts) if facts else datasets.quick_facts(source)
     if hash_data:
         known = known or facts_by_decoding(source, custom_files)
         if digest is None or facts is None:

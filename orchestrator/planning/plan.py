@@ -22,6 +22,7 @@ from trainables.custom.files import CustomFiles
 from trainables.custom.references import is_custom, without_method
 from trainables.data import datasets
 from trainables.data.facts import DataFacts
+from trainables.data.source import DatasetSource
 from trainables.data.split_checks import split_findings, split_lines
 from trainables.data.split_counts import split_counts, split_versions
 from trainables.errors import ConfigError, DataError
@@ -74,7 +75,7 @@ class Plan:
     damage: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def source(self) -> datasets.DatasetSource:
+    def source(self) -> DatasetSource:
         """Where the data are on this host; of a data function also which arrays it has to return."""
         return replace(self.spec.source(), arrays_digest=self.data_facts.arrays_digest if self.data_facts else None)
 

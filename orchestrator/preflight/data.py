@@ -26,8 +26,8 @@ from orchestrator.storage.local import node_cache
 from trainables.config.keys import canonical, from_canonical
 from trainables.config.trial import DatasetConfig
 from trainables.custom.references import is_custom
-from trainables.data.datasets import DatasetSource
 from trainables.data.facts import DataFacts
+from trainables.data.source import DatasetSource
 from trainables.errors import TrialError
 from trainables.findings import Finding
 

@@ -20,8 +20,8 @@ from orchestrator.storage.local import node_cache
 from trainables.config.keys import canonical, from_canonical
 from trainables.config.trial import TrialConfig
 from trainables.custom.files import CustomFiles
-from trainables.data.datasets import DatasetSource
 from trainables.data.facts import DataFacts
+from trainables.data.source import DatasetSource
 from trainables.data.staging import StagedDataset
 from trainables.errors import TrialError
 from trainables.preflight.network_case import NetworkCase, NetworkReport, cases_of

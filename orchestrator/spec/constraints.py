@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from orchestrator.spec.schema import SweepSpec
 from trainables.config.trial import TrialConfig
 from trainables.custom.references import is_custom
-from trainables.data.readers import DOWNLOADS
+from trainables.data.table import DATASETS, dataset_of, image_side
 from trainables.models.image_sizes import sizes_that_work, takes_image
 from trainables.models.table import NETWORKS
 
@@ -27,7 +27,7 @@ def config_conflicts(config: TrialConfig) -> Iterator[Conflict]:
     training = config.training
     if training.nesterov and training.momentum == 0:
         yield Conflict(("training.nesterov", "training.momentum"), "be false with momentum 0", "raise training.momentum")
-    side = config.dataset.side
+    side = image_side(config.dataset)
     if side is not None and not takes_image(config.model, side, side):
         rule = f"be a network for images of {side} x {side} pixels"
         yield Conflict(("model", "dataset.name", "dataset.image_size"), rule, sizes_that_work(config.model, side, side))
@@ -50,18 +50,19 @@ def config_conflicts(config: TrialConfig) -> Iterator[Conflict]:
 
 def dataset_conflicts(spec: SweepSpec) -> Iterator[Conflict]:
     """The rules over the keys of `dataset` that a sweep breaks."""
-    name, dataset = spec.dataset.name, spec.dataset
-    if name == "image_folder" and dataset.image_size is None:
-        yield Conflict(("dataset.image_size", "dataset.name"), "be given for image_folder", "add image_size: 32")
-    if name not in ("image_folder", "imagenet") and dataset.image_size is not None:
+    name, written = spec.dataset.name, spec.dataset
+    dataset = dataset_of(name)
+    if dataset.image_size == "required" and written.image_size is None:
+        yield Conflict(("dataset.image_size", "dataset.name"), f"be given for {name}", "add image_size: 32")
+    if dataset.image_size == "refused" and written.image_size is not None:
         yield Conflict(
             ("dataset.image_size", "dataset.name"), f"not be given for {name}", "remove it, its images have one size"
         )
-    if name != "digits" and not is_custom(name) and dataset.root is None:
+    if dataset.takes_root and not is_custom(name) and written.root is None:
         yield Conflict(("dataset.root", "dataset.name"), f"be given for {name}", "add root: ./data")
-    if name == "digits" and dataset.root is not None:
-        yield Conflict(("dataset.root", "dataset.name"), "not be given for digits", "remove it, digits come with the program")
-    if name not in DOWNLOADS and dataset.download:
-        *others, last = DOWNLOADS
+    if not dataset.takes_root and written.root is not None:
+        yield Conflict(("dataset.root", "dataset.name"), f"not be given for {name}", f"remove it, {name} come with the program")
+    if written.download and not dataset.can_download:
+        *others, last = (name for name, one in DATASETS.items() if one.can_download)
         hint = f"only {', '.join(others)} and {last} are fetched"
         yield Conflict(("dataset.download", "dataset.name"), f"be false for {name}", hint)

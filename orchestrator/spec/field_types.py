@@ -26,9 +26,9 @@ from trainables.config.methods import METHODS
 from trainables.config.options import CustomOptions
 from trainables.config.trial import DatasetConfig, Loss, TrialConfig
 from trainables.custom.references import PREFIX, REFERENCE
+from trainables.data.table import DATASETS
 from trainables.models.table import NETWORKS
 
-DatasetName = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder", "tiny_imagenet", "imagenet"]
 DEFAULT = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet")
 
 
@@ -139,6 +139,7 @@ OWN_FUNCTION: dict[str, Any] = {
     "additionalProperties": False,
 }
 Model: Any = _literal(NETWORKS)
+DatasetName: Any = _literal(DATASETS)
 ModelName = Annotated[Model | str, _or_module(Model), _says_or_module(Model), _schema_or_module(Model)]
 SourceName = Annotated[DatasetName | str, _or_module(DatasetName), _says_or_module(DatasetName), _schema_or_module(DatasetName)]
 LossName = Annotated[Loss | str, _or_module(Loss), _says_or_module(Loss), _schema_or_module(Loss)]

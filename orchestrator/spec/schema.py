@@ -44,8 +44,11 @@ from trainables.config.options import Options
 from trainables.config.trial import REWIND, Augment, Budget, Initialization, Precision, Schedule, TrainingConfig, TrialConfig
 from trainables.custom.files import SHIPPED_PREFIX, CustomFiles
 from trainables.custom.references import is_custom
-from trainables.data.datasets import DatasetSource
+from trainables.data.source import DatasetSource
+from trainables.data.table import DATASETS
 
+DOWNLOADS = [name for name, dataset in DATASETS.items() if dataset.can_download]
+SCALED = [name for name, dataset in DATASETS.items() if dataset.image_size != "refused"]
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 
@@ -62,11 +65,12 @@ class Dataset(SpecModel):
     name: SourceName = Field(description="Which data set; digits comes with the program, image_folder is your own.")
     root: Text | None = Field(default=None, description="Folder of its files; a relative one begins at the current folder.")
     download: bool = Field(
-        default=False, description="Fetch cifar10, cifar100 or fashion_mnist into root where they are missing."
+        default=False,
+        description=f"Fetch {', '.join(DOWNLOADS[:-1])} or {DOWNLOADS[-1]} into root where they are missing.",
     )
     image_size: ImageSize | None = Field(
         default=DEFAULT.dataset.image_size,
-        description="Side in pixels that images of image_folder and imagenet are scaled to; imagenet takes 224 without it.",
+        description=f"Side in pixels that images of {' and '.join(SCALED)} are scaled to; imagenet takes 224 without it.",
     )
     limit: Limit | None = Field(
         default=DEFAULT.dataset.limit,

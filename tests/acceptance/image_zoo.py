@@ -20,7 +20,8 @@ from PIL import Image
 from tests.support.image_zoo import ZOO, Entry, Left, Read, Refused, base
 from tests.support.written_images import SIDE, Array
 from trainables.config.trial import DatasetConfig
-from trainables.data.datasets import DatasetSource, listing, load, skipped
+from trainables.data.datasets import listing, load, skipped
+from trainables.data.source import DatasetSource
 from trainables.data.splits import load_data
 from trainables.data.streaming import center_crop
 from trainables.errors import DataError

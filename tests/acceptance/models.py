@@ -17,6 +17,7 @@ from typing import Any
 
 from tests.support.cli import drive_sweep
 from trainables.config.counts import kept_count
+from trainables.data.source import DatasetSource
 
 
 def main() -> None:
@@ -58,7 +59,7 @@ def check_models(client: Any) -> None:
     models = client.search_logged_models([experiment], max_results=1000)
     assert len(models) == 50, len(models)
 
-    images = datasets.load(datasets.DatasetSource(name="digits"))
+    images = datasets.load(DatasetSource(name="digits"))
     inputs, labels = (images.test_images.float() / 255).numpy(), images.test_labels
     accuracies = {run.info.run_id: run for run in runs}
     for model in models:

@@ -16,8 +16,8 @@ import torch
 
 from trainables.config.methods import SnipConfig
 from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
-from trainables.data.datasets import DatasetSource
 from trainables.data.normalization import Normalization
+from trainables.data.source import DatasetSource
 from trainables.data.splits import Data, Split, load_data
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize

@@ -63,7 +63,7 @@ def measure(setting: Setting, root: str, seconds: float) -> float:
         return images_per_second(root, setting.model, setting.threads, steps, device=setting.device)
     from trainables.config.keys import canonical
     from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
-    from trainables.data.datasets import DatasetSource
+    from trainables.data.source import DatasetSource
     from trainables.data.staging import StagedDataset
     from trainables.runtime.device import Runtime
     from trainables.worker.probe import Probe

@@ -19,7 +19,8 @@ from trainables.config.keys import inputs_digest, trial_key, warmup_key
 from trainables.config.trial import DatasetConfig, TrialConfig
 from trainables.custom.files import CustomFiles
 from trainables.custom.references import is_custom
-from trainables.data.datasets import DatasetSource, content_digest
+from trainables.data.datasets import content_digest
+from trainables.data.source import DatasetSource
 from trainables.errors import TrialError
 from trainables.models.registry import build_model, initialize
 from trainables.trial.context import TrialContext
@@ -53,7 +54,7 @@ def wide(image_shape, num_classes):
     return Wide(image_shape[0], num_classes)
 """
 DATA = """\
-from trainables.data.readers import read_digits
+from trainables.data.digits import read_digits
 
 
 def load(root):

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from trainables.config.trial import DatasetConfig
-from trainables.data.datasets import DatasetSource
+from trainables.data.source import DatasetSource
 from trainables.data.splits import Data, Split, load_data
 
 WNIDS = ("n01443537", "n01629819", "n02056570")  # as sorted; a class is its channel

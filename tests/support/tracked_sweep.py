@@ -16,7 +16,7 @@ from orchestrator.tracking.records import RunSpec
 from orchestrator.tracking.run_sync import RunSync
 from tests.support.trials import tiny_config, tiny_settings, tiny_training, write_result
 from trainables.config.keys import canonical, trial_key, warmup_key
-from trainables.data.datasets import DIGITS_DIGEST
+from trainables.data.digits import DIGITS_DIGEST
 from trainables.records.metrics import Point, points_from_json, points_from_lines
 from trainables.worker.trainable import Stage, execute_stage
 

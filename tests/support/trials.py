@@ -16,8 +16,9 @@ from orchestrator.storage.layout import TrialFolder, WarmupFolder, stop_files, t
 from orchestrator.storage.local import LocalStorage
 from trainables.config.keys import trial_key, warmup_key
 from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
-from trainables.data.datasets import DIGITS_DIGEST, DatasetSource
+from trainables.data.digits import DIGITS_DIGEST
 from trainables.data.normalization import Normalization
+from trainables.data.source import DatasetSource
 from trainables.data.splits import Data
 from trainables.data.staging import StagedDataset
 from trainables.errors import StopRequestedError

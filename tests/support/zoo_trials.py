@@ -22,7 +22,7 @@ from trainables.config.keys import inputs_digest, trial_key, warmup_key
 from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
 from trainables.custom.files import CustomFiles
 from trainables.data.datasets import content_digest
-from trainables.data.facts import DIGITS_FACTS
+from trainables.data.digits import DIGITS_FACTS
 from trainables.data.staging import StagedDataset
 from trainables.errors import ConfigError, TrialError
 from trainables.export.sparse_model import load_sparse_model

@@ -20,15 +20,6 @@ Budget = Literal["sparse", "total"]
 Precision = Literal["auto", "fp32", "bf16"]
 Augment = Literal["auto", "none", "crop", "crop_flip"]
 
-IMAGE_SIDE = {  # of data sets whose images have one size, and of imagenet where none is given
-    "digits": 8,
-    "fashion_mnist": 28,
-    "cifar10": 32,
-    "cifar100": 32,
-    "tiny_imagenet": 64,
-    "imagenet": 224,
-}
-
 REWIND = re.compile(r"none|init|epoch \d+")
 
 
@@ -37,8 +28,8 @@ class DatasetConfig:
     """Which images a trial sees; where they lie is not part of it.
 
     Attributes:
-        image_size: side in pixels that the images of an `image_folder` or of `imagenet` are scaled to; None is what IMAGE_SIDE
-            says of the data set.
+        image_size: side in pixels that the images of an `image_folder` or of `imagenet` are scaled to; None is the data
+            set's own.
         limit: number of training images, validation included; limit // 5 test images go with it. Classes keep their shares.
         validation: share of the training images that is held out for model selection, in [0, 1); of every class the same.
             Balanced classes give equal numbers to both; data/split_counts.py has the rule.
@@ -53,11 +44,6 @@ class DatasetConfig:
     validation: float = 0.1
     split_seed: int = 0
     augment: Augment = "auto"
-
-    @property
-    def side(self) -> int | None:
-        """Pixels in a row of an image as networks see it; None only where image_size is missing."""
-        return self.image_size or IMAGE_SIDE.get(self.name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,10 +13,25 @@ from typing import Any, NoReturn
 from trainables.custom.files import source_file
 from trainables.custom.imports import load_function, source_of
 from trainables.data.custom_arrays import validated_arrays
+from trainables.data.dataset import Arrays, Dataset, Files
+from trainables.data.source import DatasetSource
 from trainables.errors import DataError
 
 
-def dataset_files(reference: str, root: str | None, modules_path: str) -> list[tuple[str, Path]]:
+class CustomDataset(Dataset):
+    """What a function of the user's returns; its facts need the function to be called."""
+
+    description = "a function of your own"
+    digests = "raw content"
+
+    def files(self, source: DatasetSource) -> Files:
+        return dataset_files(source.name, source.root, source.modules_path)
+
+    def read(self, source: DatasetSource) -> Arrays:
+        return read_custom_dataset(source.name, source.root, source.modules_path)
+
+
+def dataset_files(reference: str, root: str | None, modules_path: str) -> Files:
     """Name and path of the function's source file and of every file below `root`, sorted by name.
 
     Raises:

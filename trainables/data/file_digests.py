@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 
 from trainables.data.decoding import HEAD_BYTES, is_sixteen_bit_grey
-from trainables.data.readers import BROKEN_GZIP
+from trainables.data.torchvision_files import BROKEN_GZIP
 from trainables.errors import DataError
 
 NEW_PIXELS = "\0high bytes"  # mark of 16-bit grey, which older versions cut off at 255

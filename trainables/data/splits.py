@@ -15,8 +15,10 @@ from torch import Tensor
 from trainables.config.trial import DatasetConfig
 from trainables.data import datasets
 from trainables.data.normalization import Normalization
+from trainables.data.source import DatasetSource
 from trainables.data.split_counts import Counts, split_counts
 from trainables.data.streaming import IMAGENET_NORMALIZATION, Stream, decoding_workers, encoded_names
+from trainables.data.table import dataset_of, image_side
 from trainables.runtime.seeding import derived_seed
 
 PAD = 4  # pixels around an image before the random crop
@@ -93,7 +95,7 @@ class Data:
 
 
 @lru_cache(maxsize=2)
-def load_data(config: DatasetConfig, source: datasets.DatasetSource, device: str, threads: int = 0) -> Data:
+def load_data(config: DatasetConfig, source: DatasetSource, device: str, threads: int = 0) -> Data:
     """The splits of a data set on the device; a process keeps the last two there.
 
     Args:
@@ -102,7 +104,7 @@ def load_data(config: DatasetConfig, source: datasets.DatasetSource, device: str
     Raises:
         DataError: the data set is missing, or `limit` does not suit it.
     """
-    if source.name in datasets.STREAMED:
+    if dataset_of(source.name).is_streamed:
         return _streamed(config, source, device, decoding_workers(device, threads))
     images = datasets.load(source)
     train, validation, test = split_indices(config, images.train_labels, images.test_labels)
@@ -120,9 +122,9 @@ def load_data(config: DatasetConfig, source: datasets.DatasetSource, device: str
     )
 
 
-def _streamed(config: DatasetConfig, source: datasets.DatasetSource, device: str, workers: int) -> Data:
-    index, side = datasets.listing(source), config.side
-    assert side is not None, "IMAGE_SIDE has a side for every streamed data set"
+def _streamed(config: DatasetConfig, source: DatasetSource, device: str, workers: int) -> Data:
+    index, side = datasets.listing(source), image_side(config)
+    assert side is not None, "every streamed data set has a side"
     train_labels, test_labels = torch.tensor(index.train_labels), torch.tensor(index.test_labels)
     train, validation, test = split_indices(config, train_labels, test_labels)
     no_images = torch.empty((0, 3, side, side), dtype=torch.uint8, device=device)
@@ -155,10 +157,10 @@ def split_indices(config: DatasetConfig, train_labels: Tensor, test_labels: Tens
 
 
 def augmentation(config: DatasetConfig) -> str:
-    """The configured augmentation; "auto" is "none" for digits, which flips and crops would turn into others."""
+    """The configured augmentation; "auto" is what suits the data set."""
     if config.augment != "auto":
         return config.augment
-    return "none" if config.name == "digits" else "crop_flip"
+    return "crop_flip" if dataset_of(config.name).is_augmented else "none"
 
 
 def class_counts(labels_N: Tensor) -> Counts:

@@ -13,8 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from trainables.data import datasets
-from trainables.data.datasets import STREAMED, DatasetSource, cache_lock
+from trainables.data.datasets import cache_lock
 from trainables.data.repeatability import ChangedArraysError
+from trainables.data.source import DatasetSource
+from trainables.data.table import dataset_of
 from trainables.errors import ConfigError, DataError, TrialError, WrongNodeError
 from trainables.runtime.cache_folder import cache_folder
 from trainables.runtime.files import atomic_write
@@ -63,7 +65,7 @@ class StagedDataset:
             DataError: a file cannot be decoded.
         """
         source = self.locate()
-        if source.decoded is None and source.name not in STREAMED:
+        if source.decoded is None and not dataset_of(source.name).is_streamed:
             with _as_wrong_node_error(source):
                 if changed := _decode_once(source):
                     return replace(source, decoded=str(self._fetched(str(self.digest), changed)))
@@ -122,7 +124,7 @@ def _require_planned(source: DatasetSource, digest: str, planned_signature: str 
     """
     try:
         datasets.download_if_missing(source)
-        if source.name in STREAMED or (signature := datasets.signature(source)) == planned_signature:
+        if dataset_of(source.name).is_streamed or (signature := datasets.signature(source)) == planned_signature:
             return
         record = cache_folder() / f"{signature}.digest"
         with cache_lock(record):

@@ -18,7 +18,9 @@ from trainables.custom.references import is_custom
 from trainables.data import datasets
 from trainables.data.facts import DataFacts
 from trainables.data.image_files import printable
+from trainables.data.source import DatasetSource
 from trainables.data.splits import Data, Split, class_counts, split_indices
+from trainables.data.table import dataset_of
 from trainables.findings import Finding
 
 VERSION = 2  # increased when the report of the same data changes
@@ -27,12 +29,11 @@ STREAMED_SAMPLE = 256  # images of a split that is not decoded as a whole
 MAX_SIZES = 12  # in the report
 EXAMPLES = 3
 SCALE_RATIO = 8  # of the largest values of two splits
-OF_FILES = ("image_folder", "tiny_imagenet", "imagenet")  # data sets with one file for each image
 MUCH_CROPPED = 0.2  # of the pixels of an average image
 CHUNK = 4096
 
 
-def data_report(config: DatasetConfig, source: datasets.DatasetSource, facts: DataFacts, data: Data) -> dict[str, Any]:
+def data_report(config: DatasetConfig, source: DatasetSource, facts: DataFacts, data: Data) -> dict[str, Any]:
     """The report as JSON: "splits", "files", "duplicates", "findings" and more."""
     splits = {"training": data.train, "validation": data.validation, "test": data.test}
     counts = {name: class_counts(split.labels.cpu()) for name, split in splits.items()}
@@ -64,9 +65,9 @@ def data_report(config: DatasetConfig, source: datasets.DatasetSource, facts: Da
     }
 
 
-def _files(source: datasets.DatasetSource) -> tuple[dict[str, Any] | None, list[Finding]]:
+def _files(source: DatasetSource) -> tuple[dict[str, Any] | None, list[Finding]]:
     """Sizes and modes of the image files, from the headers of at most MAX_HEADERS of them; and findings about skipped files."""
-    if source.name not in OF_FILES:
+    if not dataset_of(source.name).has_image_files:
         return None, []
     from PIL import Image
 
@@ -135,9 +136,9 @@ def _sample(split: Split) -> tuple[Tensor, Tensor]:
     return torch.cat([images.cpu() for images, _ in batches]), split.labels.cpu()[indices]
 
 
-def _names(config: DatasetConfig, source: datasets.DatasetSource) -> dict[str, list[str]]:
+def _names(config: DatasetConfig, source: DatasetSource) -> dict[str, list[str]]:
     """Names of the files of every split in its order; empty where images have no files of their own."""
-    if source.name not in OF_FILES:
+    if not dataset_of(source.name).has_image_files:
         return {}
     index = datasets.listing(source)
     splits = split_indices(config, torch.tensor(index.train_labels), torch.tensor(index.test_labels))
@@ -237,6 +238,6 @@ def _examples(names: tuple[str, ...] | list[str]) -> str:
     return ", ".join(names[:EXAMPLES]) + (", ..." if len(names) > EXAMPLES else "")
 
 
-def class_names(source: datasets.DatasetSource, facts: DataFacts) -> tuple[str, ...]:
+def class_names(source: DatasetSource, facts: DataFacts) -> tuple[str, ...]:
     """Names of the classes for display; a custom data set has only labels."""
     return tuple(f"class {name}" for name in facts.classes) if is_custom(source.name) else facts.classes

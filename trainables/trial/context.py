@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainables.custom.files import NO_CUSTOM_FILES, CustomFiles
-from trainables.data.datasets import DatasetSource
+from trainables.data.source import DatasetSource
 from trainables.pruning.sparsity_distributions import LayerCounts
 from trainables.records.protocols import SnapshotFiles, TrialFiles
 from trainables.runtime.device import Runtime

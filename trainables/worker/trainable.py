@@ -31,7 +31,7 @@ from trainables.preflight.network_case import Adjustments, adjusted_runtime
 from trainables.runtime.device import Runtime
 
 if TYPE_CHECKING:
-    from trainables.data.datasets import DatasetSource
+    from trainables.data.source import DatasetSource
     from trainables.records.protocols import SnapshotFiles, TrialFiles
     from trainables.trial.checkpoint import TrialState
     from trainables.trial.context import TrialContext

@@ -23,7 +23,7 @@ from orchestrator.storage.local import LocalStorage
 from orchestrator.tracking.records import read_record
 from tests.support.trials import new_storage, run, tiny_config
 from trainables.config.keys import trial_key
-from trainables.data.datasets import DIGITS_DIGEST
+from trainables.data.digits import DIGITS_DIGEST
 from trainables.records.file_names import ERROR, METRICS, MODEL, RESULT
 from trainables.records.metrics import DamagedRecordError, points_from_lines
 from trainables.records.result_record import decode_result, encode_result

@@ -22,7 +22,7 @@ from trainables.config.counts import kept_count
 from trainables.config.methods import ImpConfig, SrsteConfig
 from trainables.custom.files import NO_CUSTOM_FILES
 from trainables.data.datasets import cache_folder
-from trainables.data.facts import DIGITS_FACTS
+from trainables.data.digits import DIGITS_FACTS
 from trainables.errors import ConfigError
 from trainables.pruning import kept_weights as module
 from trainables.pruning.kept_weights import highest_sparsity, kept_weights, prunable_shapes

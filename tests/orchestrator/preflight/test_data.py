@@ -29,8 +29,8 @@ from orchestrator.storage.local import LocalStorage
 from tests.support.cli import drive_sweep
 from tests.support.dataset_folders import imagenet
 from trainables.config.trial import DatasetConfig
-from trainables.data.datasets import DatasetSource
-from trainables.data.facts import quick_facts
+from trainables.data.datasets import quick_facts
+from trainables.data.source import DatasetSource
 from trainables.data.splits import Data, load_data
 from trainables.data.streaming import decoding_workers
 from trainables.preflight.contact_sheet import CELL, DRAWS, contact_sheet, sheet_rows

@@ -25,7 +25,7 @@ from orchestrator.tracking.target import storage_target
 from tests.support.mlflow_stores import Content, empty_database
 from tests.support.trials import SWEEP, new_storage, run, tiny_config
 from trainables.config.keys import trial_key
-from trainables.data.datasets import DIGITS_DIGEST
+from trainables.data.digits import DIGITS_DIGEST
 
 KEY = trial_key(tiny_config(), DIGITS_DIGEST)
 TRIAL = RunSpec(key=KEY, name="w02-i002", role="trial", params={"seed": "0"}, tags={})

@@ -27,7 +27,7 @@ from tests.support.tracked_sweep import (
     record,
     synced,
 )
-from trainables.data.datasets import DIGITS_DIGEST
+from trainables.data.digits import DIGITS_DIGEST
 
 
 def test_model_shows_the_headline_metrics_with_their_data(tracked: TrackedSweep) -> None:

@@ -34,7 +34,7 @@ from tests.support.tracked_sweep import (
     without_starts,
 )
 from tests.support.trials import write_result
-from trainables.data.datasets import DIGITS_DIGEST
+from trainables.data.digits import DIGITS_DIGEST
 from trainables.records.metrics import Point, points_from_lines
 
 

@@ -13,7 +13,8 @@ from orchestrator.storage.base import Storage
 from tests.support.custom_modules import DATA, PLAIN, custom_dataset, plan_of, rejection, run_custom, sha256_of, write_modules
 from tests.support.trials import run, tiny_config
 from trainables.custom.files import CustomFiles
-from trainables.data.datasets import DatasetSource, content_digest, files, load, signature
+from trainables.data.datasets import content_digest, files, load, signature
+from trainables.data.source import DatasetSource
 from trainables.errors import DataError
 
 

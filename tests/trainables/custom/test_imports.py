@@ -22,7 +22,7 @@ from trainables.config.keys import canonical
 from trainables.custom import imports
 from trainables.custom.files import CustomFiles
 from trainables.custom.imports import load_function
-from trainables.data.datasets import DatasetSource
+from trainables.data.source import DatasetSource
 from trainables.data.splits import load_data
 from trainables.data.staging import StagedDataset
 from trainables.errors import ConfigError

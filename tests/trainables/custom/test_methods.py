@@ -16,7 +16,7 @@ from tests.support.trials import DIGITS, RUNTIME, run, tiny_config
 from trainables.config.options import CustomOptions
 from trainables.config.trial import TrialConfig
 from trainables.custom.files import CustomFiles
-from trainables.data.facts import DIGITS_FACTS
+from trainables.data.digits import DIGITS_FACTS
 from trainables.data.staging import StagedDataset
 from trainables.errors import ConfigError
 from trainables.preflight.network_case import cases_of

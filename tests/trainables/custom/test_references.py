@@ -17,7 +17,7 @@ from orchestrator.spec.loader import load_spec, resolved, spec_from_resolved
 from orchestrator.storage.base import Storage
 from tests.support.custom_modules import DATA, LOSSES, NETS, PLAIN, SWEEP, dense_weights, plan_of, write_modules
 from trainables.config.keys import trial_key, warmup_key
-from trainables.data.datasets import DIGITS_DIGEST
+from trainables.data.digits import DIGITS_DIGEST
 
 
 def keys_of(plan: Plan) -> dict[tuple[str, str], tuple[str, str]]:

@@ -26,7 +26,7 @@ from tests.support.trials import DIGITS, run, tiny_config, tiny_training
 from tests.trainables.export.test_mlflow_model import ACCURACIES, BLOCKED
 from trainables.config.keys import trial_key
 from trainables.custom.files import CustomFiles
-from trainables.data.datasets import DIGITS_DIGEST
+from trainables.data.digits import DIGITS_DIGEST
 from trainables.data.splits import load_data
 from trainables.export.sparse_model import load_sparse_model
 from trainables.records.file_names import MODEL

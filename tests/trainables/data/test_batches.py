@@ -13,8 +13,8 @@ from torch import Tensor
 from tests.support.dataset_folders import png_tree
 from trainables.config.trial import DatasetConfig
 from trainables.data.batches import evaluation_batches, scoring_batches, training_batches
-from trainables.data.datasets import DatasetSource
 from trainables.data.normalization import Normalization
+from trainables.data.source import DatasetSource
 from trainables.data.splits import PAD, Data, Split, load_data, measured_normalization, random_crop
 from trainables.errors import DataError
 

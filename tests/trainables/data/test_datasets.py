@@ -16,7 +16,8 @@ from tests.support.dataset_folders import png_tree
 from trainables.config.keys import trial_key
 from trainables.config.trial import DatasetConfig, TrialConfig
 from trainables.data import datasets
-from trainables.data.datasets import DatasetSource, content_digest, load, signature
+from trainables.data.datasets import content_digest, load, signature
+from trainables.data.source import DatasetSource
 from trainables.errors import DataError
 from trainables.runtime.cache_folder import cache_folder
 

@@ -20,8 +20,9 @@ from tests.support.image_zoo import PIXELS
 from tests.support.written_images import Array, chunk, flat, palette, png, ppm, rgb, saved, turned
 from tests.trainables.data.test_image_files import data_set
 from trainables.data import datasets, streaming
-from trainables.data.datasets import DatasetSource, content_digest, signature
+from trainables.data.datasets import content_digest, signature
 from trainables.data.decoding import ImageHeader, decode_square, decode_squares, image_header, is_sixteen_bit_grey, rgb_image
+from trainables.data.source import DatasetSource
 from trainables.data.streaming import center_crop
 from trainables.errors import DataError
 

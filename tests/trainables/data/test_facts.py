@@ -21,9 +21,10 @@ from tests.support.trials import tiny_config
 from trainables.config.trial import DatasetConfig
 from trainables.custom import imports
 from trainables.custom.files import CustomFiles
-from trainables.data.datasets import DatasetSource, cache_file, decoded_file, load
-from trainables.data.facts import DataFacts, decoded_facts, quick_facts
+from trainables.data.datasets import cache_file, decoded_file, load, quick_facts
+from trainables.data.facts import DataFacts, decoded_facts
 from trainables.data.repeatability import cached_digest
+from trainables.data.source import DatasetSource
 from trainables.errors import DataError
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainables.data.datasets import DatasetSource, content_digest, files, listing, load, signature, skipped
+from trainables.data.datasets import content_digest, files, listing, load, signature, skipped
 from trainables.data.file_index import FileIndex
+from trainables.data.source import DatasetSource
 from trainables.errors import DataError
 
 CLASSES = ("ant", "bee", "cow")

@@ -12,7 +12,8 @@ from PIL import Image
 from tests.support.image_zoo import FOUND, PIXELS, REFUSED, ZOO, Entry, Left, Read, Refused, base
 from tests.support.written_images import SIDE
 from trainables.config.trial import DatasetConfig
-from trainables.data.datasets import DatasetSource, content_digest, listing, load, signature, skipped
+from trainables.data.datasets import content_digest, listing, load, signature, skipped
+from trainables.data.source import DatasetSource
 from trainables.data.splits import load_data
 from trainables.data.streaming import center_crop
 from trainables.errors import DataError

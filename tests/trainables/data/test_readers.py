@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.support.dataset_folders import fashion_files
-from trainables.data.datasets import DatasetSource, content_digest, download_if_missing, load
+from trainables.data.datasets import content_digest, download_if_missing, load
+from trainables.data.source import DatasetSource
 from trainables.errors import DataError
 
 

@@ -25,8 +25,9 @@ from trainables.config import keys
 from trainables.config.methods import GraspConfig
 from trainables.config.trial import DatasetConfig
 from trainables.data.batches import class_balanced_batches
-from trainables.data.datasets import DIGITS_DIGEST, DatasetSource
-from trainables.data.facts import DIGITS_FACTS, DataFacts
+from trainables.data.digits import DIGITS_DIGEST, DIGITS_FACTS
+from trainables.data.facts import DataFacts
+from trainables.data.source import DatasetSource
 from trainables.data.split_checks import split_findings, split_lines
 from trainables.data.split_counts import draw, equal_draw, scoring_counts, split_counts, split_versions
 from trainables.data.splits import class_counts, load_data, split_indices

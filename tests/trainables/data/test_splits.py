@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from trainables.config.trial import DatasetConfig
-from trainables.data.datasets import DatasetSource, content_digest, load
+from trainables.data.datasets import content_digest, load
+from trainables.data.source import DatasetSource
 from trainables.data.split_counts import equal_draw
 from trainables.data.splits import load_data, stratified_indices
 from trainables.errors import DataError

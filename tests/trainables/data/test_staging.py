@@ -13,7 +13,8 @@ from tests.support.faulty_nodes import digit_images
 from tests.support.trials import tiny_config
 from trainables.custom.files import CustomFiles
 from trainables.data import datasets
-from trainables.data.datasets import DatasetSource, content_digest, decoded_file, load, signature
+from trainables.data.datasets import content_digest, decoded_file, load, signature
+from trainables.data.source import DatasetSource
 from trainables.data.staging import StagedDataset
 from trainables.errors import DataError, WrongNodeError
 from trainables.runtime.cache_folder import cache_folder

@@ -15,7 +15,7 @@ from tests.support.trials import SWEEP, metric_points, new_storage, run, tiny_co
 from trainables.config.keys import canonical
 from trainables.config.trial import DatasetConfig, TrialConfig
 from trainables.data import splits
-from trainables.data.datasets import DatasetSource
+from trainables.data.source import DatasetSource
 from trainables.data.splits import load_data
 from trainables.data.staging import StagedDataset
 from trainables.errors import StopRequestedError

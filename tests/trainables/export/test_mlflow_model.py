@@ -29,7 +29,7 @@ from tests.support.mlflow_stores import Content, new_target
 from tests.support.trials import DIGITS, new_storage, run, tiny_config, tiny_training
 from trainables.config.keys import trial_key
 from trainables.config.trial import DatasetConfig
-from trainables.data.datasets import DIGITS_DIGEST
+from trainables.data.digits import DIGITS_DIGEST
 from trainables.data.splits import load_data
 
 BLOCKED = """

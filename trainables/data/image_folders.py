@@ -1,0 +1,74 @@
+"""Data sets with one file for each image: a folder of the user's, Tiny ImageNet, ImageNet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainables.data import file_index
+from trainables.data.dataset import Arrays, Dataset, Files, ImageSizeRule
+from trainables.data.decoding import decode_squares
+from trainables.data.facts import DataFacts, facts_of, tally
+from trainables.data.file_index import FileIndex
+from trainables.data.source import DatasetSource, dataset_folder, readable
+
+
+class ImageFolder(Dataset):
+    name = "image_folder"
+    description = "`train/CLASS/*` and `test/CLASS/*`; needs `image_size`"
+    images = "of any size, scaled to squares"
+    image_size: ImageSizeRule = "required"
+    has_image_files = True
+    index_folder: Callable[[Path], FileIndex] = staticmethod(file_index.image_folder)
+
+    def files(self, source: DatasetSource) -> Files:
+        return self.index(source).files()
+
+    def index(self, source: DatasetSource) -> FileIndex:
+        with readable(source):
+            return self.index_folder(dataset_folder(source))
+
+    def read(self, source: DatasetSource) -> Arrays:
+        return decoded_images(self.index(source), self._side(source))
+
+    def facts(self, source: DatasetSource) -> DataFacts | None:
+        index, side = self.index(source), self._side(source)
+        train, test = (tally(labels, len(index.classes)) for labels in (index.train_labels, index.test_labels))
+        return facts_of((3, side, side), index.classes, train, test)
+
+    def _side(self, source: DatasetSource) -> int:
+        side = source.image_size or self.side
+        assert side is not None, "the sweep file gives image_size where it is required"
+        return side
+
+
+class TinyImagenet(ImageFolder):
+    name = "tiny_imagenet"
+    description = "Tiny ImageNet as its archive unpacks; its labelled validation images are the test split"
+    images = "64 x 64, 110,000 in 200 classes"
+    side = 64
+    image_size = "refused"
+    index_folder = staticmethod(file_index.tiny_imagenet)
+
+
+class Imagenet(ImageFolder):
+    name = "imagenet"
+    description = "ImageNet in torchvision's layout, `train/WNID/*` and `val/WNID/*`; its validation images are the test split"
+    images = "scaled to `image_size` (224), 1.3 million in 1,000 classes"
+    side = 224
+    image_size = "optional"
+    is_streamed = True
+    digests = "size"  # reading 1.3 million files would take longer than many a sweep
+    index_folder = staticmethod(file_index.imagenet)
+
+
+def decoded_images(index: FileIndex, size: int) -> Arrays:
+    """The images of an index, scaled to size x size."""
+    import numpy as np
+
+    arrays: list[Any] = []
+    for names, labels in ((index.train, index.train_labels), (index.test, index.test_labels)):
+        images = decode_squares([index.root / name for name in names], size)
+        arrays += [images, np.asarray(labels, dtype=np.int64)]
+    return arrays, len(index.classes)
