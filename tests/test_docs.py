@@ -159,7 +159,7 @@ def exists(module: str, name: str = "") -> bool:
 
 
 def old_words(text: str) -> list[str]:
-    return [word for word in OLD_WORDS if re.search(rf"\b{word}\b", " ".join(text.split()), re.IGNORECASE)]
+    return [word for word in OLD_WORDS if re.search(rf"\b{word}s?\b", " ".join(text.split()), re.IGNORECASE)]
 
 
 def schema_defaults(schema: dict[str, Any], part: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -32,6 +32,7 @@ def test_guide_prints_markdown_where_stdout_is_no_terminal(capsys: pytest.Captur
 
 def test_guide_renders_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
     print_topic("methods")
     rendered = capsys.readouterr().out
     assert summary(METHODS) in rendered
