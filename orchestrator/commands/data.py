@@ -17,8 +17,8 @@ from orchestrator.preflight.data import (
     all_settings,
     data_preflight,
     dataset_settings,
+    describe_split,
     findings_of,
-    in_words,
     numbered,
 )
 from orchestrator.process.output import answer
@@ -46,7 +46,7 @@ def data(options: Namespace) -> int:
         answer(json.dumps(reports[0] | {"others": reports[1:]}, indent=1))
     for dataset, report in zip(settings, reports, strict=True):
         if not options.json:
-            print_report(report, in_words(dataset, settings))
+            print_report(report, describe_split(dataset, settings))
         notify(f"wrote {report['picture']}")
     if hidden := len(all_settings(plan)) - len(settings):
         notify(f"{hidden} more ways to split the data are not shown; --set chooses one")

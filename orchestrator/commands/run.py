@@ -49,9 +49,9 @@ def run(options: Namespace) -> int:
     again = frozenset(trial.key for trial in planned.trials if trial.result is not None) if options.recompute else frozenset()
     if not again and _is_complete(folder, planned):
         return _already_finished(folder, options)
-    from orchestrator.planning.kept_weights import refuse_nothing_kept
+    from orchestrator.planning.kept_weights import require_kept_weights
 
-    refuse_nothing_kept(planned)
+    require_kept_weights(planned)
     from orchestrator.execution.sweep import RunOptions, run_sweep
 
     storage = open_storage(spec.storage, create=True)

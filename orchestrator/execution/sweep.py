@@ -24,8 +24,8 @@ from orchestrator.execution.signals import install_signal_handlers
 from orchestrator.execution.sweep_files import write_sweep_files
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.resolved_settings import ResolvedSettings
-from orchestrator.preflight.data import PreflightBeside
-from orchestrator.preflight.network_process import ChecksBeside
+from orchestrator.preflight.data import BackgroundPreflight
+from orchestrator.preflight.network_process import BackgroundNetworkChecks
 from orchestrator.scheduling.stage_queue import StageState
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
@@ -145,7 +145,7 @@ def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptio
 
 def _run_trials(driver: Driver, plan: Plan, options: RunOptions) -> None:
     """Runs the queue on Ray, and the data preflight beside it."""
-    preflight = PreflightBeside(plan, driver.folder.storage, driver.screen.print)
+    preflight = BackgroundPreflight(plan, driver.folder.storage, driver.screen.print)
     _run_on_ray(driver, plan, options)
     preflight.wait(PREFLIGHT_TIMEOUT_S)
     for line in preflight.lines:
@@ -156,7 +156,7 @@ def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
     """Starts or joins Ray, runs the stages, and leaves it."""
     driver.screen.print("starting Ray")
     own_cluster = is_local_ray(options.address)
-    beside = ChecksBeside(driver.folder, plan, driver.announce) if own_cluster else None
+    beside = BackgroundNetworkChecks(driver.folder, plan, driver.announce) if own_cluster else None
     with ray_environment(CREDENTIALS), connect_to_cluster(options.address, driver.screen.print):
         install_signal_handlers(driver)  # ray.init() sets its own handler of SIGTERM
         try:
@@ -189,7 +189,7 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool, reports: Sequence
     if not own_cluster:
         kind = "GPU" if chosen_device(driver.folder, plan.spec.resources, joined=True) == "cuda" else "CPU"
         lacking = prepare_nodes(driver.folder.storage, plan, data, kind, driver.announce, lambda: driver.signal is not None)
-    choices = resolve_settings(driver, plan, data, without=lacking, joined=not own_cluster, reports=reports)
+    choices = resolve_settings(driver, plan, data, excluded=lacking, joined=not own_cluster, reports=reports)
     if own_cluster:
         require_enough_resources(choices.cpus_per_trial, choices.gpus_per_trial)
     watch = ClusterCapacity(

@@ -1,4 +1,4 @@
-"""A custom data set decoded in a process of its own: the driver imports neither PyTorch nor a user's module.
+"""Decodes a custom data set in a process of its own, so that the driver imports neither PyTorch nor custom modules.
 
 The decoded images stay in the node's cache, where trials look first.
 """

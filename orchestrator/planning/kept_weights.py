@@ -1,4 +1,4 @@
-"""How many weights each setting of a plan keeps, and which settings keep none."""
+"""How many weights each configuration of a plan keeps, and which keep none."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
 from trainables.pruning.kept_weights import check_kept_weights, decides_kept_weights, kept_weights, prunable_shapes
 
-SURELY_SOME = 0.01  # at this density every built-in network keeps some weights, so `run` need not look at it
+SURELY_SOME = 0.01  # at this density every built-in network keeps some weights, so `run` does not check it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeptWeights:
-    """The counts of one setting; those that are not known are None, and `problem` says why.
+    """The counts of one configuration; unknown ones are None, with the reason in `problem`.
 
     Attributes:
         method: of those that decide the number by their options; empty for the others.
@@ -37,7 +37,7 @@ class KeptWeights:
 
     @property
     def warning(self) -> str:
-        """What is to be said of a setting that is not refused; mostly nothing."""
+        """A warning on a configuration that is allowed; mostly empty."""
         if self.kept is not None and self.layers is not None and self.kept < self.layers:
             return f"{self.kept} kept weights are fewer than the {self.layers} layers of {self.model}: some are left empty"
         return ""
@@ -47,10 +47,10 @@ class KeptWeights:
 
 
 def counts_of_plan(plan: Plan) -> list[KeptWeights]:
-    """The counts of every setting that keeps another number, in the order of the trials, dense ones left out.
+    """The different counts of the pruned configurations, in the order of the trials.
 
     Raises:
-        UserError: a setting that is still to be run keeps no weight.
+        UserError: an unfinished configuration keeps no weight.
     """
     counts: dict[KeptWeights, None] = {}
     problems: dict[str, None] = {}
@@ -59,23 +59,23 @@ def counts_of_plan(plan: Plan) -> list[KeptWeights]:
             counts[_count(plan, trial, problems)] = None
         except ConfigError as error:
             counts[replace(_setting(trial.config), problem=str(error))] = None
-    _refuse(problems)
+    _raise_problems(problems)
     return list(counts)
 
 
-def refuse_nothing_kept(plan: Plan) -> None:
-    """Raises UserError for settings that keep no weight; looks only at those that may, since a look may take seconds."""
+def require_kept_weights(plan: Plan) -> None:
+    """Raises UserError for configurations that keep no weight; checks only likely ones, since a check may take seconds."""
     problems: dict[str, None] = {}
     for trial in _pruning(plan):
         if trial.result is None and (1 - trial.config.sparsity < SURELY_SOME or trial.config.prunable.exclude):
-            with suppress(ConfigError):  # it cannot be known, or the check of the network tells it
+            with suppress(ConfigError):  # not known here, or the check of the network reports it
                 _count(plan, trial, problems)
-    _refuse(problems)
+    _raise_problems(problems)
 
 
-def _refuse(problems: dict[str, None]) -> None:
+def _raise_problems(problems: dict[str, None]) -> None:
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(problems), code="nothing-kept")
 
 
 def _pruning(plan: Plan) -> list[PlannedTrial]:
@@ -83,14 +83,14 @@ def _pruning(plan: Plan) -> list[PlannedTrial]:
 
 
 def _count(plan: Plan, trial: PlannedTrial, problems: dict[str, None]) -> KeptWeights:
-    """The counts of a trial; that it keeps nothing is added to the problems.
+    """The counts of a trial; one that keeps nothing is added to the problems.
 
     Raises:
         ConfigError: they cannot be known on this machine.
     """
     config = trial.config
     if plan.data_facts is None:
-        raise ConfigError(plan.data_problem or "the data were not read yet; --hash does it")
+        raise ConfigError(plan.data_problem or "the data were not read yet; --hash reads them")
     shapes = prunable_shapes(config, plan.data_facts, plan.custom_files)
     try:
         if trial.result is None:

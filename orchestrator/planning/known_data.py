@@ -1,4 +1,4 @@
-"""Digest and facts of a data set on this host: from the storage's record while no file has changed, else made and recorded.
+"""Digest and facts of a data set on this host: from the storage's record while no file has changed, else computed.
 
 <storage>/data/<signature>.json        digest and facts of the files with these paths, sizes and times
 <storage>/data/arrays/<digest>.json    what a data function of this content returned when it was first called
@@ -19,7 +19,7 @@ from trainables.data.table import dataset_of
 def known_data(
     storage: Storage, source: DatasetSource, custom_files: CustomFiles, hash_data: bool
 ) -> tuple[str | None, DataFacts | None]:
-    """Digest and facts of the data, as far as they were made before and no file has changed since, or can be had at once.
+    """Digest and facts of the data, as far as they are recorded for unchanged files or can be computed at once.
 
     Without facts no digest is of use, since keys follow from both.
 

@@ -1,11 +1,11 @@
-"""SweepSpec -> Plan: which trials there are, which warm-ups they share, what is already done and what it will cost.
+"""The plan of a sweep: its trials, the warm-ups that they share, and what is finished already.
 
-Keys need the digest of the data; where it is not known yet the plan says so and shows no reuse. Never imports torch or ray.
+Keys need the digest of the data; a plan without it shows no reuse, and why. Never imports torch or ray.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from orchestrator.spec.grid import expand, trial_names
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
-from trainables.config.keys import canonical, from_canonical, inputs_digest, trial_key, warmup_key
+from trainables.config.keys import inputs_digest, trial_key, warmup_key
 from trainables.config.trial import TrialConfig
 from trainables.custom.files import CustomFiles
 from trainables.custom.references import is_custom, without_method
@@ -46,7 +46,7 @@ class PlannedTrial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedWarmup:
-    """A dense trunk: the lengths at which its trials read it, and any of their configurations."""
+    """A shared warm-up: the lengths at which its trials read it, and the configuration of any of them."""
 
     key: str
     name: str
@@ -92,25 +92,25 @@ class Plan:
         return replace(self, trials=tuple(replace(one, result=None) if one.key in keys else one for one in self.trials))
 
     def warmups(self, unfinished_only: bool = False) -> list[PlannedWarmup]:
-        """The trunks by their warm-up key, longest first."""
+        """The shared warm-ups, longest first."""
         members: dict[str, list[PlannedTrial]] = {}
         for trial in self.unfinished if unfinished_only else self.trials:
             if trial.uses_shared_warmup:
                 members.setdefault(trial.warmup_key or _prefix_without_data(trial.config), []).append(trial)
-        found = []
+        warmups = []
         for key, trials in members.items():
             lengths = sorted({length for trial in trials for length in trial.config.warmup_lengths})
             name = f"warmup-r{trials[0].config.seed}-{key[:6]}"
             planned = PlannedWarmup(key=key, name=name, config=trials[0].config, lengths=tuple(lengths), trials=len(trials))
-            found.append(planned)
-        return sorted(found, key=lambda warmup: -warmup.lengths[-1])
+            warmups.append(planned)
+        return sorted(warmups, key=lambda warmup: -warmup.lengths[-1])
 
     def epochs(self) -> dict[str, int]:
-        """Epochs that are left to train, with every warm-up trained anew by each trial and with shared ones."""
+        """Epochs that are left to train, with a warm-up for each trial and with shared ones."""
         sparse = sum(trial.config.level_epochs + trial.config.sparse_epochs for trial in self.unfinished)
-        own = sum(max(trial.config.warmup_lengths, default=0) for trial in self.unfinished)
+        unshared = sum(max(trial.config.warmup_lengths, default=0) for trial in self.unfinished)
         shared = sum(warmup.lengths[-1] for warmup in self.warmups(unfinished_only=True))
-        return {"unshared": sparse + own, "shared": sparse + (shared if self.spec.share_warmups else own)}
+        return {"unshared": sparse + unshared, "shared": sparse + (shared if self.spec.share_warmups else unshared)}
 
     def reused_by_revision(self) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -121,7 +121,7 @@ class Plan:
         return counts
 
     def split_lines(self, only_uneven: bool = False) -> list[str]:
-        """How many images each split has and, where its classes differ, of which; nothing while that is not known."""
+        """The size of each split and, where classes differ, the sizes of its classes; empty while they are not known."""
         if self.data_facts is None:
             return []
         facts, lines = self.data_facts, []
@@ -131,19 +131,6 @@ class Plan:
             counts = split_counts(config, facts.train_counts, facts.test_counts)
             lines += [prefix + line for line in split_lines(counts, facts.classes, only_uneven)]
         return list(dict.fromkeys(lines))
-
-    def estimate(self, storage: Storage) -> dict[str, Any]:
-        """Hours of one slot and bytes of models that are left, judged by finished trials of the same network and data.
-
-        None where no such trial is in the storage yet.
-        """
-        rates, sizes = [], []
-        for result in _results_like(storage, self.trials[0].config):
-            config = from_canonical(TrialConfig, result["config"])
-            rates.append(result["metrics"]["cost/total_seconds"] / config.trained_epochs)
-            sizes.append(result["model_bytes"])
-        hours = sum(rates) / len(rates) * self.epochs()["shared"] / 3600 if rates else None
-        return {"hours": hours, "bytes": round(sum(sizes) / len(sizes) * len(self.unfinished)) if sizes else None}
 
 
 def make_plan(
@@ -158,12 +145,12 @@ def make_plan(
 
     Args:
         hash_data: read the data to make their digest if it is not known; without it the plan may show no reuse.
-        digest: the digest on record, for what only reads records; neither data nor own files need be here then.
-        own_digests: those of the user's own files, on the same record.
-        facts: of the data, on the same record; a record that was made before there were any has none.
+        digest: the recorded digest, for commands that only read records; neither the data nor custom files need to exist then.
+        own_digests: the recorded digests of custom files.
+        facts: the recorded facts of the data; older records have none.
 
     Raises:
-        UserError: `hash_data` is set and the data, or the user's own files, are not where the sweep file says.
+        UserError: `hash_data` is set and the data, or custom files, are not where the sweep file says.
     """
     source, custom_files, configs = spec.source(), spec.custom_files(), expand(spec)
     if digest is not None:
@@ -171,8 +158,9 @@ def make_plan(
     problem = ""
     if is_custom(source.name) and source.root and storage.folder and _holds(source.root, storage.folder):
         raise UserError(
-            f"dataset.root: {source.root!r} holds the storage {storage.root}, so its content would change with every result; "
-            "give the folder of the data alone, or another --storage"
+            f"dataset.root: {source.root!r} holds the storage {storage.root}, so its content would change with every result",
+            "give the folder of the data alone, or another --storage",
+            code="storage-in-data",
         )
     try:
         custom_files = custom_files.with_digests(configs)
@@ -181,22 +169,22 @@ def make_plan(
         digest, facts = known_data(storage, source, custom_files, hash_data)
     except (DataError, ConfigError) as error:
         if hash_data:
-            raise UserError(str(error)) from error
+            raise UserError(error.message, error.hint, code="data-unusable") from error
         problem = str(error)
     if facts is not None:
-        _refuse_impossible_splits(configs, facts)
-        _check_image_size(configs, facts)
+        _require_possible_splits(configs, facts)
+        _require_image_size(configs, facts)
     return _planned(spec, storage, configs, custom_files, digest, facts, problem)
 
 
-def _refuse_impossible_splits(configs: Sequence[TrialConfig], facts: DataFacts) -> None:
+def _require_possible_splits(configs: Sequence[TrialConfig], facts: DataFacts) -> None:
     findings = dict.fromkeys(finding for config in configs for finding in split_findings(config, facts))
     if errors := [str(finding) for finding in findings if finding.severity == "error"]:
-        raise UserError("\n".join(errors))
+        raise UserError("\n".join(errors), code="split-impossible")
 
 
 def _keys(config: TrialConfig, digest: str, custom_files: CustomFiles, facts: DataFacts | None) -> tuple[str, str]:
-    """Key of the trial and of its warm-up; without facts those of versions that knew none."""
+    """Keys of the trial and of its warm-up; without facts as versions made them that had none."""
     versions: tuple[dict[str, int], dict[str, int]] = ({}, {})
     if facts is not None:
         versions = split_versions(config, facts.train_counts, facts.test_counts)
@@ -206,7 +194,7 @@ def _keys(config: TrialConfig, digest: str, custom_files: CustomFiles, facts: Da
 
 
 def recorded_plan(spec: SweepSpec, storage: Storage, record: dict[str, Any]) -> Plan:
-    """The plan of a sweep by its trials.json; neither data nor own files need be here."""
+    """The plan of a sweep from its trials.json; neither the data nor custom files need to exist."""
     facts = record.get("data_facts")
     return make_plan(
         spec,
@@ -217,16 +205,16 @@ def recorded_plan(spec: SweepSpec, storage: Storage, record: dict[str, Any]) -> 
     )
 
 
-def _check_image_size(configs: Sequence[TrialConfig], facts: DataFacts) -> None:
-    """Images of a data function have any size; those of other data sets were judged with the sweep file.
+def _require_image_size(configs: Sequence[TrialConfig], facts: DataFacts) -> None:
+    """Checks images of a custom data set, which have any size; those of others were checked with the sweep file.
 
     Raises:
-        UserError: a built-in network of the sweep does not take them.
+        UserError: a built-in network of the sweep does not support their size.
     """
     models = dict.fromkeys(config.model for config in configs if not is_custom(config.model))
     problems = [problem for model in models if (problem := image_size_problem(model, *facts.image_shape[1:]))]
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(problems), code="image-size-unsupported")
 
 
 def _holds(folder: str, other: Path) -> bool:
@@ -264,15 +252,3 @@ def _planned(
 def _prefix_without_data(config: TrialConfig) -> str:
     """Groups trials by warm-up while the digest of the data is not known."""
     return warmup_key(config, "?")
-
-
-def _results_like(storage: Storage, config: TrialConfig) -> Iterator[dict[str, Any]]:
-    """Some 20 results of trials with the same network and data set."""
-    wanted = (config.model, canonical(config.dataset))
-    keys, found = storage.names("trials"), 0
-    while keys and found < 20:
-        some, keys = keys[:20], keys[20:]
-        for result in read_results(storage, some)[0].values():
-            if (result["config"]["model"], result["config"]["dataset"]) == wanted:
-                yield result
-                found += 1

@@ -1,7 +1,7 @@
-"""What a sweep decides by itself, once: device, precision, threads, packing, compilation. Kept in resolved.json.
+"""The automatic settings of a sweep: device, precision, CPUs, GPU share, compilation. Kept in resolved.json.
 
-Later runs of the sweep use the same choices, since they are part of the fingerprint under which warm-ups are shared.
-Knows no Ray; what has to be asked of a worker is asked by execution/autotune.py.
+Later runs of the sweep use the same ones, since they are part of the fingerprint under which warm-ups are shared.
+Knows no Ray: execution/autotune.py measures what needs a worker.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ ANSWERS = ("device", "precision", "cpus_per_trial", "gpus_per_trial", "compile",
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedSettings:
-    """All choices of a sweep.
+    """All settings of a sweep.
 
     Attributes:
-        precision: what `precision: auto` stands for; None while no trial needed to know.
-        adjustments: what differs for networks that do not stand the sweep's precision or memory order (preflight/networks.py).
+        precision: what `precision: auto` stands for; None while no trial needed it.
+        adjustments: what differs for networks that fail with the sweep's precision or memory order (preflight/networks.py).
     """
 
     device: str
@@ -47,40 +47,40 @@ class ResolvedSettings:
         )
 
 
-def choices_of(resources: Resources, made: dict[str, Any]) -> ResolvedSettings:
-    """What the sweep file says, and where it leaves a choice what was answered; `made` needs no more than the device."""
-    share = configured_gpu_share(resources.gpus_per_trial, made["device"])
+def merge_settings(resources: Resources, cached: dict[str, Any]) -> ResolvedSettings:
+    """Merges explicit settings with cached automatic ones. `cached` must contain at least `device`."""
+    share = configured_gpu_share(resources.gpus_per_trial, cached["device"])
     return ResolvedSettings(
-        device=made["device"],
-        precision=made.get("precision"),
-        cpus_per_trial=made.get("cpus_per_trial", 1.0) if resources.cpus_per_trial == "auto" else resources.cpus_per_trial,
-        gpus_per_trial=made.get("gpus_per_trial", 1.0) if share is None else share,
-        compile=resources.compile and bool(made.get("compile")),
+        device=cached["device"],
+        precision=cached.get("precision"),
+        cpus_per_trial=cached.get("cpus_per_trial", 1.0) if resources.cpus_per_trial == "auto" else resources.cpus_per_trial,
+        gpus_per_trial=cached.get("gpus_per_trial", 1.0) if share is None else share,
+        compile=resources.compile and bool(cached.get("compile")),
     )
 
 
-def read_choices(folder: SweepFolder) -> dict[str, Any]:
-    """The answers on record by name; empty before the first run. What the sweep file itself says is not among them."""
+def read_resolved(folder: SweepFolder) -> dict[str, Any]:
+    """The recorded automatic settings by name; empty before the first run. Explicit ones are not among them."""
     record = folder.storage.read_json(folder.file(RESOLVED), fields=("device",)) or {}
     return {name: value for name, value in record.items() if name in ANSWERS}
 
 
-def valid_on_device(device: str, made: dict[str, Any]) -> dict[str, Any]:
-    """The answers that hold on a device: those of another one do not."""
-    return made if made.get("device") == device else {"device": device}
+def valid_on_device(device: str, cached: dict[str, Any]) -> dict[str, Any]:
+    """The cached settings if they are of this device, else only the device."""
+    return cached if cached.get("device") == device else {"device": device}
 
 
-def leaves_precision_open(configs: Iterable[TrialConfig], made: dict[str, Any]) -> bool:
-    """Whether a trial asks for "auto" and no answer is on record."""
-    return "precision" not in made and any(config.precision == "auto" for config in configs)
+def leaves_precision_open(configs: Iterable[TrialConfig], cached: dict[str, Any]) -> bool:
+    """Whether a trial has precision "auto" and none is cached."""
+    return "precision" not in cached and any(config.precision == "auto" for config in configs)
 
 
-def write_choices(folder: SweepFolder, made: dict[str, Any]) -> None:
-    folder.storage.write_json(folder.file(RESOLVED), made)
+def write_resolved(folder: SweepFolder, cached: dict[str, Any]) -> None:
+    folder.storage.write_json(folder.file(RESOLVED), cached)
 
 
 def configured_gpu_share(value: float | Literal["auto"] | None, device: str) -> float | None:
-    """GPUs per trial as the sweep file says; None if it is to be measured. Without a word it is a whole one."""
+    """GPUs per trial by the sweep file, a whole one by default; None if it is to be measured."""
     if device != "cuda":
         return 0.0
     if value == "auto":

@@ -32,23 +32,23 @@ from trainables.errors import TrialError
 from trainables.findings import Finding
 
 VERSION = 2  # of report and sheet; raised when either changes for the same data
-MOST_SETTINGS = 8  # ways to split the data that are looked at, where a sweep searches them
+MAX_SETTINGS = 8  # ways to split the data that are looked at, where a sweep searches them
 
 
 class PreflightError(Exception):
-    """The data could not be looked at; the message says why."""
+    """The data could not be checked; the message is the reason."""
 
 
 def dataset_settings(plan: Plan) -> list[DatasetConfig]:
     """The first ways in which the trials of a plan limit and split the data: those that are looked at."""
-    return all_settings(plan)[:MOST_SETTINGS]
+    return all_settings(plan)[:MAX_SETTINGS]
 
 
 def all_settings(plan: Plan) -> list[DatasetConfig]:
     return list(dict.fromkeys(trial.config.dataset for trial in plan.trials))
 
 
-def in_words(dataset: DatasetConfig, settings: Sequence[DatasetConfig]) -> str:
+def describe_split(dataset: DatasetConfig, settings: Sequence[DatasetConfig]) -> str:
     """What tells one of several settings from the others, such as "limit 100, validation 0.2"; nothing of the only one."""
     first, *others = map(asdict, settings)
     differing = [name for name in first if any(other[name] != first[name] for other in others)]
@@ -118,8 +118,8 @@ def findings_of(report: dict[str, Any]) -> list[Finding]:
     return [Finding.from_json(finding) for finding in report["findings"]]
 
 
-class PreflightBeside:
-    """The data preflight beside a sweep that begins: Ray's start does not wait for it; its warnings are told as they come."""
+class BackgroundPreflight:
+    """The data preflight in the background of a sweep: Ray's start does not wait for it; warnings are shown as they come."""
 
     def __init__(self, plan: Plan, storage: Storage, say: Callable[[str], None]) -> None:
         self.lines: list[str] = []  # for the sweep's log
@@ -138,16 +138,16 @@ class PreflightBeside:
             try:
                 report, _ = data_preflight(self._plan, self._storage, dataset, hurry=False)
             except PreflightError:
-                return  # trials meet the same, and their records tell it
-            except Exception as error:  # whatever it is, a sweep does not end by it
-                self._tell(f"data: the preflight could not be made: {error}")
+                return  # trials raise the same, and record it
+            except Exception as error:  # whatever it is, it must not end the sweep
+                self._notify(f"data: the preflight could not be made: {error}")
                 return
-            place = " ".join(filter(None, ["data", in_words(dataset, settings)]))
+            place = " ".join(filter(None, ["data", describe_split(dataset, settings)]))
             for finding in findings_of(report):
                 if finding.severity != "info":
-                    self._tell(f"{place}: {finding}")
+                    self._notify(f"{place}: {finding}")
 
-    def _tell(self, line: str) -> None:
+    def _notify(self, line: str) -> None:
         self.lines.append(line)
         self._say(line)
 
@@ -163,7 +163,7 @@ def preflight_artifacts(plan: Plan, storage: Storage) -> dict[str, bytes]:
             if known := stored_preflight(plan, storage, dataset):
                 name = numbered("data", number)
                 artifacts |= {f"{name}.json": json.dumps(known[0], indent=1).encode(), f"{name}.png": known[1]}
-    except Exception:  # a picture does not decide how a sweep ends
+    except Exception:  # a picture must not decide how a sweep ends
         return {}
     return artifacts
 

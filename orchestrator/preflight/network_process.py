@@ -12,8 +12,8 @@ from threading import Thread
 from typing import Any
 
 from orchestrator.planning.plan import Plan
-from orchestrator.planning.resolved_settings import choices_of, leaves_precision_open, read_choices, valid_on_device
-from orchestrator.preflight.networks import NetworkChecks, Tell
+from orchestrator.planning.resolved_settings import leaves_precision_open, merge_settings, read_resolved, valid_on_device
+from orchestrator.preflight.networks import NetworkChecks, Notify
 from orchestrator.process.child import ChildError, ask, serve
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.local import node_cache
@@ -27,35 +27,35 @@ from trainables.errors import TrialError
 from trainables.preflight.network_case import NetworkCase, NetworkReport, cases_of
 from trainables.runtime.device import Runtime
 
-LOOK_S = 0.2
+POLL_INTERVAL_S = 0.2
 
 
-class ChecksBeside:
-    """The checks of all networks that nothing is known of yet; what could not be checked here is left to a worker."""
+class BackgroundNetworkChecks:
+    """Checks all networks without a report; those that cannot be checked here are left to a worker."""
 
-    def __init__(self, folder: SweepFolder, plan: Plan, tell: Tell) -> None:
+    def __init__(self, folder: SweepFolder, plan: Plan, notify: Notify) -> None:
         self._reports: list[NetworkReport] = []
         self._thread: Thread | None = None
-        resources, made = plan.spec.resources, valid_on_device("cpu", read_choices(folder))
-        precision_is_open = leaves_precision_open((trial.config for trial in plan.trials), made)
+        resources, cached = plan.spec.resources, valid_on_device("cpu", read_resolved(folder))
+        precision_is_open = leaves_precision_open((trial.config for trial in plan.trials), cached)
         if resources.device != "cpu" or precision_is_open or resources.compile:
             return
-        precision = made.get("precision")
+        precision = cached.get("precision")
         checks = NetworkChecks(folder, plan, "cpu", node_cache())
-        checks.recall(precision, tell)
+        checks.load_cached(precision, notify)
         if cases := checks.unanswered(precision):
-            question = _question(plan, cases, choices_of(resources, made).runtime(resources))
+            question = _question(plan, cases, merge_settings(resources, cached).runtime(resources))
             self._thread = Thread(target=self._work, args=(question,), name="network checks", daemon=True)
             self._thread.start()
 
     def reports(self, interrupted: Callable[[], bool]) -> Sequence[NetworkReport]:
-        """What was found, once all is.
+        """The reports, once all checks are finished.
 
         Raises:
-            InterruptedError: as the argument says.
+            InterruptedError: `interrupted` returned True.
         """
         while self._thread is not None and self._thread.is_alive():
-            self._thread.join(LOOK_S)
+            self._thread.join(POLL_INTERVAL_S)
             if interrupted():
                 raise InterruptedError
         return self._reports
@@ -64,7 +64,7 @@ class ChecksBeside:
         try:
             answer = ask(__name__, question, keep_errors=True)
         except ChildError:
-            return  # a worker meets the same, and tells it
+            return  # a worker meets the same, and reports it
         self._reports = [NetworkReport.from_json(report) for report in answer]
 
 

@@ -1,8 +1,7 @@
-"""The network checks of a sweep: which are to be made, what they found, and what is kept of it beside resolved.json.
+"""The network checks of a sweep: which are needed, their findings, and their record beside resolved.json.
 
-They are made on a worker, once for each network; a later run asks nobody as long as nothing that they depend on has changed.
-On this machine alone, what other sweeps found out about a network counts too: it is in the node's cache.
-Knows no Ray and no PyTorch.
+A worker runs them once for each network; later runs reuse the reports as long as nothing that they depend on has changed. On a
+local Ray the reports of other sweeps count too: they are in the node's cache. Knows no Ray and no PyTorch.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import trainables
 from orchestrator.command_line import command
 from orchestrator.errors import UserError
 from orchestrator.planning.plan import Plan
-from orchestrator.planning.resolved_settings import choices_of, read_choices, valid_on_device
+from orchestrator.planning.resolved_settings import merge_settings, read_resolved, valid_on_device
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from trainables.config.trial import TrialConfig
@@ -35,11 +34,11 @@ from trainables.wording import listed
 RECORD = "network_checks.json"
 REPORTED = [field.name for field in fields(NetworkReport)]
 
-Tell = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 class NetworkChecks:
-    """The reports on a sweep's networks, from its folder and from the checks that were made now."""
+    """The reports on a sweep's networks, from its folder and from the checks of this run."""
 
     def __init__(self, folder: SweepFolder, plan: Plan, device: str, cache: Storage | None = None) -> None:
         """`cache` is this machine's; None where other machines compute."""
@@ -49,41 +48,41 @@ class NetworkChecks:
         self.record: dict[str, Any] = folder.storage.read_json(folder.file(RECORD)) or {}
 
     def unanswered(self, precision: str | None) -> list[NetworkCase]:
-        """The networks of unfinished trials of which nothing is known yet.
+        """The networks of unfinished trials that have no report yet.
 
         Args:
             precision: what `auto` stands for; None while it is not known, and then neither is any network.
         """
         return [case for case in self.cases if self._known(case, precision) is None]
 
-    def keep(self, reports: Iterable[NetworkReport], precision: str | None, tell: Tell) -> None:
-        """Tells what was found, and keeps it.
+    def add(self, reports: Iterable[NetworkReport], precision: str | None, notify: Notify) -> None:
+        """Reports the findings, and records them.
 
         Raises:
-            UserError: a network cannot be used as the sweep asks for; then nothing of it is kept.
+            UserError: a network cannot be used by this sweep; then nothing is recorded.
         """
         reports = list(reports)
-        refuse_errors(reports)
-        self._keep(reports, precision, tell)
+        require_no_errors(reports)
+        self._record(reports, precision, notify)
         if reports:
             seconds = sum(report.seconds for report in reports)
-            tell(f"{listed({report.model: None for report in reports}, 3)}: checked in {seconds:.1f} s")
+            notify(f"{listed({report.model: None for report in reports}, 3)}: checked in {seconds:.1f} s")
         if self.cache is not None:
             for case, report in self._complete(reports):
                 self.cache.write_json(self._cached(case, precision), report.to_json())
 
-    def recall(self, precision: str | None, tell: Tell) -> None:
-        """Takes over what other sweeps of this machine found out about networks that this one does not know yet."""
+    def load_cached(self, precision: str | None, notify: Notify) -> None:
+        """Takes the reports of other sweeps of this machine on networks that this one does not know yet."""
         if self.cache is None:
             return
         names = [self._cached(case, precision) for case in self.unanswered(precision)]
-        kept = [self.cache.read_json(name, fields=REPORTED) for name in names]
-        self._keep([NetworkReport.from_json(report) for report in kept if report], precision, tell)
+        reports = [self.cache.read_json(name, fields=REPORTED) for name in names]
+        self._record([NetworkReport.from_json(report) for report in reports if report], precision, notify)
 
-    def _keep(self, reports: Sequence[NetworkReport], precision: str | None, tell: Tell) -> None:
+    def _record(self, reports: Sequence[NetworkReport], precision: str | None, notify: Notify) -> None:
         for report in reports:
             for finding in report.findings:
-                tell(f"{report.model}: {finding}")
+                notify(f"{report.model}: {finding}")
         for case, report in self._complete(reports):
             self.record[case.id] = {"depends": self._depends(case, precision), "report": report.to_json()}
         if reports:
@@ -93,7 +92,7 @@ class NetworkChecks:
         by_id = {case.id: case for case in self.cases}
         return [(by_id[report.case], report) for report in reports if report.is_complete]
 
-    def adjustments(self, precision: str | None, tell: Tell) -> dict[str, dict[str, Any]]:
+    def adjustments(self, precision: str | None, notify: Notify) -> dict[str, dict[str, Any]]:
         """Id of a case -> fields of the runtime that differ for it; says where finished results were computed otherwise."""
         known = {case.id: self._known(case, precision) for case in self.cases}
         adjusted = {id_: report.adjusted for id_, report in known.items() if report is not None and report.adjusted}
@@ -104,7 +103,7 @@ class NetworkChecks:
             if case_id(trial.config) in in_fp32 and trial.result is not None and _computed_in_bf16(trial.result)
         ]
         if doubtful:
-            tell(
+            notify(
                 f"{len(doubtful)} finished trials were computed in bf16, which is wrong for their network on this machine "
                 f"(first {doubtful[0].key} {doubtful[0].name}); `{command('run', '--recompute')}` computes them again"
             )
@@ -143,7 +142,7 @@ def code_digest() -> str:
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def checked_runtime(plan: Plan, config: TrialConfig, folder: SweepFolder, tell: Tell) -> Runtime:
+def checked_runtime(plan: Plan, config: TrialConfig, folder: SweepFolder, notify: Notify) -> Runtime:
     """What a trial computes with in this process, after its network was checked here unless the sweep did so before.
 
     Raises:
@@ -154,9 +153,9 @@ def checked_runtime(plan: Plan, config: TrialConfig, folder: SweepFolder, tell: 
     if kept and kept["depends"]["own"] == _digests(plan.custom_files, [config]) and kept["depends"]["device"] == runtime.device:
         return adjusted_runtime(runtime, config, {case_id(config): kept["report"]["adjusted"]})
     (report,) = local_reports(plan, cases_of([config]), runtime)
-    refuse_errors([report])
+    require_no_errors([report])
     for finding in report.findings:
-        tell(f"{report.model}: {finding}")
+        notify(f"{report.model}: {finding}")
     return adjusted_runtime(runtime, config, {report.case: report.adjusted})
 
 
@@ -177,21 +176,22 @@ def local_runtime(plan: Plan, folder: SweepFolder) -> Runtime:
     """What the sweep's trials compute with: its choices where it made them, else those that suit this process alone."""
     import torch
 
-    resources, made = plan.spec.resources, read_choices(folder)
-    here = made.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    resources, cached = plan.spec.resources, read_resolved(folder)
+    here = cached.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
     device = here if resources.device == "auto" else resources.device
     alone = {"precision": resolve_precision("auto", device), "cpus_per_trial": float(processors())}
-    return choices_of(resources, alone | valid_on_device(device, made)).runtime(resources)
+    return merge_settings(resources, alone | valid_on_device(device, cached)).runtime(resources)
 
 
 def _computed_in_bf16(result: dict[str, Any]) -> bool:
     return any(one.get("precision") == "bf16" for one in result.get("fingerprints", ()))
 
 
-def refuse_errors(reports: Iterable[NetworkReport]) -> None:
+def require_no_errors(reports: Iterable[NetworkReport]) -> None:
     """Raises UserError with all errors of all networks."""
     lines = [f"  {report.model}: {finding}" for report in reports for finding in report.errors]
     if lines:
         raise UserError(
-            "the networks of the sweep must pass the checks before training, got\n" + "\n".join(dict.fromkeys(lines))
+            "the networks of the sweep must pass the checks before training, got\n" + "\n".join(dict.fromkeys(lines)),
+            code="network-unusable",
         )

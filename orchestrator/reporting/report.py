@@ -149,7 +149,7 @@ class Report:
         if len(self.fingerprints) > 1:
             lines.append("trials ran under different fingerprints, so bits may differ: " + "; ".join(self.fingerprints))
         again = command("resume", self.sweep)
-        lines += [f"excluded: {problem}; `{again}` computes the trial anew" for problem in self.damage]
+        lines += [f"excluded: {problem}; `{again}` computes the trial again" for problem in self.damage]
         return lines
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from orchestrator.planning.estimate import estimate
 from orchestrator.planning.kept_weights import counts_of_plan
 from orchestrator.planning.plan import Plan
 from orchestrator.state.sweep_folder import SweepFolder
@@ -20,7 +21,7 @@ def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:
     Raises:
         UserError: a setting keeps no weight.
     """
-    estimate = plan.estimate(storage)
+    cost = estimate(plan, storage)
     before = SweepFolder(storage, plan.spec.name)
     known = before.storage.read_json(before.file("trials.json"), fields=("trials",))
     old = {one["key"] for one in known["trials"]} if known else set()
@@ -36,8 +37,8 @@ def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:
         ],
         "epochs": plan.epochs(),
         "kept_weights": [count.to_json() for count in counts_of_plan(plan)],
-        "slot_hours": estimate["hours"],
-        "model_bytes": estimate["bytes"],
+        "slot_hours": cost.hours,
+        "model_bytes": cost.model_bytes,
         "damaged": list(plan.damage.values()),
         "data_digest": plan.data_digest,
         "data_problem": plan.data_problem or None,
@@ -53,11 +54,11 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     for revision, count in facts["reused_by_revision"].items():
         console.print(f"  {count} reused, made by revision {revision}")
     if facts["added"] is not None and (facts["added"] or facts["removed"]):
-        console.print(f"  against the last run of this sweep: {facts['added']} trials new, {facts['removed']} gone")
+        console.print(f"  compared with the last run of this sweep: {facts['added']} trials new, {facts['removed']} gone")
     for problem in facts["damaged"]:
-        console.print(f"  {problem}; `run` computes the trial anew", style="yellow", markup=False)
+        console.print(f"  {problem}; `run` computes the trial again", style="yellow", markup=False)
     if plan.data_digest is None:
-        why = facts["data_problem"] or "the data were not read yet; --hash does it"
+        why = facts["data_problem"] or "the data were not read yet; --hash reads them"
         console.print(f"  keys and reuse are not known: {why}", style="yellow", markup=False)
     for line in plan.split_lines():
         console.print(f"  {line}", markup=False)
@@ -78,7 +79,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
 
 
 def _print_kept_weights(console: Console, counts: list[dict[str, Any]]) -> None:
-    """One row a setting, where the counts are known; else once why they are not."""
+    """One row for each configuration with known counts; the reason once for the others."""
     table = plain_table("network", numbers=("sparsity", "kept weights", "of"))
     for count in counts:
         if count["problem"] is None:
@@ -90,4 +91,4 @@ def _print_kept_weights(console: Console, counts: list[dict[str, Any]]) -> None:
     for warning in dict.fromkeys(count["warning"] for count in counts if count["warning"]):
         console.print(f"  {warning}", style="yellow", markup=False)
     for model, problem in dict.fromkeys((count["model"], count["problem"]) for count in counts if count["problem"]):
-        console.print(f"  kept weights of {model} are not known here: {problem}", style="yellow", markup=False)
+        console.print(f"  kept weights of {model} are not known on this machine: {problem}", style="yellow", markup=False)

@@ -15,9 +15,9 @@ from rich.text import Text
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from orchestrator.terminal.tables import plain_table
 
-DRAW_S = 0.5
-LINE_S = 10.0
-NOTES = 3
+DRAW_INTERVAL_S = 0.5
+LINE_INTERVAL_S = 10.0
+MAX_EVENTS = 3
 
 
 class Screen:
@@ -30,7 +30,7 @@ class Screen:
         self.paced_since: tuple[float, int] | None = None
         self.last_drawn = 0.0
         self.last_line = time.monotonic()
-        self.notes: deque[str] = deque(maxlen=NOTES)
+        self.events: deque[str] = deque(maxlen=MAX_EVENTS)
 
     def __enter__(self) -> Screen:
         if self.console.is_terminal and not self.console.quiet:
@@ -50,7 +50,7 @@ class Screen:
 
     def print_event(self, line: str) -> None:
         """News of one stage: a few newest ones on the live screen, a line each without a terminal."""
-        self.notes.append(line)
+        self.events.append(line)
         if self.live is None and not line.endswith(" finished"):
             self.print(line)
 
@@ -59,10 +59,10 @@ class Screen:
         now = time.monotonic()
         if self.first_finished is None:
             self.first_finished = state.counts()["finished"]
-        if self.live is not None and now - self.last_drawn >= DRAW_S:
+        if self.live is not None and now - self.last_drawn >= DRAW_INTERVAL_S:
             self.last_drawn = now
             self.live.update(self._screen(state), refresh=True)
-        elif self.live is None and now - self.last_line >= LINE_S:
+        elif self.live is None and now - self.last_line >= LINE_INTERVAL_S:
             self.last_line = now
             self.print(summary_line(state) + self._time_left(state))
 
@@ -89,7 +89,7 @@ class Screen:
             parts.append(Text(f"best so far: {best.name}, val/accuracy {_accuracy(best, 'val/accuracy')}", style="green"))
         if state.tracking_error:
             parts.append(Text(f"MLflow: {state.tracking_pending} events wait ({state.tracking_error})", style="yellow"))
-        parts += [Text(print_event, style="dim", overflow="ellipsis", no_wrap=True) for print_event in self.notes]
+        parts += [Text(print_event, style="dim", overflow="ellipsis", no_wrap=True) for print_event in self.events]
         return Group(*parts)  # type: ignore[arg-type]
 
     def _time_left(self, state: SweepState) -> str:
@@ -111,9 +111,9 @@ def summary_line(state: SweepState) -> str:
     counts = state.counts()
     parts = [f"{counts['finished']}/{len(state.trials)} finished"]
     parts += [f"{counts[name]} {name}" for name in ("running", "failed", "stopped") if counts[name]]
-    trunks = sum(warmup.state == "running" for warmup in state.warmups.values())
-    if trunks:
-        parts.append(f"{trunks} warming up")
+    warming_up = sum(warmup.state == "running" for warmup in state.warmups.values())
+    if warming_up:
+        parts.append(f"{warming_up} warming up")
     return ", ".join(parts)
 
 

@@ -91,12 +91,14 @@ def points_on_model(run: Run, model: LoggedModelInfo, record: RunRecord) -> dict
 
 
 def require_matching_files(item: RunSpec, record: RunRecord, sweep: str, model: Path | None = None) -> None:
-    """Raises SetupError if the points, or the model file, are not those that the trial's result was written with."""
-    wrong = record.file_mismatch(model)
-    if wrong:
+    """Raises SetupError if the points, or the model file, do not match the trial's result."""
+    mismatch = record.file_mismatch(model)
+    if mismatch:
         raise SetupError(
-            f"{item.role} {item.key} ({item.name}): {wrong}; something else wrote to storage {record.storage.root}, or an "
-            f"attempt that had been cut off; `{command('resume', sweep)}` computes it again"
+            f"{item.role} {item.key} ({item.name}): {mismatch}",
+            f"something else wrote to storage {record.storage.root}, or an attempt that had been cut off; "
+            f"`{command('resume', sweep)}` computes it again",
+            code="record-damaged",
         )
 
 
@@ -105,8 +107,9 @@ def _to_upload(item: RunSpec, record: RunRecord, sweep: str, file: Path | None) 
     network = record.storage.read(trial_file(item.key, NETWORK)) or b""
     if file is None or (is_custom(result["config"]["model"]) and not network):
         raise SetupError(
-            f"trial {item.key} ({item.name}): its model file is gone from storage {record.storage.root}; "
-            f"`{command('run', '--recompute')}` makes it again"
+            f"trial {item.key} ({item.name}): its model file is missing in storage {record.storage.root}",
+            f"`{command('run', '--recompute')}` creates it again",
+            code="model-missing",
         )
     require_matching_files(item, record, sweep, file)
     config = result["config"]

@@ -173,7 +173,7 @@ class RunSync:
                         self.runs.end(run, "KILLED", None)
         if problems:
             raise SetupError(
-                f"{len(problems)} runs are not up to date in MLflow: " + "; ".join(problems[:3]), code="runs-not-synced"
+                f"{len(problems)} runs are not up to date in MLflow: " + ". ".join(problems[:3]), code="runs-not-synced"
             )
 
     def _reconcile_one(self, item: RunSpec, state: str) -> None:

@@ -24,8 +24,9 @@ def tracking_target(spec: SweepSpec, storage: Storage) -> TrackingTarget:
         root = storage.folder
         if root is None:
             raise UserError(
-                f"tracking.uri must be given, since storage {storage.root} is no folder that could hold MLflow's database; "
-                "give --tracking-uri, such as http://mlflow:5000"
+                f"tracking.uri must be given, since storage {storage.root} is no folder that could hold MLflow's database",
+                "give --tracking-uri, such as http://mlflow:5000",
+                code="tracking-uri-missing",
             )
         return storage_target(root, spec.tracking.experiment)
     return given_target(uri, spec.tracking.experiment)
@@ -42,8 +43,9 @@ def storage_target(folder: Path, experiment: str) -> TrackingTarget:
     if escapes:
         raise UserError(
             "storage must be a folder without '?', %XX and bytes that are no UTF-8 in its path, since MLflow's database there "
-            f"is named by a URI, got {escapes[0]!a} in {name!a}; rename the folder, or give a tracking server with "
-            "--tracking-uri"
+            f"is named by a URI, got {escapes[0]!a} in {name!a}",
+            "rename the folder, or give a tracking server with --tracking-uri",
+            code="storage-path-invalid",
         )
     return TrackingTarget(
         uri=f"{SQLITE}{folder / DATABASE}", experiment=experiment, artifact_root=str(folder / "artifacts"), storage=name

@@ -27,6 +27,14 @@ HELD = (  # folders and files whose errors all have codes
     "cluster",
     "diagnostics",
     "process",
+    "planning",
+    "preflight",
+    "tracking",
+    "reporting",
+    "terminal",
+    "scheduling",
+    "execution",
+    "bug_report.py",
 )
 
 

@@ -14,7 +14,7 @@ from orchestrator.execution.autotune import _largest_node, chosen_device
 from orchestrator.execution.driver import Driver
 from orchestrator.execution.sweep import _settings
 from orchestrator.planning.plan import make_plan
-from orchestrator.planning.resolved_settings import choices_of
+from orchestrator.planning.resolved_settings import merge_settings
 from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue
 from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher
 from orchestrator.spec.loader import load_spec
@@ -62,7 +62,7 @@ def test_the_more_stages_at_once_the_more_rarely_each_tells(tmp_path: Path) -> N
     plan = make_plan(load_spec(str(tiny_sweep(tmp_path))), open_storage(str(tmp_path / "runs")))
     driver = cast(Driver, SimpleNamespace(folder=SweepFolder(open_storage(str(tmp_path / "runs"), create=True), "s")))
     data = StagedDataset(source=DIGITS)
-    choices = choices_of(plan.spec.resources, {"device": "cpu", "precision": "fp32"})
+    choices = merge_settings(plan.spec.resources, {"device": "cpu", "precision": "fp32"})
     told = [_settings(driver, plan, choices, data, slots).progress_seconds for slots in (0, 8, 200, 1000)]
     assert told == [1, 1, 1, 5]
 

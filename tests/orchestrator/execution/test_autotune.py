@@ -1,4 +1,4 @@
-"""Automatic choices: what is asked of workers and what is not, which packing wins, and one real measurement on Ray."""
+"""Automatic choices: what is asked of workers and what is not, which autotune wins, and one real measurement on Ray."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any, cast
 import pytest
 
 from orchestrator.errors import SetupError
-from orchestrator.execution import autotune as packing
+from orchestrator.execution import autotune
 from orchestrator.execution.autotune import ProbeLostError, resolve_settings, smallest_near_best
 from orchestrator.execution.driver import Driver
 from orchestrator.planning.plan import make_plan
-from orchestrator.planning.resolved_settings import ResolvedSettings, write_choices
+from orchestrator.planning.resolved_settings import ResolvedSettings, write_resolved
 from orchestrator.spec.loader import load_spec
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.factory import open_storage
@@ -74,7 +74,7 @@ def examining(monkeypatch: pytest.MonkeyPatch, questions: list[str]) -> None:
         fine = [NetworkReport(case=case.id, model=case.config.model, findings=(), adjusted={}, seconds=0.0) for case in cases]
         return answers | compilation, fine
 
-    monkeypatch.setattr(packing, "_examined", examined)
+    monkeypatch.setattr(autotune, "_ask_worker", examined)
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +93,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             questions.append(name)
             return answer
 
-        monkeypatch.setattr(packing, name, reply)
+        monkeypatch.setattr(autotune, name, reply)
 
     examining(monkeypatch, questions)
     answering("_tune_gpu_share", 0.25)
@@ -111,7 +111,7 @@ def decided(tmp_path: Path) -> Callable[..., ResolvedSettings]:
         options = [f"resources.{name}={value}" for name, value in resources.items()] + [f"precision={precision}"]
         folder = SweepFolder(open_storage(str(tmp_path / "runs"), create=True), "tiny")
         if before is not None:
-            write_choices(folder, before)
+            write_resolved(folder, before)
         driver = SimpleNamespace(folder=folder, signal=None, announce=lambda line: None)
         plan = make_plan(load_spec(str(tiny_sweep(tmp_path)), options), folder.storage)
         return resolve_settings(cast(Driver, driver), plan, StagedDataset(source=plan.spec.source()))
@@ -194,9 +194,9 @@ def test_what_an_earlier_run_was_told_is_not_taken_for_a_measurement(
 @pytest.mark.parametrize(
     ("resources", "before", "message"),
     [
-        ({"device": "cuda"}, None, "GPUs are asked for, but the cluster has none; set resources.device: cpu"),
-        ({"device": "auto", "gpus_per_trial": 0.5}, None, "GPUs are asked for"),
-        ({"device": "cuda", "max_concurrent": 4}, None, "GPUs are asked for"),  # our own Ray does not grow
+        ({"device": "cuda"}, None, "GPUs are requested, but the cluster has none; set resources.device: cpu"),
+        ({"device": "auto", "gpus_per_trial": 0.5}, None, "GPUs are requested"),
+        ({"device": "cuda", "max_concurrent": 4}, None, "GPUs are requested"),  # our own Ray does not grow
         ({"device": "auto"}, {"device": "cuda"}, "this sweep ran on GPUs before, but the cluster has none"),
     ],
 )
@@ -244,9 +244,9 @@ class Node:
 def node(monkeypatch: pytest.MonkeyPatch) -> Node:
     node = Node()
     examining(monkeypatch, [])
-    monkeypatch.setattr(packing, "_probes", node.probes)
+    monkeypatch.setattr(autotune, "_probes", node.probes)
     monkeypatch.setattr("ray.nodes", lambda: [LARGE])
-    monkeypatch.setattr(packing, "_waited", lambda driver, answers: answers)
+    monkeypatch.setattr(autotune, "_await_all", lambda driver, answers: answers)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
     return node
 
@@ -299,10 +299,10 @@ def test_a_node_that_is_lost_while_it_is_measured_gives_way_to_another_one(monke
         return 2.0
 
     monkeypatch.setattr("ray.nodes", lambda: [SMALL, LARGE])
-    assert packing._on_largest_node(driver, measured, "CPU", "CPU", ()) == 2.0
+    assert autotune._on_largest_node(driver, measured, "CPU", "CPU", ()) == 2.0
     assert told == ["node 10.0.0.2 lost a probe; measuring on another node"]
     with pytest.raises(ProbeLostError):
-        packing._on_largest_node(driver, measured, "CPU", "CPU", ("small",))
+        autotune._on_largest_node(driver, measured, "CPU", "CPU", ("small",))
 
 
 # On real Ray

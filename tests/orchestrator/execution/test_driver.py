@@ -142,7 +142,7 @@ def test_a_driver_that_hangs_ends_some_time_after_a_signal() -> None:
     script = """
 import atexit, sys, time
 from orchestrator.execution import shutdown_deadline as last_resort
-last_resort.END_S = 2.0
+last_resort.EXIT_TIMEOUT_S = 2.0
 atexit.register(time.sleep, float(sys.argv[2]))
 last_resort.exit_after_deadline(15)
 time.sleep(float(sys.argv[1]))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.cli import main
 from orchestrator.errors import UserError
-from orchestrator.planning.kept_weights import counts_of_plan, refuse_nothing_kept
+from orchestrator.planning.kept_weights import counts_of_plan, require_kept_weights
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.spec.loader import load_spec
 from orchestrator.terminal.plan import plan_facts
@@ -81,7 +81,7 @@ def test_settings_that_keep_nothing_are_refused_each_with_the_fix(tmp_path: Path
         "sparsity: convnet must keep at least one of its 15,248 prunable weights, got sparsity 0.99998 and 0 weights; "
         "choose a sparsity of at most 0.9999",
     ]
-    for check in (counts_of_plan, refuse_nothing_kept):
+    for check in (counts_of_plan, require_kept_weights):
         with pytest.raises(UserError) as caught:
             check(plan)
         assert str(caught.value).splitlines() == expected

@@ -12,10 +12,10 @@ from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.resolved_settings import (
     RESOLVED,
     ResolvedSettings,
-    choices_of,
     configured_gpu_share,
-    read_choices,
-    write_choices,
+    merge_settings,
+    read_resolved,
+    write_resolved,
 )
 from orchestrator.preflight import networks as preflight
 from orchestrator.spec.loader import load_spec
@@ -73,27 +73,27 @@ def test_trials_are_compiled_where_that_was_found_to_work_not_where_it_is_only_a
 
 
 def test_answers_are_read_as_they_were_written(folder: SweepFolder) -> None:
-    assert read_choices(folder) == {}
-    write_choices(folder, ANSWERS)
-    assert read_choices(folder) == ANSWERS
+    assert read_resolved(folder) == {}
+    write_resolved(folder, ANSWERS)
+    assert read_resolved(folder) == ANSWERS
     assert folder.storage.exists("sweeps/tiny/resolved.json")
 
 
 def test_answers_of_an_older_version_are_read_as_far_as_they_are_known(folder: SweepFolder) -> None:
     folder.storage.write_json(folder.file(RESOLVED), {"device": "cpu", "auto": "bf16"})
-    assert read_choices(folder) == {"device": "cpu"}
-    assert choices_of(Resources(), {"device": "cpu"}) == ResolvedSettings(device="cpu", precision=None, cpus_per_trial=1.0)
+    assert read_resolved(folder) == {"device": "cpu"}
+    assert merge_settings(Resources(), {"device": "cpu"}) == ResolvedSettings(device="cpu", precision=None, cpus_per_trial=1.0)
 
 
 def test_what_the_sweep_file_says_goes_before_what_was_answered() -> None:
     automatic = Resources(cpus_per_trial="auto", gpus_per_trial="auto", compile=True)
     found = ResolvedSettings(device="cuda", precision="bf16", cpus_per_trial=2.0, gpus_per_trial=0.125)
-    assert choices_of(automatic, ANSWERS) == found
-    assert choices_of(automatic, ANSWERS | {"compile": True}) == replace(found, compile=True)
+    assert merge_settings(automatic, ANSWERS) == found
+    assert merge_settings(automatic, ANSWERS | {"compile": True}) == replace(found, compile=True)
     written = Resources(cpus_per_trial=3.0, gpus_per_trial=0.5)
     said = ResolvedSettings(device="cuda", precision="bf16", cpus_per_trial=3.0, gpus_per_trial=0.5)
-    assert choices_of(written, ANSWERS | {"compile": True}) == said
-    assert choices_of(Resources(), ANSWERS).gpus_per_trial == 1.0
+    assert merge_settings(written, ANSWERS | {"compile": True}) == said
+    assert merge_settings(Resources(), ANSWERS).gpus_per_trial == 1.0
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def tiny_plan(folder: SweepFolder, tmp_path: Path, **resources: Any) -> Plan:
 def test_a_trial_in_the_foreground_computes_as_its_sweep_chose(
     precision: Literal["fp32", "bf16"], folder: SweepFolder, tmp_path: Path
 ) -> None:
-    write_choices(folder, {"device": "cpu", "precision": precision, "cpus_per_trial": 3.0, "compile": True})
+    write_resolved(folder, {"device": "cpu", "precision": precision, "cpus_per_trial": 3.0, "compile": True})
     automatic = tiny_plan(folder, tmp_path, device="auto", cpus_per_trial="auto", compile="true")
     assert preflight.local_runtime(automatic, folder) == Runtime(threads=3, precision=precision, compile=True)
     written = tiny_plan(folder, tmp_path, device="cpu", cpus_per_trial=2)
@@ -138,4 +138,4 @@ def test_a_trial_in_the_foreground_before_its_sweep_has_the_process_to_itself(
     automatic = tiny_plan(folder, tmp_path, device="cpu", cpus_per_trial="auto", compile="true")
     expected = Runtime(threads=6, precision=resolve_precision("auto", "cpu"), compile=False)
     assert preflight.local_runtime(automatic, folder) == expected
-    assert read_choices(folder) == {}
+    assert read_resolved(folder) == {}

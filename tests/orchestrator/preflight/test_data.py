@@ -18,8 +18,8 @@ from orchestrator.preflight.data import (
     PreflightError,
     data_preflight,
     dataset_settings,
+    describe_split,
     findings_of,
-    in_words,
     preflight_artifacts,
     stored_file,
 )
@@ -240,7 +240,7 @@ def test_each_way_to_split_the_data_is_looked_at_and_named(tmp_path: Path) -> No
     plan = make_plan(load_spec(str(tmp_path / "s.yaml")), storage, hash_data=True)
     settings = dataset_settings(plan)
     words = ["limit 42, validation 0.5", "limit 20, validation 0.5", "limit 42, validation 0.0", "limit 20, validation 0.0"]
-    assert sorted(in_words(dataset, settings) for dataset in settings) == sorted(words)
+    assert sorted(describe_split(dataset, settings) for dataset in settings) == sorted(words)
     answer = drive_sweep("data", tmp_path / "s.yaml", "--storage", tmp_path / "runs", "--out", tmp_path / "x.png", "--json")
     first = json.loads(answer.stdout)
     images = {

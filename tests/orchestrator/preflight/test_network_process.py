@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.planning.plan import Plan, make_plan
-from orchestrator.preflight.network_process import ChecksBeside
+from orchestrator.preflight.network_process import BackgroundNetworkChecks
 from orchestrator.preflight.networks import NetworkChecks, local_reports
 from orchestrator.process.import_paths import ROOT
 from orchestrator.spec.loader import load_spec
@@ -67,7 +67,7 @@ def planned(*models: str, options: tuple[str, ...] = ()) -> tuple[SweepFolder, P
 
 def test_the_answers_are_those_of_the_same_checks_in_one_process() -> None:
     folder, plan = planned(CONVNET, FROZEN)
-    reports = ChecksBeside(folder, plan, print).reports(lambda: False)
+    reports = BackgroundNetworkChecks(folder, plan, print).reports(lambda: False)
     expected = local_reports(plan, cases_of(trial.config for trial in plan.trials), Runtime())
     assert [(one.case, one.findings, one.adjusted) for one in reports] == [
         (one.case, one.findings, one.adjusted) for one in expected
@@ -77,11 +77,11 @@ def test_the_answers_are_those_of_the_same_checks_in_one_process() -> None:
 
 def test_what_is_known_is_not_asked_again() -> None:
     folder, plan = planned(CONVNET)
-    reports = ChecksBeside(folder, plan, print).reports(lambda: False)
-    NetworkChecks(folder, plan, "cpu", LocalStorage(str(cache_folder()))).keep(reports, None, print)
-    assert ChecksBeside(folder, plan, print).reports(lambda: False) == []
+    reports = BackgroundNetworkChecks(folder, plan, print).reports(lambda: False)
+    NetworkChecks(folder, plan, "cpu", LocalStorage(str(cache_folder()))).add(reports, None, print)
+    assert BackgroundNetworkChecks(folder, plan, print).reports(lambda: False) == []
     folder.storage.remove(folder.file("network_checks.json"))
-    assert ChecksBeside(folder, plan, print).reports(lambda: False) == []  # the machine remembers
+    assert BackgroundNetworkChecks(folder, plan, print).reports(lambda: False) == []  # the machine remembers
 
 
 @pytest.mark.parametrize(
@@ -89,18 +89,18 @@ def test_what_is_known_is_not_asked_again() -> None:
 )
 def test_what_only_a_worker_can_tell_is_left_to_it(option: str) -> None:
     folder, plan = planned(CONVNET, options=(option,))
-    assert ChecksBeside(folder, plan, print).reports(lambda: False) == []
+    assert BackgroundNetworkChecks(folder, plan, print).reports(lambda: False) == []
 
 
 def test_a_lost_process_leaves_everything_to_a_worker() -> None:
     folder, plan = planned(CONVNET, LOST)
-    assert ChecksBeside(folder, plan, print).reports(lambda: False) == []
+    assert BackgroundNetworkChecks(folder, plan, print).reports(lambda: False) == []
 
 
 def test_a_signal_is_heard_while_the_checks_run() -> None:
     folder, plan = planned(CONVNET)
     with pytest.raises(InterruptedError):
-        ChecksBeside(folder, plan, print).reports(lambda: True)
+        BackgroundNetworkChecks(folder, plan, print).reports(lambda: True)
 
 
 def test_a_child_ends_with_the_process_that_asked(tmp_path: Path) -> None:

@@ -109,16 +109,16 @@ def test_another_sweep_on_this_machine_takes_over_the_answer(tmp_path: Path, mon
         folder.storage.remove(folder.file(RECORD))
         lines.clear()
         checks = NetworkChecks(folder, plan, "cpu", cache)
-        checks.recall("fp32", lines.append)
+        checks.load_cached("fp32", lines.append)
         return checks
 
     first = another(cache)
     in_part = Finding(check="memory", severity="warning", message="not all could be checked", hint="")
-    first.keep([report_of(first, findings=(in_part,))], "fp32", lines.append)
+    first.add([report_of(first, findings=(in_part,))], "fp32", lines.append)
     assert lines == ["convnet: not all could be checked", "convnet: checked in 0.1 s"]
     assert len(another(cache).unanswered("fp32")) == 1, "with more memory more is seen"
     slow = Finding(check="memory_order", severity="warning", message="slow", hint="mend it")
-    first.keep([report_of(first, findings=(slow,), adjusted={"channels_last": False})], "fp32", lines.append)
+    first.add([report_of(first, findings=(slow,), adjusted={"channels_last": False})], "fp32", lines.append)
     second = another(cache)
     assert lines == ["convnet: slow; mend it"]
     assert second.unanswered("fp32") == []
@@ -139,7 +139,7 @@ def test_answers_are_kept_as_long_as_what_they_depend_on(tmp_path: Path, monkeyp
     lines: list[str] = []
     assert len(checks.unanswered(None)) == 1
     warning = Finding(check="memory_order", severity="warning", message="slow", hint="mend it")
-    checks.keep([report_of(checks, findings=(warning,), adjusted={"channels_last": False})], "fp32", lines.append)
+    checks.add([report_of(checks, findings=(warning,), adjusted={"channels_last": False})], "fp32", lines.append)
     assert lines == ["convnet: slow; mend it", "convnet: checked in 0.1 s"]
     again = NetworkChecks(folder, plan, "cpu")
     assert again.unanswered("fp32") == []
@@ -160,7 +160,7 @@ def test_errors_are_told_and_not_kept(tmp_path: Path) -> None:
     checks = NetworkChecks(folder, plan, "cpu")
     error = Finding(check="outputs", severity="error", message="it must be right", hint="mend it")
     with pytest.raises(UserError, match="it must be right; mend it"):
-        checks.keep([report_of(checks, findings=(error,))], "fp32", print)
+        checks.add([report_of(checks, findings=(error,))], "fp32", print)
     assert not folder.storage.exists(folder.file(RECORD))
 
 
@@ -169,7 +169,7 @@ def test_finished_results_in_a_precision_that_is_refused_now_are_told(tmp_path: 
     first, *others = plan.trials
     finished = replace_result(plan, first.key, {"fingerprints": [{"precision": "bf16"}]})
     checks = NetworkChecks(folder, finished, "cpu")
-    checks.keep([report_of(checks, adjusted={"precision": "fp32"})], "bf16", print)
+    checks.add([report_of(checks, adjusted={"precision": "fp32"})], "bf16", print)
     lines: list[str] = []
     checks.adjustments("bf16", lines.append)
     assert others

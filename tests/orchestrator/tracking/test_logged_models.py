@@ -134,7 +134,7 @@ def test_missing_model_file_is_reported_after_all_others_were_synced(tracked: Tr
     shutil.copytree(tracked.storage.root, storage.root)
     storage.remove(f"trials/{item('w02-r0').key}/model.safetensors.zst")
     target = new_target(tmp_path)
-    with pytest.raises(SetupError, match=r"1 runs are not up to date.*w02-r0.*model file is gone.*--recompute"):
+    with pytest.raises(SetupError, match=r"1 runs are not up to date.*w02-r0.*model file is missing.*--recompute"):
         synced(target, storage)
     statuses = {run.info.run_name: run.info.status for run in Content(target).runs}
     assert statuses["w00-s0.9-r1"] == "FINISHED"

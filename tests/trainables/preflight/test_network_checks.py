@@ -17,7 +17,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
 from orchestrator.errors import UserError
-from orchestrator.preflight.networks import refuse_errors
+from orchestrator.preflight.networks import require_no_errors
 from tests.support.custom_modules import run_custom, write_modules
 from tests.support.examined_networks import CLASSES, MODULE, SHAPE, Make, Small, errors, examined, sound
 from tests.support.trials import new_storage, tiny_config
@@ -218,7 +218,7 @@ def test_all_findings_are_reported_at_once() -> None:
     report = examined(lambda shape, classes: Many())
     assert {finding.check for finding in report.errors} == {"gradients", "parameters"}
     with pytest.raises(UserError, match=r"(?s)conv.*prunable\.exclude"):
-        refuse_errors([report])
+        require_no_errors([report])
 
 
 def test_contiguous_format_is_used_where_needed() -> None:
