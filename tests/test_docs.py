@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 import textwrap
 from importlib.metadata import requires
 from pathlib import Path
@@ -16,11 +20,11 @@ import pytest
 
 from orchestrator.cli import _parser
 from orchestrator.errors import UserError
+from orchestrator.spec.guide_tables import guide_tables, with_tables
 from orchestrator.spec.loader import json_schema, load_spec
 from orchestrator.spec.presets import preset_names
 from orchestrator.spec.yaml_document import parse_value
 from tests import ROOT
-from trainables.config.methods import METHODS
 
 README = ROOT / "README.md"
 GUIDE = sorted((ROOT / "orchestrator/guide").glob("*.md"))
@@ -242,17 +246,30 @@ def test_a_topic_is_a_heading_and_a_page(topic: Path) -> None:
     assert 40 <= len(lines) <= 200
 
 
-@pytest.mark.parametrize(
-    ("topic", "marker", "names"),
-    [
-        ("methods", "methods", list(METHODS)),
-        ("methods", "networks", json_schema()["properties"]["model"]["anyOf"][0]["enum"]),
-        ("data", "datasets", json_schema()["$defs"]["Dataset"]["properties"]["name"]["anyOf"][0]["enum"]),
-    ],
-)
-def test_the_guide_names_all_there_are(topic: str, marker: str, names: list[str]) -> None:
-    table = rows(between((ROOT / f"orchestrator/guide/{topic}.md").read_text(), marker))
-    assert sorted(name for row in table for name in code_in(row[0])) == sorted(names)
+@pytest.mark.parametrize("topic", guide_tables())
+def test_tables_of_the_guide_come_from_the_code(topic: str) -> None:
+    page = (ROOT / f"orchestrator/guide/{topic}.md").read_text()
+    expected = with_tables(page, guide_tables()[topic])
+    assert page == expected, "`python -m orchestrator.spec.guide_tables` writes the tables"
+    assert all(f"<!-- {name} -->\n{table}<!-- /{name} -->" in expected for name, table in guide_tables()[topic].items())
+
+
+def test_the_custom_method_of_the_guide_runs(tmp_path: Path) -> None:
+    """The example of the guide, as it stands there, in an empty folder."""
+    sweep, module = (
+        textwrap.dedent(re.search(rf"```{language}\n(.*?)```", section("methods", "Custom methods"), re.S)[1])  # type: ignore[index]
+        for language in ("yaml", "python")
+    )
+    (tmp_path / "myscores.py").write_text(module)
+    (tmp_path / "sweep.yaml").write_text(sweep)
+    command = [sys.executable, "-m", "orchestrator.cli", "trial", "sweep.yaml", "--index", "4", "--json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["config"]["method"] == "module:myscores.taylor"
+    assert result["config"]["options"] == {"power": 2}
+    assert result["kept_weights"] == 1_525
 
 
 def section(topic: str, heading: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path as FilePath
 from orchestrator.command_line import command
 from orchestrator.errors import UserError
 from orchestrator.spec.error_messages import did_you_mean
+from orchestrator.spec.guide_tables import template_lines
 
 TEMPLATE = "template"
 
@@ -30,7 +31,10 @@ def _names(folder: Traversable, prefix: str = "") -> Iterator[str]:
 
 def template() -> str:
     """A commented sweep file with every key, to start from."""
-    return _sweeps().joinpath(f"{TEMPLATE}.yaml").read_text(encoding="utf-8")
+    text = _sweeps().joinpath(f"{TEMPLATE}.yaml").read_text(encoding="utf-8")
+    for placeholder, lines in template_lines().items():
+        text = text.replace(f"# {placeholder}" if placeholder == "{options}" else placeholder, lines)
+    return text
 
 
 def preset_text(name: str) -> str:

@@ -30,7 +30,7 @@ class DriveConfig(ImageRounds):
     magnitude: float = option(1.0, "Factor of |w| in the score.", ge=0)
     connection: float = option(1.0, "Factor of |w dL/dw| in the score.", ge=0)
     convergence: float = option(1.0, "Factor of |dL/dw| in the score.", ge=0)
-    normalize: Normalize = option("mean", "What brings the three terms to one scale.")
+    normalize: Normalize = option("mean", "What brings the three terms to one scale: mean, sum, rank or none.")
     score_batches: int = option(1, "Batches that the gradient of one score is taken over.", ge=1)
 
     def conflicts(self) -> Iterator[OptionConflict]:
@@ -178,7 +178,7 @@ _ALL = (
         options=DriveConfig,
         implementation=f"{SCORERS}:score_drive",
         description="The DRIVE score.",
-        keeps="the highest of three terms together: magnitude, connection sensitivity, convergence sensitivity",
+        keeps="the highest of three terms together, see [assumptions](assumptions.md)",
         source="arXiv:2404.03687",
     ),
     Method(
@@ -187,7 +187,7 @@ _ALL = (
         options=SnipConfig,
         implementation=f"{SCORERS}:score_snip",
         description="Connection sensitivity alone.",
-        keeps="connection sensitivity \\|w dL/dw\\|; more than one iteration scores anew",
+        keeps="connection sensitivity \\|w dL/dw\\|; with several iterations it is scored again in each",
         source="arXiv:1810.02340",
     ),
     Method(
@@ -197,7 +197,7 @@ _ALL = (
         implementation=f"{SCORERS}:score_grasp",
         preflight=f"{SCORERS}:check_second_derivative",
         description="Gradient signal preservation.",
-        keeps="gradient flow, w (H g), loss at temperature 200, class-balanced images",
+        keeps="gradient flow, w (H g), with the loss at temperature 200 and class-balanced images",
         source="arXiv:2002.07376",
     ),
     Method(
@@ -224,7 +224,7 @@ _ALL = (
         implementation=f"{SCORERS}:score_random",
         is_ranking=False,
         description="A random mask.",
-        keeps="any; `random.layers: erk` has densities by layer, the key of a finished trial takes that trial's counts",
+        keeps="any; `random.layers` chooses the densities of the layers",
         source="arXiv:1911.11134",
     ),
     Method(
@@ -233,8 +233,7 @@ _ALL = (
         options=ImpConfig,
         implementation=f"{SCORERS}:score_magnitude",  # of weights that were trained to the end
         description="Iterative magnitude pruning: train, prune, rewind to the warm-up, again.",
-        keeps="\\|w\\| after a whole training, a fifth less at every level, then rewinding to the end of the warm-up; without "
-        "one the original lottery ticket; `training.budget: total` continues the schedule there, as published",
+        keeps="\\|w\\| after a whole training, a fifth less at every level, then rewinding to the end of the warm-up",
         source="arXiv:1903.01611",
     ),
     Method(
@@ -252,7 +251,7 @@ _ALL = (
         options=GranetConfig,
         implementation="trainables.pruning.gradual_masks:GranetMasks",
         description="Gradual magnitude pruning during training, with regrowth.",
-        keeps="the same, and every update exchanges the smallest weights for those of the largest gradients",
+        keeps="as `gmp`; every update also exchanges the smallest weights for those with the largest gradients",
         source="arXiv:2106.10404",
     ),
     Method(
@@ -261,14 +260,14 @@ _ALL = (
         options=SrsteConfig,
         implementation="trainables.pruning.nm_masks:NMMasks",
         description="N of every M weights, chosen anew at every step.",
-        keeps="N of every M weights along the input channels (`pattern: 2:4`), chosen anew at every step and saved as such",
+        keeps="N of every M weights along the input channels, chosen anew at every step and saved as such",
         source="arXiv:2102.04010",
     ),
     Method(
         name="dense",
         course=Course.DENSE,
         description="No pruning.",
-        keeps="all; one per seed is added anyway (`baseline`)",
+        keeps="all; one per seed is added as the baseline anyway",
     ),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

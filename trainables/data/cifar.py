@@ -16,8 +16,9 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 
 class Cifar10(Dataset):
     name = "cifar10"
-    description = "CIFAR-10"
-    images = "32 x 32, 60,000 in 10 classes"
+    title = "CIFAR-10"
+    description = "the usual Python files below `root`; `download: true` fetches them"
+    images = "colour, 32 x 32"
     side = 32
     classes: tuple[str, ...] = CIFAR10_CLASSES
     file_names: tuple[str, ...] = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
@@ -34,7 +35,7 @@ class Cifar10(Dataset):
             try:
                 splits = [reader(root, train=train) for train in (True, False)]
             except RuntimeError as error:
-                raise DataError(f"{self.description} in {str(files[0][1].parent)!r} is damaged: {error}") from error
+                raise DataError(f"{self.title} in {str(files[0][1].parent)!r} is damaged: {error}") from error
         arrays: list[Any] = []
         for split in splits:
             arrays += [split.data.transpose(0, 3, 1, 2), np.asarray(split.targets, dtype=np.int64)]
@@ -58,8 +59,7 @@ class Cifar100(Cifar10):
     """With its 100 fine labels; the 20 coarse ones are not used."""
 
     name = "cifar100"
-    description = "CIFAR-100"
-    images = "32 x 32, 60,000 in 100 classes"
+    title = "CIFAR-100"
     classes = numbered_classes(100)
     file_names = ("train", "test", "meta")
     folder = "cifar-100-python"

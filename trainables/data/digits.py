@@ -17,8 +17,8 @@ DIGITS_FACTS = DataFacts(  # tests/trainables/data/test_facts.py compares it wit
 
 class Digits(Dataset):
     name = "digits"
-    description = "scikit-learn's digits; comes with the program"
-    images = "8 x 8, grey, 1,797 in 10 classes"
+    description = "comes with scikit-learn; takes no `root`"
+    images = "1,797 grey images of 8 x 8"
     side = 8
     takes_root = False
     is_augmented = False  # flips and crops would turn digits into others

@@ -18,8 +18,8 @@ IDX_LABELS = b"\x00\x00\x08\x01"  # magic number of a one-dimensional IDX file o
 
 class FashionMnist(Dataset):
     name = "fashion_mnist"
-    description = "Fashion-MNIST"
-    images = "28 x 28, grey, 70,000 in 10 classes"
+    description = "the usual IDX files, gzip or not; `download: true` fetches them"
+    images = "grey, 28 x 28"
     side = 28
 
     def files(self, source: DatasetSource) -> Files:

@@ -16,8 +16,8 @@ from trainables.data.source import DatasetSource, dataset_folder, readable
 
 class ImageFolder(Dataset):
     name = "image_folder"
-    description = "`train/CLASS/*` and `test/CLASS/*`; needs `image_size`"
-    images = "of any size, scaled to squares"
+    description = "your own: `train/CLASS/*` and `test/CLASS/*`; `image_size` is required"
+    images = "any, scaled to `image_size`"
     image_size: ImageSizeRule = "required"
     has_image_files = True
     index_folder: Callable[[Path], FileIndex] = staticmethod(file_index.image_folder)
@@ -45,8 +45,8 @@ class ImageFolder(Dataset):
 
 class TinyImagenet(ImageFolder):
     name = "tiny_imagenet"
-    description = "Tiny ImageNet as its archive unpacks; its labelled validation images are the test split"
-    images = "64 x 64, 110,000 in 200 classes"
+    description = "the archive as it unpacks"
+    images = "colour, 64 x 64"
     side = 64
     image_size = "refused"
     index_folder = staticmethod(file_index.tiny_imagenet)
@@ -54,8 +54,8 @@ class TinyImagenet(ImageFolder):
 
 class Imagenet(ImageFolder):
     name = "imagenet"
-    description = "ImageNet in torchvision's layout, `train/WNID/*` and `val/WNID/*`; its validation images are the test split"
-    images = "scaled to `image_size` (224), 1.3 million in 1,000 classes"
+    description = "torchvision's layout: `train/WNID/*` and `val/WNID/*`; streamed"
+    images = "colour, scaled to `image_size` (224)"
     side = 224
     image_size = "optional"
     is_streamed = True

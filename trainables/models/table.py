@@ -101,18 +101,18 @@ def _cifar(depth: int) -> Network:
         name=f"resnet{depth}",
         build=partial(_cifar_resnet, depth),
         has_width=True,
-        description=f"ResNet-{depth} for small images, 16 to 64 channels times `width`",
+        description=f"ResNet-{depth} for images of CIFAR's size (arXiv:1512.03385); `width: 2` doubles its channels",
     )
 
 
 def _torchvision(depth: int) -> Network:
     name = f"resnet{depth}"
-    description = f"torchvision's ResNet-{depth}; up to 64 pixels its stem is one 3 x 3 convolution"
+    description = f"torchvision's ResNet-{depth}, with a small stem for images of up to 64 pixels"
     return Network(name=name, build=partial(_torchvision_resnet, name), description=description)
 
 
 def _vgg_of(depth: int) -> Network:
-    description = f"VGG-{depth} with BN and one linear layer, for images of 16 pixels and up"
+    description = f"VGG-{depth} with BN in the form for small images, of at least 16 x 16"
     return Network(name=f"vgg{depth}", build=partial(_vgg, depth), takes_image=_vgg_takes, description=description)
 
 
@@ -121,12 +121,16 @@ _ALL = (
         name="convnet",
         build=_convnet,
         takes_image=_convnet_takes,
-        description="three small convolutions and a linear layer; 15,248 prunable weights on digits",
+        description="three small convolutions and a linear layer; 15,248 prunable weights for digits",
     ),
     _cifar(20),
     _torchvision(18),
-    Network(name="lenet300", build=_lenet300, description="LeNet-300-100, linear layers alone"),
-    Network(name="alexnet", build=_alexnet, takes_image=_alexnet_takes, description="AlexNet's form for small images, with BN"),
+    Network(
+        name="lenet300",
+        build=_lenet300,
+        description="LeNet-300-100: two hidden linear layers; 266,200 prunable weights for images of 28 x 28",
+    ),
+    Network(name="alexnet", build=_alexnet, takes_image=_alexnet_takes, description="AlexNet in the form for small images"),
     _vgg_of(11),
     _vgg_of(16),
     _vgg_of(19),
