@@ -69,7 +69,7 @@ def test_only_the_right_token_at_the_right_address_is_let_in(cluster: RayNodes, 
         who = {name: value for name, value in (nobody | {"RAY_AUTH_TOKEN": token}).items() if value}
         answer = drive_sweep("list", "--address", cluster.api, expect=3, environment=who)
         (line,) = answer.stderr.splitlines()
-        assert line.startswith(f"drive-sweep: the cluster at {cluster.api} asks for its token: {told}; export RAY_AUTH_MODE")
+        assert line.startswith(f"drive-sweep: the cluster at {cluster.api} requires its token: {told}; export RAY_AUTH_MODE")
         assert "wrong" not in line
     (port,) = free_ports(1)
     answer = drive_sweep("list", "--address", f"http://127.0.0.1:{port}", expect=3, environment=cluster.environment)
@@ -101,7 +101,7 @@ def test_a_sweep_lives_on_a_cluster(cluster: RayNodes, tmp_path: Path) -> None:
         client.send_signal(signal.SIGINT)
         output, _ = client.communicate(timeout=60)
         assert client.returncode == 130, output
-        assert "goes on; `drive-sweep logs slow -f --address" in output.splitlines()[-1]
+        assert "is still running; `drive-sweep logs slow -f --address" in output.splitlines()[-1]
 
         answer = cluster_command(*submit, expect=3)
         (job,) = re.findall(r"is being run by job (slow-\w{6});", answer.stderr)
