@@ -31,7 +31,7 @@ class TrialError(Exception):
 
     Attributes:
         kind: goes into the trial's record and decides whether it is tried again.
-        message: the place, the rule and the value.
+        message: what is wrong, with the rule and the value.
         hint: how to fix it; empty where the message says it all.
     """
 

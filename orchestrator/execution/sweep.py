@@ -54,7 +54,7 @@ class RunOptions:
 
     Attributes:
         selected: which unfinished trials to run, by key.
-        from_scratch: keys of trials that start anew; their records are archived.
+        from_scratch: keys of trials that start again; their records are archived.
         address: a Ray cluster; None starts a local one unless RAY_ADDRESS is set.
     """
 
@@ -78,7 +78,7 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
         from_scratch = options.from_scratch | damage.keys()
         for key in from_scratch:
             archive_trial(storage, key)
-        notes = [f"{problem}; the trial is computed anew, its old files are in trials/.aside" for problem in damage.values()]
+        notes = [f"{problem}; the trial is computed again, its old files are in trials/.aside" for problem in damage.values()]
         return _run_held(folder, plan.without_results(from_scratch), spec_text, options, notes)
 
 

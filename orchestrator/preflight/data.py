@@ -49,7 +49,7 @@ def all_settings(plan: Plan) -> list[DatasetConfig]:
 
 
 def describe_split(dataset: DatasetConfig, settings: Sequence[DatasetConfig]) -> str:
-    """What tells one of several settings from the others, such as "limit 100, validation 0.2"; nothing of the only one."""
+    """What distinguishes one of several splits, such as "limit 100, validation 0.2"; empty for the only one."""
     first, *others = map(asdict, settings)
     differing = [name for name in first if any(other[name] != first[name] for other in others)]
     return ", ".join(f"{name} {getattr(dataset, name)}" for name in differing)
@@ -142,10 +142,10 @@ class BackgroundPreflight:
             except Exception as error:  # whatever it is, it must not end the sweep
                 self._notify(f"data: the preflight could not be made: {error}")
                 return
-            place = " ".join(filter(None, ["data", describe_split(dataset, settings)]))
+            label = " ".join(filter(None, ["data", describe_split(dataset, settings)]))
             for finding in findings_of(report):
                 if finding.severity != "info":
-                    self._notify(f"{place}: {finding}")
+                    self._notify(f"{label}: {finding}")
 
     def _notify(self, line: str) -> None:
         self.lines.append(line)

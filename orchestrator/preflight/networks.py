@@ -93,7 +93,7 @@ class NetworkChecks:
         return [(by_id[report.case], report) for report in reports if report.is_complete]
 
     def adjustments(self, precision: str | None, notify: Notify) -> dict[str, dict[str, Any]]:
-        """Id of a case -> fields of the runtime that differ for it; says where finished results were computed otherwise."""
+        """Id of a case -> fields of the runtime that differ for it; reports finished results that were computed otherwise."""
         known = {case.id: self._known(case, precision) for case in self.cases}
         adjusted = {id_: report.adjusted for id_, report in known.items() if report is not None and report.adjusted}
         in_fp32 = {id_ for id_, fields in adjusted.items() if fields.get("precision") == "fp32"}

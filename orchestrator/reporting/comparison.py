@@ -6,7 +6,6 @@ iterations or options that suit another. Seeds are paired because they share dat
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -16,32 +15,11 @@ from orchestrator.command_line import command
 from orchestrator.errors import UserError
 from orchestrator.reporting.aggregate import ConfigSummary, baseline_of, config_summaries
 from orchestrator.reporting.cells import Cell, best_in_cell, by_cell
+from orchestrator.reporting.paired_test import ALPHA, Difference, paired_difference
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from trainables.config.methods import DEFAULT_METHOD, is_dense
 
 REFERENCE = DEFAULT_METHOD
-ALPHA = 0.05  # a p value below it is called significant; intervals hold 1 - ALPHA
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
-    """Reference minus other over paired seeds, of test accuracy.
-
-    Attributes:
-        std: sample standard deviation of the differences; None with one seed.
-        p: two-sided paired t-test; None where there is none: one seed, or the same difference in every seed.
-        interval: its 95 % confidence interval of the mean; None where there is no test.
-    """
-
-    mean: float
-    std: float | None
-    n: int
-    p: float | None
-    interval: tuple[float, float] | None
-
-    @property
-    def significant(self) -> bool:
-        return self.p is not None and self.p < ALPHA
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,22 +174,6 @@ def can_compare(settings: list[ConfigSummary], reference: str = REFERENCE) -> bo
     """Whether there are results of the reference and of another method."""
     finished = {one.config.method for one in settings if not one.is_dense}
     return reference in finished and len(finished) > 1
-
-
-def paired_difference(reference: dict[int, float], other: dict[int, float]) -> Difference:
-    """Reference minus other; both have the same seeds, at least one."""
-    # Accuracies are fractions of image counts; rounded, differences that are equal by count are equal here too.
-    values = [round(reference[seed] - other[seed], 12) for seed in reference]
-    n, mean = len(values), statistics.fmean(values)
-    std = statistics.stdev(values) if n > 1 else None
-    if not std:
-        return Difference(mean=mean, std=std, n=n, p=None, interval=None)
-    from scipy.special import stdtr, stdtrit  # Student's t: the distribution function and its inverse
-
-    error = std / math.sqrt(n)
-    reach = float(stdtrit(n - 1, 1 - ALPHA / 2)) * error
-    p = 2 * float(stdtr(n - 1, -abs(mean) / error))
-    return Difference(mean=mean, std=std, n=n, p=p, interval=(mean - reach, mean + reach))
 
 
 def _pair(

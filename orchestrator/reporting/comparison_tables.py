@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.reporting.aggregate import ConfigSummary
-from orchestrator.reporting.comparison import ALPHA, Comparison, Difference, Pair, Summary
+from orchestrator.reporting.comparison import Comparison, Pair, Summary
+from orchestrator.reporting.paired_test import ALPHA, Difference
 from trainables.config.methods import DENSE, is_dense
 
 BETTER, WORSE = "▲", "▼"

@@ -45,7 +45,7 @@ def print_status(state: SweepState) -> None:
 
 
 def print_failures(state: SweepState) -> None:
-    """Keys and last error lines of the failed trials on stderr; equal errors are told once."""
+    """Keys and last error lines of the failed trials on stderr; equal errors are shown once."""
     failed = [trial for trial in state.trials.values() if trial.state == "failed"]
     errors = Counter(trial.error or "" for trial in failed)
     for error, count in errors.most_common():

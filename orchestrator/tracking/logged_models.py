@@ -1,8 +1,8 @@
-"""A trial's sparse model -> an MLflow logged model, at most once, whenever the upload is cut off.
+"""Uploads a trial's sparse model as an MLflow logged model, at most once, whenever the upload is cut off.
 
-MLflow has no exclusive creation, but a model exists as "pending" from its first call to its last. So a model found ready was
-uploaded whole, and one found in any other state is the rest of an upload that died. No fluent API: it would need a
-global tracking URI and an active run.
+MLflow has no exclusive creation, but a model exists as "pending" from its first call to its last. So a ready model is
+complete, and one in any other state is the rest of an upload that died. No fluent API: it would need a global tracking URI and
+an active run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KEYS_PER_SEARCH = 100  # their models are mostly one page of answers; MLflow's p
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoggedModelInfo:
-    """What the experiment tells of a logged model."""
+    """A logged model of the experiment."""
 
     model_id: str
     sha256: str
@@ -36,7 +36,7 @@ class LoggedModelInfo:
 class SweepModels:
     """The experiment's models of a sweep's trials, whoever uploaded them: looked up once for all trials, then remembered.
 
-    They change without us where another sweep finishes the same trial meanwhile; then `find` is told to look again.
+    Another sweep that finishes the same trial meanwhile changes them; then `find` is called with `again`.
     """
 
     def __init__(self, client: Any, experiment_id: str) -> None:
@@ -46,7 +46,7 @@ class SweepModels:
         self._to_look_up: set[str] = set()
 
     def invalidate(self, trial_keys: Iterable[str]) -> None:
-        """Looks for the models of these trials again when one of them is wanted next, for all with one search."""
+        """Makes the next use of one of these trials look up the models of all of them again, with one search."""
         self._to_look_up.update(trial_keys)
 
     def is_ready(self, trial_key: str, model_id: str) -> bool:
@@ -81,13 +81,13 @@ class SweepModels:
         return self._by_key[trial_key]
 
     def _look_up(self, trial_keys: set[str]) -> None:
-        found: dict[str, dict[str, LoggedModelInfo]] = {key: {} for key in trial_keys}
-        wanted = sorted(trial_keys)
-        for start in range(0, len(wanted), KEYS_PER_SEARCH):
-            keys = ", ".join(f"'{key}'" for key in wanted[start : start + KEYS_PER_SEARCH])
+        models: dict[str, dict[str, LoggedModelInfo]] = {key: {} for key in trial_keys}
+        keys_left = sorted(trial_keys)
+        for start in range(0, len(keys_left), KEYS_PER_SEARCH):
+            keys = ", ".join(f"'{key}'" for key in keys_left[start : start + KEYS_PER_SEARCH])
             for model in pages(self.client.search_logged_models, self.experiment_id, f"tags.`drive.trial_key` IN ({keys})"):
-                found[model.tags["drive.trial_key"]][model.model_id] = _known(model)
-        self._by_key |= found
+                models[model.tags["drive.trial_key"]][model.model_id] = _known(model)
+        self._by_key |= models
         self._to_look_up.clear()
 
 
@@ -103,7 +103,7 @@ def _known(model: Any) -> LoggedModelInfo:
 
 
 def _has_files(location: str) -> bool:
-    """Whether a folder still has the model that was uploaded to it; of other places MLflow's word is taken."""
+    """Whether a folder still has the model that was uploaded to it; other stores are trusted."""
     folder = local_folder(location)
     return folder is None or (folder / "MLmodel").is_file()
 

@@ -24,11 +24,11 @@ DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}  # where the name t
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SparseModelRecord:
-    """What is uploaded for one trial: the model file, its shapes, and how it is found again.
+    """What is uploaded for one trial: the model file, its shapes, params and tags.
 
     Attributes:
         file: named model.safetensors.zst.
-        network: text of the file that a network of the user's own was made by; empty for the others.
+        network: source of a custom network; empty for others.
     """
 
     name: str
@@ -41,23 +41,23 @@ class SparseModelRecord:
 
 
 def write_served_model(folder: Path, record: SparseModelRecord, model: Any, run_id: str) -> None:
-    """Fills the folder with an MLflow model, all of it but the model file, which belongs into its `artifacts`."""
+    """Writes an MLflow model into the folder, without the model file, which belongs into its `artifacts`."""
     from mlflow.models import Model
 
-    common = shared_files(model_code().package, record.image_shape, record.num_classes, record.network)
-    for name, content in common.files.items():
+    shared = shared_files(model_code().package, record.image_shape, record.num_classes, record.network)
+    for name, content in shared.files.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-    own = {
+    details = {
         "artifact_path": model.artifact_location,
         "model_uuid": model.model_id,
         "model_id": model.model_id,
         "run_id": run_id,
-        "model_size_bytes": common.size_bytes + record.file.stat().st_size,
+        "model_size_bytes": shared.size_bytes + record.file.stat().st_size,
         "utc_time_created": str(datetime.now(UTC).replace(tzinfo=None)),
     }
-    Model.from_dict(common.description | own).save(folder / "MLmodel")
+    Model.from_dict(shared.description | details).save(folder / "MLmodel")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,11 +78,11 @@ class SharedFiles:
 
 @cache
 def shared_files(package: str, image_shape: tuple[int, ...], num_classes: int, network: str = "") -> SharedFiles:
-    """Made by MLflow once per process, since it takes much longer than to copy it; signature and requirements are given.
+    """The shared files, made by MLflow once per process, since that takes much longer than to copy them.
 
     Args:
         package: of `model_code()`.
-        network: text of the user's own file, which travels along.
+        network: source of a custom network, which travels along.
     """
     import numpy as np
     from mlflow import pyfunc
@@ -185,12 +185,12 @@ def _packages_above(file: str) -> list[str]:
 
 
 def with_network_source(code: ModelCode, network: str) -> ModelCode:
-    """The code with the user's own file in it, under names made from its content: versions of it load in one process."""
+    """The code with a custom network in it, under names made from its content, so that versions of it load in one process."""
     digest = sha256(network.encode())
     package = f"{code.package}_{digest[:8]}"
     modules = {name: text.replace(code.package, package) for name, text in code.modules.items()}
-    wanted = {name.partition(".")[0] for name in _imports(network, "trainables")} - set(sys.stdlib_module_names)
-    installed = {requirement for name in wanted if (requirement := _installed(name))}
+    imported = {name.partition(".")[0] for name in _imports(network, "trainables")} - set(sys.stdlib_module_names)
+    installed = {requirement for name in imported if (requirement := _installed(name))}
     return ModelCode(
         package=package,
         modules=modules | {f"{bundled_name(digest)}.py": network},

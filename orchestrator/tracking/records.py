@@ -1,4 +1,4 @@
-"""One child run of a sweep, and what the storage records of it: a trial's folder, or the snapshots of a trunk."""
+"""One child run of a sweep, and its record in the storage: a trial's folder, or the snapshots of a shared warm-up."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class RunSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What is there of a trial or a trunk; result and error are empty where there is none.
+    """What the storage holds of a trial or a warm-up; result and error are empty where there is none.
 
     Attributes:
         digest: changes when anything of the record does.
-        damage: which file is no longer what was written, and why; what it held is empty then.
-        start_ms, end_ms: Unix time in milliseconds as recorded, None where nothing says so.
+        damage: which file is damaged, and how; its content is empty then.
+        start_ms, end_ms: recorded Unix time in milliseconds; None if there is none.
     """
 
     storage: Storage
@@ -78,7 +78,7 @@ class RunRecord:
         return str(self.result.get("data_digest") or "unknown")[:36]
 
     def file_mismatch(self, model: Path | None = None) -> str:
-        """What is wrong where a finished trial's points, or its model file, are not those that its result was written with.
+        """The mismatch between a finished trial's points, or its model file, and its result; empty if they match.
 
         An attempt that was cut off may have written one file later than that (TrialFolder).
         """
@@ -125,7 +125,7 @@ def _trial_record(storage: Storage, key: str) -> RunRecord:
 
 
 def _error(content: bytes) -> dict[str, Any]:
-    """The content of error.json; without it the driver's own words count."""
+    """The content of error.json; empty if there is none."""
     try:
         record = json.loads(content or b"{}")
     except (ValueError, RecursionError):
@@ -135,7 +135,7 @@ def _error(content: bytes) -> dict[str, Any]:
 
 
 def _warmup_record(storage: Storage, key: str) -> RunRecord:
-    """The points that the longest snapshot carries; its header alone is looked at, which needs no torch."""
+    """The points in the longest snapshot; only its header is read, which needs no torch."""
     folder = f"warmups/{key}"
     longest = max((name for name in storage.names(folder) if name.startswith("epoch-")), default=None)
     content = storage.read(f"{folder}/{longest}") if longest else None

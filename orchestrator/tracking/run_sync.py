@@ -192,7 +192,7 @@ class RunSync:
     ) -> Run:
         """The item's run; a new one is created with `tags` too.
 
-        A run with other points than the record shows a trial that was computed anew since. It would get every step twice, so
+        A run with other points than the record shows a trial that was recomputed since. It would get every step twice, so
         it is superseded: it keeps the tag drive.superseded=recomputed, and a new run takes its place.
         """
         key = (item.role, item.key)

@@ -1,4 +1,4 @@
-"""The MLflow runs of one sweep: found by their tags, made, changed. Every change is remembered, so it is sent once."""
+"""Finds, creates and changes the MLflow runs of one sweep. Every change is remembered, so it is sent once."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ RunKey = tuple[str, str]  # role and trial key or warm-up key
 
 @dataclass(kw_only=True)
 class Run:
-    """What MLflow holds of a run, as far as we know.
+    """A run in MLflow, as far as it is known.
 
     Attributes:
-        metrics: last values when the run was found.
-        known_points: times of the points of an older process, by key and step, where they were looked up.
-        sent_points: points that this process sent since the run began.
+        metrics: last values when the run was loaded.
+        known_points: times of the points that an older process sent, by key and step; None if they were not looked up.
+        sent_points: points that this process has sent since the run started.
     """
 
     run_id: str
@@ -49,46 +49,46 @@ class SweepRuns:
         self.by_key: dict[RunKey, Run] = {}
 
     def load(self) -> None:
-        """Finds every run of the sweep, without those that a recomputation left behind; the oldest of equal ones counts."""
+        """Loads every run of the sweep but recomputed ones; of runs with the same key the oldest one counts."""
         self.by_key = {}
         self._find(f"tags.`drive.sweep` = '{self.sweep}'")
 
     def load_one(self, key: RunKey) -> None:
-        """Looks again for the run of one key; what is known of the others stays."""
+        """Loads the run of one key again; the others stay."""
         self.by_key.pop(key, None)
         self._find(f"tags.`drive.sweep` = '{self.sweep}' AND tags.`drive.trial_key` = '{key[1]}'")
 
-    def _find(self, wanted: str) -> None:
-        for found in pages(self.client.search_runs, self.experiment_id, wanted):
-            tags = dict(found.data.tags)
+    def _find(self, query: str) -> None:
+        for hit in pages(self.client.search_runs, self.experiment_id, query):
+            tags = dict(hit.data.tags)
             if tags.get("drive.superseded") == "recomputed":
                 continue
             run = Run(
-                run_id=found.info.run_id,
-                name=found.info.run_name,
-                status=found.info.status,
-                start_ms=found.info.start_time,
-                end_ms=found.info.end_time,
-                params=dict(found.data.params),
+                run_id=hit.info.run_id,
+                name=hit.info.run_name,
+                status=hit.info.status,
+                start_ms=hit.info.start_time,
+                end_ms=hit.info.end_time,
+                params=dict(hit.data.params),
                 tags=tags,
-                metrics=dict(found.data.metrics),
-                model_ids={output.model_id for output in (found.outputs.model_outputs if found.outputs else ())},
+                metrics=dict(hit.data.metrics),
+                model_ids={output.model_id for output in (hit.outputs.model_outputs if hit.outputs else ())},
             )
             key = (tags.get("drive.role", ""), tags.get("drive.trial_key", ""))
             if key not in self.by_key or run.start_ms < self.by_key[key].start_ms:
                 self.by_key[key] = run
 
     def ensure(self, key: RunKey, name: str, tags: dict[str, str], start_ms: int | None) -> Run:
-        """The run of a key with this name, made with these tags if there is none."""
+        """The run of a key with this name, created with these tags if there is none."""
         run = self.by_key.get(key)
         if run is None:
             tags = {"mlflow.source.name": "drive-sweep", "mlflow.source.type": "LOCAL"} | tags
-            made = self.client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=name)
+            created = self.client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=name)
             run = self.by_key[key] = Run(
-                run_id=made.info.run_id,
+                run_id=created.info.run_id,
                 name=name,
                 status="RUNNING",
-                start_ms=made.info.start_time,
+                start_ms=created.info.start_time,
                 end_ms=None,
                 params={},
                 tags=dict(tags),
@@ -101,7 +101,7 @@ class SweepRuns:
         return run
 
     def conflicts_with(self, run: Run, recorded: Sequence[Point]) -> bool:
-        """Whether the run holds a point that is not in the record; looked up for one metric, once."""
+        """Whether the run has a point that is not in the record; looked up once, for one metric."""
         if not run.metrics or run.known_points is not None:
             return False
         run.known_points = self._history(run, [min(run.metrics)])
@@ -109,7 +109,7 @@ class SweepRuns:
         return any(times.get(point) != time_ms for point, time_ms in run.known_points.items())
 
     def supersede(self, key: RunKey) -> None:
-        """Leaves a run behind for good, so that the next `ensure` makes a new one."""
+        """Marks a run as recomputed, so that the next `ensure` creates a new one."""
         run = self.by_key[key]
         if run.status == "RUNNING":
             self.end(run, "KILLED", None)
@@ -124,7 +124,7 @@ class SweepRuns:
         tags: Mapping[str, str] | None = None,
         on_model: Mapping[Point, Mapping[str, str]] | None = None,
     ) -> None:
-        """Sends what the run may lack, mostly in one call. Tags come last: where one is found, so is all else of this call.
+        """Sends what the run may lack, mostly in one call. Tags come last: if one is there, so is everything else of the call.
 
         Args:
             points: MLflow ignores one with equal key, step, value and time.
@@ -155,7 +155,7 @@ class SweepRuns:
 
     def _may_be_missing(self, run: Run, point: Point) -> bool:
         if run.known_points is None and run.tags["drive.role"] == "warmup":
-            # A trunk that died after its last snapshot trains those epochs again; their first points stay.
+            # A warm-up that died after its last snapshot trains those epochs again; their first points stay.
             run.known_points = self._history(run, run.metrics)
         return point not in run.sent_points and (point.key, point.step) not in (run.known_points or {})
 
@@ -173,14 +173,14 @@ class SweepRuns:
                 del run.tags[name]
 
     def reopen(self, run: Run) -> None:
-        """Sets the run to RUNNING, and only then takes away what belongs to its former end."""
+        """Sets the run to RUNNING, and only then removes the tags of its former end."""
         if run.status != "RUNNING":
             self.client.update_run(run.run_id, status="RUNNING")
             run.status = "RUNNING"
         self.drop_tags(run, FAILURE_TAGS)
 
     def end(self, run: Run, status: str, end_ms: int | None) -> None:
-        """Ends the run; without a recorded time a run that has ended so keeps its own, any other ends now."""
+        """Ends the run; without a recorded time one with this status keeps its end, and any other ends now."""
         run.sent_points.clear()
         if run.status == status and end_ms in (None, run.end_ms):
             return
@@ -189,11 +189,11 @@ class SweepRuns:
         run.status, run.end_ms = status, end_ms
 
 
-def pages(search: Any, experiment_id: str, wanted: str) -> Iterator[Any]:
+def pages(search: Any, experiment_id: str, query: str) -> Iterator[Any]:
     """Every hit of a client's search of runs or models in an experiment."""
     token = None
     while True:
-        page = search([experiment_id], filter_string=wanted, page_token=token)
+        page = search([experiment_id], filter_string=query, page_token=token)
         yield from page
         token = page.token
         if not token:

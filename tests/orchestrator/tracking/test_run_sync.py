@@ -59,8 +59,8 @@ def test_runs_hold_exactly_the_published_points(tracked: TrackedSweep) -> None:
         assert run["points"] == published(tracked.storage, item(name))
         assert len({point[:2] for point in run["points"]}) == len(run["points"])
     assert content.named("w00-stopped")["points"], "it was stopped after its first round"
-    trunk = content.named(WARMUP.name)
-    assert [point[:2] for point in trunk["points"] if point[0] == "val/accuracy"] == [("val/accuracy", 1), ("val/accuracy", 2)]
+    warmup = content.named(WARMUP.name)
+    assert [point[:2] for point in warmup["points"] if point[0] == "val/accuracy"] == [("val/accuracy", 1), ("val/accuracy", 2)]
 
 
 def test_run_states_times_and_tags_follow_the_records(tracked: TrackedSweep) -> None:
