@@ -1,0 +1,250 @@
+"""The commands of the command line: one table with the help, the arguments and the function of each.
+
+To add a command, write its function in a file of this folder, and its entry here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from orchestrator.command_line import DEFAULT_STORAGE
+from orchestrator.uris import STORAGE_FORMS
+
+STORAGE_HELP = f"where results are kept: {STORAGE_FORMS} (default: {DEFAULT_STORAGE})"
+FILE_HELP = "sweep file, or the name of a preset such as digits or reference/cifar10-vgg16"
+
+
+class Reach(Enum):
+    """Where a command works."""
+
+    HERE = "on this machine"
+    JOBS = "through a cluster's Jobs API"
+    ASKS_JOBS = "on this machine; with --address through a cluster's Jobs API"
+    JOINS = "on this machine; with --address HOST:PORT as a driver of that cluster, with a dashboard through its Jobs API"
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument, as argparse takes it."""
+
+    flags: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+def argument(*flags: str, **settings: Any) -> Argument:
+    return Argument(flags, settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command.
+
+    Attributes:
+        module: file of this folder.
+        function: in it, from options to exit code; through the Jobs API that of the same name in jobs.py.
+        prints_answer: stdout holds its answer alone, as with --json.
+    """
+
+    name: str
+    help: str
+    module: str
+    arguments: tuple[Argument, ...] = field(default=())
+    function: str = ""
+    reach: Reach = Reach.HERE
+    prints_answer: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.function:
+            object.__setattr__(self, "function", self.name)
+
+
+SPEC = (
+    argument("--set", metavar="KEY=VALUE", action="append", default=[], help="any key of the sweep file, dotted"),
+    argument("--name", help="name of the sweep, instead of the file's"),
+    argument("--tracking-uri", metavar="URI", help="MLflow tracking server, instead of the file's"),
+)
+STORAGE = argument("--storage", metavar="FOLDER|URI", help=STORAGE_HELP)
+FILE = (argument("file", metavar="FILE", help=FILE_HELP), *SPEC, STORAGE)
+SWEEP = (argument("name", metavar="NAME", help="name of the sweep"), STORAGE)
+JSON = argument("--json", action="store_true", help="answer in JSON on stdout")
+CLUSTER = (
+    argument(
+        "--address",
+        help="Ray cluster to join, HOST:PORT (default: RAY_ADDRESS, else a local Ray); with `resume` also a dashboard, http://...",
+    ),
+    argument("--quiet", action="store_true", help="no progress"),
+)
+DASHBOARD = argument("--address", help="dashboard of the cluster, http://HEAD:8265 (default: RAY_API_SERVER_ADDRESS)")
+ASK = argument("--address", help="URL of the cluster's dashboard, http://HEAD:8265; query the sweep's newest job there")
+
+_ALL = (
+    Command(
+        name="init",
+        module="sweep_file",
+        help="write a commented sweep file to start from",
+        arguments=(
+            argument("--from", dest="preset", metavar="NAME", help="start from a preset, such as reference/cifar10-vgg16"),
+            argument("path", nargs="?", default="sweep.yaml", help="file to write (default: sweep.yaml)"),
+        ),
+    ),
+    Command(
+        name="plan",
+        module="sweep_file",
+        help="show what would run: trials, shared warm-ups, reused results, cost",
+        arguments=(
+            *FILE,
+            JSON,
+            argument("--hash", action="store_true", help="read the data to compute its digest, so that reuse can be shown"),
+        ),
+    ),
+    Command(
+        name="data",
+        module="data",
+        help="check the data: counts, files, duplicates, and a picture of what the network sees",
+        arguments=(*FILE, JSON, argument("--out", metavar="PNG", help="file of the picture (default: NAME-data.png)")),
+    ),
+    Command(
+        name="schema", module="sweep_file", help="print the JSON Schema of the sweep file, for editors", prints_answer=True
+    ),
+    Command(
+        name="trial",
+        module="sweep_file",
+        help="run one trial in the foreground, without Ray; FILE may be a trial's key",
+        arguments=(*FILE, JSON, argument("--index", type=int, help="which trial of the file, counted from 0 as in `plan`")),
+    ),
+    Command(
+        name="run",
+        module="run",
+        help="run a sweep; running it again continues it",
+        arguments=(
+            *FILE,
+            JSON,
+            argument("--recompute", action="store_true", help="archive the results of earlier runs and compute them again"),
+            *CLUSTER,
+        ),
+        reach=Reach.JOINS,
+    ),
+    Command(
+        name="submit",
+        module="jobs",
+        help="run a sweep as a job of a cluster, independently of this machine",
+        arguments=(
+            *FILE,
+            JSON,
+            DASHBOARD,
+            argument("--wait", action="store_true", help="print the output of the job, and exit with its code"),
+        ),
+        reach=Reach.JOBS,
+    ),
+    Command(
+        name="list",
+        module="jobs",
+        function="list_jobs",
+        help="list the sweeps that were submitted to a cluster, newest first",
+        arguments=(JSON, DASHBOARD),
+        reach=Reach.JOBS,
+    ),
+    Command(
+        name="resume",
+        module="run",
+        help="run the trials that failed or did not finish",
+        arguments=(
+            *SWEEP,
+            JSON,
+            argument("--only", choices=["failed", "unfinished"], help="only failed trials, or only the other unfinished ones"),
+            argument("--trial", metavar="KEY", action="append", help="only this trial; may be repeated"),
+            argument("--from-scratch", action="store_true", help="ignore checkpoints"),
+            argument("--dry-run", action="store_true", help="only show what would run"),
+            argument("--wait", action="store_true", help="with the address of a dashboard: print the output of the job"),
+            *CLUSTER,
+        ),
+        reach=Reach.JOINS,
+    ),
+    Command(
+        name="status",
+        module="results",
+        help="show the state of a sweep",
+        arguments=(*SWEEP, JSON, ASK),
+        reach=Reach.ASKS_JOBS,
+    ),
+    Command(
+        name="logs",
+        module="results",
+        help="show the log of a sweep",
+        arguments=(
+            *SWEEP,
+            argument("--trial", metavar="KEY", help="only this trial: its lines, and its error with the traceback"),
+            argument("--follow", "-f", action="store_true", help="print new lines until the sweep ends"),
+            ASK,
+        ),
+        reach=Reach.ASKS_JOBS,
+    ),
+    Command(
+        name="stop",
+        module="run",
+        help="stop a running sweep; `resume` continues it",
+        arguments=(*SWEEP, argument("--trial", metavar="KEY", help="stop only this trial"), ASK),
+        reach=Reach.ASKS_JOBS,
+    ),
+    Command(
+        name="sync",
+        module="maintenance",
+        help="update MLflow from the trial folders",
+        arguments=(
+            *SWEEP,
+            JSON,
+            argument("--tracking-uri", metavar="URI", help="MLflow tracking server, instead of the sweep's"),
+        ),
+    ),
+    Command(
+        name="report",
+        module="results",
+        help="show the results: a table, heat maps, the best trials",
+        arguments=(*SWEEP, JSON, argument("--html", metavar="FILE", help="write the report as one HTML file"), ASK),
+        reach=Reach.ASKS_JOBS,
+    ),
+    Command(
+        name="doctor",
+        module="maintenance",
+        help="check storage, tracking, data and every node before a sweep; repair after a crash",
+        arguments=(
+            JSON,
+            argument("file", metavar="FILE", nargs="?", help=f"{FILE_HELP}; without it the data is not checked"),
+            *SPEC,
+            argument("--storage", metavar="FOLDER", help=f"where results are kept (default: {DEFAULT_STORAGE})"),
+            argument("--fix", action="store_true", help="archive trials with damaged records, to be computed again"),
+            argument("--address", help="Ray cluster to check, HOST:PORT or a dashboard, http://... (default: this machine)"),
+        ),
+        reach=Reach.JOINS,
+    ),
+    Command(
+        name="compare",
+        module="results",
+        help="compare a method with every other: accuracy, with a paired test over seeds, and time",
+        arguments=(
+            *SWEEP,
+            JSON,
+            argument("--masks", action="store_true", help="compare the masks too, which reads the models"),
+            argument("--method", metavar="METHOD", help="the method to compare with the others (default: drive)"),
+        ),
+    ),
+    Command(
+        name="guide",
+        module="guide",
+        help="print the guide: without a topic, the list of topics",
+        arguments=(argument("topic", metavar="TOPIC", nargs="?", help="such as methods or results"),),
+    ),
+    Command(
+        name="ui",
+        module="results",
+        help="open the MLflow UI for a sweep, and print the link that compares all its trials",
+        arguments=(
+            argument("name", metavar="NAME", nargs="?", help="name of the sweep (default: the newest)"),
+            STORAGE,
+            argument("--port", type=int, default=5000, help="port of the server on loopback (default: 5000)"),
+        ),
+    ),
+)
+COMMANDS: dict[str, Command] = {command.name: command for command in _ALL}
