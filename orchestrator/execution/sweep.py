@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from orchestrator.bug_report import driver_bug
@@ -208,16 +209,9 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool, reports: Sequence
     hooks = Hooks(driver.on_report, on_tick, driver.request_stop)
     searcher = StageSearcher(driver.queue, hooks, watch)
     driver.queue.can_retry_on_whole_gpu = 0 < choices.gpus_per_trial < 1
-
-    def placement(config: dict[str, Any]) -> Any:
-        needs = {"CPU": choices.cpus_per_trial, "GPU": 1.0 if config.get("whole_gpu") else choices.gpus_per_trial}
-        avoided = config.get("avoided")
-        elsewhere = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(avoided)})"}]} if avoided else {}
-        return tune.PlacementGroupFactory([needs], **elsewhere)
-
     watch.refresh()
     settings = _settings(driver, plan, choices, data, watch.max_concurrent or watch.slots)
-    trainable = tune.with_resources(tune.with_parameters(run_stage, settings=settings), placement)
+    trainable = tune.with_resources(tune.with_parameters(run_stage, settings=settings), partial(_placement, choices))
     for node, reason in lacking.items():
         watch.exclude_node(node, reason)
     driver.screen.print(f"{len(driver.queue.trials)} trials on {watch.slots} slots, {settings.runtime.device}")
@@ -230,6 +224,16 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool, reports: Sequence
         shutil.rmtree(scratch, ignore_errors=True)
     if hooks.traceback:
         raise logged_bug(driver.folder, hooks.traceback)
+
+
+def _placement(choices: ResolvedSettings, stage: dict[str, Any]) -> Any:
+    """What a stage reserves, on which nodes not."""
+    from ray import tune
+
+    needs = {"CPU": choices.cpus_per_trial, "GPU": 1.0 if stage.get("whole_gpu") else choices.gpus_per_trial}
+    excluded = stage.get("avoided")
+    elsewhere = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(excluded)})"}]} if excluded else {}
+    return tune.PlacementGroupFactory([needs], **elsewhere)
 
 
 def _settings(driver: Driver, plan: Plan, choices: ResolvedSettings, data: StagedDataset, slots: int) -> Any:

@@ -13,9 +13,7 @@ from typing import Any
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from trainables.config.keys import canonical, flatten, from_canonical
 from trainables.config.methods import is_dense, is_option, option_block
-from trainables.config.trial import TrialConfig
-
-AXES = ("method", "sparsity", "warmup_epochs", "prune_iterations", "seed")
+from trainables.config.trial import AXES, TrialConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +107,7 @@ def several_methods(settings: list[ConfigSummary]) -> bool:
 def _varying_keys(state: SweepState) -> list[str]:
     """Dotted keys that differ among the pruned trials, apart from those with a column of their own."""
     configs = [flatten(trial.config) for trial in state.trials.values() if not is_dense(trial.config["method"])]
-    keys = dict.fromkeys(key for config in configs for key in config if key not in AXES)
+    keys = dict.fromkeys(key for config in configs for key in config if key not in ("method", *AXES))
     return [key for key in keys if len({repr(config.get(key)) for config in configs if _may_have(config, key)}) > 1]
 
 

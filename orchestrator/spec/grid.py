@@ -19,10 +19,8 @@ from trainables.config.keys import from_canonical
 from trainables.config.method import Course
 from trainables.config.methods import DENSE, METHODS, is_dense, is_option, method_of, option_block
 from trainables.config.options import CustomOptions
-from trainables.config.trial import TrialConfig
+from trainables.config.trial import AXES, TrialConfig
 from trainables.custom.references import PREFIX, is_custom
-
-NAMED_AXES = ("warmup_epochs", "prune_iterations", "sparsity", "seed")  # parts of a name with a place of their own
 
 
 def expand(spec: SweepSpec) -> list[TrialConfig]:
@@ -156,9 +154,7 @@ def _varying(configs: list[TrialConfig]) -> dict[str, str]:
     """Keys without a place of their own that differ between trials -> how names call them: the last part if that is clear."""
     values = [dotted_values(config) for config in configs]
     keys = dict.fromkeys((*TRIAL_KEYS, *itertools.chain(*values)))
-    varying = [
-        key for key in keys if key not in (*NAMED_AXES, "method") and len({_short(value.get(key)) for value in values}) > 1
-    ]
+    varying = [key for key in keys if key not in (*AXES, "method") and len({_short(value.get(key)) for value in values}) > 1]
     last_parts = [key.rpartition(".")[2] for key in varying]
     return {key: last if last_parts.count(last) == 1 else key for key, last in zip(varying, last_parts, strict=True)}
 

@@ -10,9 +10,7 @@ from orchestrator.tracking.records import RunSpec
 from orchestrator.tracking.sweep_run import SweepRunSpec
 from orchestrator.tracking.target import tracking_target
 from trainables.config.keys import complete, flatten
-from trainables.config.trial import TrialConfig
-
-AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")
+from trainables.config.trial import AXES, TrialConfig
 
 
 def planned_runs(plan: Plan) -> dict[str, RunSpec]:

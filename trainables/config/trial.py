@@ -20,6 +20,7 @@ Budget = Literal["sparse", "total"]
 Precision = Literal["auto", "fp32", "bf16"]
 Augment = Literal["auto", "none", "crop", "crop_flip"]
 
+AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")  # which tables and names of trials have a place for
 REWIND = re.compile(r"none|init|epoch \d+")
 
 
