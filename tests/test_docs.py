@@ -29,7 +29,7 @@ from tests import ROOT
 README = ROOT / "README.md"
 GUIDE = sorted((ROOT / "orchestrator/guide").glob("*.md"))
 DOCUMENTS = [README, ROOT / "cluster/README.md", *GUIDE]
-PRESETS = [file for file in sorted((ROOT / "orchestrator/sweeps").rglob("*.yaml")) if file.name != "template.yaml"]
+PRESETS = sorted((ROOT / "orchestrator/sweeps").rglob("*.yaml"))
 OLD_WORDS = (
     "ready sweep",
     "way out",

@@ -1,4 +1,4 @@
-"""Rules between keys of a sweep file: combinations that no trial can have, each with the rule and the fix."""
+"""Rules that involve several keys of a sweep file, each with a hint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainables.models.table import NETWORKS
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Settings that cannot go together: the keys, the first of which is to blame, the rule of that key and a hint."""
+    """Values that do not fit together: their keys, the rule that the first key breaks, and a hint."""
 
     keys: tuple[str, ...]
     rule: str
@@ -23,7 +23,7 @@ class Conflict:
 
 
 def config_conflicts(config: TrialConfig) -> Iterator[Conflict]:
-    """The rules over several keys that a trial breaks."""
+    """The conflicts within one trial's configuration."""
     training = config.training
     if training.nesterov and training.momentum == 0:
         yield Conflict(("training.nesterov", "training.momentum"), "be false with momentum 0", "raise training.momentum")
@@ -35,7 +35,7 @@ def config_conflicts(config: TrialConfig) -> Iterator[Conflict]:
     if config.width != 1 and config.model not in with_width:
         yield Conflict(("width", "model"), "be 1 for this model", f"remove it, or take one of {', '.join(with_width)}")
     if training.label_smoothing and is_custom(training.loss):
-        yield Conflict(("training.label_smoothing", "training.loss"), "be 0 with a loss of your own", "remove it")
+        yield Conflict(("training.label_smoothing", "training.loss"), "be 0 with a custom loss", "remove it")
     if config.is_dense:
         return
     for conflict in config.options.conflicts():
@@ -49,20 +49,20 @@ def config_conflicts(config: TrialConfig) -> Iterator[Conflict]:
 
 
 def dataset_conflicts(spec: SweepSpec) -> Iterator[Conflict]:
-    """The rules over the keys of `dataset` that a sweep breaks."""
-    name, written = spec.dataset.name, spec.dataset
+    """The conflicts between the keys of `dataset`."""
+    section, name = spec.dataset, spec.dataset.name
     dataset = dataset_of(name)
-    if dataset.image_size == "required" and written.image_size is None:
+    if dataset.image_size == "required" and section.image_size is None:
         yield Conflict(("dataset.image_size", "dataset.name"), f"be given for {name}", "add image_size: 32")
-    if dataset.image_size == "refused" and written.image_size is not None:
+    if dataset.image_size == "refused" and section.image_size is not None:
         yield Conflict(
             ("dataset.image_size", "dataset.name"), f"not be given for {name}", "remove it, its images have one size"
         )
-    if dataset.takes_root and not is_custom(name) and written.root is None:
+    if dataset.takes_root and not is_custom(name) and section.root is None:
         yield Conflict(("dataset.root", "dataset.name"), f"be given for {name}", "add root: ./data")
-    if not dataset.takes_root and written.root is not None:
+    if not dataset.takes_root and section.root is not None:
         yield Conflict(("dataset.root", "dataset.name"), f"not be given for {name}", f"remove it, {name} come with the program")
-    if written.download and not dataset.can_download:
-        *others, last = (name for name, one in DATASETS.items() if one.can_download)
+    if section.download and not dataset.can_download:
+        *others, last = (name for name, entry in DATASETS.items() if entry.can_download)
         hint = f"only {', '.join(others)} and {last} are fetched"
         yield Conflict(("dataset.download", "dataset.name"), f"be false for {name}", hint)

@@ -1,4 +1,4 @@
-"""The kinds of values in a sweep file, each with its rule in words and its JSON Schema: what pydantic has no type for."""
+"""Types of values in a sweep file that pydantic does not have, each with its rule in words and its JSON Schema."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ DEFAULT = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet")
 
 @dataclass(frozen=True, slots=True)
 class RuleText:
-    """The rule of a field in words, where type and range do not tell it."""
+    """The rule of a field in words, for a rule that is more than type and range."""
 
     rule: str
 
 
-def _whole(value: Any) -> Any:
+def _as_integer(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -49,10 +49,10 @@ def _ascending(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return values
 
 
-def _may_be_written(uri_problem: Callable[[str], str]) -> AfterValidator:
+def _uri_validator(uri_problem: Callable[[str], str]) -> AfterValidator:
     def check(uri: str) -> str:
         if uri_problem(uri):
-            raise ValueError("may not be written down")
+            raise ValueError("not allowed in a file")
         return uri
 
     return AfterValidator(check)
@@ -64,13 +64,13 @@ def no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-Integer = Annotated[int, BeforeValidator(_whole)]
-Positive = Annotated[int, Ge(1), BeforeValidator(_whole)]
-ImageSize = Annotated[int, Ge(8), BeforeValidator(_whole)]
-Limit = Annotated[int, Ge(10), BeforeValidator(_whole)]
+Integer = Annotated[int, BeforeValidator(_as_integer)]
+Positive = Annotated[int, Ge(1), BeforeValidator(_as_integer)]
+ImageSize = Annotated[int, Ge(8), BeforeValidator(_as_integer)]
+Limit = Annotated[int, Ge(10), BeforeValidator(_as_integer)]
 Text = Annotated[str, Field(min_length=1)]
-Uri = Annotated[Text, _may_be_written(uri_problem), RuleText(ANY_RULE)]
-StorageUri = Annotated[Text, _may_be_written(storage_uri_problem), RuleText(STORAGE_RULE)]
+Uri = Annotated[Text, _uri_validator(uri_problem), RuleText(ANY_RULE)]
+StorageUri = Annotated[Text, _uri_validator(storage_uri_problem), RuleText(STORAGE_RULE)]
 Milestones = Annotated[
     Annotated[tuple[Positive, ...], Strict(False)] | None,
     AfterValidator(_ascending),
@@ -79,7 +79,7 @@ Milestones = Annotated[
 
 
 def _auto_or(fits: Callable[[float], bool]) -> PlainValidator:
-    """Takes the word auto, or a number that fits. A union of types would tell a mistake twice, in the checker's words."""
+    """Accepts the word auto or a number that fits. A union of types would report one error twice, in pydantic's words."""
 
     def check(value: Any) -> Any:
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -106,12 +106,12 @@ GpuShare = Annotated[
 
 
 def _literal(names: Iterable[str]) -> Any:
-    """The type of a name that stands in a table."""
+    """The type of a name in a table."""
     return cast(Any, Literal)[tuple(names)]
 
 
 def _or_module(names: Any) -> PlainValidator:
-    """Takes one of the names, or {module: FILE.FUNCTION}, or what that is afterwards: the text module:FILE.FUNCTION."""
+    """Accepts one of the names, {module: FILE.FUNCTION}, or the text module:FILE.FUNCTION that it becomes."""
 
     def check(value: Any) -> Any:
         if isinstance(value, dict) and list(value) == ["module"] and isinstance(value["module"], str):
@@ -123,38 +123,38 @@ def _or_module(names: Any) -> PlainValidator:
     return PlainValidator(check)
 
 
-def _says_or_module(names: Any) -> RuleText:
+def _rule_or_module(names: Any) -> RuleText:
     return RuleText(f"one of {', '.join(typing.get_args(names))}, or {{module: FILE.FUNCTION}}")
 
 
 def _schema_or_module(names: Any) -> WithJsonSchema:
     text = {"type": "string", "pattern": f"^{REFERENCE.pattern}$"}
-    return WithJsonSchema({"anyOf": [{"enum": list(typing.get_args(names))}, text, OWN_FUNCTION]})
+    return WithJsonSchema({"anyOf": [{"enum": list(typing.get_args(names))}, text, CUSTOM_FUNCTION]})
 
 
-OWN_FUNCTION: dict[str, Any] = {
+CUSTOM_FUNCTION: dict[str, Any] = {
     "type": "object",
-    "properties": {"module": {"type": "string", "description": "FILE.FUNCTION, a function of your own."}},
+    "properties": {"module": {"type": "string", "description": "FILE.FUNCTION, a custom function."}},
     "required": ["module"],
     "additionalProperties": False,
 }
 Model: Any = _literal(NETWORKS)
 DatasetName: Any = _literal(DATASETS)
-ModelName = Annotated[Model | str, _or_module(Model), _says_or_module(Model), _schema_or_module(Model)]
-SourceName = Annotated[DatasetName | str, _or_module(DatasetName), _says_or_module(DatasetName), _schema_or_module(DatasetName)]
-LossName = Annotated[Loss | str, _or_module(Loss), _says_or_module(Loss), _schema_or_module(Loss)]
+ModelName = Annotated[Model | str, _or_module(Model), _rule_or_module(Model), _schema_or_module(Model)]
+SourceName = Annotated[DatasetName | str, _or_module(DatasetName), _rule_or_module(DatasetName), _schema_or_module(DatasetName)]
+LossName = Annotated[Loss | str, _or_module(Loss), _rule_or_module(Loss), _schema_or_module(Loss)]
 
 
 @dataclass(frozen=True, slots=True)
 class CustomMethod:
-    """A pruning method of the user's, with its options."""
+    """A custom pruning method with its options."""
 
     reference: str
     options: CustomOptions
 
 
 def _method(value: Any) -> Any:
-    """The name of a method, or a CustomMethod of {module: FILE.FUNCTION, options: {...}}."""
+    """The name of a method, or a CustomMethod from {module: FILE.FUNCTION, options: {...}}."""
     if isinstance(value, str) and value in METHODS:
         return value
     if isinstance(value, str) and REFERENCE.fullmatch(value):
@@ -164,9 +164,10 @@ def _method(value: Any) -> Any:
     reference, options = f"{PREFIX}{value['module']}", value.get("options", {})
     if not REFERENCE.fullmatch(reference) or not isinstance(options, dict):
         raise ValueError("no reference with a mapping of options")
-    for name, one in options.items():
-        if not isinstance(name, str) or not all(map(_is_plain, one if isinstance(one, list) else [one])):
-            raise ValueError("an option that is no plain value")
+    for name, option in options.items():
+        values = option if isinstance(option, list) else [option]
+        if not isinstance(name, str) or not all(map(_is_plain, values)):
+            raise ValueError("an option is not a plain value")
     return CustomMethod(reference, CustomOptions.from_mapping(options))
 
 
@@ -174,7 +175,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _written(method: Any) -> Any:
+def _method_as_in_file(method: Any) -> Any:
     """The method as in a sweep file."""
     if isinstance(method, str):
         return method
@@ -187,16 +188,19 @@ _METHOD_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {"enum": list(METHODS)},
         {"type": "string", "pattern": f"^{REFERENCE.pattern}$"},
-        OWN_FUNCTION
+        CUSTOM_FUNCTION
         | {
-            "properties": OWN_FUNCTION["properties"]
-            | {"options": {"type": "object", "description": "What the function reads as context.options."}}
+            "properties": CUSTOM_FUNCTION["properties"]
+            | {"options": {"type": "object", "description": "Passed to the function as context.options."}}
         },
     ]
 }
 Methods = Annotated[
     tuple[
-        Annotated[_MethodName | CustomMethod, PlainValidator(_method), PlainSerializer(_written), RuleText(_METHOD_RULE)], ...
+        Annotated[
+            _MethodName | CustomMethod, PlainValidator(_method), PlainSerializer(_method_as_in_file), RuleText(_METHOD_RULE)
+        ],
+        ...,
     ],
     Strict(False),
     Field(min_length=1),
@@ -208,6 +212,6 @@ Methods = Annotated[
 
 
 class SpecModel(BaseModel):
-    """A mapping of the sweep file. Nothing is converted but 1 for a number and 1.0 for a whole number."""
+    """A mapping in the sweep file. Values are not converted, except 1 to a number and 1.0 to a whole number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

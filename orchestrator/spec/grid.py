@@ -1,7 +1,7 @@
-"""SweepSpec -> the configurations of its trials and their names.
+"""Expands a SweepSpec into the configurations of its trials, and names them.
 
-An axis is one searched key with its values. The dense baseline ignores everything about pruning, so its trials are one for
-each combination of the other axes.
+An axis is one searched key with its values. Dense baselines ignore pruning options, so there is one for each combination of
+the remaining axes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from trainables.custom.references import PREFIX, is_custom
 def expand(spec: SweepSpec) -> list[TrialConfig]:
     """The trials of a sweep: methods, then axes in the file's order with the seed fastest; dense baselines last.
 
-    A configuration stands only once, even where several combinations lead to it.
+    Each configuration occurs once, even if several combinations lead to it.
     """
     trials: dict[TrialConfig, None] = {}
     for method in spec.method:
@@ -56,12 +56,12 @@ def _base(spec: SweepSpec, method: str | CustomMethod) -> TrialConfig:
 
 
 def without_unused_options(config: TrialConfig) -> TrialConfig:
-    """The trial with everything that its method does not use at its default, so that it stands, and runs, only once."""
+    """The trial with every option that its method does not use at its default, so that equal trials run only once."""
     method = config.pruning
     unused: dict[str, Any] = {}
     if not method.course.uses_iterations:
         unused["prune_iterations"] = DEFAULT.prune_iterations
-    if method.course.is_during_training or method.course is Course.LEVELS:  # which has a rewinding of its own
+    if method.course.is_during_training or method.course is Course.LEVELS:  # LEVELS has its own rewinding
         unused["rewind"] = DEFAULT.rewind
     if not method.course.ends_before_training:
         unused["sanity"] = DEFAULT.sanity
@@ -72,13 +72,13 @@ def without_unused_options(config: TrialConfig) -> TrialConfig:
     reinitialized = unused.get("sanity", config.sanity).reinitialize
     if reinitialized:
         unused["rewind"] = DEFAULT.rewind
-    if is_custom(config.model) or (config.initial_weights and not reinitialized):  # which bring their weights
+    if is_custom(config.model) or (config.initial_weights and not reinitialized):  # which come with their weights
         unused["initialization"] = DEFAULT.initialization
     return replace(config, **unused)
 
 
 def dense_baseline(config: TrialConfig) -> TrialConfig:
-    """The baseline of a trial: the same training without pruning; what only pruning uses is at its default."""
+    """The baseline of a trial: the same training without pruning, with every pruning option at its default."""
     return without_unused_options(
         replace(
             config,
@@ -110,8 +110,8 @@ def _combinations(search: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]
 def trial_names(configs: Sequence[TrialConfig]) -> list[str]:
     """A readable name for each trial, such as w04-i050-s0.95-r0 or dense-r0, unique within `configs`.
 
-    w is warmup_epochs, i prune_iterations, s sparsity, r seed; the method stands first where there are several, and other
-    keys that vary follow as -lr0.1.
+    w is warmup_epochs, i prune_iterations, s sparsity, r seed. The method comes first if there are several; other keys that
+    vary follow as -lr0.1.
     """
     pruned = [config for config in configs if not config.is_dense]
     width_w = max((len(str(config.warmup_epochs)) for config in pruned), default=0)
@@ -121,7 +121,7 @@ def trial_names(configs: Sequence[TrialConfig]) -> list[str]:
     for config in configs:
         name = DENSE
         if not config.is_dense:
-            name = f"{_short(config.method)}-" if len({one.method for one in pruned}) > 1 else ""
+            name = f"{_short(config.method)}-" if len({trial.method for trial in pruned}) > 1 else ""
             name += f"w{config.warmup_epochs:0{max(2, width_w)}}"
             if config.pruning.course.uses_iterations:
                 name += f"-i{config.prune_iterations:0{max(3, width_i)}}"
@@ -135,7 +135,7 @@ def trial_names(configs: Sequence[TrialConfig]) -> list[str]:
 
 
 def dotted_values(config: TrialConfig) -> dict[str, Any]:
-    """Dotted key -> value, of every key of a configuration."""
+    """Dotted key -> value, for every key of a configuration."""
     values = {key: _value(config, key) for key in TRIAL_KEYS}
     if isinstance(config.options, CustomOptions):
         values |= {f"{config.option_block}.{name}": value for name, value in config.options.to_mapping().items()}
@@ -143,7 +143,7 @@ def dotted_values(config: TrialConfig) -> dict[str, Any]:
 
 
 def _value(config: TrialConfig, key: str) -> Any:
-    """The value of a key; of another method's option its default."""
+    """The value of a key; the default if it is another method's option."""
     if not is_option(key):
         return attrgetter(key)(config)
     block, _, name = key.partition(".")
@@ -151,7 +151,7 @@ def _value(config: TrialConfig, key: str) -> Any:
 
 
 def _varying(configs: list[TrialConfig]) -> dict[str, str]:
-    """Keys without a place of their own that differ between trials -> how names call them: the last part if that is clear."""
+    """Keys other than the named axes that differ between trials -> their label in names: the last part if it is unambiguous."""
     values = [dotted_values(config) for config in configs]
     keys = dict.fromkeys((*TRIAL_KEYS, *itertools.chain(*values)))
     varying = [key for key in keys if key not in (*AXES, "method") and len({_short(value.get(key)) for value in values}) > 1]
@@ -160,7 +160,7 @@ def _varying(configs: list[TrialConfig]) -> dict[str, str]:
 
 
 def _is_used(key: str, config: TrialConfig, values: dict[str, Any]) -> bool:
-    """Whether the key is no option, or one that the trial's method has."""
+    """Whether the key is not an option of a method, or is one of the trial's method."""
     return not is_option(key) or (key in values and key.partition(".")[0] == config.option_block)
 
 

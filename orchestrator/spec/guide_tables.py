@@ -1,6 +1,6 @@
-"""Tables of the guide and lines of the template that follow from the tables of methods, data sets and networks.
+"""Tables of the guide and lines of the template, generated from the tables of methods, data sets and networks.
 
-`python -m orchestrator.spec.guide_tables` writes them into the guide; a test holds that they are there.
+`python -m orchestrator.spec.guide_tables` writes them into the guide; a test checks that they are up to date.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COLUMN, WIDTH = 36, 120  # of comments in the template
 
 
 def guide_tables() -> dict[str, dict[str, str]]:
-    """Topic -> name of the marker -> the Markdown that stands between <!-- NAME --> and <!-- /NAME -->."""
+    """Topic -> name of the marker -> the Markdown between <!-- NAME --> and <!-- /NAME -->."""
     return {
         "methods": {"methods": _methods(), "options": _options(), "networks": _networks()},
         "data": {"datasets": _datasets()},
@@ -40,7 +40,7 @@ def with_tables(text: str, tables: dict[str, str]) -> str:
 
 
 def template_lines() -> dict[str, str]:
-    """Placeholder of template.yaml -> what stands there."""
+    """Placeholder of template.yaml -> its text."""
     return {
         "{datasets}": _wrapped(f"one of {', '.join(DATASETS)}", " " * COLUMN),
         "{networks}": _wrapped(f"one of {', '.join(NETWORKS)}", " " * COLUMN),
@@ -67,7 +67,10 @@ def _wrapped(comment: str, margin: str = "#".ljust(COLUMN)) -> str:
 
 
 def _methods() -> str:
-    return _table(("method", "what it keeps", "source"), ((f"`{one.name}`", one.keeps, one.source) for one in METHODS.values()))
+    return _table(
+        ("method", "what it keeps", "source"),
+        ((f"`{method.name}`", method.keeps, method.source) for method in METHODS.values()),
+    )
 
 
 def _options() -> str:
@@ -86,12 +89,15 @@ def _meaning(rule: OptionRule) -> str:
 
 
 def _networks() -> str:
-    rows = ((f"`{one.name}`", one.description) for one in NETWORKS.values())
+    rows = ((f"`{network.name}`", network.description) for network in NETWORKS.values())
     return _table(("name", "what it is"), rows)
 
 
 def _datasets() -> str:
-    return _table(("name", "images", "notes"), ((f"`{one.name}`", one.images, one.description) for one in DATASETS.values()))
+    return _table(
+        ("name", "images", "notes"),
+        ((f"`{dataset.name}`", dataset.images, dataset.description) for dataset in DATASETS.values()),
+    )
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -1,4 +1,4 @@
-"""What a sweep file may say of each pruning method, made from the table of methods: a mapping for each that has options."""
+"""Fields of the sweep file for the options of pruning methods, generated from the table of methods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainables.config.options import OptionRule, Options
 
 
 def option_fields() -> dict[str, Any]:
-    """Method -> its field of the sweep file, for `pydantic.create_model`."""
+    """Method -> its field in the sweep file, for `pydantic.create_model`; only methods that have options."""
     return {
         method.name: _block(options_model(method.name, method.options), method.description)
         for method in METHODS.values()
@@ -24,7 +24,7 @@ def option_fields() -> dict[str, Any]:
 
 
 def options_model(name: str, options: type[Options]) -> type[SpecModel]:
-    """The checks of one method's options."""
+    """The model that validates one method's options."""
     hints = typing.get_type_hints(options)
     fields = {key: _field(hints[key], rule, options.default(key)) for key, rule in options.rules().items()}
     return create_model(name.capitalize(), __base__=SpecModel, **cast(Any, fields))
@@ -41,15 +41,15 @@ def _field(hint: Any, rule: OptionRule, default: Any) -> Any:
         hint = Integer
     elif hint == int | None:
         hint = annotated[(int, Ge(bounds.pop("ge")), *cast(Any, Integer).__metadata__)] | None
-    metadata = ([AfterValidator(_checked_by(rule.check))] if rule.check else []) + ([RuleText(rule.rule)] if rule.rule else [])
+    metadata = ([AfterValidator(_validator(rule.check))] if rule.check else []) + ([RuleText(rule.rule)] if rule.rule else [])
     if metadata:
         hint = annotated[(hint, *metadata)]
     return hint, Field(default=default, description=rule.description, pattern=rule.pattern, **cast(Any, bounds))
 
 
-def _checked_by(check: Callable[[Any], None]) -> Callable[[Any], Any]:
-    def checked(value: Any) -> Any:
+def _validator(check: Callable[[Any], None]) -> Callable[[Any], Any]:
+    def validate(value: Any) -> Any:
         check(value)
         return value
 
-    return checked
+    return validate

@@ -1,4 +1,4 @@
-"""The sweep files that come with the program, and the text of a sweep file wherever it is."""
+"""Presets, which are sweep files that come with the program, and the text of any sweep file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEMPLATE = "template"
 
 
 def preset_names() -> list[str]:
-    """Names of the sweeps that come with the program, such as digits or reference/cifar10-vgg16."""
+    """Names of the presets, such as digits or reference/cifar10-vgg16."""
     return sorted(name for name in _names(_sweeps()) if name != TEMPLATE)
 
 
@@ -30,7 +30,7 @@ def _names(folder: Traversable, prefix: str = "") -> Iterator[str]:
 
 
 def template() -> str:
-    """A commented sweep file with every key, to start from."""
+    """A commented sweep file with every key, as a starting point."""
     text = _sweeps().joinpath(f"{TEMPLATE}.yaml").read_text(encoding="utf-8")
     for placeholder, lines in template_lines().items():
         text = text.replace(f"# {placeholder}" if placeholder == "{options}" else placeholder, lines)
@@ -38,11 +38,11 @@ def template() -> str:
 
 
 def preset_text(name: str) -> str:
-    """The text of a sweep that comes with the program. Raises UserError if there is none of that name."""
+    """The text of a preset. Raises UserError if there is none of that name."""
     known = preset_names()
     if name not in known:
-        way_out = did_you_mean(name, known) or f"; known are {', '.join(known)}"
-        raise UserError(f"--from: must be a ready sweep, got {name!r}{way_out}")
+        hint = did_you_mean(name, known) or f"known are {', '.join(known)}"
+        raise UserError(f"--from: must be a preset, got {name!r}", hint, code="preset-unknown")
     return _sweeps().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
@@ -51,7 +51,7 @@ def _sweeps() -> Traversable:
 
 
 def sweep_text(file: str) -> str:
-    """The text of a sweep file, or of the ready sweep of that name; a file wins.
+    """The text of a sweep file, or of the preset of that name; a file takes precedence.
 
     Raises:
         UserError: there is neither, or the file cannot be read.
@@ -62,15 +62,16 @@ def sweep_text(file: str) -> str:
         return source.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         known = preset_names()
-        way_out = did_you_mean(file.removesuffix(".yaml"), known) or f"; `{command('init')}` writes a file to start from"
-        rule = f"must be a file or one of the ready sweeps {', '.join(known)}"
-        raise UserError(f"{file}: {rule}, got no such file{way_out}") from None
+        rule = f"must be a file or one of the presets {', '.join(known)}"
+        hint = did_you_mean(file.removesuffix(".yaml"), known) or f"`{command('init')}` writes a file to start from"
+        raise UserError(f"{file}: {rule}, got no such file", hint, code="sweep-file-not-found") from None
     except IsADirectoryError:
-        raise UserError(f"{file}: must be a sweep file, got a folder; give a file in it") from None
+        message = f"{file}: must be a sweep file, got a folder"
+        raise UserError(message, "give a file in it", code="sweep-file-unreadable") from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{file}:{line}: must be UTF-8 text, got byte {error.object[error.start]:#x}; save it as UTF-8"
-        ) from None
+        message = f"{file}:{line}: must be UTF-8 text, got byte {error.object[error.start]:#x}"
+        raise UserError(message, "save it as UTF-8", code="sweep-file-unreadable") from None
     except OSError as error:
-        raise UserError(f"{file}: must be readable, got {error.strerror!r}; check the file and its permissions") from None
+        message = f"{file}: must be readable, got {error.strerror!r}"
+        raise UserError(message, "check the file and its permissions", code="sweep-file-unreadable") from None

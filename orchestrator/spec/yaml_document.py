@@ -1,7 +1,7 @@
-"""YAML text -> plain values, and the line on which each of them was written.
+"""Reads YAML into plain values and remembers the line of each.
 
-YAML 1.2: 1e-4 is a number, `off` and `yes` are words, a date is a word. A key may stand only once in a mapping. A path is
-the keys and indices that lead to a value, such as ("search", "sparsity", 2).
+YAML 1.2: 1e-4 is a number; `off`, `yes` and dates are text. A key may occur only once in a mapping. A path is the keys and
+indices that lead to a value, such as ("search", "sparsity", 2).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KeyPath = tuple[str | int, ...]
 PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float")}
 TEXT_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "value", "merge")}
 COLLECTION_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq")}
-WAYS_OUT = {  # part of what the parser says -> what to do about it
+HINTS = {  # text in the parser's message -> hint
     "'\\t'": "indent with spaces, not with tabs",
     "mapping values are not allowed": "one `key: value` a line, a space after the colon, keys of one mapping equally indented",
     "flow": "close the bracket",
@@ -39,17 +39,17 @@ WAYS_OUT = {  # part of what the parser says -> what to do about it
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A mapping as plain dicts, lists and scalars; `line` tells where its parts were written."""
+    """A mapping as plain dicts, lists and scalars, with the line of each value."""
 
     data: dict[str, Any]
     root: Node
 
     def line(self, path: KeyPath) -> int:
-        """1-based line of a key or list item; of its nearest parent where there is no such part."""
+        """1-based line of a key or list item, or of its nearest parent if there is none at this path."""
         node: Node | None = self.root
         line: int = self.root.start_mark.line + 1
         for step in path:
-            line, node = _part(node, step, line)
+            line, node = _child(node, step, line)
             if node is None:
                 break
         return line
@@ -59,115 +59,123 @@ def parse(text: str, file: str) -> Document:
     """The document in `text`; `file` is its name in messages.
 
     Raises:
-        UserError: not YAML, a key written twice or not a word, or no mapping at the top.
+        UserError: the text is not YAML, a key is repeated or not a word, or the top level is not a mapping.
     """
 
-    def place(line: int) -> str:
+    def location(line: int) -> str:
         return f"{file}:{line}"
 
-    root = _composed(text, place)
+    root = _compose(text, location)
     if not isinstance(root, MappingNode):
-        line, found = (1, "nothing") if root is None else (root.start_mark.line + 1, _kind(root))
-        raise UserError(
-            f"{place(line)}: must be a mapping of keys, got {found}; `{command('init')}` writes a file to start from"
-        )
-    return Document(_Reader(place).plain(root), root)
+        line, kind = (1, "nothing") if root is None else (root.start_mark.line + 1, _kind(root))
+        hint = f"`{command('init')}` writes a file to start from"
+        raise UserError(f"{location(line)}: must be a mapping of keys, got {kind}", hint, code="yaml-invalid")
+    return Document(_Reader(location).plain(root), root)
 
 
-def parse_value(text: str, place: str) -> Any:
-    """The value that is written on a command line; `place` is the option's name in messages."""
-    root = _composed(text, lambda line: place)
-    return None if root is None else _Reader(lambda line: place).plain(root)
+def parse_value(text: str, option: str) -> Any:
+    """The value of an option on the command line; `option` is its name in messages."""
+    root = _compose(text, lambda line: option)
+    return None if root is None else _Reader(lambda line: option).plain(root)
 
 
-def _composed(text: str, place: Callable[[int], str]) -> Node | None:
-    """The tree of nodes, whose tags say what the plain scalars are."""
+def _compose(text: str, location: Callable[[int], str]) -> Node | None:
+    """The tree of nodes; their tags are the types of the plain scalars."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an anchor that is used again is fine
+            warnings.simplefilter("ignore")  # an anchor may be redefined
             root: Node | None = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        told = f"{error.context or ''} {error.problem or ''}"
-        if "flow" in told or "quoted" in told:
-            mark = error.context_mark or mark  # where the bracket was opened, not where the file ends
-        lines = text.splitlines() or [""]
-        number = min(mark.line if mark else 0, len(lines) - 1)
-        written = lines[number]
-        way_out = next((way for part, way in WAYS_OUT.items() if part in told), "write the value in quotes")
-        if "\t" in written[: len(written) - len(written.lstrip())]:
-            way_out = WAYS_OUT["'\\t'"]
-        raise UserError(f"{place(number + 1)}: must be YAML, got {shortened(written, 60)!r}; {way_out}") from None
+        raise _syntax_error(error, text, location) from None
     except RecursionError:
-        raise UserError(f"{place(1)}: must be nested less deeply, got hundreds of levels; a sweep file has three") from None
+        message = f"{location(1)}: must be nested less deeply, got hundreds of levels"
+        raise UserError(message, "a sweep file has three", code="yaml-invalid") from None
     except ReaderError as error:
         number = text.count("\n", 0, error.position) + 1
-        raise UserError(f"{place(number)}: must be text, got the character {chr(error.character)!r}; remove it") from None
+        message = f"{location(number)}: must be text, got the character {chr(error.character)!r}"
+        raise UserError(message, "remove it", code="yaml-invalid") from None
     return root
 
 
-class _Reader:
-    """Nodes -> values; `place` names a line in messages. What an anchor names is read once, however often it is used."""
+def _syntax_error(error: MarkedYAMLError, text: str, location: Callable[[int], str]) -> UserError:
+    """The parser's error with the line of the text and a hint."""
+    mark = error.problem_mark or error.context_mark
+    reason = f"{error.context or ''} {error.problem or ''}"
+    if "flow" in reason or "quoted" in reason:
+        mark = error.context_mark or mark  # where the bracket was opened, not where the file ends
+    lines = text.splitlines() or [""]
+    number = min(mark.line if mark else 0, len(lines) - 1)
+    line = lines[number]
+    hint = next((hint for fragment, hint in HINTS.items() if fragment in reason), "write the value in quotes")
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        hint = HINTS["'\\t'"]
+    return UserError(f"{location(number + 1)}: must be YAML, got {shortened(line, 60)!r}", hint, code="yaml-invalid")
 
-    def __init__(self, place: Callable[[int], str]) -> None:
-        self.place = place
-        self.known: dict[int, Any] = {}
+
+class _Reader:
+    """Nodes -> values; `location` names a line in messages. An anchored value is read once, however often it is used."""
+
+    def __init__(self, location: Callable[[int], str]) -> None:
+        self.location = location
+        self.values: dict[int, Any] = {}
         self.scalars = YAML(typ="safe", pure=True).constructor
 
     def plain(self, node: Node, inside: tuple[Node, ...] = ()) -> Any:
         if any(node is outer for outer in inside):
-            self.fail(node, "must not contain itself, got an alias of an outer value; write it out")
-        if id(node) not in self.known:
-            self.known[id(node)] = self.scalar(node) if isinstance(node, ScalarNode) else self.collection(node, (*inside, node))
-        return self.known[id(node)]
+            self.fail(node, "must not contain itself, got an alias of an outer value", "write it out")
+        if id(node) not in self.values:
+            value = self.scalar(node) if isinstance(node, ScalarNode) else self.collection(node, (*inside, node))
+            self.values[id(node)] = value
+        return self.values[id(node)]
 
     def collection(self, node: Node, inside: tuple[Node, ...]) -> Any:
         if node.tag not in COLLECTION_TAGS:
-            self.fail(node, f"must not have a tag, got {node.tag!r}; remove it")
+            self.fail(node, f"must not have a tag, got {node.tag!r}", "remove it")
         if isinstance(node, SequenceNode):
             return [self.plain(item, inside) for item in node.value]
         merged: dict[str, Any] = {}
-        own: dict[str, Any] = {}
+        direct: dict[str, Any] = {}
         first_line: dict[str, int] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             key = self.key(key_node)
             if key in first_line:
-                told = f"must not be written twice, got {key!r} also on line {first_line[key]}; remove one of them"
-                raise UserError(f"{self.place(line)}: {key} {told}")
+                message = f"{self.location(line)}: {key} must not be written twice, got {key!r} also on line {first_line[key]}"
+                raise UserError(message, "remove one of them", code="yaml-invalid")
             first_line[key] = line
             if _is_merge(key_node):
                 for mapping in reversed(_merged_mappings(value_node)):
                     if not isinstance(mapping, MappingNode):
-                        self.fail(mapping, f"<< must be a mapping or a list of mappings, got {_kind(mapping)}; write an alias")
+                        rule = "<< must be a mapping or a list of mappings"
+                        self.fail(mapping, f"{rule}, got {_kind(mapping)}", "write an alias")
                     merged |= self.plain(mapping, inside)
             else:
-                own[key] = self.plain(value_node, inside)
-        return merged | own
+                direct[key] = self.plain(value_node, inside)
+        return merged | direct
 
     def key(self, node: Node) -> str:
-        """Every key is a word; a number must have been meant as a value."""
+        """A key, which must be a word: a number is probably a value in the wrong place."""
         if not isinstance(node, ScalarNode) or node.tag not in TEXT_TAGS:
-            self.fail(node, f"a key must be a word, got {_kind(node)}; write `word: value`")
+            self.fail(node, f"a key must be a word, got {_kind(node)}", "write `word: value`")
         return str(node.value)
 
     def scalar(self, node: ScalarNode) -> Hashable:
         if node.tag in TEXT_TAGS:
             return str(node.value)
         if node.tag not in PLAIN_TAGS:
-            self.fail(node, f"must not have a tag, got {node.tag!r}; remove it")
+            self.fail(node, f"must not have a tag, got {node.tag!r}", "remove it")
         try:
             value: Hashable = self.scalars.construct_object(node)
         except (ValueError, KeyError, YAMLError):
-            self.fail(node, f"must fit its tag, got {node.value!r}; remove the tag")
+            self.fail(node, f"must fit its tag, got {node.value!r}", "remove the tag")
         return value
 
-    def fail(self, node: Node, told: str) -> NoReturn:
-        raise UserError(f"{self.place(node.start_mark.line + 1)}: {told}")
+    def fail(self, node: Node, message: str, hint: str) -> NoReturn:
+        raise UserError(f"{self.location(node.start_mark.line + 1)}: {message}", hint, code="yaml-invalid")
 
 
-def _part(node: Node | None, step: str | int, line: int) -> tuple[int, Node | None]:
-    """Line and node of one part; the given line and None where there is no such part."""
+def _child(node: Node | None, step: str | int, line: int) -> tuple[int, Node | None]:
+    """Line and node of a key's value or of a list item; `line` and None if there is none."""
     if isinstance(node, SequenceNode) and isinstance(step, int) and 0 <= step < len(node.value):
         return node.value[step].start_mark.line + 1, node.value[step]
     if not isinstance(node, MappingNode):
@@ -177,9 +185,9 @@ def _part(node: Node | None, step: str | int, line: int) -> tuple[int, Node | No
             return key_node.start_mark.line + 1, value_node
     for key_node, value_node in node.value:
         for mapping in _merged_mappings(value_node) if _is_merge(key_node) else ():
-            found_line, found = _part(mapping, step, line)
-            if found is not None:
-                return found_line, found
+            child_line, child = _child(mapping, step, line)
+            if child is not None:
+                return child_line, child
     return line, None
 
 

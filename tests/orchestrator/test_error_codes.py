@@ -15,32 +15,10 @@ from tests.support.cli import drive_sweep
 
 ERRORS = ("SweepError", "UserError", "SetupError")
 CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-HELD = (  # folders and files whose errors all have codes
-    "uris.py",
-    "cli.py",
-    "command_line.py",
-    "version.py",
-    "storage",
-    "state",
-    "jobs",
-    "commands",
-    "cluster",
-    "diagnostics",
-    "process",
-    "planning",
-    "preflight",
-    "tracking",
-    "reporting",
-    "terminal",
-    "scheduling",
-    "execution",
-    "bug_report.py",
-)
 
 
 def sources() -> list[Path]:
-    paths = [ROOT / "orchestrator" / name for name in HELD]
-    return sorted(file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path]))
+    return sorted((ROOT / "orchestrator").rglob("*.py"))
 
 
 def problems(source: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""YAML text -> values with the lines they were written on; what is no YAML is told in one line."""
+"""YAML text becomes values with line numbers; a syntax error is reported in one line."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ training:
         ("{a: {b: [1]}}", {"a": {"b": [1]}}),
     ],
 )
-def test_scalars_are_those_of_yaml_1_2(written: str, value: Any) -> None:
-    for found in (parse(f"key: {written}\n", "f").data["key"], parse_value(written, "--set key")):
-        assert found == value
-        assert type(found) is type(value)
+def test_scalars_follow_yaml_1_2(written: str, value: Any) -> None:
+    for result in (parse(f"key: {written}\n", "f").data["key"], parse_value(written, "--set key")):
+        assert result == value
+        assert type(result) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -73,21 +73,21 @@ def test_scalars_are_those_of_yaml_1_2(written: str, value: Any) -> None:
         (("missing", "below"), 2),
     ],
 )
-def test_a_path_has_the_line_of_its_nearest_part(path: tuple[str | int, ...], line: int) -> None:
+def test_line_of_a_missing_path_is_that_of_its_parent(path: tuple[str | int, ...], line: int) -> None:
     assert parse(NESTED, "f").line(path) == line
 
 
-def test_merged_keys_yield_to_own_ones() -> None:
+def test_direct_keys_override_merged_keys() -> None:
     assert parse(NESTED, "f").data["training"] == {"lr": 0.2, "momentum": 0.9}
 
 
-def test_anchors_that_multiply_are_read_once() -> None:
+def test_nested_anchors_are_read_once() -> None:
     levels = [f"k{level}: &k{level} [{', '.join([f'*k{level - 1}'] * 10)}]" for level in range(1, 30)]
     assert len(parse("\n".join(["k0: &k0 [0]", *levels]), "f").data["k29"]) == 10
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("a: 1\nb: 2\na: 3\n", "f:3: a must not be written twice, got 'a' also on line 1; remove one of them"),
         ("a: {b: 1,\n  b: 2}\n", "f:2: b must not be written twice, got 'b' also on line 1; remove one of them"),
@@ -113,7 +113,8 @@ def test_anchors_that_multiply_are_read_once() -> None:
         ("word\n", "f:1: must be a mapping of keys, got 'word'; `drive-sweep init` writes a file to start from"),
     ],
 )
-def test_what_is_no_mapping_in_yaml_is_told_in_one_line(text: str, told: str) -> None:
-    with pytest.raises(UserError) as refused:
+def test_invalid_yaml_is_reported_in_one_line(text: str, expected: str) -> None:
+    with pytest.raises(UserError) as error:
         parse(text, "f")
-    assert str(refused.value) == told
+    assert str(error.value) == expected
+    assert error.value.code == "yaml-invalid"

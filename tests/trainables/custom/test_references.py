@@ -81,7 +81,7 @@ def test_keys_depend_on_the_content_of_a_file_and_not_on_its_path(folder: Path, 
         (("name: digits", "module: 3"), "dataset.name must be one of digits"),
         (
             ("warmup_epochs: 1", "training: {label_smoothing: 0.1, loss: {module: mylosses.doubled}}"),
-            "s.yaml:4: training.label_smoothing must be 0 with a loss of your own, got training.label_smoothing 0.1",
+            "s.yaml:4: training.label_smoothing must be 0 with a custom loss, got training.label_smoothing 0.1",
         ),
         (("model: [", "initial_weights: [a, b], model: ["), "must be one value for the whole sweep, got ['a', 'b']; write one"),
     ],
