@@ -1,0 +1,138 @@
+"""A storage that an earlier revision wrote: it is read, finished and widened, and nothing in it is computed again.
+
+tests/data/sample-storage.tar.zst was made at revision e2e3f6f: runs/, without its MLflow database; sweep.yaml, a sweep of
+two methods; expected.json, the models which that revision computed for the wider grid. `drive-sweep run` had finished
+prune_iterations [1] and was interrupted in the last trial of [1, 2].
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from tests import ROOT
+from tests.support.cli import digests, drive_sweep, status
+
+ARCHIVE = ROOT / "tests/data/sample-storage.tar.zst"
+UNFINISHED = "snip-w01-i002-s0.9-r0-images_per_class5-batch_normrunning"
+FINISHED = {
+    "drive-w01-i001-s0.9-r0",
+    "drive-w01-i002-s0.9-r0",
+    "snip-w01-i001-s0.9-r0-images_per_class5-batch_normrunning",
+    "dense-r0",
+}
+NEW = {"drive-w01-i003-s0.9-r0", "snip-w01-i003-s0.9-r0-images_per_class5-batch_normrunning"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    folder: Path
+
+    @property
+    def storage(self) -> Path:
+        return self.folder / "runs"
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "sweep.yaml"
+
+    @property
+    def expected(self) -> dict[str, str]:
+        """Trial name -> model_sha256 of the wider grid."""
+        digests: dict[str, str] = json.loads((self.folder / "expected.json").read_text())
+        return digests
+
+    def answer(self, command: str, *arguments: object) -> Any:
+        return json.loads(drive_sweep(command, *arguments, "--storage", self.storage, "--json").stdout)
+
+    def files(self) -> dict[str, bytes]:
+        """The files of finished trials and of warm-ups."""
+        folders = [file.parent for file in self.storage.glob("trials/*/result.json")] + [self.storage / "warmups"]
+        files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+        return {file.relative_to(self.storage).as_posix(): file.read_bytes() for file in files}
+
+    def fingerprints(self, names: set[str]) -> list[Any]:
+        """Of the machines that computed these trials."""
+        keys = [trial["key"] for trial in status("sample", self.storage)["trials"] if trial["name"] in names]
+        results = [json.loads((self.storage / "trials" / key / "result.json").read_text()) for key in keys]
+        return [fingerprint for result in results for fingerprint in result["fingerprints"]]
+
+
+def unpack(folder: Path) -> Sample:
+    with tarfile.open(fileobj=io.BytesIO(zstandard.decompress(ARCHIVE.read_bytes()))) as archive:
+        archive.extractall(folder, filter="data")
+    return Sample(folder)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    """As stored; tests only read it."""
+    return unpack(tmp_path_factory.mktemp("sample"))
+
+
+@pytest.fixture(scope="module")
+def widened(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    """Synchronised with MLflow, resumed, and run with one more value."""
+    sample = unpack(tmp_path_factory.mktemp("widened"))
+    drive_sweep("sync", "sample", "--storage", sample.storage)
+    drive_sweep("resume", "sample", "--storage", sample.storage, "--quiet")
+    sample.file.write_text(sample.file.read_text().replace("prune_iterations: [1, 2]", "prune_iterations: [1, 2, 3]"))
+    drive_sweep("run", sample.file, "--storage", sample.storage, "--quiet")
+    drive_sweep("sync", "sample", "--storage", sample.storage)
+    return sample
+
+
+def test_status_and_report_read_a_stored_sweep(sample: Sample) -> None:
+    states = {trial["name"]: trial["state"] for trial in status("sample", sample.storage)["trials"]}
+    assert states == dict.fromkeys(FINISHED, "finished") | {UNFINISHED: "stopped"}
+    assert digests("sample", sample.storage) == {name: sample.expected[name] for name in FINISHED} | {UNFINISHED: None}
+    report = sample.answer("report", "sample")
+    assert {(each["method"], each["prune_iterations"]) for each in report["settings"]} == {
+        ("dense", 0),
+        ("drive", 1),
+        ("drive", 2),
+        ("snip", 1),
+    }
+
+
+def test_plan_reuses_the_finished_trials_of_a_stored_sweep(sample: Sample) -> None:
+    plan = sample.answer("plan", sample.file)
+    assert {trial["name"]: trial["done"] for trial in plan["keys"]} == dict.fromkeys(FINISHED, True) | {UNFINISHED: False}
+    assert (plan["reused"], plan["added"], plan["removed"], plan["damaged"]) == (4, 0, 0, [])
+
+
+def test_a_stored_sweep_is_resumed_and_widened_without_computing_anything_again(sample: Sample, widened: Sample) -> None:
+    trials = {trial["name"]: trial for trial in status("sample", widened.storage)["trials"]}
+    assert {name: trial["state"] for name, trial in trials.items()} == dict.fromkeys(FINISHED | {UNFINISHED} | NEW, "finished")
+    assert {name: trials[name]["model_sha256"] for name in FINISHED} == {name: sample.expected[name] for name in FINISHED}
+    before, after = sample.files(), widened.files()
+    assert {name: after.get(name) for name in before} == before
+    assert {name.split("/")[1] for name in after.keys() - before.keys()} == {trials[name]["key"] for name in NEW | {UNFINISHED}}
+    metrics = Path("trials", trials[UNFINISHED]["key"], "metrics.jsonl")
+    assert (widened.storage / metrics).read_bytes().startswith((sample.storage / metrics).read_bytes())  # it went on
+
+
+def test_mlflow_shows_each_run_of_a_stored_sweep_once(widened: Sample) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{widened.storage}/mlflow.db")
+    runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    roles = [run.data.tags["drive.role"] for run in runs]
+    assert {role: roles.count(role) for role in roles} == {"sweep": 1, "warmup": 1, "trial": 7}
+    trials = {run.data.tags["drive.trial_key"] for run in runs if run.data.tags["drive.role"] == "trial"}
+    assert trials == {trial["key"] for trial in status("sample", widened.storage)["trials"]}
+
+
+def test_new_trials_of_a_stored_sweep_are_those_of_the_earlier_revision(sample: Sample, widened: Sample) -> None:
+    here, there = widened.fingerprints(NEW), sample.fingerprints(FINISHED)
+    if not all(each in there for each in here):
+        pytest.skip(f"the last bits of a model depend on the machine: computed on {there[0]}, here {here[0]}")
+    assert digests("sample", widened.storage) == sample.expected
