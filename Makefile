@@ -1,10 +1,10 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# `make demo` and `make test` do everything on a fresh machine; `make check` is the quick part of `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
 # Where it is set, every process compiles torch, ray and mlflow anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test setup clean
+.PHONY: demo check test lint setup clean
 
 setup: .venv/.installed
 
@@ -19,11 +19,17 @@ setup: .venv/.installed
 demo: setup
 	$(BIN)/drive-sweep run digits
 
-test: setup
+# Format, lint, types, and the tests that start neither a process nor a server.
+check: setup lint
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not process and not server and not ray and not slow"
+
+test: setup lint
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

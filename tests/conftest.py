@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from hypothesis import settings
 from orchestrator import command_line
 from tests import ROOT
 from tests.support.cli import kill_all, started
+from tests.support.marks import MARKS, Guard, audit_multiprocessing, marks_of
 
 # Tests of properties: 100 examples, or as many as their own command asks for (DRIVE_SWEEP_EXAMPLES=10000 pytest -k ...).
 settings.register_profile("drive-sweep", max_examples=int(os.environ.get("DRIVE_SWEEP_EXAMPLES", "100")), deadline=None)
@@ -32,10 +34,29 @@ LONG = (
 )
 
 
+audit_multiprocessing()
+guard = Guard()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if isinstance(item, pytest.Function):
+        fixtures = [each.func for used in item._fixtureinfo.name2fixturedefs.values() for each in used]
+        for mark in set().union(*map(marks_of, [item.function, *fixtures])):
+            item.add_marker(mark)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {ROOT / "tests" / name: place for place, name in enumerate(LONG)}
     assert all(path.exists() for path in places)
     items.sort(key=lambda item: places.get(item.path, len(LONG)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    if any(item.get_closest_marker(mark) for mark in MARKS):
+        return (yield)
+    with guard.watch(item.nodeid):
+        return (yield)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -59,6 +80,15 @@ def environment_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def nothing_started() -> Iterator[None]:
+    """Fails a test whose code under test swallowed the guard's failure."""
+    yield
+    attempts = list(guard.attempts)
+    guard.attempts.clear()
+    assert not attempts, attempts
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -38,7 +38,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
     return open_storage("toy://runs", create=True)
 
 
-@pytest.fixture(params=["folder", "s3", "toy"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.server), "toy"])
 def any_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "folder":
         return open_storage(str(tmp_path / "runs"), create=True)

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from argparse import Namespace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def test_no_message_writes_a_command_out(file: Path) -> None:
             assert not WRITTEN_OUT.search(node.value), f"{file.name}:{node.lineno}: use command_line.command"
 
 
+@cache
 def calls() -> list[list[str]]:
     """The constant arguments of every call of `command`, a placeholder for what is computed."""
     found = []

@@ -54,6 +54,7 @@ def test_doctor_gives_a_hint_for_each_problem(tmp_path: Path) -> None:
     assert "give the folder of cifar10" in " ".join((found["data"][0]["message"], found["data"][0]["way_out"]))
 
 
+@pytest.mark.process
 def test_doctor_runs_all_checks_after_a_failed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     for name, value in keys.items():

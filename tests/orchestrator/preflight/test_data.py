@@ -194,6 +194,7 @@ def test_small_images_are_enlarged_by_whole_factors_and_digits_are_not_augmented
 # In a sweep
 
 
+@pytest.mark.process
 def test_the_report_is_made_once_and_kept_in_storage_and_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRIVE_SWEEP_CACHE", str(tmp_path / "cache"))
     root = noise_tree(tmp_path / "images", {"a": 20, "b": 30}, {"a": 5, "b": 5})
@@ -222,6 +223,7 @@ def test_the_report_is_made_once_and_kept_in_storage_and_cache(tmp_path: Path, m
         data_preflight(plan, other, dataset)
 
 
+@pytest.mark.process
 def test_images_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     root = noise_tree(tmp_path / "images", {"a": 20, "b": 30}, {"a": 5, "b": 5})
     (root / "train" / "a" / "00.png").write_bytes(b"no image")

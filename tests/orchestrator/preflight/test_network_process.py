@@ -65,6 +65,7 @@ def planned(*models: str, options: tuple[str, ...] = ()) -> tuple[SweepFolder, P
     return SweepFolder(storage, plan.spec.name), plan
 
 
+@pytest.mark.process
 def test_the_answers_are_those_of_the_same_checks_in_one_process() -> None:
     folder, plan = planned(CONVNET, FROZEN)
     reports = BackgroundNetworkChecks(folder, plan, print).reports(lambda: False)
@@ -75,6 +76,7 @@ def test_the_answers_are_those_of_the_same_checks_in_one_process() -> None:
     assert [bool(one.errors) for one in reports] == [False, True]
 
 
+@pytest.mark.process
 def test_what_is_known_is_not_asked_again() -> None:
     folder, plan = planned(CONVNET)
     reports = BackgroundNetworkChecks(folder, plan, print).reports(lambda: False)
@@ -92,11 +94,13 @@ def test_what_only_a_worker_can_tell_is_left_to_it(option: str) -> None:
     assert BackgroundNetworkChecks(folder, plan, print).reports(lambda: False) == []
 
 
+@pytest.mark.process
 def test_a_lost_process_leaves_everything_to_a_worker() -> None:
     folder, plan = planned(CONVNET, LOST)
     assert BackgroundNetworkChecks(folder, plan, print).reports(lambda: False) == []
 
 
+@pytest.mark.process
 def test_a_signal_is_heard_while_the_checks_run() -> None:
     folder, plan = planned(CONVNET)
     with pytest.raises(InterruptedError):

@@ -218,6 +218,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Storage]:
         thread.join(30)
 
 
+@pytest.mark.server
 def test_a_driver_waits_seconds_where_its_storage_hangs(hanging: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (
         (object_store, "FLUSH_TIMEOUT_S"),

@@ -86,6 +86,7 @@ def answering(status: int, body: bytes) -> Iterator[str]:
         (200, b"<html>a web page</html>", "see whether MLflow runs there"),
     ],
 )
+@pytest.mark.server
 def test_answers_of_a_server_have_fixes_of_their_own(
     status: int, body: bytes, fix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from trainables.data.source import DatasetSource
 from trainables.errors import DataError
 
 
+@pytest.mark.process
 def test_data_digest_covers_the_files_below_the_root(folder: Path, storage: Storage) -> None:
     (folder / "images" / "a").mkdir(parents=True)
     (folder / "images" / "a" / "x.gz").write_bytes(b"not packed")

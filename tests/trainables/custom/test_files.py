@@ -32,6 +32,7 @@ from trainables.errors import ConfigError
 from trainables.models.registry import build_model
 
 
+@pytest.mark.process
 def test_plan_imports_no_custom_module(folder: Path, storage: Storage) -> None:
     write_modules(folder, mynets="raise RuntimeError\n", mylosses="raise RuntimeError\n")
     save_file(dense_weights(), folder / "dense.safetensors")

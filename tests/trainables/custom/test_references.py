@@ -51,6 +51,7 @@ def test_only_trials_that_use_a_file_have_its_digest_in_their_keys(folder: Path,
         assert (after[place][0] == key, after[place][1] == warmup) == ((place[0] == "convnet",) * 2)
 
 
+@pytest.mark.process
 def test_keys_depend_on_the_content_of_a_file_and_not_on_its_path(folder: Path, tmp_path: Path, storage: Storage) -> None:
     save_file(dense_weights(), folder / "dense.safetensors")
     before = keys_of(plan_of(SWEEP, storage))

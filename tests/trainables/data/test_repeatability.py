@@ -77,6 +77,7 @@ def planned(order: str, top: str = "", storage: str = "runs") -> Plan:
 
 
 @pytest.mark.parametrize("order", UNREPEATABLE.values(), ids=UNREPEATABLE.keys())
+@pytest.mark.process
 def test_arrays_that_differ_between_calls_are_rejected(order: str) -> None:
     with pytest.raises(UserError, match=r"module:drawn\.load must return the same arrays .* seed what it draws at random"):
         planned(order)
@@ -84,6 +85,7 @@ def test_arrays_that_differ_between_calls_are_rejected(order: str) -> None:
 
 
 @pytest.mark.parametrize(("top", "order"), REPEATABLE.values(), ids=REPEATABLE.keys())
+@pytest.mark.process
 def test_arrays_equal_on_every_call_are_accepted(top: str, order: str) -> None:
     facts = planned(order, top).data_facts
     assert facts is not None
@@ -91,6 +93,7 @@ def test_arrays_equal_on_every_call_are_accepted(top: str, order: str) -> None:
     assert facts.arrays_digest == arrays_digest(load_file(file))
 
 
+@pytest.mark.process
 def test_arrays_are_compared_with_those_of_the_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     order = "np.random.default_rng(int(os.environ.get('HOST_NUMBER', 1))).permutation(40)"  # as an order of files does
     first = planned(order)
@@ -111,6 +114,7 @@ def data_of(plan: Plan) -> StagedDataset:
     return StagedDataset(source=plan.source, digest=plan.data_digest)
 
 
+@pytest.mark.process
 def test_node_with_other_arrays_fetches_the_planned_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     plan = planned("np.random.default_rng(int(os.environ.get('HOST_NUMBER', 1))).permutation(40)")
     data = data_of(plan)

@@ -49,6 +49,7 @@ def stopped_and_resumed(config: TrialConfig, storage: Storage, source: DatasetSo
 
 
 @pytest.mark.parametrize(("model", "method"), [("convnet", "drive"), ("resnet20", "grasp")])
+@pytest.mark.process
 def test_streamed_trial_resumes_to_the_same_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, method: str
 ) -> None:
@@ -82,6 +83,7 @@ def test_trial_on_tiny_imagenet_resumes_to_the_same_model(tmp_path: Path) -> Non
     assert metric_points(config, new_storage(tmp_path / "stopped")) == metric_points(config, new_storage(tmp_path / "first"))
 
 
+@pytest.mark.process
 def test_probe_measures_a_few_streamed_batches(tmp_path: Path) -> None:
     config = replace(streamed_config(), training=tiny_training(batch_size=4))
     probe = Probe(canonical(config), StagedDataset(source=imagenet_source(imagenet(tmp_path))), Runtime())

@@ -105,6 +105,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("threads", [0, 1, 2])
+@pytest.mark.process
 def test_streamed_evaluation_covers_every_image_once_in_order(tmp_path: Path, threads: int) -> None:
     data = streamed(imagenet(tmp_path), threads)
     batches = list(evaluation_batches(data.test, data.normalization))
@@ -116,6 +117,7 @@ def test_streamed_evaluation_covers_every_image_once_in_order(tmp_path: Path, th
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.process
 def test_streamed_batches_match_their_labels(tmp_path: Path, threads: int) -> None:
     data = streamed(imagenet(tmp_path), threads)
     kinds = {
@@ -137,6 +139,7 @@ def test_streamed_batches_match_their_labels(tmp_path: Path, threads: int) -> No
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("augment", ["none", "crop", "crop_flip"])
+@pytest.mark.process
 def test_streaming_does_not_depend_on_the_number_of_workers(tmp_path: Path, augment: str) -> None:
     root = striped(tmp_path)
 
@@ -191,6 +194,7 @@ def test_streamed_augmentation_depends_on_seed_and_epoch(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.process
 def test_undecodable_streamed_file_is_named_in_one_line(tmp_path: Path, threads: int) -> None:
     root = imagenet(tmp_path)
     (root / "val" / WNIDS[1] / "broken.JPEG").write_bytes(b"not a jpeg")

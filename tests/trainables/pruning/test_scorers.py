@@ -237,6 +237,7 @@ def test_synaptic_flow_of_two_layers_by_hand() -> None:
     assert flow["3.weight"].tolist() == [[12.0, 17.5]]
 
 
+@pytest.mark.slow  # 30 rounds on VGG-11 at its full width
 def test_synflow_keeps_every_layer_where_magnitude_empties_some() -> None:
     config = tiny_config(method="synflow", prune_iterations=30, sparsity=0.999)
     emptied = {}
