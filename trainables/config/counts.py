@@ -1,4 +1,4 @@
-"""How many weights a sparsity keeps. Users write sparsity; everything below this file works with counts."""
+"""How many weights a sparsity keeps. Users give a sparsity; the code works with counts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from decimal import ROUND_FLOOR, Decimal
 
 
 def kept_count(sparsity: float, prunable: int) -> int:
-    """Weights kept at the end: (1 - sparsity) * prunable rounded half up, in decimal, as the sparsity was written.
+    """Weights kept at the end: (1 - sparsity) * prunable rounded half up, in decimal.
 
-    Binary floats would round 0.95 of 270,896 differently from what a reader computes by hand.
+    Binary floats would round 0.95 of 270,896 differently from a calculation by hand.
     """
     exact = (1 - Decimal(repr(float(sparsity)))) * prunable
     return int((exact + Decimal("0.5")).to_integral_value(rounding=ROUND_FLOOR))

@@ -1,4 +1,4 @@
-"""Configuration -> its canonical form, and the keys that name trials and warm-ups by their content.
+"""Canonical form of a configuration, and the keys that identify trials and warm-ups by content.
 
 Equal configurations on equal data have equal keys, on any machine and under any path.
 """
@@ -17,17 +17,16 @@ from trainables.config.methods import DEFAULT_METHOD, is_method, method_of, opti
 from trainables.config.options import CustomOptions
 from trainables.config.trial import TrialConfig
 
-# Raised by hand when a change to a component moves any result; tests/trainables/trial/test_golden.py fails when numbers move
-# without it.
+# Increased by hand when a change to a component changes any result; tests/trainables/trial/test_golden.py fails otherwise.
 NUMERICS: dict[str, int] = {"data": 1, "models": 1, "scores": 2, "training": 1}
 
 Config = TypeVar("Config")
 
 
 def canonical(config: Any) -> dict[str, Any]:
-    """The fields of a config that differ from their default, nested, values typed first (1 for a float field is 1.0).
+    """The fields of a config that differ from their default, nested, in the type of the field (1 for a float is 1.0).
 
-    Leaving defaults out keeps old keys valid when an option is added; therefore a default never changes its meaning.
+    Defaults are left out so that old keys stay valid when an option is added; therefore a default must never change.
     """
     hints = _hints(type(config))
     kept: dict[str, Any] = {}
@@ -35,7 +34,7 @@ def canonical(config: Any) -> dict[str, Any]:
         value = getattr(config, spec.name)
         if is_dataclass(value):
             if nested := value.to_mapping() if isinstance(value, CustomOptions) else canonical(value):
-                kept[_written_name(config, spec.name)] = nested
+                kept[_key_of_field(config, spec.name)] = nested
             continue
         value = _typed(value, hints[spec.name])
         if value != spec.default:
@@ -44,7 +43,7 @@ def canonical(config: Any) -> dict[str, Any]:
 
 
 def complete(config: TrialConfig) -> dict[str, Any]:
-    """Every field, nested, defaults included: what `status --json` shows of a trial."""
+    """Every field, nested, including defaults, as in `status --json`."""
     values = asdict(config)
     options = values.pop("options")
     if isinstance(config.options, CustomOptions):
@@ -52,8 +51,8 @@ def complete(config: TrialConfig) -> dict[str, Any]:
     return values | ({config.option_block: options} if options else {})
 
 
-def _written_name(config: Any, field: str) -> str:
-    """Options stand in a block with the name of their method."""
+def _key_of_field(config: Any, field: str) -> str:
+    """The field's name; options are in a block with the name of their method."""
     return config.option_block if isinstance(config, TrialConfig) and field == "options" else field
 
 
@@ -75,7 +74,7 @@ def from_canonical(cls: type[Config], values: dict[str, Any]) -> Config:
 
 
 def _with_options(values: dict[str, Any]) -> dict[str, Any]:
-    """The values with the options of the trial's method as they are in a TrialConfig."""
+    """The values with the options of the trial's method as `options`, as in a TrialConfig."""
     method = values.get("method", DEFAULT_METHOD)
     if not isinstance(method, str) or not is_method(method):
         raise TypeError(f"there is no method {method!r}")
@@ -89,7 +88,7 @@ def _with_options(values: dict[str, Any]) -> dict[str, Any]:
     return others | {"options": from_canonical(options_class, options)}
 
 
-_HINTS: dict[type[Any], dict[str, Any]] = {}  # resolving the annotations of a class takes longer than hashing a trial
+_HINTS: dict[type[Any], dict[str, Any]] = {}  # cache; resolving annotations takes longer than hashing a trial
 
 
 def _hints(cls: type[Any]) -> dict[str, Any]:
@@ -99,7 +98,7 @@ def _hints(cls: type[Any]) -> dict[str, Any]:
 
 
 def _typed(value: Any, hint: Any) -> Any:
-    """The value in the type of its field, so that 1 and 1.0 written for a float are one value."""
+    """The value in the type of its field, so that 1 and 1.0 are the same value of a float."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if float in options and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -112,13 +111,13 @@ def trial_key(config: TrialConfig, data_digest: str) -> str:
     """16 hex digits that name the trial: a hash of its configuration, its data and the numerics of the code.
 
     Args:
-        data_digest: with files of the user's own, `inputs_digest` of it.
+        data_digest: `inputs_digest` of it if there are custom files.
     """
     return _digest({"config": canonical(config), "data": data_digest, "numerics": NUMERICS})
 
 
 def warmup_key(config: TrialConfig, data_digest: str) -> str:
-    """16 hex digits shared by all trials whose dense training begins in the same way, whatever its length."""
+    """16 hex digits shared by all trials whose dense training starts in the same way, whatever its length."""
     training = config.training
     prefix = {
         "dataset": canonical(config.dataset),
@@ -131,28 +130,27 @@ def warmup_key(config: TrialConfig, data_digest: str) -> str:
         "nesterov": training.nesterov,
         "weight_decay": float(training.weight_decay),
     }
-    # Options that came later: left out at their default, so that keys made before them stay valid.
-    written = canonical(config)
-    prefix |= {name: written[name] for name in ("width", "initialization", "initial_weights") if name in written}
-    later = written.get("training", {})
+    # Options that were added later are left out at their default, so that older keys stay valid.
+    non_default = canonical(config)
+    prefix |= {name: non_default[name] for name in ("width", "initialization", "initial_weights") if name in non_default}
+    later = non_default.get("training", {})
     prefix |= {name: later[name] for name in ("label_smoothing", "clip_norm", "loss") if name in later}
     numerics = {name: NUMERICS[name] for name in ("data", "models", "training")}
     return _digest({"prefix": prefix, "data": data_digest, "numerics": numerics})
 
 
-def inputs_digest(data_digest: str, own: Mapping[str, str], versions: Mapping[str, int] | None = None) -> str:
-    """What names everything besides the configuration that decides a trial's numbers; the data's digest alone where there is
-    nothing else.
+def inputs_digest(data_digest: str, custom: Mapping[str, str], versions: Mapping[str, int] | None = None) -> str:
+    """Digest of what decides a trial's numbers besides the configuration; only the data's digest if there is nothing else.
 
     Args:
-        own: SHA-256 of the user's own files (CustomFiles.used_by). A data set's module is in the data's digest already.
-        versions: of rules that changed for this configuration on this data alone, such as SPLIT_VERSION.
+        custom: SHA-256 of custom files by key (CustomFiles.used_by). A data set's module is already in the data's digest.
+        versions: of rules that changed only for this configuration on this data, such as SPLIT_VERSION.
     """
-    parts: dict[str, str | int] = {place: digest for place, digest in own.items() if place != "dataset"}
-    parts |= versions or {}
-    if not parts:
+    digests: dict[str, str | int] = {key: digest for key, digest in custom.items() if key != "dataset"}
+    digests |= versions or {}
+    if not digests:
         return data_digest
-    return hashlib.sha256(json.dumps(parts | {"data": data_digest}, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(digests | {"data": data_digest}, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What there is to know about a pruning method besides how it computes: when it prunes, its options, where its code lies."""
+"""Describes a pruning method: when it prunes, its options, and where its code is."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Course(Enum):
     """When a method prunes."""
 
     DENSE = "never"
-    ONE_ROUND = "once before the sparse training"  # without training between them, more rounds would give the same mask
+    ONE_ROUND = "once before the sparse training"  # more rounds without training in between would give the same mask
     ROUNDS = "in prune_iterations rounds before the sparse training"
-    LEVELS = "after each of several trainings, then it rewinds"
+    LEVELS = "after each of several trainings, followed by rewinding"
     GRADUAL = "during the sparse training, in prune_iterations updates"
     EVERY_STEP = "during the sparse training, at every step"
 
@@ -28,7 +28,7 @@ class Course(Enum):
 
     @property
     def ends_before_training(self) -> bool:
-        """Whether one mask is final before the sparse training begins, so that it can be tested (SanityConfig)."""
+        """Whether the mask is final before the sparse training, so that sanity checks apply to it (SanityConfig)."""
         return self in (Course.ONE_ROUND, Course.ROUNDS, Course.LEVELS)
 
 
@@ -37,14 +37,14 @@ class Method:
     """One pruning method.
 
     Attributes:
-        name: as in the sweep file, where its options stand in a block of the same name.
+        name: as in the sweep file, where its options are in a block of the same name.
         description: of that block, one sentence.
-        keeps: which weights it keeps, and what there is to know of it, for the guide.
+        keeps: which weights it keeps, for the guide.
         source: paper.
         implementation: "MODULE:NAME", imported when a trial runs: the function that scores the surviving weights
-            (pruning/scorers.py), or for a method that prunes during training its MaskUpdater (pruning/sparse_trainers.py).
-        preflight: "MODULE:FUNCTION" that raises ConfigError for a network which the method cannot prune; empty if it takes any.
-        is_ranking: whether a higher score means anything, so that keeping the lowest (`sanity.invert`) is another method.
+            (pruning/scorers.py), or the MaskUpdater of a method that prunes during training (pruning/sparse_trainers.py).
+        preflight: "MODULE:FUNCTION" that raises ConfigError for a network that the method cannot prune; empty if there is none.
+        is_ranking: whether scores are meaningful, so that keeping the lowest (`sanity.invert`) makes a difference.
     """
 
     name: str

@@ -1,14 +1,14 @@
-"""The pruning methods: one table in which everything about a method stands.
+"""The table of pruning methods: everything about a method except its code.
 
-The sweep file's schema, rules and template, the tables of the guide, trial keys, the course of a trial and what scores or
-trains it all follow from the table. To add a method, write its score or its mask updater in a file of `pruning/`, and declare
-its options and its entry here.
+The sweep file's schema and template, the guide's tables, trial keys, the course of a trial, and its scorer or mask updater all
+follow from the table. To add a method, write its scorer or mask updater in `pruning/`, and add its options and its entry here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 from trainables.config.counts import imp_levels, kept_count
@@ -17,21 +17,21 @@ from trainables.config.options import BatchNormMode, CustomOptions, ImageRounds,
 
 Normalize = Literal["mean", "sum", "rank", "none"]
 
-CUSTOM_PREFIX = "module:"  # of a reference to a function of the user's, module:FILE.FUNCTION
+CUSTOM_PREFIX = "module:"  # of a reference to a custom function, module:FILE.FUNCTION
 SCORERS = "trainables.pruning.scorers"
-BATCH_NORM = "Statistics of BN while scoring: of the batch, or running ones."
-IMAGES_PER_CLASS = "Images of every class that score; null takes training batches."
+BATCH_NORM = "Statistics that BN uses while scoring: of the batch, or running."
+IMAGES_PER_CLASS = "Images of each class that a score uses; null uses training batches."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DriveConfig(ImageRounds):
-    """The DRIVE score and its rounds; every default here is an assumption (`drive-sweep guide assumptions`)."""
+    """The DRIVE score and its rounds; every default is an assumption (`drive-sweep guide assumptions`)."""
 
     magnitude: float = option(1.0, "Factor of |w| in the score.", ge=0)
     connection: float = option(1.0, "Factor of |w dL/dw| in the score.", ge=0)
     convergence: float = option(1.0, "Factor of |dL/dw| in the score.", ge=0)
-    normalize: Normalize = option("mean", "What brings the three terms to one scale: mean, sum, rank or none.")
-    score_batches: int = option(1, "Batches that the gradient of one score is taken over.", ge=1)
+    normalize: Normalize = option("mean", "How the three terms are scaled: by mean, sum, rank or none.")
+    score_batches: int = option(1, "Batches over which the gradient of a score is averaged.", ge=1)
 
     def conflicts(self) -> Iterator[OptionConflict]:
         if self.magnitude == self.connection == self.convergence == 0:
@@ -41,9 +41,9 @@ class DriveConfig(ImageRounds):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SnipConfig(ImageRounds):
-    """Connection sensitivity |w dL/dw| (arXiv:1810.02340); with `prune_iterations` above 1 it is scored again in every round.
+    """Connection sensitivity |w dL/dw| (arXiv:1810.02340); with `prune_iterations` > 1 the weights are scored in every round.
 
-    `batch_norm: running` makes BN the identity before any training.
+    With `batch_norm: running`, BN is the identity before any training.
     """
 
     images_per_class: int | None = option(None, IMAGES_PER_CLASS, ge=1, decides_preflight=True)
@@ -52,22 +52,21 @@ class SnipConfig(ImageRounds):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraspConfig(ImageRounds):
-    """Gradient signal preservation (arXiv:2002.07376): scores of a softmax at `temperature`, over class-balanced images."""
+    """Gradient signal preservation (arXiv:2002.07376), with a softmax at `temperature` and class-balanced images."""
 
-    temperature: float = option(200.0, "Divides the class scores in the loss.", gt=0, decides_preflight=True)
+    temperature: float = option(200.0, "Divisor of the logits in the loss.", gt=0, decides_preflight=True)
     images_per_class: int | None = option(10, IMAGES_PER_CLASS, ge=1, decides_preflight=True)
     batch_norm: BatchNormMode = option("batch", BATCH_NORM, decides_preflight=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SynflowConfig(Rounds):
-    """Synaptic flow (arXiv:2006.05467); the paper prunes in 100 rounds, here `prune_iterations`."""
+    """Synaptic flow (arXiv:2006.05467). The paper prunes in 100 rounds; the number is `prune_iterations`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RandomConfig(Options):
-    """A random mask: "uniform" is one density for all layers; "erk" is Erdos-Renyi-Kernel (arXiv:1911.11134); the key of a
-    trial takes that trial's count of every layer."""
+    """A random mask. `layers` is "uniform" (one density), "erk" (Erdos-Renyi-Kernel, arXiv:1911.11134) or a trial's key."""
 
     layers: str = option(
         "uniform",
@@ -81,18 +80,14 @@ class RandomConfig(Options):
 class ImpConfig(Options):
     """Iterative magnitude pruning with rewinding (arXiv:1803.03635, arXiv:1903.01611): train, prune, rewind, again.
 
-    Every level trains as long as the sparse training does and rewinds to the end of the warm-up; without a warm-up that is the
-    original lottery ticket. As published, a level continues the learning-rate schedule where it rewound to: that is
-    `training.budget: total`; by default every level begins the schedule anew, as all methods do.
-
-    With `exact` all levels prune one smaller share, so that the last ends at the sparsity; without it each prunes `fraction`,
-    and the last ends at or beyond it, as published.
+    Every level trains as long as the sparse training and rewinds to the end of the warm-up (none: the original lottery ticket).
+    It restarts the learning-rate schedule, or with `training.budget: total` continues it from the rewound epoch, as published.
+    With `exact`, all levels prune the same share and reach the sparsity; else each prunes `fraction` and the last may go beyond
+    it, as published.
     """
 
     fraction: float = option(0.2, "Share of the remaining weights that a level prunes.", gt=0, lt=1)
-    exact: bool = option(
-        True, "Prune a little less at every level, so that the last ends on the sparsity; false ends at or beyond it."
-    )
+    exact: bool = option(True, "Prune a little less at every level, so that the last reaches the sparsity exactly.")
 
     def levels(self, sparsity: float) -> int:
         return imp_levels(sparsity, self.fraction)
@@ -103,10 +98,10 @@ class ImpConfig(Options):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GmpConfig(Options):
-    """Gradual magnitude pruning (arXiv:1710.01878): global, sparsity along a cubic, in `prune_iterations` updates that are
-    spread evenly between the shares `begin` and `end` of the sparse training."""
+    """Global gradual magnitude pruning (arXiv:1710.01878): `prune_iterations` updates along a cubic, spread evenly between
+    the shares `begin` and `end` of the sparse training."""
 
-    begin: float = option(0.0, "Share of the training after which gradual pruning begins.", ge=0, lt=1)
+    begin: float = option(0.0, "Share of the training after which pruning starts.", ge=0, lt=1)
     end: float = option(0.5, "Share of the training after which the sparsity is reached.", gt=0, le=1)
     initial_sparsity: float = option(0.0, "Sparsity at the beginning of the training.", ge=0, lt=1)
 
@@ -117,15 +112,13 @@ class GmpConfig(Options):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GranetConfig(GmpConfig):
-    """Gradual pruning with regrowth (GraNet, arXiv:2106.10404): begins with a random mask of Erdos-Renyi-Kernel densities.
+    """Gradual pruning with regrowth (GraNet, arXiv:2106.10404), from a random mask with Erdos-Renyi-Kernel densities.
 
-    Updates go on after `end`, at their pace.
+    Updates continue after `end`, at the same interval.
     """
 
     initial_sparsity: float = option(0.5, "Sparsity at the beginning of the training.", ge=0, lt=1)
-    regrow: float = option(
-        0.5, "Share of a layer's weights that an update exchanges at first; it falls along a cosine to a hundredth.", ge=0, lt=1
-    )
+    regrow: float = option(0.5, "Initial share of a layer's weights that an update replaces; falls to 1 %.", ge=0, lt=1)
 
 
 def _check_n_of_m(pattern: str) -> None:
@@ -138,12 +131,12 @@ def _check_n_of_m(pattern: str) -> None:
 class SrsteConfig(Options):
     """N:M sparsity by the sparse-refined straight-through estimator (SR-STE, arXiv:2102.04010, equation 9).
 
-    A layer whose input channels are no multiple of M stays dense.
+    A layer stays dense if the number of its input channels is not a multiple of M.
     """
 
     pattern: str = option(
         "2:4",
-        "Of every M weights along the input channels the N largest are kept; the sparsity follows from it.",
+        "The N largest of every M weights along the input channels are kept, which determines the sparsity.",
         pattern="^[0-9]{1,3}:[0-9]{1,3}$",
         rule="N:M with 0 < N < M, such as 2:4",
         check=_check_n_of_m,
@@ -162,9 +155,7 @@ class SrsteConfig(Options):
 
     def kept_in_layer(self, shape: tuple[int, ...]) -> int | None:
         n, m = self.n_of_m
-        size = 1
-        for side in shape:
-            size *= side
+        size = prod(shape)
         return size // m * n if shape[1] % m == 0 else size
 
     def nm_pattern(self) -> str | None:
@@ -178,7 +169,7 @@ _ALL = (
         options=DriveConfig,
         implementation=f"{SCORERS}:score_drive",
         description="The DRIVE score.",
-        keeps="the highest of three terms together, see [assumptions](assumptions.md)",
+        keeps="the highest sum of three terms, see [assumptions](assumptions.md)",
         source="arXiv:2404.03687",
     ),
     Method(
@@ -187,7 +178,7 @@ _ALL = (
         options=SnipConfig,
         implementation=f"{SCORERS}:score_snip",
         description="Connection sensitivity alone.",
-        keeps="connection sensitivity \\|w dL/dw\\|; with several iterations it is scored again in each",
+        keeps="connection sensitivity \\|w dL/dw\\|, scored again in each iteration",
         source="arXiv:1810.02340",
     ),
     Method(
@@ -206,15 +197,15 @@ _ALL = (
         options=SynflowConfig,
         implementation=f"{SCORERS}:score_synflow",
         preflight=f"{SCORERS}:check_synaptic_flow",
-        description="Synaptic flow; needs no data.",
-        keeps="synaptic flow without data, BN neutral, float64; give it 100 iterations",
+        description="Synaptic flow, without data.",
+        keeps="synaptic flow without data, without BN, in float64; use 100 iterations",
         source="arXiv:2006.05467",
     ),
     Method(
         name="magnitude",
         course=Course.ONE_ROUND,
         implementation=f"{SCORERS}:score_magnitude",
-        description="The size of a weight.",
+        description="Magnitude of the weights.",
         keeps="\\|w\\|",
     ),
     Method(
@@ -224,16 +215,16 @@ _ALL = (
         implementation=f"{SCORERS}:score_random",
         is_ranking=False,
         description="A random mask.",
-        keeps="any; `random.layers` chooses the densities of the layers",
+        keeps="random weights; `random.layers` sets the densities of the layers",
         source="arXiv:1911.11134",
     ),
     Method(
         name="imp",
         course=Course.LEVELS,
         options=ImpConfig,
-        implementation=f"{SCORERS}:score_magnitude",  # of weights that were trained to the end
-        description="Iterative magnitude pruning: train, prune, rewind to the warm-up, again.",
-        keeps="\\|w\\| after a whole training, a fifth less at every level, then rewinding to the end of the warm-up",
+        implementation=f"{SCORERS}:score_magnitude",  # of the fully trained weights
+        description="Iterative magnitude pruning: train, prune, rewind to the warm-up, repeat.",
+        keeps="\\|w\\| after full training, a fifth less at every level, then rewinds to the end of the warm-up",
         source="arXiv:1903.01611",
     ),
     Method(
@@ -242,7 +233,7 @@ _ALL = (
         options=GmpConfig,
         implementation="trainables.pruning.gradual_masks:GmpMasks",
         description="Gradual magnitude pruning during training.",
-        keeps="\\|w\\| during training, along a cubic, in `prune_iterations` updates",
+        keeps="\\|w\\| during training, on a cubic schedule of `prune_iterations` updates",
         source="arXiv:1710.01878",
     ),
     Method(
@@ -251,7 +242,7 @@ _ALL = (
         options=GranetConfig,
         implementation="trainables.pruning.gradual_masks:GranetMasks",
         description="Gradual magnitude pruning during training, with regrowth.",
-        keeps="as `gmp`; every update also exchanges the smallest weights for those with the largest gradients",
+        keeps="as `gmp`; every update also replaces the smallest weights by those with the largest gradients",
         source="arXiv:2106.10404",
     ),
     Method(
@@ -259,15 +250,15 @@ _ALL = (
         course=Course.EVERY_STEP,
         options=SrsteConfig,
         implementation="trainables.pruning.nm_masks:NMMasks",
-        description="N of every M weights, chosen anew at every step.",
-        keeps="N of every M weights along the input channels, chosen anew at every step and saved as such",
+        description="N of every M weights, selected at every step.",
+        keeps="the N largest of every M weights along the input channels, selected at every step; saved as N:M",
         source="arXiv:2102.04010",
     ),
     Method(
         name="dense",
         course=Course.DENSE,
         description="No pruning.",
-        keeps="all; one per seed is added as the baseline anyway",
+        keeps="all; one trial per seed is added as the baseline by default",
     ),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
@@ -279,13 +270,13 @@ CUSTOM = Method(
     options=CustomOptions,
     implementation="trainables.pruning.custom_scores:score_custom",
     preflight="trainables.pruning.custom_scores:check_custom_scores",
-    description="A function of your own.",
-    keeps="the highest scores of a function of your own",
+    description="A custom function.",
+    keeps="the highest scores of a custom function",
 )
 
 
 def method_of(name: str) -> Method:
-    """The method of a name, or of a reference to a function of the user's. Raises KeyError for another name."""
+    """The method of a name or of a reference to a custom function. Raises KeyError for an unknown name."""
     return CUSTOM if name.startswith(CUSTOM_PREFIX) else METHODS[name]
 
 

@@ -1,6 +1,6 @@
-"""How the options of a pruning method are declared: once, with type, default, range and meaning.
+"""Declares the options of a pruning method once, with type, default, range and meaning.
 
-The sweep file's checks, its JSON Schema and the keys of trials are derived from these declarations.
+The checks of the sweep file, its JSON Schema and trial keys are derived from these declarations.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ BatchNormMode = Literal["batch", "running"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptionRule:
-    """What a value must be, besides its type.
+    """The rule of an option, besides its type.
 
     Attributes:
         description: one sentence for the sweep file's schema.
-        bounds: of `ge`, `gt`, `le`, `lt`, those that hold.
-        pattern: regular expression that a text matches.
-        rule: the rule in words, where type, bounds and choices do not tell it.
-        check: raises ValueError for a value of the right type and pattern that is still wrong.
-        decides_preflight: the check of a network before the sweep depends on it.
+        bounds: any of `ge`, `gt`, `le`, `lt`.
+        pattern: regular expression that a text must match.
+        rule: the rule in words, if it is more than type, bounds and choices.
+        check: raises ValueError for an invalid value that has the right type and matches the pattern.
+        decides_preflight: whether the preflight check of a network depends on the option.
     """
 
     description: str
@@ -45,7 +45,7 @@ def option(
     decides_preflight: bool = False,
     **bounds: float,
 ) -> Any:
-    """A field of an `Options` class. Its default never changes its meaning: it is left out of keys."""
+    """A field of an `Options` class. The default must never change: options at their default are not part of the trial key."""
     declared = OptionRule(
         description=description, bounds=bounds, pattern=pattern, rule=rule, check=check, decides_preflight=decides_preflight
     )
@@ -54,7 +54,7 @@ def option(
 
 @dataclass(frozen=True, slots=True)
 class OptionConflict:
-    """Options of one method that cannot go together: their names, the rule of the first one and a hint."""
+    """Options of a method that do not fit together: their names, the rule that the first one breaks, and a hint."""
 
     names: tuple[str, ...]
     rule: str
@@ -63,44 +63,44 @@ class OptionConflict:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """Options of a pruning method; as it is, of a method without any. Subclasses declare fields with `option`.
+    """Options of a pruning method. The base class is for methods without options; subclasses declare fields with `option`.
 
-    The functions are what the rest of the program asks of a method's options; the defaults suit most methods.
+    The methods below are the interface to the rest of the program; their defaults suit most pruning methods.
     """
 
     @classmethod
     def rules(cls) -> dict[str, OptionRule]:
-        """Name -> rule, of every option."""
-        return {one.name: one.metadata["rule"] for one in dataclass_fields(cls) if "rule" in one.metadata}
+        """Name -> rule of every option."""
+        return {spec.name: spec.metadata["rule"] for spec in dataclass_fields(cls) if "rule" in spec.metadata}
 
     @classmethod
     def default(cls, name: str) -> Any:
-        value = next(one.default for one in dataclass_fields(cls) if one.name == name)
+        value = next(spec.default for spec in dataclass_fields(cls) if spec.name == name)
         assert value is not MISSING
         return value
 
     def conflicts(self) -> Iterator[OptionConflict]:
-        """Rules over several options that are broken."""
+        """Conflicts between options."""
         return iter(())
 
     def fixed_sparsity(self) -> float | None:
-        """The sparsity that follows from the options; None where it is the trial's own."""
+        """The sparsity that the options determine; None if the trial's `sparsity` applies."""
         return None
 
     def kept_in_layer(self, shape: tuple[int, ...]) -> int | None:
-        """Weights kept of a layer of this shape; None where only their number in the whole network is fixed."""
+        """Weights kept in a layer of this shape; None if only their number in the whole network is fixed."""
         return None
 
     def levels(self, sparsity: float) -> int:
-        """Times that a method of course LEVELS trains, prunes and rewinds."""
+        """How often a method of course LEVELS trains, prunes and rewinds."""
         return 0
 
     def kept_after_level(self, level: int, prunable: int) -> int | None:
-        """Weights kept after a level; None where a density schedule over all levels says it."""
+        """Weights kept after a level; None if a density schedule over all levels determines it."""
         return None
 
     def nm_pattern(self) -> str | None:
-        """ "N:M" where every M weights keep N; the sparse model is saved as such."""
+        """ "N:M" if N of every M weights are kept; the format in which the sparse model is saved."""
         return None
 
 
@@ -108,25 +108,25 @@ class Options:
 class Rounds(Options):
     """Options of a method that scores in rounds."""
 
-    density_schedule: DensitySchedule = option("exponential", "How the share of kept weights falls over the iterations.")
+    density_schedule: DensitySchedule = option("exponential", "How the share of kept weights decreases over the iterations.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageRounds(Rounds):
-    """Options of rounds whose scores are taken over images."""
+    """Options of a method that scores in rounds, on images."""
 
-    score_batches: int = option(1, "Training batches of one score, where it has no images_per_class.", ge=1)
+    score_batches: int = option(1, "Training batches of a score, if images_per_class is not set.", ge=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CustomOptions(Options):
-    """Options of a function of the user's: names with numbers, texts, booleans, null, or lists of them; not checked further."""
+    """Options of a custom function: names with numbers, texts, booleans, null, or lists of these; not checked further."""
 
     values: tuple[tuple[str, Any], ...] = ()
 
     @staticmethod
     def from_mapping(values: Mapping[str, Any]) -> CustomOptions:
-        """The options in the order of their names, so that equal ones are equal; lists become tuples."""
+        """The options sorted by name, so that equal options compare equal; lists become tuples."""
         pairs = ((name, tuple(value) if isinstance(value, list) else value) for name, value in sorted(values.items()))
         return CustomOptions(values=tuple(pairs))
 

@@ -1,6 +1,6 @@
-"""What decides a trial's numbers, and what follows from it about its course.
+"""The configuration that decides a trial's numbers, and what follows from it about its course.
 
-Users write sparsity (share of prunable weights that are zero); code works with counts (counts.py).
+Users give a sparsity (share of prunable weights that are zero); the code works with counts (counts.py).
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ Budget = Literal["sparse", "total"]
 Precision = Literal["auto", "fp32", "bf16"]
 Augment = Literal["auto", "none", "crop", "crop_flip"]
 
-AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")  # which tables and names of trials have a place for
+AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")  # with a fixed position in tables and in names of trials
 REWIND = re.compile(r"none|init|epoch \d+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetConfig:
-    """Which images a trial sees; where they lie is not part of it.
+    """Which images a trial uses; their location is not part of it.
 
     Attributes:
-        image_size: side in pixels that the images of an `image_folder` or of `imagenet` are scaled to; None is the data
-            set's own.
-        limit: number of training images, validation included; limit // 5 test images go with it. Classes keep their shares.
-        validation: share of the training images that is held out for model selection, in [0, 1); of every class the same.
-            Balanced classes give equal numbers to both; data/split_counts.py has the rule.
-        split_seed: seed of the limit and of the validation split; apart from the trial's seed so that seeds share splits.
-        augment: "auto" is "none" for digits and "crop_flip" for every other data set; a crop is one of the image padded by 4,
-            of imagenet one of random area and shape that is scaled to `image_size`.
+        image_size: side in pixels to which images of an `image_folder` or of `imagenet` are scaled; None is the default of
+            the data set.
+        limit: number of training images, including validation; the test set is limited to limit // 5. Classes keep their
+            shares.
+        validation: share of each class's training images that is held out for model selection, in [0, 1); the rule is in
+            data/split_counts.py.
+        split_seed: seed of the limit and of the validation split; not the trial's seed, so that all seeds share splits.
+        augment: "auto" is "none" for digits and "crop_flip" for every other data set. A crop is from the image padded by 4;
+            for imagenet it has random area and shape and is scaled to `image_size`.
     """
 
     name: str
@@ -60,12 +61,12 @@ class TrainingConfig:
 
     Attributes:
         epochs: sparse epochs; with budget "total", warm-up and sparse epochs together.
-        milestones: epochs of the schedule after which the rate is multiplied by gamma; None is half and three quarters.
-        schedule: "cosine" falls from lr to 0 over the epochs instead.
-        lr_warmup_epochs: epochs over which the rate rises linearly to lr, before and inside the schedule.
-        clip_norm: largest norm of all gradients together; None clips nothing.
+        milestones: epochs after which the rate is multiplied by gamma; None is half and three quarters of the epochs.
+        schedule: "milestones", or "cosine" from lr to 0 over the epochs.
+        lr_warmup_epochs: first epochs of the schedule, over which the rate rises linearly to lr.
+        clip_norm: maximum norm of all gradients together; None disables clipping.
         budget: "sparse" restarts the schedule after pruning; "total" continues it where the warm-up ended.
-        loss: cross_entropy, or a function of the user's (custom/references.py); then without label smoothing.
+        loss: cross_entropy, or a custom function (custom/references.py), which excludes label smoothing.
     """
 
     epochs: int = 160
@@ -86,18 +87,18 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrunableConfig:
-    """Conv and linear weights are prunable, except layers whose name matches a pattern of `exclude` (shell wildcards)."""
+    """Convolutional and linear weights are prunable, except in layers whose name matches a shell pattern of `exclude`."""
 
     exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SanityConfig:
-    """Checks of what a mask is worth (arXiv:2009.08576, arXiv:2009.11094); each changes one thing and nothing else.
+    """Sanity checks of a mask (arXiv:2009.08576, arXiv:2009.11094); each changes a single thing.
 
     Attributes:
         shuffle: the final mask is permuted within every layer.
-        reinitialize: sparse training begins from another initialisation.
+        reinitialize: sparse training starts from a new initialisation.
         invert: the weights with the lowest scores are kept.
     """
 
@@ -108,13 +109,13 @@ class SanityConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialConfig:
-    """Everything that decides one trial's numbers; under the same fingerprint equal configs give equal bits.
+    """Everything that decides one trial's numbers; with the same fingerprint, equal configs give identical results.
 
     Attributes:
         width: factor of the channels of a CIFAR ResNet.
-        initialization: whether Kaiming's variance counts a layer's inputs or outputs; not for a network of the user's.
-        initial_weights: starts from the weights of a file; where it lies is not part of it.
-        options: of the method; those of another method, such as `replace` leaves behind, become the method's defaults.
+        initialization: whether Kaiming's variance is by a layer's inputs or outputs; not used by custom networks.
+        initial_weights: whether training starts from the weights of a file; its path is not part of the config.
+        options: of the method; options of another method, as `replace` may leave, become the method's defaults.
     """
 
     dataset: DatasetConfig
@@ -136,7 +137,7 @@ class TrialConfig:
     options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
-        if type(self.options) is not self.pruning.options:  # none were given, or they are another method's
+        if type(self.options) is not self.pruning.options:  # the default, or options of another method
             object.__setattr__(self, "options", self.pruning.options())
 
     @property
@@ -146,7 +147,7 @@ class TrialConfig:
 
     @property
     def option_block(self) -> str:
-        """Key under which the options are written."""
+        """Key of the options in the sweep file."""
         return option_block(self.method)
 
     @property
@@ -162,12 +163,12 @@ class TrialConfig:
 
     @property
     def total_epochs(self) -> int:
-        """Epochs of the training that the final network has seen: those of levels only choose its weights."""
+        """Epochs that the final network was trained for, without those of levels, which only select its weights."""
         return self.warmup_epochs + self.sparse_epochs
 
     @property
     def rounds(self) -> int:
-        """Rounds of score and mask that this trial really runs, before, between or during training; levels where there are."""
+        """Pruning rounds that this trial runs before or during training; levels if the method has them."""
         course = self.pruning.course
         if course.uses_iterations:
             return self.prune_iterations
@@ -177,17 +178,17 @@ class TrialConfig:
 
     @property
     def level_epochs(self) -> int:
-        """Epochs that all levels of iterative pruning train; the sparse training comes after them."""
+        """Epochs that all levels of iterative pruning train together, before the sparse training."""
         return self.rounds * self.sparse_epochs if self.pruning.course is Course.LEVELS else 0
 
     @property
     def trained_epochs(self) -> int:
-        """All epochs that the trial costs, its warm-up as if it were not shared."""
+        """All epochs that the trial trains, including its warm-up even if it is shared."""
         return self.level_epochs + self.total_epochs
 
     @property
     def rewind_epoch(self) -> int | None:
-        """Warm-up epoch whose weights the sparse training starts from (0 is initialisation); None keeps the weights."""
+        """Warm-up epoch whose weights the sparse training starts from; 0 is the initialisation, None keeps the weights."""
         if self.pruning.course is Course.LEVELS:
             return self.warmup_epochs
         if self.rewind == "none":
@@ -196,7 +197,7 @@ class TrialConfig:
 
     @property
     def warmup_lengths(self) -> tuple[int, ...]:
-        """Lengths at which this trial reads the dense trunk, ascending; empty if it never does."""
+        """Epochs of the shared warm-up whose weights this trial uses, ascending; empty if it uses none."""
         return tuple(sorted({length for length in (self.warmup_epochs, self.rewind_epoch) if length}))
 
     @property
