@@ -20,7 +20,7 @@ from PIL import Image
 from tests.support.image_zoo import ZOO, Entry, Left, Read, Refused, base
 from tests.support.written_images import SIDE, Array
 from trainables.config.trial import DatasetConfig
-from trainables.data.datasets import listing, load, skipped
+from trainables.data.datasets import file_index, load, skipped
 from trainables.data.source import DatasetSource
 from trainables.data.splits import load_data
 from trainables.data.streaming import center_crop
@@ -31,7 +31,9 @@ def as_image_folder(entry: Entry, root: Path) -> str:
     source = DatasetSource(name="image_folder", root=str(root), image_size=SIDE)
     images = load(source).train_images
     if isinstance(entry.outcome, Read):
-        return _compared(entry.outcome, images[listing(source).train.index(entry.outcome.name)].numpy(), entry.outcome.pixels)
+        return _compared(
+            entry.outcome, images[file_index(source).train.index(entry.outcome.name)].numpy(), entry.outcome.pixels
+        )
     return _counted(entry, source, len(images))
 
 
@@ -42,7 +44,7 @@ def as_imagenet(entry: Entry, root: Path) -> str:
     ((images, _),) = train.batches([torch.arange(len(train))])
     if isinstance(entry.outcome, Read):
         expected = np.asarray(center_crop(Image.fromarray(entry.outcome.pixels), SIDE))
-        return _compared(entry.outcome, images[listing(source).train.index(entry.outcome.name)].numpy(), expected)
+        return _compared(entry.outcome, images[file_index(source).train.index(entry.outcome.name)].numpy(), expected)
     return _counted(entry, source, len(images))
 
 

@@ -17,7 +17,7 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 class Cifar10(Dataset):
     name = "cifar10"
     title = "CIFAR-10"
-    description = "the usual Python files below `root`; `download: true` fetches them"
+    description = "the usual Python files below `root`; `download: true` downloads them"
     images = "colour, 32 x 32"
     side = 32
     classes: tuple[str, ...] = CIFAR10_CLASSES
@@ -35,14 +35,15 @@ class Cifar10(Dataset):
             try:
                 splits = [reader(root, train=train) for train in (True, False)]
             except RuntimeError as error:
-                raise DataError(f"{self.title} in {str(files[0][1].parent)!r} is damaged: {error}") from error
+                folder = str(files[0][1].parent)
+                raise DataError(f"{self.title} in {folder!r} is damaged: {error}", "download it again") from error
         arrays: list[Any] = []
         for split in splits:
             arrays += [split.data.transpose(0, 3, 1, 2), np.asarray(split.targets, dtype=np.int64)]
         return arrays, len(self.classes)
 
     def facts(self, source: DatasetSource) -> DataFacts | None:
-        """As published, since the reader takes no other files."""
+        """The published numbers; the reader accepts only the published files."""
         each, count = 50_000 // len(self.classes), len(self.classes)
         return facts_of((3, 32, 32), self.classes, [each] * count, [each // 5] * count)
 
@@ -56,7 +57,7 @@ class Cifar10(Dataset):
 
 
 class Cifar100(Cifar10):
-    """With its 100 fine labels; the 20 coarse ones are not used."""
+    """CIFAR-100 with its 100 fine labels."""
 
     name = "cifar100"
     title = "CIFAR-100"

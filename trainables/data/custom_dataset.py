@@ -1,4 +1,4 @@
-"""Data sets read by a function of the user's: the files that decide the content, and the call of the function.
+"""Data sets that a custom function reads: the files of their content, and the call of the function.
 
 The function takes `dataset.root` (or None) and returns train_images, train_labels, test_images, test_labels and the number of
 classes.
@@ -19,9 +19,9 @@ from trainables.errors import DataError
 
 
 class CustomDataset(Dataset):
-    """What a function of the user's returns; its facts need the function to be called."""
+    """The arrays that a custom function returns; their facts are known only after it is called."""
 
-    description = "a function of your own"
+    description = "a custom function"
     digests = "raw content"
 
     def files(self, source: DatasetSource) -> Files:
@@ -51,12 +51,12 @@ def dataset_files(reference: str, root: str | None, modules_path: str) -> Files:
         files += [(f"root/{os.path.relpath(Path(folder, name), root)}", Path(folder, name)) for name in names]
     for _, path in files:
         if not path.is_file():
-            raise DataError(f"dataset.root: {str(path)!r} must be a file that can be read", "it may be a link to nothing")
+            raise DataError(f"dataset.root: {str(path)!r} must be a file that can be read", "it may be a broken link")
     return sorted(files)
 
 
 def _require_no_loops(folder: str, folders: list[str], link_parents: dict[str, tuple[str, ...]]) -> None:
-    """Raises DataError for a link to a folder that contains it, which would be walked until its path is too long.
+    """Raises DataError for a link to a folder that contains the link, which os.walk would follow until its path is too long.
 
     Args:
         link_parents: folder -> real paths of the folders that hold the links on the path to it; extended by `folders`.
@@ -71,7 +71,7 @@ def _require_no_loops(folder: str, folders: list[str], link_parents: dict[str, t
 
 
 def _raise(error: OSError) -> NoReturn:
-    """Makes an unreadable folder an error: os.walk would skip it, and the digest would lack its files."""
+    """Makes an unreadable folder an error; os.walk would skip it and the digest would miss its files."""
     raise error
 
 
@@ -82,7 +82,7 @@ def read_custom_dataset(reference: str, root: str | None, modules_path: str) -> 
         DataError: the function fails or returns something else, or its file has changed since it was imported.
     """
     if source_file("dataset", reference, modules_path).read_bytes() != source_of(reference):
-        # The cache would keep the images of the old file under the signature of the new one.
+        # Otherwise the cache would keep the images of the old file under the signature of the new one.
         raise DataError(f"dataset: the file of {reference} must stay as it is while a sweep runs", "run the sweep again")
     try:
         train_images, train_labels, test_images, test_labels, num_classes = load_function(reference)(

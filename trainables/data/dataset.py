@@ -1,6 +1,6 @@
-"""What there is to know about one data set: how it is read, and which keys of the sweep file it takes.
+"""The base class of data sets: how they are read, and which keys of the sweep file they take.
 
-A data set is a subclass in a file of its own and an entry of table.py. Importing it loads no PyTorch and no decoder.
+A data set is a subclass in a separate file and an entry in table.py. Importing it loads neither PyTorch nor a decoder.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class Dataset:
 
     Attributes:
         name: as in the sweep file.
-        description, images: what it is and its images, for the guide.
-        side: pixels in a row of an image as networks see it; None where `dataset.image_size` says it.
+        description, images: the data set and its images, for the guide.
+        side: side in pixels of an image as networks see it; None if `dataset.image_size` sets it.
         image_size: whether `dataset.image_size` is refused, required, or optional with `side` as its default.
-        takes_root: whether it has files of its own, below `dataset.root`.
+        takes_root: whether it has files below `dataset.root`.
         is_augmented: whether `augment: auto` crops and flips its images.
-        is_streamed: too large for a device, so it is decoded batch by batch (streaming.py).
-        has_image_files: one file for each image, listed by `index`.
-        digest: of the content, where it comes with the program.
-        digests: what of each file its content digest covers; see file_digests.py.
+        is_streamed: whether it is too large for a device and decoded batch by batch (streaming.py).
+        has_image_files: whether it has one file for each image, listed by `index`.
+        digest: of the content, for a data set that comes with the program.
+        digests: what its content digest covers in each file; see file_digests.py.
     """
 
     name = ""
@@ -46,15 +46,15 @@ class Dataset:
     digests: Literal["content", "raw content", "size"] = "content"
 
     def files(self, source: DatasetSource) -> Files:
-        """Name and path of every file that decides the content, sorted by name.
+        """Name and path of every file of the content, sorted by name.
 
         Raises:
-            DataError: a file is missing, or the layout is another one.
+            DataError: a file is missing, or the layout is wrong.
         """
         return []
 
     def read(self, source: DatasetSource) -> Arrays:
-        """Images uint8 (N, C, H, W) and labels int64 (N,), for training and for test.
+        """Images uint8 (N, C, H, W) and labels int64 (N,) of the training and the test set.
 
         Raises:
             DataError: a file cannot be decoded.
@@ -62,7 +62,7 @@ class Dataset:
         raise NotImplementedError
 
     def facts(self, source: DatasetSource) -> DataFacts | None:
-        """The facts, from names of files and labels alone; None where they need the images to be decoded first.
+        """The facts, from file names and labels alone; None if images must be decoded first.
 
         Raises:
             DataError: a file is missing or damaged.
@@ -70,11 +70,11 @@ class Dataset:
         return None
 
     def index(self, source: DatasetSource) -> FileIndex:
-        """The image files by split and class, of a data set that has_image_files. Raises DataError as `files` does."""
+        """The image files by split and class, if `has_image_files`. Raises DataError as `files` does."""
         raise NotImplementedError
 
     def download(self, root: str) -> None:
-        """Fetches the files into `root` where they are missing, of a data set that can_download."""
+        """Downloads missing files into `root`, if `can_download`."""
 
     @property
     def can_download(self) -> bool:

@@ -1,9 +1,8 @@
-"""Data sets by name -> uint8 images, decoded once per node and kept in a cache file.
+"""Reads data sets as uint8 images, decoded once per node and kept in a cache file; lists and digests their files.
 
-A source is a data set's name, its folder and image size. Its signature (paths, sizes and times of its files) names the
-cache file; its content digest (names, sizes and contents) goes into trial keys, so a moved copy gives the same keys.
-ImageNet is not decoded here: streaming.py reads its files batch by batch, and its digest is over names and sizes alone, since
-reading 1.3 million files would take longer than many a sweep.
+The signature of a source (paths, sizes and times of its files) names the cache file; its content digest (names, sizes and
+contents) is part of trial keys, so that a moved copy gives the same keys. ImageNet is streamed (streaming.py), and its digest
+covers only names and sizes, since reading 1.3 million files would take longer than many sweeps.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LINES = {"content": content_line, "raw content": raw_content_line, "size": size_line}
-# Of image files and data functions; raised when pixels of any change, so that no cached images of an older version are used.
+# Version of reading image files and data functions; increased when any pixel changes, so that older caches are not used.
 READING = 2
 
 
@@ -57,18 +56,18 @@ def load(source: DatasetSource) -> DecodedDataset:
     """
     from safetensors.torch import load_file
 
-    # From a file also right after it was made, so that all have tensors of the same strides: kernels are chosen by them.
+    # Even right after it was written the file is read, so that tensors have the same strides: kernels depend on them.
     tensors = load_file(source.decoded or decoded_file(source))
     num_classes = int(tensors.pop("num_classes"))
     return DecodedDataset(**tensors, num_classes=num_classes)
 
 
 def decoded_file(source: DatasetSource) -> Path:
-    """The node's cache file of the decoded data set, made first if it is not there or not whole.
+    """The node's cache file of the decoded data set, created if it is missing or incomplete.
 
     Raises:
         DataError: the folder or a file of it is missing or cannot be decoded.
-        ChangedArraysError: a data function returns other arrays than those of `source.arrays_digest`; no such file is kept.
+        ChangedArraysError: a data function returns arrays that do not match `source.arrays_digest`; they are not cached.
     """
     download_if_missing(source)
     cache = cache_file(source)
@@ -88,26 +87,26 @@ def decoded_file(source: DatasetSource) -> Path:
 
 
 def cache_file(source: DatasetSource) -> Path:
-    """Where the node's cache keeps the decoded data set, once it was made."""
+    """Path of the decoded data set in the node's cache; it may not exist yet."""
     return cache_folder() / f"{source.name.replace(':', '-')[:150]}-{signature(source)}.safetensors"
 
 
 def is_whole(cache: Path) -> bool:
-    """Whether a file of the cache is there and has the length that it says of itself."""
+    """Whether a cache file exists and has the length that its header declares."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(cache, framework="numpy"):  # compares the length of the file with its table of contents
+        with safe_open(cache, framework="numpy"):  # compares the length of the file with its header
             return True
     except (SafetensorError, OSError):
         return False
 
 
 def download_if_missing(source: DatasetSource) -> None:
-    """Downloads the data set if it was asked for and is missing.
+    """Downloads the data set if its files are missing and `source.download` is set.
 
     Raises:
-        DataError: a file is missing; the message names the folder and the fix.
+        DataError: a file is still missing.
     """
     dataset = dataset_of(source.name)
     if source.root is not None and source.download and dataset.can_download:
@@ -116,7 +115,7 @@ def download_if_missing(source: DatasetSource) -> None:
 
 
 def files(source: DatasetSource) -> Files:
-    """Name within the data set and path of every file that decides its content, sorted by name.
+    """Name within the data set and path of every file of its content, sorted by name.
 
     Raises:
         DataError: the folder or a file of it is missing or cannot be read.
@@ -125,26 +124,26 @@ def files(source: DatasetSource) -> Files:
         return dataset_of(source.name).files(source)
 
 
-def listing(source: DatasetSource) -> FileIndex:
-    """The image files by split and class, of a data set that has one for each image.
+def file_index(source: DatasetSource) -> FileIndex:
+    """The image files by split and class, for a data set with `has_image_files`.
 
     Raises:
-        DataError: the folder is missing or its layout is another one.
+        DataError: the folder is missing or has another layout.
     """
     return dataset_of(source.name).index(source)
 
 
 def skipped(source: DatasetSource) -> tuple[SkippedFiles, ...]:
-    """What lies in the folders of a data set of image files and is not read, by reason; of other data sets nothing.
+    """Files in the folders of a data set of image files that are not read, by reason; empty for other data sets.
 
     Raises:
-        DataError: as `listing`.
+        DataError: as `file_index`.
     """
-    return listing(source).skipped if dataset_of(source.name).has_image_files else ()
+    return file_index(source).skipped if dataset_of(source.name).has_image_files else ()
 
 
 def quick_facts(source: DatasetSource) -> DataFacts | None:
-    """The facts of a data set, without decoding any image; None where they need the images to be decoded first.
+    """The facts of a data set without decoding any image; None if images must be decoded first.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -157,13 +156,13 @@ def quick_facts(source: DatasetSource) -> DataFacts | None:
 
 
 def signature(source: DatasetSource) -> str:
-    """32 hex digits over name, image size and the paths, sizes and times of the files; cheap, decides about the cache.
+    """32 hex digits over name, image size and the paths, sizes and times of the files; cheap, names the cache file.
 
     Raises:
         DataError: a file is missing.
     """
-    how = f"/{READING}" if dataset_of(source.name).has_image_files or is_custom(source.name) else ""
-    digest = hashlib.sha256(f"{source.name}/{source.image_size}{how}".encode())
+    version = f"/{READING}" if dataset_of(source.name).has_image_files or is_custom(source.name) else ""
+    digest = hashlib.sha256(f"{source.name}/{source.image_size}{version}".encode())
     with readable(source):
         for name, path in files(source):
             status = path.stat()
@@ -174,9 +173,9 @@ def signature(source: DatasetSource) -> str:
 def content_digest(source: DatasetSource) -> str:
     """32 hex digits over the sorted names, sizes and contents of the files; reads every byte once.
 
-    Names are those within the data set, and of a compressed file the content counts, so the same data under another
-    path or packed with gzip has the same digest. Of ImageNet it is over names and sizes alone: an image that was replaced
-    by another of the same size goes unnoticed.
+    Names are those within the data set and compressed files count by their content, so that the same data in another folder
+    or packed with gzip has the same digest. For ImageNet only names and sizes count: an image that is replaced by another of
+    the same size goes unnoticed.
 
     Raises:
         DataError: a file is missing, or its compression is damaged.
@@ -187,28 +186,28 @@ def content_digest(source: DatasetSource) -> str:
     line = LINES[dataset.digests]
     digest = hashlib.sha256()
     with ThreadPoolExecutor(max_workers=8) as pool, readable(source):
-        for part in pool.map(line, files(source), chunksize=64):
-            digest.update(part)
+        for file_line in pool.map(line, files(source), chunksize=64):
+            digest.update(file_line)
     return digest.hexdigest()[:32]
 
 
 @contextmanager
 def cache_lock(cache: Path) -> Iterator[None]:
-    """The right to make a file of the node's cache, while other processes of the node wait."""
+    """Exclusive lock for writing a file of the node's cache; other processes of the node wait."""
     with open(cache.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def read(source: DatasetSource) -> dict[str, NDArray[Any]]:
-    """The decoded data set by the names of `DecodedDataset`, from its files.
+    """The decoded data set by the field names of `DecodedDataset`, from its files.
 
     Raises:
-        DataError: a file of it cannot be decoded, or its function fails.
+        DataError: a file cannot be decoded, or the custom function fails.
     """
     import numpy as np
 
-    parts, num_classes = dataset_of(source.name).read(source)
+    arrays, num_classes = dataset_of(source.name).read(source)
     names = ("train_images", "train_labels", "test_images", "test_labels")
-    arrays = {name: np.ascontiguousarray(part) for name, part in zip(names, parts, strict=True)}
-    return arrays | {"num_classes": np.array(num_classes)}
+    contiguous = {name: np.ascontiguousarray(array) for name, array in zip(names, arrays, strict=True)}
+    return contiguous | {"num_classes": np.array(num_classes)}

@@ -1,4 +1,4 @@
-"""scikit-learn's digits, which come with the program."""
+"""The digits data set of scikit-learn, which comes with the program."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from trainables.data.dataset import Arrays, Dataset
 from trainables.data.facts import DataFacts
 from trainables.data.source import DatasetSource
 
-DIGITS_DIGEST = "0b7e9c3202d7bcd255d6a19a238d3743"  # a test compares it with the images themselves
-DIGITS_FACTS = DataFacts(  # tests/trainables/data/test_facts.py compares it with the images themselves
+DIGITS_DIGEST = "0b7e9c3202d7bcd255d6a19a238d3743"  # a test compares it with the images
+DIGITS_FACTS = DataFacts(  # tests/trainables/data/test_facts.py compares them with the images
     image_shape=(1, 8, 8),
     classes=tuple("0123456789"),
     train_counts=(143, 146, 142, 147, 145, 146, 145, 144, 140, 144),
@@ -21,7 +21,7 @@ class Digits(Dataset):
     images = "1,797 grey images of 8 x 8"
     side = 8
     takes_root = False
-    is_augmented = False  # flips and crops would turn digits into others
+    is_augmented = False  # flips and crops can turn a digit into another
     digest = DIGITS_DIGEST
 
     def read(self, source: DatasetSource) -> Arrays:
@@ -32,7 +32,7 @@ class Digits(Dataset):
 
 
 def read_digits() -> Arrays:
-    """scikit-learn's 1,797 digits of 8 x 8 in 0..16, scaled to 0..255; every fifth image of a class is a test image."""
+    """1,797 digits of 8 x 8 pixels, scaled from 0..16 to 0..255; every fifth image of a class is a test image."""
     import numpy as np
     from sklearn.datasets import load_digits
 

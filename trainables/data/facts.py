@@ -1,6 +1,6 @@
-"""What is known of a data set without its images: the shape that networks see, its classes, and how many images each has.
+"""Facts of a data set besides its images: their shape, the classes, and the number of images of each class.
 
-Splits are a function of these counts (split_counts.py), so keys and the checks of a plan need no image.
+Splits are a function of these counts (split_counts.py), so trial keys and the checks of a plan need no image.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from trainables.data.repeatability import cached_digest
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataFacts:
-    """A data set in figures.
+    """The shape and the class counts of a data set.
 
     Attributes:
         image_shape: channels, height and width of an image as networks see it.
         classes: name of every class, in the order of the labels.
         train_counts: images of each class in the training set, validation included.
         test_counts: images of each class in the test set.
-        arrays_digest: of what a data function returned, see repeatability.py; None of any other data set.
+        arrays_digest: of the arrays of a data function, see repeatability.py; None for any other data set.
     """
 
     image_shape: tuple[int, int, int]
@@ -52,7 +52,7 @@ class DataFacts:
 
 
 def decoded_facts(cache: Path) -> DataFacts:
-    """The facts of what a data function returned; a class has its label as its name."""
+    """The facts of the arrays that a data function returned; classes are named by their labels."""
     from safetensors import safe_open
 
     with safe_open(cache, framework="numpy") as file:
@@ -68,11 +68,11 @@ def facts_of(shape: tuple[int, int, int], classes: tuple[str, ...], train: list[
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:
-    """Names of classes that have none: their labels."""
+    """The labels as names of classes that have no names."""
     return tuple(str(label) for label in range(count))
 
 
 def tally(labels: Iterable[int], num_classes: int) -> list[int]:
-    """Images of each class, by label."""
+    """Number of images of each class, by label."""
     counts = Counter(labels)
     return [counts[label] for label in range(num_classes)]

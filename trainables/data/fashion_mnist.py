@@ -18,7 +18,7 @@ IDX_LABELS = b"\x00\x00\x08\x01"  # magic number of a one-dimensional IDX file o
 
 class FashionMnist(Dataset):
     name = "fashion_mnist"
-    description = "the usual IDX files, gzip or not; `download: true` fetches them"
+    description = "the usual IDX files, plain or gzip; `download: true` downloads them"
     images = "grey, 28 x 28"
     side = 28
 
@@ -61,5 +61,5 @@ def _idx_labels(path: Path) -> bytes:
         raise DataError(f"{str(path)!r} is damaged: {error}") from error
     labels = content[8:]
     if not content.startswith(IDX_LABELS) or len(labels) != int.from_bytes(content[4:8], "big") or max(labels, default=0) > 9:
-        raise DataError(f"{str(path)!r} is damaged: it must be an IDX file of labels from 0 to 9; get it anew")
+        raise DataError(f"{str(path)!r} is damaged: it must be an IDX file of labels from 0 to 9", "download it again")
     return labels

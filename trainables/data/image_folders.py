@@ -1,4 +1,4 @@
-"""Data sets with one file for each image: a folder of the user's, Tiny ImageNet, ImageNet."""
+"""Data sets with one file for each image: custom image folders, Tiny ImageNet and ImageNet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainables.data.source import DatasetSource, dataset_folder, readable
 
 class ImageFolder(Dataset):
     name = "image_folder"
-    description = "your own: `train/CLASS/*` and `test/CLASS/*`; `image_size` is required"
+    description = "your images: `train/CLASS/*` and `test/CLASS/*`; `image_size` is required"
     images = "any, scaled to `image_size`"
     image_size: ImageSizeRule = "required"
     has_image_files = True
@@ -39,13 +39,13 @@ class ImageFolder(Dataset):
 
     def _side(self, source: DatasetSource) -> int:
         side = source.image_size or self.side
-        assert side is not None, "the sweep file gives image_size where it is required"
+        assert side is not None, "the sweep file has image_size if it is required"
         return side
 
 
 class TinyImagenet(ImageFolder):
     name = "tiny_imagenet"
-    description = "the archive as it unpacks"
+    description = "the unpacked archive"
     images = "colour, 64 x 64"
     side = 64
     image_size = "refused"
@@ -59,7 +59,7 @@ class Imagenet(ImageFolder):
     side = 224
     image_size = "optional"
     is_streamed = True
-    digests = "size"  # reading 1.3 million files would take longer than many a sweep
+    digests = "size"  # reading 1.3 million files would take longer than many sweeps
     index_folder = staticmethod(file_index.imagenet)
 
 

@@ -1,4 +1,4 @@
-"""Where the files of a data set are on this machine."""
+"""The location of a data set's files on this machine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from trainables.errors import DataError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetSource:
-    """Where the images come from on this node; apart from name and image_size nothing decides a number or is in a key.
+    """Where the images come from on this node; only name and image_size are part of the trial key.
 
     Attributes:
-        decoded: file of the decoded images, on a node that has none of the data set's own.
-        arrays_digest: of what a data function returned when the sweep was planned; None while it was not called.
+        decoded: file of the decoded images, on a node without the data set's files.
+        arrays_digest: of the arrays that a data function returned when the sweep was planned; None before that.
     """
 
     name: str
@@ -31,20 +31,19 @@ class DatasetSource:
 
 def dataset_folder(source: DatasetSource) -> Path:
     if source.root is None:
-        raise DataError(f"dataset.root is not set; data set {source.name!r} needs the folder that holds its files")
+        raise DataError("dataset.root is not set", f"data set {source.name!r} needs the folder that holds its files")
     root = Path(os.path.expanduser(source.root))
     if not root.is_dir():
-        raise DataError(f"dataset.root: no folder {str(root)!r} on this machine; give the folder of {source.name}")
+        raise DataError(f"dataset.root: no folder {str(root)!r} on this machine", f"give the folder of {source.name}")
     return root
 
 
 @contextmanager
 def readable(source: DatasetSource) -> Iterator[None]:
-    """Turns what the machine refuses to read into a DataError."""
+    """Raises a DataError for a file or folder that cannot be read."""
     try:
         yield
     except OSError as error:
-        place = str(error.filename or source.root)
-        raise DataError(
-            f"dataset.root: {place!r} must be readable, got: {error.strerror or error}; repair it, or give another folder"
-        ) from error
+        path = str(error.filename or source.root)
+        message = f"dataset.root: {path!r} must be readable, got: {error.strerror or error}"
+        raise DataError(message, "repair it, or give another folder") from error

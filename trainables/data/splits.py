@@ -123,7 +123,7 @@ def load_data(config: DatasetConfig, source: DatasetSource, device: str, threads
 
 
 def _streamed(config: DatasetConfig, source: DatasetSource, device: str, workers: int) -> Data:
-    index, side = datasets.listing(source), image_side(config)
+    index, side = datasets.file_index(source), image_side(config)
     assert side is not None, "every streamed data set has a side"
     train_labels, test_labels = torch.tensor(index.train_labels), torch.tensor(index.test_labels)
     train, validation, test = split_indices(config, train_labels, test_labels)

@@ -1,4 +1,4 @@
-"""The data sets by name. To add one, write its `Dataset` in a file of this folder, and add a line here."""
+"""The table of data sets. To add one, write its `Dataset` in a file of this folder and add it to the table."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _CUSTOM = CustomDataset()
 
 
 def dataset_of(name: str) -> Dataset:
-    """The data set of a name, or of a reference to a function of the user's. Raises KeyError for another name."""
+    """The data set of a name or of a reference to a custom function. Raises KeyError for an unknown name."""
     return _CUSTOM if is_custom(name) else DATASETS[name]
 
 
 def image_side(config: DatasetConfig) -> int | None:
-    """Pixels in a row of an image as networks see it; None where only the images tell."""
+    """Side in pixels of an image as networks see it; None if only the images determine it."""
     return config.image_size or dataset_of(config.name).side

@@ -1,4 +1,4 @@
-"""Published files that torchvision reads: where they are, and torchvision's own layout for its readers."""
+"""Finds published files of data sets, and presents them to torchvision's readers in the layout that they expect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 def published_files(source: DatasetSource, names: Sequence[str], below: Sequence[str]) -> Files:
-    """The files, plain or packed by gzip, in one of the folders `below` the root or in the root itself; sorted by name.
+    """The files, plain or gzip, in one of the folders `below` the root or in the root; sorted by name.
 
     Raises:
         DataError: one is missing.
@@ -30,7 +30,7 @@ def published_files(source: DatasetSource, names: Sequence[str], below: Sequence
         paths = [folder / (name + suffix) for folder in folders for suffix in ("", ".gz")]
         path = next((path for path in paths if path.is_file()), None)
         if path is None:
-            hint = "" if source.download else "or set dataset.download: true"
+            hint = "give another folder" + ("" if source.download else ", or set dataset.download: true")
             raise DataError(f"dataset.root: {str(root)!r} has no file {name} of {source.name}", hint)
         files.append((name, path))
     return sorted(files)
@@ -38,7 +38,7 @@ def published_files(source: DatasetSource, names: Sequence[str], below: Sequence
 
 @contextmanager
 def torchvision_layout(files: Files, below: str) -> Iterator[str]:
-    """A temporary folder in torchvision's layout, so that its readers take files from wherever the user has them."""
+    """A temporary folder with links to the files in torchvision's layout; gzip files are unpacked."""
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root, below)
         folder.mkdir(parents=True)

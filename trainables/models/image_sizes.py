@@ -1,4 +1,4 @@
-"""The image sizes that built-in networks support, forwards and backwards, without PyTorch. Custom networks are tried."""
+"""The image sizes that built-in networks support in both passes, without PyTorch. Custom networks are checked by a run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def takes_image(model: str, height: int, width: int) -> bool:
 def sizes_that_work(model: str, height: int, width: int) -> str:
     """A hint with the nearest square sizes that a built-in network supports."""
     side = max(height, width)
-    smaller = next((one for one in range(side, 0, -1) if takes_image(model, one, one)), None)
-    larger = next((one for one in range(side, MAX_SUGGESTED) if takes_image(model, one, one)), None)
-    nearest = " and ".join(f"{one} x {one}" for one in dict.fromkeys((smaller, larger)) if one is not None)
+    smaller = next((size for size in range(side, 0, -1) if takes_image(model, size, size)), None)
+    larger = next((size for size in range(side, MAX_SUGGESTED) if takes_image(model, size, size)), None)
+    nearest = " and ".join(f"{size} x {size}" for size in dict.fromkeys((smaller, larger)) if size is not None)
     return f"the nearest that work are {nearest}; resnet20 takes any"
 
 

@@ -1,7 +1,7 @@
-"""Networks by name, and seeded initialisation.
+"""Builds networks by name, with seeded initialisation.
 
-Input size and channels come from the data set. Initialisation draws from one seeded CPU generator, so weights do not
-depend on the device nor on what the process did before.
+Input size and channels come from the data set. Initialisation draws from a seeded CPU generator, so weights depend neither on
+the device nor on what the process did before.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ def build_model(
 
     Args:
         width: factor of the channels of a CIFAR ResNet; 1 for every other network.
-        device: where it is made first; without memory, which takes PyTorch a while to import, or with weights for nothing.
+        device: where it is built first: "meta" uses no memory but makes PyTorch import more modules.
 
     Raises:
-        ConfigError: it takes no images of this size.
+        ConfigError: the network does not support images of this size.
     """
     return _shaped_model(name, image_shape, num_classes, width, device).to_empty(device="cpu")
 
 
 def meta_model(name: str, image_shape: tuple[int, int, int], num_classes: int, width: int = 1) -> nn.Module:
-    """The network with the shapes of its weights and without memory for them. Raises as `build_model` does."""
+    """The network without memory for its weights, which have only shapes. Raises as `build_model` does."""
     return _shaped_model(name, image_shape, num_classes, width, "meta")
 
 
@@ -49,14 +49,14 @@ def _shaped_model(name: str, image_shape: tuple[int, int, int], num_classes: int
 
 
 def network_of(config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """The trial's network, with undefined weights; a user's own, whose module is imported, has its initial ones."""
+    """The trial's network with undefined weights; a custom network, whose module must be imported, has its initial weights."""
     if is_custom(config.model):
         return build_custom_network(config.model, load_function(config.model), image_shape, num_classes, config.seed)
     return build_model(config.model, image_shape, num_classes, config.width)
 
 
 def initialized_network(config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """The trial's network on the CPU with its initial weights, which depend on the seed alone."""
+    """The trial's network on the CPU with its initial weights, which depend only on the seed."""
     network = network_of(config, image_shape, num_classes)
     if not is_custom(config.model):
         initialize(network, config.seed, config.initialization)

@@ -1,6 +1,6 @@
-"""The built-in networks: one table in which everything about a network stands. Importing it loads no PyTorch.
+"""The table of built-in networks: everything about a network except its code. Importing it does not load PyTorch.
 
-To add a network, write its module in a file of this folder, and its entry here.
+To add a network, write its module in a file of this folder and add an entry here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ImageShape = tuple[int, int, int]  # channels, height, width
 
 
 def _any_size(height: int, width: int) -> bool:
-    """Of a network with means over all pixels, or with linear layers that are made for the image."""
+    """For networks with a mean over all pixels, or with linear layers built for the image size."""
     return True
 
 
@@ -27,8 +27,8 @@ class Network:
 
     Attributes:
         build: image shape, number of classes and width -> the module, with undefined weights; imports PyTorch when called.
-        takes_image: whether it runs, forwards and backwards, on images of this height and width in pixels.
-        has_width: whether `width` multiplies its channels; else it is 1.
+        takes_image: whether it supports images of a height and width in pixels, in the forward and the backward pass.
+        has_width: whether `width` multiplies its channels; otherwise `width` must be 1.
         description: for the guide.
     """
 
@@ -76,12 +76,12 @@ def _torchvision_resnet(name: str, image_shape: ImageShape, num_classes: int, wi
 
 
 def _convnet_takes(height: int, width: int) -> bool:
-    """Its maps have half the side, rounded up, and are pooled to 2 x 2."""
+    """Its feature maps have half the side, rounded up, and are pooled to 2 x 2."""
     return _pools_to(2, -(-height // 2), -(-width // 2))
 
 
 def _alexnet_takes(height: int, width: int) -> bool:
-    """The image is halved three times, and pooled to 4 x 4."""
+    """The image is halved three times and pooled to 4 x 4."""
     return _pools_to(4, height // 8, width // 8)
 
 
@@ -91,7 +91,7 @@ def _vgg_takes(height: int, width: int) -> bool:
 
 
 def _pools_to(side: int, height: int, width: int) -> bool:
-    """Whether windows of a `side`th of the width, rounded down, cover maps exactly `side` times in both directions."""
+    """Whether windows of size width // side cover a feature map exactly `side` times in both directions."""
     window = width // side
     return window > 0 and height // window == width // window == side
 
@@ -112,7 +112,7 @@ def _torchvision(depth: int) -> Network:
 
 
 def _vgg_of(depth: int) -> Network:
-    description = f"VGG-{depth} with BN in the form for small images, of at least 16 x 16"
+    description = f"VGG-{depth} with BN for small images of at least 16 x 16"
     return Network(name=f"vgg{depth}", build=partial(_vgg, depth), takes_image=_vgg_takes, description=description)
 
 
@@ -130,7 +130,7 @@ _ALL = (
         build=_lenet300,
         description="LeNet-300-100: two hidden linear layers; 266,200 prunable weights for images of 28 x 28",
     ),
-    Network(name="alexnet", build=_alexnet, takes_image=_alexnet_takes, description="AlexNet in the form for small images"),
+    Network(name="alexnet", build=_alexnet, takes_image=_alexnet_takes, description="AlexNet for small images"),
     _vgg_of(11),
     _vgg_of(16),
     _vgg_of(19),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-SMALL_IMAGE = 64  # pixels; up to here a ResNet made for ImageNet would throw most of the image away in its stem
+SMALL_IMAGE = 64  # pixels; the stem of an ImageNet ResNet would discard most of an image up to this size
 
 
 def torchvision_resnet(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

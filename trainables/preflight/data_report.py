@@ -71,7 +71,7 @@ def _files(source: DatasetSource) -> tuple[dict[str, Any] | None, list[Finding]]
         return None, []
     from PIL import Image
 
-    index = datasets.listing(source)
+    index = datasets.file_index(source)
     names = [*index.train, *index.test]
     sample = names[:: max(1, -(-len(names) // MAX_HEADERS))]
     sizes: Counter[str] = Counter()
@@ -140,7 +140,7 @@ def _names(config: DatasetConfig, source: DatasetSource) -> dict[str, list[str]]
     """Names of the files of every split in its order; empty where images have no files of their own."""
     if not dataset_of(source.name).has_image_files:
         return {}
-    index = datasets.listing(source)
+    index = datasets.file_index(source)
     splits = split_indices(config, torch.tensor(index.train_labels), torch.tensor(index.test_labels))
     named = zip(("training", "validation", "test"), (index.train, index.train, index.test), splits, strict=True)
     return {split: [printable(names[position]) for position in indices.tolist()] for split, names, indices in named}

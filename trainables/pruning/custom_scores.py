@@ -1,7 +1,7 @@
-"""Scores by a function of the user's: `method: {module: FILE.FUNCTION, options: {...}}`.
+"""Scores by a custom function: `method: {module: FILE.FUNCTION, options: {...}}`.
 
-The function gets a ScoringContext and returns the scores of the surviving weights, (S,). It draws from PyTorch's generator as
-from a seeded one, so that a resumed trial draws the same; the network is as before when it returns.
+The function gets a ScoringContext and returns the scores of the surviving weights, (S,). PyTorch's generator is seeded for the
+call, so that a resumed trial draws the same numbers; afterwards the network is restored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def score_custom(context: ScoringContext) -> Scores:
     """The function's scores.
 
     Raises:
-        ConfigError: it raises, or does not return one number for each surviving weight.
+        ConfigError: the function raises, or does not return one number for each surviving weight.
     """
     method = context.config.method
     count = len(context.flatten(context.weights))
@@ -45,7 +45,7 @@ def score_custom(context: ScoringContext) -> Scores:
 
 
 def check_custom_scores(context: ScoringContext) -> None:
-    """Raises ConfigError where the function does not score this network, or scores it differently on a second call."""
+    """Raises ConfigError if the function cannot score this network, or scores it differently on a second call."""
     first, second = (score_custom(context).scores for _ in range(2))
     if not torch.equal(first, second) and not (first.isnan() | second.isnan()).any():
         raise ConfigError(

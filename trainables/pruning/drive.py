@@ -1,7 +1,7 @@
-"""The DRIVE score of every surviving weight, from its size and its gradient.
+"""The DRIVE score of every surviving weight, from its magnitude and its gradient.
 
 Shapes: S surviving weights of the whole network, layer by layer; terms and scores are (S,) in the weights' type. Pruned weights
-have none: a round costs less the fewer are left. A higher score is kept longer.
+have no score, so a round is cheaper the fewer are left. Higher scores are kept longer.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ TERMS = ("magnitude", "connection", "convergence")
 def drive_terms(weights_S: Tensor, grads_S: Tensor) -> dict[str, Tensor]:
     """The three raw terms by name: |w|, |w g| and |g|, with g = dL/dw.
 
-    |w g| is |dL/dc| of a gate c = 1 on the weight (connection sensitivity, SNIP, arXiv:1810.02340 eq. 4); |g| tells how far
-    the weight is from convergence. Source: DRIVE, arXiv:2404.03687, as told by its abstract and public reviews.
+    |w g| is |dL/dc| of a gate c = 1 on the weight (connection sensitivity, SNIP, arXiv:1810.02340 eq. 4); |g| measures
+    how far the weight is from convergence. Source: DRIVE, arXiv:2404.03687, by its abstract and public reviews.
     """
     return {
         "magnitude": weights_S.abs(),
@@ -29,26 +29,26 @@ def drive_terms(weights_S: Tensor, grads_S: Tensor) -> dict[str, Tensor]:
 
 
 def connection_sensitivity(weights_S: Tensor, grads_S: Tensor) -> Tensor:
-    """|w g|: SNIP's score, and one term of DRIVE's."""
+    """|w g|: the SNIP score, and one term of DRIVE."""
     return (weights_S * grads_S).abs_()
 
 
 def drive_score(terms: dict[str, Tensor], config: DriveConfig) -> Tensor:
-    """magnitude * N(|w|) + connection * N(|w g|) + convergence * N(|g|), N taken over the surviving weights of the network.
+    """magnitude * N(|w|) + connection * N(|w g|) + convergence * N(|g|), with N over the surviving weights of the network.
 
-    How the paper combines and normalises its terms was not at hand: the sum, its factors and N are assumptions. A factor
-    of zero leaves its term out. With one term left N cannot change the order and is left out too, so that (1, 0, 0) is
-    exactly magnitude pruning and (0, 1, 0) exactly SNIP, without ties made by rounding. All-zero terms (all gradients
-    zero) stay zero instead of dividing by zero.
+    How the paper combines and normalises its terms is unknown to us: the sum, its factors and N are assumptions. A term with
+    factor zero is skipped. A single term is not normalised, which would not change its order, so that (1, 0, 0) is exactly
+    magnitude pruning and (0, 1, 0) exactly SNIP, without ties by rounding. All-zero terms (all gradients zero) stay zero
+    instead of dividing by zero.
     """
     factors = {name: float(getattr(config, name)) for name in TERMS if getattr(config, name) != 0}
     if len(factors) == 1:
         (only,) = factors
         return terms[only]
-    parts = (normalized(terms[name], config.normalize).mul(factor) for name, factor in factors.items())
-    total = next(parts)
-    for part in parts:
-        total += part
+    scaled = (normalized(terms[name], config.normalize).mul(factor) for name, factor in factors.items())
+    total = next(scaled)
+    for term in scaled:
+        total += term
     return total
 
 

@@ -20,9 +20,9 @@ from trainables.runtime.seeding import derived_seed
 
 
 class GmpMasks(FixedMasks):
-    """Masks shrink along a cubic during training.
+    """Shrinks masks along a cubic during training.
 
-    Update k of N comes after the share begin + (end - begin) k/N of all `steps`; updates that would fall on one step are one.
+    Update k of N comes after the share begin + (end - begin) k/N of all `steps`; updates due at the same step are merged.
     """
 
     def __init__(self, training: SparseTraining) -> None:
@@ -47,7 +47,7 @@ class GmpMasks(FixedMasks):
         super().after_step(step)
 
     def _due(self, step: int) -> int:
-        """Updates that have come by a step."""
+        """Updates due by a step."""
         return min(self._paced(step), self.config.rounds)
 
     def _paced(self, step: int) -> int:
@@ -61,23 +61,23 @@ class GmpMasks(FixedMasks):
         count = kept_on_cubic_schedule(round_, config.rounds, self.options.initial_sparsity, config.sparsity, prunable)
         surviving = surviving_indices(self.masks, num_kept(self.masks))
         before = self.masks
-        masks = self._regrown(topk_masks(flattened(self.weights, surviving).abs(), before, count), step)
+        masks = self._regrow(topk_masks(flattened(self.weights, surviving).abs(), before, count), step)
         self._set(masks)
-        for name, weight in self.weights.items():  # what grows back begins at zero and at rest
-            came_back = masks[name] & ~before[name]
-            weight.detach().masked_fill_(came_back, 0.0)
+        for name, weight in self.weights.items():  # regrown weights start at zero, without momentum
+            regrown = masks[name] & ~before[name]
+            weight.detach().masked_fill_(regrown, 0.0)
             momentum = self.optimizer.state[weight].get("momentum_buffer")
             if momentum is not None:
-                momentum.masked_fill_(came_back, 0.0)
+                momentum.masked_fill_(regrown, 0.0)
 
-    def _regrown(self, masks: Masks, step: int) -> Masks:
+    def _regrow(self, masks: Masks, step: int) -> Masks:
         return masks
 
 
 class GranetMasks(GmpMasks):
-    """GMP that begins with a random mask, and whose updates exchange some weights (`regrow`) until the training ends.
+    """GMP from a random mask; its updates replace some weights (`regrow`) until the end of training.
 
-    GraNet's public code ends one update short of the target and counts updates in steps; here update N lands on it exactly.
+    GraNet's public code ends one update short of the target and counts updates in steps; here update N reaches it exactly.
     """
 
     def __init__(self, training: SparseTraining) -> None:
@@ -93,7 +93,7 @@ class GranetMasks(GmpMasks):
         return random_masks(weights, round_to_total(densities, sizes, count), derived_seed(config.seed, "first mask"))
 
     def after_backward(self, step: int = 0) -> None:
-        # Before the step: with Nesterov's momentum the optimizer adds to the gradients in place.
+        # Before the optimizer's step, which with Nesterov momentum changes the gradients in place.
         if step < self.steps and self._due(step) > self.done:
             if missing := [layer_of(name) for name, weight in self.weights.items() if weight.grad is None]:
                 raise ConfigError(f"model: {without_gradient(missing)}")
@@ -102,7 +102,7 @@ class GranetMasks(GmpMasks):
     def _due(self, step: int) -> int:
         return self._paced(step)
 
-    def _regrown(self, masks: Masks, step: int) -> Masks:
+    def _regrow(self, masks: Masks, step: int) -> Masks:
         if not self._slopes:
             return masks
         options = self.options
@@ -123,15 +123,15 @@ def _initial_count(weights: dict[str, Tensor], config: TrialConfig) -> int:
 
 
 def regrown_share(step: int, steps: int, first: float) -> float:
-    """Share of the weights that GraNet exchanges at a step: along a cosine from `first` to a hundredth of it."""
+    """Share of the weights that GraNet replaces at a step: a cosine from `first` to a hundredth of it."""
     last = first / 100
     return last + (first - last) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
 def prune_and_regrow(weight: Tensor, mask: Tensor, slopes: Tensor, share: float) -> Tensor:
-    """The mask without its floor(share * kept) smallest weights, and with as many others of the largest `slopes`.
+    """The mask without its floor(share * kept) smallest weights, and with as many pruned ones of the largest `slopes`.
 
-    What was let go is among the others. Equal values: the later weight goes, the earlier one comes.
+    Weights that were just pruned may regrow. Of equal values the later is pruned and the earlier regrown.
     Source: GraNet, arXiv:2106.10404, section 3.2.
     """
     changed, sizes, slopes = mask.flatten().clone(), weight.detach().abs().flatten(), slopes.flatten()

@@ -1,4 +1,4 @@
-"""The code behind an entry of the table of methods, which names it as text so that the table stays light."""
+"""Loads the code of a method; the table of methods names it as text, so that it imports nothing heavy."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""How many weights a configuration keeps, known before anything is trained: from the shapes of a network's prunable layers.
+"""How many weights a configuration keeps, from the shapes of a network's prunable layers and before any training.
 
-Shapes are kept in the node's cache, by what they follow from, so PyTorch is imported only for a network that was not looked at
-before.
+Shapes are kept in the node's cache by a digest of what they depend on, so PyTorch is imported only for a new network.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ MODELS = Path(__file__).parent.parent / "models"
 
 
 def kept_weights(config: TrialConfig, shapes: Shapes) -> int:
-    """Weights that are left at the end of pruning, of all those in `shapes`."""
+    """Weights kept at the end of pruning, of all those in `shapes`."""
     sizes = {name: prod(shape) for name, shape in shapes.items()}
     total = sum(sizes.values())
     if config.is_dense:
@@ -36,17 +35,17 @@ def kept_weights(config: TrialConfig, shapes: Shapes) -> int:
     by_layer = [config.options.kept_in_layer(shape) for shape in shapes.values()]
     if all(count is not None for count in by_layer):
         return sum(count or 0 for count in by_layer)
-    of_levels = config.options.kept_after_level(config.rounds, total)
-    return kept_count(config.sparsity, total) if of_levels is None else of_levels
+    after_levels = config.options.kept_after_level(config.rounds, total)
+    return kept_count(config.sparsity, total) if after_levels is None else after_levels
 
 
 def decides_kept_weights(config: TrialConfig) -> bool:
-    """Whether the number of kept weights follows from the method's options and not from the sparsity alone."""
+    """Whether the method's options, and not the sparsity alone, determine the number of kept weights."""
     return config.options.fixed_sparsity() is not None or config.options.kept_after_level(1, 100) is not None
 
 
 def check_kept_weights(config: TrialConfig, shapes: Shapes) -> None:
-    """Raises ConfigError where nothing would be left of the network."""
+    """Raises ConfigError if no weight of the network would be kept."""
     if kept_weights(config, shapes) == 0:
         total = sum(prod(shape) for shape in shapes.values())
         raise ConfigError(
@@ -57,7 +56,7 @@ def check_kept_weights(config: TrialConfig, shapes: Shapes) -> None:
 
 
 def highest_sparsity(prunable: int) -> float:
-    """The highest of 0.9, 0.99, 0.999... that keeps a weight of so many; 0 if none does."""
+    """The highest of 0.9, 0.99, 0.999... that keeps at least one of `prunable` weights; 0 if none does."""
     highest = 0.0
     for digits in range(1, 16):
         sparsity = round(1 - 10**-digits, digits)
@@ -71,7 +70,7 @@ def prunable_shapes(config: TrialConfig, facts: DataFacts, custom_files: CustomF
     """Shapes of the weights that the trial may prune.
 
     Raises:
-        ConfigError: the network cannot be made, or a pattern of `prunable.exclude` takes out everything.
+        ConfigError: the network cannot be built, or `prunable.exclude` leaves nothing.
     """
     file = cache_folder() / f"network-{_content(config, facts, custom_files)}.json"
     try:
@@ -88,13 +87,13 @@ def prunable_shapes(config: TrialConfig, facts: DataFacts, custom_files: CustomF
 
 
 def _content(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -> str:
-    """16 hex digits over all that decides about the layers of a network."""
+    """16 hex digits over everything that determines the layers of a network."""
     if is_custom(config.model):
-        made_by = custom_files.digests[config.model]
+        code_digest = custom_files.digests[config.model]
     else:
         code = b"".join(file.read_bytes() for file in (*sorted(MODELS.glob("*.py")), Path(__file__)))
-        made_by = f"{hashlib.sha256(code).hexdigest()} {version('torchvision')}"
-    inputs = [config.model, config.width, facts.image_shape, facts.num_classes, made_by]
+        code_digest = f"{hashlib.sha256(code).hexdigest()} {version('torchvision')}"
+    inputs = [config.model, config.width, facts.image_shape, facts.num_classes, code_digest]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""N:M sparsity: of every M weights in a row along the input channels the N largest (SR-STE, arXiv:2102.04010)."""
+"""N:M sparsity: the N largest of every M consecutive weights along the input channels (SR-STE, arXiv:2102.04010)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 class NMMasks(MaskUpdater):
-    """SR-STE: the forward pass sees the N largest of every M weights, the step moves all of them.
+    """SR-STE: the forward pass uses the N largest of every M weights, and the optimizer's step updates all of them.
 
-    The gradient at the masked weights goes straight through to all, plus `decay` times each weight that is not kept.
+    The gradient at the masked weights is passed to all weights, plus `decay` times each weight that is not kept.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], options: SrsteConfig) -> None:
@@ -31,7 +31,7 @@ class NMMasks(MaskUpdater):
         self.n, self.m = options.n_of_m
         self.decay = options.decay
         self._dense: list[Tensor] = []
-        self._choose()
+        self._select()
 
     @classmethod
     def start(cls, training: SparseTraining) -> Self:
@@ -45,7 +45,7 @@ class NMMasks(MaskUpdater):
         return masks
 
     def before_forward(self) -> None:
-        self._choose()
+        self._select()
         self._dense = [weight.detach().clone() for weight in self.weights.values()]
         apply_masks(self.weights, self.masks)
 
@@ -58,17 +58,17 @@ class NMMasks(MaskUpdater):
         self._dense = []
 
     def after_step(self, step: int) -> None:
-        self._choose()
+        self._select()
 
-    def _choose(self) -> None:
+    def _select(self) -> None:
         self.masks = pattern_masks(self.weights, self.n, self.m)
 
 
 def pattern_masks(weights: Mapping[str, Tensor], n: int, m: int) -> Masks:
-    """Of every m weights in a row along the input channels the n largest; all where their number is no multiple of m.
+    """The n largest of every m consecutive weights along the input channels; all if their number is not a multiple of m.
 
-    Equal weights: the earlier one is kept. The paper's code groups the flattened (height, width, channel) order instead, where
-    a group of the first layer straddles pixels; hardware wants channels.
+    Of equal weights the earlier is kept. The paper's code groups the flattened (height, width, channel) order instead, where
+    a group of the first layer spans pixels; hardware requires groups of channels.
     """
     return {
         name: _n_largest_of_m(weight, n, m) if weight.shape[1] % m == 0 else torch.ones_like(weight, dtype=torch.bool)
@@ -90,10 +90,10 @@ def _options(config: TrialConfig) -> SrsteConfig:
 
 
 def _report_dense_layers(masks: Masks, config: TrialConfig) -> None:
-    """A layer whose input channels are no multiple of M stays dense; little of the network is expected to.
+    """Warns if layers that stay dense keep the sparsity below the target by more than 0.01.
 
     Raises:
-        ConfigError: no layer takes the pattern.
+        ConfigError: no layer has a multiple of M input channels.
     """
     pattern = _options(config).pattern
     dense = [name for name, mask in masks.items() if bool(mask.all())]

@@ -1,4 +1,4 @@
-"""How much a score and its terms order the same weights alike."""
+"""Rank correlation between a score and its terms."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def average_ranks(values: Tensor) -> Tensor:
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:
-    """Spearman's rank correlation of two 1-D tensors; NaN where one of them is constant, as there is no order to compare."""
+    """Spearman's rank correlation of two 1-D tensors; NaN if one is constant and so has no order."""
     a, b = average_ranks(first), average_ranks(second)
     a, b = a - a.mean(), b - b.mean()
     scale = float(a.norm() * b.norm())
@@ -30,12 +30,12 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
 
 
 def term_correlations(score_S: Tensor, terms: dict[str, Tensor], seed: int) -> dict[str, float]:
-    """Rank correlation of the score with each of its terms: tells at once whether the other terms do anything.
+    """Rank correlation of the score with each of its terms; 1 means that the other terms have no effect.
 
-    Taken over the surviving weights, or over CORRELATION_SAMPLE seeded draws from them.
+    Computed over the surviving weights, or over CORRELATION_SAMPLE seeded draws from them.
     """
     if len(score_S) > CORRELATION_SAMPLE:
         generator = torch.Generator().manual_seed(derived_seed(seed, "correlation sample"))
-        drawn = torch.randint(len(score_S), (CORRELATION_SAMPLE,), generator=generator).to(score_S.device)
-        score_S, terms = score_S[drawn], {name: term[drawn] for name, term in terms.items()}
+        sample = torch.randint(len(score_S), (CORRELATION_SAMPLE,), generator=generator).to(score_S.device)
+        score_S, terms = score_S[sample], {name: term[sample] for name, term in terms.items()}
     return {name: rank_correlation(score_S, term) for name, term in terms.items()}

@@ -1,6 +1,6 @@
-"""Rounds of score and mask: the method's scores, fewer weights.
+"""Pruning rounds: score the surviving weights by the method, keep the highest, apply the masks.
 
-Scoring leaves parameters, buffers, gradients and train/eval modes as they were.
+Scoring does not change parameters, buffers, gradients or train/eval modes.
 """
 
 from __future__ import annotations
@@ -36,8 +36,14 @@ def prune_round(
     runtime: Runtime,
     counts_of: LayerCounts = lambda key: None,
 ) -> tuple[Masks, dict[str, float], LayerScores]:
-    """The masks after round `round_` (1-based), already applied to the weights; the round's metrics; and after the last round
-    the mean and the standard deviation of every layer's scores, over the weights that the round began with.
+    """Runs pruning round `round_` (1-based) and applies its masks to the weights.
+
+    Args:
+        counts_of: kept weights by layer of another trial, by its key.
+
+    Returns:
+        The masks; the metrics of the round; and after the last round the mean and standard deviation of every layer's scores,
+        over the weights that survived before the round.
 
     Raises:
         NonFiniteError: a score is infinite or not a number.
@@ -80,9 +86,9 @@ def _draw_batches(
 
 
 def mask_metrics(masks: Masks) -> dict[str, float]:
-    """Metrics of masks: sparsity, kept weights, the lowest density of a layer, and how many layers have no weight left."""
+    """Sparsity, kept weights, the lowest density of a layer, and the number of collapsed layers."""
     sizes = [mask.numel() for mask in masks.values()]
-    counts = torch.stack([mask.count_nonzero() for mask in masks.values()]).tolist()  # waits for the device once
+    counts = torch.stack([mask.count_nonzero() for mask in masks.values()]).tolist()  # synchronizes with the device once
     return {
         "prune/sparsity": 1 - sum(counts) / sum(sizes),
         "prune/kept_weights": float(sum(counts)),
@@ -92,28 +98,31 @@ def mask_metrics(masks: Masks) -> dict[str, float]:
 
 
 def _layer_scores(scores_S: Tensor, masks: Masks) -> LayerScores:
-    """Mean and sample standard deviation of the scores by layer; no weights have none, one weight no deviation."""
-    parts = scores_S.split([int(mask.count_nonzero()) for mask in masks.values()])
+    """Mean and sample standard deviation (0 for one weight) of the scores in each layer that has surviving weights."""
+    layers = scores_S.split([int(mask.count_nonzero()) for mask in masks.values()])
     return {
-        name: {"score_mean": float(part.double().mean()), "score_std": float(part.double().std()) if len(part) > 1 else 0.0}
-        for name, part in zip(masks, parts, strict=True)
-        if len(part)
+        name: {
+            "score_mean": float(scores.double().mean()),
+            "score_std": float(scores.double().std()) if len(scores) > 1 else 0.0,
+        }
+        for name, scores in zip(masks, layers, strict=True)
+        if len(scores)
     }
 
 
 def _kept_after(round_: int, config: TrialConfig, prunable: int) -> int:
-    """Weights kept after a round; before the first one all."""
+    """Weights kept after a round; all after round 0."""
     if round_ == 0:
         return prunable
-    of_level = config.options.kept_after_level(round_, prunable)
-    if of_level is not None:
-        return of_level
-    # What is pruned in one round has no schedule.
+    after_level = config.options.kept_after_level(round_, prunable)
+    if after_level is not None:
+        return after_level
+    # Methods with one round have no schedule.
     schedule = config.options.density_schedule if isinstance(config.options, Rounds) else "exponential"
     return kept_after_round(round_, config.rounds, config.sparsity, prunable, schedule)
 
 
 def correlation_rounds(rounds: int) -> set[int]:
-    """At most ten rounds, evenly spread, first and last among them."""
+    """At most MAX_CORRELATIONS rounds, evenly spread, including the first and the last."""
     count = min(rounds, MAX_CORRELATIONS)
     return {rounds} if count == 1 else {1 + round(i * (rounds - 1) / (count - 1)) for i in range(count)}

@@ -1,4 +1,4 @@
-"""Sanity checks of a mask (Frankle et al., arXiv:2009.08576; Su et al., arXiv:2009.11094): what is left without its details.
+"""Sanity checks of a mask (Frankle et al., arXiv:2009.08576; Su et al., arXiv:2009.11094).
 
 Inversion of scores is in rounds.py, reinitialisation in trial/runner.py.
 """
@@ -12,10 +12,10 @@ from trainables.runtime.seeding import derived_seed
 
 
 def shuffled(masks: Masks, seed: int) -> Masks:
-    """The masks permuted within every layer, which keep each layer's count; drawn on the CPU."""
+    """The masks with the kept weights of each layer permuted within the layer; drawn on the CPU."""
     generator = torch.Generator().manual_seed(derived_seed(seed, "shuffle"))
-    moved = {}
+    permuted = {}
     for name, mask in masks.items():
         order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
-        moved[name] = mask.flatten()[order].view_as(mask)
-    return moved
+        permuted[name] = mask.flatten()[order].view_as(mask)
+    return permuted

@@ -1,6 +1,7 @@
-"""Gradients that scores are made of, taken without a trace: parameters, buffers, gradients and modes stay as they were.
+"""Gradients for scores, computed without changing parameters, buffers, gradients or modes.
 
-Shapes: B batch, C channels, H height, W width, K classes. Gradients are by the prunable weights, at the masked weights.
+Shapes: B batch, C channels, H height, W width, K classes. Gradients are with respect to the prunable weights, at the masked
+weights.
 """
 
 from __future__ import annotations
@@ -31,10 +32,9 @@ def scoring_gradients(
     temperature: float = 1.0,
     loss_name: str = "cross_entropy",
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean loss of logits / temperature and its gradient by every prunable weight, dropout off.
+    """Mean loss of logits / temperature and its gradient for every prunable weight, without dropout.
 
-    Gradients are averaged over the images before any absolute value is taken: the size of a mean gradient, not the mean of
-    sizes.
+    Gradients are averaged over the images before any absolute value is taken.
     """
     mean = WeightedMean()
     with scoring_mode(model, batch_norm):
@@ -54,9 +54,9 @@ def hessian_gradient_products(
     temperature: float,
     loss_name: str = "cross_entropy",
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean loss, and H g of every prunable weight: g is the mean gradient by the kept weights, H the mean Hessian.
+    """Mean loss, and H g for every prunable weight, with g the mean gradient of the kept weights and H the mean Hessian.
 
-    A pruned weight is no variable of the loss any more, so its gradient does not count in g.
+    A pruned weight is no longer a variable of the loss, so its gradient is not part of g.
     """
     loss_mean, grads = scoring_gradients(model, weights, batches, runtime, batch_norm, temperature, loss_name)
     direction = [grad * masks[name] for name, grad in grads.items()]
@@ -64,19 +64,20 @@ def hessian_gradient_products(
     with scoring_mode(model, batch_norm), twice_differentiable(model):
         for images, loss in _losses(model, batches, runtime, temperature, loss_name):
             slopes = gradients(loss, weights, create_graph=True)
-            along = torch.stack([(slope * part).sum() for slope, part in zip(slopes, direction, strict=True)]).sum()
-            if "Error" in node_names(along):  # autograd passes over it, as if the second derivative were zero
+            along = torch.stack([(slope * step).sum() for slope, step in zip(slopes, direction, strict=True)]).sum()
+            if "Error" in node_names(along):  # autograd would skip it, as if the second derivative were zero
                 raise ConfigError(
                     "method grasp must have a network whose gradient can be differentiated again, got an operation that is "
-                    "differentiable once (once_differentiable); take another method, or give it a second derivative"
+                    "differentiable once (once_differentiable)",
+                    "use another method, or give it a second derivative",
                 )
-            # The slope of a loss that is linear in a weight does not depend on it.
+            # Where the loss is linear in a weight, its gradient does not depend on the weight.
             mean.add(torch.autograd.grad(along, list(weights.values()), materialize_grads=True), images)
     return loss_mean, dict(zip(weights, mean.value(), strict=True))
 
 
 def gradients(of: Tensor, by: Mapping[str, Tensor], create_graph: bool = False) -> Sequence[Tensor]:
-    """The gradient by every one of the named tensors.
+    """The gradient with respect to each of the named tensors.
 
     Raises:
         ConfigError: some have none, such as the weights of a layer that is frozen or never called.
@@ -93,14 +94,14 @@ def gradients(of: Tensor, by: Mapping[str, Tensor], create_graph: bool = False) 
 
 def _without_gradient(names: list[str], reason: str) -> ConfigError:
     return ConfigError(
-        f"every prunable weight must get a gradient, but {', '.join(names)} {reason}; "
-        f"exclude the layers: prunable: {{exclude: [{', '.join(name.removesuffix('.weight') for name in names)}]}}"
+        f"every prunable weight must get a gradient, but {', '.join(names)} {reason}",
+        f"exclude the layers: prunable: {{exclude: [{', '.join(name.removesuffix('.weight') for name in names)}]}}",
     )
 
 
 @contextmanager
 def twice_differentiable(model: nn.Module) -> Iterator[None]:
-    """Inside, attention and recurrent layers run as kernels that have a second derivative, which their fused ones lack."""
+    """Runs attention and recurrent layers with kernels that have a second derivative, which the fused kernels lack."""
     with ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
@@ -110,7 +111,7 @@ def twice_differentiable(model: nn.Module) -> Iterator[None]:
 
 
 class WeightedMean:
-    """The mean of lists of tensors, each counted as often as its batch has images."""
+    """The mean of lists of tensors, each weighted by the number of images in its batch."""
 
     def __init__(self) -> None:
         self.first = 0
@@ -119,9 +120,9 @@ class WeightedMean:
 
     def add(self, values: Sequence[Tensor], images: int) -> None:
         self.first = self.first or images
-        weight = images / self.first  # 1 for batches of one size: a plain mean, without rounding on the way
-        parts = values if weight == 1 else [value * weight for value in values]
-        self.sums = [total + part for total, part in zip(self.sums, parts, strict=True)] if self.sums else list(parts)
+        weight = images / self.first  # 1 for batches of equal size, which gives a plain mean without extra rounding
+        weighted = values if weight == 1 else [value * weight for value in values]
+        self.sums = [total + value for total, value in zip(self.sums, weighted, strict=True)] if self.sums else list(weighted)
         self.total += weight
 
     def value(self) -> list[Tensor]:
@@ -133,7 +134,7 @@ def _losses(
 ) -> Iterator[tuple[int, Tensor]]:
     """Number of images and mean loss of every batch, with its graph."""
     loss_of = batch_loss(loss_name)
-    copies = {name: buffer.clone() for name, buffer in model.named_buffers()}  # BN writes its running statistics into them
+    copies = {name: buffer.clone() for name, buffer in model.named_buffers()}  # BN updates its running statistics in them
     for images_BCHW, labels_B in batches:
         with runtime.autocast():
             logits_BK = torch.func.functional_call(model, copies, (runtime.to_memory_format(images_BCHW),))
@@ -142,7 +143,7 @@ def _losses(
 
 @contextmanager
 def scoring_mode(model: nn.Module, batch_norm: BatchNormMode) -> Iterator[None]:
-    """Inside, everything is in eval mode, apart from BN that uses batch statistics; afterwards all is as before."""
+    """Eval mode for all modules except BN that uses batch statistics; afterwards the modes are restored."""
     modes = {module: module.training for module in model.modules()}
     try:
         for module in modes:

@@ -1,7 +1,7 @@
-"""The score of every surviving weight, by method: what `rounds.py` ranks.
+"""The scorers of the pruning methods; `rounds.py` keeps the weights with the highest scores.
 
-Shapes: S surviving weights of the whole network, layer by layer; scores are (S,), and a higher score is kept longer. A method
-names its function here in the table of methods (config/methods.py).
+Shapes: S surviving weights of the whole network, layer by layer; scores are (S,). The table of methods (config/methods.py)
+names the scorer of each method.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def score_drive(context: ScoringContext) -> Scores:
 
 
 def score_snip(context: ScoringContext) -> Scores:
-    """|w dL/dw|, the size of dL/dc of a gate c = 1 on the weight (Lee et al., arXiv:1810.02340, equation 4).
+    """|w dL/dw|, the magnitude of dL/dc for a gate c = 1 on the weight (Lee et al., arXiv:1810.02340, equation 4).
 
-    The scored weights are those that are trained; the authors' code scores another initialisation. Not divided by its sum,
-    which changes no order.
+    The scored weights are those that are trained; the authors' code scores another initialisation. Division by the sum is
+    omitted, since it does not change the order.
     """
     options = context.options_as(SnipConfig)
     batches = context.batches(options.images_per_class, options.score_batches)
@@ -41,8 +41,10 @@ def score_snip(context: ScoringContext) -> Scores:
 
 
 def score_grasp(context: ScoringContext) -> Scores:
-    """w (H g), kept from the highest: removing w changes the gradient's squared norm by about -2 w (H g), so what feeds the
-    gradient flow stays (Wang et al., arXiv:2002.07376, equation 8; its score is -w (H g), the largest of which go)."""
+    """w (H g): removing w changes the squared norm of the gradient by about -2 w (H g), so the highest preserve gradient flow.
+
+    Source: Wang et al., arXiv:2002.07376, equation 8; its score is -w (H g), of which the largest are pruned.
+    """
     options = context.options_as(GraspConfig)
     loss, products = hessian_gradient_products(
         context.model,
@@ -67,7 +69,7 @@ def check_second_derivative(context: ScoringContext) -> None:
         raise ConfigError(
             f"method {context.config.method} must have a network whose gradient can be differentiated again, got "
             f"{one_line(str(error).partition(chr(10))[0])}",
-            "use layers with a second derivative, or take another method",
+            "use layers with a second derivative, or another method",
         ) from error
 
 
@@ -78,7 +80,7 @@ def score_synflow(context: ScoringContext) -> Scores:
 
 
 def check_synaptic_flow(context: ScoringContext) -> None:
-    """Raises ConfigError for a network whose outputs are no sum of products of its weights."""
+    """Raises ConfigError for a network whose outputs are not a sum of products of its weights."""
     require_flow(context.model, context.weights, context.image_shape)
 
 
@@ -87,7 +89,7 @@ def score_magnitude(context: ScoringContext) -> Scores:
 
 
 def score_random(context: ScoringContext) -> Scores:
-    """No order, or that of a random mask with as many weights of each layer as `random.layers` says."""
+    """Random scores, or the mask of a random selection with the layer counts that `random.layers` sets."""
     layers, weights = context.options_as(RandomConfig).layers, context.weights
     seed = derived_seed(context.config.seed, "random mask")
     sizes = {name: weight.numel() for name, weight in weights.items()}

@@ -1,4 +1,4 @@
-"""What a scoring function gets and returns; custom functions get the same (`drive-sweep guide methods`).
+"""The input and output of scorers, which custom functions share (`drive-sweep guide methods`).
 
 Shapes: S surviving weights of the whole network, layer by layer.
 """
@@ -25,12 +25,12 @@ AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringContext:
-    """What a round scores: the network with its masks applied.
+    """The input of a scorer: the network with its masks applied.
 
     Attributes:
         weights: prunable weights by name; pruned ones are zero.
-        surviving: positions of the surviving weights in the flattened network; None is all.
-        keep: weights that the round will keep.
+        surviving: positions of the surviving weights in the flattened network; None if all survive.
+        keep: number of weights that the round will keep.
         round_: counted from 1.
         draw_batches: see `batches`.
         counts_of: kept weights by layer of another trial, by its key.
@@ -50,7 +50,7 @@ class ScoringContext:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of a custom method, as in the sweep file."""
+        """The options of a custom method, as in the sweep file."""
         return self.options_as(CustomOptions).to_mapping()
 
     def options_as(self, kind: type[AnyOptions]) -> AnyOptions:
@@ -58,17 +58,17 @@ class ScoringContext:
         return self.config.options
 
     def batches(self, images_per_class: int | None = None, score_batches: int = 1) -> Iterator[Batch]:
-        """Training images for one score: seeded, without augmentation, fresh in every round.
+        """Training images for one score, seeded and without augmentation; different in every round.
 
         Args:
-            images_per_class: so many of every class, instead of `score_batches` training batches.
+            images_per_class: number of images of each class, instead of `score_batches` training batches.
         """
         return self.draw_batches(images_per_class, score_batches)
 
     def loss_and_gradients(
         self, batches: Iterable[Batch], batch_norm: BatchNormMode = "batch"
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean loss over the images and its gradient by every prunable weight; nothing of the network changes."""
+        """Mean loss over the images and its gradient for every prunable weight; the network is not changed."""
         loss = self.config.training.loss
         return scoring_gradients(self.model, self.weights, batches, self.runtime, batch_norm, loss_name=loss)
 
@@ -79,7 +79,7 @@ class ScoringContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Scores (S,), the loss that they were taken at (None without data), and the raw terms of a score that has several."""
+    """Scores (S,), the loss (None without data), and the raw terms of a score that has several."""
 
     scores: Tensor
     loss: Tensor | None = None

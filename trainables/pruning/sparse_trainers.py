@@ -1,8 +1,8 @@
-"""What happens to the masks while a network trains: nothing, or what the method does then.
+"""Mask updaters: what happens to weights and masks while a network trains.
 
 `train_epoch` calls `before_forward` before a step's forward pass, `after_backward` before the optimizer's step and `after_step`
-after it; steps of the sparse training count from 1. Methods that prune during training have an updater in a file of their own
-(gradual_masks.py, nm_masks.py) and name it in the table of methods.
+after it; steps of the sparse training count from 1. The table of methods names the updater of each method that prunes during
+training (gradual_masks.py, nm_masks.py).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from trainables.pruning.masks import Masks, full_masks
 
 @dataclass(frozen=True, kw_only=True)
 class SparseTraining:
-    """What an updater works on.
+    """The training that an updater takes part in.
 
     Attributes:
-        masks: as they are now.
-        first_step: steps of the sparse training that are done.
-        steps: all of them.
+        masks: the current masks.
+        first_step: completed steps of the sparse training.
+        steps: all steps of the sparse training.
     """
 
     model: nn.Module
@@ -40,7 +40,7 @@ class SparseTraining:
 
 
 class MaskUpdater:
-    """Dense training: there are no masks."""
+    """The updater of dense training, which has no masks."""
 
     masks: Masks
 
@@ -49,26 +49,26 @@ class MaskUpdater:
 
     @classmethod
     def start(cls, training: SparseTraining) -> Self:
-        """The updater of one epoch."""
+        """The updater for one epoch."""
         return cls()
 
     @classmethod
     def initial_masks(cls, model: nn.Module, config: TrialConfig) -> Masks:
-        """The masks that a method which prunes during training begins with."""
+        """The first masks of a method that prunes during training."""
         return full_masks(prunable_weights(model, config.prunable.exclude))
 
     def before_forward(self) -> None:
-        """Sets weights to what the network computes with."""
+        """Sets the weights to those of the sparse network."""
 
     def after_backward(self, step: int = 0) -> None:
-        """Restores what `before_forward` changed, for the optimizer. `step` is 0 outside of training."""
+        """Undoes `before_forward` for the optimizer. `step` is 0 outside of training."""
 
     def after_step(self, step: int) -> None:
-        """Sets weights, and changes masks, after the optimizer's step."""
+        """Updates masks and applies them after the optimizer's step."""
 
     @contextmanager
     def effective_weights(self) -> Iterator[None]:
-        """Inside, the weights are what the network computes with; for evaluation."""
+        """The weights of the sparse network, for evaluation."""
         self.before_forward()
         try:
             yield
@@ -77,7 +77,7 @@ class MaskUpdater:
 
 
 class FixedMasks(MaskUpdater):
-    """Pruned weights are zero after every step, so no gradient, decay or momentum brings them back."""
+    """Sets pruned weights to zero after every step, so that no gradient, decay or momentum revives them."""
 
     def __init__(self, model: nn.Module, masks: Masks) -> None:
         super().__init__()
@@ -96,7 +96,9 @@ class FixedMasks(MaskUpdater):
     def _set(self, masks: Masks) -> None:
         self.masks = masks
         self._values = [self.weights[name].detach() for name in masks]
-        self._keep = [torch.empty_like(self.weights[name]).copy_(mask) for name, mask in masks.items()]  # in its memory order
+        self._keep = [
+            torch.empty_like(self.weights[name]).copy_(mask) for name, mask in masks.items()
+        ]  # in the weight's memory order
 
 
 def updater_class(config: TrialConfig) -> type[MaskUpdater]:

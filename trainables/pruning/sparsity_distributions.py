@@ -1,4 +1,4 @@
-"""How many weights each layer keeps, where that is given and not found by a score.
+"""Sparsity distributions: how many weights each layer keeps, if scores do not decide it.
 
 Shapes and sizes are those of the prunable weights, by name.
 """
@@ -13,22 +13,22 @@ from torch import Tensor
 
 from trainables.errors import ConfigError
 
-LayerCounts = Callable[[str], Mapping[str, int] | None]  # trial key -> kept weights by layer, None without a result
+LayerCounts = Callable[[str], Mapping[str, int] | None]  # trial key -> kept weights by layer, or None if it has no result
 
 
 def erk(shapes: Mapping[str, Sequence[int]], density: float) -> dict[str, float]:
-    """Densities by layer in proportion to (sum of dimensions) / (product of dimensions), at most 1, together `density`.
+    """Densities by layer in proportion to (sum of dimensions) / (product of dimensions), at most 1 and on average `density`.
 
-    Layers that would be more than dense are dense, and the others are solved for again. Source: Erdos-Renyi-Kernel, Evci et
+    Layers whose density would exceed 1 are dense, and the others are solved for again. Source: Erdos-Renyi-Kernel, Evci et
     al., arXiv:1911.11134, section 3; for linear layers it is Mocanu et al., 2018.
     """
     raw = {name: sum(shape) / prod(shape) for name, shape in shapes.items()}
     sizes = {name: prod(shape) for name, shape in shapes.items()}
     full: set[str] = set()
     while True:
-        wanted = density * sum(sizes.values()) - sum(sizes[name] for name in full)
+        target = density * sum(sizes.values()) - sum(sizes[name] for name in full)
         room = sum(raw[name] * sizes[name] for name in raw if name not in full)
-        scale = wanted / room if room else 0.0
+        scale = target / room if room else 0.0
         beyond = {name for name in raw if name not in full and raw[name] * scale > 1}
         if not beyond:
             return {name: 1.0 if name in full else raw[name] * scale for name in raw}
@@ -36,9 +36,9 @@ def erk(shapes: Mapping[str, Sequence[int]], density: float) -> dict[str, float]
 
 
 def round_to_total(densities: Mapping[str, float], sizes: Mapping[str, int], total: int) -> dict[str, int]:
-    """Whole numbers of weights by layer, nearest to the densities and together exactly `total`.
+    """Numbers of weights by layer, nearest to the densities and in total exactly `total`.
 
-    What rounding leaves over goes to the layers with the largest remainders, the first of equals first.
+    What remains after rounding goes to the layers with the largest remainders, of equal ones to the first.
     """
     exact = {name: densities[name] * sizes[name] for name in sizes}
     counts = {name: min(int(value), sizes[name]) for name, value in exact.items()}
@@ -49,30 +49,28 @@ def round_to_total(densities: Mapping[str, float], sizes: Mapping[str, int], tot
     return counts
 
 
-def counts_of_trial(found: Mapping[str, int] | None, key: str, sizes: Mapping[str, int], total: int) -> dict[str, int]:
-    """The counts of another trial, if they are those of the same network at the same sparsity.
+def counts_of_trial(counts: Mapping[str, int] | None, key: str, sizes: Mapping[str, int], total: int) -> dict[str, int]:
+    """The layer counts of another trial, which must have the same network and the same sparsity.
 
     Raises:
         ConfigError: that trial has no result, another network, or another number of weights.
     """
-    if found is None:
-        raise ConfigError(f"random.layers: trial {key} has no result in this storage; run it first")
-    if list(found) != list(sizes) or any(found[name] > sizes[name] for name in sizes):
-        raise ConfigError(f"random.layers: trial {key} has another network; its layers are {', '.join(found)}")
-    if sum(found.values()) != total:
-        raise ConfigError(
-            f"random.layers: trial {key} keeps {sum(found.values())} weights, this sparsity {total}; take its sparsity"
-        )
-    return dict(found)
+    if counts is None:
+        raise ConfigError(f"random.layers: trial {key} has no result in this storage", "run it first")
+    if list(counts) != list(sizes) or any(counts[name] > sizes[name] for name in sizes):
+        raise ConfigError(f"random.layers: trial {key} has another network", f"its layers are {', '.join(counts)}")
+    if (kept := sum(counts.values())) != total:
+        raise ConfigError(f"random.layers: trial {key} keeps {kept} weights, this sparsity {total}", "use its sparsity")
+    return dict(counts)
 
 
 def random_masks(weights: Mapping[str, Tensor], counts: Mapping[str, int], seed: int) -> dict[str, Tensor]:
-    """Masks that keep `counts` weights of every layer, chosen evenly; drawn on the CPU."""
+    """Masks that keep `counts` weights of each layer, uniformly at random; drawn on the CPU."""
     generator = torch.Generator().manual_seed(seed)
     masks = {}
     for name, weight in weights.items():
-        chosen = torch.randperm(weight.numel(), generator=generator)[: counts[name]]
+        kept = torch.randperm(weight.numel(), generator=generator)[: counts[name]]
         mask = torch.zeros(weight.numel(), dtype=torch.bool)
-        mask[chosen] = True
+        mask[kept] = True
         masks[name] = mask.view(weight.shape).to(weight.device)
     return masks

@@ -1,4 +1,4 @@
-"""Density after pruning round k: a pure function of the configuration.
+"""Sparsity schedules: the density after each pruning round.
 
 Density is kept weights over prunable weights, in [0, 1].
 """
@@ -12,10 +12,10 @@ from trainables.config.options import DensitySchedule
 
 
 def kept_after_round(round_: int, rounds: int, sparsity: float, prunable: int, schedule: DensitySchedule) -> int:
-    """Weights kept after round `round_` (1-based) of `rounds`; the last round lands exactly on `final_count`.
+    """Weights kept after round `round_` (1-based) of `rounds`; the last reaches `kept_count` exactly.
 
     With final density d: exponential d^(k/N), linear 1 - (1 - d) k/N, each rounded half up and never below the final count.
-    The paper's text names neither; exponential is SynFlow's (arXiv:2006.05467, algorithm 1).
+    The paper names neither; exponential is SynFlow's (arXiv:2006.05467, algorithm 1).
     """
     assert 1 <= round_ <= rounds, f"round {round_} of {rounds}"
     final = kept_count(sparsity, prunable)
@@ -28,10 +28,10 @@ def kept_after_round(round_: int, rounds: int, sparsity: float, prunable: int, s
 
 
 def kept_on_cubic_schedule(round_: int, rounds: int, first_sparsity: float, sparsity: float, prunable: int) -> int:
-    """Weights kept after update `round_` (0 is before the first) of `rounds` on the way from one sparsity to another.
+    """Weights kept after update `round_` (0 is before the first) of `rounds` from `first_sparsity` to `sparsity`.
 
-    s_k = s + (s_0 - s) (1 - k/N)^3 (Zhu and Gupta, arXiv:1710.01878, equation 1), rounded half up; the last lands exactly on
-    `final_count`. Where it begins beyond the target, it is the target at once.
+    s_k = s + (s_0 - s) (1 - k/N)^3 (Zhu and Gupta, arXiv:1710.01878, equation 1), rounded half up; the last reaches
+    `kept_count` exactly. If `first_sparsity` is beyond the target, every update is at the target.
     """
     assert 0 <= round_ <= rounds, f"update {round_} of {rounds}"
     final = kept_count(sparsity, prunable)

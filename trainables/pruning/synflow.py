@@ -22,21 +22,21 @@ NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 def synaptic_flow(model: nn.Module, weights: Mapping[str, Tensor], image_shape: tuple[int, int, int]) -> dict[str, Tensor]:
     """|w| dR/d|w| of every prunable weight, float64, with R the sum of the outputs for one image of ones and all weights |w|.
 
-    Computed on a copy in eval mode and float64 (products of many layer sums leave float32 both ways), with norm layers as the
-    identity and without biases, so that R is the paper's product of weights and every layer's scores sum to R. At
-    initialisation this is what the authors' code computes; after a warm-up BN's statistics would enter it.
+    Computed on a copy in eval mode and float64 (float32 overflows in products of many layer sums), with norm layers as
+    the identity and without biases, so that R is the paper's product of weights and every layer's scores sum to R. At
+    initialisation the authors' code computes the same; after a warm-up, BN's statistics would enter it.
 
     Raises:
-        ConfigError: R is no such product; then the scores would be noise.
+        ConfigError: R is not such a product, so that the scores would be meaningless.
     """
     shape = (1, *image_shape)
     return _flow(model, weights, torch.ones(shape, dtype=torch.float64))
 
 
 def require_flow(model: nn.Module, weights: Mapping[str, Tensor], image_shape: tuple[int, int, int]) -> None:
-    """Raises ConfigError unless the unpruned network follows the law of synaptic flow, with a part of it in every layer.
+    """Raises ConfigError unless the unpruned network follows the law of synaptic flow and every layer carries flow.
 
-    Tried on an uneven image: of an even one attention is a plain mean, and its queries and keys would seem to do nothing.
+    Checked on an uneven image: with an even one, attention is a plain mean and its queries and keys seem to have no effect.
     """
     generator = torch.Generator().manual_seed(0)
     image = torch.randn((1, *image_shape), generator=generator, dtype=torch.float64).exp()
@@ -68,7 +68,7 @@ def _output(linear: nn.Module, image: Tensor) -> Tensor:
         raise ConfigError(
             "method synflow must run the network in float64, on one image and without norm layers, but it raised "
             f"{type(error).__name__}: {error}",
-            "take another method",
+            "use another method",
         ) from error
     return output
 
@@ -76,12 +76,12 @@ def _output(linear: nn.Module, image: Tensor) -> Tensor:
 def _check_law(flow: float, through_pixels: float, scores: Mapping[str, Tensor]) -> None:
     """Raises ConfigError unless R is linear in the image and no weight has a negative share of it.
 
-    Both hold exactly where R adds up, over all paths, the products of their weights, branches and pools included. A softmax
-    makes R a constant, a weight that its layer normalises shifts R among the layer's weights.
+    Both hold exactly if R is the sum, over all paths, of the products of their weights, including branches and pools. A
+    softmax makes R constant; a layer that normalises its weights shifts R among them.
     """
     negative = [name for name, score in scores.items() if float(score.min()) < -ROUNDING * abs(flow)]
     if not isfinite(flow):
-        problem = f"its synaptic flow is {flow}, beyond what float64 holds"
+        problem = f"its synaptic flow is {flow}, outside the range of float64"
     elif abs(flow - through_pixels) > ROUNDING * abs(flow):
         problem = f"its synaptic flow of {flow:.6g} reaches the image as {through_pixels:.6g}"
     elif negative:
@@ -93,8 +93,8 @@ def _check_law(flow: float, through_pixels: float, scores: Mapping[str, Tensor])
 
 def _no_flow(problem: str) -> ConfigError:
     return ConfigError(
-        f"method synflow must have a network that is linear in its image once norm layers and biases are away, but {problem}",
-        "return logits without a softmax, exclude normalised layers by prunable.exclude, or take another method",
+        f"method synflow must have a network that is linear in its image without norm layers and biases, but {problem}",
+        "return logits without a softmax, exclude normalised layers by prunable.exclude, or use another method",
     )
 
 
@@ -115,7 +115,7 @@ def neutralized(model: nn.Module) -> nn.Module:
 
 
 class _Bypassed(nn.Identity):
-    """In the place of a norm layer; modules such as a transformer's read its attributes besides calling it."""
+    """Replaces a norm layer, keeping its attributes, which modules such as a transformer's read."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()

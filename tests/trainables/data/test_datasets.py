@@ -107,7 +107,9 @@ def test_missing_files_are_rejected_with_a_hint(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "has no folder 'train'; the layout is train/CLASS/image.png" in refusal("image_folder", empty)
-    assert "has no file data_batch_1 of cifar10; or set dataset.download: true" in refusal("cifar10", empty)
+    assert "has no file data_batch_1 of cifar10; give another folder, or set dataset.download: true" in refusal(
+        "cifar10", empty
+    )
     (empty / "train").mkdir()
     (empty / "test").mkdir()
     assert "no images in" in refusal("image_folder", empty)

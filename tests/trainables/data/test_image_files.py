@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainables.data.datasets import content_digest, files, listing, load, signature, skipped
+from trainables.data.datasets import content_digest, file_index, files, load, signature, skipped
 from trainables.data.file_index import FileIndex
 from trainables.data.source import DatasetSource
 from trainables.errors import DataError
@@ -45,7 +45,7 @@ def skipped_of(source: DatasetSource) -> dict[str, tuple[int, tuple[str, ...]]]:
 def refusal(source: DatasetSource) -> str:
     """The same for whatever asks: the plan (signature and digest), the data checks, and a trial."""
     messages = set()
-    for ask in (files, signature, content_digest, skipped, listing):
+    for ask in (files, signature, content_digest, skipped, file_index):
         with pytest.raises(DataError) as caught:
             ask(source)
         messages.add(str(caught.value))
@@ -64,11 +64,11 @@ def test_nothing_is_skipped_in_a_folder_of_images(tmp_path: Path, name: str) -> 
 @every_layout
 def test_linked_class_folder_is_a_class(tmp_path: Path, name: str) -> None:
     source = data_set(name, tmp_path / "data")
-    expected = listing(source), content_digest(source)
+    expected = file_index(source), content_digest(source)
     for label in CLASSES[:2]:
         shutil.move(tmp_path / "data" / "train" / label, tmp_path / f"elsewhere-{label}")
         (tmp_path / "data" / "train" / label).symlink_to(tmp_path / f"elsewhere-{label}")
-    assert (listing(source), content_digest(source)) == expected
+    assert (file_index(source), content_digest(source)) == expected
     assert len(expected[0].train) == 6
 
 
@@ -84,7 +84,7 @@ def test_linked_files_splits_and_roots_are_followed(tmp_path: Path, name: str) -
     (tmp_path / "link").symlink_to("root")
     linked = DatasetSource(name=name, root=str(tmp_path / "link"), image_size=8)
     assert content_digest(linked) == content_digest(plain)
-    assert len(listing(linked).train) == 6
+    assert len(file_index(linked).train) == 6
 
 
 @every_layout
@@ -136,7 +136,7 @@ def as_device(path: Path) -> None:
 @pytest.mark.parametrize("make", [as_pipe, as_socket, as_device, os.mkdir])
 def test_image_name_that_is_not_a_file_is_rejected(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
     source = data_set(name, tmp_path)
-    path = Path(listing(source).root / listing(source).train[0]).with_name("x.png")
+    path = Path(file_index(source).root / file_index(source).train[0]).with_name("x.png")
     make(path)
     kind = "a folder" if make is os.mkdir else "a named pipe, a socket or a device"
     assert refusal(source) == f"dataset.root: {str(path)!r} must be a file, got {kind}; restore it, or remove it"
@@ -145,8 +145,8 @@ def test_image_name_that_is_not_a_file_is_rejected(tmp_path: Path, name: str, ma
 @every_layout
 def test_hidden_files_and_folders_are_skipped(tmp_path: Path, name: str) -> None:
     source = data_set(name, tmp_path)
-    before = listing(source), content_digest(source)
-    folder = Path(listing(source).root / listing(source).train[0]).parent
+    before = file_index(source), content_digest(source)
+    folder = Path(file_index(source).root / file_index(source).train[0]).parent
     hidden = [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git", "__pycache__"]
     for one in hidden:
         write(tmp_path / "train" / one / "images" / "x.png")
@@ -154,7 +154,7 @@ def test_hidden_files_and_folders_are_skipped(tmp_path: Path, name: str) -> None
     for one in (".DS_Store", "Thumbs.db", "._ant0.png", ".hidden.png", "desktop.ini"):
         (folder / one).write_bytes(b"no image")
     (tmp_path / "train" / ".#lock").symlink_to("somebody@somewhere")
-    after = listing(source)
+    after = file_index(source)
     assert (after.train, after.train_labels, after.classes) == (before[0].train, before[0].train_labels, before[0].classes)
     assert content_digest(source) == before[1]
     assert skipped_of(source) == {"hidden": (11, ("train/.#lock", "train/.git", "train/.ipynb_checkpoints"))}
@@ -163,7 +163,7 @@ def test_hidden_files_and_folders_are_skipped(tmp_path: Path, name: str) -> None
 @pytest.mark.parametrize("name", ["image_folder", "imagenet"])
 def test_skipped_files_are_counted_by_reason(tmp_path: Path, name: str) -> None:
     source = data_set(name, tmp_path)
-    before = listing(source)
+    before = file_index(source)
     for index in range(4):
         write(tmp_path / "train" / "ant" / "more" / f"deep{index}" / "a.png")
     write(tmp_path / "train" / "loose.png")
@@ -173,7 +173,7 @@ def test_skipped_files_are_counted_by_reason(tmp_path: Path, name: str) -> None:
     (tmp_path / "train" / "cow" / "notes.txt").write_text("")
     (tmp_path / "train" / "cow" / "loop").symlink_to(".")
     (tmp_path / "train" / "lost+found").mkdir()
-    after = listing(source)
+    after = file_index(source)
     assert (after.train, after.test, after.classes) == (before.train, before.test, before.classes)
     assert skipped_of(source) == {
         "nested": (5, ("train/ant/more/deep0/a.png", "train/ant/more/deep1/a.png", "train/ant/more/deep2/a.png")),
@@ -224,7 +224,7 @@ def test_classes_and_images_are_sorted(tmp_path: Path) -> None:
     """ "ant-b/" sorts before "ant/": the order in which images have always been read, on which seeded choices rest."""
     source = data_set("image_folder", tmp_path)
     write(tmp_path / "train" / "ant-b" / "x.png", 200)
-    listed: FileIndex = listing(source)
+    listed: FileIndex = file_index(source)
     assert listed.classes == ("ant", "ant-b", "bee", "cow")
     assert listed.train[:2] == ["train/ant-b/x.png", "train/ant/ant0.png"]
     assert listed.train_labels == [1, 0, 0, 2, 2, 3, 3]

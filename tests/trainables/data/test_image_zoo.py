@@ -12,7 +12,7 @@ from PIL import Image
 from tests.support.image_zoo import FOUND, PIXELS, REFUSED, ZOO, Entry, Left, Read, Refused, base
 from tests.support.written_images import SIDE
 from trainables.config.trial import DatasetConfig
-from trainables.data.datasets import content_digest, listing, load, signature, skipped
+from trainables.data.datasets import content_digest, file_index, load, signature, skipped
 from trainables.data.source import DatasetSource
 from trainables.data.splits import load_data
 from trainables.data.streaming import center_crop
@@ -38,7 +38,7 @@ def test_zoo_is_large_with_unique_names() -> None:
 def test_zoo_image_is_decoded_exactly(tmp_path: Path, entry: Entry) -> None:
     source = built(entry, tmp_path / "data")
     assert isinstance(entry.outcome, Read)
-    listed = listing(source)
+    listed = file_index(source)
     image = load(source).train_images[listed.train.index(entry.outcome.name)].numpy().transpose(1, 2, 0)
     assert np.abs(image.astype(int) - entry.outcome.pixels.astype(int)).max() <= entry.outcome.tolerance
     assert len(content_digest(source)) == 32
@@ -53,7 +53,7 @@ def test_streamed_zoo_image_is_decoded_exactly(tmp_path: Path, entry: Entry) -> 
     assert isinstance(entry.outcome, Read)
     source = DatasetSource(name="imagenet", root=source.root)
     data = load_data(DatasetConfig(name="imagenet", image_size=SIDE, validation=0.0), source, "cpu")
-    place = listing(source).train.index(entry.outcome.name)
+    place = file_index(source).train.index(entry.outcome.name)
     ((images, _),) = data.train.batches([torch.tensor([place])])
     expected = np.asarray(center_crop(Image.fromarray(entry.outcome.pixels), SIDE)).transpose(2, 0, 1)
     assert np.abs(images[0].numpy().astype(int) - expected.astype(int)).max() <= entry.outcome.tolerance

@@ -58,7 +58,7 @@ def test_cifar100_rejects_other_content_than_the_published(tmp_path: Path, monke
     with pytest.raises(DataError, match=rf"CIFAR-100 in '{tmp_path / 'cifar-100-python'}' is damaged"):
         load(DatasetSource(name="cifar100", root=str(tmp_path)))
     (tmp_path / "cifar-100-python" / "meta").unlink()
-    with pytest.raises(DataError, match=r"has no file meta of cifar100; or set dataset\.download: true"):
+    with pytest.raises(DataError, match=r"has no file meta of cifar100; give another folder, or set dataset\.download: true"):
         load(DatasetSource(name="cifar100", root=str(tmp_path)))
 
 

@@ -134,7 +134,7 @@ def test_synflow_refuses_a_network_that_float64_cannot_hold() -> None:
     layers = [nn.Linear(64, 64) for _ in range(200)]
     for layer in layers:
         nn.init.constant_(layer.weight, 1e3)
-    with pytest.raises(ConfigError, match="its synaptic flow is inf, beyond what float64 holds"):
+    with pytest.raises(ConfigError, match="its synaptic flow is inf, outside the range of float64"):
         flow_of(nn.Sequential(nn.Flatten(), *layers, nn.Linear(64, 4)))
 
 
