@@ -133,7 +133,7 @@ def test_random_masks_with_another_trials_layers(tmp_path: Path) -> None:
     [
         (None, "has no result in this storage; run it first"),
         ({"conv1.weight": 1525}, "has another network; its layers are conv1.weight"),
-        (dict.fromkeys(OF_LAYERS, 100), "keeps 400 weights, this sparsity 1525; take its sparsity"),
+        (dict.fromkeys(OF_LAYERS, 100), "keeps 400 weights, this sparsity 1525; use its sparsity"),
     ],
 )
 def test_layers_of_a_trial_that_does_not_fit_are_refused(found: Any, told: str, tmp_path: Path) -> None:
