@@ -37,7 +37,7 @@ def test_root_with_the_storage_or_a_broken_link_is_rejected(folder: Path, storag
         plan_of(text, storage)
     (folder / "images").mkdir()
     (folder / "images" / "x.png").symlink_to("nowhere.png")
-    with pytest.raises(UserError, match=r"images/x.png' must be a file that can be read; it may be a link to nothing"):
+    with pytest.raises(UserError, match=r"images/x.png' must be a file that can be read; it may be a broken link"):
         plan_of(text.replace("..", "./images"), storage)
 
 
