@@ -216,7 +216,7 @@ INVALID_FILES = {
             "got 'http://...@mlflow:5000'; write http://mlflow:5000",
         ],
     ),
-    "misspelt folder, told once": (
+    "misspelt folder, reported once": (
         "name: x\nmodel: convnet\ndataset: {name: cifar10, rot: ./data}\n",
         ["s.yaml:3: dataset.rot must be a known key, got 'rot'; did you mean 'dataset.root'?"],
     ),

@@ -74,12 +74,14 @@ STORED_KEYS: list[tuple[TrialConfig, str, str]] = [
 
 
 @pytest.mark.parametrize(("config", "key", "warmup"), STORED_KEYS)
-def test_stored_configs_keep_their_keys(config: TrialConfig, key: str, warmup: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trial_key_of_stored_config_is_unchanged(
+    config: TrialConfig, key: str, warmup: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(keys_module, "NUMERICS", FIRST_NUMERICS)
     assert (trial_key(config, DATA), warmup_key(config, DATA)) == (key, warmup)
 
 
-def test_stored_keys_name_different_trials() -> None:
+def test_stored_keys_are_distinct() -> None:
     assert len(STORED_KEYS) >= 12
     assert len({key for _, key, _ in STORED_KEYS}) == len(STORED_KEYS)
 
@@ -181,14 +183,14 @@ def paths_of(config: Any) -> set[str]:
     return paths
 
 
-def test_every_field_is_among_those_tried() -> None:
+def test_every_field_is_covered() -> None:
     options = {f"{name}.{option}" for name, method in METHODS.items() for option in method.options.rules()}
     others = {path for path in paths_of(digits()) if not path.startswith("options.")}
     assert {path for path, _, _ in OTHER_VALUES} == options | others
 
 
 @pytest.mark.parametrize(("path", "value", "in_warmup"), OTHER_VALUES)
-def test_another_value_of_a_field_gives_another_trial(path: str, value: Any, in_warmup: bool) -> None:
+def test_trial_key_depends_on_every_field(path: str, value: Any, in_warmup: bool) -> None:
     config = trial_with(path)
     changed = with_value(config, path, value)
     assert trial_key(changed, DATA) != trial_key(config, DATA)
@@ -196,20 +198,20 @@ def test_another_value_of_a_field_gives_another_trial(path: str, value: Any, in_
 
 
 @pytest.mark.parametrize(("path", "value", "_"), OTHER_VALUES)
-def test_a_config_survives_its_canonical_form(path: str, value: Any, _: bool) -> None:
+def test_canonical_form_restores_the_config(path: str, value: Any, _: bool) -> None:
     config = with_value(trial_with(path), path, value)
     assert from_canonical(TrialConfig, canonical(config)) == config
 
 
 @pytest.mark.parametrize("path", sorted({path for path, _, _ in OTHER_VALUES} - {"dataset.name", "model"}))
-def test_a_default_that_is_written_out_is_left_out_of_the_form(path: str) -> None:
+def test_canonical_form_omits_explicit_defaults(path: str) -> None:
     config = trial_with(path)
     written = with_value(config, path, value_at(config, path))
     method = {} if config.method == "drive" else {"method": config.method}
     assert canonical(written) == {"dataset": {"name": "digits"}, "model": "convnet"} | method
 
 
-def test_options_of_another_method_become_the_methods_defaults() -> None:
+def test_options_of_another_method_are_replaced_by_defaults() -> None:
     config = digits(options=DriveConfig(magnitude=0.5))
     assert replace(config, method="granet").options == GranetConfig()
     assert replace(config, method="magnitude").options == Options()
@@ -228,12 +230,12 @@ def test_options_of_another_method_become_the_methods_defaults() -> None:
         {"method": "module:mine.score", "options": 5},
     ],
 )
-def test_a_form_with_options_that_its_method_does_not_have_is_refused(values: dict[str, Any]) -> None:
+def test_from_canonical_rejects_options_of_another_method(values: dict[str, Any]) -> None:
     with pytest.raises(TypeError):
         from_canonical(TrialConfig, {"dataset": {"name": "digits"}, "model": "convnet"} | values)
 
 
-def test_options_of_a_custom_method_are_part_of_the_key_in_any_order() -> None:
+def test_trial_key_has_custom_options_in_any_order() -> None:
     one, other = ({"alpha": 0.5, "layers": [1, 2]}, {"layers": [1, 2], "alpha": 0.5})
     base = {"dataset": {"name": "digits"}, "model": "convnet", "method": "module:mine.score"}
     first, second, none = (from_canonical(TrialConfig, base | extra) for extra in ({"options": one}, {"options": other}, {}))
@@ -243,12 +245,12 @@ def test_options_of_a_custom_method_are_part_of_the_key_in_any_order() -> None:
     assert warmup_key(first, DATA) == warmup_key(none, DATA) == warmup_key(digits(), DATA)
 
 
-def test_other_data_are_another_trial_and_another_warmup() -> None:
+def test_keys_depend_on_the_data() -> None:
     assert trial_key(digits(), "1" * 32) != trial_key(digits(), DATA)
     assert warmup_key(digits(), "1" * 32) != warmup_key(digits(), DATA)
 
 
-def test_integers_and_floats_of_one_value_are_one_trial() -> None:
+def test_trial_key_is_equal_for_integers_and_floats() -> None:
     as_integers = digits(
         seed=1,
         warmup=WarmupConfig(lr=1),
@@ -265,18 +267,18 @@ def test_integers_and_floats_of_one_value_are_one_trial() -> None:
     assert warmup_key(as_integers, DATA) == warmup_key(as_floats, DATA)
 
 
-def test_a_read_back_config_has_typed_values() -> None:
+def test_from_canonical_returns_typed_values() -> None:
     config = from_canonical(TrialConfig, {"dataset": {"name": "digits"}, "model": "convnet", "seed": 2.0, "sparsity": 0})
     assert (type(config.seed), type(config.sparsity)) == (int, float)
 
 
-def test_the_warmup_rate_written_out_is_the_same_warmup() -> None:
+def test_warmup_key_is_equal_with_explicit_rate() -> None:
     written = digits(warmup=WarmupConfig(lr=0.1))
     assert warmup_key(written, DATA) == warmup_key(digits(), DATA)
 
 
 @pytest.mark.parametrize("component", sorted(FIRST_NUMERICS))
-def test_raising_a_numerics_integer_gives_new_trials(component: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trial_key_depends_on_numerics(component: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = trial_key(digits(), DATA), warmup_key(digits(), DATA)
     raised = keys_module.NUMERICS | {component: keys_module.NUMERICS[component] + 1}
     monkeypatch.setattr(keys_module, "NUMERICS", raised)
@@ -284,7 +286,7 @@ def test_raising_a_numerics_integer_gives_new_trials(component: str, monkeypatch
     assert (warmup_key(digits(), DATA) != before[1]) == (component != "scores")  # a warm-up computes no score
 
 
-def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
+def test_from_canonical_rejects_unknown_fields() -> None:
     with pytest.raises(TypeError, match=r"DriveConfig has no field 'magnitud'; known are .*magnitude, connection"):
         from_canonical(DriveConfig, {"magnitud": 1.0})
 
@@ -304,11 +306,11 @@ def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
         (1e-05, 100_000, 99_999),
     ],
 )
-def test_kept_weights_are_counted_in_decimal(sparsity: float, prunable: int, kept: int) -> None:
+def test_kept_count_is_decimal(sparsity: float, prunable: int, kept: int) -> None:
     assert kept_count(sparsity, prunable) == kept
 
 
-def test_kept_weights_equal_exact_fractions_of_the_written_sparsity() -> None:
+def test_kept_count_equals_exact_fractions() -> None:
     draw = random.Random(0)
     for _ in range(5000):
         sparsity = draw.choice([round(draw.random(), draw.randint(1, 6)), draw.random()])
@@ -319,13 +321,13 @@ def test_kept_weights_equal_exact_fractions_of_the_written_sparsity() -> None:
         assert kept_count(sparsity, prunable) == (exact + Fraction(1, 2)).__floor__(), (sparsity, prunable)
 
 
-def test_derived_seeds_differ_by_seed_purpose_and_index_and_fit_a_generator() -> None:
+def test_derived_seeds_are_distinct_and_fit_a_generator() -> None:
     seeds = [derived_seed(seed, purpose, index) for seed in range(3) for purpose in ("init", "batches") for index in range(3)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_warmup_lengths_are_those_at_which_the_trunk_is_read() -> None:
+def test_warmup_lengths_include_the_rewind_epoch() -> None:
     assert digits().warmup_lengths == ()
     assert digits(warmup_epochs=4).warmup_lengths == (4,)
     assert digits(warmup_epochs=4, rewind="epoch 2").warmup_lengths == (2, 4)
@@ -333,11 +335,11 @@ def test_warmup_lengths_are_those_at_which_the_trunk_is_read() -> None:
     assert [digits(rewind=rewind).rewind_epoch for rewind in ("none", "init", "epoch 7")] == [None, 0, 7]
 
 
-def test_the_dense_baseline_has_no_rounds() -> None:
+def test_dense_baseline_has_no_rounds() -> None:
     assert digits(method="dense", prune_iterations=5).rounds == 0
     assert digits(prune_iterations=5).rounds == 5
 
 
-def test_exclusions_are_part_of_the_form_as_a_list() -> None:
+def test_canonical_form_has_exclusions_as_a_list() -> None:
     config = digits(prunable=PrunableConfig(exclude=("head", "conv1")))
     assert canonical(config)["prunable"] == {"exclude": ["head", "conv1"]}

@@ -51,13 +51,13 @@ def small_network(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor], 
     return weights, grads, masks
 
 
-def alive(tensors: dict[str, Tensor], masks: Masks) -> Tensor:
+def surviving(tensors: dict[str, Tensor], masks: Masks) -> Tensor:
     """The entries of the surviving weights, as a pruning round takes them."""
     return flattened(tensors, surviving_indices(masks, num_kept(masks)))
 
 
 def terms_of_survivors(weights: dict[str, Tensor], grads: dict[str, Tensor], masks: Masks) -> dict[str, Tensor]:
-    return drive_terms(alive(weights, masks), alive(grads, masks))
+    return drive_terms(surviving(weights, masks), surviving(grads, masks))
 
 
 def arrays(tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def kept_values(values: dict[str, Any], masks: Masks) -> Any:
 
 
 @pytest.mark.parametrize("model", ["convnet", "resnet20"])
-def test_connection_sensitivity_is_the_gradient_by_a_gate_on_the_weight(model: str) -> None:
+def test_connection_sensitivity_is_the_gradient_of_a_gate(model: str) -> None:
     network, weights, batches = digits_network(model)
     _, grads = scoring_gradients(network, weights, batches, GIVEN_ORDER)
     connection = drive_terms(flattened(weights), flattened(grads))["connection"]
@@ -84,7 +84,7 @@ def test_connection_sensitivity_is_the_gradient_by_a_gate_on_the_weight(model: s
 @pytest.mark.parametrize(
     ("model", "normalize"), [("resnet20", "mean"), ("convnet", "sum"), ("convnet", "rank"), ("convnet", "none")]
 )
-def test_the_preset_1_0_0_is_magnitude_pruning(model: str, normalize: Literal["mean", "sum", "rank", "none"]) -> None:
+def test_drive_1_0_0_is_magnitude_pruning(model: str, normalize: Literal["mean", "sum", "rank", "none"]) -> None:
     network, weights, batches = digits_network(model)
     _, grads = scoring_gradients(network, weights, batches, GIVEN_ORDER)
     masks = full_masks(weights)
@@ -96,7 +96,7 @@ def test_the_preset_1_0_0_is_magnitude_pruning(model: str, normalize: Literal["m
 
 
 @pytest.mark.parametrize("normalize", NORMALIZERS)
-def test_a_single_term_keeps_weights_apart_that_differ_in_their_last_bit(
+def test_drive_single_term_distinguishes_last_bits(
     normalize: Literal["mean", "sum", "rank", "none"],
 ) -> None:
     # 64 neighbours of 1.9; divided by their mean of 1.8, pairs of them would become equal.
@@ -111,7 +111,7 @@ def test_a_single_term_keeps_weights_apart_that_differ_in_their_last_bit(
 
 
 @pytest.mark.parametrize("normalize", NORMALIZERS)
-def test_the_preset_0_1_0_in_one_round_without_warmup_is_snip(normalize: Literal["mean", "sum", "rank", "none"]) -> None:
+def test_drive_0_1_0_is_snip(normalize: Literal["mean", "sum", "rank", "none"]) -> None:
     network, weights, batches = digits_network("convnet")
     count = kept_count(0.95, 15_248)
     gates = {name: gate.abs() for name, gate in reference.gate_gradients(network, list(weights), *batches[0]).items()}
@@ -129,7 +129,7 @@ def test_the_preset_0_1_0_in_one_round_without_warmup_is_snip(normalize: Literal
 
 @pytest.mark.parametrize("how", NORMALIZERS)
 @pytest.mark.parametrize("factors", [(1.0, 1.0, 1.0), (0.5, 2.0, 0.0), (0.0, 1.0, 3.0)])
-def test_the_score_equals_the_naive_one(
+def test_drive_score_equals_the_naive_score(
     how: Literal["mean", "sum", "rank", "none"], factors: tuple[float, float, float]
 ) -> None:
     for seed in range(5):
@@ -142,7 +142,7 @@ def test_the_score_equals_the_naive_one(
 
 
 @pytest.mark.parametrize("how", NORMALIZERS)
-def test_what_stands_at_pruned_weights_does_not_reach_the_score_of_others(how: Literal["mean", "sum", "rank", "none"]) -> None:
+def test_drive_score_ignores_pruned_weights(how: Literal["mean", "sum", "rank", "none"]) -> None:
     weights, grads, masks = small_network()
     spoilt = {name: grad.masked_fill(~masks[name], float("nan")) for name, grad in grads.items()}
     config = DriveConfig(normalize=how)
@@ -154,11 +154,11 @@ def test_what_stands_at_pruned_weights_does_not_reach_the_score_of_others(how: L
 
 @pytest.mark.parametrize("how", NORMALIZERS)
 @pytest.mark.parametrize("factors", [(2.0, 2.0, 2.0), (0.0, 1.0, 3.0), (0.0, 0.0, 2.0)])
-def test_scoring_leaves_weights_gradients_and_terms_as_they_were(
+def test_drive_score_does_not_change_its_inputs(
     how: Literal["mean", "sum", "rank", "none"], factors: tuple[float, float, float]
 ) -> None:
     weights, grads, masks = small_network()
-    weights_S, grads_S = alive(weights, masks), alive(grads, masks)
+    weights_S, grads_S = surviving(weights, masks), surviving(grads, masks)
     before = weights_S.clone(), grads_S.clone()
     terms = drive_terms(weights_S, grads_S)
     copies = {name: term.clone() for name, term in terms.items()}
@@ -169,33 +169,33 @@ def test_scoring_leaves_weights_gradients_and_terms_as_they_were(
 
 
 @pytest.mark.parametrize("how", ["mean", "sum", "none"])
-def test_zero_gradients_leave_their_terms_zero(how: Literal["mean", "sum", "none"]) -> None:
+def test_drive_score_keeps_zero_terms(how: Literal["mean", "sum", "none"]) -> None:
     assert torch.equal(normalized(torch.zeros(4), how), torch.zeros(4))
 
 
-def test_four_equal_values_share_the_mean_of_their_ranks() -> None:
+def test_normalized_ranks_share_the_mean_of_ties() -> None:
     assert torch.equal(normalized(torch.zeros(4), "rank"), torch.full((4,), 2.5 / 4))
 
 
-def test_nothing_alive_is_normalised_without_dividing_by_zero() -> None:
-    nothing = alive({"conv": torch.ones(3)}, {"conv": torch.zeros(3, dtype=torch.bool)})
+def test_normalized_accepts_no_surviving_weights() -> None:
+    nothing = surviving({"conv": torch.ones(3)}, {"conv": torch.zeros(3, dtype=torch.bool)})
     for how in NORMALIZERS:
         assert normalized(nothing, how).tolist() == []
         assert drive_score(drive_terms(nothing, nothing), DriveConfig(normalize=how)).tolist() == []
 
 
-def test_equal_values_share_the_mean_of_their_ranks() -> None:
+def test_average_ranks_share_the_mean_of_ties() -> None:
     assert average_ranks(torch.tensor([0.5, 0.1, 0.5, 0.7, 0.5])).tolist() == [3.0, 1.0, 3.0, 5.0, 3.0]
 
 
-def test_ranks_equal_scipys_on_many_ties() -> None:
+def test_average_ranks_equal_those_of_scipy() -> None:
     draw = np.random.default_rng(0)
     for size in (1, 2, 17, 200):
         values = draw.integers(0, max(size // 3, 1), size)
         assert average_ranks(torch.tensor(values)).tolist() == stats.rankdata(values, method="average").tolist()
 
 
-def test_rank_correlation_is_spearmans() -> None:
+def test_rank_correlation_is_that_of_spearman() -> None:
     draw = np.random.default_rng(1)
     for size, distinct in itertools.product((5, 50), (3, 1000)):
         first, second = draw.integers(0, distinct, size), draw.integers(0, distinct, size)
@@ -204,11 +204,11 @@ def test_rank_correlation_is_spearmans() -> None:
         assert math.isclose(ours, reference.spearman(first.tolist(), second.tolist()), abs_tol=1e-12)
 
 
-def test_a_constant_has_no_rank_correlation() -> None:
+def test_rank_correlation_of_a_constant_is_nan() -> None:
     assert math.isnan(rank_correlation(torch.ones(4), torch.arange(4)))
 
 
-def test_correlations_are_taken_over_the_survivors() -> None:
+def test_term_correlations_use_surviving_weights() -> None:
     weights, grads, masks = small_network()
     terms = terms_of_survivors(weights, grads, masks)
     score = drive_score(terms, DriveConfig())
@@ -222,7 +222,7 @@ def test_correlations_are_taken_over_the_survivors() -> None:
         assert math.isclose(correlation, expected, abs_tol=1e-12)
 
 
-def test_correlations_of_a_large_network_use_a_seeded_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_term_correlations_use_a_seeded_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     weights, grads, masks = small_network()
     terms = terms_of_survivors(weights, grads, masks)
     score = drive_score(terms, DriveConfig())
@@ -245,12 +245,12 @@ def test_correlations_of_a_large_network_use_a_seeded_sample(monkeypatch: pytest
     assert term_correlations(terms["connection"], terms, seed=0)["connection"] == pytest.approx(1.0, abs=1e-12)
 
 
-def test_the_sample_is_capped_at_fifty_thousand() -> None:
+def test_correlation_sample_is_fifty_thousand() -> None:
     assert rank_correlation_module.CORRELATION_SAMPLE == 50_000
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 9, 10, 11, 50, 100, 101])
-def test_correlations_are_told_in_at_most_ten_rounds_the_first_and_last_among_them(rounds: int) -> None:
-    told = correlation_rounds(rounds)
-    assert len(told) == min(rounds, 10)
-    assert {1, rounds} <= told <= set(range(1, rounds + 1))
+def test_correlation_rounds_are_at_most_ten(rounds: int) -> None:
+    selected = correlation_rounds(rounds)
+    assert len(selected) == min(rounds, 10)
+    assert {1, rounds} <= selected <= set(range(1, rounds + 1))

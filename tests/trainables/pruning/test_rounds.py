@@ -54,7 +54,7 @@ def masks_of_rounds(model: nn.Module, config: TrialConfig) -> list[Masks]:
 
 @pytest.mark.parametrize("normalize", ["mean", "sum", "rank", "none"])
 @pytest.mark.parametrize("schedule", ["exponential", "linear"])
-def test_masks_only_shrink_and_every_round_lands_on_its_count(
+def test_prune_round_shrinks_masks_to_the_exact_count(
     normalize: Literal["mean", "sum", "rank", "none"], schedule: Literal["exponential", "linear"]
 ) -> None:
     config = tiny_config(prune_iterations=5, sparsity=0.98, options=DriveConfig(normalize=normalize, density_schedule=schedule))
@@ -69,20 +69,20 @@ def test_masks_only_shrink_and_every_round_lands_on_its_count(
         assert weight[history[-1][name]].all()
 
 
-def test_a_round_tells_what_it_did() -> None:
+def test_prune_round_returns_metrics() -> None:
     config = tiny_config(prune_iterations=2, sparsity=0.9)
     model = network()
     weights = prunable_weights(model)
-    masks, told, _ = prune_round(model, weights, full_masks(weights), digits(), config, 1, RUNTIME)
+    masks, metrics, _ = prune_round(model, weights, full_masks(weights), digits(), config, 1, RUNTIME)
     densities = [float(mask.double().mean()) for mask in masks.values()]
-    assert told["prune/kept_weights"] == num_kept(masks)
-    assert told["prune/sparsity"] == 1 - num_kept(masks) / PRUNABLE
-    assert told["prune/min_layer_density"] == pytest.approx(min(densities), rel=1e-6)
-    assert told["prune/emptied_layers"] == sum(density == 0 for density in densities)
+    assert metrics["prune/kept_weights"] == num_kept(masks)
+    assert metrics["prune/sparsity"] == 1 - num_kept(masks) / PRUNABLE
+    assert metrics["prune/min_layer_density"] == pytest.approx(min(densities), rel=1e-6)
+    assert metrics["prune/emptied_layers"] == sum(density == 0 for density in densities)
 
 
 @pytest.mark.parametrize("how", ["mean", "sum", "none"])
-def test_every_round_keeps_the_best_of_the_weights_that_are_left(how: Literal["mean", "sum", "none"]) -> None:
+def test_prune_round_keeps_the_highest_surviving_scores(how: Literal["mean", "sum", "none"]) -> None:
     config = tiny_config(prune_iterations=3, sparsity=0.9, options=DriveConfig(magnitude=0.5, connection=2, normalize=how))
     model = network()
     weights = prunable_weights(model)
@@ -103,7 +103,7 @@ def test_every_round_keeps_the_best_of_the_weights_that_are_left(how: Literal["m
 
 
 @pytest.mark.parametrize("how", ["mean", "sum", "rank", "none"])
-def test_gradients_of_pruned_weights_decide_nothing(
+def test_prune_round_ignores_gradients_of_pruned_weights(
     how: Literal["mean", "sum", "rank", "none"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config(prune_iterations=2, options=DriveConfig(normalize=how))
@@ -120,13 +120,13 @@ def test_gradients_of_pruned_weights_decide_nothing(
         return loss, {name: grad.masked_fill(~first[name], float("nan")) for name, grad in grads.items()}
 
     monkeypatch.setattr(scoring, "scoring_gradients", spoiling)
-    masks, told, _ = prune_round(model, weights, first, digits(), config, 2, RUNTIME)
+    masks, metrics, _ = prune_round(model, weights, first, digits(), config, 2, RUNTIME)
     assert spoilt[0] > 1000  # they had gradients
     assert reference.positions(masks) == reference.positions(expected)
-    assert all(np.isfinite(value) for value in told.values())
+    assert all(np.isfinite(value) for value in metrics.values())
 
 
-def test_iterative_magnitude_without_training_equals_one_shot() -> None:
+def test_magnitude_rounds_without_training_equal_one_shot() -> None:
     drive = DriveConfig(magnitude=1, connection=0, convergence=0)
     last = [
         masks_of_rounds(network(), tiny_config(prune_iterations=rounds, sparsity=0.95, options=drive))[-1] for rounds in (1, 7)
@@ -151,7 +151,7 @@ class Wobbly(nn.Module):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_scoring_leaves_everything_as_it_was(training: bool) -> None:
+def test_scoring_does_not_change_the_network(training: bool) -> None:
     model = Wobbly()
     initialize(model, seed=1)
     model.train(training)
@@ -174,7 +174,7 @@ def test_scoring_leaves_everything_as_it_was(training: bool) -> None:
     assert torch.equal(torch.get_rng_state(), generator_state)
 
 
-def test_modes_come_back_when_scoring_fails() -> None:
+def test_scoring_mode_is_restored_after_an_error() -> None:
     model = network().train()
     with pytest.raises(RuntimeError):
         scoring_gradients(model, prunable_weights(model), [(torch.ones(1, 3, 8, 8), torch.zeros(1).long())], RUNTIME)
@@ -195,7 +195,7 @@ def test_scoring_uses_batch_statistics_and_no_dropout(training: bool) -> None:
     assert float(loss) != pytest.approx(float(with_running_statistics), rel=1e-2)
 
 
-def test_gradients_over_several_batches_are_the_mean_of_gradients() -> None:
+def test_scoring_gradients_are_the_mean_over_batches() -> None:
     model = network()
     weights = prunable_weights(model)
     batches = list(scoring_batches(digits(), 20, 4, seed=0, round_=1))
@@ -208,7 +208,7 @@ def test_gradients_over_several_batches_are_the_mean_of_gradients() -> None:
         assert not np.allclose(grad.abs().numpy(), np.abs(parts).mean(axis=0), rtol=1e-2)
 
 
-def test_the_gradients_are_those_of_the_mean_loss() -> None:
+def test_scoring_gradients_are_those_of_the_mean_loss() -> None:
     model = network().train()
     images, labels = next(scoring_batches(digits(), 40, 1, 0, 1))
     weights = prunable_weights(model)
@@ -238,7 +238,7 @@ def train(model: nn.Module, optimizer: torch.optim.SGD, masks: Masks, config: Tr
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_pruned_weights_stay_zero_through_momentum_and_decay(nesterov: bool) -> None:
+def test_fixed_masks_keep_pruned_weights_zero(nesterov: bool) -> None:
     config = tiny_config(prune_iterations=2, training=tiny_training(nesterov=nesterov, weight_decay=1e-2))
     model = network()
     optimizer = make_optimizer(model, config.training)
@@ -254,7 +254,7 @@ def test_pruned_weights_stay_zero_through_momentum_and_decay(nesterov: bool) -> 
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_an_epoch_under_masks_equals_a_naive_loop(nesterov: bool) -> None:
+def test_epoch_with_masks_equals_a_naive_loop(nesterov: bool) -> None:
     config = tiny_config(training=tiny_training(batch_size=20, nesterov=nesterov, weight_decay=1e-2))
     model, naive = network(), network()
     masks = masks_of_rounds(model, replace(config, prune_iterations=1))[-1]
@@ -280,11 +280,11 @@ def test_an_epoch_under_masks_equals_a_naive_loop(nesterov: bool) -> None:
                 )
                 kept = masks[name].numpy() if name in masks else 1.0
                 parameter.copy_(torch.from_numpy(value * kept))
-    for (name, parameter), wanted in zip(model.named_parameters(), naive.parameters(), strict=True):
-        torch.testing.assert_close(parameter, wanted, rtol=1e-3, atol=1e-5, msg=name)
+    for (name, parameter), expected in zip(model.named_parameters(), naive.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_pruning_does_not_depend_on_the_random_state_of_the_process() -> None:
+def test_prune_round_ignores_the_random_state_of_the_process() -> None:
     config = tiny_config(prune_iterations=2)
     torch.manual_seed(1)
     first = masks_of_rounds(network(), config)[-1]
@@ -293,7 +293,7 @@ def test_pruning_does_not_depend_on_the_random_state_of_the_process() -> None:
     assert reference.positions(first) == reference.positions(second)
 
 
-def test_masks_are_applied_in_place() -> None:
+def test_prune_round_applies_masks_in_place() -> None:
     model = network()
     weights = prunable_weights(model)
     apply_masks(weights, {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in weights.items()})

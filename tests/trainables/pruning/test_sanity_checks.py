@@ -51,7 +51,7 @@ def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("method", [name for name, one in METHODS.items() if one.course.ends_before_training])
-def test_a_shuffled_mask_is_another_with_the_same_count_in_every_layer(method: Any, tmp_path: Path) -> None:
+def test_shuffled_masks_keep_the_counts_of_layers(method: Any, tmp_path: Path) -> None:
     config = tiny_config(method=method, sparsity=0.8, options=ImpConfig(fraction=0.6))
     plain = handed_over(config, tmp_path / "plain")
     checked = handed_over(tiny_config(**of(config), sanity=SanityConfig(shuffle=True)), tmp_path / "shuffled")
@@ -67,7 +67,7 @@ def of(config: TrialConfig) -> dict[str, Any]:
     return {"method": config.method, "sparsity": config.sparsity, "options": config.options}
 
 
-def test_shuffling_draws_anew_for_every_seed_and_every_layer() -> None:
+def test_shuffled_masks_differ_by_seed_and_layer() -> None:
     mask = torch.arange(10_000).view(100, 100) < 3000
     first, again, other = (shuffled({"a": mask, "b": mask}, seed) for seed in (0, 0, 1))
     assert same(first, again)
@@ -77,7 +77,7 @@ def test_shuffling_draws_anew_for_every_seed_and_every_layer() -> None:
 
 
 @pytest.mark.parametrize("method", ["drive", "magnitude", "imp"])
-def test_reinitialized_weights_are_new_under_the_same_mask(method: Any, tmp_path: Path) -> None:
+def test_reinitialized_weights_have_the_same_mask(method: Any, tmp_path: Path) -> None:
     config = tiny_config(method=method, sparsity=0.8, options=ImpConfig(fraction=0.6))
     plain = handed_over(config, tmp_path / "plain")
     checked = handed_over(tiny_config(**of(config), sanity=SanityConfig(reinitialize=True)), tmp_path / "new")
@@ -101,7 +101,7 @@ def test_inverted_scores_keep_the_smallest_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["drive", "snip", "grasp", "synflow", "imp"])
-def test_inversion_keeps_others_and_as_many(method: Any, tmp_path: Path) -> None:
+def test_inverted_scores_keep_as_many_other_weights(method: Any, tmp_path: Path) -> None:
     config = tiny_config(method=method, sparsity=0.8, options=ImpConfig(fraction=0.6))
     plain = handed_over(config, tmp_path / "plain")
     checked = handed_over(tiny_config(**of(config), sanity=SanityConfig(invert=True)), tmp_path / "inverted")
@@ -111,7 +111,7 @@ def test_inversion_keeps_others_and_as_many(method: Any, tmp_path: Path) -> None
     assert both < 0.2 * num_kept(plain.masks)
 
 
-def test_random_masks_with_another_trials_layers(tmp_path: Path) -> None:
+def test_random_masks_use_layer_counts_of_another_trial(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     drive = run(tiny_config(), storage)
     by_layer = {layer["name"]: layer["kept"] for layer in drive["layers"]}
@@ -129,14 +129,14 @@ def test_random_masks_with_another_trials_layers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("counts", "expected"),
     [
         (None, "has no result in this storage; run it first"),
         ({"conv1.weight": 1525}, "has another network; its layers are conv1.weight"),
         (dict.fromkeys(OF_LAYERS, 100), "keeps 400 weights, this sparsity 1525; use its sparsity"),
     ],
 )
-def test_layers_of_a_trial_that_does_not_fit_are_refused(found: Any, told: str, tmp_path: Path) -> None:
+def test_counts_of_a_different_trial_are_rejected(counts: Any, expected: str, tmp_path: Path) -> None:
     config = tiny_config(method="random", options=RandomConfig(layers="0123456789abcdef"))
-    with pytest.raises(Exception, match=told):
-        run(config, new_storage(tmp_path), counts_of=lambda key: found)
+    with pytest.raises(Exception, match=expected):
+        run(config, new_storage(tmp_path), counts_of=lambda key: counts)

@@ -112,7 +112,7 @@ def flow_of(network: nn.Module) -> Weights:
     [nn.LogSoftmax(1), nn.Softmax(1), nn.Sigmoid(), nn.Tanh()],
     ids=lambda module: type(module).__name__,
 )
-def test_synflow_refuses_a_network_whose_flow_does_not_reach_the_image(last: nn.Module) -> None:
+def test_synflow_rejects_flow_that_misses_the_image(last: nn.Module) -> None:
     with pytest.raises(
         ConfigError, match=r"method synflow must have .* reaches the image as .*; return logits without a softmax"
     ):
@@ -120,17 +120,17 @@ def test_synflow_refuses_a_network_whose_flow_does_not_reach_the_image(last: nn.
 
 
 @pytest.mark.parametrize("network", [FunctionalNorm, Transformer, Attention, Recurrent, partial(mlp, activation=nn.Sigmoid)])
-def test_synflow_refuses_other_functions_of_the_image(network: Callable[[], nn.Module]) -> None:
+def test_synflow_rejects_nonlinear_functions_of_the_image(network: Callable[[], nn.Module]) -> None:
     with pytest.raises(ConfigError, match=r"method synflow must have .*reaches the image"):
         flow_of(network())
 
 
-def test_synflow_refuses_weights_that_their_layer_normalises() -> None:
+def test_synflow_rejects_normalised_weights() -> None:
     with pytest.raises(ConfigError, match=r"synaptic flow is negative in 1\.parametrizations\.weight\.original1"):
         flow_of(normalised())
 
 
-def test_synflow_refuses_a_network_that_float64_cannot_hold() -> None:
+def test_synflow_rejects_float64_overflow() -> None:
     layers = [nn.Linear(64, 64) for _ in range(200)]
     for layer in layers:
         nn.init.constant_(layer.weight, 1e3)
@@ -138,7 +138,7 @@ def test_synflow_refuses_a_network_that_float64_cannot_hold() -> None:
         flow_of(nn.Sequential(nn.Flatten(), *layers, nn.Linear(64, 4)))
 
 
-def test_synflow_refuses_a_network_that_cannot_run_in_float64() -> None:
+def test_synflow_rejects_networks_that_fail_in_float64() -> None:
     class Float32(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -153,7 +153,7 @@ def test_synflow_refuses_a_network_that_cannot_run_in_float64() -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet20", "vgg11", "resnet18"])
-def test_synflow_takes_networks_with_branches_norms_and_pools(name: str) -> None:
+def test_synflow_accepts_branches_norms_and_pools(name: str) -> None:
     network = build_model(name, (3, 32, 32), 10)
     initialize(network, 0)
     require_flow(network, weights_of(network), (3, 32, 32))
@@ -161,7 +161,7 @@ def test_synflow_takes_networks_with_branches_norms_and_pools(name: str) -> None
     assert all(bool((score >= 0).all()) and float(score.sum()) > 0 for score in scores.values())
 
 
-def test_a_head_alone_holds_the_whole_flow() -> None:
+def test_synflow_of_a_single_layer_is_the_whole_flow() -> None:
     network = mlp(activation=lambda: nn.LeakyReLU(0.1))
     head = network.get_submodule("3")
     ones = torch.ones(1, 64, dtype=torch.float64)
@@ -174,7 +174,7 @@ def test_a_head_alone_holds_the_whole_flow() -> None:
     ("network", "reason"), [(Unused, "spare.weight do not reach the output"), (frozen, "1.weight are frozen")]
 )
 @pytest.mark.parametrize("method", ["first", "second", "flow"])
-def test_a_weight_without_gradient_is_refused_by_name(network: Callable[[], nn.Module], reason: str, method: str) -> None:
+def test_weight_without_gradient_is_rejected_by_name(network: Callable[[], nn.Module], reason: str, method: str) -> None:
     model = network()
     weights = weights_of(model)
     batches = [(torch.rand(4, 1, 8, 8), torch.arange(4))]
@@ -190,7 +190,7 @@ def test_a_weight_without_gradient_is_refused_by_name(network: Callable[[], nn.M
 
 
 @pytest.mark.parametrize("network", [Attention, Recurrent])
-def test_second_derivatives_go_through_attention_and_recurrence(network: Callable[[], nn.Module]) -> None:
+def test_grasp_supports_attention_and_recurrence(network: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     model = network().double().eval()
     weights = weights_of(model)

@@ -51,11 +51,11 @@ def masks_of(config: TrialConfig, model: nn.Module | None = None, data: Data | N
     """The masks after every round, on a convnet and on digits unless others are given."""
     model, data = model or network(), data or digits()
     weights = prunable_weights(model)
-    masks, made = full_masks(weights), []
+    masks, masks_by_round = full_masks(weights), []
     for round_ in range(1, config.rounds + 1):
         masks, *_ = prune_round(model, weights, masks, data, config, round_, RUNTIME)
-        made.append(masks)
-    return made
+        masks_by_round.append(masks)
+    return masks_by_round
 
 
 def equal(first: Masks, second: Masks) -> bool:
@@ -63,18 +63,18 @@ def equal(first: Masks, second: Masks) -> bool:
 
 
 @pytest.mark.parametrize("method", ROUNDS)
-def test_masks_only_shrink_and_end_on_the_exact_count(method: Any) -> None:
+def test_scorers_shrink_masks_to_the_exact_count(method: Any) -> None:
     config = tiny_config(method=method, prune_iterations=4, sparsity=0.93)
-    made = masks_of(config)
-    assert len(made) == ROUNDS[method]
-    for before, after in pairwise(made):
+    masks_by_round = masks_of(config)
+    assert len(masks_by_round) == ROUNDS[method]
+    for before, after in pairwise(masks_by_round):
         assert not any((after[name] & ~before[name]).any() for name in after)
         assert num_kept(after) < num_kept(before)
-    assert num_kept(made[-1]) == kept_count(0.93, 15_248)
+    assert num_kept(masks_by_round[-1]) == kept_count(0.93, 15_248)
 
 
 @pytest.mark.parametrize("method", ROUNDS)
-def test_scoring_leaves_no_trace(method: Any) -> None:
+def test_scorers_do_not_change_the_network(method: Any) -> None:
     model = network().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random_state = torch.get_rng_state()
@@ -88,7 +88,7 @@ def test_scoring_leaves_no_trace(method: Any) -> None:
 
 
 @pytest.mark.parametrize("method", PRUNING)
-def test_a_trial_of_every_method_runs_and_is_the_same_again(method: Any, tmp_path: Any) -> None:
+def test_trial_of_every_method_is_reproducible(method: Any, tmp_path: Any) -> None:
     config = tiny_config(method=method)
     results = [run(config, new_storage(tmp_path / name)) for name in ("first", "second")]
     assert results[0]["model_sha256"] == results[1]["model_sha256"]
@@ -117,14 +117,14 @@ def test_drive_with_one_term_is_magnitude_or_snip() -> None:
     assert not equal(masks_of(magnitude)[0], masks_of(connection)[0])
 
 
-def test_iterated_magnitude_without_training_is_magnitude_in_one_shot() -> None:
+def test_magnitude_without_training_equals_one_shot() -> None:
     magnitude = DriveConfig(connection=0, convergence=0)
     iterated = masks_of(tiny_config(prune_iterations=7, options=magnitude))
     assert equal(iterated[-1], masks_of(tiny_config(method="magnitude"))[0])
 
 
 @pytest.mark.parametrize("mode", ["batch", "running"])
-def test_snip_scores_with_the_statistics_that_it_is_told(mode: Any) -> None:
+def test_snip_uses_the_configured_batch_norm_statistics(mode: Any) -> None:
     config = tiny_config(method="snip", options=SnipConfig(batch_norm=mode))
     model = network()
     weights = prunable_weights(model)
@@ -149,7 +149,7 @@ class Bowl(nn.Module):
         return (self.weight @ self.A @ self.weight / 2).view(1, 1)
 
 
-def test_grasp_on_a_quadratic_keeps_what_feeds_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grasp_on_a_quadratic_preserves_gradient_flow(monkeypatch: pytest.MonkeyPatch) -> None:
     """g = A w and H = A, so w (H g) = w (A A w); removing the weight with the lowest loses least of the gradient's norm."""
     monkeypatch.setattr(gradients, "batch_loss", lambda name: lambda outputs, labels: outputs.sum())
     monkeypatch.setattr(Tensor, "float", lambda tensor: tensor)
@@ -170,7 +170,7 @@ def test_grasp_on_a_quadratic_keeps_what_feeds_the_gradient(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("temperature", [1.0, 200.0])
-def test_hessian_products_of_a_softmax_are_those_of_its_whole_hessian(temperature: float) -> None:
+def test_hessian_products_equal_those_of_the_full_hessian(temperature: float) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False)).double()
     weights = prunable_weights(model)
@@ -200,7 +200,7 @@ def test_grasp_prunes_by_its_products() -> None:
     assert torch.equal(torch.cat([mask.flatten() for mask in masks.values()]), expected)
 
 
-def test_images_by_class_are_balanced_mixed_and_fresh() -> None:
+def test_class_balanced_batches_differ_by_round() -> None:
     data = digits()
     batches = list(class_balanced_batches(data, 16, 3, 0, 1))
     assert [len(labels) for _, labels in batches] == [15, 15]
@@ -212,7 +212,7 @@ def test_images_by_class_are_balanced_mixed_and_fresh() -> None:
 
 
 @pytest.mark.parametrize("name", ["lenet300", "vgg11", "alexnet"])
-def test_synaptic_flow_of_every_layer_is_the_same(name: str) -> None:
+def test_synaptic_flow_is_equal_in_every_layer(name: str) -> None:
     model = network(name, side=32, channels=3)
     with torch.no_grad():  # what a warm-up leaves behind must not enter the flow
         for buffer in model.buffers():
@@ -226,7 +226,7 @@ def test_synaptic_flow_of_every_layer_is_the_same(name: str) -> None:
     assert float((sums.max() - sums.min()) / sums.max()) < 1e-12
 
 
-def test_synaptic_flow_of_two_layers_by_hand() -> None:
+def test_synaptic_flow_of_two_layers_equals_hand_calculation() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
     weights = prunable_weights(model)
     with torch.no_grad():
@@ -238,7 +238,7 @@ def test_synaptic_flow_of_two_layers_by_hand() -> None:
 
 
 @pytest.mark.slow  # 30 rounds on VGG-11 at its full width
-def test_synflow_keeps_every_layer_where_magnitude_empties_some() -> None:
+def test_synflow_collapses_no_layer_where_magnitude_does() -> None:
     config = tiny_config(method="synflow", prune_iterations=30, sparsity=0.999)
     emptied = {}
     for method in ("synflow", "magnitude"):
@@ -257,7 +257,7 @@ def masks_of_vgg(config: TrialConfig) -> Masks:
     return masks_of(config, model, data)[-1]
 
 
-def test_random_masks_follow_the_seed_and_spread_evenly() -> None:
+def test_random_masks_are_seeded_and_uniform() -> None:
     config = tiny_config(method="random", sparsity=0.5)
     (first,), (again,), (other,) = masks_of(config), masks_of(config), masks_of(replace(config, seed=1))
     assert equal(first, again)
@@ -268,7 +268,7 @@ def test_random_masks_follow_the_seed_and_spread_evenly() -> None:
         assert abs(float(mask.double().mean()) - 0.5) < 5 * 0.5 / mask.numel() ** 0.5
 
 
-def test_erk_densities_are_proportional_until_they_are_full() -> None:
+def test_erk_densities_are_proportional_up_to_one() -> None:
     shapes = {"a": (16, 1, 3, 3), "b": (32, 16, 3, 3), "c": (32, 32, 3, 3), "d": (10, 128)}
     densities = erk(shapes, 0.2)
     sizes = {name: prod(shape) for name, shape in shapes.items()}
@@ -279,7 +279,7 @@ def test_erk_densities_are_proportional_until_they_are_full() -> None:
     assert all(value <= 1 for value in densities.values())
 
 
-def test_random_by_erk_keeps_these_counts() -> None:
+def test_random_erk_masks_keep_the_erk_counts() -> None:
     (masks,) = masks_of(tiny_config(method="random", options=RandomConfig(layers="erk")))
     shapes = {name: tuple(mask.shape) for name, mask in masks.items()}
     sizes = {name: mask.numel() for name, mask in masks.items()}
@@ -290,26 +290,26 @@ def test_random_by_erk_keeps_these_counts() -> None:
     assert num_kept(masks) == keep
 
 
-def test_counts_that_rounding_leaves_over_go_to_the_largest_remainders() -> None:
+def test_round_to_total_rounds_up_the_largest_remainders() -> None:
     sizes = {"a": 10, "b": 10, "c": 10}
     assert round_to_total({"a": 0.16, "b": 0.17, "c": 0.27}, sizes, 6) == {"a": 1, "b": 2, "c": 3}
     assert round_to_total({"a": 0.15, "b": 0.15, "c": 0.2}, sizes, 5) == {"a": 2, "b": 1, "c": 2}
 
 
 def one_step(**options: Any) -> tuple[Tensor, float, Tensor]:
-    """All weights after one step of SGD at rate 1 without momentum, the loss told, and the weights before."""
+    """All weights after one step of SGD at rate 1 without momentum, the reported loss, and the weights before."""
     data = digits()
     data = replace(data, train=replace(data.train, images=data.train.images[:20], labels=data.train.labels[:20]))
     training = TrainingConfig(batch_size=20, momentum=0.0, weight_decay=0.0, **options)
     model = network()
     before = torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()])
     optimizer = make_optimizer(model, training)
-    told = train_epoch(model, optimizer, MaskUpdater(), data, training=training, lr=1.0, seed=0, epoch=0, runtime=RUNTIME)
+    metrics = train_epoch(model, optimizer, MaskUpdater(), data, training=training, lr=1.0, seed=0, epoch=0, runtime=RUNTIME)
     after = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-    return after, told["train/loss"], before
+    return after, metrics["train/loss"], before
 
 
-def test_clipping_shortens_the_step_and_keeps_its_direction() -> None:
+def test_clip_norm_keeps_the_direction_of_the_step() -> None:
     free, _, before = one_step()
     clipped, _, _ = one_step(clip_norm=0.01)
     assert float((free - before).norm()) > 0.1
@@ -317,7 +317,7 @@ def test_clipping_shortens_the_step_and_keeps_its_direction() -> None:
     assert float(torch.cosine_similarity(free - before, clipped - before, dim=0)) == pytest.approx(1.0)
 
 
-def test_label_smoothing_mixes_the_loss_with_that_of_all_classes() -> None:
+def test_label_smoothing_mixes_in_the_loss_of_all_classes() -> None:
     """Cross entropy against (1 - a) one-hot + a / K is linear in a, so the mean of the ends is the middle."""
     losses = [one_step(label_smoothing=share)[1] for share in (0.0, 0.2, 0.4)]
     assert losses[1] == pytest.approx((losses[0] + losses[2]) / 2, rel=1e-6)

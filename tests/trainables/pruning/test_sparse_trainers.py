@@ -73,7 +73,7 @@ def moved(config: TrialConfig, first_step: int = 0) -> tuple[nn.Module, torch.op
 
 
 @pytest.mark.parametrize(("first", "last"), [(0.0, 0.9), (0.5, 0.98), (0.3, 0.3)])
-def test_the_cubic_begins_and_ends_where_it_should(first: float, last: float) -> None:
+def test_cubic_schedule_has_the_given_start_and_end(first: float, last: float) -> None:
     kept = [kept_on_cubic_schedule(k, 8, first, last, 100_000) for k in range(9)]
     assert kept[0] == round(100_000 * (1 - first))
     assert kept[-1] == kept_count(last, 100_000)
@@ -81,11 +81,11 @@ def test_the_cubic_begins_and_ends_where_it_should(first: float, last: float) ->
         assert 1 - count / 100_000 == pytest.approx(last - (last - first) * (1 - k / 8) ** 3, abs=1e-5)
 
 
-def test_a_cubic_that_begins_beyond_its_end_is_there_at_once() -> None:
+def test_cubic_schedule_starts_at_most_at_the_target() -> None:
     assert [kept_on_cubic_schedule(k, 4, 0.95, 0.9, 1000) for k in range(5)] == [100] * 5
 
 
-def test_gmp_follows_the_cubic_and_only_shrinks() -> None:
+def test_gmp_follows_the_cubic_schedule() -> None:
     config = tiny_config(method="gmp", prune_iterations=4, sparsity=0.9, options=GmpConfig(begin=0.2, end=0.8))
     _, _, updater = moved(config)
     counts, before = [], updater.masks
@@ -110,7 +110,7 @@ def test_gmp_keeps_the_largest_weights_of_the_whole_network() -> None:
         assert not weight.detach()[~updater.masks[name]].any()
 
 
-def test_granet_begins_with_a_random_mask_of_erk_densities() -> None:
+def test_granet_starts_with_a_random_erk_mask() -> None:
     model = network()
     masks = initial_masks(model, tiny_config(method="granet", options=GranetConfig(initial_sparsity=0.6)))
     shapes = {name: tuple(mask.shape) for name, mask in masks.items()}
@@ -121,7 +121,7 @@ def test_granet_begins_with_a_random_mask_of_erk_densities() -> None:
     assert not torch.equal(masks["conv3.weight"], other["conv3.weight"])
 
 
-def test_granet_exchanges_the_smallest_weights_for_the_largest_gradients() -> None:
+def test_granet_replaces_smallest_weights_by_largest_gradients() -> None:
     weight = torch.tensor([5.0, 1.0, 4.0, 2.0, 0.0, 0.0, 0.0, 0.0])
     slopes = torch.tensor([0.0, 0.1, 0.0, 9.0, 7.0, 8.0, 1.0, 0.0])
     mask = torch.tensor([1, 1, 1, 1, 0, 0, 0, 0], dtype=torch.bool)
@@ -138,7 +138,7 @@ def test_granet_regrows_less_and_less() -> None:
     assert regrown_share(100, 100, 0.5) == pytest.approx(0.005)
 
 
-def test_an_update_of_granet_prunes_and_regrows_at_rest() -> None:
+def test_granet_regrows_weights_without_momentum() -> None:
     config = tiny_config(method="granet", prune_iterations=4, options=GranetConfig(end=0.8))
     model, optimizer, updater = moved(config)
     weights = prunable_weights(model)
@@ -165,7 +165,7 @@ def test_an_update_of_granet_prunes_and_regrows_at_rest() -> None:
     assert grown > 0
 
 
-def test_updates_that_are_done_are_not_done_again_after_a_resume() -> None:
+def test_resume_does_not_repeat_updates() -> None:
     config = tiny_config(method="granet", prune_iterations=4, options=GranetConfig(end=0.8))
     _, _, updater = moved(config, first_step=8)
     before = updater.masks
@@ -175,7 +175,7 @@ def test_updates_that_are_done_are_not_done_again_after_a_resume() -> None:
     assert updater.masks is not before
 
 
-def test_granet_goes_on_exchanging_after_it_has_reached_the_sparsity() -> None:
+def test_granet_continues_updates_at_the_target_sparsity() -> None:
     config = tiny_config(method="granet", prune_iterations=2, options=GranetConfig(end=0.5))
     model, _, updater = moved(config)
     changed = []
@@ -192,7 +192,7 @@ def test_granet_goes_on_exchanging_after_it_has_reached_the_sparsity() -> None:
     assert changed == [(5, kept_on_cubic_schedule(1, 2, 0.5, 0.9, PRUNABLE)), (10, final), (15, final)]
 
 
-def test_granet_ranks_by_the_gradient_and_not_by_what_nesterov_makes_of_it() -> None:
+def test_granet_ranks_by_gradients_without_nesterov() -> None:
     training = replace(tiny_config().training, nesterov=True, weight_decay=0.0)
     config = tiny_config(method="granet", prune_iterations=4, options=GranetConfig(end=0.8), training=training)
     model, optimizer, updater = moved(config)
@@ -214,7 +214,7 @@ def test_granet_ranks_by_the_gradient_and_not_by_what_nesterov_makes_of_it() -> 
             assert gradient[grown[name]].abs().min() >= gradient[never[name]].abs().max()
 
 
-def test_gmp_begins_where_it_is_told_by_magnitude() -> None:
+def test_gmp_starts_at_the_initial_sparsity_by_magnitude() -> None:
     model = network()
     masks = initial_masks(model, tiny_config(method="gmp", options=GmpConfig(initial_sparsity=0.4)))
     sizes = torch.cat([weight.detach().abs().flatten() for weight in prunable_weights(model).values()])
@@ -223,7 +223,7 @@ def test_gmp_begins_where_it_is_told_by_magnitude() -> None:
 
 
 @pytest.mark.parametrize("method", ["gmp", "granet"])
-def test_updates_that_begin_at_the_very_end_still_come(method: Any) -> None:
+def test_updates_at_the_last_step_take_place(method: Any) -> None:
     late = {"gmp": GmpConfig(begin=0.98, end=1.0), "granet": GranetConfig(begin=0.98, end=1.0)}
     _, _, updater = moved(tiny_config(method=method, prune_iterations=3, options=late[method]))
     for step in range(1, STEPS + 1):
@@ -231,12 +231,12 @@ def test_updates_that_begin_at_the_very_end_still_come(method: Any) -> None:
     assert num_kept(updater.masks) == kept_count(0.9, PRUNABLE)
 
 
-def test_a_pattern_that_no_layer_takes_is_refused() -> None:
+def test_nm_masks_reject_a_pattern_that_no_layer_supports() -> None:
     with pytest.raises(ConfigError, match=r"srste\.pattern: no layer has a multiple of 5 input channels, got 2:5"):
         initial_masks(network(), tiny_config(method="srste", options=SrsteConfig(pattern="2:5"), sparsity=0.6))
 
 
-def test_layers_that_do_not_take_the_pattern_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_nm_masks_report_layers_that_stay_dense(caplog: pytest.LogCaptureFixture) -> None:
     config = tiny_config(method="srste", options=SrsteConfig(pattern="1:32"), sparsity=31 / 32)
     initial_masks(network(), config)
     (record,) = caplog.records
@@ -248,7 +248,7 @@ def test_layers_that_do_not_take_the_pattern_are_told(caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (2, 8), (3, 4)])
-def test_every_group_of_input_channels_keeps_its_largest(n: int, m: int) -> None:
+def test_nm_masks_keep_the_largest_of_every_group(n: int, m: int) -> None:
     weights: dict[str, Tensor] = {
         "conv": torch.randn(3, 16, 3, 3),
         "linear": torch.randn(5, 16),
@@ -263,12 +263,12 @@ def test_every_group_of_input_channels_keeps_its_largest(n: int, m: int) -> None
             assert values[kept].min() >= values[~kept].max()
 
 
-def test_equal_weights_of_a_group_keep_the_earlier_ones() -> None:
+def test_nm_masks_keep_the_first_of_equal_weights() -> None:
     masks = pattern_masks({"linear": torch.ones(1, 8)}, 2, 4)
     assert masks["linear"].tolist() == [[True, True, False, False] * 2]
 
 
-def test_a_step_of_sr_ste_is_the_papers_update() -> None:
+def test_srste_step_is_the_update_of_the_paper() -> None:
     """w <- w - lr (dL/dw at m*w + decay (1 - m) w), equation 9, without momentum and weight decay."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(8, 3, bias=False))
     weights = prunable_weights(model)
@@ -292,7 +292,7 @@ def test_a_step_of_sr_ste_is_the_papers_update() -> None:
     assert weight.detach()[~updater.masks["1.weight"]].all()
 
 
-def test_sr_ste_chooses_anew_at_every_step() -> None:
+def test_srste_selects_weights_at_every_step() -> None:
     model = nn.Linear(4, 1, bias=False)
     updater = NMMasks({"weight": model.weight}, SrsteConfig())
     with torch.no_grad():
@@ -324,7 +324,7 @@ def trained(updater: Any, config: TrialConfig) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def test_without_sparsity_gradual_pruning_is_dense_training() -> None:
+def test_gradual_pruning_to_zero_sparsity_is_dense_training() -> None:
     config = tiny_config(method="gmp", sparsity=0.0, prune_iterations=3)
     dense = trained(lambda model, optimizer: MaskUpdater(), config)
     gradual = trained(lambda model, optimizer: started(model, optimizer, full_masks(prunable_weights(model)), config), config)
@@ -348,20 +348,20 @@ def test_imp_trial_resumes_to_the_same_model_and_points(method: Any, tmp_path: P
 
 
 @pytest.mark.parametrize("method", ["gmp", "granet"])
-def test_gradual_trials_end_on_the_exact_count_and_tell_every_epoch(method: Any, tmp_path: Path) -> None:
+def test_gradual_trials_end_at_the_exact_count(method: Any, tmp_path: Path) -> None:
     config = tiny_config(method=method, prune_iterations=3, training=replace(tiny_config().training, epochs=4))
     storage = new_storage(tmp_path)
     result = run(config, storage)
     assert result["kept_weights"] == kept_count(0.9, PRUNABLE)
     points = metric_points(config, storage)
-    told = [points["prune/sparsity", step] for step in (0, 3, 4, 5, 6)]
-    assert told[0] == pytest.approx(0.0 if method == "gmp" else 0.5, abs=1e-4)
-    assert told == sorted(told, key=lambda value: value or 0.0)
-    assert told[-1] == pytest.approx(0.9, abs=1e-4)
-    assert all(math.isfinite(value) for value in told if value is not None)
+    sparsities = [points["prune/sparsity", step] for step in (0, 3, 4, 5, 6)]
+    assert sparsities[0] == pytest.approx(0.0 if method == "gmp" else 0.5, abs=1e-4)
+    assert sparsities == sorted(sparsities, key=lambda value: value or 0.0)
+    assert sparsities[-1] == pytest.approx(0.9, abs=1e-4)
+    assert all(math.isfinite(value) for value in sparsities if value is not None)
 
 
-def test_an_n_of_m_model_is_saved_as_such(tmp_path: Path) -> None:
+def test_nm_model_is_saved_as_nm(tmp_path: Path) -> None:
     config = tiny_config(method="srste", options=SrsteConfig(pattern="1:4"))
     storage = new_storage(tmp_path)
     result = run(config, storage)
