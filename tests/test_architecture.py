@@ -127,14 +127,14 @@ def module_of(path: str) -> str:
 
 def imports_of(source: str, modules: Set[str]) -> set[str]:
     """The modules of both packages that a file imports anywhere: at its head, in a function, for types."""
-    found: set[str] = set()
+    imported: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= names & modules or {node.module}
-    return {name for name in found if name.partition(".")[0] in PACKAGES}
+            imported |= names & modules or {node.module}
+    return {name for name in imported if name.partition(".")[0] in PACKAGES}
 
 
 def arrows(texts: Mapping[str, str]) -> dict[str, set[str]]:
@@ -150,11 +150,11 @@ def folder_of(module: str) -> str:
 
 def folder_arrows(between_modules: Mapping[str, set[str]]) -> dict[str, set[str]]:
     """Folder -> folders that it imports."""
-    found: dict[str, set[str]] = {}
+    arrows: dict[str, set[str]] = {}
     for module, imported in between_modules.items():
         folder = folder_of(module)
-        found.setdefault(folder, set()).update(folder_of(one) for one in imported if folder_of(one) != folder)
-    return found
+        arrows.setdefault(folder, set()).update(folder_of(one) for one in imported if folder_of(one) != folder)
+    return arrows
 
 
 def levels(graph: Mapping[str, set[str]]) -> dict[str, int]:
@@ -191,17 +191,17 @@ def is_in(path: str, places: tuple[str, ...]) -> bool:
 
 def imported_packages(source: str) -> set[str]:
     """Top-level packages that a file imports anywhere: at its head, in a function, for types, or by name."""
-    found: set[str] = set()
+    packages: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            packages |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found.add(node.module.partition(".")[0])
+            packages.add(node.module.partition(".")[0])
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if name in ("import_module", "__import__") and isinstance(node.args[0].value, str):
-                found.add(node.args[0].value.partition(".")[0])
-    return found
+                packages.add(node.args[0].value.partition(".")[0])
+    return packages
 
 
 def loaded_after(code: str, packages: tuple[str, ...], folder: Path = ROOT) -> dict[str, list[str]]:
@@ -216,8 +216,8 @@ def loaded_after(code: str, packages: tuple[str, ...], folder: Path = ROOT) -> d
         [sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    told: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    loaded: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
+    return loaded
 
 
 def import_lines(modules: list[str]) -> str:
@@ -290,11 +290,11 @@ def test_importing_trainables_loads_nothing_heavy() -> None:
     light = [path for path in paths if not is_in(path, TORCH) or path in WITHOUT_TORCH]
     others = [path for path in paths if path not in light]
     assert {"trainables/trial/runner.py", "trainables/data/batches.py", "trainables/export/sparse_model.py"} <= set(others)
-    told = loaded_after(import_lines([module_of(path) for path in light + others]), (*HEAVY, "torch"))
+    loaded = loaded_after(import_lines([module_of(path) for path in light + others]), (*HEAVY, "torch"))
     for path in light:
-        assert told[module_of(path)] == [], f"{path} or one before it in {light}"
+        assert loaded[module_of(path)] == [], f"{path} or one before it in {light}"
     for path in others:
-        assert set(told[module_of(path)]) <= {"torch"}, f"{path} or one before it in {others}"
+        assert set(loaded[module_of(path)]) <= {"torch"}, f"{path} or one before it in {others}"
 
 
 @pytest.mark.parametrize("module", ["cli", "planning.plan", "spec.loader", "storage.layout"])
@@ -331,8 +331,8 @@ def test_the_watcher_of_processes_sees_a_planted_import(tmp_path: Path) -> None:
     (package / "dirty.py").write_text("from planted import indirect\n")
     (package / "indirect.py").write_text("import fake_heavy\n")
     (tmp_path / "fake_heavy.py").write_text("")
-    told = loaded_after(import_lines(["planted.clean", "planted.dirty"]), ("fake_heavy",), tmp_path)
-    assert told == {"planted.clean": [], "planted.dirty": ["fake_heavy"]}
+    loaded = loaded_after(import_lines(["planted.clean", "planted.dirty"]), ("fake_heavy",), tmp_path)
+    assert loaded == {"planted.clean": [], "planted.dirty": ["fake_heavy"]}
 
 
 def test_the_driver_of_a_sweep_does_without_torch() -> None:

@@ -58,7 +58,7 @@ def interrupted(sweep: ClusterSweep, alone: Path) -> None:
     """A sweep whose driver gets a SIGTERM, and whose job is stopped."""
     submit = "submit", "digits", "--name", sweep.name, "--tracking-uri", sweep.tracking_uri
     client = sweep.begin(*submit)
-    wait_for(lambda: sweep.told()["finished"] >= 10, timeout_s=600)
+    wait_for(lambda: sweep.status()["finished"] >= 10, timeout_s=600)
     driver = int(json.loads((sweep.storage / "sweeps" / sweep.name / "state.json").read_text())["driver"]["pid"])
     begun = time.monotonic()
     os.kill(driver, signal.SIGTERM)
@@ -68,19 +68,19 @@ def interrupted(sweep: ClusterSweep, alone: Path) -> None:
     assert client.returncode == 143, output
     assert not states["RUNNING"], states
     print(
-        f"SIGTERM at {sweep.told()['finished']} finished: driver ended in {seconds:.1f} s, client with 143; {dict(states)}",
+        f"SIGTERM at {sweep.status()['finished']} finished: driver ended in {seconds:.1f} s, client with 143; {dict(states)}",
         flush=True,
     )
 
     kept = sweep.results()
     client = sweep.begin(*submit)
-    wait_for(lambda: sweep.told()["finished"] >= len(kept) + 10, timeout_s=600)
+    wait_for(lambda: sweep.status()["finished"] >= len(kept) + 10, timeout_s=600)
     begun = time.monotonic()
     drive_sweep("stop", sweep.name, "--address", sweep.cluster.api, environment=sweep.cluster.environment)
     seconds, states = time.monotonic() - begun, sweep.run_states()
     client.communicate(timeout=120)
     assert not states["RUNNING"], states
-    print(f"stop at {sweep.told()['finished']} finished: the command took {seconds:.1f} s; {dict(states)}", flush=True)
+    print(f"stop at {sweep.status()['finished']} finished: the command took {seconds:.1f} s; {dict(states)}", flush=True)
 
     kept |= sweep.results()
     sweep.finish("resume", sweep.name)
@@ -120,13 +120,13 @@ class ClusterSweep:
 
     def check(self, alone: Path) -> None:
         """All as on one machine, and MLflow holds each trial once."""
-        assert self.told()["finished"] == TRIALS
+        assert self.status()["finished"] == TRIALS
         assert digests(self.name, self.storage) == digests("digits", alone), "a model differs"
         assert curves(self.storage) == curves(alone), "a metric point differs"
         assert self.run_states().keys() == {"FINISHED"}, self.run_states()
         assert sum(run.data.tags["drive.role"] == "trial" for run in self.runs()) == TRIALS
 
-    def told(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         started = (self.storage / "sweeps" / self.name / "state.json").exists()
         return status(self.name, self.storage) if started else {"finished": 0}
 

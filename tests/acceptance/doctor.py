@@ -98,9 +98,9 @@ def older_ray(root: Path) -> None:
 
 def one(checks: list[dict[str, Any]], name: str, place: str) -> dict[str, Any]:
     """The one failed check of this name that names the place."""
-    (found,) = [check for check in checks if check["check"] == name and place in check["message"] and not check["ok"]]
-    assert found["way_out"], found
-    return found
+    (result,) = [check for check in checks if check["check"] == name and place in check["message"] and not check["ok"]]
+    assert result["way_out"], result
+    return result
 
 
 def show(title: str, check: dict[str, Any]) -> None:

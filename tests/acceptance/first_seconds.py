@@ -163,24 +163,24 @@ def sweep_files(root: Path) -> dict[str, Path]:
 
 
 def look_at_database(storage: Path, when: str, counts: Counts) -> None:
-    found = condition(storage / "mlflow.db")
+    content = condition(storage / "mlflow.db")
     counts.aside += len(list(storage.glob("mlflow.db.damaged-?")))
-    if found != "whole":
-        counts.broken.append(f"{when}: {found}")
+    if content != "whole":
+        counts.broken.append(f"{when}: {content}")
 
 
 def compare_with_folders(storage: Path, name: str, counts: Counts) -> None:
     """What the sweep's trial folders hold and MLflow does not."""
     look_at_database(storage, name, counts)
-    told = status(name, storage)
-    if told["finished"] != len(SWEEPS[name]) or told["tracking_pending"]:
+    answer = status(name, storage)
+    if answer["finished"] != len(SWEEPS[name]) or answer["tracking_pending"]:
         counts.unfinished.append(
-            f"{name}: {told['finished']} finished, {told['tracking_pending']} pending: {told['tracking_error']}"
+            f"{name}: {answer['finished']} finished, {answer['tracking_pending']} pending: {answer['tracking_error']}"
         )
     target = TrackingTarget(uri=f"sqlite:///{storage}/mlflow.db", experiment="drive-sweep", artifact_root=None)
     content = Content(target)
     models = {model.model_id: model for model in content.models}
-    for trial in told["trials"]:
+    for trial in answer["trials"]:
         key = trial["key"]
         runs = [
             run for run in content.runs if run.data.tags.get("drive.trial_key") == key and run.data.tags["drive.sweep"] == name

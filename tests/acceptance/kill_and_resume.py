@@ -43,8 +43,8 @@ def main() -> None:
             print(f"kill {kill + 1}: {len(list(killed.glob('trials/*/result.json')))} finished", flush=True)
         drive_sweep("resume", "digits", "--storage", killed, "--quiet", timeout_s=1800)
 
-        told = status("digits", killed)
-        assert told["finished"] == told["total"] == 50, told
+        state = status("digits", killed)
+        assert state["finished"] == state["total"] == 50, state
         assert digests("digits", killed) == digests("digits", whole), "a model differs"
         assert curves(killed) == curves(whole), "a metric point differs"
         check_mlflow(killed)

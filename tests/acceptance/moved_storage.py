@@ -100,8 +100,8 @@ class Place:
             if child.poll() is not None:
                 self.problems.append(f"ui ended with {child.returncode}: {child.stderr.read()[-600:] if child.stderr else ''}")
                 return b""
-            if found := self._get(address):
-                return found
+            if response := self._get(address):
+                return response
             time.sleep(0.25)
         self.problems.append("ui: no answer within a minute")
         return b""

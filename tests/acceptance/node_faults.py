@@ -119,8 +119,8 @@ class Faults:
         assert digests("digits", self.storage) == expected
         assert curves(self.storage) == local
         self.compare_kept()
-        told = self.status()
-        assert (told["failed"], told["tracking_pending"]) == (0, 0), told
+        answer = self.status()
+        assert (answer["failed"], answer["tracking_pending"]) == (0, 0), answer
         runs = Content(TrackingTarget(uri=self.tracking, experiment="drive-sweep", artifact_root=None)).runs
         keys = [(run.data.tags["drive.role"], run.data.tags.get("drive.trial_key", "")) for run in runs]
         assert len(keys) == len(set(keys)) == 53, f"{len(keys)} runs of {len(set(keys))} things"
@@ -176,8 +176,8 @@ class Faults:
         return (self.storage / "sweeps" / "digits" / "sweep.log").read_text()
 
     def say(self, line: str) -> None:
-        told = self.status()
-        print(f"{time.monotonic() - self.begun:5.0f} s, {told['finished']} finished: {line}", flush=True)
+        answer = self.status()
+        print(f"{time.monotonic() - self.begun:5.0f} s, {answer['finished']} finished: {line}", flush=True)
 
 
 def facts(file: Path) -> tuple[int, str]:

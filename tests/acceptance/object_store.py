@@ -38,7 +38,7 @@ def main() -> None:
         wait_for(lambda: len(store.finished("runs")) >= total // 2, timeout_s=1800, every_s=2)
         kill_all(process)
         killed_at, asked = len(store.finished("runs")), Counter(method for method, _ in store.requests())
-        print(f"killed when {killed_at} of {total} had finished, after {told(asked)}", flush=True)
+        print(f"killed when {killed_at} of {total} had finished, after {describe(asked)}", flush=True)
         since = store.now
         answer = drive_sweep("resume", "digits", "--storage", bucket, "--quiet", environment=store.environment, timeout_s=3600)
         print(f"resumed: the other {total - killed_at} finished in {answer.seconds:.0f} s", flush=True)
@@ -62,17 +62,17 @@ def show_requests(requests: list[tuple[str, str]], finished: int) -> None:
     everything, of_trials, puts = Counter[str](), Counter[str](), Counter[str]()
     for method, path in requests:
         everything[method] += 1
-        found = FILE.search(path)
-        if found and found[1].startswith("trials/"):
+        match = FILE.search(path)
+        if match and match[1].startswith("trials/"):
             of_trials[method] += 1
-            puts[found[2]] += method == "PUT"
-    print(f"requests of the resumed part: {told(everything)}")
-    print(f"  per trial, all processes:   {told(everything, finished)}")
-    print(f"  per trial, in its folder:   {told(of_trials, finished)}")
-    print(f"  PUTs in a trial's folder:   {told(puts, finished)}")
+            puts[match[2]] += method == "PUT"
+    print(f"requests of the resumed part: {describe(everything)}")
+    print(f"  per trial, all processes:   {describe(everything, finished)}")
+    print(f"  per trial, in its folder:   {describe(of_trials, finished)}")
+    print(f"  PUTs in a trial's folder:   {describe(puts, finished)}")
 
 
-def told(counts: Counter[str], share: int = 1) -> str:
+def describe(counts: Counter[str], share: int = 1) -> str:
     return ", ".join(f"{count / share:.{0 if share == 1 else 1}f} {name}" for name, count in counts.most_common() if count)
 
 

@@ -46,10 +46,10 @@ def densities(config: TrialConfig, data: Data, classes: int) -> list[float]:
     return [float(mask.double().mean()) for mask in masks.values()]
 
 
-def show(name: str, found: list[float]) -> float:
+def show(name: str, densities: list[float]) -> float:
     print(f"{name}\n  published {' '.join(f'{value:.3f}' for value in PUBLISHED[name])}")
-    print(f"  here      {' '.join(f'{value:.3f}' for value in found)}")
-    worst = max(abs(ours - theirs) for ours, theirs in zip(found, PUBLISHED[name], strict=True))
+    print(f"  here      {' '.join(f'{value:.3f}' for value in densities)}")
+    worst = max(abs(ours - theirs) for ours, theirs in zip(densities, PUBLISHED[name], strict=True))
     print(f"  largest difference {worst:.3f}")
     return worst
 

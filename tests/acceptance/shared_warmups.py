@@ -27,7 +27,7 @@ def main() -> None:
         print(f"warm-ups (longest, trained): {warmups}", flush=True)
 
         process = start("run", "digits", "--storage", damaged)
-        snapshots = wait_for(lambda: len(found := sorted(damaged.glob("warmups/*/epoch-*"))) == 6 and found)
+        snapshots = wait_for(lambda: len(files := sorted(damaged.glob("warmups/*/epoch-*"))) == 6 and files)
         snapshots[0].unlink()
         snapshots[2].write_bytes(snapshots[2].read_bytes()[:-1000])
         print(f"deleted {snapshots[0].name}, truncated {snapshots[2].name}")
@@ -36,10 +36,10 @@ def main() -> None:
         assert digests("digits", shared) == digests("digits", damaged)
         assert curves(shared) == curves(damaged)
         log = drive_sweep("logs", "digits", "--storage", damaged).stdout
-        told = [line for line in log.splitlines() if "damaged" in line]
-        assert told, log
+        lines = [line for line in log.splitlines() if "damaged" in line]
+        assert lines, log
         print("healed: all digests and points equal; the log tells:")
-        print("\n".join(told))
+        print("\n".join(lines))
 
 
 if __name__ == "__main__":

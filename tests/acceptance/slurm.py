@@ -185,11 +185,11 @@ def limit(cluster: Slurm, storage: Path) -> str:
     begun = time.monotonic()
     cluster.call("scontrol", "update", f"JobId={number}", f"TimeLimit={60 * hours + minutes + 2}")
     wait_for(lambda: "queueing again" in cluster.output(number), 180, every_s=0.5)
-    kept, told = finished(storage), f"queued itself again after {time.monotonic() - begun:.0f} s"
+    kept, outcome = finished(storage), f"queued itself again after {time.monotonic() - begun:.0f} s"
     cluster.call("scontrol", "update", f"JobId={number}", "TimeLimit=60")
     job = cluster.ended(number)
     assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("COMPLETED", "0:0", "1"), job
-    return f"{told}, {untouched(storage, kept)}"
+    return f"{outcome}, {untouched(storage, kept)}"
 
 
 def cancel(cluster: Slurm, storage: Path) -> str:
@@ -252,14 +252,14 @@ def main() -> None:
         for name in options.only:
             storage = Path(scratch, name)
             try:
-                told = CASES[name](cluster, storage)
+                outcome = CASES[name](cluster, storage)
             except AssertionError:
                 for file in sorted(cluster.folder.glob("job.*.out")):
                     print(f"--- {file.name}\n{file.read_text()}", file=sys.stderr)
                 raise
             assert digests("digits", storage) == digests("digits", local), "a model differs"
             check_mlflow(storage)
-            print(f"{name}: {told}; all models equal, nothing RUNNING", flush=True)
+            print(f"{name}: {outcome}; all models equal, nothing RUNNING", flush=True)
 
 
 if __name__ == "__main__":

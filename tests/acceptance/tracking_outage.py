@@ -31,10 +31,10 @@ def main() -> None:
         port = free_port()
         uri = f"http://127.0.0.1:{port}"
         answer = drive_sweep("run", "digits", "--storage", down, "--tracking-uri", uri, "--quiet", timeout_s=1800)
-        told = status("digits", down)
-        assert told["finished"] == 50, told
-        assert told["tracking_pending"] > 0, told
-        print(f"server down: exit {answer.code}, 50 finished, {told['tracking_pending']} events pending", flush=True)
+        state = status("digits", down)
+        assert state["finished"] == 50, state
+        assert state["tracking_pending"] > 0, state
+        print(f"server down: exit {answer.code}, 50 finished, {state['tracking_pending']} events pending", flush=True)
         with serve(server_at(root / "server-down"), port=port):
             drive_sweep("sync", "digits", "--storage", down)
             late = content(uri)

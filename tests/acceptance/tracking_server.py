@@ -37,9 +37,9 @@ def main() -> None:
             shown, folders = readable_secrets(process.pid), session_folders(process.pid)
             output, _ = process.communicate(timeout=1800)
             assert process.returncode == 0, output
-            found = secrets_in([root / "remote", *folders])
+            leaks = secrets_in([root / "remote", *folders])
             assert not shown, shown
-            assert not found, found
+            assert not leaks, leaks
             print(f"exit 0; no secret in the processes, in {len(folders)} folders of logs and in the storage", flush=True)
 
             drive_sweep("run", "digits", "--storage", root / "local", "--quiet", timeout_s=1800)

@@ -38,8 +38,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     options = parser.parse_args()
     speed = images_per_second(options.root, options.model, options.threads, options.steps, options.batch_size)
-    told = {name: value for name, value in vars(options).items() if name != "root"}
-    print(json.dumps(told | {"images_per_second": round(speed, 1)}))
+    settings = {name: value for name, value in vars(options).items() if name != "root"}
+    print(json.dumps(settings | {"images_per_second": round(speed, 1)}))
 
 
 def images_per_second(

@@ -147,7 +147,7 @@ def run_trial(config: dict[str, Any], plan: dict[str, Any]) -> None:
     train(network, loaders, training, epochs, milestones=sorted({epochs // 2, epochs * 3 // 4} - {0}))
 
     kept = sum(int(layer.weight_mask.sum()) for layer in layers) if rounds else prunable
-    told = {"test/accuracy": accuracy(network, loaders.test), "kept": kept}
+    metrics = {"test/accuracy": accuracy(network, loaders.test), "kept": kept}
     for layer in layers if rounds else []:
         prune.remove(layer, "weight")
     checkpoint = None
@@ -156,7 +156,7 @@ def run_trial(config: dict[str, Any], plan: dict[str, Any]) -> None:
             about = {"model": plan["model"], "image_shape": loaders.image_shape, "num_classes": loaders.num_classes}
             torch.save(about | {"weights": network.state_dict()}, Path(left, WEIGHTS))
             checkpoint = tune.Checkpoint.from_directory(left)
-        tune.report(told | {"seconds": time.perf_counter() - begun}, checkpoint=checkpoint)
+        tune.report(metrics | {"seconds": time.perf_counter() - begun}, checkpoint=checkpoint)
 
 
 def train(network: nn.Module, loaders: Loaders, training: dict[str, Any], epochs: int, milestones: list[int]) -> None:
@@ -175,10 +175,10 @@ def train(network: nn.Module, loaders: Loaders, training: dict[str, Any], epochs
             optimizer.step()
             total += loss.item()
         scheduler.step()
-        told = {"train/loss": total / len(loaders.train)}
+        metrics = {"train/loss": total / len(loaders.train)}
         if loaders.validation is not None:
-            told["val/accuracy"] = accuracy(network, loaders.validation)
-        tune.report(told)
+            metrics["val/accuracy"] = accuracy(network, loaders.validation)
+        tune.report(metrics)
 
 
 @torch.no_grad()
@@ -271,8 +271,8 @@ def digits(dataset: dict[str, Any]) -> tuple[Any, Any, list[int], Any, list[int]
     """The same of scikit-learn's 8 x 8 digits: every fifth image of a class is a test image, none is augmented."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    images, labels = torch.tensor(found.images, dtype=torch.float32)[:, None] / 16, torch.tensor(found.target)
+    bunch = load_digits()
+    images, labels = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16, torch.tensor(bunch.target)
     is_test = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(10):
         is_test[(labels == label).nonzero().flatten()[4::5]] = True

@@ -67,8 +67,8 @@ def tell(imp: dict[str, float], drive: dict[str, float], options: Any) -> None:
         of_imp = levels * PAPERS_EPOCHS * epoch
         rounds = options.iterations * round_
         ratios = {warmup: of_imp / (warmup * epoch + rounds) for warmup in (0, options.warmup, 10)}
-        told = ", ".join(f"W = {warmup}: {ratio:.0f} times" for warmup, ratio in ratios.items())
-        print(f"  {sparsity:.0%}: L = {levels}, {levels * PAPERS_EPOCHS:,} epochs; {told}")
+        text = ", ".join(f"W = {warmup}: {ratio:.0f} times" for warmup, ratio in ratios.items())
+        print(f"  {sparsity:.0%}: L = {levels}, {levels * PAPERS_EPOCHS:,} epochs; {text}")
     print(json.dumps({"imp": imp, "drive": drive}))
 
 

@@ -32,10 +32,10 @@ def run_one(storage: Path) -> None:
     from orchestrator.cli import main
     from orchestrator.execution.driver import Driver
 
-    told: dict[str, float] = {}
+    seconds: dict[str, float] = {}
 
     def note(milestone: str, at: float | None = None) -> None:
-        told.setdefault(milestone, (at or time.time()) - float(os.environ[BEGUN]))
+        seconds.setdefault(milestone, (at or time.time()) - float(os.environ[BEGUN]))
 
     note("program imported")
     sweep: Any = orchestrator.execution.sweep
@@ -67,7 +67,7 @@ def run_one(storage: Path) -> None:
         if report.get("event") == "begun":
             note("a worker has the first stage")
         epochs = [point for point in report.get("points", ()) if point["key"] == "train/loss"]
-        if epochs and "first training epoch has ended" not in told:
+        if epochs and "first training epoch has ended" not in seconds:
             note("first training epoch has ended", epochs[0]["time"] / 1000)
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -77,7 +77,7 @@ def run_one(storage: Path) -> None:
     setattr(Driver, "on_report", noted_report)  # noqa: B010
     sys.argv = ["drive-sweep", "run", "digits", "--storage", str(storage), "--quiet"]
     main()
-    print(json.dumps(told))
+    print(json.dumps(seconds))
 
 
 def main() -> None:

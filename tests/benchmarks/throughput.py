@@ -42,16 +42,16 @@ class Setting:
 
 
 def settings(model: str, device: str) -> list[Setting]:
-    found = []
+    cases = []
     for threads in (1, 2) if device == "cpu" else (1,):
-        found.append(Setting(model=model, precision="fp32", threads=threads, plain=True, device=device))
-        found += [
+        cases.append(Setting(model=model, precision="fp32", threads=threads, plain=True, device=device))
+        cases += [
             Setting(model=model, precision=precision, threads=threads, device=device, compile=compiled, channels_last=last)
             for precision in ("fp32", "bf16")
             for compiled in ((False,) if device == "cpu" else (False, True))
             for last in ((False, True) if precision == "fp32" else (True,))
         ]
-    return found
+    return cases
 
 
 def measure(setting: Setting, root: str, seconds: float) -> float:
@@ -107,12 +107,12 @@ def main() -> None:
     for model in options.models:
         rates: dict[Setting, list[float]] = {setting: [] for setting in settings(model, options.device)}
         for _ in range(options.repeat):
-            for setting, told in rates.items():
-                told.append(in_process_of_its_own(setting, root, options.seconds))
-        plain = {setting.threads: median(told) for setting, told in rates.items() if setting.plain}
-        for setting, told in rates.items():
-            times = median(told) / plain[setting.threads]
-            print(f"{setting!s:48s} {spread(told)} images/s, {times:.2f} of the plain loop", flush=True)
+            for setting, speeds in rates.items():
+                speeds.append(in_process_of_its_own(setting, root, options.seconds))
+        plain = {setting.threads: median(speeds) for setting, speeds in rates.items() if setting.plain}
+        for setting, speeds in rates.items():
+            times = median(speeds) / plain[setting.threads]
+            print(f"{setting!s:48s} {spread(speeds)} images/s, {times:.2f} of the plain loop", flush=True)
 
 
 if __name__ == "__main__":

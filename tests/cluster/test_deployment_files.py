@@ -203,12 +203,12 @@ def check_ray_start(line: str) -> None:
 @pytest.fixture(scope="module")
 def kuberay() -> dict[str, dict[str, Any]]:
     """Kind -> its schema, with unknown keys made errors."""
-    found = {}
+    schemas = {}
     for name, plural in KUBERAY.items():
         definition = schema(f"ray.io_{plural}.yaml")
         (version,) = [version for version in definition["spec"]["versions"] if version["name"] == "v1"]
-        found[name] = strict(version["schema"]["openAPIV3Schema"])
-    return found
+        schemas[name] = strict(version["schema"]["openAPIV3Schema"])
+    return schemas
 
 
 def strict(node: Any) -> Any:
@@ -240,8 +240,8 @@ def test_the_head_may_be_made_fault_tolerant_by_taking_marks_off(kuberay: dict[s
 
 def cluster_of(name: str) -> dict[str, Any]:
     spec = read(f"kuberay/{name}.yaml")["spec"]
-    found: dict[str, Any] = spec.get("rayClusterSpec", spec)
-    return found
+    cluster: dict[str, Any] = spec.get("rayClusterSpec", spec)
+    return cluster
 
 
 @pytest.mark.parametrize("name", KUBERAY)
@@ -377,9 +377,9 @@ def test_what_the_image_installs_is_what_the_project_declares() -> None:
 
 def python_version() -> str:
     """The lowest that the project supports, which clusters and the image use."""
-    found = re.match(r">=(\d+\.\d+)", PROJECT["requires-python"])
-    assert found
-    return found[1]
+    match = re.match(r">=(\d+\.\d+)", PROJECT["requires-python"])
+    assert match
+    return match[1]
 
 
 def blocks(path: str) -> list[str]:
@@ -390,7 +390,7 @@ def blocks(path: str) -> list[str]:
 
 def commands() -> list[tuple[str, str]]:
     """Every call of drive-sweep in cluster/: file, line."""
-    found = []
+    calls = []
     for file in FILES:
         text = file.read_text().replace("\\\n", " ")
         if file.suffix == ".yaml":
@@ -399,8 +399,8 @@ def commands() -> list[tuple[str, str]]:
             for call in re.findall(r"(?:^|[\s`;\"/])drive-sweep ([a-z]+ [^`;|#]*|[a-z]+(?=`))", line):
                 verb = call.split()[0]
                 if verb in ("run", "submit", "list", "status", "logs", "stop", "report", "resume", "doctor", "sync", "plan"):
-                    found.append((file.name, call.strip()))
-    return found
+                    calls.append((file.name, call.strip()))
+    return calls
 
 
 def comments(text: str) -> str:
@@ -413,9 +413,9 @@ def known_commands() -> set[str]:
 
 
 def test_every_command_exists_with_its_options() -> None:
-    found = commands()
-    assert len(found) >= 12, found
-    for file, call in found:
+    calls = commands()
+    assert len(calls) >= 12, calls
+    for file, call in calls:
         words = shlex.split(call)
         assert words[0] in known_commands(), f"{file}: no command {call!r}"
         if len(words) > 1:

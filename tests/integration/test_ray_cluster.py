@@ -65,11 +65,11 @@ def cluster() -> Iterator[RayNodes]:
 
 def test_only_the_right_token_at_the_right_address_is_let_in(cluster: RayNodes, tmp_path: Path) -> None:
     nobody = {"HOME": str(tmp_path), "RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": ""}
-    for token, told in (("", "Missing authentication token"), ("wrong" * 8, "Invalid authentication token")):
+    for token, message in (("", "Missing authentication token"), ("wrong" * 8, "Invalid authentication token")):
         who = {name: value for name, value in (nobody | {"RAY_AUTH_TOKEN": token}).items() if value}
         answer = drive_sweep("list", "--address", cluster.api, expect=3, environment=who)
         (line,) = answer.stderr.splitlines()
-        assert line.startswith(f"drive-sweep: the cluster at {cluster.api} requires its token: {told}; export RAY_AUTH_MODE")
+        assert line.startswith(f"drive-sweep: the cluster at {cluster.api} requires its token: {message}; export RAY_AUTH_MODE")
         assert "wrong" not in line
     (port,) = free_ports(1)
     answer = drive_sweep("list", "--address", f"http://127.0.0.1:{port}", expect=3, environment=cluster.environment)
@@ -115,9 +115,9 @@ def test_a_sweep_lives_on_a_cluster(cluster: RayNodes, tmp_path: Path) -> None:
         slow.unlink()
         by_itself = [start("trial", file, "--index", index, "--storage", alone) for index in range(TRIALS)[1:3]]
         answer = cluster_command("resume", "slow", "--wait", "--json")
-        told = json.loads(answer.stdout)
-        assert (told["state"], told["exit_code"]) == ("SUCCEEDED", 0)
-        assert told["job"] != job
+        state = json.loads(answer.stdout)
+        assert (state["state"], state["exit_code"]) == ("SUCCEEDED", 0)
+        assert state["job"] != job
         assert f"{len(kept)} finished and kept" in answer.stderr
         assert {path: path.stat().st_mtime_ns for path in kept} == kept
         assert statuses(tracking_uri) == {"FINISHED"}
@@ -151,8 +151,10 @@ def test_a_sweep_lives_on_a_cluster(cluster: RayNodes, tmp_path: Path) -> None:
     del on_nodes[str(nets / "slow.py")]  # of the trials by themselves
     for node in cluster.workers:
         assert any(name.startswith(f"{node.log.parent}/") for name in on_nodes), f"nothing ran on {node.address}"
-    for own, code in on_nodes.items():
-        assert own.removesuffix("own/nets/slow.py") == code.removesuffix("trainables/__init__.py"), "not the code that was sent"
+    for custom, code in on_nodes.items():
+        assert custom.removesuffix("own/nets/slow.py") == code.removesuffix("trainables/__init__.py"), (
+            "not the code that was sent"
+        )
 
 
 def models(storage: Path) -> dict[str, str]:

@@ -51,10 +51,10 @@ def test_a_sweep_waits_while_no_node_is_there_and_says_so(cluster: RayNodes, tmp
     join(cluster)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    told = log_of(storage)
-    assert told.count("there is room for 2 trials again") == 1  # the first node is awaited by the checks of the network
-    assert f"its node {first.address} was lost" in told
-    assert "its process was lost" not in told
+    log = log_of(storage)
+    assert log.count("there is room for 2 trials again") == 1  # the first node is awaited by the checks of the network
+    assert f"its node {first.address} was lost" in log
+    assert "its process was lost" not in log
     assert status("tiny", storage)["finished"] == 3
     assert sorted(json.loads(path.read_text())["attempt"] for path in storage.glob("trials/*/result.json"))[-1] == 2
     curves(storage)  # no point is there twice
@@ -71,5 +71,5 @@ def test_a_later_node_without_the_storage_is_left_out_and_costs_no_trial(cluster
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert output.count(f"node {late.address} is excluded for 10 minutes: it does not see the sweep's files") == 1
-    told = status("tiny", storage)
-    assert (told["finished"], told["failed"]) == (3, 0)
+    answer = status("tiny", storage)
+    assert (answer["finished"], answer["failed"]) == (3, 0)

@@ -70,26 +70,26 @@ def runs(storage: Path) -> list[Any]:
 
 
 def by_role(storage: Path) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
+    roles: dict[str, list[Any]] = {}
     for run in runs(storage):
-        found.setdefault(run.data.tags["drive.role"], []).append(run)
-    return found
+        roles.setdefault(run.data.tags["drive.role"], []).append(run)
+    return roles
 
 
 def assert_same_as(undisturbed: Finished, storage: Path) -> None:
     assert digests("tiny", storage) == digests("tiny", undisturbed.storage)
     assert curves(storage) == curves(undisturbed.storage)
-    found = by_role(storage)
-    assert len(found["sweep"]) == 1
-    keys = [run.data.tags["drive.trial_key"] for run in found["trial"]]
+    roles = by_role(storage)
+    assert len(roles["sweep"]) == 1
+    keys = [run.data.tags["drive.trial_key"] for run in roles["trial"]]
     assert len(keys) == len(set(keys)) == TRIALS
     assert {run.info.status for run in runs(storage)} == {"FINISHED"}
 
 
 def test_every_trial_finishes_and_warm_ups_are_trained_once(undisturbed: Finished) -> None:
-    told = status("tiny", undisturbed.storage)
-    assert (told["total"], told["finished"], told["tracking_pending"]) == (TRIALS, TRIALS, 0)
-    assert [(one["state"], one["epochs"], one["trained_epochs"]) for one in told["warmups"]] == [("finished", 2, 2)]
+    answer = status("tiny", undisturbed.storage)
+    assert (answer["total"], answer["finished"], answer["tracking_pending"]) == (TRIALS, TRIALS, 0)
+    assert [(one["state"], one["epochs"], one["trained_epochs"]) for one in answer["warmups"]] == [("finished", 2, 2)]
     assert_same_as(undisturbed, undisturbed.storage)
     (warmup,) = by_role(undisturbed.storage)["warmup"]
     assert warmup.info.status == "FINISHED"
@@ -129,9 +129,9 @@ def test_a_sweep_that_is_interrupted_and_then_killed_with_its_ray_is_completed(u
     kill_all(process)
     kept = {path: path.read_bytes() for path in storage.glob("trials/*/result.json")}
     assert 2 <= len(kept) < TRIALS
-    told = status("tiny", storage)
-    assert not told["driver_alive"]
-    assert told["running"] == 0
+    answer = status("tiny", storage)
+    assert not answer["driver_alive"]
+    assert answer["running"] == 0
     drive_sweep("resume", "tiny", "--storage", storage, "--quiet")
     assert_same_as(undisturbed, storage)
     assert {path: path.read_bytes() for path in kept} == kept
@@ -173,8 +173,8 @@ def test_a_sweep_on_an_object_store_is_killed_and_resumed_and_ends_with_the_same
         kill_all(process)
         kept = store.finished("runs")
         assert 2 <= len(kept) < TRIALS
-        told = status("tiny", storage, store.environment)
-        assert (told["driver_alive"], told["running"]) == (False, 0)
+        answer = status("tiny", storage, store.environment)
+        assert (answer["driver_alive"], answer["running"]) == (False, 0)
         drive_sweep("resume", "tiny", "--storage", storage, "--quiet", environment=store.environment)
         assert digests("tiny", storage, store.environment) == digests("tiny", undisturbed.storage)
         assert store.curves("runs") == curves(undisturbed.storage)
@@ -184,8 +184,8 @@ def test_a_sweep_on_an_object_store_is_killed_and_resumed_and_ends_with_the_same
         objects = store.objects()
         assert not any(SECRET.encode() in store.content(key) for key in objects)
         assert not any(key.endswith(("/driver.json", "/stop", "/checkpoint")) for key in objects)
-    found = by_role(tmp_path)
-    assert [len(found[role]) for role in ("sweep", "trial", "warmup")] == [1, TRIALS, 1]
+    roles = by_role(tmp_path)
+    assert [len(roles[role]) for role in ("sweep", "trial", "warmup")] == [1, TRIALS, 1]
     assert {run.info.status for run in runs(tmp_path)} == {"FINISHED"}
 
 
@@ -277,8 +277,8 @@ def test_one_trial_can_be_stopped_and_resumed_while_the_others_go_on(undisturbed
     drive_sweep("stop", "tiny", "--trial", last, "--storage", storage)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 130, output
-    told = status("tiny", storage)
-    assert (told["finished"], told["stopped"]) == (TRIALS - 1, 1)
+    answer = status("tiny", storage)
+    assert (answer["finished"], answer["stopped"]) == (TRIALS - 1, 1)
     drive_sweep("resume", "tiny", "--trial", last, "--storage", storage, "--quiet")
     assert_same_as(undisturbed, storage)
 
@@ -290,11 +290,11 @@ def test_a_plain_run_leaves_no_login_in_the_home(undisturbed: Finished) -> None:
 def test_a_diverging_warm_up_fails_its_trials_at_once_and_no_others(tmp_path: Path, storage: Path) -> None:
     file = tiny_sweep(tmp_path)
     answer = drive_sweep("run", file, "--storage", storage, "--set", "warmup.lr=1e30", "--quiet", expect=1)
-    told = status("tiny", storage)
-    assert (told["finished"], told["failed"]) == (3, 4)
+    state = status("tiny", storage)
+    assert (state["finished"], state["failed"]) == (3, 4)
     assert "the training loss became nan" in answer.stderr
     assert "Traceback" not in answer.stderr
-    failed = [trial for trial in told["trials"] if trial["state"] == "failed"]
+    failed = [trial for trial in state["trials"] if trial["state"] == "failed"]
     assert all("its warm-up warmup-r0-" in trial["error"] for trial in failed)
     assert {run.info.status for run in by_role(storage)["trial"]} == {"FINISHED", "FAILED"}
 

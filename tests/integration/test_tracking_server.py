@@ -56,9 +56,9 @@ def test_a_wrong_login_is_told_and_nothing_is_lost(server: Server, tmp_path: Pat
     place = ["--storage", tmp_path / "runs", "--tracking-uri", server.uri]
     answer = drive_sweep("run", *sweep, *place, environment=wrong)
     assert re.search(r"MLflow: \d+ events could not be sent \(.*(credential|login|auth|401)", answer.stderr, re.IGNORECASE)
-    told = drive_sweep("sync", "tiny", "--storage", tmp_path / "runs", environment=wrong, expect=3)
-    assert "MLFLOW_TRACKING_USERNAME" in told.stderr
-    assert "not-this-one" not in answer.stderr + told.stderr
+    state = drive_sweep("sync", "tiny", "--storage", tmp_path / "runs", environment=wrong, expect=3)
+    assert "MLFLOW_TRACKING_USERNAME" in state.stderr
+    assert "not-this-one" not in answer.stderr + state.stderr
     drive_sweep("sync", "tiny", "--storage", tmp_path / "runs", environment=server.login)
 
 
@@ -69,12 +69,12 @@ def test_a_sweep_shows_what_a_local_one_shows_and_keeps_the_login_to_itself(
     setting = ["--set", "tracking.experiment=compared"]
     process = start("run", file, "--storage", remote, "--tracking-uri", server.uri, *setting, environment=server.login)
     workers = wait_for(lambda: [pid for pid in descendants(process.pid) if "ray::" in command_line(pid)])
-    told = readable_secrets(process.pid)
+    leaks = readable_secrets(process.pid)
     folders = session_folders(process.pid)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert workers
-    assert told == []
+    assert leaks == []
     assert folders
     assert secrets_in([remote, *folders]) == []
     assert not [secret for secret in SECRETS if secret in output.encode()]
@@ -94,7 +94,7 @@ def test_a_sweep_shows_what_a_local_one_shows_and_keeps_the_login_to_itself(
 
 def readable_secrets(driver: int) -> list[str]:
     """Processes of the driver's Ray in whose environment or command line a secret stands; the tracker needs the login."""
-    found = []
+    leaks = []
     for pid in descendants(driver):
         command = command_line(pid)
         if "orchestrator.tracking.process" in command:
@@ -103,8 +103,8 @@ def readable_secrets(driver: int) -> list[str]:
             seen = Path(f"/proc/{pid}/environ").read_bytes() + command.encode()
         except OSError:
             continue
-        found += [f"{pid} {command[:80]}" for secret in SECRETS if secret in seen]
-    return found
+        leaks += [f"{pid} {command[:80]}" for secret in SECRETS if secret in seen]
+    return leaks
 
 
 def secrets_in(folders: list[Path]) -> list[Path]:

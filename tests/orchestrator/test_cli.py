@@ -60,11 +60,11 @@ def test_json_answers_are_alone_on_stdout(tmp_path: Path, finished: Path) -> Non
     plan = json.loads(drive_sweep("plan", "digits", "--json", "--storage", tmp_path / "none").stdout)
     assert {"trials", "reused", "warmups", "epochs"} <= set(plan)
     assert set(plan["warmups"][0]) == {"key", "epochs", "trials"}
-    told = json.loads(drive_sweep("status", "tiny", "--json", "--storage", finished).stdout)
+    answer = json.loads(drive_sweep("status", "tiny", "--json", "--storage", finished).stdout)
     wanted = {"sweep", "total", "finished", "failed", "stopped", "running", "waiting", "tracking_pending", "warmups", "trials"}
-    assert wanted <= set(told)
+    assert wanted <= set(answer)
     trial_fields = {"key", "name", "state", "config", "metrics", "mlflow_run_id", "model_sha256", "error"}
-    assert trial_fields <= set(told["trials"][0])
+    assert trial_fields <= set(answer["trials"][0])
     assert json.loads(drive_sweep("schema").stdout)["$schema"].startswith("https://json-schema.org/")
 
 

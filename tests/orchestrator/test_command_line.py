@@ -59,15 +59,15 @@ def test_no_message_writes_a_command_out(file: Path) -> None:
 @cache
 def calls() -> list[list[str]]:
     """The constant arguments of every call of `command`, a placeholder for what is computed."""
-    found = []
+    result = []
     for file in SOURCES:
         if file.stem == "cli":  # which has another function of that name
             continue
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "command" and node.args:
                 words = [str(word.value) if isinstance(word, ast.Constant) else "x" for word in node.args]
-                found += [words] if words[0] in COMMANDS else []
-    return found
+                result += [words] if words[0] in COMMANDS else []
+    return result
 
 
 @pytest.mark.parametrize("storage", [None, "other", "/data/my runs", "s3://bucket/a?region=x&scheme=http", "file:///a b"])
@@ -145,9 +145,9 @@ def test_commands_that_are_printed_work_as_they_are(
     def provoke(*arguments: object) -> list[str]:
         capsys.readouterr()
         main([str(one) for one in arguments])
-        told = capsys.readouterr()
-        lines = printed(told.out + told.err)
-        assert lines, told
+        output = capsys.readouterr()
+        lines = printed(output.out + output.err)
+        assert lines, output
         return lines
 
     lines = provoke("init", file.parent / "new sweep.yaml")

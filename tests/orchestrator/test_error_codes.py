@@ -26,7 +26,7 @@ def problems(source: str) -> list[str]:
 
     A code may also be that of another error, which is passed on: `code=error.code`.
     """
-    found = []
+    result = []
     for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS):
             continue
@@ -34,11 +34,11 @@ def problems(source: str) -> list[str]:
         passed_on = isinstance(code, ast.Attribute) and code.attr == "code"
         literal = isinstance(code, ast.Constant) and isinstance(code.value, str) and CODE.fullmatch(code.value)
         if not (passed_on or literal):
-            found.append(f"line {node.lineno}: no code")
+            result.append(f"line {node.lineno}: no code")
         texts = [part.value for part in ast.walk(node.args[0]) if isinstance(part, ast.Constant)] if node.args else []
         if any("; " in text for text in texts if isinstance(text, str)):
-            found.append(f"line {node.lineno}: a hint in the message")
-    return found
+            result.append(f"line {node.lineno}: a hint in the message")
+    return result
 
 
 @pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))

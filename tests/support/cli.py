@@ -80,8 +80,8 @@ def start(*arguments: object, environment: dict[str, str] | None = None) -> subp
 
 
 def status(name: str, storage: Path | str, environment: dict[str, str] | None = None) -> dict[str, Any]:
-    told = drive_sweep("status", name, "--storage", storage, "--json", environment=environment).stdout
-    answer: dict[str, Any] = json.loads(told)
+    output = drive_sweep("status", name, "--storage", storage, "--json", environment=environment).stdout
+    answer: dict[str, Any] = json.loads(output)
     return answer
 
 
@@ -112,12 +112,12 @@ def descendants(pid: int) -> list[int]:
             except OSError:
                 continue
             parents.setdefault(parent, []).append(int(entry.name))
-    found, queue = [], [pid]
+    result, queue = [], [pid]
     while queue:
         children = parents.get(queue.pop(0), [])
-        found += children
+        result += children
         queue += children
-    return found
+    return result
 
 
 def command_line(pid: int) -> str:

@@ -32,12 +32,12 @@ def write_image(path: Path, label: int, number: int, size: tuple[int, int] = (64
 
 def classes_and_numbers(images: Iterable[Tensor]) -> ClassesAndNumbers:
     """What a pixel of the right half of uint8 images tells."""
-    told = []
+    pairs = []
     for image in images:
         pixel = image[:, image.shape[1] // 2, image.shape[2] * 3 // 4].tolist()
         label = pixel.index(max(pixel))
-        told.append((label, round(pixel[(label + 1) % 3] / 16)))
-    return told
+        pairs.append((label, round(pixel[(label + 1) % 3] / 16)))
+    return pairs
 
 
 def tiny_imagenet(root: Path) -> Path:

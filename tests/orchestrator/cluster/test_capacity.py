@@ -30,12 +30,12 @@ from trainables.worker.trainable import Stage, execute_stage
 
 
 @pytest.mark.parametrize(
-    ("own", "most", "handed_out"), [(True, None, 2), (False, None, 10), (True, 4, 4), (False, 1, 1), (False, 99, 12)]
+    ("local", "most", "handed_out"), [(True, None, 2), (False, None, 10), (True, 4, 4), (False, 1, 1), (False, 99, 12)]
 )
-def test_max_in_flight_is_what_fits_plus_pending_stages(own: bool, most: int | None, handed_out: int) -> None:
+def test_max_in_flight_is_what_fits_plus_pending_stages(local: bool, most: int | None, handed_out: int) -> None:
     """As many as fit; on a cluster eight more, which an autoscaler sees; or as the user says."""
     trials = {key: QueuedStage(kind="trial", key=key, name=key, config={}, work=1) for key in "abcdefghijkl"}
-    watch = ClusterCapacity(cpus=1, gpus=0, local=own, notify=print, max_concurrent=most, driver_node="here", slots=2)
+    watch = ClusterCapacity(cpus=1, gpus=0, local=local, notify=print, max_concurrent=most, driver_node="here", slots=2)
     searcher = StageSearcher(StageQueue(warmups={}, trials=trials), Hooks(lambda *_: None, lambda: None, lambda: None), watch)
     suggested = [searcher.suggest(f"id-{number}") for number in range(14)]
     assert [one is not None for one in suggested] == [True] * handed_out + [False] * (14 - handed_out)
@@ -51,11 +51,11 @@ def test_stages_tell_their_progress_no_more_often_than_asked(seconds: float, rep
     storage.write_json("sweeps/s/trials.json", {})
     rarely = {"checkpoint_seconds": 60.0, "metrics_seconds": 60.0}
     settings = tiny_settings(StageFolders(storage, "s"), progress_seconds=seconds, **rarely)
-    told: list[dict[str, Any]] = []
+    sent: list[dict[str, Any]] = []
     stage = Stage(kind="trial", key="k", name="n", config=canonical(tiny_config()), attempt=1)
-    ended = execute_stage(stage, settings, told.append)
+    ended = execute_stage(stage, settings, sent.append)
     assert ended["status"] == "finished", ended["message"]
-    assert len(told) == reports
+    assert len(sent) == reports
 
 
 def test_the_more_stages_at_once_the_more_rarely_each_tells(tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_the_more_stages_at_once_the_more_rarely_each_tells(tmp_path: Path) -> N
     driver = cast(Driver, SimpleNamespace(folder=SweepFolder(open_storage(str(tmp_path / "runs"), create=True), "s")))
     data = StagedDataset(source=DIGITS)
     choices = merge_settings(plan.spec.resources, {"device": "cpu", "precision": "fp32"})
-    told = [_settings(driver, plan, choices, data, slots).progress_seconds for slots in (0, 8, 200, 1000)]
-    assert told == [1, 1, 1, 5]
+    intervals = [_settings(driver, plan, choices, data, slots).progress_seconds for slots in (0, 8, 200, 1000)]
+    assert intervals == [1, 1, 1, 5]
 
 
 def test_a_cluster_that_may_grow_needs_no_gpu_yet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

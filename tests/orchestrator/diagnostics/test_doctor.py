@@ -23,18 +23,18 @@ DEAD_SERVER = "http://127.0.0.1:9"
 
 def checks(*arguments: object, expect: int, **options: Any) -> dict[str, list[dict[str, Any]]]:
     """The doctor's checks by name."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    results: dict[str, list[dict[str, Any]]] = {}
     for check in json.loads(drive_sweep("doctor", *arguments, "--json", expect=expect, **options).stdout):
-        found.setdefault(check["check"], []).append(check)
-    return found
+        results.setdefault(check["check"], []).append(check)
+    return results
 
 
 def test_all_is_well_on_this_machine_and_nothing_is_left_behind(tmp_path: Path) -> None:
     storage = tmp_path / "runs"
-    told = drive_sweep("doctor", tiny_sweep(tmp_path), "--storage", storage)
-    assert "FAIL" not in told.stdout
+    answer = drive_sweep("doctor", tiny_sweep(tmp_path), "--storage", storage)
+    assert "FAIL" not in answer.stdout
     for line in ("runs can be read and written", "artifacts can be written, read and removed", "7 trials are planned"):
-        assert line in told.stdout
+        assert line in answer.stdout
     assert not list((storage / "doctor").iterdir())
     assert not list(storage.glob("artifacts/*/artifacts/*"))
 
@@ -43,15 +43,15 @@ def test_doctor_gives_a_hint_for_each_problem(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     data = "dataset={name: cifar10, root: /nowhere}"
     storage = tmp_path / "file" / "runs"
-    found = checks(tiny_sweep(tmp_path), "--set", data, "--storage", storage, "--tracking-uri", DEAD_SERVER, expect=3)
-    assert "cannot be written" in found["storage"][0]["message"]
-    assert "--storage" in found["storage"][0]["way_out"]
-    assert DEAD_SERVER in found["tracking"][0]["message"]
-    assert "start the server" in found["tracking"][0]["way_out"]
-    assert found["versions"][0]["ok"]
-    found = checks(tiny_sweep(tmp_path), "--set", data, "--storage", tmp_path / "runs", expect=3)
-    assert "no folder '/nowhere'" in found["data"][0]["message"]
-    assert "give the folder of cifar10" in " ".join((found["data"][0]["message"], found["data"][0]["way_out"]))
+    results = checks(tiny_sweep(tmp_path), "--set", data, "--storage", storage, "--tracking-uri", DEAD_SERVER, expect=3)
+    assert "cannot be written" in results["storage"][0]["message"]
+    assert "--storage" in results["storage"][0]["way_out"]
+    assert DEAD_SERVER in results["tracking"][0]["message"]
+    assert "start the server" in results["tracking"][0]["way_out"]
+    assert results["versions"][0]["ok"]
+    results = checks(tiny_sweep(tmp_path), "--set", data, "--storage", tmp_path / "runs", expect=3)
+    assert "no folder '/nowhere'" in results["data"][0]["message"]
+    assert "give the folder of cifar10" in " ".join((results["data"][0]["message"], results["data"][0]["way_out"]))
 
 
 @pytest.mark.process
@@ -59,10 +59,10 @@ def test_doctor_runs_all_checks_after_a_failed_one(tmp_path: Path, monkeypatch: 
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     for name, value in keys.items():
         monkeypatch.setenv(name, value)
-    found = {check.name: check for check in run_checks(None, "s3://lab/runs", f"sqlite:///{tmp_path}/m.db", None)}
-    assert "cannot connect to http://127.0.0.1:9" in found["storage"].message
-    assert found["tracking"].ok
-    assert found["versions"].ok
+    results = {check.name: check for check in run_checks(None, "s3://lab/runs", f"sqlite:///{tmp_path}/m.db", None)}
+    assert "cannot connect to http://127.0.0.1:9" in results["storage"].message
+    assert results["tracking"].ok
+    assert results["versions"].ok
 
     storage = open_storage(str(tmp_path / "runs"), create=True)
     for name, spec in (("damaged", {"name": 1}), ("well", resolved(load_spec(str(tiny_sweep(tmp_path)))))):
@@ -111,10 +111,10 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
 
 def test_doctor_names_each_broken_node_with_a_hint(broken: Broken, tmp_path: Path) -> None:
     environment = broken.nodes.environment
-    found = checks(*broken.options(tmp_path), "--tracking-uri", DEAD_SERVER, expect=3, timeout_s=600, environment=environment)
+    results = checks(*broken.options(tmp_path), "--tracking-uri", DEAD_SERVER, expect=3, timeout_s=600, environment=environment)
     failed = {
         (one["check"], one["message"].partition(":")[0].removeprefix("node ")): one
-        for many in found.values()
+        for many in results.values()
         for one in many
         if not one["ok"]
     }
@@ -124,14 +124,14 @@ def test_doctor_names_each_broken_node_with_a_hint(broken: Broken, tmp_path: Pat
     locked = failed.pop(("storage", broken.read_only.address))
     assert "Read-only file system" in locked["message"]
     assert locked["way_out"].startswith("let trials read and write there")
-    (served,) = [one for one in found["data"] if broken.without_data.address in one["message"]]
+    (served,) = [one for one in results["data"] if broken.without_data.address in one["message"]]
     assert served["message"].endswith("gets the decoded images through Ray")  # as in a run
     fake = failed.pop(("gpu", broken.read_only.address))
     assert "Ray counts 1 GPUs, CUDA sees 0" in fake["message"]
     tracking = failed.pop(("tracking", f"tracking {DEAD_SERVER.partition(':')[0]}"))
     assert tracking["way_out"].startswith("start the server")
     assert not failed
-    assert len([one for one in found["clock"] if one["ok"]]) == 4
+    assert len([one for one in results["clock"] if one["ok"]]) == 4
     assert not list((broken.storage / "doctor").iterdir())
 
 
@@ -154,9 +154,9 @@ def test_a_node_without_data_computes_with_the_images_that_it_is_given(
     shutil.rmtree(broken.storage / "trials", ignore_errors=True)
     answer = drive_sweep("run", *broken.options(tmp_path), timeout_s=600)
     assert f"node {broken.without_data.address} does not have the data; it gets the decoded images" in answer.stderr
-    told = status("tiny", broken.storage)
-    assert (told["finished"], told["failed"]) == (3, 0)
+    state = status("tiny", broken.storage)
+    assert (state["finished"], state["failed"]) == (3, 0)
     monkeypatch.delenv("RAY_AUTH_MODE")
-    key = told["trials"][0]["key"]
+    key = state["trials"][0]["key"]
     again = drive_sweep("trial", key, "--storage", broken.storage)  # with the data themselves
     assert "the record is reproduced" in again.stderr

@@ -290,8 +290,8 @@ def test_threads_of_trials_on_a_gpu_are_measured_at_the_share_that_was_found(
 
 
 def test_a_node_that_is_lost_while_it_is_measured_gives_way_to_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    driver = cast(Driver, SimpleNamespace(announce=told.append))
+    messages: list[str] = []
+    driver = cast(Driver, SimpleNamespace(announce=messages.append))
 
     def measured(node: dict[str, Any]) -> float:
         if node is LARGE:
@@ -300,7 +300,7 @@ def test_a_node_that_is_lost_while_it_is_measured_gives_way_to_another_one(monke
 
     monkeypatch.setattr("ray.nodes", lambda: [SMALL, LARGE])
     assert autotune._on_largest_node(driver, measured, "CPU", "CPU", ()) == 2.0
-    assert told == ["node 10.0.0.2 lost a probe; measuring on another node"]
+    assert messages == ["node 10.0.0.2 lost a probe; measuring on another node"]
     with pytest.raises(ProbeLostError):
         autotune._on_largest_node(driver, measured, "CPU", "CPU", ("small",))
 
@@ -326,11 +326,11 @@ def test_threads_are_measured_and_trials_compute_with_them(tmp_path: Path) -> No
     drive_sweep("run", file, "--storage", storage, "--quiet")
     chosen = json.loads((sweep / "resolved.json").read_text())
     log = (sweep / "sweep.log").read_text()
-    (told,) = [line for line in log.splitlines() if "CPUs per trial" in line]
+    (line,) = [line for line in log.splitlines() if "CPUs per trial" in line]
     cpus = len(os.sched_getaffinity(0))
     threads = [2**power for power in range(cpus.bit_length())]
     assert chosen["cpus_per_trial"] in threads
-    assert [int(part.split(":")[0]) for part in told.rpartition("trial: ")[2].split(", ")] == threads
+    assert [int(part.split(":")[0]) for part in line.rpartition("trial: ")[2].split(", ")] == threads
     assert chosen["precision"] == resolve_precision("auto", "cpu")
     results = [json.loads(path.read_text()) for path in storage.glob("trials/*/result.json")]
     computed_with = [(one["threads"], one["precision"]) for result in results for one in result["fingerprints"]]

@@ -155,6 +155,6 @@ time.sleep(float(sys.argv[1]))
 
     assert ended(0.0, 0.0) == (0, "")
     for hanging in ((60.0, 0.0), (0.0, 60.0)):
-        code, told = ended(*hanging)
+        code, output = ended(*hanging)
         assert code == 128 + 15
-        assert "`resume` continues" in told
+        assert "`resume` continues" in output

@@ -57,13 +57,13 @@ def own_sweep(folder: Path) -> list[str]:
 
 
 def test_a_package_holds_the_code_and_what_the_sweep_names(modules: Path) -> None:
-    own = collect_custom_files(load_spec("digits", own_sweep(modules)))
+    custom = collect_custom_files(load_spec("digits", own_sweep(modules)))
     files = ("nets/wide", "nets/parts", "nets/deep/__init__", "nets/deep/norms", "helper", "lazy", "losses")
     wanted = {f"own/{name}.py": str(modules / f"{name}.py") for name in files}
-    assert own == wanted | {"weights/dense.pt": str(modules / "weights/dense.pt")}
-    with package({"sweep.yaml": "name: x"}, own) as folder:
+    assert custom == wanted | {"weights/dense.pt": str(modules / "weights/dense.pt")}
+    with package({"sweep.yaml": "name: x"}, custom) as folder:
         sent = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-        assert {*own, "sweep.yaml", "REVISION", "trainables/worker/trainable.py", "orchestrator/sweeps/digits.yaml"} <= sent
+        assert {*custom, "sweep.yaml", "REVISION", "trainables/worker/trainable.py", "orchestrator/sweeps/digits.yaml"} <= sent
         assert {path.name for path in folder.iterdir()} == {*CODE, "own", "weights", "sweep.yaml", "REVISION"}
         assert not [name for name in sent if "__pycache__" in name]
         assert (folder / "REVISION").read_text() == source_revision()
@@ -73,8 +73,8 @@ def test_a_package_holds_the_code_and_what_the_sweep_names(modules: Path) -> Non
 
 def test_shipped_files_are_found_beside_the_code_of_every_node(modules: Path) -> None:
     """The package is unpacked anywhere; the settings that go along name no folder of the machine that sent it."""
-    own = collect_custom_files(load_spec("digits", own_sweep(modules)))
-    settings = [*own_sweep(modules)[:2], *shipped_settings(own)]
+    custom = collect_custom_files(load_spec("digits", own_sweep(modules)))
+    settings = [*own_sweep(modules)[:2], *shipped_settings(custom)]
     assert settings[2:] == ["modules_path=shipped:own", 'initial_weights="shipped:weights/dense.pt"']
     script = f"""
 from orchestrator.spec.grid import expand
@@ -84,7 +84,7 @@ spec = spec_from_resolved(resolved(spec))  # as `resume` reads it
 own = spec.custom_files()
 print(*sorted(own.with_digests(expand(spec)).digests), own.missing(expand(spec)[0]) or "")
 """
-    with package({}, own) as folder:
+    with package({}, custom) as folder:
         for source in modules.iterdir():
             source.rename(source.with_name(f"gone-{source.name}"))
         assert printed_in(folder, script) == "initial_weights module:losses.focal module:nets.wide.net"
@@ -97,8 +97,8 @@ print(*sorted(own.with_digests(expand(spec)).digests), own.missing(expand(spec)[
 
 def test_weights_may_have_any_name(tmp_path: Path) -> None:
     (tmp_path / "my model #1: ü😀.pt").write_text("w")
-    own = collect_custom_files(load_spec("digits", [f"initial_weights='{tmp_path}/my model #1: ü😀.pt'"]))
-    assert load_spec("digits", shipped_settings(own)).initial_weights == "shipped:weights/my model #1: ü😀.pt"
+    custom = collect_custom_files(load_spec("digits", [f"initial_weights='{tmp_path}/my model #1: ü😀.pt'"]))
+    assert load_spec("digits", shipped_settings(custom)).initial_weights == "shipped:weights/my model #1: ü😀.pt"
 
 
 @pytest.mark.parametrize("setting", ["model={module: nets.net}", "initial_weights=shipped:weights/dense.pt"])
@@ -121,12 +121,12 @@ def test_an_own_file_that_is_gone_cannot_be_sent(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_here_stay_a_path_of_the_nodes() -> None:
-    own = collect_custom_files(load_spec("digits", ["initial_weights=/shared/dense.pt"]))
-    assert (own, shipped_settings(own)) == ({}, [])
+    custom = collect_custom_files(load_spec("digits", ["initial_weights=/shared/dense.pt"]))
+    assert (custom, shipped_settings(custom)) == ({}, [])
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ((), "storage: must be one that all nodes of the cluster see, got './runs'; give --storage with a URI such as s3://"),
         (("--storage", "/shared"), "tracking.uri: must be a server that the cluster reaches, got none; give --tracking-uri"),
@@ -138,9 +138,9 @@ def test_weights_that_are_not_here_stay_a_path_of_the_nodes() -> None:
         ((*SHARED, "--address", "head:6379"), "--address: must be the cluster's dashboard, got 'head:6379'; give"),
     ],
 )
-def test_what_cannot_run_on_a_cluster_is_refused_here(tmp_path: Path, options: tuple[str, ...], told: str) -> None:
+def test_what_cannot_run_on_a_cluster_is_refused_here(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
     answer = drive_sweep("submit", tiny_sweep(tmp_path), *options, expect=2)
-    assert told in answer.stderr
+    assert message in answer.stderr
     assert answer.stdout == ""
 
 
@@ -165,15 +165,17 @@ def test_the_address_is_the_options_or_the_environments(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("variables", "told"),
+    ("variables", "message"),
     [
         ({"RAY_AUTH_MODE": "token"}, "RAY_AUTH_MODE is token, but there is no token; export"),
         ({"RAY_AUTH_TOKEN_PATH": "/nothing"}, "RAY_AUTH_TOKEN_PATH: must be a file that holds the cluster's token, got"),
     ],
 )
-def test_a_token_that_is_not_there_ends_with_3(old_cluster: str, tmp_path: Path, variables: dict[str, str], told: str) -> None:
+def test_a_token_that_is_not_there_ends_with_3(
+    old_cluster: str, tmp_path: Path, variables: dict[str, str], message: str
+) -> None:
     answer = drive_sweep("list", "--address", old_cluster, environment={"HOME": str(tmp_path)} | variables, expect=3)
-    assert told in answer.stderr
+    assert message in answer.stderr
 
 
 def test_another_version_of_ray_ends_with_3(old_cluster: str) -> None:

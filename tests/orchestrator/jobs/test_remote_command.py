@@ -48,16 +48,16 @@ def test_resume_plans_with_the_files_that_the_sweep_was_submitted_with(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     settings = ["name=own", "model={module: nets.net}", f"modules_path={tmp_path}/mine"]
-    own = collect_custom_files(load_spec("digits", [*settings, f'initial_weights="{tmp_path}/mine/dense #1.pt"']))
+    custom = collect_custom_files(load_spec("digits", [*settings, f'initial_weights="{tmp_path}/mine/dense #1.pt"']))
     storage = open_storage(str(tmp_path / "runs"), create=True)
-    sent = load_spec("digits", [*settings, *shipped_settings(own), f"storage={storage.root}"])
+    sent = load_spec("digits", [*settings, *shipped_settings(custom), f"storage={storage.root}"])
     storage.write_json("sweeps/own/spec.json", resolved(sent))
     storage.write_json("sweeps/own/trials.json", {"trials": []})
-    api.put("own-1", "", "FAILED", **{"drive.sweep": "own", "drive.storage": storage.root, "drive.own": json.dumps(own)})
+    api.put("own-1", "", "FAILED", **{"drive.sweep": "own", "drive.storage": storage.root, "drive.own": json.dumps(custom)})
     code = asked(api, "resume", "own", "--dry-run", "--storage", f"{storage.root}/")
-    told = capsys.readouterr()
-    assert (code, told.err) == (0, "")
-    assert "0 finished and kept, 0 failed and" in told.out
+    output = capsys.readouterr()
+    assert (code, output.err) == (0, "")
+    assert "0 finished and kept, 0 failed and" in output.out
     assert list(api.jobs) == ["own-1"]
 
 
@@ -97,7 +97,7 @@ def test_an_answer_and_errors_are_told_apart(
 
 
 @pytest.mark.parametrize(
-    ("script", "code", "told"),
+    ("script", "code", "message"),
     [
         ("echo 'drive-sweep: wrong [file-exists]' >&2; exit 2", 2, "wrong"),
         ("echo 'drive-sweep: no storage' >&2; exit 3", 3, "no storage"),
@@ -106,11 +106,11 @@ def test_an_answer_and_errors_are_told_apart(
     ],
 )
 def test_only_what_the_user_wrote_wrong_ends_with_2(
-    api: JobsApi, monkeypatch: pytest.MonkeyPatch, script: str, code: int, told: str
+    api: JobsApi, monkeypatch: pytest.MonkeyPatch, script: str, code: int, message: str
 ) -> None:
     failure = said_by(api, monkeypatch, script).failure()
     assert failure.exit_code == code
-    assert str(failure).endswith(told)
+    assert str(failure).endswith(message)
 
 
 def test_a_job_that_did_not_begin_says_why(
@@ -122,8 +122,8 @@ def test_a_job_that_did_not_begin_says_why(
     monkeypatch.setattr(api, "holds", True)
     monkeypatch.setattr(api, "facts", lost)
     assert asked(api, "doctor", "--storage", str(tmp_path), "--json") == 3
-    told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "drive-sweep: no node for the job [job-failed]\n")
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", "drive-sweep: no node for the job [job-failed]\n")
 
 
 def test_remote_command_is_stopped_and_removed_after_its_timeout(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,9 +145,9 @@ def test_ctrl_c_leaves_no_job(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def followed(api: JobsApi, id_: str) -> tuple[str, Job]:
-    told: list[str] = []
-    job = Jobs(api.address).follow(id_, told.append)
-    return "".join(told), job
+    messages: list[str] = []
+    job = Jobs(api.address).follow(id_, messages.append)
+    return "".join(messages), job
 
 
 def end_later(api: JobsApi, id_: str, seconds: float, last: str) -> None:
@@ -165,8 +165,8 @@ def test_a_blip_after_a_quiet_hour_does_not_end_the_following(api: JobsApi, monk
     api.put("quiet-1", "first\n", **{"drive.sweep": "quiet"})
     api.drops_after_s, api.refusals = 2.0, 1
     end_later(api, "quiet-1", 3, "last\n")
-    told, job = followed(api, "quiet-1")
-    assert (told, job.state) == ("first\nlast\n", "SUCCEEDED")
+    log, job = followed(api, "quiet-1")
+    assert (log, job.state) == ("first\nlast\n", "SUCCEEDED")
 
 
 def test_following_gives_up_on_a_cluster_that_stays_away(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,9 +183,9 @@ def test_a_connection_whose_other_end_is_gone_does_not_block(api: JobsApi, monke
     api.silent = True
     end_later(api, "open-1", 1, "last\n")
     begun = time.monotonic()
-    told, job = followed(api, "open-1")
+    log, job = followed(api, "open-1")
     assert time.monotonic() - begun < 30  # the connection itself ends after 60 s
-    assert (told, job.exit_code) == ("first\nlast\n", 0)
+    assert (log, job.exit_code) == ("first\nlast\n", 0)
 
 
 def test_a_slash_at_the_end_of_the_storage_hides_no_active_job(api: JobsApi) -> None:

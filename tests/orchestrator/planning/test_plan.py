@@ -44,11 +44,11 @@ def facts(file: Path | str, storage: Storage, *options: str, hash_data: bool = F
 
 
 def test_the_digits_sweep_shares_two_trunks_of_four_epochs(storage: Storage) -> None:
-    told = facts("digits", storage)
-    assert (told["trials"], told["reused"]) == (50, 0)
-    assert [(warmup["epochs"], warmup["trials"]) for warmup in told["warmups"]] == [(4, 18), (4, 18)]
+    plan = facts("digits", storage)
+    assert (plan["trials"], plan["reused"]) == (50, 0)
+    assert [(warmup["epochs"], warmup["trials"]) for warmup in plan["warmups"]] == [(4, 18), (4, 18)]
     # 50 trials of 8 sparse epochs; warm-ups 1 + 2 + 4 for each of 3 x 2 settings and 2 seeds, or 4 for each seed.
-    assert told["epochs"] == {"unshared": 50 * 8 + 7 * 12, "shared": 50 * 8 + 4 * 2}
+    assert plan["epochs"] == {"unshared": 50 * 8 + 7 * 12, "shared": 50 * 8 + 4 * 2}
 
 
 def test_finished_trials_are_reused_and_told_by_the_revision_that_made_them(tmp_path: Path, storage: Storage) -> None:
@@ -56,10 +56,10 @@ def test_finished_trials_are_reused_and_told_by_the_revision_that_made_them(tmp_
     keys = [one["key"] for one in facts(file, storage)["keys"]]
     for key in keys[:3]:
         record_result(storage, key, revision="abc")
-    told = facts(file, storage)
-    assert told["reused"] == 3
-    assert told["reused_by_revision"] == {"abc": 3}
-    assert [one["done"] for one in told["keys"]] == [True] * 3 + [False] * 4
+    plan = facts(file, storage)
+    assert plan["reused"] == 3
+    assert plan["reused_by_revision"] == {"abc": 3}
+    assert [one["done"] for one in plan["keys"]] == [True] * 3 + [False] * 4
 
 
 def test_a_raised_numerics_integer_reuses_nothing(tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,16 +72,16 @@ def test_a_raised_numerics_integer_reuses_nothing(tmp_path: Path, storage: Stora
 
 
 def test_unshared_warm_ups_cost_what_every_trial_asks_for(tmp_path: Path, storage: Storage) -> None:
-    told = facts(tiny_sweep(tmp_path), storage, "share_warmups=false")
-    assert told["epochs"]["shared"] == told["epochs"]["unshared"] == 7 * 2 + 2 * (1 + 2)
+    plan = facts(tiny_sweep(tmp_path), storage, "share_warmups=false")
+    assert plan["epochs"]["shared"] == plan["epochs"]["unshared"] == 7 * 2 + 2 * (1 + 2)
 
 
 def test_the_difference_to_the_last_run_is_told(tmp_path: Path, storage: Storage) -> None:
     file = tiny_sweep(tmp_path)
     keys = [{"key": one["key"], "name": one["name"]} for one in facts(file, storage)["keys"]]
     storage.write_json("sweeps/tiny/trials.json", {"trials": keys})
-    told = facts(file, storage, "search.warmup_epochs=[0, 1, 3]")
-    assert (told["added"], told["removed"]) == (2, 2)
+    plan = facts(file, storage, "search.warmup_epochs=[0, 1, 3]")
+    assert (plan["added"], plan["removed"]) == (2, 2)
 
 
 def image_folder(root: Path) -> Path:
@@ -117,10 +117,10 @@ def test_a_plan_without_some_results_has_those_trials_to_do_again(tmp_path: Path
 
 def test_unread_data_show_no_reuse_until_they_are_hashed_and_stay_known(tmp_path: Path, storage: Storage) -> None:
     file, options = tiny_sweep(tmp_path), on_folder(image_folder(tmp_path / "images"))
-    told = facts(file, storage, *options)
-    assert told["data_digest"] is None
-    assert told["keys"][0]["key"] is None
-    assert told["trials"] == 7
+    plan = facts(file, storage, *options)
+    assert plan["data_digest"] is None
+    assert plan["keys"][0]["key"] is None
+    assert plan["trials"] == 7
     hashed = facts(file, storage, *options, hash_data=True)
     assert hashed["data_digest"]
     assert facts(file, storage, *options)["data_digest"] == hashed["data_digest"]
@@ -150,9 +150,9 @@ def test_time_and_size_are_judged_by_finished_trials_of_the_same_network_and_dat
     record_result(
         storage, first.key, config=keys.canonical(first.config), metrics={"cost/total_seconds": 20.0}, model_bytes=500
     )
-    told = facts(file, storage)
-    assert told["slot_hours"] == pytest.approx(10.0 * told["epochs"]["shared"] / 3600)  # two epochs took 20 s
-    assert told["model_bytes"] == 6 * 500
+    answer = facts(file, storage)
+    assert answer["slot_hours"] == pytest.approx(10.0 * answer["epochs"]["shared"] / 3600)  # two epochs took 20 s
+    assert answer["model_bytes"] == 6 * 500
 
 
 def test_a_plan_writes_nothing(tmp_path: Path) -> None:

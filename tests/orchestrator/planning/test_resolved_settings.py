@@ -87,9 +87,9 @@ def test_answers_of_an_older_version_are_read_as_far_as_they_are_known(folder: S
 
 def test_what_the_sweep_file_says_goes_before_what_was_answered() -> None:
     automatic = Resources(cpus_per_trial="auto", gpus_per_trial="auto", compile=True)
-    found = ResolvedSettings(device="cuda", precision="bf16", cpus_per_trial=2.0, gpus_per_trial=0.125)
-    assert merge_settings(automatic, ANSWERS) == found
-    assert merge_settings(automatic, ANSWERS | {"compile": True}) == replace(found, compile=True)
+    expected = ResolvedSettings(device="cuda", precision="bf16", cpus_per_trial=2.0, gpus_per_trial=0.125)
+    assert merge_settings(automatic, ANSWERS) == expected
+    assert merge_settings(automatic, ANSWERS | {"compile": True}) == replace(expected, compile=True)
     written = Resources(cpus_per_trial=3.0, gpus_per_trial=0.5)
     said = ResolvedSettings(device="cuda", precision="bf16", cpus_per_trial=3.0, gpus_per_trial=0.5)
     assert merge_settings(written, ANSWERS | {"compile": True}) == said

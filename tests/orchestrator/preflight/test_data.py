@@ -94,9 +94,9 @@ def test_equal_images_are_found_between_splits_and_under_two_labels(tmp_path: Pa
         "within_training": 0,
         "other_label": 2,
     }
-    told = messages(report)
-    assert "training train/a/03.png = test test/a/00.png" in told["duplicates_train_test"]
-    assert "training train/a/04.png = test test/b/01.bmp" in told["duplicates_other_label"]
+    message_of = messages(report)
+    assert "training train/a/03.png = test test/a/00.png" in message_of["duplicates_train_test"]
+    assert "training train/a/04.png = test test/b/01.bmp" in message_of["duplicates_other_label"]
     assert "sizes" in report["files"]
 
 
@@ -115,19 +115,19 @@ def test_test_images_on_another_scale_are_told(tmp_path: Path) -> None:
     root = noise_tree(tmp_path, {"a": 10, "b": 10}, {"a": 5, "b": 5})
     for file in (root / "test").rglob("*.png"):
         Image.fromarray(np.asarray(Image.open(file)) // 255).save(file)
-    told = messages(report_of(root)[0])
-    assert told["scales"].startswith("training images have values up to 255, test images up to ")
+    message_of = messages(report_of(root)[0])
+    assert message_of["scales"].startswith("training images have values up to 255, test images up to ")
 
 
 def test_missing_classes_constant_channels_and_constant_images_are_told(tmp_path: Path) -> None:
     root = noise_tree(tmp_path, {"a": 10, "b": 10}, {"a": 5}, blue=False)
     Image.new("RGB", (8, 8), (9, 9, 0)).save(root / "train" / "b" / "00.png")
     (root / "train" / "b" / "notes.txt").write_text("")
-    told = messages(report_of(root, validation=0.0)[0])
-    assert told["missing_classes"].startswith("1 of 2 classes have no test images: b")
-    assert told["constant_channels"].startswith("channels that have one value in all training images: 2")
-    assert told["constant_images"].startswith("1 training images are of one colour, such as train/b/00.png")
-    assert "train/b/notes.txt" in told["left_out"]
+    message_of = messages(report_of(root, validation=0.0)[0])
+    assert message_of["missing_classes"].startswith("1 of 2 classes have no test images: b")
+    assert message_of["constant_channels"].startswith("channels that have one value in all training images: 2")
+    assert message_of["constant_images"].startswith("1 training images are of one colour, such as train/b/00.png")
+    assert "train/b/notes.txt" in message_of["left_out"]
 
 
 def test_what_is_cut_off_images_that_are_not_square_is_told(tmp_path: Path) -> None:
@@ -165,9 +165,9 @@ def test_a_streamed_set_is_looked_at_in_part_and_says_so(tmp_path: Path) -> None
 def test_the_sheet_shows_images_of_the_class_and_crops_of_the_first(tmp_path: Path) -> None:
     _, data = report_of(noise_tree(tmp_path, {"a": 10, "b": 3}, {"a": 5, "b": 5}))
     for label, row in enumerate(sheet_rows(data, ("a", "b"))):
-        own = data.train.images[data.train.labels == label]
-        assert row.title == f"{'ab'[label]} ({len(own)})"
-        assert all(any(torch.equal(image, one) for one in own) for image in row.plain)
+        of_class = data.train.images[data.train.labels == label]
+        assert row.title == f"{'ab'[label]} ({len(of_class)})"
+        assert all(any(torch.equal(image, one) for one in of_class) for image in row.plain)
         padded = torch.nn.functional.pad(row.plain[0], (4, 4, 4, 4))
         cuts = [padded[:, top : top + 8, left : left + 8] for top in range(9) for left in range(9)]
         cuts += [cut.flip(2) for cut in cuts]

@@ -123,14 +123,14 @@ def test_a_closed_terminal_stops_a_sweep_as_a_signal_does(tmp_path: Path) -> Non
         wait_for(in_mid_trial)
         os.close(terminal)
         with open(reader) as answers:
-            told = json.loads(answers.read())
+            answer = json.loads(answers.read())
     except BaseException:
         os.kill(child, signal.SIGKILL)
         raise
     finally:
         _, code = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(code) == 128 + signal.SIGHUP
-    states = Counter(trial["state"] for trial in told["trials"])
+    states = Counter(trial["state"] for trial in answer["trials"])
     assert states["stopped"] >= 1
     assert set(states) <= {"stopped", "waiting", "finished"}
     assert "stopping: waiting for checkpoints" in drive_sweep("logs", "loud", "--storage", storage).stdout

@@ -160,10 +160,10 @@ def test_cells_are_sparsity_warm_up_and_other_shared_axes() -> None:
     drive = [seeds_of(at("drive", place), {0: 0.5 + index / 100}) for index, place in enumerate(places)]
     snip = [seeds_of(at("snip", place), {0: 0.5}) for place in places]
     made = compare(sweep_of(*drive, *snip))
-    told = {
+    accuracies = {
         (one.cell.sparsity, one.cell.warmup_epochs, one.cell.extra_axes): round(one.difference.mean, 6) for one in made.pairs
     }
-    assert told == {(one[0], one[1], f"training.lr={one[2]}"): index / 100 for index, one in enumerate(places)}
+    assert accuracies == {(one[0], one[1], f"training.lr={one[2]}"): index / 100 for index, one in enumerate(places)}
 
 
 def test_a_cell_without_the_other_method_is_left_out_and_told() -> None:
@@ -250,7 +250,7 @@ def test_another_reference_turns_the_sign() -> None:
 
 
 @pytest.mark.parametrize(
-    ("methods", "reference", "told"),
+    ("methods", "reference", "message"),
     [
         (["drive", "dense"], "drive", r"prunes with drive alone.*method: \[drive, snip, magnitude\]"),
         (["dense"], "drive", "prunes with no method alone"),
@@ -259,9 +259,9 @@ def test_another_reference_turns_the_sign() -> None:
         (["drive", "snip", "dense"], "dense", "no trials of dense"),
     ],
 )
-def test_what_cannot_be_compared_is_told_with_the_way_out(methods: list[str], reference: str, told: str) -> None:
+def test_what_cannot_be_compared_is_told_with_the_way_out(methods: list[str], reference: str, message: str) -> None:
     state = sweep_of(*(seeds_of(DENSE if method == "dense" else of(method), {0: 0.9}) for method in methods))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         compare(state, reference)
     assert can_compare(config_summaries(state)) is ({"drive", "snip"} <= set(methods))
 
@@ -299,10 +299,10 @@ def test_the_command_shows_the_facts_within_110_columns(tmp_path: Path) -> None:
 
 def test_the_command_answers_in_json_and_takes_another_method(tmp_path: Path) -> None:
     folder = stored(won_lost_and_open(), tmp_path)
-    told = json.loads(drive_sweep("compare", "s", "--method", "snip", "--json", "--storage", folder.storage.root).stdout)
-    assert (told["sweep"], told["reference"], told["tests"], told["corrected"]) == ("s", "snip", 4, False)
-    assert [one["significantly_worse"] for one in told["summary"]] == [1]
-    first = told["cells"][0]
+    answer = json.loads(drive_sweep("compare", "s", "--method", "snip", "--json", "--storage", folder.storage.root).stdout)
+    assert (answer["sweep"], answer["reference"], answer["tests"], answer["corrected"]) == ("s", "snip", 4, False)
+    assert [one["significantly_worse"] for one in answer["summary"]] == [1]
+    first = answer["cells"][0]
     assert (first["sparsity"], first["warmup_epochs"], first["seeds"]) == (0.8, 0, [0, 1, 2])
     assert first["difference"]["mean"] == pytest.approx(-0.11)
     assert first["other"] == first["other"] | {"method": "drive", "prune_iterations": 1, "trials": ["t0", "t1", "t2"]}

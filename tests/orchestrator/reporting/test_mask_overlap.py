@@ -28,20 +28,20 @@ def test_masks_are_paired_by_seed_and_their_likeness_averaged() -> None:
     drive, snip = of("drive"), of("snip")
     state = sweep_of(seeds_of(drive, {0: 0.9, 1: 0.9}), seeds_of(snip, {1: 0.8, 0: 0.8}))
     masks = {"t0": first(40), "t1": first(40), "t2": first(40, 20), "t3": first(40)}  # t2 is seed 1 of snip
-    (found,) = mask_overlaps(compare(state), state, masks.get)
+    (result,) = mask_overlaps(compare(state), state, masks.get)
     # Seed 0: the same. Seed 1: 20 of 60 shared in one layer, all 20 of the other, so 40 of 80.
-    assert (found.method, found.seeds) == ("snip", 2)
-    assert found.overlap == pytest.approx((1 + 0.5) / 2)
-    assert found.density_similarity == 1.0
-    assert found.expected_overlap == pytest.approx(0.5 / (2 - 0.5))
+    assert (result.method, result.seeds) == ("snip", 2)
+    assert result.overlap == pytest.approx((1 + 0.5) / 2)
+    assert result.density_similarity == 1.0
+    assert result.expected_overlap == pytest.approx(0.5 / (2 - 0.5))
 
 
 def test_a_seed_without_a_model_file_is_left_out() -> None:
     state = sweep_of(seeds_of(of("drive"), {0: 0.9, 1: 0.9}), seeds_of(of("snip"), {0: 0.8, 1: 0.8}))
     masks = {"t0": first(40), "t1": first(40), "t2": first(20)}
-    (found,) = mask_overlaps(compare(state), state, masks.get)
-    assert found.seeds == 1
-    assert found.overlap == pytest.approx(40 / 60)
+    (result,) = mask_overlaps(compare(state), state, masks.get)
+    assert result.seeds == 1
+    assert result.overlap == pytest.approx(40 / 60)
     assert mask_overlaps(compare(state), state, lambda key: None) == []
 
 

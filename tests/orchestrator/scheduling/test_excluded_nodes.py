@@ -85,15 +85,15 @@ def test_a_node_that_cannot_answer_or_hangs_is_left_out_and_a_lost_one_is_not(
 
     monkeypatch.setattr(node_checks, "NODE_TIMEOUT_S", 3.0)
     monkeypatch.setattr(node_checks, "alive_nodes", lambda: [{"NodeID": name} for name in ("well", "unable", "hung")])
-    told: list[str] = []
+    messages: list[str] = []
     answering = {"well": well, "unable": unable, "lost": unable, "hung": slow}
     asked = {name: call_on(node, function) for name, function in answering.items()}
-    reports = node_checks._collect_reports(asked, told.append, lambda: False)
+    reports = node_checks._collect_reports(asked, messages.append, lambda: False)
     assert reports["well"] == NodeReport()
     assert "no right to read /data" in str(reports["unable"].error)
     assert "has not answered 3 s after the first node" in str(reports["hung"].error)
     assert "lost" not in reports
-    assert told == ["node lost was lost while it checked the storage and the data"]
+    assert messages == ["node lost was lost while it checked the storage and the data"]
     ray.cancel(asked["hung"], force=True)
 
 
@@ -114,7 +114,7 @@ def test_the_files_of_many_nodes_are_looked_for_at_the_same_time(tmp_path: Path,
 def test_a_trial_whose_own_file_is_on_no_node_fails_and_leaves_no_node_out() -> None:
     searcher = searching("x", "y", driver_node="home", alive=frozenset("ab"), usable_nodes=frozenset("ab"), slots=2)
     searcher.watch._refreshed_at = time.monotonic() + 3600
-    told = {"event": "ended", "status": "unprovided", "message": "model: module:nets.wide: no such file"}
+    report = {"event": "ended", "status": "unprovided", "message": "model: module:nets.wide: no such file"}
     for number, (place, state, avoided) in enumerate([("a", "waiting", ["a"]), ("b", "failed", [])]):
         searcher.queue.trials["x"].not_before = 0.0
         searcher.queue.trials["y"].not_before = float("inf")
@@ -124,7 +124,7 @@ def test_a_trial_whose_own_file_is_on_no_node_fails_and_leaves_no_node_out() -> 
         until = searcher.watch._excluded_until
         exclude = lambda node, reason, until=until: until.update({node: time.monotonic() + 60})  # noqa: E731
         searcher.watch.exclude_node = exclude  # type: ignore[method-assign]
-        searcher.on_trial_result(trial, told)
+        searcher.on_trial_result(trial, report)
         entry = searcher.queue.trials["x"]
         assert (entry.state, searcher.watch.excluded_nodes()) == (state, avoided)
-    assert (entry.failure, entry.message) == (FailureKind.CONFIG, told["message"])
+    assert (entry.failure, entry.message) == (FailureKind.CONFIG, report["message"])

@@ -41,24 +41,24 @@ def without_locks(storage: Storage, quick_leases: None, monkeypatch: pytest.Monk
 
 
 def test_driver_lease_goes_to_one_of_several_that_start_together(without_locks: Storage) -> None:
-    folder, told, ready = SweepFolder(without_locks, "s"), [], threading.Barrier(3)
+    folder, events, ready = SweepFolder(without_locks, "s"), [], threading.Barrier(3)
 
     def drive() -> None:
         ready.wait()
         try:
             with folder.driver_lease():
-                told.append("held")
+                events.append("held")
                 time.sleep(3)
         except SetupError as error:
-            told.append(str(error))
+            events.append(str(error))
 
     drivers = [threading.Thread(target=drive) for _ in range(3)]
     for driver in drivers:
         driver.start()
     for driver in drivers:
         driver.join()
-    assert sorted(told)[0] == "held"
-    assert all(f"being run by process {os.getpid()} on" in line for line in sorted(told)[1:])
+    assert sorted(events)[0] == "held"
+    assert all(f"being run by process {os.getpid()} on" in line for line in sorted(events)[1:])
     with folder.driver_lease():
         pass
 
@@ -105,20 +105,20 @@ def test_driver_that_lost_its_lease_exits(s3: S3Storage) -> None:
 def test_driver_lease_written_late_gives_up(s3: S3Storage, quick_leases: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first write takes longer than LEASE_SETTLE_S, and replaces the file of a driver that came meanwhile."""
     monkeypatch.setattr(driver_lease, "LEASE_RENEW_INTERVAL_S", 1.5)
-    slow, told = S3Storage(s3.root, s3.endpoint, s3.region), list[str]()
+    slow, events = S3Storage(s3.root, s3.endpoint, s3.region), list[str]()
     prompt = slow.write_json
 
     def late(name: str, content: object) -> None:
         winner.start()
-        wait_for(lambda: told == ["held"])
+        wait_for(lambda: events == ["held"])
         slow.write_json = prompt  # type: ignore[method-assign]
         slow.write_json(name, content)
 
     def win() -> None:
         with SweepFolder(s3, "s").driver_lease():
-            told.append("held")
+            events.append("held")
             ended.wait(30)
-        told.append("ended in its own time")
+        events.append("ended in its own time")
 
     winner, ended = threading.Thread(target=win), threading.Event()
     slow.write_json = late  # type: ignore[method-assign]
@@ -128,7 +128,7 @@ def test_driver_lease_written_late_gives_up(s3: S3Storage, quick_leases: None, m
     finally:
         ended.set()
         winner.join()
-    assert told == ["held", "ended in its own time"]
+    assert events == ["held", "ended in its own time"]
 
 
 def test_driver_lease_of_another_is_not_released(s3: S3Storage, quick_leases: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,10 +57,10 @@ def test_a_driver_of_a_container_with_the_name_of_its_host_is_alive(storage: Sto
     """It has another process table, where its id is nobody's here."""
     inside = "import json; from orchestrator.state.driver_liveness import this_driver; print(json.dumps(this_driver()))"
     namespaces = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
-    told = subprocess.run([*namespaces, sys.executable, "-c", inside], capture_output=True, text=True, check=False)
-    if told.returncode:
-        pytest.skip(f"namespaces are not allowed here: {told.stderr.strip()}")
-    driver = json.loads(told.stdout)
+    result = subprocess.run([*namespaces, sys.executable, "-c", inside], capture_output=True, text=True, check=False)
+    if result.returncode:
+        pytest.skip(f"namespaces are not allowed here: {result.stderr.strip()}")
+    driver = json.loads(result.stdout)
     assert (driver["host"], driver["pid"]) == (this_driver()["host"], 1)
     assert driver_alive(driver)
     assert not driver_alive(driver | {"heartbeat": time.time() - LEASE_TTL_S - 1})
@@ -207,10 +207,10 @@ def test_a_change_that_was_not_told_is_written_at_the_end(storage: Storage, hast
     folder, state = SweepFolder(storage, "s"), large_state(10)
     writer = StateWriter(folder, state)
     writer.start()
-    silent, told = state.trials[f"{1:016x}"], state.trials[f"{2:016x}"]
-    silent.position, told.position = 5, 6
-    writer.changed(told)
-    wait_for(lambda: on_disk(folder)["trials"][told.key]["position"] == 6)
+    silent, reported = state.trials[f"{1:016x}"], state.trials[f"{2:016x}"]
+    silent.position, reported.position = 5, 6
+    writer.changed(reported)
+    wait_for(lambda: on_disk(folder)["trials"][reported.key]["position"] == 6)
     assert on_disk(folder)["trials"][silent.key]["position"] == 0
     writer.close()
     assert on_disk(folder)["trials"][silent.key]["position"] == 5

@@ -97,9 +97,9 @@ def test_the_uri_may_tell_where_the_store_is(store: ObjectStore, s3: S3Storage, 
     for name in ("AWS_ENDPOINT_URL", "AWS_REGION"):
         monkeypatch.delenv(name)
     address = store.endpoint.removeprefix("http://").replace(":", "%3A")
-    told = open_storage(f"{s3.root}?endpoint_override={address}&scheme=http&region=us-east-1")
-    assert told.read("file") == b"content"
-    copied: Storage = pickle.loads(pickle.dumps(told))
+    storage = open_storage(f"{s3.root}?endpoint_override={address}&scheme=http&region=us-east-1")
+    assert storage.read("file") == b"content"
+    copied: Storage = pickle.loads(pickle.dumps(storage))
     assert copied.read("file") == b"content"
 
 
@@ -185,10 +185,10 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> S3Storage:
 
 def test_lost_storage_is_no_failure_of_the_trial(lost: S3Storage) -> None:
     stage = Stage(kind="trial", key="k", name="n", config=canonical(tiny_config()), attempt=1)
-    told = execute_stage(stage, tiny_settings(StageFolders(lost, "s")), lambda report: None)
-    assert told["status"] == "storage"
-    assert "cannot connect to http://127.0.0.1:9" in told["message"]
-    assert told["log"] == []
+    report = execute_stage(stage, tiny_settings(StageFolders(lost, "s")), lambda report: None)
+    assert report["status"] == "storage"
+    assert "cannot connect to http://127.0.0.1:9" in report["message"]
+    assert report["log"] == []
 
 
 def test_a_driver_goes_on_while_its_storage_is_lost(lost: S3Storage, tmp_path: Path) -> None:

@@ -220,9 +220,9 @@ def test_replaced_database_gets_the_whole_sweep(tracked: TrackedSweep, tmp_path:
     assert thread.flush(60), thread.last_error
     thread.close()
     content = Content(target)
-    found = {run.info.run_name: run.info.run_id for run in content.runs if run.info.status == "FINISHED"}
+    run_ids = {run.info.run_name: run.info.run_id for run in content.runs if run.info.status == "FINISHED"}
     for name in ("w02-r0", "w00-s0.9-r1", "w02-i001-r0"):
-        assert found[name] == thread.run_ids[item(name).key] != former.get(item(name).key)
+        assert run_ids[name] == thread.run_ids[item(name).key] != former.get(item(name).key)
 
 
 def test_importing_tracking_is_cheap() -> None:

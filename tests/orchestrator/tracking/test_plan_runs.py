@@ -23,9 +23,9 @@ def params(text: str, folder: Path) -> dict[str, dict[str, str]]:
 
 def test_options_of_one_method_are_params_of_its_trials_alone(tmp_path: Path) -> None:
     made = params("method: [drive, random]\nsearch: {drive.normalize: [mean, rank]}\n", tmp_path)
-    told = {name: one.get("drive.normalize") for name, one in made.items()}
-    assert sorted(filter(None, told.values())) == ["mean", "rank"]
-    assert [told[name] for name in made if not name.startswith("drive")] == [None, None]  # random, and the dense baseline
+    normalize = {name: one.get("drive.normalize") for name, one in made.items()}
+    assert sorted(filter(None, normalize.values())) == ["mean", "rank"]
+    assert [normalize[name] for name in made if not name.startswith("drive")] == [None, None]  # random, and the dense baseline
 
 
 def test_iterations_are_those_that_a_trial_runs(tmp_path: Path) -> None:

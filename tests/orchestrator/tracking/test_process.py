@@ -172,8 +172,8 @@ def test_workers_are_given_no_folder_of_the_drivers(monkeypatch: pytest.MonkeyPa
     folders.extend([str(Path.cwd())])
     assert str(Path.cwd()) not in folders
     installed = PathFinder.find_spec("trainables", [str(ROOT)])
-    for found, wanted in ((installed, []), (None, [str(ROOT)])):
-        monkeypatch.setattr(PathFinder, "find_spec", lambda name, path=None, target=None, found=found: found)
+    for spec, wanted in ((installed, []), (None, [str(ROOT)])):
+        monkeypatch.setattr(PathFinder, "find_spec", lambda name, path=None, target=None, spec=spec: spec)
         monkeypatch.setattr("sys.meta_path", [])
         assert WorkerFolders() == wanted
 

@@ -36,15 +36,15 @@ def test_flops_of_convolutions_match_counts_by_hand() -> None:
     weights = prunable_weights(model)
     masks = full_masks(weights)
     masks["0.weight"][:4] = False
-    found = model_stats(model, masks, (3, 10, 10))
-    assert list(found.layer_flops.values()) == [64 * 8 * 27, 16 * 4 * 72, 16 * 4 * 9, 320]
-    assert list(found.kept_layer_flops.values()) == [64 * 4 * 27, 16 * 4 * 72, 16 * 4 * 9, 320]
-    assert found.flops == 13_824 + 4608 + 576 + 320
-    assert found.theoretical_speedup == pytest.approx((13_824 + 4608 + 576 + 320) / (6912 + 4608 + 576 + 320))
+    stats = model_stats(model, masks, (3, 10, 10))
+    assert list(stats.layer_flops.values()) == [64 * 8 * 27, 16 * 4 * 72, 16 * 4 * 9, 320]
+    assert list(stats.kept_layer_flops.values()) == [64 * 4 * 27, 16 * 4 * 72, 16 * 4 * 9, 320]
+    assert stats.flops == 13_824 + 4608 + 576 + 320
+    assert stats.theoretical_speedup == pytest.approx((13_824 + 4608 + 576 + 320) / (6912 + 4608 + 576 + 320))
     biases = 8 + 4 + 4 + 5
-    assert (found.parameters, found.kept_parameters) == (216 + 288 + 36 + 320 + biases, 108 + 288 + 36 + 320 + biases)
-    assert found.compression_ratio == pytest.approx((860 + biases) / (752 + biases))
-    assert found.parameter_sparsity == pytest.approx(108 / (860 + biases))
+    assert (stats.parameters, stats.kept_parameters) == (216 + 288 + 36 + 320 + biases, 108 + 288 + 36 + 320 + biases)
+    assert stats.compression_ratio == pytest.approx((860 + biases) / (752 + biases))
+    assert stats.parameter_sparsity == pytest.approx(108 / (860 + biases))
 
 
 def test_flops_of_vgg_and_resnet_match_published_tables() -> None:
@@ -85,16 +85,16 @@ def test_known_figures_of_an_unusual_network() -> None:
     masks = full_masks(prunable_weights(model))
     assert {"attention.out_proj.weight", "head.weight", "auxiliary.weight"} == set(masks)
     masks["attention.out_proj.weight"][:2] = False
-    found = model_stats(model, masks, (4, 2, 2))
-    assert found.connected_weights is None
-    assert found.effective_sparsity is None
-    assert found.layer_flops == {"attention.out_proj.weight": 4 * 16, "head.weight": 12, "auxiliary.weight": 0}
+    stats = model_stats(model, masks, (4, 2, 2))
+    assert stats.connected_weights is None
+    assert stats.effective_sparsity is None
+    assert stats.layer_flops == {"attention.out_proj.weight": 4 * 16, "head.weight": 12, "auxiliary.weight": 0}
     dense = 4 * 48 + 2 * (4 * 4 * 4)  # queries, keys and values of 4 tokens; their products, over both heads
-    assert found.flops == dense + 4 * 16 + 12
-    assert found.kept_flops == dense + 4 * 8 + 12
-    assert (found.kept, found.prunable) == (8 + 12 + 12, 16 + 12 + 12)
-    assert "model/effective_sparsity" not in size_metrics(found)
-    assert size_metrics(found)["model/theoretical_speedup"] == found.flops / found.kept_flops
+    assert stats.flops == dense + 4 * 16 + 12
+    assert stats.kept_flops == dense + 4 * 8 + 12
+    assert (stats.kept, stats.prunable) == (8 + 12 + 12, 16 + 12 + 12)
+    assert "model/effective_sparsity" not in size_metrics(stats)
+    assert size_metrics(stats)["model/theoretical_speedup"] == stats.flops / stats.kept_flops
 
 
 class Transformed(nn.Module):
@@ -111,27 +111,27 @@ class Transformed(nn.Module):
 
 def test_unknown_figures_are_none() -> None:
     model = Transformed()
-    found = model_stats(model, full_masks(prunable_weights(model)), (1, 4, 4))
-    assert (found.flops, found.kept_flops, found.theoretical_speedup) == (None, None, None)
-    assert found.layer_flops == {"head.weight": 48}
-    assert not {"model/flops", "model/theoretical_speedup"} & set(size_metrics(found))
+    stats = model_stats(model, full_masks(prunable_weights(model)), (1, 4, 4))
+    assert (stats.flops, stats.kept_flops, stats.theoretical_speedup) == (None, None, None)
+    assert stats.layer_flops == {"head.weight": 48}
+    assert not {"model/flops", "model/theoretical_speedup"} & set(size_metrics(stats))
 
 
 def test_network_without_kept_weights_has_no_ratios() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False))
     masks = {name: torch.zeros_like(mask) for name, mask in full_masks(prunable_weights(model)).items()}
-    found = model_stats(model, masks, (1, 4, 4))
-    assert (found.kept, found.kept_flops, found.kept_parameters) == (0, 0, 0)
-    assert (found.theoretical_speedup, found.compression_ratio, found.parameter_sparsity) == (None, None, 1.0)
-    assert not {"model/compression_ratio", "model/theoretical_speedup"} & set(size_metrics(found))
+    stats = model_stats(model, masks, (1, 4, 4))
+    assert (stats.kept, stats.kept_flops, stats.kept_parameters) == (0, 0, 0)
+    assert (stats.theoretical_speedup, stats.compression_ratio, stats.parameter_sparsity) == (None, None, 1.0)
+    assert not {"model/compression_ratio", "model/theoretical_speedup"} & set(size_metrics(stats))
 
 
 def test_excluded_layers_count_as_dense() -> None:
     model = network("convnet", 8, 1)
     masks = full_masks(prunable_weights(model, ("head",)))
-    found = model_stats(model, {name: torch.zeros_like(mask) for name, mask in masks.items()}, (1, 8, 8))
-    assert found.kept_flops == 1280
-    assert (found.kept, found.connected_weights, found.prunable) == (0, 0, 15_248 - 1280)
+    stats = model_stats(model, {name: torch.zeros_like(mask) for name, mask in masks.items()}, (1, 8, 8))
+    assert stats.kept_flops == 1280
+    assert (stats.kept, stats.connected_weights, stats.prunable) == (0, 0, 15_248 - 1280)
 
 
 def test_model_stats_do_not_change_the_network() -> None:
@@ -155,11 +155,11 @@ def test_top5_accuracy_needs_a_hundred_classes() -> None:
     data = digits()
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 100)).double()
     split = Split(images=data.test.images, labels=(data.test.labels * 10))
-    told = evaluate_raw(model, split, data.normalization, replace(RUNTIME, channels_last=False))
+    metrics = evaluate_raw(model, split, data.normalization, replace(RUNTIME, channels_last=False))
     scores = model(data.normalization.apply(split.images.float() / 255))
     hits = sum(int(label) in row.argsort(descending=True)[:5].tolist() for row, label in zip(scores, split.labels, strict=True))
-    assert told["top5_accuracy"] == hits / len(split)
-    assert told["accuracy"] == int((scores.argmax(1) == split.labels).sum()) / len(split)
+    assert metrics["top5_accuracy"] == hits / len(split)
+    assert metrics["accuracy"] == int((scores.argmax(1) == split.labels).sum()) / len(split)
     ten = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
     assert "top5_accuracy" not in evaluate_raw(ten, data.test, data.normalization, RUNTIME)
 

@@ -49,10 +49,10 @@ def test_transformer_layer_counts_projections_and_products() -> None:
         layer=nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
         head=nn.Linear(8, 3),
     )
-    found = counted(model)
-    assert found.total == 8 * 8 * 24 + 2 * (8 * 8 * 8) + 8 * 64 + 2 * 8 * 8 * 16 + 24
+    count = counted(model)
+    assert count.total == 8 * 8 * 24 + 2 * (8 * 8 * 8) + 8 * 64 + 2 * 8 * 8 * 16 + 24
     uses = {"layer.self_attn.out_proj.weight": 8, "layer.linear1.weight": 8, "layer.linear2.weight": 8, "head.weight": 1}
-    assert found.uses == uses
+    assert count.uses == uses
 
 
 def test_layer_counts_every_row_and_call() -> None:

@@ -30,9 +30,9 @@ def network(name: str, side: int = 32, channels: int = 3) -> nn.Module:
 
 
 def live(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int]) -> Masks:
-    found = connected_masks(model, masks, image_shape)
-    assert found is not None
-    return found
+    connected = connected_masks(model, masks, image_shape)
+    assert connected is not None
+    return connected
 
 
 def on_a_path(edges: list[list[Edge]], masks: Masks) -> Masks:
@@ -43,13 +43,13 @@ def on_a_path(edges: list[list[Edge]], masks: Masks) -> Masks:
     for layer in kept:
         forwards.append([edge for edge in layer if edge[0] in reached])
         reached = {end for _, end, *_ in forwards[-1]}
-    found = {name: torch.zeros_like(mask) for name, mask in masks.items()}
+    result = {name: torch.zeros_like(mask) for name, mask in masks.items()}
     for layer in reversed(forwards):
         through = [edge for edge in layer if edge[1] in reached]
         for _, _, name, place in through:
-            found[name][place] = True
+            result[name][place] = True
         reached = {start for start, *_ in through}
-    return found
+    return result
 
 
 def linear_edges(name: str, inputs: list[Node], outputs: int) -> list[Edge]:
@@ -95,8 +95,8 @@ def test_connected_weights_of_linear_layers_are_on_a_path(
     for (name, _), following in zip(masks.items(), sizes[1:], strict=True):
         edges.append(linear_edges(name, list(nodes), following))
         nodes = [(index,) for index in range(following)]
-    found, expected = live(model, masks, (1, 2, 2)), on_a_path(edges, masks)
-    assert all(torch.equal(found[name], expected[name]) for name in masks)
+    connected, expected = live(model, masks, (1, 2, 2)), on_a_path(edges, masks)
+    assert all(torch.equal(connected[name], expected[name]) for name in masks)
 
 
 @given(
@@ -118,8 +118,8 @@ def test_connected_weights_of_convolutions_are_on_a_path(
     model = nn.Sequential(first, nn.BatchNorm2d(4), nn.ReLU(), second, nn.Flatten(), nn.Linear(len(nodes2), 2))
     masks = random_masks(model, seed, density)
     expected = on_a_path([edges1, edges2, linear_edges("5.weight", nodes2, 2)], masks)
-    found = live(model, masks, (2, 4, 4))
-    assert all(torch.equal(found[name], expected[name]) for name in masks)
+    connected = live(model, masks, (2, 4, 4))
+    assert all(torch.equal(connected[name], expected[name]) for name in masks)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_all_weights_of_a_dense_network_are_connected(name: str) -> None:
 
 def test_weights_on_padding_are_not_connected() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(2, 3))
-    found = live(model, full_masks(prunable_weights(model)), (1, 1, 1))
-    assert found["0.weight"].nonzero().tolist() == [[0, 0, 1, 1], [1, 0, 1, 1]]
+    connected = live(model, full_masks(prunable_weights(model)), (1, 1, 1))
+    assert connected["0.weight"].nonzero().tolist() == [[0, 0, 1, 1], [1, 0, 1, 1]]
 
 
 def test_every_path_through_max_pooling_counts() -> None:
@@ -160,10 +160,10 @@ def test_collapsed_layer_breaks_its_chain_alone() -> None:
     of_vgg["features.4.weight"].fill_(False)
     assert num_kept(live(vgg, of_vgg, (3, 32, 32))) == 0
     of_resnet["blocks.1.conv1.weight"].fill_(False)
-    found = live(resnet, of_resnet, (3, 32, 32))
-    assert not found["blocks.1.conv2.weight"].any()
-    others = [name for name in found if not name.startswith("blocks.1.")]
-    assert all(bool(found[name].all()) for name in others)
+    connected = live(resnet, of_resnet, (3, 32, 32))
+    assert not connected["blocks.1.conv2.weight"].any()
+    others = [name for name in connected if not name.startswith("blocks.1.")]
+    assert all(bool(connected[name].all()) for name in others)
 
 
 def test_path_counts_beyond_float64_do_not_overflow() -> None:

@@ -86,10 +86,12 @@ NO_DATA = {
 }
 
 
-@pytest.mark.parametrize(("returned", "told"), NO_DATA.items(), ids=list(NO_DATA.values()))
-def test_invalid_arrays_are_rejected(folder: Path, storage: Storage, returned: str, told: str) -> None:
+@pytest.mark.parametrize(("returned", "message"), NO_DATA.items(), ids=list(NO_DATA.values()))
+def test_invalid_arrays_are_rejected(folder: Path, storage: Storage, returned: str, message: str) -> None:
     write_modules(folder, mydata=IMAGES + returned)
-    assert f"dataset: module:mydata.load {told}" in rejection(tiny_config(dataset=custom_dataset()), storage, folder, DataError)
+    assert f"dataset: module:mydata.load {message}" in rejection(
+        tiny_config(dataset=custom_dataset()), storage, folder, DataError
+    )
 
 
 def test_load_rejects_a_file_that_changed_since_its_import(folder: Path) -> None:

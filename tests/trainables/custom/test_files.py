@@ -45,8 +45,10 @@ def test_missing_module_is_reported_by_plan_and_rejected_by_run(folder: Path, st
     (folder / "s.yaml").write_text(PLAIN)
     plan = make_plan(load_spec("s.yaml"), storage)
     assert plan.data_digest is None
-    told = f"model: module:mynets.wide must be a function of a Python file in {folder} or in an installed package, got no such"
-    assert told in plan.data_problem
+    message = (
+        f"model: module:mynets.wide must be a function of a Python file in {folder} or in an installed package, got no such"
+    )
+    assert message in plan.data_problem
     with pytest.raises(UserError) as error:
         plan_of(PLAIN, storage)
     assert str(error.value) == plan.data_problem
@@ -61,7 +63,7 @@ def test_module_of_an_installed_package_is_located(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "told"),
+    ("reference", "message"),
     [
         ("module:random.wide", "must not have the name of another module, got 'random'; rename the file"),
         ("module:numpy.wide", "must not have the name of another module, got 'numpy'; rename the file"),
@@ -70,10 +72,12 @@ def test_module_of_an_installed_package_is_located(folder: Path) -> None:
         ("module:nowhere.wide", "got no such file; correct it, or set modules_path to its folder"),
     ],
 )
-def test_reference_without_a_file_is_rejected(folder: Path, storage: Storage, reference: str, told: str) -> None:
+def test_reference_without_a_file_is_rejected(folder: Path, storage: Storage, reference: str, message: str) -> None:
     (folder / "deep").mkdir()
     (folder / "numpy.py").write_text(NETS)
-    assert f"model: {told}".removeprefix("model: ") in rejection(custom_config(model=reference), storage, folder, ConfigError)
+    assert f"model: {message}".removeprefix("model: ") in rejection(
+        custom_config(model=reference), storage, folder, ConfigError
+    )
 
 
 class Evil:
@@ -85,15 +89,17 @@ def test_invalid_weights_are_rejected_and_never_executed(folder: Path, storage: 
     weights, file, config = dense_weights(), folder / "dense", tiny_config(initial_weights=True)
     first, *others = weights
 
-    def told(held: Any) -> str:
+    def rejection_of(held: Any) -> str:
         save_file(held, file) if isinstance(held, dict) and first in held else torch.save(held, file)
         return rejection(config, storage, folder, ConfigError, file)
 
-    message = told({first: weights[first].flatten()} | {"extra": torch.zeros(1)} | {name: weights[name] for name in others[1:]})
+    message = rejection_of(
+        {first: weights[first].flatten()} | {"extra": torch.zeros(1)} | {name: weights[name] for name in others[1:]}
+    )
     assert f"must hold the {len(weights)} tensors of the network, got {str(file)!r} with 1 missing ({others[0]});" in message
     assert "1 unexpected (extra); 1 of another shape (conv1.weight (144,) for (16, 1, 3, 3))" in message
-    assert "must be a state dict of tensors" in told([1, 2])
-    assert "must be safetensors or a state dict saved by torch.save" in told({"state_dict": Evil()})
+    assert "must be a state dict of tensors" in rejection_of([1, 2])
+    assert "must be safetensors or a state dict saved by torch.save" in rejection_of({"state_dict": Evil()})
     assert not Path("executed").exists()
     file.write_bytes(b"something else")
     assert "must be safetensors or a state dict" in rejection(config, storage, folder, ConfigError, file)
@@ -105,9 +111,9 @@ def test_weights_that_changed_since_the_plan_are_rejected(folder: Path) -> None:
     from trainables.models.pretrained import load_initial_weights
 
     save_file(dense_weights(), folder / "dense")
-    own = CustomFiles(initial_weights=str(folder / "dense")).with_digests([tiny_config(initial_weights=True)])
+    files = CustomFiles(initial_weights=str(folder / "dense")).with_digests([tiny_config(initial_weights=True)])
     network = build_model("convnet", (1, 8, 8), 10)
-    load_initial_weights(network, own)
+    load_initial_weights(network, files)
     save_file({name: value + 1 for name, value in dense_weights().items()}, folder / "dense")
     with pytest.raises(ConfigError, match="initial_weights must be the file that the sweep was planned with"):
-        load_initial_weights(network, own)
+        load_initial_weights(network, files)

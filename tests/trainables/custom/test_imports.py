@@ -78,10 +78,10 @@ NO_NETWORK = {
 }
 
 
-@pytest.mark.parametrize(("text", "told"), NO_NETWORK.items(), ids=list(NO_NETWORK.values()))
-def test_invalid_network_is_rejected_before_the_warmup(folder: Path, storage: Storage, text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "message"), NO_NETWORK.items(), ids=list(NO_NETWORK.values()))
+def test_invalid_network_is_rejected_before_the_warmup(folder: Path, storage: Storage, text: str, message: str) -> None:
     write_modules(folder, mynets=text)
-    assert told.format(folder=folder) in rejection(custom_config(), storage, folder, ConfigError)
+    assert message.format(folder=folder) in rejection(custom_config(), storage, folder, ConfigError)
 
 
 NO_LOSS = {
@@ -91,18 +91,18 @@ NO_LOSS = {
 }
 
 
-@pytest.mark.parametrize(("text", "told"), NO_LOSS.items(), ids=list(NO_LOSS.values()))
-def test_invalid_loss_is_rejected_before_the_warmup(folder: Path, storage: Storage, text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "message"), NO_LOSS.items(), ids=list(NO_LOSS.values()))
+def test_invalid_loss_is_rejected_before_the_warmup(folder: Path, storage: Storage, text: str, message: str) -> None:
     write_modules(folder, mylosses=text)
     config = tiny_config(training=tiny_training(loss="module:mylosses.by_hand"))
-    assert told in rejection(config, storage, folder, ConfigError)
+    assert message in rejection(config, storage, folder, ConfigError)
 
 
 def test_probe_measures_custom_code(folder: Path) -> None:
     config = custom_config(training=tiny_training(loss="module:mylosses.by_hand"), dataset=custom_dataset())
-    own = CustomFiles(modules_path=str(folder)).with_digests([config])
+    files = CustomFiles(modules_path=str(folder)).with_digests([config])
     source = DatasetSource(name="module:mydata.load", modules_path=str(folder))
-    probe = Probe(canonical(config), StagedDataset(source=source), RUNTIME, own)
+    probe = Probe(canonical(config), StagedDataset(source=source), RUNTIME, files)
     assert probe.measure_peak_memory() > 0
     assert type(probe.model).__module__ == "mynets"
 

@@ -28,18 +28,18 @@ def of_method(function: str, **options: Any) -> TrialConfig:
 
 
 def test_custom_snip_gives_the_model_of_the_built_in_one(folder: Path, storage: Storage) -> None:
-    own, built_in = run_custom(of_method("snip"), storage, folder), run(tiny_config(method="snip"), storage)
-    assert own["model_sha256"] == built_in["model_sha256"]
-    assert own["own_digests"] == {"method": sha256_of(SCORES)}
-    assert own["config"]["method"] == "module:myscores.snip"
+    custom, built_in = run_custom(of_method("snip"), storage, folder), run(tiny_config(method="snip"), storage)
+    assert custom["model_sha256"] == built_in["model_sha256"]
+    assert custom["own_digests"] == {"method": sha256_of(SCORES)}
+    assert custom["config"]["method"] == "module:myscores.snip"
 
 
 def test_custom_method_reads_its_options_and_a_negative_factor_keeps_the_lowest(folder: Path, storage: Storage) -> None:
     config = of_method("scaled", factor=-1.0)
     inverted = tiny_config(method="snip", sanity=replace(tiny_config().sanity, invert=True))
-    own, built_in = run_custom(config, storage, folder), run(inverted, storage)
-    assert own["model_sha256"] == built_in["model_sha256"]
-    assert own["config"]["options"] == {"factor": -1.0}
+    custom, built_in = run_custom(config, storage, folder), run(inverted, storage)
+    assert custom["model_sha256"] == built_in["model_sha256"]
+    assert custom["config"]["options"] == {"factor": -1.0}
 
 
 def test_custom_method_draws_seeded_and_cannot_change_the_network(folder: Path, storage: Storage) -> None:

@@ -71,7 +71,7 @@ def test_keys_depend_on_the_content_of_a_file_and_not_on_its_path(folder: Path, 
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (("mynets.wide", "mynets"), "search.model[1] must be one of convnet, "),
         (("mynets.wide", "my nets.wide"), "or {module: FILE.FUNCTION}, got {'module': 'my nets.wide'}"),
@@ -87,7 +87,7 @@ def test_keys_depend_on_the_content_of_a_file_and_not_on_its_path(folder: Path, 
         (("model: [", "initial_weights: [a, b], model: ["), "must be one value for the whole sweep, got ['a', 'b']; write one"),
     ],
 )
-def test_sweep_file_error_names_the_rule(folder: Path, storage: Storage, change: tuple[str, str], told: str) -> None:
+def test_sweep_file_error_names_the_rule(folder: Path, storage: Storage, change: tuple[str, str], message: str) -> None:
     with pytest.raises(UserError) as error:
         plan_of(PLAIN.replace(*change), storage)
-    assert told in str(error.value)
+    assert message in str(error.value)

@@ -42,10 +42,10 @@ def test_custom_network_with_built_in_weights_gives_the_same_model(folder: Path,
 
 def test_custom_loss_equal_to_the_built_in_one_gives_the_same_model(folder: Path, storage: Storage) -> None:
     config = tiny_config(training=tiny_training(loss="module:mylosses.by_hand"), rewind="init")
-    own, built_in = run_custom(config, storage, folder), run(tiny_config(rewind="init"), storage)
-    assert own["model_sha256"] == built_in["model_sha256"]
+    custom, built_in = run_custom(config, storage, folder), run(tiny_config(rewind="init"), storage)
+    assert custom["model_sha256"] == built_in["model_sha256"]
     for name in ("train/loss", "val/loss", "test/loss", "prune/loss"):
-        assert own["metrics"][name] == pytest.approx(built_in["metrics"][name], rel=1e-6)
+        assert custom["metrics"][name] == pytest.approx(built_in["metrics"][name], rel=1e-6)
 
 
 @pytest.mark.parametrize("method", ["drive", "grasp"])
@@ -54,16 +54,16 @@ def test_custom_loss_is_used_in_training_scoring_and_evaluation(folder: Path, st
     training = tiny_training(weight_decay=0.0, epochs=0, lr=0.05)
     plain = run(tiny_config(method=method, training=training, warmup_epochs=0), storage)
     twice = replace(training, loss="module:mylosses.doubled")
-    own = run_custom(tiny_config(method=method, training=twice, warmup_epochs=0), storage, folder)
-    assert own["metrics"]["prune/loss"] == pytest.approx(2 * plain["metrics"]["prune/loss"], rel=1e-6)
-    assert own["metrics"]["test/loss"] == pytest.approx(2 * plain["metrics"]["test/loss"], rel=1e-6)
-    assert own["model_sha256"] == plain["model_sha256"]
+    custom = run_custom(tiny_config(method=method, training=twice, warmup_epochs=0), storage, folder)
+    assert custom["metrics"]["prune/loss"] == pytest.approx(2 * plain["metrics"]["prune/loss"], rel=1e-6)
+    assert custom["metrics"]["test/loss"] == pytest.approx(2 * plain["metrics"]["test/loss"], rel=1e-6)
+    assert custom["model_sha256"] == plain["model_sha256"]
     trained = replace(training, epochs=2)
     plain = run(tiny_config(method="dense", training=trained, warmup_epochs=0), storage)
     halved = replace(trained, loss="module:mylosses.doubled", lr=0.025)
-    own = run_custom(tiny_config(method="dense", training=halved, warmup_epochs=0), storage, folder)
-    assert own["model_sha256"] == plain["model_sha256"]
-    assert own["metrics"]["train/loss"] == pytest.approx(2 * plain["metrics"]["train/loss"], rel=1e-6)
+    custom = run_custom(tiny_config(method="dense", training=halved, warmup_epochs=0), storage, folder)
+    assert custom["model_sha256"] == plain["model_sha256"]
+    assert custom["metrics"]["train/loss"] == pytest.approx(2 * plain["metrics"]["train/loss"], rel=1e-6)
 
 
 def test_initial_weights_are_pruned_like_a_warmup(folder: Path, storage: Storage) -> None:
@@ -119,15 +119,15 @@ def test_sweep_of_custom_code_and_its_records_outlive_the_files(
     save_file(dense_weights(), folder / "dense.safetensors")
     (folder / "own.yaml").write_text(SWEEP)
     drive_sweep("run", "own.yaml", "--storage", storage, "--quiet")
-    told = status("own", storage)
-    assert (told["total"], told["finished"]) == (4, 4)
-    digests = {trial["name"]: trial["model_sha256"] for trial in told["trials"]}
+    answer = status("own", storage)
+    assert (answer["total"], answer["finished"]) == (4, 4)
+    digests = {trial["name"]: trial["model_sha256"] for trial in answer["trials"]}
     assert len(set(digests.values())) == 2  # the own network is the built-in one; a pruned and a dense model
     record = json.loads((storage / "sweeps/own/trials.json").read_text())
     assert record["own_digests"]["module:mynets.wide"] == sha256_of(NETS)
 
     monkeypatch.chdir(tmp_path)  # resume from another folder
-    lost = next(trial for trial in told["trials"] if "mynets" in trial["name"])
+    lost = next(trial for trial in answer["trials"] if "mynets" in trial["name"])
     (storage / "trials" / lost["key"] / "result.json").unlink()
     drive_sweep("resume", "own", "--storage", storage, "--quiet")
     assert {trial["name"]: trial["model_sha256"] for trial in status("own", storage)["trials"]} == digests

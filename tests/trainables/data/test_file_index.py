@@ -34,9 +34,9 @@ def test_tiny_imagenet_labels_match_the_pixels(tmp_path: Path, below: str) -> No
     assert torch.equal(images.train_images[0], torch.full((3, 64, 64), 90, dtype=torch.uint8))
     expected = [(label, number) for label in range(3) for number in range(6)]
     assert classes_and_numbers(images.train_images[1:]) == expected[1:]
-    told = classes_and_numbers(images.test_images)
-    assert sorted(told) == [(label, number) for label in range(3) for number in range(2)]
-    assert images.test_labels.tolist() == [label for label, _ in told]
+    labels_and_numbers = classes_and_numbers(images.test_images)
+    assert sorted(labels_and_numbers) == [(label, number) for label in range(3) for number in range(2)]
+    assert images.test_labels.tolist() == [label for label, _ in labels_and_numbers]
 
 
 def without_annotations(root: Path) -> None:
@@ -77,7 +77,7 @@ def sorted_like_an_image_folder(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("break_it", "told"),
+    ("break_it", "message"),
     [
         (
             without_annotations,
@@ -95,10 +95,10 @@ def sorted_like_an_image_folder(root: Path) -> None:
         (lambda root: shutil.rmtree(root / "train"), r"has no folder 'train'; the layout is train/WNID/images/\*\.JPEG"),
     ],
 )
-def test_tiny_imagenet_rejects_other_layouts(tmp_path: Path, break_it: Any, told: str) -> None:
+def test_tiny_imagenet_rejects_other_layouts(tmp_path: Path, break_it: Any, message: str) -> None:
     break_it(tiny_imagenet(tmp_path))
     for ask in (signature, content_digest, load):
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=message):
             ask(tiny_source(tmp_path))
 
 
@@ -138,7 +138,7 @@ def flat_validation(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("break_it", "told"),
+    ("break_it", "message"),
     [
         (flat_validation, r"no images in .*val'; the layout is val/WNID/\*\.JPEG, so sort the validation images into folders"),
         (lambda root: shutil.rmtree(root / "val"), r"has no folder 'val'; the layout is val/WNID/\*\.JPEG"),
@@ -146,12 +146,12 @@ def flat_validation(root: Path) -> None:
         (lambda root: shutil.rmtree(root), r"no folder .* on this machine; give the folder of imagenet"),
     ],
 )
-def test_imagenet_rejects_other_layouts(tmp_path: Path, break_it: Any, told: str) -> None:
+def test_imagenet_rejects_other_layouts(tmp_path: Path, break_it: Any, message: str) -> None:
     break_it(imagenet(tmp_path))
     for ask in (signature, content_digest):
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=message):
             ask(imagenet_source(tmp_path))
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         streamed(tmp_path)
 
 

@@ -110,9 +110,9 @@ def test_streamed_evaluation_covers_every_image_once_in_order(tmp_path: Path, th
     data = streamed(imagenet(tmp_path), threads)
     batches = list(evaluation_batches(data.test, data.normalization))
     assert [len(labels) for _, labels in batches] == [7, 5]
-    told = [one for images, _ in batches for one in classes_and_numbers(pixels(images, data))]
-    assert told == [(label, number) for label in range(3) for number in range(4)]
-    assert torch.cat([labels for _, labels in batches]).tolist() == [label for label, _ in told]
+    labels_and_numbers = [one for images, _ in batches for one in classes_and_numbers(pixels(images, data))]
+    assert labels_and_numbers == [(label, number) for label in range(3) for number in range(4)]
+    assert torch.cat([labels for _, labels in batches]).tolist() == [label for label, _ in labels_and_numbers]
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -132,9 +132,9 @@ def test_streamed_batches_match_their_labels(tmp_path: Path, threads: int) -> No
     }
     for batches in kinds.values():
         assert all(images.dtype == torch.float32 and images.shape[1:] == (3, 32, 32) for images, _ in batches)
-        told = [one for images, _ in batches for one in classes_and_numbers(pixels(images, data))]
-        assert [label for label, _ in told] == torch.cat([labels for _, labels in batches]).tolist()
-        assert len(set(told)) == len(told)  # no image twice
+        labels_and_numbers = [one for images, _ in batches for one in classes_and_numbers(pixels(images, data))]
+        assert [label for label, _ in labels_and_numbers] == torch.cat([labels for _, labels in batches]).tolist()
+        assert len(set(labels_and_numbers)) == len(labels_and_numbers)  # no image twice
 
 
 @pytest.mark.usefixtures("small_chunks")

@@ -132,17 +132,21 @@ def test_model_metadata_is_complete(logged: Logged) -> None:
 
     for model in Content(logged.target).models:
         folder = Path(model.artifact_location.removeprefix("file://"))
-        told = Model.load(str(folder))
-        assert (told.model_id, told.model_uuid, told.run_id) == (model.model_id, model.model_id, model.source_run_id)
-        assert told.artifact_path == model.artifact_location
+        metadata = Model.load(str(folder))
+        assert (metadata.model_id, metadata.model_uuid, metadata.run_id) == (
+            model.model_id,
+            model.model_id,
+            model.source_run_id,
+        )
+        assert metadata.artifact_path == model.artifact_location
         sizes = [(folder / file).stat().st_size for file in ("served_model.py", "artifacts/model.safetensors.zst")]
-        assert told.model_size_bytes == sum(sizes)
-        assert told.signature.inputs.input_types()[0] == np.dtype("float32")
-        assert [list(side.inputs[0].shape) for side in (told.signature.inputs, told.signature.outputs)] == [
+        assert metadata.model_size_bytes == sum(sizes)
+        assert metadata.signature.inputs.input_types()[0] == np.dtype("float32")
+        assert [list(side.inputs[0].shape) for side in (metadata.signature.inputs, metadata.signature.outputs)] == [
             [-1, 1, 8, 8],
             [-1, 10],
         ]
-        made_ms = datetime.fromisoformat(told.utc_time_created).replace(tzinfo=UTC).timestamp() * 1000
+        made_ms = datetime.fromisoformat(metadata.utc_time_created).replace(tzinfo=UTC).timestamp() * 1000
         assert model.creation_timestamp - 1 <= made_ms <= model.last_updated_timestamp + 1
 
 

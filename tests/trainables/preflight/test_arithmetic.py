@@ -49,8 +49,8 @@ def test_auto_falls_back_to_fp32_where_bf16_depends_on_unused_memory() -> None:
 
 
 def test_explicit_bf16_is_rejected_where_it_depends_on_unused_memory() -> None:
-    found = errors(lambda shape, classes: Garbage(), precision="bf16")
-    assert "set precision: fp32" in found["arithmetic"]
+    findings = errors(lambda shape, classes: Garbage(), precision="bf16")
+    assert "set precision: fp32" in findings["arithmetic"]
 
 
 def test_fp32_that_depends_on_unused_memory_is_rejected() -> None:

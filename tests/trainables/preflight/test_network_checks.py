@@ -171,10 +171,10 @@ def test_fault_is_reported_with_layers_and_hint(fault: str) -> None:
     if isinstance(make, type):
         cls: Any = make
         make = lambda shape, classes: cls()  # noqa: E731
-    found = errors(make)
-    assert check in found, found
+    findings = errors(make)
+    assert check in findings, findings
     for part in parts:
-        assert part in found[check]
+        assert part in findings[check]
 
 
 @pytest.mark.parametrize("method", EVERY)
@@ -261,9 +261,9 @@ def test_weights_independent_of_the_seed_are_rejected(draw: Callable[[], float],
 
     np.random.seed(1)  # as a user's module may
     random.seed(1)
-    found = errors(make)
-    assert list(found) == ["builds"]
-    assert got in found["builds"]
+    findings = errors(make)
+    assert list(findings) == ["builds"]
+    assert got in findings["builds"]
 
 
 def test_reused_modules_are_rejected() -> None:
@@ -326,9 +326,9 @@ def test_out_of_memory_gives_a_warning() -> None:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
             return super().forward(x)
 
-    (found,) = examined(lambda shape, classes: Large(), training=replace(tiny_config().training, batch_size=50)).findings
-    assert (found.check, found.severity) == ("memory", "warning")
-    assert "a batch of 50 images needs more memory than cpu has left" in str(found)
+    (finding,) = examined(lambda shape, classes: Large(), training=replace(tiny_config().training, batch_size=50)).findings
+    assert (finding.check, finding.severity) == ("memory", "warning")
+    assert "a batch of 50 images needs more memory than cpu has left" in str(finding)
 
 
 class Centred(Small):
@@ -382,5 +382,5 @@ class OnlyALayer(nn.Linear):
     ids=["centred", "mixed", "standardised in training", "changes itself", "only a layer"],
 )
 def test_faults_of_batches_and_of_training_mode_are_reported(make: Callable[[], nn.Module], check: str, part: str) -> None:
-    found = errors(lambda shape, classes: make())
-    assert part in found[check]
+    findings = errors(lambda shape, classes: make())
+    assert part in findings[check]

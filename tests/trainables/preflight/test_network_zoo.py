@@ -41,6 +41,6 @@ def test_zoo_has_every_kind() -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_zoo_network_is_pruned_correctly_or_rejected_before_training(name: str) -> None:
-    found = outcome(name, method_of(name))
-    assert found.kind == ("refused" if name in REFUSED else "right"), f"{name} with {found.method}: {found.message}"
-    assert REFUSED.get(name, "") in found.message
+    result = outcome(name, method_of(name))
+    assert result.kind == ("refused" if name in REFUSED else "right"), f"{name} with {result.method}: {result.message}"
+    assert REFUSED.get(name, "") in result.message

@@ -97,8 +97,8 @@ def test_rounds_and_epochs_are_equal_in_both_memory_formats() -> None:
     assert list(states[0].masks) == list(states[1].masks)
     assert all(torch.equal(mask, states[1].masks[name]) for name, mask in states[0].masks.items())
 
-    told = [epoch(state, data, runtime, 0) for state, runtime in zip(states, (CHANNELS_LAST, CONTIGUOUS), strict=True)]
-    assert told[0] == pytest.approx(told[1], rel=1e-9)
+    losses = [epoch(state, data, runtime, 0) for state, runtime in zip(states, (CHANNELS_LAST, CONTIGUOUS), strict=True)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
     others = dict(states[1].model.named_parameters())
     for name, parameter in states[0].model.named_parameters():
         torch.testing.assert_close(parameter, others[name], rtol=1e-7, atol=1e-9, msg=name)
@@ -131,14 +131,14 @@ def test_checkpoint_continues_in_either_memory_format(runtime: Runtime) -> None:
 # What a trial is promised by its settings
 
 
-@pytest.mark.parametrize("found", ["fp32", "bf16"])
-def test_for_trial_resolves_the_precision(found: Literal["fp32", "bf16"]) -> None:
-    runtime = Runtime(threads=3, deterministic=False, precision=found, compile=True)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_for_trial_resolves_the_precision(precision: Literal["fp32", "bf16"]) -> None:
+    runtime = Runtime(threads=3, deterministic=False, precision=precision, compile=True)
     assert runtime.for_trial("auto") == runtime
     for written in ("fp32", "bf16"):
         trial = runtime.for_trial(written)
         assert trial.precision == written
-        assert replace(trial, precision=found) == runtime  # nothing else
+        assert replace(trial, precision=precision) == runtime  # nothing else
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,8 @@ def counts(config: TrialConfig) -> list[int]:
     weights = prunable_weights(model)
     masks, kept = full_masks(weights), []
     for level in range(1, config.rounds + 1):
-        masks, told, _ = prune_round(model, weights, masks, digits_in_float64(), config, level, RUNTIME)
-        kept.append(int(told["prune/kept_weights"]))
+        masks, metrics, _ = prune_round(model, weights, masks, digits_in_float64(), config, level, RUNTIME)
+        kept.append(int(metrics["prune/kept_weights"]))
     return kept
 
 

@@ -72,20 +72,20 @@ def test_exclude_pattern_without_a_match_ends_the_trial(tmp_path: Path) -> None:
 
 def start_of_training(config: TrialConfig, storage: Storage) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """Weights and buffers, masks, and momentum right before sparse training, as its checkpoint holds them."""
-    found: list[TrialState] = []
+    states: list[TrialState] = []
 
     def look(state: TrialState) -> None:
         if (state.phase, state.position) == ("train", 0):
             folder = trial_folder(config, storage)
             content = folder.read("checkpoint")
             assert content is not None
-            found.append(from_bytes(content, build_model("convnet", (1, 8, 8), 10), config.training, folder.key))
+            states.append(from_bytes(content, build_model("convnet", (1, 8, 8), 10), config.training, folder.key))
             alive = state.model.state_dict()
-            assert all(torch.equal(tensor, alive[name]) for name, tensor in found[0].model.state_dict().items())
+            assert all(torch.equal(tensor, alive[name]) for name, tensor in states[0].model.state_dict().items())
             assert momentum_of(state.optimizer, state.model) == {}
 
     run(config, storage, on_progress=look)
-    (state,) = found
+    (state,) = states
     return dict(state.model.state_dict()), state.masks, momentum_of(state.optimizer, state.model)
 
 
@@ -265,9 +265,11 @@ def test_trial_leaves_snapshots_at_its_warmup_lengths(tmp_path: Path) -> None:
 def test_private_snapshots_are_removed_after_the_trial(tmp_path: Path) -> None:
     config, storage = tiny_config(warmup_epochs=3, rewind="epoch 2"), new_storage(tmp_path / "own")
     key = trial_folder(config, storage).key
-    own = StageFolders(storage, None).private_warmups(key, RUNTIME.fingerprint_id())
+    private = StageFolders(storage, None).private_warmups(key, RUNTIME.fingerprint_id())
     seen: list[list[int]] = []
-    result = run(config, storage, snapshots=own, shares_snapshots=False, on_progress=lambda state: seen.append(own.epochs()))
+    result = run(
+        config, storage, snapshots=private, shares_snapshots=False, on_progress=lambda state: seen.append(private.epochs())
+    )
     assert [2, 3] in seen  # they were there
     assert list(Path(storage.root, f"trials/{key}/warmup").iterdir()) == []
     assert not storage.exists("warmups")
@@ -276,12 +278,12 @@ def test_private_snapshots_are_removed_after_the_trial(tmp_path: Path) -> None:
 
 def test_stopped_trial_keeps_private_snapshots(tmp_path: Path) -> None:
     config, storage = tiny_config(warmup_epochs=3), new_storage(tmp_path)
-    own = StageFolders(storage, None).private_warmups(trial_folder(config, storage).key, RUNTIME.fingerprint_id())
-    unshared: dict[str, Any] = {"snapshots": own, "shares_snapshots": False}
+    private = StageFolders(storage, None).private_warmups(trial_folder(config, storage).key, RUNTIME.fingerprint_id())
+    unshared: dict[str, Any] = {"snapshots": private, "shares_snapshots": False}
     stop_at(config, storage, lambda state: (state.phase, state.position) == ("warmup", 1), **unshared)
-    assert own.epochs() == [2]
+    assert private.epochs() == [2]
     run(config, storage, 2, **unshared)
-    assert own.epochs() == []
+    assert private.epochs() == []
 
 
 def test_attempts_are_numbered(tmp_path: Path) -> None:

@@ -34,11 +34,11 @@ def test_shared_and_private_warmups_are_equal_on_gpu(tmp_path: Path) -> None:
     assert snapshots.epochs() == [1]
     from_snapshot = run(config, shared, runtime=DETERMINISTIC, snapshots=snapshots)
 
-    own = new_storage(tmp_path / "own")
-    private = StageFolders(own, None).private_warmups(trial_folder(config, own).key, DETERMINISTIC.fingerprint_id())
-    alone = run(config, own, runtime=DETERMINISTIC, snapshots=private, shares_snapshots=False)
+    storage = new_storage(tmp_path / "own")
+    private = StageFolders(storage, None).private_warmups(trial_folder(config, storage).key, DETERMINISTIC.fingerprint_id())
+    alone = run(config, storage, runtime=DETERMINISTIC, snapshots=private, shares_snapshots=False)
     assert alone["model_sha256"] == from_snapshot["model_sha256"]
-    assert metric_points(config, own) == metric_points(config, shared)
+    assert metric_points(config, storage) == metric_points(config, shared)
     assert {fingerprint["device"] for fingerprint in alone["fingerprints"]} == {DEVICE}
 
 
@@ -55,11 +55,11 @@ def test_rounds_reach_their_counts_with_equal_scores() -> None:
             weight.fill_(0.01)
     masks = full_masks(weights)
     for round_ in range(1, 5):
-        masks, told, _ = prune_round(
+        masks, metrics, _ = prune_round(
             model, weights, masks, load_data(config.dataset, DIGITS, DEVICE), config, round_, DETERMINISTIC
         )
         kept = kept_after_round(round_, 4, 0.98, 15_248, "exponential")
-        assert (num_kept(masks), told["prune/kept_weights"]) == (kept, kept)
+        assert (num_kept(masks), metrics["prune/kept_weights"]) == (kept, kept)
         flat = torch.cat([mask.flatten() for mask in masks.values()])
         assert flat[:kept].all()  # the earlier ones
         assert not flat[kept:].any()
