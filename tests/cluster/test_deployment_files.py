@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-import shutil
 import subprocess
-import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,24 +17,11 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.cli import _parser
 from tests import ROOT
+from tests.support.cluster_files import CLUSTER, IMAGE, LAUNCHERS, PINS, PROJECT, blocks, python_version, read, texts
 
-CLUSTER = ROOT / "cluster"
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that ray imports
-LAUNCHERS = ("onprem", "aws", "gcp")
 KUBERAY = {"rayjob": "rayjobs", "raycluster": "rayclusters"}
-PINS = dict(re.findall(r"^([a-z0-9-]+)==([^ ;\n]+)", (ROOT / "requirements.txt").read_text(), re.M))
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-IMAGE = f"drive-sweep:{PROJECT['version']}"
-FILES = sorted(
-    file for file in CLUSTER.rglob("*") if file.is_file() and "__pycache__" not in file.parts and file.name != ".env"
-)
-
-
-def read(path: str) -> dict[str, Any]:
-    document: dict[str, Any] = yaml.safe_load((CLUSTER / path).read_text())
-    return document
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -53,18 +37,6 @@ def complaints(document: Any, schema: dict[str, Any]) -> list[str]:
     from jsonschema import Draft7Validator
 
     return [f"{error.json_path}: {error.message}" for error in Draft7Validator(schema).iter_errors(document)]
-
-
-def texts(node: Any) -> Iterator[str]:
-    """All text of a YAML document."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from (*texts(key), *texts(value))
-    elif isinstance(node, list):
-        for value in node:
-            yield from texts(value)
-    elif isinstance(node, str):
-        yield node
 
 
 # Ray's cluster launcher
@@ -370,86 +342,3 @@ def test_what_the_image_installs_is_what_the_project_declares() -> None:
         name = re.match(r"[a-z0-9.-]+", requirement)
         assert name
         assert name[0].replace(".", "-") in PINS, requirement
-
-
-# All of them
-
-
-def python_version() -> str:
-    """The lowest that the project supports, which clusters and the image use."""
-    match = re.match(r">=(\d+\.\d+)", PROJECT["requires-python"])
-    assert match
-    return match[1]
-
-
-def blocks(path: str) -> list[str]:
-    """Indented or fenced commands of a README."""
-    text = (CLUSTER / path).read_text()
-    return re.findall(r"(?:^    .*\n(?:^\n(?=    ))?)+", text, re.M)
-
-
-def commands() -> list[tuple[str, str]]:
-    """Every call of drive-sweep in cluster/: file, line."""
-    calls = []
-    for file in FILES:
-        text = file.read_text().replace("\\\n", " ")
-        if file.suffix == ".yaml":
-            text = "\n".join(" ".join(one.split()) for one in texts(yaml.safe_load(text))) + "\n" + comments(text)
-        for line in text.splitlines():
-            for call in re.findall(r"(?:^|[\s`;\"/])drive-sweep ([a-z]+ [^`;|#]*|[a-z]+(?=`))", line):
-                verb = call.split()[0]
-                if verb in ("run", "submit", "list", "status", "logs", "stop", "report", "resume", "doctor", "sync", "plan"):
-                    calls.append((file.name, call.strip()))
-    return calls
-
-
-def comments(text: str) -> str:
-    return "\n".join(line.split("#", 1)[1] for line in text.splitlines() if "#" in line)
-
-
-def known_commands() -> set[str]:
-    (action,) = (action for action in _parser()._actions if action.dest == "command")
-    return set(action.choices or ())
-
-
-def test_every_command_exists_with_its_options() -> None:
-    calls = commands()
-    assert len(calls) >= 12, calls
-    for file, call in calls:
-        words = shlex.split(call)
-        assert words[0] in known_commands(), f"{file}: no command {call!r}"
-        if len(words) > 1:
-            try:
-                _parser().parse_args(words)
-            except SystemExit:
-                pytest.fail(f"{file}: {call!r} is refused")
-
-
-def test_every_path_exists() -> None:
-    for file in [*FILES, ROOT / "README.md"]:
-        for path in re.findall(r"(?<![\w/.-])(?:cluster|tests|orchestrator|trainables)/[\w./-]*\w", file.read_text()):
-            if path not in ("cluster/.env",):
-                assert (ROOT / path).exists(), f"{file.name}: {path}"
-
-
-def test_every_version_of_a_package_is_that_of_the_pins() -> None:
-    for file in FILES:
-        text = file.read_text()
-        for name, version in re.findall(r"\b(ray|mlflow|torch|psycopg|boto3|uvloop)(?:==|:| )v?(\d+\.\d+(?:\.\d+)?)\b", text):
-            assert PINS[name].startswith(version), f"{file.name}: {name} {version}, pinned is {PINS[name]}"
-        assert all(version == python_version() for version in re.findall(r"[Pp]ython[ :](3\.\d+)", text)), file.name
-
-
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="needs shellcheck")
-def test_shellcheck_finds_nothing(tmp_path: Path) -> None:
-    scripts = [file for file in FILES if file.suffix in (".sh", ".sbatch")]
-    assert len(scripts) >= 2
-    for name in LAUNCHERS:
-        document = read(f"ray/{name}.yaml")
-        for key in ("setup_commands", "head_start_ray_commands", "worker_start_ray_commands"):
-            script = tmp_path / f"{name}.{key}.sh"
-            script.write_text("#!/bin/bash\n" + "\n".join(document[key]) + "\n")
-            scripts.append(script)
-    # SC1090: mlflow.env is the user's own.
-    done = subprocess.run(["shellcheck", "--exclude=SC1090", *scripts], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout

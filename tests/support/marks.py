@@ -7,6 +7,7 @@ opens a port, in the test, in its fixtures or in the code under test.
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -44,7 +45,9 @@ EVENTS = {
     "multiprocessing.Process.start",
     "socket.bind",
 }
-HARMLESS_PROGRAMS = {"git", "uname"}  # asked once in a process for the revision and the platform, by whoever comes first
+# Facts of the machine, its fonts and the revision: libraries ask once in a process, in whichever test comes first.
+HARMLESS_PROGRAMS = {"git", "uname", "ldconfig", "lscpu", "fc-list"}
+HARMLESS_ADDRESS = ("::1", 0)  # urllib3 tries at its import whether there is IPv6
 
 
 @cache
@@ -110,9 +113,9 @@ class Guard:
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._test or event not in EVENTS or threading.get_ident() in self._older_threads:
             return
-        if event == "socket.bind" and not isinstance(arguments[1], tuple):  # of a Unix socket
+        if event == "socket.bind" and (isinstance(arguments[1], str | bytes) or arguments[1] == HARMLESS_ADDRESS):
             return
-        if event == "subprocess.Popen" and arguments[0] in HARMLESS_PROGRAMS:
+        if event == "subprocess.Popen" and os.path.basename(arguments[0] or "") in HARMLESS_PROGRAMS:
             return
         self.attempts.append(f"{self._test} has none of the marks {', '.join(MARKS)}; {event}{arguments!r:.200}")
         pytest.fail(self.attempts[-1])
