@@ -95,7 +95,7 @@ def command(name: str, *arguments: str, storage: str | None = None, address: str
     """A command line for the same sweep file, storage and cluster as the running command.
 
     Args:
-        arguments: its arguments; if the first one, the sweep file or the sweep's name, is left out, it is that of the running
+        arguments: its arguments; if the first one, the sweep file or the sweep's name, is omitted, it is that of the running
             command.
         storage, address: instead of those of the running command.
     """

@@ -24,7 +24,7 @@ from orchestrator.state.sweep_folder import SweepFolder, open_sweep, require_kno
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import trial_file
-from trainables.config.methods import is_dense
+from trainables.config.lookup import is_dense
 from trainables.records.file_names import ERROR
 
 LOG_POLL_INTERVAL_S, STORE_POLL_INTERVAL_S = 0.5, 3.0  # of `logs --follow`, on a folder and on an object store

@@ -156,13 +156,13 @@ def _run_trials(driver: Driver, plan: Plan, options: RunOptions) -> None:
 def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
     """Starts or joins Ray, runs the stages, and leaves it."""
     driver.screen.print("starting Ray")
-    own_cluster = is_local_ray(options.address)
-    beside = BackgroundNetworkChecks(driver.folder, plan, driver.announce) if own_cluster else None
+    local_ray = is_local_ray(options.address)
+    beside = BackgroundNetworkChecks(driver.folder, plan, driver.announce) if local_ray else None
     with ray_environment(CREDENTIALS), connect_to_cluster(options.address, driver.screen.print):
         install_signal_handlers(driver)  # ray.init() sets its own handler of SIGTERM
         try:
             reports = beside.reports(lambda: driver.signal is not None) if beside else ()
-            _run_stages(driver, plan, own_cluster, reports)
+            _run_stages(driver, plan, local_ray, reports)
         except InterruptedError:
             driver.request_stop()
         finally:
@@ -170,7 +170,7 @@ def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
             gc.collect()
 
 
-def _run_stages(driver: Driver, plan: Plan, own_cluster: bool, reports: Sequence[NetworkReport]) -> None:
+def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[NetworkReport]) -> None:
     """Resolves the automatic settings, and has Tune run the stages of the queue.
 
     Args:
@@ -185,18 +185,18 @@ def _run_stages(driver: Driver, plan: Plan, own_cluster: bool, reports: Sequence
     from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher, StopDeadlineError, run_stages
     from trainables.worker.trainable import run_stage
 
-    data = planned_data(plan, own_cluster)
+    data = planned_data(plan, local_ray)
     lacking = {}
-    if not own_cluster:
+    if not local_ray:
         kind = "GPU" if chosen_device(driver.folder, plan.spec.resources, joined=True) == "cuda" else "CPU"
         lacking = prepare_nodes(driver.folder.storage, plan, data, kind, driver.announce, lambda: driver.signal is not None)
-    choices = resolve_settings(driver, plan, data, excluded=lacking, joined=not own_cluster, reports=reports)
-    if own_cluster:
+    choices = resolve_settings(driver, plan, data, excluded=lacking, joined=not local_ray, reports=reports)
+    if local_ray:
         require_enough_resources(choices.cpus_per_trial, choices.gpus_per_trial)
     watch = ClusterCapacity(
         cpus=choices.cpus_per_trial,
         gpus=choices.gpus_per_trial,
-        local=own_cluster,
+        local=local_ray,
         notify=driver.announce,
         max_concurrent=plan.spec.resources.max_concurrent,
     )

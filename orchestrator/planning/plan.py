@@ -138,7 +138,7 @@ def make_plan(
     storage: Storage,
     hash_data: bool = False,
     digest: str | None = None,
-    own_digests: dict[str, str] | None = None,
+    custom_digests: dict[str, str] | None = None,
     facts: DataFacts | None = None,
 ) -> Plan:
     """The plan of a sweep.
@@ -146,7 +146,7 @@ def make_plan(
     Args:
         hash_data: read the data to make their digest if it is not known; without it the plan may show no reuse.
         digest: the recorded digest, for commands that only read records; neither the data nor custom files need to exist then.
-        own_digests: the recorded digests of custom files.
+        custom_digests: the recorded digests of custom files.
         facts: the recorded facts of the data; older records have none.
 
     Raises:
@@ -154,7 +154,7 @@ def make_plan(
     """
     source, custom_files, configs = spec.source(), spec.custom_files(), expand(spec)
     if digest is not None:
-        return _planned(spec, storage, configs, replace(custom_files, digests=own_digests or {}), digest, facts)
+        return _planned(spec, storage, configs, replace(custom_files, digests=custom_digests or {}), digest, facts)
     problem = ""
     if is_custom(source.name) and source.root and storage.folder and _holds(source.root, storage.folder):
         raise UserError(
@@ -200,7 +200,7 @@ def recorded_plan(spec: SweepSpec, storage: Storage, record: dict[str, Any]) -> 
         spec,
         storage,
         digest=record["data_digest"],
-        own_digests=record.get("own_digests"),
+        custom_digests=record.get("own_digests"),
         facts=DataFacts.from_json(facts) if facts else None,
     )
 

@@ -155,7 +155,7 @@ class BackgroundPreflight:
 def preflight_artifacts(plan: Plan, storage: Storage) -> dict[str, bytes]:
     """What the sweep's run in MLflow shows of its data: data.json and data.png, data-2.json for a second way to split them.
 
-    What was not looked at is left out.
+    Without what was not examined.
     """
     artifacts: dict[str, bytes] = {}
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from trainables.config.keys import canonical, flatten, from_canonical
-from trainables.config.methods import is_dense, is_option, option_block
+from trainables.config.lookup import is_dense, is_option, option_block
 from trainables.config.trial import AXES, TrialConfig
 
 

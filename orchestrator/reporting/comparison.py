@@ -17,7 +17,8 @@ from orchestrator.reporting.aggregate import ConfigSummary, baseline_of, config_
 from orchestrator.reporting.cells import Cell, best_in_cell, by_cell
 from orchestrator.reporting.paired_test import ALPHA, Difference, paired_difference
 from orchestrator.state.sweep_state import SweepState, TrialStatus
-from trainables.config.methods import DEFAULT_METHOD, is_dense
+from trainables.config.lookup import is_dense
+from trainables.config.methods import DEFAULT_METHOD
 
 REFERENCE = DEFAULT_METHOD
 

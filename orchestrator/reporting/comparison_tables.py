@@ -17,7 +17,8 @@ from rich.text import Text
 from orchestrator.reporting.aggregate import ConfigSummary
 from orchestrator.reporting.comparison import Comparison, Pair, Summary
 from orchestrator.reporting.paired_test import ALPHA, Difference
-from trainables.config.methods import DENSE, is_dense
+from trainables.config.lookup import is_dense
+from trainables.config.methods import CUSTOM_PREFIX, DENSE
 
 BETTER, WORSE = "▲", "▼"
 STYLES = {"win": "bold green", "lose": "bold red", "": ""}
@@ -70,7 +71,9 @@ def print_tables(tables: Sequence[ResultTable], console: Console) -> None:
     for block in tables:
         table = Table(title=block.title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
         for column in block.columns:
-            table.add_column(column, justify="right", no_wrap=column != "chosen", overflow="fold")
+            may_wrap = column == "chosen"
+            least = len(column) if may_wrap else None
+            table.add_column(column, justify="right", no_wrap=not may_wrap, overflow="fold", min_width=least)
         for row in block.rows:
             table.add_row(*(Text(cell, style=STYLES[row.verdict_of(cell)]) for cell in row.cells))
         console.print(table)
@@ -96,7 +99,7 @@ def to_html(comparison: Comparison) -> str:
 
 
 def tables_of(comparison: Comparison) -> list[ResultTable]:
-    """The tables from first to last; those without a line are left out."""
+    """The tables from first to last; without those that have no line."""
     reference = comparison.reference
     tables = [ResultTable("summary over all cells", SUMMARY_COLUMNS, [_summary_row(one) for one in comparison.summaries()])]
     for method in comparison.methods:
@@ -142,13 +145,19 @@ def _detail(title: str, reference: str, other: str, pairs: Sequence[Pair]) -> li
     """One table for each combination of other axes, since a line has no room for them."""
     timed = not is_dense(other)
     times = ("prune\n×", "search\n×") if timed else ()
-    columns = ("sparsity", "warm-up", reference, other, "difference", "95 % interval", "p", "n", *times, "chosen")
+    methods = (_column_head(reference), _column_head(other))
+    columns = ("sparsity", "warm-up", *methods, "difference", "95 % interval", "p", "n", *times, "chosen")
     tables: dict[str, ResultTable] = {}
     for pair in pairs:
         extra_axes = pair.cell.extra_axes
         block = tables.setdefault(extra_axes, ResultTable(f"{title}, {extra_axes}" if extra_axes else title, columns))
         block.rows.append(_detail_row(pair, timed, block.footnotes))
     return list(tables.values())
+
+
+def _column_head(method: str) -> str:
+    """The name of a method, that of a custom one on two lines."""
+    return method.removeprefix(CUSTOM_PREFIX).replace(".", "\n.")
 
 
 def _detail_row(pair: Pair, timed: bool, notes: dict[str, int]) -> Row:

@@ -16,8 +16,9 @@ from typing import Any
 from orchestrator.spec.field_types import DEFAULT, CustomMethod
 from orchestrator.spec.schema import TRIAL_KEYS, SweepSpec
 from trainables.config.keys import from_canonical
+from trainables.config.lookup import is_dense, is_option, method_of, option_block
 from trainables.config.method import Course
-from trainables.config.methods import DENSE, METHODS, is_dense, is_option, method_of, option_block
+from trainables.config.methods import DENSE, METHODS
 from trainables.config.options import CustomOptions
 from trainables.config.trial import AXES, TrialConfig
 from trainables.custom.references import PREFIX, is_custom

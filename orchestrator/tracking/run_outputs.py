@@ -15,7 +15,7 @@ from orchestrator.tracking.logged_models import LoggedModelInfo, SweepModels
 from orchestrator.tracking.model_packaging import SparseModelRecord
 from orchestrator.tracking.records import RunRecord, RunSpec
 from orchestrator.tracking.runs import Run, SweepRuns
-from trainables.config.methods import is_dense
+from trainables.config.lookup import is_dense
 from trainables.custom.references import is_custom
 from trainables.records.file_names import NETWORK
 from trainables.records.metrics import Point

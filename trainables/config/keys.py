@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar
 
-from trainables.config.methods import DEFAULT_METHOD, is_method, method_of, option_block
+from trainables.config.lookup import is_method, method_of, option_block
+from trainables.config.methods import DEFAULT_METHOD
 from trainables.config.options import CustomOptions
 from trainables.config.trial import TrialConfig
 

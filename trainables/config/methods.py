@@ -273,28 +273,3 @@ CUSTOM = Method(
     description="A custom function.",
     keeps="the highest scores of a custom function",
 )
-
-
-def method_of(name: str) -> Method:
-    """The method of a name or of a reference to a custom function. Raises KeyError for an unknown name."""
-    return CUSTOM if name.startswith(CUSTOM_PREFIX) else METHODS[name]
-
-
-def is_method(name: str) -> bool:
-    return name in METHODS or name.startswith(CUSTOM_PREFIX)
-
-
-def is_dense(name: str) -> bool:
-    """Whether a method is the dense baseline."""
-    return name == DENSE
-
-
-def option_block(name: str) -> str:
-    """Key under which a configuration holds the options of a method."""
-    return "options" if name.startswith(CUSTOM_PREFIX) else name
-
-
-def is_option(key: str) -> bool:
-    """Whether a dotted key of a configuration is an option of a method."""
-    block = key.partition(".")[0]
-    return block == "options" or (block in METHODS and bool(METHODS[block].options.rules()))

@@ -9,8 +9,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from trainables.config.lookup import method_of, option_block
 from trainables.config.method import Course, Method
-from trainables.config.methods import DEFAULT_METHOD, method_of, option_block
+from trainables.config.methods import DEFAULT_METHOD
 from trainables.config.options import Options
 
 Loss = Literal["cross_entropy"]

@@ -12,7 +12,8 @@ import pytest
 from trainables.config import keys as keys_module
 from trainables.config.counts import kept_count
 from trainables.config.keys import canonical, from_canonical, trial_key, warmup_key
-from trainables.config.methods import METHODS, DriveConfig, GranetConfig, is_option
+from trainables.config.lookup import is_option
+from trainables.config.methods import METHODS, DriveConfig, GranetConfig
 from trainables.config.options import Options
 from trainables.config.trial import DatasetConfig, PrunableConfig, TrainingConfig, TrialConfig, WarmupConfig
 from trainables.runtime.seeding import derived_seed

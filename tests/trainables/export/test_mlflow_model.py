@@ -158,6 +158,7 @@ def test_only_required_modules_are_bundled() -> None:
         "errors.py",
         "wording.py",
         "config/counts.py",
+        "config/lookup.py",
         "config/method.py",
         "config/methods.py",
         "config/options.py",
