@@ -30,7 +30,7 @@ class TrialError(Exception):
     """A failure of one trial. Its text is "message; hint".
 
     Attributes:
-        kind: goes into the trial's record and decides whether it is tried again.
+        kind: goes into the trial's record; orchestrator/scheduling/retry_policy.py says what it leads to.
         message: what is wrong, with the rule and the value.
         hint: how to fix it; empty where the message says it all.
     """

@@ -1,4 +1,4 @@
-"""Forces the driver to exit a fixed time after SIGINT or SIGTERM, even if storage, MLflow or Ray hangs.
+"""Forces the driver to exit a fixed time after SIGINT, SIGTERM or SIGHUP, even if storage, MLflow or Ray hangs.
 
 Schedulers follow with SIGKILL; the next run restores what was not written.
 """

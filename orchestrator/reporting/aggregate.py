@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,7 +100,7 @@ def heatmap_groups(settings: list[ConfigSummary]) -> list[tuple[str, list[Config
     return list(grouped.items())
 
 
-def several_methods(settings: list[ConfigSummary]) -> bool:
+def several_methods(settings: Sequence[ConfigSummary]) -> bool:
     """Whether there is more than one way of pruning, so that tables must name it."""
     return len({one.config.method for one in settings if not one.is_dense}) > 1
 

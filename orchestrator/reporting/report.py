@@ -15,21 +15,19 @@ from orchestrator.reporting.aggregate import (
     config_name,
     config_summaries,
     fingerprint_counts,
-    several_methods,
 )
 from orchestrator.reporting.comparison import Comparison, can_compare, compare
 from orchestrator.reporting.comparison_tables import to_html
 from orchestrator.reporting.figures import draw_figures
 from orchestrator.reporting.heatmap_grids import grids
 from orchestrator.reporting.html_page import Row, html_page
+from orchestrator.reporting.report_columns import json_values, shown_columns
 from orchestrator.reporting.terminal_heatmap import terminal_map
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.state.trial_results import recorded_state
 from trainables.config.keys import canonical
-from trainables.config.methods import DENSE
 
-COLUMNS = ("sparsity", "warm-up", "iters", "val accuracy", "test accuracy", "seeds", "epochs", "search s")
 PLAIN_WIDTH = 110  # columns of output that goes to a file
 
 
@@ -58,23 +56,8 @@ class Report:
             console.print(line, markup=False, soft_wrap=True)
 
     def to_json(self) -> dict[str, Any]:
-        def spread(value: Any) -> dict[str, Any] | None:
-            return None if value is None else {"mean": value.mean, "std": value.std, "n": value.n}
-
         rows = [
-            {
-                "config": canonical(one.config),
-                "method": one.config.method,
-                "sparsity": one.config.sparsity,
-                "warmup_epochs": one.config.warmup_epochs,
-                "prune_iterations": one.config.rounds,
-                "val/accuracy": spread(one.validation),
-                "test/accuracy": spread(one.test),
-                "total_epochs": one.config.trained_epochs,
-                "search_seconds": one.search_seconds,
-                "best": one.best,
-                "trials": list(one.keys),
-            }
+            {"config": canonical(one.config), **json_values(one), "best": one.best, "trials": list(one.keys)}
             for one in self.settings
         ]
         return {"sweep": self.sweep, **self.counts, "settings": rows, "fingerprints": self.fingerprints, "damaged": self.damage}
@@ -98,30 +81,10 @@ class Report:
         return draw_figures(self.settings)
 
     def columns(self) -> list[str]:
-        method = ["method"] if several_methods(self.settings) else []
-        extra_axes = ["other"] if any(one.extra_axes for one in self.settings) else []
-        return [*method, COLUMNS[0], *extra_axes, *COLUMNS[1:]]
+        return [column.head for column in shown_columns(self.settings)]
 
     def cells(self, setting: ConfigSummary) -> list[str]:
-        config = setting.config
-        method = [config.method] if several_methods(self.settings) else []
-        extra_axes = [setting.extra_axes] if any(one.extra_axes for one in self.settings) else []
-        sparsity = DENSE if setting.is_dense else f"{config.sparsity!r}{' *' if setting.best else ''}"
-        seeds = str(setting.test.n if setting.test else 0) + (
-            f" of {setting.test.n + setting.missing}" if setting.missing and setting.test else ""
-        )
-        return [
-            *method,
-            sparsity,
-            *extra_axes,
-            "" if setting.is_dense else str(config.warmup_epochs),
-            "" if setting.is_dense else str(config.rounds),
-            str(setting.validation) if setting.validation else "",
-            str(setting.test) + (f"  ({setting.emptied_layers} layers empty)" if setting.emptied_layers else ""),
-            seeds,
-            str(config.trained_epochs),
-            "" if setting.is_dense else f"{setting.search_seconds:.2f}",
-        ]
+        return [column.cell(setting) for column in shown_columns(self.settings)]
 
     def _table(self) -> Table:
         table = Table(title=self.summary(), title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))

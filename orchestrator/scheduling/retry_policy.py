@@ -6,10 +6,11 @@
     lost (worker), storage         another try                   `retries.lost` times together           1, 2, 5, 10, 30, 60 s
     lost_node                      another try                   no limit                                1, 2, 5, 10, 30, 60 s
     oom                            another try on a whole GPU    once, if trials share GPUs              1 s
-    misplaced                      another try on another node   while there is one, then "data"         1 s
-    unprovided                     another try on another node   while there is one, then "setting"      1 s
+    misplaced                      another try on another node   no limit on a cluster; else "data"      1 s
+    unprovided                     another try on another node   while one may have it; then "setting"   1 s
 
-The longer delays follow earlier failures of the same trial that the same counter counts. A local Ray has no other node.
+Kinds are named as they are stored (FailureKind). The longer delays follow earlier failures of the same trial that the same
+counter counts. tune_adapter.py says whether there is another node; a local Ray has none.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The adapter to Ray Tune: a searcher that suggests the next stage, and a scheduler that calls the driver at every step.
 
-All decisions are made in stage_queue.py and retry_policy.py; here they meet the traps of Tune 2.60. A hook that raises would
-end the whole sweep, so hooks catch the error, remember it and stop. A stage that fails in a known way ends normally with a
-status, so an error that Tune sees means a lost process. The only file that uses private attributes of Tune.
+stage_queue.py decides which stage runs, and retry_policy.py what a failure leads to. Decided here is what only the nodes tell:
+whether a lost process lost its node too, and which nodes a stage must avoid. The rest meets the traps of Tune 2.60: a hook
+that raises would end the whole sweep, so hooks catch the error, remember it and stop; a stage that fails in a known way ends
+normally with a status, so an error that Tune sees means a lost process. The only file that uses private attributes of Tune.
 """
 
 from __future__ import annotations
@@ -149,11 +150,15 @@ class StageSearcher(Searcher):  # type: ignore[misc]
 
     def _on_end(self, stage: QueuedStage, nodes: frozenset[str], status: str, message: str) -> None:
         failure = None if status == FINISHED else FailureKind(status)
-        has_other_node = failure is not None and self._exclude_nodes(stage, nodes, failure, message)
+        has_other_node = failure is not None and self._avoid_nodes(stage, nodes, failure, message)
         self.queue.on_end(stage, failure, message, has_other_node=has_other_node)
 
-    def _exclude_nodes(self, stage: QueuedStage, nodes: frozenset[str], failure: FailureKind, message: str) -> bool:
-        """Whether another node is left for the stage; nodes that lack something are excluded for all stages then."""
+    def _avoid_nodes(self, stage: QueuedStage, nodes: frozenset[str], failure: FailureKind, message: str) -> bool:
+        """Excludes nodes that lack something, for all stages; whether another node is left for this one.
+
+        On a cluster a node that lacks the data or the storage always leaves one: others may come. A file that all nodes lack is
+        the trial's fault, and excludes none.
+        """
         if POLICIES[failure].action is not Action.RETRY_ON_OTHER_NODE or self.watch.local:
             return False
         if failure is FailureKind.MISSING_FILE:

@@ -1,4 +1,4 @@
-"""Uploads a trial's sparse model as an MLflow logged model, at most once, whenever the upload is cut off.
+"""Uploads a trial's sparse model as an MLflow logged model, once, also if an upload is cut off; run_outputs.py asks for it.
 
 MLflow has no exclusive creation, but a model exists as "pending" from its first call to its last. So a ready model is
 complete, and one in any other state is the rest of an upload that died. No fluent API: it would need a global tracking URI and

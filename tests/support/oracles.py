@@ -71,7 +71,7 @@ def _normalized(term: dict[tuple[str, int], float], how: str) -> dict[tuple[str,
     if how == "rank":
         ranks = average_ranks(list(term.values()))
         return {place: rank / len(term) for place, rank in zip(term, ranks, strict=True)}
-    scale = math.fsum(term.values()) / (len(term) if how == "mean" else 1)
+    scale = math.fsum(term.values()) / {"mean": len(term), "sum": 1}[how]
     return {place: value / scale if scale else value for place, value in term.items()}
 
 

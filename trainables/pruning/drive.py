@@ -6,6 +6,8 @@ have no score, so a round is cheaper the fewer are left. Higher scores are kept 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -55,13 +57,18 @@ def drive_score(terms: dict[str, Tensor], config: DriveConfig) -> Tensor:
 def normalized(term_S: Tensor, how: Normalize) -> Tensor:
     """One term on a common scale: divided by its mean or sum, or replaced by its rank in (0, 1].
 
-    Equal values share the mean of their ranks. "none" leaves the term as it is.
+    Equal values share the mean of their ranks. "none" leaves the term as it is. Raises KeyError for another name.
     """
-    if how == "none":
-        return term_S
-    if how == "rank":
-        return (average_ranks(term_S) / max(len(term_S), 1)).to(term_S.dtype)
-    scale = term_S.sum()
-    if how == "mean":
-        scale = scale / max(len(term_S), 1)
+    return NORMALIZERS[how](term_S)
+
+
+def _divided(term_S: Tensor, scale: Tensor) -> Tensor:
     return term_S / torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+NORMALIZERS: dict[Normalize, Callable[[Tensor], Tensor]] = {
+    "mean": lambda term_S: _divided(term_S, term_S.sum() / max(len(term_S), 1)),
+    "sum": lambda term_S: _divided(term_S, term_S.sum()),
+    "rank": lambda term_S: (average_ranks(term_S) / max(len(term_S), 1)).to(term_S.dtype),
+    "none": lambda term_S: term_S,
+}

@@ -1,0 +1,107 @@
+"""The columns of the report: one table from which the terminal's table, the HTML page and the JSON answer follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.reporting.aggregate import ConfigSummary, MeanStd, several_methods
+from trainables.config.methods import DENSE
+
+
+def _always(settings: Sequence[ConfigSummary]) -> bool:
+    return True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """One column.
+
+    Attributes:
+        cell: its text for a setting.
+        is_shown: whether tables of these settings have it.
+        key: name of the value in JSON, which always has it; empty if JSON has none.
+        value: what stands there.
+    """
+
+    head: str
+    cell: Callable[[ConfigSummary], str]
+    is_shown: Callable[[Sequence[ConfigSummary]], bool] = _always
+    key: str = ""
+    value: Callable[[ConfigSummary], Any] = lambda setting: None
+
+
+def shown_columns(settings: Sequence[ConfigSummary]) -> list[Column]:
+    return [column for column in COLUMNS if column.is_shown(settings)]
+
+
+def json_values(setting: ConfigSummary) -> dict[str, Any]:
+    return {column.key: column.value(setting) for column in COLUMNS if column.key}
+
+
+def _sparsity(setting: ConfigSummary) -> str:
+    return DENSE if setting.is_dense else f"{setting.config.sparsity!r}{' *' if setting.best else ''}"
+
+
+def _test(setting: ConfigSummary) -> str:
+    return str(setting.test) + (f"  ({setting.emptied_layers} layers empty)" if setting.emptied_layers else "")
+
+
+def _seeds(setting: ConfigSummary) -> str:
+    if setting.test is None:
+        return "0"
+    return f"{setting.test.n} of {setting.test.n + setting.missing}" if setting.missing else str(setting.test.n)
+
+
+def _unless_dense(text: Callable[[ConfigSummary], str]) -> Callable[[ConfigSummary], str]:
+    return lambda setting: "" if setting.is_dense else text(setting)
+
+
+def _spread(values: MeanStd | None) -> dict[str, Any] | None:
+    return None if values is None else {"mean": values.mean, "std": values.std, "n": values.n}
+
+
+COLUMNS = (
+    Column(
+        head="method",
+        cell=lambda one: one.config.method,
+        is_shown=several_methods,
+        key="method",
+        value=lambda one: one.config.method,
+    ),
+    Column(head="sparsity", cell=_sparsity, key="sparsity", value=lambda one: one.config.sparsity),
+    Column(head="other", cell=lambda one: one.extra_axes, is_shown=lambda settings: any(one.extra_axes for one in settings)),
+    Column(
+        head="warm-up",
+        cell=_unless_dense(lambda one: str(one.config.warmup_epochs)),
+        key="warmup_epochs",
+        value=lambda one: one.config.warmup_epochs,
+    ),
+    Column(
+        head="iters",
+        cell=_unless_dense(lambda one: str(one.config.rounds)),
+        key="prune_iterations",
+        value=lambda one: one.config.rounds,
+    ),
+    Column(
+        head="val accuracy",
+        cell=lambda one: str(one.validation) if one.validation else "",
+        key="val/accuracy",
+        value=lambda one: _spread(one.validation),
+    ),
+    Column(head="test accuracy", cell=_test, key="test/accuracy", value=lambda one: _spread(one.test)),
+    Column(head="seeds", cell=_seeds),
+    Column(
+        head="epochs",
+        cell=lambda one: str(one.config.trained_epochs),
+        key="total_epochs",
+        value=lambda one: one.config.trained_epochs,
+    ),
+    Column(
+        head="search s",
+        cell=_unless_dense(lambda one: f"{one.search_seconds:.2f}"),
+        key="search_seconds",
+        value=lambda one: one.search_seconds,
+    ),
+)

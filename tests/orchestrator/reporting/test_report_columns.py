@@ -1,0 +1,52 @@
+"""The table of the report's columns: a toy column shows in the terminal, in the page and in JSON."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.reporting import report_columns
+from orchestrator.reporting.aggregate import ConfigSummary
+from orchestrator.reporting.report import Report
+from orchestrator.reporting.report_columns import COLUMNS, Column
+from trainables.config.trial import DatasetConfig, TrialConfig
+
+SETTING = ConfigSummary(
+    config=TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet", sparsity=0.9),
+    varying={},
+    validation=None,
+    test=None,
+    search_seconds=0.25,
+    emptied_layers=0,
+    missing=0,
+    keys=("k",),
+)
+
+
+def test_toy_column_shows_everywhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    toy = Column(head="toy column", cell=lambda one: f"<{one.search_seconds}>", key="toy", value=lambda one: one.search_seconds)
+    monkeypatch.setattr(report_columns, "COLUMNS", (*COLUMNS, toy))
+    report = Report(sweep="x", settings=[SETTING], counts={"finished": 1, "failed": 0}, fingerprints=[])
+    report.print()
+    printed = capsys.readouterr().out
+    assert "toy column" in printed
+    assert "<0.25>" in printed
+    assert "<th>toy column</th>" in report.to_html()
+    assert "&lt;0.25&gt;" in report.to_html()
+    assert report.to_json()["settings"][0]["toy"] == 0.25
+
+
+def test_json_has_the_keys_that_readers_know() -> None:
+    report = Report(sweep="x", settings=[SETTING], counts={"finished": 1}, fingerprints=[])
+    assert list(report.to_json()["settings"][0]) == [
+        "config",
+        "method",
+        "sparsity",
+        "warmup_epochs",
+        "prune_iterations",
+        "val/accuracy",
+        "test/accuracy",
+        "total_epochs",
+        "search_seconds",
+        "best",
+        "trials",
+    ]
