@@ -22,9 +22,19 @@ class StateWriter:
     trials that alone would keep a processor busy.
     """
 
-    def __init__(self, folder: SweepFolder, state: SweepState) -> None:
+    def __init__(
+        self,
+        folder: SweepFolder,
+        state: SweepState,
+        heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S,
+        write_interval_s: float = WRITE_INTERVAL_S,
+        write_interval_factor: float = WRITE_INTERVAL_FACTOR,
+    ) -> None:
         self.folder = folder
         self.state = state
+        self.heartbeat_interval_s = heartbeat_interval_s
+        self.write_interval_s = write_interval_s
+        self.write_interval_factor = write_interval_factor
         self.lock = threading.Lock()
         self._texts: dict[str, str] = {}  # key of a trial or warm-up -> its JSON
         self._changed = threading.Event()
@@ -54,13 +64,13 @@ class StateWriter:
         """Writes until `close`, and once more then. No other thread writes, so an older state never replaces a newer one."""
         started = time.monotonic()
         while not self._closed.is_set():
-            self._changed.wait(timeout=max(0.0, started + HEARTBEAT_INTERVAL_S - time.monotonic()))
+            self._changed.wait(timeout=max(0.0, started + self.heartbeat_interval_s - time.monotonic()))
             self._changed.clear()
             started = time.monotonic()
             self._write()
             seconds = time.monotonic() - started
-            pause = max(WRITE_INTERVAL_S, WRITE_INTERVAL_FACTOR * seconds)
-            self._closed.wait(timeout=min(pause, max(0.0, HEARTBEAT_INTERVAL_S - seconds)))
+            pause = max(self.write_interval_s, self.write_interval_factor * seconds)
+            self._closed.wait(timeout=min(pause, max(0.0, self.heartbeat_interval_s - seconds)))
         with self.lock:
             self.state.driver = {}
             self._texts.clear()

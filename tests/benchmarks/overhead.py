@@ -27,7 +27,7 @@ from typing import Any
 
 from sqlalchemy import create_engine, text
 
-from orchestrator.cluster import connection as ray_cluster
+from orchestrator.cluster import connection
 from orchestrator.tracking.process import TrackingProcess
 from tests import ROOT
 from tests.benchmarks.noop_stage import EPOCHS, MODEL_FILE, SLEEP_S, noop_stage
@@ -76,7 +76,7 @@ def run_one(trials: int, slots: int, with_model: bool, folder: Path) -> dict[str
     from trainables.worker import trainable as stage
 
     stage.run_stage = noop_stage
-    setattr(ray_cluster, "processors", lambda: slots)  # noqa: B010
+    setattr(connection, "processors", lambda: slots)  # noqa: B010
     file = folder / "noop.yaml"
     file.write_text(SWEEP.format(seeds=", ".join(map(str, range(trials))), models="all" if with_model else "none"))
     server = [f"tracking.uri={os.environ[SERVER]}"] if SERVER in os.environ else []

@@ -141,10 +141,10 @@ def test_trials_begin_anew_only_under_the_lock_of_their_driver(
 def test_a_driver_that_hangs_ends_some_time_after_a_signal() -> None:
     script = """
 import atexit, sys, time
-from orchestrator.execution import shutdown_deadline as last_resort
-last_resort.EXIT_TIMEOUT_S = 2.0
+from orchestrator.execution import shutdown_deadline
+shutdown_deadline.EXIT_TIMEOUT_S = 2.0
 atexit.register(time.sleep, float(sys.argv[2]))
-last_resort.exit_after_deadline(15)
+shutdown_deadline.exit_after_deadline(15)
 time.sleep(float(sys.argv[1]))
 """
 

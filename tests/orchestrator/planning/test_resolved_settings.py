@@ -17,7 +17,7 @@ from orchestrator.planning.resolved_settings import (
     read_resolved,
     write_resolved,
 )
-from orchestrator.preflight import networks as preflight
+from orchestrator.preflight import networks
 from orchestrator.spec.loader import load_spec
 from orchestrator.spec.schema import Resources
 from orchestrator.state.sweep_folder import SweepFolder
@@ -126,9 +126,9 @@ def test_a_trial_in_the_foreground_computes_as_its_sweep_chose(
 ) -> None:
     write_resolved(folder, {"device": "cpu", "precision": precision, "cpus_per_trial": 3.0, "compile": True})
     automatic = tiny_plan(folder, tmp_path, device="auto", cpus_per_trial="auto", compile="true")
-    assert preflight.local_runtime(automatic, folder) == Runtime(threads=3, precision=precision, compile=True)
+    assert networks.local_runtime(automatic, folder) == Runtime(threads=3, precision=precision, compile=True)
     written = tiny_plan(folder, tmp_path, device="cpu", cpus_per_trial=2)
-    assert preflight.local_runtime(written, folder) == Runtime(threads=2, precision=precision, compile=False)
+    assert networks.local_runtime(written, folder) == Runtime(threads=2, precision=precision, compile=False)
 
 
 def test_a_trial_in_the_foreground_before_its_sweep_has_the_process_to_itself(
@@ -137,5 +137,5 @@ def test_a_trial_in_the_foreground_before_its_sweep_has_the_process_to_itself(
     monkeypatch.setattr("orchestrator.preflight.networks.processors", lambda: 6)
     automatic = tiny_plan(folder, tmp_path, device="cpu", cpus_per_trial="auto", compile="true")
     expected = Runtime(threads=6, precision=resolve_precision("auto", "cpu"), compile=False)
-    assert preflight.local_runtime(automatic, folder) == expected
+    assert networks.local_runtime(automatic, folder) == expected
     assert read_resolved(folder) == {}

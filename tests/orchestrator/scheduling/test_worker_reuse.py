@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ray import tune
 
-from orchestrator.cluster import connection as ray_cluster
+from orchestrator.cluster import connection
 from orchestrator.cluster.capacity import ClusterCapacity
 from orchestrator.cluster.connection import connect_to_cluster, ray_environment
 from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue
@@ -53,7 +53,7 @@ def stage_of(slow: SlowStart) -> Callable[[dict[str, Any]], None]:
 def test_a_free_worker_does_not_end_one_that_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # workers find the stage of this file
-    monkeypatch.setattr(ray_cluster, "processors", lambda: SLOTS)
+    monkeypatch.setattr(connection, "processors", lambda: SLOTS)
     trials = {name: QueuedStage(kind="trial", key=name, name=name, config={}, work=1) for name in map(str, range(STAGES))}
     queue = StageQueue(warmups={}, trials=trials)
     began: list[tuple[str, int]] = []

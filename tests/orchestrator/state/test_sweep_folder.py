@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import SetupError, UserError
-from orchestrator.state import state_writer, sweep_state
+from orchestrator.state import sweep_state
 from orchestrator.state.driver_lease import LEASE_TTL_S
 from orchestrator.state.driver_liveness import driver_alive, this_driver
 from orchestrator.state.state_writer import StateWriter
@@ -95,11 +95,9 @@ def test_second_driver_is_refused_with_a_hint(storage: Storage) -> None:
         folder.require_no_driver()
 
 
-def test_the_writer_keeps_a_heartbeat_and_ends_without_a_driver(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_writer, "HEARTBEAT_INTERVAL_S", 0.05)
-    monkeypatch.setattr(state_writer, "WRITE_INTERVAL_S", 0.05)
+def test_the_writer_keeps_a_heartbeat_and_ends_without_a_driver(storage: Storage) -> None:
     folder = SweepFolder(storage, "s")
-    writer = StateWriter(folder, SweepState(sweep="s"))
+    writer = StateWriter(folder, SweepState(sweep="s"), heartbeat_interval_s=0.05, write_interval_s=0.05)
     writer.start()
     first = json.loads(storage.read("sweeps/s/state.json") or b"")["driver"]["heartbeat"]
     time.sleep(0.5)
@@ -120,10 +118,9 @@ class SlowStorage(LocalStorage):
         LocalStorage.write(self, name, content, before_publish)
 
 
-def test_heartbeats_are_no_rarer_where_a_writing_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_writer, "HEARTBEAT_INTERVAL_S", 0.5)
+def test_heartbeats_are_no_rarer_where_a_writing_takes_long(tmp_path: Path) -> None:
     folder = SweepFolder(SlowStorage(str(tmp_path)), "s")
-    writer = StateWriter(folder, SweepState(sweep="s"))
+    writer = StateWriter(folder, SweepState(sweep="s"), heartbeat_interval_s=0.5)
     writer.start()
     beats = {on_disk(folder)["driver"]["heartbeat"]}
     for _ in range(3):
@@ -152,12 +149,9 @@ def large_state(trials: int) -> SweepState:
     return state
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+def hasty_writer(folder: SweepFolder, state: SweepState) -> StateWriter:
     """A writer that writes whenever something changed, and only then."""
-    monkeypatch.setattr(state_writer, "HEARTBEAT_INTERVAL_S", 1e6)
-    monkeypatch.setattr(state_writer, "WRITE_INTERVAL_S", 0.0)
-    monkeypatch.setattr(state_writer, "WRITE_INTERVAL_FACTOR", 0.0)
+    return StateWriter(folder, state, heartbeat_interval_s=1e6, write_interval_s=0.0, write_interval_factor=0.0)
 
 
 @pytest.fixture
@@ -179,9 +173,9 @@ def on_disk(folder: SweepFolder) -> Any:
     return content
 
 
-def test_told_changes_are_written_and_read_back_as_they_are(storage: Storage, hasty: None) -> None:
+def test_told_changes_are_written_and_read_back_as_they_are(storage: Storage) -> None:
     folder, state = SweepFolder(storage, "s"), large_state(20)
-    writer = StateWriter(folder, state)
+    writer = hasty_writer(folder, state)
     writer.start()
     assert on_disk(folder) == asdict(state)
     assert folder.read_state() == state
@@ -203,9 +197,9 @@ def test_told_changes_are_written_and_read_back_as_they_are(storage: Storage, ha
     assert on_disk(folder) == asdict(state)
 
 
-def test_a_change_that_was_not_told_is_written_at_the_end(storage: Storage, hasty: None) -> None:
+def test_a_change_that_was_not_told_is_written_at_the_end(storage: Storage) -> None:
     folder, state = SweepFolder(storage, "s"), large_state(10)
-    writer = StateWriter(folder, state)
+    writer = hasty_writer(folder, state)
     writer.start()
     silent, reported = state.trials[f"{1:016x}"], state.trials[f"{2:016x}"]
     silent.position, reported.position = 5, 6
@@ -219,10 +213,10 @@ def test_a_change_that_was_not_told_is_written_at_the_end(storage: Storage, hast
 
 @pytest.mark.parametrize("trials", [10, 1000])
 def test_a_write_encodes_the_changed_entries_alone_however_many_there_are(
-    trials: int, storage: Storage, hasty: None, encoded: list[str]
+    trials: int, storage: Storage, encoded: list[str]
 ) -> None:
     folder, state = SweepFolder(storage, "s"), large_state(trials)
-    writer = StateWriter(folder, state)
+    writer = hasty_writer(folder, state)
     writer.start()
     everything = [*state.trials, *state.warmups]
     assert encoded == everything

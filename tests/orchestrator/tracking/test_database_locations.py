@@ -16,7 +16,7 @@ import pytest
 from orchestrator.errors import SetupError, UserError
 from orchestrator.state.driver_liveness import this_driver
 from orchestrator.storage.local import LocalStorage
-from orchestrator.tracking import ui_server as ui
+from orchestrator.tracking import ui_server
 from orchestrator.tracking.client import TrackingTarget
 from orchestrator.tracking.database_locations import COLUMNS, MOVED_FROM, follow_storage
 from orchestrator.tracking.records import RunSpec
@@ -205,15 +205,15 @@ def test_the_ui_shows_a_copy_of_a_database_that_it_cannot_write(
     scratch.mkdir()
     stored.folder.rename(there)
     before = {path: size for path, (_, size, _) in listing(there).items() if not path.endswith(("-wal", "-shm"))}
-    monkeypatch.setattr(ui, "is_writable", lambda file: False)
-    uri = ui.served_database(storage_target(there, "pruning"), scratch)
+    monkeypatch.setattr(ui_server, "is_writable", lambda file: False)
+    uri = ui_server.served_database(storage_target(there, "pruning"), scratch)
     assert uri == f"sqlite:///{scratch}/mlflow.db"
     assert all(location.startswith(str(there)) for location in locations(scratch))
     assert not any(location.startswith(str(there)) for location in locations(there)), "nothing is written there"
     assert {path: size for path, (_, size, _) in listing(there).items() if not path.endswith(("-wal", "-shm"))} == before
     assert "a copy of it is shown" in capsys.readouterr().err
-    monkeypatch.setattr(ui, "is_writable", lambda file: True)
-    assert ui.served_database(storage_target(there, "pruning"), scratch) == f"sqlite:///{there}/mlflow.db"
+    monkeypatch.setattr(ui_server, "is_writable", lambda file: True)
+    assert ui_server.served_database(storage_target(there, "pruning"), scratch) == f"sqlite:///{there}/mlflow.db"
     assert all(location.startswith(str(there)) for location in locations(there))
 
 

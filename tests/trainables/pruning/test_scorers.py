@@ -22,7 +22,7 @@ from trainables.data.batches import class_balanced_batches, scoring_batches
 from trainables.data.splits import Data, load_data
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
-from trainables.pruning import score_gradients as gradients
+from trainables.pruning import score_gradients
 from trainables.pruning.masks import Masks, full_masks, num_kept
 from trainables.pruning.rounds import prune_round
 from trainables.pruning.score_gradients import hessian_gradient_products, scoring_gradients
@@ -151,7 +151,7 @@ class Bowl(nn.Module):
 
 def test_grasp_on_a_quadratic_preserves_gradient_flow(monkeypatch: pytest.MonkeyPatch) -> None:
     """g = A w and H = A, so w (H g) = w (A A w); removing the weight with the lowest loses least of the gradient's norm."""
-    monkeypatch.setattr(gradients, "batch_loss", lambda name: lambda outputs, labels: outputs.sum())
+    monkeypatch.setattr(score_gradients, "batch_loss", lambda name: lambda outputs, labels: outputs.sum())
     monkeypatch.setattr(Tensor, "float", lambda tensor: tensor)
     bowl = Bowl()
     weights: dict[str, Tensor] = {"weight": bowl.weight}
