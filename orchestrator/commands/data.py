@@ -39,7 +39,7 @@ def data(options: Namespace) -> int:
         try:
             report, sheet = data_preflight(plan, storage, dataset)
         except PreflightError as error:
-            raise UserError(str(error), code="data-invalid") from error
+            raise UserError(error.message, error.hint, code="data-invalid") from error
         picture = _write_picture(sheet, Path(options.out or f"{spec.name}-data.png"), number)
         reports.append(report | {"setting": canonical(dataset), "picture": str(picture)})
     if options.json:

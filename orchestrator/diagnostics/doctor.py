@@ -141,7 +141,7 @@ def _check_images(plan: Plan, storage: Storage) -> str:
     try:
         reports = [data_preflight(plan, storage, dataset)[0] for dataset in dataset_settings(plan)]
     except PreflightError as error:
-        raise UserError(str(error), code="data-invalid") from error
+        raise UserError(error.message, error.hint, code="data-invalid") from error
     warnings = (str(finding) for report in reports for finding in findings_of(report) if finding.severity != "info")
     findings = list(dict.fromkeys(warnings))
     return "; ".join(findings) if findings else "no duplicates between splits, no missing classes, no constant pixels"

@@ -38,8 +38,8 @@ from trainables.wording import shortened
 from trainables.worker.probe import Probe, probe_hardware
 
 MEASURE_DURATION_S = 3.0
-NEAR_BEST = 0.95  # of the best total throughput counts as the best
-MEMORY_SHARE = 0.9  # of a GPU that trials may fill together
+NEAR_BEST = 0.95  # a total throughput above this share of the best counts as the best
+MEMORY_SHARE = 0.9  # of a GPU's memory that trials may use together
 MAX_TRIALS_PER_GPU = 16
 WAIT_INTERVAL_S = 0.5
 
@@ -56,12 +56,12 @@ def resolve_settings(
     joined: bool = False,
     reports: Sequence[NetworkReport] = (),
 ) -> ResolvedSettings:
-    """The sweep's settings: explicit ones, else cached ones, else measured now; the automatic ones are cached in its folder.
+    """The sweep's settings: from the sweep file, else cached in the sweep's folder, else measured now and cached.
 
     Args:
         excluded: ids of nodes that cannot run trials.
         joined: the cluster is not a local Ray.
-        reports: on networks that were checked before there were workers.
+        reports: of the networks that were checked while Ray started.
 
     Raises:
         SetupError: a GPU is requested, and the cluster has none; or a probe failed.
@@ -90,9 +90,9 @@ def resolve_settings(
         share = partial(_tune_gpu_share, driver, plan, data, settings())
         cached["gpus_per_trial"] = _on_largest_node(driver, share, "GPU", "CPU", excluded)
     if resources.cpus_per_trial == "auto" and "cpus_per_trial" not in cached:
-        also = "GPU" if device == "cuda" else "CPU"
+        other_resource = "GPU" if device == "cuda" else "CPU"
         cpus = partial(_tune_cpus, driver, plan, data, settings())
-        cached["cpus_per_trial"] = _on_largest_node(driver, cpus, "CPU", also, excluded)
+        cached["cpus_per_trial"] = _on_largest_node(driver, cpus, "CPU", other_resource, excluded)
     write_resolved(driver.folder, cached)
     return settings()
 
@@ -104,18 +104,18 @@ def smallest_near_best(totals: dict[int, float]) -> int:
 
 
 def chosen_device(folder: SweepFolder, resources: Resources, joined: bool) -> str:
-    """cpu or cuda: by the sweep file, else as this sweep ran before, else a GPU if there is one.
+    """cpu or cuda: from the sweep file, else as in this sweep's last run, else cuda if there is a GPU.
 
     Raises:
         SetupError: a GPU is needed, and the cluster has none; a remote one may still grow if max_concurrent is given.
     """
     chosen_before = read_resolved(folder).get("device")
-    gpus_there = ray.cluster_resources().get("GPU", 0)
+    num_gpus = ray.cluster_resources().get("GPU", 0)
     if resources.device != "auto":
         device = str(resources.device)
     else:
-        device = chosen_before or ("cuda" if gpus_there or resources.gpus_per_trial else "cpu")
-    if device == "cuda" and not gpus_there and not (joined and resources.max_concurrent):
+        device = chosen_before or ("cuda" if num_gpus or resources.gpus_per_trial else "cpu")
+    if device == "cuda" and not num_gpus and not (joined and resources.max_concurrent):
         why = "this sweep ran on GPUs before" if chosen_before == "cuda" else "GPUs are requested"
         raise SetupError(
             f"resources: {why}, but the cluster has none",
@@ -131,28 +131,28 @@ def _ask_worker(
     data: StagedDataset,
     cached: dict[str, Any],
     asks_precision: bool,
-    wants_compile: bool,
+    asks_compile: bool,
     share: float | None,
     cases: list[NetworkCase],
 ) -> tuple[dict[str, Any], list[NetworkReport]]:
-    """What one worker reports on its hardware: precision, compilation if requested, and the checks of the networks."""
-    choices = merge_settings(plan.spec.resources, cached)
-    needs = {"num_cpus": 1, "num_gpus": (share or 1.0) if choices.device == "cuda" else 0}
-    runtime = replace(choices.runtime(plan.spec.resources), compile=False)
-    rooms = [node["Resources"] for node in alive_nodes()]
-    if not any(room.get("CPU") and room.get("GPU", 0) >= needs["num_gpus"] for room in rooms):
+    """Asks one worker for the precision, whether compilation works (if requested), and the network checks."""
+    resolved = merge_settings(plan.spec.resources, cached)
+    needs = {"num_cpus": 1, "num_gpus": (share or 1.0) if resolved.device == "cuda" else 0}
+    runtime = replace(resolved.runtime(plan.spec.resources), compile=False)
+    capacities = [node["Resources"] for node in alive_nodes()]
+    if not any(capacity.get("CPU") and capacity.get("GPU", 0) >= needs["num_gpus"] for capacity in capacities):
         driver.announce(NO_CAPACITY)
-    asked = ray.remote(**needs)(probe_hardware)
+    remote_probe = ray.remote(**needs)(probe_hardware)
     answer = _await_all(
         driver,
         [
-            asked.remote(
-                choices.device, wants_compile, cases, data, plan.data_facts, runtime, plan.custom_files, cached.get("precision")
+            remote_probe.remote(
+                resolved.device, asks_compile, cases, data, plan.data_facts, runtime, plan.custom_files, cached.get("precision")
             )
         ],
     )[0]
-    answers: dict[str, Any] = {"precision": answer["precision"]} if asks_precision or wants_compile else {}
-    if wants_compile:
+    answers: dict[str, Any] = {"precision": answer["precision"]} if asks_precision or asks_compile else {}
+    if asks_compile:
         problem = answer["compile_problem"]
         answers |= {"compile": not problem, "compile_problem": problem}
         if problem:
@@ -160,15 +160,15 @@ def _ask_worker(
     return answers, answer.get("reports", [])
 
 
-def _tune_gpu_share(driver: Driver, plan: Plan, data: StagedDataset, choices: ResolvedSettings, node: dict[str, Any]) -> float:
-    """The share of a GPU at which trials side by side train the most images."""
-    with _probes(driver, plan, data, choices, 1, {"num_cpus": 1, "num_gpus": 1}, node) as (measure, peak, probe):
+def _tune_gpu_share(driver: Driver, plan: Plan, data: StagedDataset, resolved: ResolvedSettings, node: dict[str, Any]) -> float:
+    """The share of a GPU for each trial with which concurrent trials train the most images per second."""
+    with _probes(driver, plan, data, resolved, 1, {"num_cpus": 1, "num_gpus": 1}, node) as (measure, peak, probe):
         fits = max(1, min(MAX_TRIALS_PER_GPU, int(MEMORY_SHARE * _await_all(driver, [probe.gpu_bytes.remote()])[0] // peak)))
         totals = {1: measure()}
     count = 2
     while count <= fits and totals[count // 2] >= NEAR_BEST * max(totals.values()):  # as long as it still pays
         needs = {"num_cpus": 0.01, "num_gpus": 1 / count}
-        with _probes(driver, plan, data, choices, count, needs, node) as (measure, _, _):
+        with _probes(driver, plan, data, resolved, count, needs, node) as (measure, _, _):
             totals[count] = measure()
         count *= 2
     best = smallest_near_best(totals)
@@ -177,17 +177,17 @@ def _tune_gpu_share(driver: Driver, plan: Plan, data: StagedDataset, choices: Re
     return 1 / best
 
 
-def _tune_cpus(driver: Driver, plan: Plan, data: StagedDataset, choices: ResolvedSettings, node: dict[str, Any]) -> float:
-    """The threads of a trial at which a full node trains the most images."""
+def _tune_cpus(driver: Driver, plan: Plan, data: StagedDataset, resolved: ResolvedSettings, node: dict[str, Any]) -> float:
+    """The CPUs of a trial with which a full node trains the most images per second."""
     cpus = int(node["Resources"]["CPU"])
     totals: dict[int, float] = {}
     threads = 1
     while threads <= max(1, cpus):
         count = cpus // threads
-        if choices.gpus_per_trial:
-            count = min(count, int(node["Resources"]["GPU"] / choices.gpus_per_trial))
-        needs = {"num_cpus": threads, "num_gpus": choices.gpus_per_trial}
-        with _probes(driver, plan, data, replace(choices, cpus_per_trial=threads), count, needs, node) as (measure, _, _):
+        if resolved.gpus_per_trial:
+            count = min(count, int(node["Resources"]["GPU"] / resolved.gpus_per_trial))
+        needs = {"num_cpus": threads, "num_gpus": resolved.gpus_per_trial}
+        with _probes(driver, plan, data, replace(resolved, cpus_per_trial=threads), count, needs, node) as (measure, _, _):
             totals[threads] = measure()
         threads *= 2
     best = smallest_near_best(totals)
@@ -204,7 +204,7 @@ def _probes(
     driver: Driver,
     plan: Plan,
     data: StagedDataset,
-    choices: ResolvedSettings,
+    resolved: ResolvedSettings,
     count: int,
     needs: dict[str, float],
     node: dict[str, Any],
@@ -214,7 +214,7 @@ def _probes(
     Yields a function that measures their total images/s, the peak memory of one in bytes, and one of them.
     """
     largest = max((trial.config for trial in plan.trials), key=lambda config: config.training.batch_size)
-    runtime = adjusted_runtime(choices.runtime(plan.spec.resources), largest, choices.adjustments)
+    runtime = adjusted_runtime(resolved.runtime(plan.spec.resources), largest, resolved.adjustments)
     config = canonical(largest)
     actor = ray.remote(**needs, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))(Probe)
     probes = [actor.remote(config, data, runtime, plan.custom_files) for _ in range(count)]
@@ -231,36 +231,36 @@ def _probes(
 
 
 def _on_largest_node(
-    driver: Driver, measured: Callable[[dict[str, Any]], float], resource: str, also: str, excluded: Collection[str]
+    driver: Driver, measure: Callable[[dict[str, Any]], float], resource: str, other_resource: str, excluded: Collection[str]
 ) -> float:
     """Measures on the largest node; if a probe is lost, most likely with its node, once more on another one.
 
     Raises:
         SetupError: it could not be measured.
     """
-    node = _largest_node(resource, also, excluded)
+    node = _largest_node(resource, other_resource, excluded)
     try:
-        return measured(node)
+        return measure(node)
     except ProbeLostError:
         excluded = {*excluded, node["NodeID"]}
-        if not _nodes(resource, also, excluded):
+        if not _nodes(resource, other_resource, excluded):
             raise
     driver.announce(f"node {node['NodeManagerAddress']} lost a probe; measuring on another node")
-    return measured(_largest_node(resource, also, excluded))
+    return measure(_largest_node(resource, other_resource, excluded))
 
 
-def _nodes(resource: str, also: str, excluded: Collection[str]) -> list[dict[str, Any]]:
-    nodes = [node for node in alive_nodes() if node["Resources"].get(resource) and node["Resources"].get(also)]
+def _nodes(resource: str, other_resource: str, excluded: Collection[str]) -> list[dict[str, Any]]:
+    nodes = [node for node in alive_nodes() if node["Resources"].get(resource) and node["Resources"].get(other_resource)]
     return [node for node in nodes if node["NodeID"] not in excluded]
 
 
-def _largest_node(resource: str, also: str, excluded: Collection[str]) -> dict[str, Any]:
+def _largest_node(resource: str, other_resource: str, excluded: Collection[str]) -> dict[str, Any]:
     """The node to measure on.
 
     Raises:
         SetupError: none is up, on a cluster that adds nodes on demand.
     """
-    nodes = _nodes(resource, also, excluded)
+    nodes = _nodes(resource, other_resource, excluded)
     if not nodes:
         raise SetupError(
             f"no node with a {resource} is up to measure on",

@@ -1,4 +1,4 @@
-"""The last updates to MLflow at the end of a sweep, with its report."""
+"""Sends the last updates and the report of a sweep to MLflow."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from orchestrator.reporting.report import write_report
 from orchestrator.tracking.plan_runs import sweep_status
 
 FLUSH_TIMEOUT_S = 120.0
-STOPPED_FLUSH_TIMEOUT_S = 6.0  # after a request to stop; whoever sent a signal will not wait for long
+STOPPED_FLUSH_TIMEOUT_S = 6.0  # after a request to stop: the sender of a signal will not wait for long
 
 
 def close_tracking(driver: Driver, plan: Plan) -> None:
     """Brings MLflow up to date, as far as it can be reached; the report is uploaded as artifacts of the sweep's run."""
     earlier_signal = driver.signal
     status = sweep_status(driver.state)
-    # A request that came when the last trial had finished stopped nothing.
+    # A request after the last trial had finished stopped nothing.
     stopped = status != "FINISHED" and (earlier_signal is not None or driver.stop_deadline is not None)
     artifacts = {} if stopped else _report(driver) | preflight_artifacts(plan, driver.folder.storage)
     driver.tracking.close_sweep("KILLED" if stopped else status, artifacts)
@@ -30,10 +30,10 @@ def close_tracking(driver: Driver, plan: Plan) -> None:
 
 
 def _report(driver: Driver) -> dict[str, bytes]:
-    """The report as artifacts; a figure that cannot be drawn does not decide how a sweep ends."""
+    """The report as artifacts; a figure that cannot be drawn must not fail a sweep."""
     try:
         return write_report(driver.folder, driver.state)
     except Exception as error:
         again = command("report", driver.folder.name)
-        driver.screen.print(f"the report could not be made ({error}); `{again}` tries again")
+        driver.screen.print(f"the report could not be written ({error}); `{again}` tries again")
         return {}

@@ -1,4 +1,4 @@
-"""The driver's bookkeeping: what stages report goes into state.json, sweep.log, MLflow and to the screen. Knows no Ray."""
+"""The driver's bookkeeping: copies what stages report to state.json, sweep.log, MLflow and the screen. Imports no Ray."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Driver:
     last_stop_check: float = 0.0
 
     def on_change(self, stage: QueuedStage) -> None:
-        """A stage changed its state: it started, ended, or waits for another try."""
+        """A stage changed its state: it started, ended, or waits for a retry."""
         status = self._status(stage)
         status.state = stage.state.value
         status.error = stage.message or None

@@ -11,9 +11,9 @@ from orchestrator.process.setup import stop_signals
 
 
 def install_signal_handlers(driver: Driver) -> None:
-    """From now on SIGINT, SIGTERM and SIGHUP ask for a clean stop; the second one no longer waits."""
+    """Makes SIGINT, SIGTERM and SIGHUP request a clean stop; a second one stops without waiting."""
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         if driver.signal is None:
             exit_after_deadline(number)
         else:
@@ -21,4 +21,4 @@ def install_signal_handlers(driver: Driver) -> None:
         driver.signal = number
 
     for number in stop_signals():
-        signal.signal(number, note)
+        signal.signal(number, request_stop)

@@ -1,7 +1,7 @@
 """`drive-sweep trial`: one trial in this process, without Ray, to debug it or to reproduce its record.
 
-It uses the sweep's storage, so `run` reuses its result. A trial that is finished is computed again in a temporary storage and
-compared.
+It uses the sweep's storage, so `run` reuses its result. A finished trial is computed again in a temporary storage, and the
+digests are compared.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def _by_key(options: Namespace) -> tuple[Plan, Storage, PlannedTrial]:
                 code="numerics-differ",
             )
     raise UserError(
-        f"no sweep in storage {storage.root} has a trial {options.file}", "another storage: --storage", code="trial-unknown"
+        f"no sweep in storage {storage.root} has a trial {options.file}",
+        "choose another storage with --storage",
+        code="trial-unknown",
     )
 
 
@@ -138,7 +140,7 @@ def _reproduce(plan: Plan, trial: PlannedTrial, recorded_in: Storage, options: N
 
 
 def _compute(plan: Plan, trial: PlannedTrial, files: TrialFolder, storage: Storage, recorded_in: Storage) -> dict[str, Any]:
-    """The trial's result, with the automatic settings that the sweep in `recorded_in` has resolved before."""
+    """The trial's result, with the automatic settings that the sweep has resolved in `recorded_in`."""
     from trainables.trial.runner import run_trial
 
     runtime = checked_runtime(
@@ -185,7 +187,7 @@ def _progress_printer(name: str) -> Callable[[TrialState], None]:
 
 
 def _print_layers(result: dict[str, Any]) -> None:
-    """The layer table of a result."""
+    """Prints the layers of a result as a table."""
     table = plain_table("layer", numbers=("shape", "kept", "density", "multiply-adds", "score"))
     for layer in result["layers"]:
         score = f"{layer['score_mean']:.2e} ± {layer['score_std']:.1e}" if "score_mean" in layer else ""

@@ -43,9 +43,9 @@ from trainables.data.staging import StagedDataset
 from trainables.errors import StorageError
 from trainables.preflight.network_case import NetworkReport
 
-PREFLIGHT_TIMEOUT_S = 30.0  # for the data preflight that runs beside the sweep; short sweeps may end before it
+PREFLIGHT_TIMEOUT_S = 30.0  # to wait for the data preflight, which a short sweep may outrun
 CLEAR_TIMEOUT_S = 5.0
-MAX_REPORTS_PER_S = 200  # of all stages' progress together; Tune takes half a millisecond for each
+MAX_REPORTS_PER_S = 200  # of all stages together; Tune needs half a millisecond for each
 METRICS_INTERVAL_S = 5.0  # between two writes of a trial's points; on an object store they come with the checkpoints
 
 
@@ -80,7 +80,7 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
         for key in from_scratch:
             archive_trial(storage, key)
         notes = [f"{problem}; the trial is computed again, its old files are in trials/.aside" for problem in damage.values()]
-        return _run_held(folder, plan.without_results(from_scratch), spec_text, options, notes)
+        return _run_with_lease(folder, plan.without_results(from_scratch), spec_text, options, notes)
 
 
 @contextmanager
@@ -91,17 +91,17 @@ def _bugs_logged(folder: SweepFolder) -> Iterator[None]:
     except (SweepError, StorageError, OSError):
         raise
     except Exception as error:
-        raise logged_bug(folder, traceback.format_exc()) from error
+        raise log_bug(folder, traceback.format_exc()) from error
 
 
-def logged_bug(folder: SweepFolder, text: str) -> DriverBugError:
+def log_bug(folder: SweepFolder, text: str) -> DriverBugError:
     """The error for a bug of the driver; its traceback goes into the sweep's log."""
     folder.log(f"bug of drive-sweep\n{text.rstrip()}")
     return driver_bug(text, f"{folder.storage.root}/{folder.file('sweep.log')}")
 
 
-def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptions, notes: Sequence[str]) -> int:
-    """Runs the sweep under its driver lease: from its first file to the exit code."""
+def _run_with_lease(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptions, notes: Sequence[str]) -> int:
+    """Runs the sweep while this process holds its driver lease; returns the exit code."""
     queue = make_queue(plan, folder.storage, options.selected)
     state = initial_state(plan, folder.read_state(), queue)
     write_sweep_files(folder, plan, spec_text)
@@ -140,7 +140,7 @@ def _run_held(folder: SweepFolder, plan: Plan, spec_text: str, options: RunOptio
         tracking.close()
         writer.close()
         folder.storage.flush()
-        # The next run clears them too, and how this one ended counts more.
+        # with a timeout, since the next run clears them too
         run_with_timeout(CLEAR_TIMEOUT_S, folder.clear_stop_requests)
 
 
@@ -157,11 +157,11 @@ def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
     """Starts or joins Ray, runs the stages, and leaves it."""
     driver.screen.print("starting Ray")
     local_ray = is_local_ray(options.address)
-    beside = BackgroundNetworkChecks(driver.folder, plan, driver.announce) if local_ray else None
+    network_checks = BackgroundNetworkChecks(driver.folder, plan, driver.announce) if local_ray else None
     with ray_environment(CREDENTIALS), connect_to_cluster(options.address, driver.screen.print):
         install_signal_handlers(driver)  # ray.init() sets its own handler of SIGTERM
         try:
-            reports = beside.reports(lambda: driver.signal is not None) if beside else ()
+            reports = network_checks.reports(lambda: driver.signal is not None) if network_checks else ()
             _run_stages(driver, plan, local_ray, reports)
         except InterruptedError:
             driver.request_stop()
@@ -174,7 +174,7 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
     """Resolves the automatic settings, and has Tune run the stages of the queue.
 
     Args:
-        reports: on networks that were checked before there were workers.
+        reports: of the networks that were checked while Ray started.
     """
     from ray import tune
 
@@ -186,16 +186,18 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
     from trainables.worker.trainable import run_stage
 
     data = planned_data(plan, local_ray)
-    lacking = {}
+    excluded_nodes = {}
     if not local_ray:
         kind = "GPU" if chosen_device(driver.folder, plan.spec.resources, joined=True) == "cuda" else "CPU"
-        lacking = prepare_nodes(driver.folder.storage, plan, data, kind, driver.announce, lambda: driver.signal is not None)
-    choices = resolve_settings(driver, plan, data, excluded=lacking, joined=not local_ray, reports=reports)
+        excluded_nodes = prepare_nodes(
+            driver.folder.storage, plan, data, kind, driver.announce, lambda: driver.signal is not None
+        )
+    resolved = resolve_settings(driver, plan, data, excluded=excluded_nodes, joined=not local_ray, reports=reports)
     if local_ray:
-        require_enough_resources(choices.cpus_per_trial, choices.gpus_per_trial)
-    watch = ClusterCapacity(
-        cpus=choices.cpus_per_trial,
-        gpus=choices.gpus_per_trial,
+        require_enough_resources(resolved.cpus_per_trial, resolved.gpus_per_trial)
+    capacity = ClusterCapacity(
+        cpus=resolved.cpus_per_trial,
+        gpus=resolved.gpus_per_trial,
         local=local_ray,
         notify=driver.announce,
         max_concurrent=plan.spec.resources.max_concurrent,
@@ -203,18 +205,18 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
 
     def on_tick() -> None:
         driver.on_tick()
-        watch.refresh()
+        capacity.refresh()
         searcher.resolve_lost_workers()
 
     hooks = Hooks(driver.on_report, on_tick, driver.request_stop)
-    searcher = StageSearcher(driver.queue, hooks, watch)
-    driver.queue.can_retry_on_whole_gpu = 0 < choices.gpus_per_trial < 1
-    watch.refresh()
-    settings = _settings(driver, plan, choices, data, watch.max_concurrent or watch.slots)
-    trainable = tune.with_resources(tune.with_parameters(run_stage, settings=settings), partial(_placement, choices))
-    for node, reason in lacking.items():
-        watch.exclude_node(node, reason)
-    driver.screen.print(f"{len(driver.queue.trials)} trials on {watch.slots} slots, {settings.runtime.device}")
+    searcher = StageSearcher(driver.queue, hooks, capacity)
+    driver.queue.can_retry_on_whole_gpu = 0 < resolved.gpus_per_trial < 1
+    capacity.refresh()
+    settings = _settings(driver, plan, resolved, data, capacity.max_concurrent or capacity.slots)
+    trainable = tune.with_resources(tune.with_parameters(run_stage, settings=settings), partial(_placement, resolved))
+    for node, reason in excluded_nodes.items():
+        capacity.exclude_node(node, reason)
+    driver.screen.print(f"{len(driver.queue.trials)} trials on {capacity.slots} slots, {settings.runtime.device}")
     scratch = tempfile.mkdtemp(prefix="drive-sweep-")
     try:
         run_stages(trainable, searcher, scratch, lambda: driver.stop_deadline_passed)
@@ -223,29 +225,29 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if hooks.traceback:
-        raise logged_bug(driver.folder, hooks.traceback)
+        raise log_bug(driver.folder, hooks.traceback)
 
 
-def _placement(choices: ResolvedSettings, stage: dict[str, Any]) -> Any:
-    """What a stage reserves, on which nodes not."""
+def _placement(resolved: ResolvedSettings, stage: dict[str, Any]) -> Any:
+    """The resources that a stage reserves, without the excluded nodes."""
     from ray import tune
 
-    needs = {"CPU": choices.cpus_per_trial, "GPU": 1.0 if stage.get("whole_gpu") else choices.gpus_per_trial}
+    needs = {"CPU": resolved.cpus_per_trial, "GPU": 1.0 if stage.get("whole_gpu") else resolved.gpus_per_trial}
     excluded = stage.get("avoided")
-    elsewhere = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(excluded)})"}]} if excluded else {}
-    return tune.PlacementGroupFactory([needs], **elsewhere)
+    selector = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(excluded)})"}]} if excluded else {}
+    return tune.PlacementGroupFactory([needs], **selector)
 
 
-def _settings(driver: Driver, plan: Plan, choices: ResolvedSettings, data: StagedDataset, slots: int) -> Any:
-    """What all stages share; the more of them at once, the more rarely each reports its progress."""
+def _settings(driver: Driver, plan: Plan, resolved: ResolvedSettings, data: StagedDataset, slots: int) -> Any:
+    """The settings that all stages share; the more run at once, the less often each reports its progress."""
     from trainables.worker.trainable import SweepSettings
 
     folder, spec = driver.folder, plan.spec
     return SweepSettings(
         folders=StageFolders(folder.storage, folder.name),
         data=data,
-        runtime=choices.runtime(spec.resources),
-        adjustments=choices.adjustments,
+        runtime=resolved.runtime(spec.resources),
+        adjustments=resolved.adjustments,
         share_warmups=spec.share_warmups,
         checkpoint_seconds=spec.checkpoint_seconds,
         metrics_seconds=min(METRICS_INTERVAL_S, spec.checkpoint_seconds) if folder.storage.folder else spec.checkpoint_seconds,
@@ -256,7 +258,7 @@ def _settings(driver: Driver, plan: Plan, choices: ResolvedSettings, data: Stage
 
 
 def _exit_code(driver: Driver) -> int:
-    """Judged by the trials that were to run: all finished, some failed, or interrupted."""
+    """The exit code, by the selected trials: all finished, some failed, or interrupted."""
     if driver.signal is not None:
         return 128 + driver.signal
     states = [stage.state for stage in driver.queue.trials.values()]

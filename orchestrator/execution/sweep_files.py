@@ -1,4 +1,4 @@
-"""The files of a sweep's folder that say what it is."""
+"""Writes the files that define a sweep into its folder."""
 
 from __future__ import annotations
 

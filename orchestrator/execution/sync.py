@@ -1,4 +1,4 @@
-"""Bringing MLflow up to date from the trial folders, without a driver."""
+"""Brings MLflow up to date from the trial folders, without a driver."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from orchestrator.tracking.target import tracking_target
 
 
 def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
-    """Brings MLflow up to date from the trial folders, and returns how many runs it shows; again it changes nothing.
+    """Brings MLflow up to date from the trial folders, and returns how many runs it shows; idempotent.
 
     Raises:
         SetupError: the sweep is running (its driver does this itself), or MLflow cannot be reached.
@@ -61,7 +61,7 @@ def plan_of(folder: SweepFolder, tracking_uri: str | None = None) -> Plan:
     """The plan of a sweep from the files of its folder; `tracking_uri` replaces theirs.
 
     Raises:
-        UserError: this code makes other keys of the sweep's configurations than the code that ran it.
+        UserError: the sweep was run by code whose trial keys differ from this code's.
     """
     spec = spec_from_resolved(folder.storage.read_json(folder.file("spec.json"), fields=("tracking",)))
     spec = spec.model_copy(update={"storage": folder.storage.root})

@@ -1,4 +1,4 @@
-"""Decodes a custom data set in a process of its own, so that the driver imports neither PyTorch nor custom modules.
+"""Decodes a custom data set in a separate process, so that the driver imports neither PyTorch nor custom modules.
 
 The decoded images stay in the node's cache, where trials look first.
 """
@@ -18,50 +18,50 @@ ERRORS: dict[str, type[DataError] | type[ConfigError]] = {one.__name__: one for 
 
 
 def facts_by_decoding(source: DatasetSource, custom_files: CustomFiles) -> DataFacts:
-    """The facts of a custom data set, after its function was called in two processes and its images checked.
+    """The facts of a custom data set; its function is called in two processes, which must return the same images.
 
-    Two, since a split that is drawn without a seed, or follows the order of a set, would differ from node to node.
+    A split that is drawn without a seed, or that depends on the order of a Python set, would differ between nodes.
 
     Raises:
         ConfigError: there is no such module or function.
-        DataError: the function fails, returns something else, or other images when it is called again.
+        DataError: the function fails, does not return a data set, or returns other images in the second process.
     """
-    first = _answered(source, custom_files, keep=False)["arrays_digest"]
-    return DataFacts.from_json(_answered(replace(source, arrays_digest=first), custom_files, keep=True))
+    first = _ask(source, custom_files, keep=False)["arrays_digest"]
+    return DataFacts.from_json(_ask(replace(source, arrays_digest=first), custom_files, keep=True))
 
 
-def _answered(source: DatasetSource, custom_files: CustomFiles, keep: bool) -> dict[str, Any]:
-    """The answer of a process that calls the function: the digest of what it returned, or the facts of what was kept."""
+def _ask(source: DatasetSource, custom_files: CustomFiles, keep: bool) -> dict[str, Any]:
+    """Has a child call the function: the digest of its arrays; with `keep`, the facts of the data set that it stored."""
     try:
-        answer: dict[str, Any] = ask(
+        response: dict[str, Any] = ask(
             __name__, {"source": asdict(source), "digest": custom_files.digests[source.name], "keep": keep}
         )
     except ChildError as error:
         raise DataError(f"dataset: {source.name} must return its images, got a process that ended with {error.code}") from error
-    if "error" in answer:
-        raise ERRORS[answer["error"]](answer["message"])
-    return answer
+    if "error" in response:
+        raise ERRORS[response["error"]](response["message"], response["hint"])
+    return response
 
 
 def main() -> None:
-    """The child: answers with the facts or the error."""
-    serve(_answer)
+    """The child process: responds with the digest, the facts or an error."""
+    serve(_respond)
 
 
-def _answer(question: dict[str, Any]) -> dict[str, Any]:
+def _respond(request: dict[str, Any]) -> dict[str, Any]:
     from trainables.data.datasets import decoded_file, read
     from trainables.data.facts import decoded_facts
     from trainables.data.repeatability import arrays_digest
 
-    source = DatasetSource(**question["source"])
+    source = DatasetSource(**request["source"])
     try:
-        import_function(source, question["digest"])
-        if question["keep"]:
+        import_function(source, request["digest"])
+        if request["keep"]:
             return decoded_facts(decoded_file(source)).to_json()
         return {"arrays_digest": arrays_digest(read(source))}
     except (DataError, ConfigError) as error:
         kind = DataError if isinstance(error, DataError) else ConfigError
-        return {"error": kind.__name__, "message": str(error)}
+        return {"error": kind.__name__, "message": error.message, "hint": error.hint}
 
 
 def import_function(source: DatasetSource, digest: str) -> None:

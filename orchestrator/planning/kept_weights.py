@@ -90,7 +90,7 @@ def _count(plan: Plan, trial: PlannedTrial, problems: dict[str, None]) -> KeptWe
     """
     config = trial.config
     if plan.data_facts is None:
-        raise ConfigError(plan.data_problem or "the data were not read yet; --hash reads them")
+        raise ConfigError(plan.data_problem or "the data have not been read yet; --hash reads them")
     shapes = prunable_shapes(config, plan.data_facts, plan.custom_files)
     try:
         if trial.result is None:

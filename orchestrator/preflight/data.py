@@ -1,9 +1,9 @@
-"""The data preflight of a sweep in a process of its own, since it needs PyTorch.
+"""The data preflight of a sweep, in a separate process since it needs PyTorch.
 
     <storage>/data/preflight/<digest of data, split and code>.json    the report (trainables/preflight/data_report.py)
     <storage>/data/preflight/<the same>.png                           the contact sheet
 
-The same files in the node's cache make it once per machine for all storages.
+The node's cache keeps the same files, so that each machine checks the same data once for all its storages.
 """
 
 from __future__ import annotations
@@ -32,19 +32,33 @@ from trainables.errors import TrialError
 from trainables.findings import Finding
 
 VERSION = 2  # of report and sheet; raised when either changes for the same data
-MAX_SETTINGS = 8  # ways to split the data that are looked at, where a sweep searches them
+MAX_SETTINGS = 8  # data settings that are checked, where a sweep searches over several
 
 
 class PreflightError(Exception):
-    """The data could not be checked; the message is the reason."""
+    """The data could not be checked. Its text is "message; hint".
+
+    Attributes:
+        message: what is wrong.
+        hint: how to fix it; empty where the message says it all.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
 def dataset_settings(plan: Plan) -> list[DatasetConfig]:
-    """The first ways in which the trials of a plan limit and split the data: those that are looked at."""
+    """The data settings (limit, split) of a plan's trials that are checked: the first MAX_SETTINGS."""
     return all_settings(plan)[:MAX_SETTINGS]
 
 
 def all_settings(plan: Plan) -> list[DatasetConfig]:
+    """All data settings of a plan's trials, in its order."""
     return list(dict.fromkeys(trial.config.dataset for trial in plan.trials))
 
 
@@ -56,13 +70,13 @@ def describe_split(dataset: DatasetConfig, settings: Sequence[DatasetConfig]) ->
 
 
 def stored_file(plan: Plan, dataset: DatasetConfig, suffix: str) -> str:
-    """Name in the storage of the report or the sheet of a plan's data, split in this way."""
+    """Name in the storage of the report or the contact sheet of a plan's data with this setting."""
     content = json.dumps([VERSION, plan.data_digest, canonical(dataset)], sort_keys=True)
     return f"data/preflight/{hashlib.sha256(content.encode()).hexdigest()[:32]}.{suffix}"
 
 
 def stored_preflight(plan: Plan, storage: Storage, dataset: DatasetConfig) -> tuple[dict[str, Any], bytes] | None:
-    """Report and contact sheet that were made before; None if there are none."""
+    """The report and the contact sheet of an earlier preflight; None if there was none."""
     report = storage.read_json(stored_file(plan, dataset, "json"))
     sheet = storage.read(stored_file(plan, dataset, "png"))
     return None if report is None or sheet is None else (report, sheet)
@@ -73,45 +87,47 @@ def _store(plan: Plan, storage: Storage, dataset: DatasetConfig, report: dict[st
     storage.write_json(stored_file(plan, dataset, "json"), report)
 
 
-def data_preflight(plan: Plan, storage: Storage, dataset: DatasetConfig, hurry: bool = True) -> tuple[dict[str, Any], bytes]:
-    """Report and contact sheet of the data of a plan, from the storage or the node's cache if they were made before.
+def data_preflight(
+    plan: Plan, storage: Storage, dataset: DatasetConfig, low_priority: bool = False
+) -> tuple[dict[str, Any], bytes]:
+    """The report and the contact sheet of a plan's data; an earlier preflight is reused from the storage or the node's cache.
 
     Args:
         dataset: one of the plan's settings.
-        hurry: without it the process gives way to all others.
+        low_priority: the process yields the CPU to all others.
 
     Raises:
         PreflightError: the data cannot be read.
     """
-    if known := stored_preflight(plan, storage, dataset):
-        return known
+    if stored := stored_preflight(plan, storage, dataset):
+        return stored
     cache = node_cache()
-    made = stored_preflight(plan, cache, dataset)
-    if made is None:
-        made = _made(plan, dataset, hurry)
-        _store(plan, cache, dataset, *made)
-    _store(plan, storage, dataset, *made)
-    return made
+    stored = stored_preflight(plan, cache, dataset)
+    if stored is None:
+        stored = _run_preflight(plan, dataset, low_priority)
+        _store(plan, cache, dataset, *stored)
+    _store(plan, storage, dataset, *stored)
+    return stored
 
 
-def _made(plan: Plan, dataset: DatasetConfig, hurry: bool) -> tuple[dict[str, Any], bytes]:
-    begun = time.monotonic()
+def _run_preflight(plan: Plan, dataset: DatasetConfig, low_priority: bool) -> tuple[dict[str, Any], bytes]:
+    started = time.monotonic()
     source = plan.source
     assert plan.data_facts is not None, "a plan of data that were hashed"
-    question = {
+    request = {
         "source": asdict(source),
         "dataset": canonical(dataset),
         "facts": plan.data_facts.to_json(),
-        "own": plan.custom_files.digests.get(source.name),
-        "nice": not hurry,
+        "custom_digest": plan.custom_files.digests.get(source.name),
+        "nice": low_priority,
     }
     try:
-        answer = ask(__name__, question, keep_errors=True)
+        response = ask(__name__, request, keep_errors=True)
     except ChildError as error:
         raise PreflightError(str(error)) from error
-    if "error" in answer:
-        raise PreflightError(answer["error"])
-    return answer["report"] | {"seconds": round(time.monotonic() - begun, 2)}, base64.b64decode(answer["sheet"])
+    if "error" in response:
+        raise PreflightError(response["error"], response["hint"])
+    return response["report"] | {"seconds": round(time.monotonic() - started, 2)}, base64.b64decode(response["sheet"])
 
 
 def findings_of(report: dict[str, Any]) -> list[Finding]:
@@ -119,7 +135,7 @@ def findings_of(report: dict[str, Any]) -> list[Finding]:
 
 
 class BackgroundPreflight:
-    """The data preflight in the background of a sweep: Ray's start does not wait for it; warnings are shown as they come."""
+    """Runs the data preflight in the background, so that Ray starts meanwhile; warnings are printed as they come."""
 
     def __init__(self, plan: Plan, storage: Storage, say: Callable[[str], None]) -> None:
         self.lines: list[str] = []  # for the sweep's log
@@ -136,11 +152,11 @@ class BackgroundPreflight:
         settings = dataset_settings(self._plan)
         for dataset in settings:
             try:
-                report, _ = data_preflight(self._plan, self._storage, dataset, hurry=False)
+                report, _ = data_preflight(self._plan, self._storage, dataset, low_priority=True)
             except PreflightError:
-                return  # trials raise the same, and record it
-            except Exception as error:  # whatever it is, it must not end the sweep
-                self._notify(f"data: the preflight could not be made: {error}")
+                return  # trials raise and record the same error
+            except Exception as error:  # an unexpected error must not end the sweep
+                self._notify(f"data: the preflight failed: {error}")
                 return
             label = " ".join(filter(None, ["data", describe_split(dataset, settings)]))
             for finding in findings_of(report):
@@ -153,41 +169,43 @@ class BackgroundPreflight:
 
 
 def preflight_artifacts(plan: Plan, storage: Storage) -> dict[str, bytes]:
-    """What the sweep's run in MLflow shows of its data: data.json and data.png, data-2.json for a second way to split them.
+    """The preflight files for the sweep's run in MLflow: data.json and data.png, data-2.json for a second setting, and so on.
 
-    Without what was not examined.
+    Settings without a stored preflight are skipped.
     """
     artifacts: dict[str, bytes] = {}
     try:
         for number, dataset in enumerate(dataset_settings(plan) if plan.data_digest else [], start=1):
-            if known := stored_preflight(plan, storage, dataset):
+            if stored := stored_preflight(plan, storage, dataset):
                 name = numbered("data", number)
-                artifacts |= {f"{name}.json": json.dumps(known[0], indent=1).encode(), f"{name}.png": known[1]}
-    except Exception:  # a picture must not decide how a sweep ends
+                artifacts |= {f"{name}.json": json.dumps(stored[0], indent=1).encode(), f"{name}.png": stored[1]}
+    except Exception:  # a missing picture must not fail a sweep
         return {}
     return artifacts
 
 
 def numbered(name: str, number: int) -> str:
-    """The name of the first one, and of the others with their number."""
+    """The name for the first item; with "-NUMBER" for the others."""
     return name if number == 1 else f"{name}-{number}"
 
 
 def main() -> None:
-    """The child: answers with the report and the sheet, or the error."""
-    serve(_answer)
+    """The child process: responds with the report and the sheet, or with an error."""
+    serve(_respond)
 
 
-def _answer(question: dict[str, Any]) -> dict[str, Any]:
-    if question["nice"]:
+def _respond(request: dict[str, Any]) -> dict[str, Any]:
+    if request["nice"]:
         os.nice(10)
     try:
-        return _report_and_sheet(question)
-    except (TrialError, OSError) as error:
-        return {"error": str(error)}
+        return _report_and_sheet(request)
+    except TrialError as error:
+        return {"error": error.message, "hint": error.hint}
+    except OSError as error:
+        return {"error": str(error), "hint": ""}
 
 
-def _report_and_sheet(question: dict[str, Any]) -> dict[str, Any]:
+def _report_and_sheet(request: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from trainables.data.splits import load_data
@@ -195,10 +213,10 @@ def _report_and_sheet(question: dict[str, Any]) -> dict[str, Any]:
     from trainables.preflight.data_report import class_names, data_report
 
     torch.set_num_threads(1)
-    source, dataset = DatasetSource(**question["source"]), from_canonical(DatasetConfig, question["dataset"])
+    source, dataset = DatasetSource(**request["source"]), from_canonical(DatasetConfig, request["dataset"])
     if is_custom(source.name):
-        import_function(source, question["own"])
-    facts = DataFacts.from_json(question["facts"])
+        import_function(source, request["custom_digest"])
+    facts = DataFacts.from_json(request["facts"])
     data = load_data(dataset, source, "cpu")
     report = data_report(dataset, source, facts, data)
     sheet = contact_sheet(data, class_names(source, facts))

@@ -1,7 +1,6 @@
-"""The network checks of a sweep beside Ray's start, in a process of its own, where this machine's CPUs are all that computes.
+"""Checks the networks of a sweep in a separate process while Ray starts, if the trials run on this machine's CPUs alone.
 
-Elsewhere a worker makes them (execution/autotune.py): on other machines, on a GPU, and where only the hardware tells the
-precision.
+Otherwise a worker checks them (execution/autotune.py): on a cluster, on a GPU, and where `precision: auto` is open.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ POLL_INTERVAL_S = 0.2
 
 
 class BackgroundNetworkChecks:
-    """Checks all networks without a report; those that cannot be checked here are left to a worker."""
+    """Checks all networks that have no report yet; a worker does it where this process cannot."""
 
     def __init__(self, folder: SweepFolder, plan: Plan, notify: Notify) -> None:
         self._reports: list[NetworkReport] = []
@@ -44,8 +43,8 @@ class BackgroundNetworkChecks:
         checks = NetworkChecks(folder, plan, "cpu", node_cache())
         checks.load_cached(precision, notify)
         if cases := checks.unanswered(precision):
-            question = _question(plan, cases, merge_settings(resources, cached).runtime(resources))
-            self._thread = Thread(target=self._work, args=(question,), name="network checks", daemon=True)
+            request = _request(plan, cases, merge_settings(resources, cached).runtime(resources))
+            self._thread = Thread(target=self._work, args=(request,), name="network checks", daemon=True)
             self._thread.start()
 
     def reports(self, interrupted: Callable[[], bool]) -> Sequence[NetworkReport]:
@@ -60,37 +59,37 @@ class BackgroundNetworkChecks:
                 raise InterruptedError
         return self._reports
 
-    def _work(self, question: dict[str, Any]) -> None:
+    def _work(self, request: dict[str, Any]) -> None:
         try:
-            answer = ask(__name__, question, keep_errors=True)
+            response = ask(__name__, request, keep_errors=True)
         except ChildError:
-            return  # a worker meets the same, and reports it
-        self._reports = [NetworkReport.from_json(report) for report in answer]
+            return  # a worker gets the same error, and reports it
+        self._reports = [NetworkReport.from_json(report) for report in response]
 
 
-def _question(plan: Plan, cases: Sequence[NetworkCase], runtime: Runtime) -> dict[str, Any]:
+def _request(plan: Plan, cases: Sequence[NetworkCase], runtime: Runtime) -> dict[str, Any]:
     return {
         "configs": [canonical(config) for case in cases for config in case.configs],
         "source": asdict(plan.source),
         "facts": plan.data_facts and plan.data_facts.to_json(),
         "runtime": asdict(runtime),
-        "own": asdict(plan.custom_files),
+        "custom_files": asdict(plan.custom_files),
     }
 
 
 def main() -> None:
-    """The child: answers with the reports, none if the networks could not be examined."""
-    serve(_answer)
+    """The child process: responds with the reports; none if the networks could not be checked."""
+    serve(_respond)
 
 
-def _answer(question: dict[str, Any]) -> list[dict[str, Any]]:
+def _respond(request: dict[str, Any]) -> list[dict[str, Any]]:
     from trainables.preflight.network_checks import examine_cases
 
-    cases = cases_of(from_canonical(TrialConfig, config) for config in question["configs"])
-    data = StagedDataset(source=DatasetSource(**question["source"]))
-    facts = question["facts"] and DataFacts.from_json(question["facts"])
+    cases = cases_of(from_canonical(TrialConfig, config) for config in request["configs"])
+    data = StagedDataset(source=DatasetSource(**request["source"]))
+    facts = request["facts"] and DataFacts.from_json(request["facts"])
     try:
-        reports = examine_cases(cases, data, facts, Runtime(**question["runtime"]), CustomFiles(**question["own"]))
+        reports = examine_cases(cases, data, facts, Runtime(**request["runtime"]), CustomFiles(**request["custom_files"]))
     except TrialError:
         return []
     return [report.to_json() for report in reports]

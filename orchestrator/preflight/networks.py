@@ -1,7 +1,7 @@
-"""The network checks of a sweep: which are needed, their findings, and their record beside resolved.json.
+"""The network checks of a sweep: which are still needed, their findings, and their record beside resolved.json.
 
-A worker runs them once for each network; later runs reuse the reports as long as nothing that they depend on has changed. On a
-local Ray the reports of other sweeps count too: they are in the node's cache. Knows no Ray and no PyTorch.
+A worker runs them once for each network; later runs reuse the reports until something that they depend on changes. With a local
+Ray, reports of other sweeps are reused from the node's cache. Imports neither Ray nor PyTorch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from trainables.runtime.machine import processor_name, processors
 from trainables.wording import listed
 
 RECORD = "network_checks.json"
-REPORTED = [field.name for field in fields(NetworkReport)]
+REPORT_FIELDS = [field.name for field in fields(NetworkReport)]
 
 Notify = Callable[[str], None]
 
@@ -43,17 +43,17 @@ class NetworkChecks:
     def __init__(self, folder: SweepFolder, plan: Plan, device: str, cache: Storage | None = None) -> None:
         """`cache` is this machine's; None where other machines compute."""
         self.folder, self.plan, self.device, self.cache = folder, plan, device, cache
-        left = {case_id(trial.config) for trial in plan.unfinished}
-        self.cases = [case for case in cases_of(trial.config for trial in plan.trials) if case.id in left]
+        unfinished = {case_id(trial.config) for trial in plan.unfinished}
+        self.cases = [case for case in cases_of(trial.config for trial in plan.trials) if case.id in unfinished]
         self.record: dict[str, Any] = folder.storage.read_json(folder.file(RECORD)) or {}
 
     def unanswered(self, precision: str | None) -> list[NetworkCase]:
         """The networks of unfinished trials that have no report yet.
 
         Args:
-            precision: what `auto` stands for; None while it is not known, and then neither is any network.
+            precision: what `auto` resolves to; None while unknown, and then no report is valid.
         """
-        return [case for case in self.cases if self._known(case, precision) is None]
+        return [case for case in self.cases if self._current_report(case, precision) is None]
 
     def add(self, reports: Iterable[NetworkReport], precision: str | None, notify: Notify) -> None:
         """Reports the findings, and records them.
@@ -69,14 +69,14 @@ class NetworkChecks:
             notify(f"{listed({report.model: None for report in reports}, 3)}: checked in {seconds:.1f} s")
         if self.cache is not None:
             for case, report in self._complete(reports):
-                self.cache.write_json(self._cached(case, precision), report.to_json())
+                self.cache.write_json(self._cache_name(case, precision), report.to_json())
 
     def load_cached(self, precision: str | None, notify: Notify) -> None:
-        """Takes the reports of other sweeps of this machine on networks that this one does not know yet."""
+        """Reuses reports that other sweeps of this machine left in the node's cache."""
         if self.cache is None:
             return
-        names = [self._cached(case, precision) for case in self.unanswered(precision)]
-        reports = [self.cache.read_json(name, fields=REPORTED) for name in names]
+        names = [self._cache_name(case, precision) for case in self.unanswered(precision)]
+        reports = [self.cache.read_json(name, fields=REPORT_FIELDS) for name in names]
         self._record([NetworkReport.from_json(report) for report in reports if report], precision, notify)
 
     def _record(self, reports: Sequence[NetworkReport], precision: str | None, notify: Notify) -> None:
@@ -84,7 +84,7 @@ class NetworkChecks:
             for finding in report.findings:
                 notify(f"{report.model}: {finding}")
         for case, report in self._complete(reports):
-            self.record[case.id] = {"depends": self._depends(case, precision), "report": report.to_json()}
+            self.record[case.id] = {"depends": self._dependencies(case, precision), "report": report.to_json()}
         if reports:
             self.folder.storage.write_json(self.folder.file(RECORD), self.record)
 
@@ -93,35 +93,35 @@ class NetworkChecks:
         return [(by_id[report.case], report) for report in reports if report.is_complete]
 
     def adjustments(self, precision: str | None, notify: Notify) -> dict[str, dict[str, Any]]:
-        """Id of a case -> fields of the runtime that differ for it; reports finished results that were computed otherwise."""
-        known = {case.id: self._known(case, precision) for case in self.cases}
+        """Case id -> runtime fields that differ for it. Also reports finished results that were computed without them."""
+        known = {case.id: self._current_report(case, precision) for case in self.cases}
         adjusted = {id_: report.adjusted for id_, report in known.items() if report is not None and report.adjusted}
         in_fp32 = {id_ for id_, fields in adjusted.items() if fields.get("precision") == "fp32"}
-        doubtful = [
+        affected = [
             trial
             for trial in self.plan.trials
             if case_id(trial.config) in in_fp32 and trial.result is not None and _computed_in_bf16(trial.result)
         ]
-        if doubtful:
+        if affected:
             notify(
-                f"{len(doubtful)} finished trials were computed in bf16, which is wrong for their network on this machine "
-                f"(first {doubtful[0].key} {doubtful[0].name}); `{command('run', '--recompute')}` computes them again"
+                f"{len(affected)} finished trials were computed in bf16, which is wrong for their network on this machine "
+                f"(first {affected[0].key} {affected[0].name}); `{command('run', '--recompute')}` computes them again"
             )
         return adjusted
 
-    def _known(self, case: NetworkCase, precision: str | None) -> NetworkReport | None:
-        kept = self.record.get(case.id)
-        if not kept or kept["depends"] != self._depends(case, precision):
+    def _current_report(self, case: NetworkCase, precision: str | None) -> NetworkReport | None:
+        entry = self.record.get(case.id)
+        if not entry or entry["depends"] != self._dependencies(case, precision):
             return None
-        return NetworkReport.from_json(kept["report"])
+        return NetworkReport.from_json(entry["report"])
 
-    def _cached(self, case: NetworkCase, precision: str | None) -> str:
-        """Name of the answer in the node's cache: another version of the code asks again."""
-        content = json.dumps([case.id, self._depends(case, precision), code_digest()], sort_keys=True)
+    def _cache_name(self, case: NetworkCase, precision: str | None) -> str:
+        """Name of the report in the node's cache; it changes with the code."""
+        content = json.dumps([case.id, self._dependencies(case, precision), code_digest()], sort_keys=True)
         return f"networks/{hashlib.sha256(content.encode()).hexdigest()[:32]}.json"
 
-    def _depends(self, case: NetworkCase, precision: str | None) -> dict[str, Any]:
-        """What the answer depends on, as far as the driver knows it."""
+    def _dependencies(self, case: NetworkCase, precision: str | None) -> dict[str, Any]:
+        """What the report depends on, as far as the driver knows."""
         return {
             "checks": CHECKS_VERSION,
             "methods": case.methods_id,
@@ -131,27 +131,31 @@ class NetworkChecks:
             "precision": precision if case.config.precision == "auto" else case.config.precision,
             "deterministic": self.plan.spec.resources.deterministic,
             "torch": version("torch"),
-            "processor": processor_name(),  # of the driver, which is the workers' unless a cluster was joined
+            "processor": processor_name(),  # the driver's; also the workers', unless a cluster was joined
         }
 
 
 @cache
 def code_digest() -> str:
-    """64 hex digits over all that networks are made, checked and trained by."""
+    """SHA-256 (64 hex digits) of the code that builds, checks and trains networks."""
     files = sorted(Path(trainables.__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def checked_runtime(plan: Plan, config: TrialConfig, folder: SweepFolder, notify: Notify) -> Runtime:
-    """What a trial computes with in this process, after its network was checked here unless the sweep did so before.
+    """The runtime of a trial in this process; its network is checked first, unless the sweep has a valid report.
 
     Raises:
         UserError: the network cannot be used as the sweep asks for.
     """
     runtime = local_runtime(plan, folder)
-    kept = (folder.storage.read_json(folder.file(RECORD)) or {}).get(case_id(config))
-    if kept and kept["depends"]["own"] == _digests(plan.custom_files, [config]) and kept["depends"]["device"] == runtime.device:
-        return adjusted_runtime(runtime, config, {case_id(config): kept["report"]["adjusted"]})
+    entry = (folder.storage.read_json(folder.file(RECORD)) or {}).get(case_id(config))
+    if (
+        entry
+        and entry["depends"]["own"] == _digests(plan.custom_files, [config])
+        and entry["depends"]["device"] == runtime.device
+    ):
+        return adjusted_runtime(runtime, config, {case_id(config): entry["report"]["adjusted"]})
     (report,) = local_reports(plan, cases_of([config]), runtime)
     require_no_errors([report])
     for finding in report.findings:
@@ -160,27 +164,27 @@ def checked_runtime(plan: Plan, config: TrialConfig, folder: SweepFolder, notify
 
 
 def _digests(custom_files: CustomFiles, configs: Sequence[TrialConfig]) -> dict[str, str]:
-    """What names the content of all custom files that these trials of one case use."""
+    """The digests of all custom files that these trials of one case use."""
     methods = {config.method: custom_files.digests[config.method] for config in configs if is_custom(config.method)}
     return custom_files.digests_of(without_method(configs[0])) | methods
 
 
 def local_reports(plan: Plan, cases: Sequence[NetworkCase], runtime: Runtime) -> list[NetworkReport]:
-    """The networks, examined in this process."""
+    """The reports on these networks, checked in this process."""
     from trainables.preflight.network_checks import examine_cases
 
     return examine_cases(cases, StagedDataset(source=plan.source), plan.data_facts, runtime, plan.custom_files)
 
 
 def local_runtime(plan: Plan, folder: SweepFolder) -> Runtime:
-    """What the sweep's trials compute with: its choices where it made them, else those that suit this process alone."""
+    """The runtime of the sweep's trials: its resolved settings, else defaults for a process that has the machine to itself."""
     import torch
 
     resources, cached = plan.spec.resources, read_resolved(folder)
-    here = cached.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    device = here if resources.device == "auto" else resources.device
-    alone = {"precision": resolve_precision("auto", device), "cpus_per_trial": float(processors())}
-    return merge_settings(resources, alone | valid_on_device(device, cached)).runtime(resources)
+    default_device = cached.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device if resources.device == "auto" else resources.device
+    defaults = {"precision": resolve_precision("auto", device), "cpus_per_trial": float(processors())}
+    return merge_settings(resources, defaults | valid_on_device(device, cached)).runtime(resources)
 
 
 def _computed_in_bf16(result: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""A comparison of methods as tables: on the terminal, and as a section of the HTML report.
+"""The tables of a comparison of methods, on the terminal and as a section of the HTML report.
 
 A reference that loses is shown as clearly as one that wins: by a mark and a colour.
 """
@@ -6,11 +6,13 @@ A reference that loses is shown as clearly as one that wins: by a mark and a col
 from __future__ import annotations
 
 import html
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -19,9 +21,12 @@ from orchestrator.reporting.comparison import Comparison, Pair, Summary
 from orchestrator.reporting.paired_test import ALPHA, Difference
 from trainables.config.lookup import is_dense
 from trainables.config.methods import CUSTOM_PREFIX, DENSE
+from trainables.custom.references import is_custom
 
 BETTER, WORSE = "▲", "▼"
 STYLES = {"win": "bold green", "lose": "bold red", "": ""}
+UNLIMITED = 10_000  # columns of a terminal
+NARROW_HEADERS = {"warm-up": "warm-\nup", "difference": "differ-\nence", "95 % interval": "95 %\ninterval"}
 SUMMARY_COLUMNS = (
     "against",
     "cells",
@@ -67,17 +72,35 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def print_tables(tables: Sequence[ResultTable], console: Console) -> None:
-    """Tables one below the other."""
+    """Prints the tables one below the other; cells that do not fit are broken at set points, never cut off."""
+    unlimited = console.options.update(max_width=UNLIMITED)
     for block in tables:
-        table = Table(title=block.title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
-        for column in block.columns:
-            may_wrap = column == "chosen"
-            least = len(column) if may_wrap else None
-            table.add_column(column, justify="right", no_wrap=not may_wrap, overflow="fold", min_width=least)
-        for row in block.rows:
-            table.add_row(*(Text(cell, style=STYLES[row.verdict_of(cell)]) for cell in row.cells))
-        console.print(table)
+        for break_headers, break_cells in ((False, False), (True, False), (True, True)):
+            table = _rich_table(block, break_headers, break_cells)
+            table.width = Measurement.get(console, unlimited, table).maximum
+            if table.width <= console.width:
+                break
+        console.print(table, crop=False)
         console.print(block.footnote_line(), style="dim", markup=False)
+
+
+def _rich_table(block: ResultTable, break_headers: bool, break_cells: bool) -> Table:
+    padding = 1 if break_cells else 2
+    table = Table(title=block.title, title_justify="left", header_style="bold", box=None, padding=(0, padding, 0, 0))
+    for column in block.columns:
+        table.add_column(_broken(column) if break_headers else column, justify="right", no_wrap=True)
+    for row in block.rows:
+        cells = (_broken(cell) if break_cells else cell for cell in row.cells)
+        table.add_row(*(Text(text, STYLES[row.verdict_of(cell)]) for text, cell in zip(cells, row.cells, strict=True)))
+    return table
+
+
+def _broken(text: str) -> str:
+    """A header or a cell in lines as short as possible; words, numbers and their signs stay whole."""
+    if is_custom(text):
+        return re.sub(r"(?<=[:.])", "\n", text)
+    text = NARROW_HEADERS.get(text, text)
+    return text.replace(" ± ", "\n± ").replace("…", "…\n").replace(" | ", " |\n")
 
 
 def to_html(comparison: Comparison) -> str:

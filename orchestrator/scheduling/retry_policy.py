@@ -83,8 +83,8 @@ class RetryContext:
     Attributes:
         worker_failures, node_failures: earlier attempts that ended so.
         max_worker_failures: `retries.lost` of the sweep file.
-        can_use_whole_gpu: trials share GPUs, and this one did not have one alone yet.
-        has_other_node: a node is left that may have what this one lacks.
+        can_use_whole_gpu: trials share GPUs, and this one has not had a whole one yet.
+        has_other_node: another node may have what this one lacks.
     """
 
     worker_failures: int = 0

@@ -1,8 +1,8 @@
 """Which stage runs next: warm-ups before trials, the longest first, a trial once its snapshot is published.
 
 Pure bookkeeping without Ray. A trial waits for the snapshot of its longest length, which its warm-up announces. If nothing runs
-and trials still wait, they are released: a trial can train its own warm-up (trainables/trial/warmup.py). What follows a failure
-is decided in retry_policy.py. A step costs the same with ten trials and with ten thousand.
+and trials still wait, they are released: a trial can train its warm-up itself (trainables/trial/warmup.py). What follows a
+failure is decided in retry_policy.py. A step costs the same with ten trials and with ten thousand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainables.errors import FailureKind, StorageError
 
 
 class StageState(StrEnum):
-    """How a stage stands. All but DISPATCHED are stored in state.json."""
+    """The state of a stage. All but DISPATCHED are stored in state.json."""
 
     WAITING = "waiting"
     DISPATCHED = "dispatched"  # handed to Tune, no worker has taken it up
@@ -35,7 +35,7 @@ class StageState(StrEnum):
 
 @dataclass(kw_only=True)
 class QueuedStage:
-    """A shared warm-up or a trial of the sweep, and how it stands.
+    """A shared warm-up or a trial of the sweep, with its state.
 
     Attributes:
         key: trial key or warm-up key.
@@ -121,7 +121,7 @@ class StageQueue:
         stage = self._pop_due()
         if stage is None:
             return None
-        try:  # Somebody else may have tried since: another sweep with the same trial, or the command `trial`.
+        try:  # another sweep with the same trial, or the command `trial`, may have made an attempt since
             newest = self.newest_attempt(stage.key)
         except StorageError as error:
             self._pause_dispatch(stage, str(error))

@@ -1,9 +1,10 @@
 """The adapter to Ray Tune: a searcher that suggests the next stage, and a scheduler that calls the driver at every step.
 
-stage_queue.py decides which stage runs, and retry_policy.py what a failure leads to. Decided here is what only the nodes tell:
-whether a lost process lost its node too, and which nodes a stage must avoid. The rest meets the traps of Tune 2.60: a hook
-that raises would end the whole sweep, so hooks catch the error, remember it and stop; a stage that fails in a known way ends
-normally with a status, so an error that Tune sees means a lost process. The only file that uses private attributes of Tune.
+stage_queue.py decides which stage runs, and retry_policy.py what a failure leads to. This file decides what depends on
+the nodes: whether a lost process lost its node too, and which nodes a stage must avoid. The rest works around pitfalls of
+Tune 2.60: a hook that raises would end the whole sweep, so hooks catch the error, remember it and stop; a stage that fails in a
+known way ends normally with a status, so an error that Tune sees means a lost process. No other file uses private attributes of
+Tune.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Hooks:
     Attributes:
         on_report: takes a stage's report, its end included.
         on_tick: called a few times a second, also while nothing happens.
-        on_bug: called once, when one of the others or the queue has raised; must end the sweep in an orderly way.
+        on_bug: called once, when one of the others or the queue has raised; must stop the sweep in an orderly way.
         traceback: of that error; None while there is none.
     """
 
@@ -69,11 +70,11 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         missing_on_nodes: stage key -> nodes that lack a file of this stage.
     """
 
-    def __init__(self, queue: StageQueue, hooks: Hooks, watch: ClusterCapacity) -> None:
+    def __init__(self, queue: StageQueue, hooks: Hooks, capacity: ClusterCapacity) -> None:
         super().__init__(metric="event", mode="max")
         self.queue = queue
         self.hooks = hooks
-        self.watch = watch
+        self.capacity = capacity
         self.in_flight: set[str] = set()
         self.running: dict[str, QueuedStage] = {}
         self.nodes: dict[str, frozenset[str]] = {}
@@ -85,10 +86,10 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         self.hooks.guarded(self.hooks.on_tick)
         if self.queue.done:
             return Searcher.FINISHED
-        if len(self.in_flight) >= self.watch.max_in_flight:
+        if len(self.in_flight) >= self.capacity.max_in_flight:
             return None
-        avoided = self.watch.excluded_nodes()
-        if avoided and not self.watch.slots:
+        avoided = self.capacity.excluded_nodes()
+        if avoided and not self.capacity.slots:
             # Every usable node is excluded; a stage created now would be bound to other nodes for good.
             return None
         stage = self.queue.next_stage()
@@ -96,7 +97,7 @@ class StageSearcher(Searcher):  # type: ignore[misc]
             return None
         self.in_flight.add(trial_id)
         self.running[trial_id] = stage
-        self.nodes[trial_id] = self.watch.alive
+        self.nodes[trial_id] = self.capacity.alive
         config = {
             "kind": stage.kind,
             "key": stage.key,
@@ -140,10 +141,10 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         """Ends the stages whose process was lost, as soon as it is clear whether their node was lost with it."""
         unresolved, self.lost_workers = self.lost_workers, []
         for stage, nodes, deadline in unresolved:
-            dead = nodes - self.watch.alive
+            dead = nodes - self.capacity.alive
             if dead:
                 self.queue.on_end(stage, FailureKind.NODE_LOST, f"its node {address_of(min(dead))} was lost")
-            elif nodes <= {self.watch.driver_node} or time.monotonic() > deadline or self.queue.stopping:
+            elif nodes <= {self.capacity.driver_node} or time.monotonic() > deadline or self.queue.stopping:
                 self.queue.on_end(stage, FailureKind.WORKER_LOST, "its process was lost")
             else:
                 self.lost_workers.append((stage, nodes, deadline))
@@ -154,22 +155,24 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         self.queue.on_end(stage, failure, message, has_other_node=has_other_node)
 
     def _avoid_nodes(self, stage: QueuedStage, nodes: frozenset[str], failure: FailureKind, message: str) -> bool:
-        """Excludes nodes that lack something, for all stages; whether another node is left for this one.
+        """Excludes the nodes that lack something, for all stages; returns whether another one is left for this stage.
 
         On a cluster a node that lacks the data or the storage always leaves one: others may come. A file that all nodes lack is
         the trial's fault, and excludes none.
         """
-        if POLICIES[failure].action is not Action.RETRY_ON_OTHER_NODE or self.watch.local:
+        if POLICIES[failure].action is not Action.RETRY_ON_OTHER_NODE or self.capacity.local:
             return False
         if failure is FailureKind.MISSING_FILE:
             missing_on = self.missing_on_nodes.setdefault(stage.key, set())
             missing_on |= nodes
-            if self.watch.usable_nodes and self.watch.usable_nodes <= missing_on:  # then the trial is to blame, not the nodes
+            if (
+                self.capacity.usable_nodes and self.capacity.usable_nodes <= missing_on
+            ):  # then the trial is to blame, not the nodes
                 for node in missing_on:
-                    self.watch.include_node(node)
+                    self.capacity.include_node(node)
                 return False
         for node in nodes:
-            self.watch.exclude_node(node, message)
+            self.capacity.exclude_node(node, message)
         return True
 
     def save(self, checkpoint_path: str) -> None:
@@ -208,8 +211,8 @@ class PendingTrialScheduler(FIFOScheduler):  # type: ignore[misc]
         if self.stop_deadline_passed():
             raise StopDeadlineError
         # Tune sets its own limit, one pending trial or TUNE_MAX_PENDING_TRIALS_PG, only once, at its start.
-        tune_controller.update_max_pending_trials(self.searcher.watch.max_in_flight)
-        avoided = set(self.searcher.watch.excluded_nodes())
+        tune_controller.update_max_pending_trials(self.searcher.capacity.max_in_flight)
+        avoided = set(self.searcher.capacity.excluded_nodes())
         if self.avoided - avoided:
             self.searcher.hooks.guarded(self._requeue_bound_elsewhere, tune_controller, avoided)
         self.avoided = avoided

@@ -1,4 +1,4 @@
-"""A plan as facts (`plan --json`) and on the terminal."""
+"""The output of `plan`, as JSON and on the terminal."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     for problem in facts["damaged"]:
         console.print(f"  {problem}; `run` computes the trial again", style="yellow", markup=False)
     if plan.data_digest is None:
-        why = facts["data_problem"] or "the data were not read yet; --hash reads them"
+        why = facts["data_problem"] or "the data have not been read yet; --hash reads them"
         console.print(f"  keys and reuse are not known: {why}", style="yellow", markup=False)
     for line in plan.split_lines():
         console.print(f"  {line}", markup=False)
@@ -79,7 +79,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
 
 
 def _print_kept_weights(console: Console, counts: list[dict[str, Any]]) -> None:
-    """One row for each configuration with known counts; the reason once for the others."""
+    """Prints a row for each configuration with known counts, and each reason why others are unknown once."""
     table = plain_table("network", numbers=("sparsity", "kept weights", "of"))
     for count in counts:
         if count["problem"] is None:

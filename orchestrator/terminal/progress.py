@@ -1,4 +1,4 @@
-"""One live screen of a running sweep; plain lines where there is no terminal. Everything goes to stderr."""
+"""The live screen of a running sweep on stderr; plain lines where stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_EVENTS = 3
 
 
 class Screen:
-    """Draws the state of a sweep. `prepare` names what is being done before the first stage runs."""
+    """Draws the state of a sweep, and prints messages above it."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
@@ -49,7 +49,7 @@ class Screen:
         (self.live.console if self.live else self.console).print(line, highlight=False, markup=False, soft_wrap=True)
 
     def print_event(self, line: str) -> None:
-        """News of one stage: a few newest ones on the live screen, a line each without a terminal."""
+        """Shows an event of one stage: the newest few on the live screen, else a line for each that is no normal end."""
         self.events.append(line)
         if self.live is None and not line.endswith(" finished"):
             self.print(line)
@@ -89,11 +89,11 @@ class Screen:
             parts.append(Text(f"best so far: {best.name}, val/accuracy {_accuracy(best, 'val/accuracy')}", style="green"))
         if state.tracking_error:
             parts.append(Text(f"MLflow: {state.tracking_pending} events wait ({state.tracking_error})", style="yellow"))
-        parts += [Text(print_event, style="dim", overflow="ellipsis", no_wrap=True) for print_event in self.events]
+        parts += [Text(event, style="dim", overflow="ellipsis", no_wrap=True) for event in self.events]
         return Group(*parts)  # type: ignore[arg-type]
 
     def _time_left(self, state: SweepState) -> str:
-        """Seconds left by the pace since the first trial of this run finished, so that start-up does not count."""
+        """Estimated time left, by the pace since the first trial of this run finished, so that start-up does not count."""
         counts = state.counts()
         finished = counts["finished"]
         done = finished - (self.first_finished or 0)

@@ -1,4 +1,4 @@
-"""How a sweep stands, on the terminal."""
+"""Prints the status of a sweep and its failed trials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONGEST_LIST = 20
 
 
 def print_status(state: SweepState) -> None:
-    """A line for the sweep, a table of what is not finished, the best trial, what MLflow still lacks."""
+    """Prints a summary line, the unfinished trials, the best trial, and how many events MLflow still lacks."""
     console = stdout_console()
     driver = state.driver
     alive = driver_alive(driver)
@@ -45,7 +45,7 @@ def print_status(state: SweepState) -> None:
 
 
 def print_failures(state: SweepState) -> None:
-    """Keys and last error lines of the failed trials on stderr; equal errors are shown once."""
+    """Prints keys and last error lines of the failed trials on stderr; equal errors once."""
     failed = [trial for trial in state.trials.values() if trial.state == "failed"]
     errors = Counter(trial.error or "" for trial in failed)
     for error, count in errors.most_common():

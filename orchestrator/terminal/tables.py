@@ -1,4 +1,4 @@
-"""The look of tables and of standard output on the terminal."""
+"""The common style of tables and of standard output."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rich.table import Table
 
 
 def stdout_console(width: int | None = None) -> Console:
-    """Standard output, without colours by content; `width` instead of that of the terminal."""
+    """Standard output without automatic highlighting; `width` overrides that of the terminal."""
     return Console(highlight=False, width=width)
 
 
 def plain_table(*texts: str, numbers: Iterable[str] = (), no_wrap: bool = False) -> Table:
-    """A table without lines: columns of texts, then right-aligned columns of numbers."""
+    """A table without borders: columns of text, then right-aligned columns of numbers."""
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for name in texts:
         table.add_column(name, no_wrap=no_wrap)

@@ -1,8 +1,7 @@
 """Corrects the artifact locations in a storage's MLflow database when the storage was moved, copied or mounted elsewhere.
 
-MLflow keeps absolute paths. Those below another folder than the storage's are corrected in one transaction; a tag of the
-experiment keeps the former folder. Of the former folder only its existence is read, and nothing is written there, since the
-original of a copy may be in use.
+MLflow stores absolute paths. Those below a former path of the storage are corrected in one transaction; a tag of the experiment
+keeps the former path. Nothing is written at the former path, since the original of a copy may be in use.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ OF_STORAGE = re.compile(rf"(?P<folder>.*)/{ARTIFACTS}(?:/\d+)?")  # of the sweep
 
 
 def follow_storage(folder: Path, notify: Notify) -> None:
-    """Corrects the locations in the database of the storage at `folder`, with a message; correct ones stay.
+    """Corrects the locations in the database of the storage at `folder`, and reports that; correct ones stay as they are.
 
     Raises:
         SetupError: a running sweep uses this storage under its former path; or the database cannot be read or written.
@@ -55,7 +54,7 @@ def follow_storage(folder: Path, notify: Notify) -> None:
 
 
 def moved_roots(database: sqlite3.Connection, folder: Path) -> list[str]:
-    """Artifact folders, as the database spells them, of the storage's former paths."""
+    """The artifact folders at the storage's former paths, spelled as in the database."""
     present = _spellings(folder / ARTIFACTS)
     roots = {}
     for (location,) in database.execute(
@@ -68,13 +67,13 @@ def moved_roots(database: sqlite3.Connection, folder: Path) -> list[str]:
 
 
 def correct_locations(file: Path, folder: Path) -> None:
-    """Makes the locations in a copy of a storage's database those of the storage at `folder`."""
+    """Corrects the locations in a copy of a database for the storage at `folder`."""
     with closing(open_database(file)) as database:
         _correct(database, folder)
 
 
 def _correct(database: sqlite3.Connection, folder: Path) -> None:
-    """Corrects in one transaction what needs it by then."""
+    """Corrects all locations in one transaction, looking for them inside it."""
     database.execute("BEGIN IMMEDIATE")
     try:
         for root in moved_roots(database, folder):
@@ -88,7 +87,7 @@ def _correct(database: sqlite3.Connection, folder: Path) -> None:
 def _require_not_used_elsewhere(folder: Path, roots: list[str]) -> None:
     """Raises SetupError if a driver uses a former path that is not visible from here, such as on another host."""
     if all(path is not None and path.parent.exists() for path in map(local_folder, roots)):
-        return  # an original, which has a database of its own
+        return  # the original of a copy has its own database
     for file in sorted((folder / "sweeps").glob("*/state.json")):
         try:
             driver = json.loads(file.read_bytes()).get("driver") or {}
@@ -96,9 +95,9 @@ def _require_not_used_elsewhere(folder: Path, roots: list[str]) -> None:
             continue
         if driver.get("storage") != str(folder) and driver_alive(driver):
             raise SetupError(
-                f"storage {folder} must be used under one path by sweeps that run at once, got sweep {file.parent.name!r} on "
-                f"{driver.get('host')}, which uses {driver.get('storage') or roots[0]}",
-                "MLflow gets these runs when that sweep has ended, or give a tracking server with --tracking-uri",
+                f"storage {folder} must be used under one path by sweeps that run at the same time, got sweep "
+                f"{file.parent.name!r} on {driver.get('host')}, which uses {driver.get('storage') or roots[0]}",
+                "wait until that sweep has ended, or use a tracking server (--tracking-uri)",
                 code="storage-path-differs",
             )
 
@@ -107,17 +106,17 @@ def _replace(database: sqlite3.Connection, root: str, present: str) -> None:
     """Replaces a former artifact folder at the start of every location."""
     tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     former = "artifact_location = ? OR substr(artifact_location, 1, ?) = ?"
-    begins = (root, len(root) + 1, f"{root}/")
+    prefix = (root, len(root) + 1, f"{root}/")
     database.execute(
         "INSERT OR REPLACE INTO experiment_tags (key, value, experiment_id) "
         f"SELECT ?, ?, experiment_id FROM experiments WHERE {former}",
-        (MOVED_FROM, root, *begins),
+        (MOVED_FROM, root, *prefix),
     )
     for table, column in COLUMNS:
         if table in tables:
             database.execute(
                 f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                (present, len(root) + 1, *begins),
+                (present, len(root) + 1, *prefix),
             )
 
 

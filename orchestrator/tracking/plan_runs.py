@@ -1,4 +1,4 @@
-"""What of a plan is shown in MLflow: which runs, under which names, params and tags."""
+"""The MLflow runs of a plan: their names, params, tags and states."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainables.config.trial import AXES, TrialConfig
 
 
 def planned_runs(plan: Plan) -> dict[str, RunSpec]:
-    """Trial key or warm-up key -> its run."""
+    """Trial key or warm-up key -> its MLflow run."""
     items: dict[str, RunSpec] = {}
     for trial in plan.trials:
         params = _params(trial.config, plan.spec)
@@ -30,7 +30,7 @@ def planned_runs(plan: Plan) -> dict[str, RunSpec]:
 
 def _params(config: TrialConfig, spec: SweepSpec) -> dict[str, str]:
     """The search axes, method, model, data set and seed; the rest of a configuration is in the record."""
-    values = flatten(complete(config)) | {"prune_iterations": config.rounds}  # imp has as many as its sparsity takes
+    values = flatten(complete(config)) | {"prune_iterations": config.rounds}  # imp derives them from its sparsity
     keys = [*AXES, *(key for key in spec.search if key not in AXES), "method", "model"]
     if config.rounds == 0:
         keys.remove("prune_iterations")
@@ -38,7 +38,7 @@ def _params(config: TrialConfig, spec: SweepSpec) -> dict[str, str]:
 
 
 def sweep_run_spec(plan: Plan, storage: Storage) -> SweepRunSpec:
-    """What it takes to open the sweep's projection: its target, and description, params and tags of its own run."""
+    """What opens the sweep's run: the tracking target, and the description, params and tags of the run."""
     spec = plan.spec
     axes = "\n".join(f"- `{key}`: {', '.join(map(str, values))}" for key, values in spec.search.items())
     return SweepRunSpec(
@@ -54,14 +54,14 @@ def sweep_run_spec(plan: Plan, storage: Storage) -> SweepRunSpec:
 
 
 def item_states(plan: Plan, state: SweepState, items: dict[str, RunSpec]) -> list[tuple[RunSpec, str]]:
-    """Every run of the sweep with the state that it must show."""
+    """Every run of the plan with the state that MLflow must show."""
     states = {status.key: status.state for status in state.all_stages()}
     finished = {trial.key for trial in plan.trials if trial.result is not None}
     return [(item, "finished" if key in finished else states.get(key, "waiting")) for key, item in items.items()]
 
 
 def sweep_status(state: SweepState) -> str:
-    """The status of the sweep's own run when nothing of it runs."""
+    """The MLflow status of the sweep's run once nothing runs any more."""
     counts = state.counts()
     if counts["finished"] == len(state.trials):
         return "FINISHED"

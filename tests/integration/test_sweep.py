@@ -102,7 +102,7 @@ def test_the_sweeps_run_shows_what_was_seen_in_its_data(undisturbed: Finished) -
     client = MlflowClient(f"sqlite:///{undisturbed.storage}/mlflow.db")
     assert {"data.json", "data.png", "report.html"} <= {one.path for one in client.list_artifacts(run.info.run_id)}
     log = (undisturbed.storage / "sweeps" / "tiny" / "sweep.log").read_text()
-    assert "data: the preflight could not be made" not in log
+    assert "data: the preflight failed" not in log
 
 
 def test_a_finished_sweep_runs_again_without_training_ray_or_mlflow(undisturbed: Finished) -> None:

@@ -63,7 +63,7 @@ def test_other_errors_keep_their_exit_codes(
 def test_bug_within_a_sweep_is_kept_in_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = open_storage(str(tmp_path / "runs"), create=True)
     plan = make_plan(load_spec(str(tiny_sweep(tmp_path))), storage)
-    monkeypatch.setattr(sweep, "_run_held", raising(RuntimeError("planted")))
+    monkeypatch.setattr(sweep, "_run_with_lease", raising(RuntimeError("planted")))
     with pytest.raises(DriverBugError, match="RuntimeError: planted") as caught:
         run_sweep(plan, "", storage, RunOptions(quiet=True))
     log = tmp_path / "runs/sweeps/tiny/sweep.log"

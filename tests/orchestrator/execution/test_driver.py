@@ -128,7 +128,7 @@ def test_trials_begin_anew_only_under_the_lock_of_their_driver(
         held.append(given)
         return 0
 
-    monkeypatch.setattr(sweep, "_run_held", run_held)
+    monkeypatch.setattr(sweep, "_run_with_lease", run_held)
     with SweepFolder(storage, "tiny").driver_lease(), pytest.raises(SetupError, match="being run by another process"):
         run_sweep(plan, "", storage, again)
     assert storage.exists(trial_file(first, RESULT))

@@ -234,6 +234,17 @@ def test_images_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         data_preflight(plan, storage, plan.trials[0].config.dataset)
 
 
+def test_preflight_error_keeps_the_hint_of_the_child_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = noise_tree(tmp_path / "images", {"a": 20, "b": 30}, {"a": 5, "b": 5})
+    (tmp_path / "s.yaml").write_text(SWEEP.format(root=root))
+    storage = open_storage(str(tmp_path / "runs"), create=True)
+    plan = make_plan(load_spec(str(tmp_path / "s.yaml")), storage, hash_data=True)
+    monkeypatch.setattr("orchestrator.preflight.data.ask", lambda *_, **__: {"error": "it is damaged", "hint": "restore it"})
+    with pytest.raises(PreflightError, match="^it is damaged; restore it$") as raised:
+        data_preflight(plan, storage, plan.trials[0].config.dataset)
+    assert (raised.value.message, raised.value.hint) == ("it is damaged", "restore it")
+
+
 def test_each_way_to_split_the_data_is_looked_at_and_named(tmp_path: Path) -> None:
     root = noise_tree(tmp_path / "images", {"a": 40, "b": 2}, {"a": 5, "b": 5})
     searched = SWEEP.format(root=root).replace("seed: [0]", "dataset.validation: [0.5, 0.0], dataset.limit: [42, 20]")

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from rich.console import Console
 from scipy.stats import ttest_rel
 
 from orchestrator.errors import UserError
 from orchestrator.reporting.aggregate import config_summaries
 from orchestrator.reporting.comparison import Comparison, Pair, can_compare, compare
-from orchestrator.reporting.comparison_tables import notes_of, tables_of, to_html
+from orchestrator.reporting.comparison_tables import notes_of, print_tables, tables_of, to_html
 from orchestrator.reporting.heatmap_grids import Grid, grids
 from orchestrator.reporting.paired_test import paired_difference
 from orchestrator.reporting.report import make_report, write_report
@@ -295,6 +298,20 @@ def test_the_command_shows_the_facts_within_110_columns(tmp_path: Path) -> None:
     assert "Cells share seeds" in out
     assert max(map(len, out.splitlines())) <= 110
     assert "nan" not in out
+
+
+@pytest.mark.parametrize("width", [80, 110, 160])
+def test_tables_cut_nothing_off_in_a_narrow_terminal(width: int) -> None:
+    drive = of("drive", prune_iterations=10, options=DriveConfig(normalize="rank"))
+    other = of("module:myscores.taylor", prune_iterations=100)
+    state = sweep_of(seeds_of(drive, {0: 0.911, 1: 0.923}), seeds_of(other, {0: 0.801, 1: 0.802}))
+    console = Console(width=width, file=StringIO())
+    tables = tables_of(compare(state, "drive"))
+    print_tables(tables, console)
+    out = cast(StringIO, console.file).getvalue()
+    assert max(map(len, out.splitlines())) <= width
+    for word in (word for table in tables for row in table.rows for cell in row.cells for word in re.split(r"[ :.…]", cell)):
+        assert word in out
 
 
 def test_the_command_answers_in_json_and_takes_another_method(tmp_path: Path) -> None:

@@ -34,25 +34,25 @@ def node() -> Iterator[str]:
 
 def searching(*keys: str, **options: Any) -> StageSearcher:
     trials = {key: QueuedStage(kind="trial", key=key, name=key, config={}, work=1) for key in keys}
-    watch = ClusterCapacity(cpus=1, gpus=0, local=False, notify=lambda line: None, **options)
-    return StageSearcher(StageQueue(warmups={}, trials=trials), Hooks(lambda *_: None, lambda: None, lambda: None), watch)
+    capacity = ClusterCapacity(cpus=1, gpus=0, local=False, notify=lambda line: None, **options)
+    return StageSearcher(StageQueue(warmups={}, trials=trials), Hooks(lambda *_: None, lambda: None, lambda: None), capacity)
 
 
 def test_stages_that_wait_for_a_node_that_was_lost_begin_on_one_that_is_well_again(node: str, tmp_path: Path) -> None:
     """Ten stages are handed out while the node is left out and another one is there; then that one is lost."""
     searcher = searching(*"abcdefghij")
-    watch, queue = searcher.watch, searcher.queue
-    watch.refresh()
-    watch.exclude_node(node, "it has no data")
-    watch.slots, watch._refreshed_at = 1, time.monotonic() + 3600  # another node, until the next look
+    capacity, queue = searcher.capacity, searcher.queue
+    capacity.refresh()
+    capacity.exclude_node(node, "it has no data")
+    capacity.slots, capacity._refreshed_at = 1, time.monotonic() + 3600  # another node, until the next look
     begun = time.monotonic()
 
     def tick() -> None:
         assert time.monotonic() - begun < 120, "no stage began"
-        if len(searcher.running) >= 8 and watch._refreshed_at > time.monotonic():
-            watch._refreshed_at = float("-inf")  # the other node is lost
-            watch._excluded_until[node] = time.monotonic() + 3  # and these ten minutes are nearly over
-        watch.refresh()
+        if len(searcher.running) >= 8 and capacity._refreshed_at > time.monotonic():
+            capacity._refreshed_at = float("-inf")  # the other node is lost
+            capacity._excluded_until[node] = time.monotonic() + 3  # and these ten minutes are nearly over
+        capacity.refresh()
 
     def stage(config: dict[str, Any]) -> None:
         tune.report({"event": "begun", "node": "any"})
@@ -113,7 +113,7 @@ def test_the_files_of_many_nodes_are_looked_for_at_the_same_time(tmp_path: Path,
 
 def test_a_trial_whose_own_file_is_on_no_node_fails_and_leaves_no_node_out() -> None:
     searcher = searching("x", "y", driver_node="home", alive=frozenset("ab"), usable_nodes=frozenset("ab"), slots=2)
-    searcher.watch._refreshed_at = time.monotonic() + 3600
+    searcher.capacity._refreshed_at = time.monotonic() + 3600
     report = {"event": "ended", "status": "unprovided", "message": "model: module:nets.wide: no such file"}
     for number, (place, state, avoided) in enumerate([("a", "waiting", ["a"]), ("b", "failed", [])]):
         searcher.queue.trials["x"].not_before = 0.0
@@ -121,10 +121,10 @@ def test_a_trial_whose_own_file_is_on_no_node_fails_and_leaves_no_node_out() -> 
         trial = f"id-{number}"
         assert searcher.suggest(trial)["stage"]["key"] == "x"
         searcher.on_trial_result(trial, {"event": "begun", "node": place})
-        until = searcher.watch._excluded_until
+        until = searcher.capacity._excluded_until
         exclude = lambda node, reason, until=until: until.update({node: time.monotonic() + 60})  # noqa: E731
-        searcher.watch.exclude_node = exclude  # type: ignore[method-assign]
+        searcher.capacity.exclude_node = exclude  # type: ignore[method-assign]
         searcher.on_trial_result(trial, report)
         entry = searcher.queue.trials["x"]
-        assert (entry.state, searcher.watch.excluded_nodes()) == (state, avoided)
+        assert (entry.state, searcher.capacity.excluded_nodes()) == (state, avoided)
     assert (entry.failure, entry.message) == (FailureKind.CONFIG, report["message"])
