@@ -59,5 +59,5 @@ def heat_map(grid: Grid, dense: float | None) -> bytes:
     figure.colorbar(image, ax=axes, label="test accuracy")
     figure.supxlabel("framed: chosen by validation accuracy", x=0.01, ha="left", fontsize=6, color="crimson")
     content = io.BytesIO()
-    figure.savefig(content, format="png", bbox_inches="tight")  # a title may be wider than the map
+    figure.savefig(content, format="png", bbox_inches="tight")  # titles may be wider
     return content.getvalue()

@@ -240,7 +240,7 @@ def test_preflight_error_keeps_the_hint_of_the_child_apart(tmp_path: Path, monke
     storage = open_storage(str(tmp_path / "runs"), create=True)
     plan = make_plan(load_spec(str(tmp_path / "s.yaml")), storage, hash_data=True)
     monkeypatch.setattr("orchestrator.preflight.data.ask", lambda *_, **__: {"error": "it is damaged", "hint": "restore it"})
-    with pytest.raises(PreflightError, match="^it is damaged; restore it$") as raised:
+    with pytest.raises(PreflightError, match=r"^it is damaged; restore it$") as raised:
         data_preflight(plan, storage, plan.trials[0].config.dataset)
     assert (raised.value.message, raised.value.hint) == ("it is damaged", "restore it")
 
