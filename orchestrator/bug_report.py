@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from orchestrator.command_line import command
 from orchestrator.errors import DriverBugError
-from orchestrator.version import source_revision
 
 
 def driver_bug(traceback: str, log: str = "") -> DriverBugError:
@@ -14,6 +13,8 @@ def driver_bug(traceback: str, log: str = "") -> DriverBugError:
         traceback: as `traceback.format_exc()` writes it.
         log: where the traceback is kept; empty if it is only printed.
     """
+    from orchestrator.version import source_revision  # takes an import that no other command line needs
+
     lines = traceback.strip().splitlines()
     kept_in = f" (also in {log})" if log else ""
     return DriverBugError(

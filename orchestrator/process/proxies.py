@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from contextlib import suppress
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from orchestrator.uris import redacted
 
@@ -20,6 +20,10 @@ def bypass_proxies_for_loopback() -> None:
 
     The processes of a local Ray talk to each other at the machine's address.
     """
+    if sys.platform == "linux" and not any(name.lower().endswith("_proxy") for name in os.environ):
+        return  # as in most places; looking further takes an import
+    from urllib.request import getproxies
+
     if not getproxies() and not os.environ.get(GRPC):
         return
     before = {name: os.environ.get(name, "") for name in EXEMPT}
@@ -43,6 +47,8 @@ def _local_addresses() -> list[str]:
 
 def proxy_of(address: str) -> str:
     """The proxy for requests to this URL, without its password; empty if they go directly."""
+    from urllib.request import getproxies, proxy_bypass
+
     parts = urlsplit(address)
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")

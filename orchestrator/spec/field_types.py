@@ -214,4 +214,4 @@ Methods = Annotated[
 class SpecModel(BaseModel):
     """A mapping in the sweep file. Values are not converted, except 1 to a number and 1.0 to a whole number."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
