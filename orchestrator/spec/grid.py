@@ -117,17 +117,21 @@ def trial_names(configs: Sequence[TrialConfig]) -> list[str]:
     pruned = [config for config in configs if not config.is_dense]
     width_w = max((len(str(config.warmup_epochs)) for config in pruned), default=0)
     width_i = max((len(str(config.prune_iterations)) for config in pruned), default=0)
-    varying = {dense: _varying([c for c in configs if c.is_dense is dense]) for dense in (True, False)}
+    several_methods = len({config.method for config in pruned}) > 1
+    all_values = [dotted_values(config) for config in configs]
+    varying = {
+        dense: _varying([values for config, values in zip(configs, all_values, strict=True) if config.is_dense is dense])
+        for dense in (True, False)
+    }
     names = []
-    for config in configs:
+    for config, values in zip(configs, all_values, strict=True):
         name = DENSE
         if not config.is_dense:
-            name = f"{_short(config.method)}-" if len({trial.method for trial in pruned}) > 1 else ""
+            name = f"{_short(config.method)}-" if several_methods else ""
             name += f"w{config.warmup_epochs:0{max(2, width_w)}}"
             if config.pruning.course.uses_iterations:
                 name += f"-i{config.prune_iterations:0{max(3, width_i)}}"
             name += f"-s{config.sparsity!r}"
-        values = dotted_values(config)
         varied = varying[config.is_dense]
         others = [f"-{label}{_short(values[key])}" for key, label in varied.items() if _is_used(key, config, values)]
         names.append(f"{name}-r{config.seed}{''.join(others)}")
@@ -139,7 +143,7 @@ def dotted_values(config: TrialConfig) -> dict[str, Any]:
     """Dotted key -> value, for every key of a configuration."""
     values = {key: _value(config, key) for key in TRIAL_KEYS}
     if isinstance(config.options, CustomOptions):
-        values |= {f"{config.option_block}.{name}": value for name, value in config.options.to_mapping().items()}
+        values |= {f"{config.option_block}.{name}": value for name, value in config.options.values}
     return values
 
 
@@ -151,11 +155,10 @@ def _value(config: TrialConfig, key: str) -> Any:
     return getattr(config.options, name) if block == config.method else METHODS[block].options.default(name)
 
 
-def _varying(configs: list[TrialConfig]) -> dict[str, str]:
+def _varying(values: list[dict[str, Any]]) -> dict[str, str]:
     """Keys other than the named axes that differ between trials -> their label in names: the last part if it is unambiguous."""
-    values = [dotted_values(config) for config in configs]
     keys = dict.fromkeys((*TRIAL_KEYS, *itertools.chain(*values)))
-    varying = [key for key in keys if key not in (*AXES, "method") and len({_short(value.get(key)) for value in values}) > 1]
+    varying = [key for key in keys if key not in (*AXES, "method") and len({value.get(key) for value in values}) > 1]
     last_parts = [key.rpartition(".")[2] for key in varying]
     return {key: last if last_parts.count(last) == 1 else key for key, last in zip(varying, last_parts, strict=True)}
 

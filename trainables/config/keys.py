@@ -144,7 +144,7 @@ def inputs_digest(data_digest: str, custom: Mapping[str, str], versions: Mapping
     """Digest of what decides a trial's numbers besides the configuration; only the data's digest if there is nothing else.
 
     Args:
-        custom: SHA-256 of custom files by key (CustomFiles.used_by). A data set's module is already in the data's digest.
+        custom: SHA-256 of custom files by key (CustomFiles.digests_of). A data set's module is already in the data's digest.
         versions: of rules that changed only for this configuration on this data, such as SPLIT_VERSION.
     """
     digests: dict[str, str | int] = {key: digest for key, digest in custom.items() if key != "dataset"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field
 from dataclasses import fields as dataclass_fields
+from functools import cache
 from typing import Any, Literal
 
 DensitySchedule = Literal["exponential", "linear"]
@@ -69,6 +70,7 @@ class Options:
     """
 
     @classmethod
+    @cache
     def rules(cls) -> dict[str, OptionRule]:
         """Name -> rule of every option."""
         return {spec.name: spec.metadata["rule"] for spec in dataclass_fields(cls) if "rule" in spec.metadata}
