@@ -1,4 +1,4 @@
-"""Six broken set-ups, each real, and what the doctor says of them: the trouble, its place and the way out.
+"""Six broken set-ups, each real, and what the doctor says of them: the problem, its place and the hint.
 
     python -m tests.acceptance.doctor            needs root, for mount namespaces, and a package index, for an older Ray
 

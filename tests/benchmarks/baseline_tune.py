@@ -129,7 +129,7 @@ class ModelLogger(MLflowLoggerCallback):  # type: ignore[misc]
 
 
 def run_trial(config: dict[str, Any], plan: dict[str, Any]) -> None:
-    """Warm-up, pruning, sparse training, test; told to Tune after every epoch and at the end."""
+    """Warm-up, pruning, sparse training, test; reported to Tune after every epoch and at the end."""
     begun = time.perf_counter()
     trial, training, epochs = config["trial"], plan["training"], plan["training"]["epochs"]
     torch.set_num_threads(plan["cpus_per_trial"])
@@ -160,7 +160,7 @@ def run_trial(config: dict[str, Any], plan: dict[str, Any]) -> None:
 
 
 def train(network: nn.Module, loaders: Loaders, training: dict[str, Any], epochs: int, milestones: list[int]) -> None:
-    """So many epochs of SGD, each told to Tune; pruned weights stay zero through their parametrisation."""
+    """So many epochs of SGD, each reported to Tune; pruned weights stay zero through their parametrisation."""
     optimizer = torch.optim.SGD(
         network.parameters(), lr=training["lr"], momentum=training["momentum"], weight_decay=training["weight_decay"]
     )

@@ -72,7 +72,7 @@ class StoppingFolders(StageFolders):
 
 
 def run_stage(storage: Storage, thread: TrackingThread, of: RunSpec, stage: Stage) -> None:
-    """One stage in this process, its news told as the driver tells them."""
+    """One stage in this process, its updates sent as the driver sends them."""
     storage.write_json(f"sweeps/{SWEEP}/trials.json", {})  # without it the storage would be another one
     folders = StoppingFolders if of.name == "w00-stopped" else StageFolders
     settings = tiny_settings(folders(storage, SWEEP), share_warmups=True)

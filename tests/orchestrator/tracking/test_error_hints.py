@@ -1,4 +1,4 @@
-"""What MLflow, SQLite and the file system raise is told with the fix that fits."""
+"""What MLflow, SQLite and the file system raise is reported with the fix that fits."""
 
 from __future__ import annotations
 

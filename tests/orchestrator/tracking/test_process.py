@@ -1,4 +1,4 @@
-"""The tracking thread in a process of its own: what it is told arrives, and it never outlives its driver."""
+"""The tracking thread in a process of its own: what it is sent arrives, and it never outlives its driver."""
 
 from __future__ import annotations
 
