@@ -1,4 +1,4 @@
-"""One method against every other: the statistics, what is paired with what, what is reported, and the heat maps over methods."""
+"""One method against every other: the statistics, what is paired, what is reported, and the heat maps over methods."""
 
 from __future__ import annotations
 
