@@ -170,8 +170,8 @@ def schema_defaults(schema: dict[str, Any], part: dict[str, Any], prefix: str = 
     """Dotted key of the sweep file -> its default; "required" where it has none."""
     defaults: dict[str, Any] = {}
     for name, field in part["properties"].items():
-        if "$ref" in field:
-            defaults |= schema_defaults(schema, schema["$defs"][field["$ref"].rpartition("/")[2]], f"{prefix}{name}.")
+        if reference := next((one["$ref"] for one in (field, *field.get("anyOf", ())) if "$ref" in one), None):
+            defaults |= schema_defaults(schema, schema["$defs"][reference.rpartition("/")[2]], f"{prefix}{name}.")
         elif f"{prefix}{name}" != "dataset.module":
             defaults[prefix + name] = field.get("default", "required")
     return defaults
@@ -282,6 +282,7 @@ def test_the_guide_has_every_key_with_its_default() -> None:
     tables = (
         section("sweep-file", RESULT_KEYS),
         section("sweep-file", "Keys that do not change results"),
+        section("search", "Keys"),
         section("methods", "Options"),
     )
     documented = {code_in(key)[0]: default for table in tables for key, default, _ in rows(table)}

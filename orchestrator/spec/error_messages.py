@@ -8,24 +8,34 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
-import types
-import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.spec.field_types import RuleText
-from orchestrator.spec.schema import FIXED_PER_SWEEP, SEARCHABLE, SweepSpec, schema_keys
+from orchestrator.spec.axes import (
+    FIXED_PER_SWEEP,
+    NOT_IN_CONFIGURATION,
+    SEARCHABLE,
+    TRIAL_KEYS,
+    schema_keys,
+    section_of,
+    step_type,
+    takes_range,
+)
+from orchestrator.spec.ranges import Range
+from orchestrator.spec.rules import Rule, rule_of
+from orchestrator.spec.schema import SweepSpec
 from orchestrator.spec.yaml_document import KeyPath
 from orchestrator.uris import STORAGE_RULE, redacted, storage_uri_problem, uri_problem
 
 OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
-TYPE_NAMES: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 ALL_KEYS = [key for key, _ in schema_keys(SweepSpec)]
+BY_LAST_PART = sorted(ALL_KEYS, key=lambda key: key in TRIAL_KEYS)  # of keys with equal last parts the last one is meant
+RANGE_KEYS = ("min", "max", "step", "log")
+START_WITH = ("strategy", "start_with")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,56 +46,6 @@ class Problem:
     message: str
     hint: str
     keys: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What a value must be: its type without None and annotations, its annotations and its default."""
-
-    kind: Any
-    marks: tuple[Any, ...]
-    default: Any = None
-    required: bool = False
-
-    @property
-    def choices(self) -> tuple[Any, ...]:
-        return typing.get_args(self.kind) if typing.get_origin(self.kind) is Literal else ()
-
-    @property
-    def is_mapping(self) -> bool:
-        return isinstance(self.kind, type) and issubclass(self.kind, BaseModel)
-
-    @property
-    def is_list(self) -> bool:
-        return typing.get_origin(self.kind) is tuple
-
-    @property
-    def item(self) -> Rule:
-        return _rule(typing.get_args(self.kind)[0], ())
-
-    @property
-    def range(self) -> str:
-        """`in [0, 1)`, `>= 1`, `> 0`, or nothing."""
-        low = next((mark for mark in self.marks if isinstance(mark, Ge | Gt)), None)
-        high = next((mark for mark in self.marks if isinstance(mark, Le | Lt)), None)
-        lowest = "" if low is None else str(low.ge if isinstance(low, Ge) else low.gt)
-        if high is None:
-            return lowest and f"{'>=' if isinstance(low, Ge) else '>'} {lowest}"
-        highest, closing = (str(high.le), "]") if isinstance(high, Le) else (str(high.lt), ")")
-        return f"in {'[' if isinstance(low, Ge) else '('}{lowest}, {highest}{closing}"
-
-    @property
-    def text(self) -> str:
-        """`must be ...` in a message."""
-        if rule_text := next((mark.rule for mark in self.marks if isinstance(mark, RuleText)), None):
-            return str(rule_text)
-        if self.choices:
-            return f"one of {', '.join(self.choices)}"
-        if self.is_mapping:
-            return "a mapping of keys"
-        if self.is_list:
-            return f"a list, each {self.item.text}"
-        return f"{TYPE_NAMES[self.kind]} {self.range}".rstrip()
 
 
 def problems(error: ValidationError, data: dict[str, Any]) -> list[Problem]:
@@ -106,6 +66,8 @@ def format_value(value: Any) -> str:
         return {None: "nothing", True: "true", False: "false"}[value]
     if isinstance(value, str):
         value = redacted(value)
+    if isinstance(value, Range):
+        return str(value)
     short = reprlib.Repr()
     short.maxstring = short.maxother = 60
     return short.repr(value)
@@ -136,8 +98,10 @@ def _message_and_hint(path: KeyPath, value: Any, kind: str) -> tuple[str, str]:
         hint = "write `key: [value, value]` below it, or remove it"
         return f"must be a mapping of keys to lists, got {format_value(value)}", hint
     if len(path) == 2 and path[0] == "search":
-        return _axis_problem(value, kind)
+        return _axis_problem(str(path[1]), value, kind)
     rule = _rule_at(path)
+    if kind == "missing" and path[0] in ("search", "seeds"):
+        return f"must be {rule.text}, got nothing", f"add {path[-1]}: NUMBER"
     if kind == "missing":
         example = rule.choices[0] if rule.choices else "{name: digits}" if rule.is_mapping else "my-sweep"
         return f"must be {rule.text}, got nothing", f"add {path[-1]}: {example}"
@@ -150,7 +114,7 @@ def _message_and_hint(path: KeyPath, value: Any, kind: str) -> tuple[str, str]:
 def _path_in_file(loc: tuple[str | int, ...], data: Any) -> KeyPath:
     """The part of an error's location that exists in the file: `method: snip` has no item 0."""
     path: list[str | int] = []
-    for step in loc:
+    for step in loc[:2] + loc[3:] if _has_tag(loc) else loc:
         if isinstance(step, int) and not isinstance(data, list):
             break
         path.append(step)
@@ -161,45 +125,49 @@ def _path_in_file(loc: tuple[str | int, ...], data: Any) -> KeyPath:
     return tuple(path)
 
 
+def _has_tag(loc: tuple[str | int, ...]) -> bool:
+    """Whether the third step is the kind of an axis, list or range, which is not in the file."""
+    return len(loc) > 2 and loc[0] == "search" and loc[1] in SEARCHABLE and takes_range(str(loc[1]))
+
+
 def _rule_at(path: KeyPath) -> Rule:
     """The rule of the value at a path."""
-    steps = list(path)
-    if steps[0] == "search" and len(steps) > 2:
-        field = SEARCHABLE[str(steps[1])]
-        del steps[:3]
-        rule = _rule(field.annotation, field.metadata)
-    else:
-        rule = Rule(SweepSpec, ())
+    rule, steps = Rule(SweepSpec, ()), path
+    if path[0] == "search" and len(path) > 2:
+        rule, steps = _axis_rule(str(path[1]), path[2]), path[3:]
+    elif path[:2] == START_WITH and len(path) > 3:
+        rule, steps = _axis_rule(str(path[3]), 0), path[4:]
     for step in steps:
-        if isinstance(step, int):
+        if isinstance(step, int) or rule.is_dict:
             rule = rule.item
         else:
-            field = rule.kind.model_fields[step]
-            rule = replace(_rule(field.annotation, field.metadata), default=field.default, required=field.is_required())
+            section = section_of(rule.kind)
+            assert section is not None, path
+            field = section.model_fields[step]
+            rule = replace(rule_of(field.annotation, field.metadata), default=field.default, required=field.is_required())
     return rule
 
 
-def _rule(annotation: Any, marks: Iterable[Any]) -> Rule:
-    marks = tuple(marks)
-    while True:
-        origin = typing.get_origin(annotation)
-        if origin is Annotated:
-            annotation, *inner = typing.get_args(annotation)
-            marks = (*marks, *inner)
-        elif origin in (typing.Union, types.UnionType):
-            annotation = next(option for option in typing.get_args(annotation) if option is not types.NoneType)
-        else:
-            return Rule(annotation, marks)
+def _axis_rule(key: str, step: str | int) -> Rule:
+    """The rule of a value or bound of an axis, or of the step or log of a range."""
+    if step == "log":
+        return Rule(bool, (), default=False)
+    if step == "step":
+        return rule_of(step_type(key))
+    return rule_of(SEARCHABLE[key].annotation, SEARCHABLE[key].metadata)
 
 
-def _axis_problem(value: Any, kind: str) -> tuple[str, str]:
+def _axis_problem(key: str, value: Any, kind: str) -> tuple[str, str]:
     """Message and hint for the values of a searched key."""
     if kind == "value_error":
         repeated = next(item for index, item in enumerate(value) if item in value[:index])
         return f"must not repeat a value, got {format_value(value)}", f"remove one {format_value(repeated)}"
     if value is None or value == []:
         return f"must have at least one value, got {format_value(value)}", "write a value or remove the key"
-    return f"must be a list of values, got {format_value(value)}", f"write [{value}]"
+    hint = f"write [{value}]"
+    if isinstance(value, dict):
+        hint = NOT_IN_CONFIGURATION.get(key, "only numbers can have a range")
+    return f"must be a list of values, got {format_value(value)}", hint
 
 
 def _hint(rule: Rule, value: Any, path: KeyPath) -> str:
@@ -221,12 +189,16 @@ def _hint(rule: Rule, value: Any, path: KeyPath) -> str:
         return f"write {name}"
     if key == "dataset" and isinstance(value, str):
         return f"write {{name: {value}}}"
+    if key == "budget" and value in ("sparse", "total"):
+        return f"write training: {{budget: {value}}}"
     if rule.is_mapping:
         return "remove the line or write keys below it" if value is None else "write `key: value` lines below it"
     if rule.required:
         return "" if rule.choices else "correct it"
     if path[0] == "search" or rule.default is None or value == []:
         return "correct it or remove it"
+    if isinstance(rule.default, dict):
+        return f"without the line it is {', '.join(rule.default)}"
     default = rule.default[0] if isinstance(rule.default, tuple) and len(rule.default) == 1 else rule.default
     return f"without the line it is {str(default).lower() if isinstance(default, bool) else default}"
 
@@ -253,12 +225,18 @@ def _unknown_key(path: KeyPath, value: Any) -> Problem:
     *parents, word = (str(step) for step in path)
     if parents == ["search"]:
         return _unsearchable_key(path, word, value)
+    if parents[0:1] == ["search"]:
+        hint = did_you_mean(word, RANGE_KEYS) or f"known are {', '.join(RANGE_KEYS)}"
+        return Problem(path, f"must be a key of a range, got {word!r}", hint, frozenset({parents[1]}))
+    if path[:2] == START_WITH:
+        message = f"must be a key of search, got {word!r}"
+        return _with_suggestion(path, message, closest_match(word, SEARCHABLE), SEARCHABLE, ".".join(START_WITH))
     prefix = "".join(f"{step}." for step in parents)
     known = [key.removeprefix(prefix) for key in ALL_KEYS if key.startswith(prefix)]
     siblings = list(dict.fromkeys([key.split(".")[0] for key in known] + (["search"] if not parents else [])))
-    inner = [key for key in ALL_KEYS if key.endswith(f".{word}")]
+    inner = [key for key in BY_LAST_PART if key.endswith(f".{word}")]
     near = closest_match(word, siblings)
-    suggestion = inner[-1] if inner else f"{prefix}{near}" if near else _closest_by_suffix(word, ALL_KEYS)
+    suggestion = inner[-1] if inner else f"{prefix}{near}" if near else _closest_by_suffix(word, BY_LAST_PART)
     return _with_suggestion(path, f"must be a known key, got {word!r}", suggestion, siblings, dotted(path))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -66,9 +66,15 @@ def no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 Integer = Annotated[int, BeforeValidator(_as_integer)]
 Positive = Annotated[int, Ge(1), BeforeValidator(_as_integer)]
+PositiveFloat = Annotated[float, Gt(0)]
 ImageSize = Annotated[int, Ge(8), BeforeValidator(_as_integer)]
 Limit = Annotated[int, Ge(10), BeforeValidator(_as_integer)]
 Text = Annotated[str, Field(min_length=1)]
+SweepName = Annotated[
+    str,
+    Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"),
+    RuleText("at most 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"),
+]
 Uri = Annotated[Text, _uri_validator(uri_problem), RuleText(ANY_RULE)]
 StorageUri = Annotated[Text, _uri_validator(storage_uri_problem), RuleText(STORAGE_RULE)]
 Milestones = Annotated[

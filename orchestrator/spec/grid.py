@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
+from orchestrator.spec.axes import TRIAL_KEYS
 from orchestrator.spec.field_types import DEFAULT, CustomMethod
-from orchestrator.spec.schema import TRIAL_KEYS, SweepSpec
+from orchestrator.spec.ranges import Range
+from orchestrator.spec.schema import SweepSpec
 from trainables.config.keys import from_canonical
 from trainables.config.lookup import is_dense, is_option, method_of, option_block
 from trainables.config.method import Course
@@ -40,6 +42,14 @@ def expand(spec: SweepSpec) -> list[TrialConfig]:
     if is_dense(spec.baseline):
         trials |= {dense_baseline(config): None for config in trials}
     return list(trials)
+
+
+def representative_trials(spec: SweepSpec) -> list[TrialConfig]:
+    """The trials of a sweep whose ranges are only their bounds, with the first seeds; those of `expand` without a search."""
+    search = {key: (axis.min, axis.max) if isinstance(axis, Range) else axis for key, axis in spec.search.items()}
+    if spec.seeds is not None:
+        search = {"seed": tuple(range(spec.seed, spec.seed + spec.seeds.first))} | search
+    return expand(spec.model_copy(update={"search": search}))
 
 
 def _base(spec: SweepSpec, method: str | CustomMethod) -> TrialConfig:
@@ -102,7 +112,7 @@ def _with(config: TrialConfig, key: str, value: Any) -> TrialConfig:
     return replace(config, **{section: replace(getattr(config, section), **{name: value})})
 
 
-def _combinations(search: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+def _combinations(search: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     ordered = sorted(search, key=lambda key: key == "seed")  # stable: the file's order, the seed last
     for values in itertools.product(*(search[key] for key in ordered)):
         yield dict(zip(ordered, values, strict=True))

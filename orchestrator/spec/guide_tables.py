@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from orchestrator.spec.search_schema import METRICS, STRATEGIES
 from trainables.config.methods import METHODS
 from trainables.config.options import OptionRule
 from trainables.data.table import DATASETS
@@ -26,6 +27,7 @@ def guide_tables() -> dict[str, dict[str, str]]:
     return {
         "methods": {"methods": _methods(), "options": _options(), "networks": _networks()},
         "data": {"datasets": _datasets()},
+        "search": {"strategies": _strategies(), "objectives": _objectives()},
     }
 
 
@@ -44,6 +46,7 @@ def template_lines() -> dict[str, str]:
     return {
         "{datasets}": _wrapped(f"one of {', '.join(DATASETS)}", " " * COLUMN),
         "{networks}": _wrapped(f"one of {', '.join(NETWORKS)}", " " * COLUMN),
+        "{strategies}": _wrapped(f"one of {', '.join(STRATEGIES)}", "#".ljust(COLUMN)),
         "{methods}": _wrapped(f"one of them or a list: {', '.join(METHODS)}", " " * COLUMN),
         "{options}": "\n#\n".join(_template_block(name) for name in _with_options()),
     }
@@ -98,6 +101,15 @@ def _datasets() -> str:
         ("name", "images", "notes"),
         ((f"`{dataset.name}`", dataset.images, dataset.description) for dataset in DATASETS.values()),
     )
+
+
+def _strategies() -> str:
+    return _table(("strategy", "what it tries"), ((f"`{name}`", meaning) for name, meaning in STRATEGIES.items()))
+
+
+def _objectives() -> str:
+    rows = [(f"`{way}`", ", ".join(f"`{name}`" for name, best in METRICS.items() if best == way)) for way in ("max", "min")]
+    return _table(("better", "metric of an objective"), rows)
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -13,11 +13,14 @@ from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from orchestrator.errors import UserError
+from orchestrator.spec.axes import SEARCHABLE
 from orchestrator.spec.constraints import Conflict, config_conflicts, dataset_conflicts
 from orchestrator.spec.error_messages import Problem, dotted, format_value, problems
-from orchestrator.spec.grid import dotted_values, expand
+from orchestrator.spec.grid import dotted_values, representative_trials
 from orchestrator.spec.presets import sweep_text
-from orchestrator.spec.schema import SEARCHABLE, SweepSpec
+from orchestrator.spec.ranges import Axis, Range
+from orchestrator.spec.schema import SweepSpec
+from orchestrator.spec.search_constraints import search_problems
 from orchestrator.spec.yaml_document import Document, KeyPath, parse, parse_value
 from trainables.models.table import NETWORKS
 
@@ -181,14 +184,23 @@ def _with_some_model(data: dict[str, Any]) -> dict[str, Any]:
 def _valid_part(data: dict[str, Any], known: list[Problem]) -> SweepSpec | None:
     """The sweep without its invalid values, so that its conflicts are reported together with them."""
     for problem in known:
-        upto = next((index for index, step in enumerate(problem.path) if isinstance(step, int)), len(problem.path))
-        data = _without(data, problem.path[:upto])
+        data = _without(data, _droppable(problem.path))
     dataset = data.get("dataset")
     data = PLACEHOLDERS | data | {"dataset": {"name": "digits"} | (dataset if isinstance(dataset, dict) else {})}
     try:
         return SweepSpec.model_validate(data)
     except ValidationError:
         return None
+
+
+def _droppable(path: KeyPath) -> KeyPath:
+    """The part of the path without which the rest of the file is valid: no item of a list, and no required key."""
+    if path[0] in ("early_stopping", "seeds"):
+        return path[:1]
+    if path[0] == "search":
+        return path[:2]
+    upto = next((index for index, step in enumerate(path) if isinstance(step, int)), len(path))
+    return path[:upto]
 
 
 def _conflicts(spec: SweepSpec, data: dict[str, Any], known: list[Problem]) -> list[Problem]:
@@ -202,11 +214,12 @@ def _conflicts(spec: SweepSpec, data: dict[str, Any], known: list[Problem]) -> l
     for conflict in dataset_conflicts(spec):
         values = {key: _at(resolved(spec), key.split(".")) for key in conflict.keys}
         first.setdefault(conflict.keys, _conflict_problem(conflict, values, data, spec))
-    for config in expand(spec):
+    for config in representative_trials(spec):
         for conflict in config_conflicts(config):
             if conflict.keys not in first:
                 first[conflict.keys] = _conflict_problem(conflict, dotted_values(config), data, spec)
-    return [problem for keys, problem in first.items() if not any(is_invalid(key) for key in keys)]
+    broken = [*first.values(), *search_problems(spec)]
+    return [problem for problem in broken if not any(is_invalid(key) for key in problem.keys)]
 
 
 def _conflict_problem(conflict: Conflict, values: dict[str, Any], data: dict[str, Any], spec: SweepSpec) -> Problem:
@@ -215,7 +228,7 @@ def _conflict_problem(conflict: Conflict, values: dict[str, Any], data: dict[str
     for key in conflict.keys:
         fixed = tuple(key.split("."))
         if key in spec.search:
-            paths.append(("search", key, spec.search[key].index(values[key])))
+            paths.append(("search", key, _step_to(values[key], spec.search[key])))
         elif _has(data, fixed) or (len(fixed) > 1 and _has(data, fixed[:1])):
             paths.append(fixed)
     got = ", ".join(f"{key} {format_value(values[key])}" for key in conflict.keys)
@@ -224,6 +237,13 @@ def _conflict_problem(conflict: Conflict, values: dict[str, Any], data: dict[str
     if dotted(path).removeprefix("search.").split("[")[0] != main_key:
         rule = f"fit: {main_key} must {rule}"
     return Problem(path, f"must {rule}, got {got}", conflict.hint, frozenset(conflict.keys))
+
+
+def _step_to(value: Any, axis: Axis) -> str | int:
+    """The index of a value in a list, or the bound of a range."""
+    if isinstance(axis, Range):
+        return "min" if value == axis.min else "max"
+    return axis.index(value)
 
 
 def _at(data: Any, path: Sequence[str | int]) -> Any:

@@ -1,32 +1,35 @@
-"""The whole sweep file: every key with its type, range, default and meaning, and which keys can be searched.
+"""The whole sweep file: every key with its type, range, default and meaning.
 
 The checks, the messages of errors (error_messages.py) and the JSON Schema all follow from it.
 """
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, GetCoreSchemaHandler, Strict
-from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, core_schema
+from pydantic import Field
 
 from orchestrator.command_line import DEFAULT_STORAGE
-from orchestrator.spec.field_types import Cpus, GpuShare, Integer, RuleText, SpecModel, StorageUri, Text, Uri, no_repeats
+from orchestrator.spec.axes import DEFAULT_CONFIGURATION_AXES, Axes
+from orchestrator.spec.field_types import Cpus, GpuShare, Integer, SpecModel, StorageUri, SweepName, Text, Uri
+from orchestrator.spec.ranges import Axis, Range
+from orchestrator.spec.search_schema import (
+    DEFAULT_OBJECTIVE,
+    GRID,
+    EarlyStopping,
+    Objective,
+    SearchBudget,
+    Seeds,
+    Strategy,
+    StrategyOrName,
+)
 from orchestrator.spec.trial_schema import TrialSpec
 from orchestrator.uris import STORAGE_FORMS
-from trainables.config.methods import DEFAULT_METHOD, METHODS
-from trainables.config.options import Options
-from trainables.config.trial import TrainingConfig, TrialConfig
 from trainables.custom.files import SHIPPED_PREFIX, CustomFiles
 from trainables.custom.references import is_custom
 from trainables.data.source import DatasetSource
-
-NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 
 class Resources(SpecModel):
@@ -69,77 +72,24 @@ class Tracking(SpecModel):
     )
 
 
-def schema_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every dotted key of a model with its field, except keys of mappings."""
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from schema_keys(field.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name, field
-
-
-def config_keys(cls: Any = TrialConfig, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of a trial's configuration, in the order used in names of trials."""
-    hints = typing.get_type_hints(cls)
-    for field in fields(cls):
-        if hints[field.name] is Options:
-            yield from _option_keys(name for name in METHODS if name != DEFAULT_METHOD)
-        elif is_dataclass(hints[field.name]):
-            yield from config_keys(hints[field.name], f"{prefix}{field.name}.")
-        else:
-            yield prefix + field.name
-        if hints[field.name] is TrainingConfig:
-            yield from _option_keys([DEFAULT_METHOD])
-
-
-def _option_keys(methods: Iterable[str]) -> Iterator[str]:
-    for method in methods:
-        yield from (f"{method}.{name}" for name in METHODS[method].options.rules())
-
-
-TRIAL_KEYS = tuple(config_keys())
-# A sweep has one data set, and `method` takes a list itself.
-FIXED_PER_SWEEP = ("dataset.name", "dataset.image_size", "method", "initial_weights")
-SEARCHABLE: dict[str, FieldInfo] = {
-    key: field for key, field in schema_keys(TrialSpec) if key in TRIAL_KEYS and key not in FIXED_PER_SWEEP
-}
-
-
-class _Axes:
-    """The schema of `search`: searchable key -> list of values, each checked by the rule of the key; in the file's order."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        axes = {key: handler.generate_schema(_axis(field)) for key, field in SEARCHABLE.items()}
-        mapping = core_schema.typed_dict_schema(
-            {key: core_schema.typed_dict_field(axis, required=False) for key, axis in axes.items()},
-            extra_behavior="forbid",
-            config=core_schema.CoreConfig(strict=True, allow_inf_nan=False),
-        )
-        plain = core_schema.plain_serializer_function_ser_schema(lambda axes: {key: list(axes[key]) for key in axes})
-        return core_schema.no_info_wrap_validator_function(_in_order_of_file, mapping, serialization=plain)
-
-
-def _axis(field: FieldInfo) -> Any:
-    annotated, row = cast(Any, Annotated), cast(Any, tuple)  # built at run time, unknown to a type checker
-    value = annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-    list_field = Field(min_length=1, description=field.description, json_schema_extra={"uniqueItems": True})
-    return annotated[row[value, ...], Strict(False), list_field, AfterValidator(no_repeats)]
-
-
-def _in_order_of_file(value: Any, validate: Callable[[Any], Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
-    validated = validate(value)
-    return {key: validated[key] for key in value}
-
-
 class SweepSpec(TrialSpec):
     """A whole, valid sweep file."""
 
-    name: Annotated[str, RuleText("at most 100 letters, digits, '.', '_' and '-', beginning with a letter or digit")] = Field(
-        pattern=f"^{NAME}$", description="Name of the sweep, its folder and its MLflow run."
-    )
-    search: Annotated[dict[str, tuple[Any, ...]], _Axes()] = Field(
+    name: SweepName = Field(description="Name of the sweep, its folder and its MLflow run.")
+    search: Annotated[dict[str, Axis], Axes()] = Field(
         default_factory=dict,
-        description="The axes: dotted keys that decide a trial's numbers, each with a list of values to try.",
+        description="The axes: dotted keys that decide a trial's numbers, each with a list of values to try; under a strategy "
+        "other than grid also with a range {min, max, step | log}.",
+    )
+    strategy: StrategyOrName = Field(default=Strategy(), description="Which combinations of the axes are tried.")
+    objective: Objective = Field(
+        default=DEFAULT_OBJECTIVE,
+        description="Metric that the search improves, or several, each with max or min; test metrics decide nothing.",
+    )
+    early_stopping: EarlyStopping | None = Field(default=None, description="Whether trials that fall behind are stopped.")
+    seeds: Seeds | None = Field(default=None, description="How many seeds repeat a configuration; in place of search.seed.")
+    budget: SearchBudget | None = Field(
+        default=None, description="Limits of the search: nothing starts that would exceed one of them."
     )
     initial_weights: Text | None = Field(
         default=None,
@@ -161,6 +111,25 @@ class SweepSpec(TrialSpec):
         description="Minimum number of seconds between checkpoints of a trial; they are written at the next boundary.",
     )
     share_warmups: bool = Field(default=True, description="Whether equal warm-ups are trained only once, for all their trials.")
+
+    @property
+    def is_search(self) -> bool:
+        """Whether the trials depend on results, so that they are not known beforehand."""
+        staged = self.early_stopping or self.seeds or self.budget
+        has_range = any(isinstance(axis, Range) for axis in self.search.values())
+        return self.strategy.name != GRID or staged is not None or has_range
+
+    @property
+    def configuration_axes(self) -> tuple[str, ...]:
+        """Keys of `search` that make up a configuration, in the file's order."""
+        if self.strategy.axes is not None:
+            return tuple(key for key in self.search if key in self.strategy.axes)
+        return tuple(key for key, axis in self.search.items() if key in DEFAULT_CONFIGURATION_AXES or isinstance(axis, Range))
+
+    @property
+    def group_axes(self) -> tuple[str, ...]:
+        """The other keys of `search` without the seed, in the file's order: only trials with equal values are compared."""
+        return tuple(key for key in self.search if key not in (*self.configuration_axes, "seed"))
 
     def source(self) -> DatasetSource:
         """The source of the images."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.planning.plan import Plan
+from orchestrator.spec.ranges import axis_text
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
@@ -40,7 +41,7 @@ def _params(config: TrialConfig, spec: SweepSpec) -> dict[str, str]:
 def sweep_run_spec(plan: Plan, storage: Storage) -> SweepRunSpec:
     """What opens the sweep's run: the tracking target, and the description, params and tags of the run."""
     spec = plan.spec
-    axes = "\n".join(f"- `{key}`: {', '.join(map(str, values))}" for key, values in spec.search.items())
+    axes = "\n".join(f"- `{key}`: {axis_text(axis)}" for key, axis in spec.search.items())
     return SweepRunSpec(
         target=tracking_target(spec, storage),
         storage=storage,

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import UserError
+from orchestrator.spec.axes import schema_keys
 from orchestrator.spec.loader import spec_from_resolved
-from orchestrator.spec.schema import SweepSpec, schema_keys
+from orchestrator.spec.schema import SweepSpec
 from tests.support.sweep_files import BASE, error_lines, load_text
 from trainables.config.methods import METHODS
 from trainables.models.table import NETWORKS

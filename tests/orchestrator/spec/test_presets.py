@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import UserError
+from orchestrator.spec.axes import schema_keys
 from orchestrator.spec.grid import expand
 from orchestrator.spec.loader import load_spec
 from orchestrator.spec.presets import preset_names, preset_text, template
-from orchestrator.spec.schema import SweepSpec, schema_keys
+from orchestrator.spec.schema import SweepSpec
 from tests.support.sweep_files import BASE, load_text
 from trainables.data.source import DatasetSource
 
