@@ -89,7 +89,8 @@ def _problem(detail: ErrorDetails, data: dict[str, Any]) -> Problem:
     if kind == "extra_forbidden":
         return _unknown_key(path, value)
     message, hint = _message_and_hint(path, value, kind)
-    key = dotted(tuple(step for step in path if isinstance(step, str))).removeprefix("search.")
+    steps = path[:2] if path[0] == "search" else path
+    key = dotted(tuple(step for step in steps if isinstance(step, str))).removeprefix("search.")
     return Problem(path, message, hint, frozenset({key}))
 
 
