@@ -196,7 +196,7 @@ def _hint(rule: Rule, value: Any, path: KeyPath) -> str:
         return "remove the line or write keys below it" if value is None else "write `key: value` lines below it"
     if rule.required:
         return "" if rule.choices else "correct it"
-    if path[0] == "search" or rule.default is None or value == []:
+    if path[0] == "search" or rule.default in (None, ()) or value == []:
         return "correct it or remove it"
     if isinstance(rule.default, dict):
         return f"without the line it is {', '.join(rule.default)}"

@@ -46,7 +46,7 @@ def template_lines() -> dict[str, str]:
     return {
         "{datasets}": _wrapped(f"one of {', '.join(DATASETS)}", " " * COLUMN),
         "{networks}": _wrapped(f"one of {', '.join(NETWORKS)}", " " * COLUMN),
-        "{strategies}": _wrapped(f"one of {', '.join(STRATEGIES)}", "#".ljust(COLUMN)),
+        "{strategies}": f"one of {', '.join(STRATEGIES)}",
         "{methods}": _wrapped(f"one of them or a list: {', '.join(METHODS)}", " " * COLUMN),
         "{options}": "\n#\n".join(_template_block(name) for name in _with_options()),
     }

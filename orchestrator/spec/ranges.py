@@ -34,6 +34,8 @@ class Range:
             return False
         if self.step is None:
             return True
+        if self.is_integer:
+            return (value - self.min) % self.step == 0
         steps = (value - self.min) / self.step
         return abs(steps - round(steps)) < TOLERANCE
 

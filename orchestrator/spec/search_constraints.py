@@ -67,9 +67,8 @@ def _grid_problems(spec: SweepSpec) -> Iterator[Problem]:
     """The keys that a grid does not have, since it tries every combination."""
     strategy = spec.strategy
     if strategy.configurations is not None:
-        hint = f"write budget: {{configurations: {strategy.configurations}}}, or name another strategy"
-        path = ("strategy", "configurations")
-        yield _problem(path, "not be given under grid", str(strategy.configurations), hint, "strategy.name")
+        path, hint = ("strategy", "configurations"), "write it below budget, or name another strategy"
+        yield _problem(path, "not be given under grid", format_value(strategy.configurations), hint, "strategy.name")
     for name, values in (("start_with", strategy.start_with), ("learn_from", strategy.learn_from)):
         if values:
             hint = "remove it, or name another strategy such as tpe"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,13 @@ def test_template_is_a_sweep_with_every_key() -> None:
     assert expand(load_text(template()))
     for key, _ in schema_keys(SweepSpec):
         assert f"{key.rpartition('.')[2]}:" in template(), key
+
+
+def test_search_of_the_template_is_valid_without_the_comment_signs() -> None:
+    text = template().replace("  seed: [0, 1]\n", "")  # which stands in place of `seeds`
+    before, start, rest = text.partition("# strategy:\n")
+    block, end, after = rest.partition("\n\n")
+    spec = load_text(before + re.sub("^# ", "", start + block, flags=re.MULTILINE) + end + after)
+    assert spec.strategy.name == "tpe"
+    assert spec.strategy.start_with == ({"warmup_epochs": 4},)
+    assert None not in (spec.early_stopping, spec.seeds, spec.budget)

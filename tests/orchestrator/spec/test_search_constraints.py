@@ -33,7 +33,7 @@ PROBLEMS = {
     "number under grid": (
         "search: {warmup_epochs: [0, 1]}\nstrategy:\n  configurations: 8\n",
         "6: strategy.configurations must not be given under grid, got 8",
-        "write budget: {configurations: 8}, or name another strategy",
+        "write it below budget, or name another strategy",
     ),
     "no configuration": (
         "strategy: {name: random, configurations: 0}\nsearch: {warmup_epochs: [0, 1]}\n",
@@ -66,6 +66,12 @@ PROBLEMS = {
         "got '../a'",
         "correct it or remove it",
     ),
+    "repeated sweep": (
+        "search: {warmup_epochs: [0, 1]}\nstrategy: {name: tpe, configurations: 9, learn_from: [a, a]}\n",
+        "5: strategy.learn_from must be a list of names of sweeps without repeats, got ['a', 'a']",
+        "correct it or remove it",
+    ),
+    "negative seed": ("strategy: {seed: -1}\n", "4: strategy.seed must be >= 0, got -1", "without the line it is 0"),
     "sparsity in a configuration": (
         "search: {sparsity: [0.9, 0.98], warmup_epochs: [0, 1]}\nstrategy:\n  axes:\n    - warmup_epochs\n    - sparsity\n",
         "8: strategy.axes[1] must be a key that may differ within a group, got 'sparsity'",
@@ -192,8 +198,8 @@ PROBLEMS = {
         "correct it or remove it",
     ),
     "step beyond the range": (
-        TPE + "search: {warmup_epochs: {min: 0, max: 8, step: 9}}\n",
-        "5: search.warmup_epochs.step must be <= max - min, got step 9, min 0, max 8",
+        TPE + "search: {warmup_epochs: {min: 1, max: 8, step: 8}}\n",
+        "5: search.warmup_epochs.step must be <= max - min, got step 8, min 1, max 8",
         "take a smaller step",
     ),
     "log with a step": (
@@ -286,6 +292,12 @@ PROBLEMS = {
         "5: early_stopping.grace_epochs must be < training.epochs, got grace_epochs 8, training.epochs 8",
         "decide earlier or train longer",
     ),
+    "decision before the first epoch": (
+        "early_stopping: {name: asha, grace_epochs: 0}\n",
+        "4: early_stopping.grace_epochs must be >= 1, got 0",
+        "without the line it is 1",
+    ),
+    "no seed": ("seeds: {first: 0, most: 4}\n", "4: seeds.first must be >= 1, got 0", "without the line it is 2"),
     "seeds twice": (
         "search:\n  seed: [0, 1]\nseeds: {most: 4}\n",
         "5: search.seed must not be given beside seeds, got [0, 1]",
@@ -322,11 +334,14 @@ PROBLEMS = {
         "add hours: 8",
     ),
     "no time": ("budget: {hours: 0}\n", "4: budget.hours must be > 0, got 0", "correct it or remove it"),
+    "no GPU time": ("budget: {gpu_hours: 0}\n", "4: budget.gpu_hours must be > 0, got 0", "correct it or remove it"),
+    "no epoch": ("budget: {epochs: 0}\n", "4: budget.epochs must be >= 1, got 0", "correct it or remove it"),
     "half a configuration": (
         "budget: {configurations: 1.5}\n",
         "4: budget.configurations must be a whole number >= 1, got 1.5",
         "correct it or remove it",
     ),
+    "epochs of the schedule": ("epochs: 3\n", "4: epochs must be a known key, got 'epochs'", "did you mean 'training.epochs'?"),
     "budget of the schedule": (
         "budget: total\n",
         "4: budget must be a mapping of keys, got 'total'",
@@ -347,6 +362,16 @@ def test_one_problem_is_one_line() -> None:
         assert len(error_lines(BASE + addition)) == expected, name
 
 
+def test_problems_of_a_search_are_reported_with_all_others() -> None:
+    for addition, place in (
+        ("early_stopping: {reduction: 2}\n", "s.yaml:4: early_stopping.name"),
+        (TPE + "search: {training.lr: {min: 0, max: 1}}\n", "s.yaml:5: search.training.lr.min"),
+    ):
+        first, second = error_lines(BASE + addition + "rewind: epoch 3\n")
+        assert first.startswith(place)
+        assert "rewind must name an epoch <= warmup_epochs" in second
+
+
 @pytest.mark.parametrize(
     "addition",
     [
@@ -355,6 +380,7 @@ def test_one_problem_is_one_line() -> None:
         "training: {epochs: 8}\n",
         "dataset: {name: digits, validation: 0}\nmodel: convnet\nname: x\nbudget: {hours: 1}\nobjective: train/loss\n",
         TPE + "search: {warmup_epochs: {min: 0, max: 8, step: 8, log: false}}\n",
+        "search: {dataset.validation: [0, 0.1]}\n",
     ],
 )
 def test_limits_of_the_rules_are_allowed(addition: str) -> None:
