@@ -57,19 +57,20 @@ ORCHESTRATOR = {
     "terminal": ("command_line storage state planning", ""),
     "cluster": ("errors command_line process version storage planning", f"{LIGHT} data"),
     "jobs": ("errors command_line uris process version spec cluster", LIGHT),
+    "search": ("errors command_line spec storage state planning", "config custom"),
     "scheduling": ("back_off cluster", "errors"),
     "diagnostics": (
-        "errors command_line spec storage state planning preflight tracking cluster",
+        "errors command_line spec storage state planning search preflight tracking cluster",
         f"{LIGHT} data preflight",
     ),
     "execution": (
-        "errors bug_report command_line process version spec storage state planning preflight tracking reporting terminal"
-        " cluster scheduling",
+        "errors bug_report command_line process version spec storage state planning search preflight tracking reporting"
+        " terminal cluster scheduling",
         f"{LIGHT} data records preflight trial worker",
     ),
     "commands": (
-        "errors command_line uris process spec storage state planning preflight tracking reporting terminal jobs diagnostics"
-        " execution",
+        "errors command_line uris process spec storage state planning search preflight tracking reporting terminal jobs"
+        " diagnostics execution",
         "config records",
     ),
     "cli": ("errors bug_report command_line uris process cluster commands", "errors"),
@@ -81,6 +82,7 @@ RAY = (
     "orchestrator/cluster/",
     "orchestrator/jobs/client.py",
     "orchestrator/scheduling/tune_adapter.py",
+    "orchestrator/scheduling/early_stopping.py",
     "orchestrator/execution/autotune.py",
     "orchestrator/execution/sweep.py",
     "orchestrator/diagnostics/nodes.py",

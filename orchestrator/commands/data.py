@@ -11,7 +11,6 @@ from rich.table import Table
 
 from orchestrator.commands.options import notify, spec_from
 from orchestrator.errors import EXIT_DONE, UserError
-from orchestrator.planning.plan import make_plan
 from orchestrator.preflight.data import (
     PreflightError,
     all_settings,
@@ -22,6 +21,7 @@ from orchestrator.preflight.data import (
     numbered,
 )
 from orchestrator.process.output import answer
+from orchestrator.search.plans import plan_sweep
 from orchestrator.storage.factory import open_storage
 from orchestrator.terminal.tables import plain_table, stdout_console
 from trainables.config.keys import canonical
@@ -32,7 +32,7 @@ SHOWN_CLASSES = 20
 def data(options: Namespace) -> int:
     spec = spec_from(options)
     storage = open_storage(spec.storage, create=True)
-    plan = make_plan(spec, storage, hash_data=True)
+    plan = plan_sweep(spec, storage, hash_data=True).checked
     settings = dataset_settings(plan)
     reports = []
     for number, dataset in enumerate(settings, start=1):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def run(options: Namespace) -> int:
-    from orchestrator.planning.plan import make_plan
+    from orchestrator.search.plans import plan_sweep
     from orchestrator.spec.presets import sweep_text
     from orchestrator.tracking.target import tracking_target
 
@@ -44,14 +44,14 @@ def run(options: Namespace) -> int:
     storage = open_storage(spec.storage)
     tracking_target(spec, storage)  # before anything is read that takes time
     warn_of_unused_environment(spec)
-    planned = make_plan(spec, storage, hash_data=True)
+    planned = plan_sweep(spec, storage, hash_data=True)
     folder = SweepFolder(storage, spec.name)
     again = frozenset(trial.key for trial in planned.trials if trial.result is not None) if options.recompute else frozenset()
     if not again and _is_complete(folder, planned):
         return _already_finished(folder, options)
     from orchestrator.planning.kept_weights import require_kept_weights
 
-    require_kept_weights(planned)
+    require_kept_weights(planned.checked)
     from orchestrator.execution.sweep import RunOptions, run_sweep
 
     storage = open_storage(spec.storage, create=True)
@@ -63,14 +63,14 @@ def run(options: Namespace) -> int:
 
 def resume(options: Namespace) -> int:
     from orchestrator.execution.sweep import RunOptions, run_sweep
-    from orchestrator.planning.plan import make_plan
+    from orchestrator.search.plans import plan_sweep
 
     storage = storage_from(options)
     folder = open_sweep(storage, options.name)
     folder.require_no_driver()
     spec = spec_of(folder)
     warn_of_unused_environment(spec)
-    planned = make_plan(spec, storage, hash_data=True)
+    planned = plan_sweep(spec, storage, hash_data=True)
     state = folder.read_state()
     failed = {key for key, status in state.trials.items() if status.state == "failed"} if state else set()
     keys = {one.key for one in planned.unfinished}
@@ -88,7 +88,7 @@ def resume(options: Namespace) -> int:
         if options.json:
             answer(json.dumps(facts, indent=1))
         return EXIT_DONE
-    if not keys:
+    if not keys and planned.settled:
         if _is_complete(folder, planned):
             return _already_finished(folder, options)
         if planned.unfinished:
@@ -139,7 +139,14 @@ def _is_complete(folder: SweepFolder, planned: Plan) -> bool:
     record = folder.storage.read_json(folder.file("trials.json"), fields=("trials",))
     spec = folder.storage.read_json(folder.file("spec.json"), fields=("tracking",))
     state = folder.read_state()
-    if record is None or state is None or planned.unfinished or state.tracking_pending or driver_alive(state.driver):
+    if (
+        record is None
+        or state is None
+        or planned.unfinished
+        or not planned.settled
+        or state.tracking_pending
+        or driver_alive(state.driver)
+    ):
         return False
     if damaged_files(folder.storage, {one.key: one.result for one in planned.trials if one.result is not None}):
         return False
@@ -148,7 +155,8 @@ def _is_complete(folder: SweepFolder, planned: Plan) -> bool:
     if not is_in_present_database(planned.spec, folder.storage, state):
         return False
     same = [(one["key"], one["name"]) for one in record["trials"]] == [(one.key, one.name) for one in planned.trials]
-    return same and all(status.state == "finished" and status.mlflow_run_id for status in state.trials.values())
+    ended = {"finished", "stopped"} if planned.stopped else {"finished"}
+    return same and all(status.state in ended and status.mlflow_run_id for status in state.trials.values())
 
 
 def _already_finished(folder: SweepFolder, options: Namespace) -> int:
@@ -170,7 +178,7 @@ def _print_outcome(folder: SweepFolder, options: Namespace, code: int) -> int:
     if options.json:
         answer(json.dumps(state.to_status(), indent=1))
         return code
-    waiting = state.counts()["waiting"] + state.counts()["stopped"]
+    waiting = state.counts()["waiting"] + (0 if state.search else state.counts()["stopped"])
     if code == EXIT_DONE and waiting:
         notify(f"{waiting} trials were not selected; `{command('resume', folder.name)}` runs them")
     if code in (EXIT_DONE, EXIT_TRIALS_FAILED) and state.counts()["finished"]:

@@ -32,14 +32,14 @@ def schema(options: Namespace) -> int:
 
 
 def plan(options: Namespace) -> int:
-    from orchestrator.planning.plan import make_plan
+    from orchestrator.search.plans import plan_sweep
     from orchestrator.terminal.plan import plan_facts, print_plan
     from orchestrator.tracking.target import tracking_target
 
     spec = spec_from(options)
     storage = open_storage(spec.storage)
     tracking_target(spec, storage)
-    planned = make_plan(spec, storage, hash_data=options.hash)
+    planned = plan_sweep(spec, storage, hash_data=options.hash)
     facts = plan_facts(planned, storage)
     if options.json:
         answer(json.dumps(facts, indent=1))

@@ -16,8 +16,9 @@ from orchestrator.cluster.shared_storage_probe import SharedStorageProbe
 from orchestrator.diagnostics.checks import Check, check_free_space, from_error, machine_checks, run_check
 from orchestrator.diagnostics.records import record_checks
 from orchestrator.errors import SweepError, UserError
-from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.planning.plan import Plan
 from orchestrator.preflight.data import PreflightError, data_preflight, dataset_settings, findings_of
+from orchestrator.search.plans import plan_sweep
 from orchestrator.spec.loader import spec_from_resolved
 from orchestrator.spec.schema import SweepSpec, Tracking
 from orchestrator.state.driver_liveness import driver_alive
@@ -127,7 +128,7 @@ def _check_data(spec: SweepSpec, storage: Storage) -> tuple[Plan | None, Check]:
     plans: list[Plan] = []
 
     def read() -> str:
-        plans.append(make_plan(spec, storage, hash_data=True))
+        plans.append(plan_sweep(spec, storage, hash_data=True).checked)
         return (
             f"{spec.dataset.name} is on this machine, digest {plans[0].data_digest}; {len(plans[0].trials)} trials are planned"
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from orchestrator.planning.plan import Plan, PlannedTrial, PlannedWarmup
 from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue, StageState
@@ -20,9 +20,22 @@ from orchestrator.terminal.progress import Screen
 from orchestrator.tracking.process import TrackingProcess
 from orchestrator.tracking.records import RunSpec
 from trainables.config.keys import canonical, complete
-from trainables.records.metrics import points_from_json
+from trainables.records.metrics import Point, points_from_json
 
 STOP_CHECK_INTERVAL_S = 0.5
+
+
+class StageObserver(Protocol):
+    """What a search wants to know of the stages."""
+
+    def on_start(self, stage: QueuedStage) -> None:
+        """A worker has taken the stage up."""
+
+    def on_points(self, stage: QueuedStage, points: Sequence[Point]) -> None:
+        """The stage reported points."""
+
+    def on_end(self, stage: QueuedStage) -> None:
+        """The stage is finished, failed for good, or stopped."""
 
 
 @dataclass(kw_only=True)
@@ -30,6 +43,7 @@ class Driver:
     """Bookkeeping of one sweep while it runs.
 
     Attributes:
+        search: the search that the sweep is, if it is one.
         stop_grace_s: how long stages have to leave a checkpoint after a request to stop.
     """
 
@@ -40,6 +54,7 @@ class Driver:
     items: dict[str, RunSpec]
     screen: Screen
     queue: StageQueue
+    search: StageObserver | None = None
     stop_grace_s: float = 10.0
     signal: int | None = None
     stop_deadline: float | None = None
@@ -50,30 +65,36 @@ class Driver:
         status = self._status(stage)
         status.state = stage.state.value
         status.error = stage.message or None
+        if self.search is not None and not stage.state.is_active and stage.state is not StageState.WAITING:
+            self.search.on_end(stage)
         item = self.items[stage.key]
         if stage.state is StageState.RUNNING:
+            if self.search is not None:
+                self.search.on_start(stage)
             self.tracking.start_item(item)
         elif stage.state is StageState.FINISHED:
             self.tracking.finish(item)
-            self._log(f"{stage.name} finished")
+            self.log(f"{stage.name} finished")
         elif stage.state is StageState.FAILED:
             self.tracking.fail(item, stage.message)
-            self._log(f"{stage.name} failed ({stage.failure}): {stage.message}")
+            self.log(f"{stage.name} failed ({stage.failure}): {stage.message}")
         elif stage.state is StageState.STOPPED:
             self.tracking.stop(item)
-            self._log(f"{stage.name} stopped: {stage.message}")
+            self.log(f"{stage.name} stopped: {status.error}")
         else:
-            self._log(f"{stage.name} will be tried again: {stage.message}")
+            self.log(f"{stage.name} will be tried again: {stage.message}")
         self.writer.changed(status)
 
     def on_report(self, stage: QueuedStage, report: dict[str, Any]) -> None:
         """A stage reported points, its position, or warnings."""
         status = self._status(stage)
         for line in report.get("log", ()):
-            self._log(f"{stage.name}: {line}")
+            self.log(f"{stage.name}: {line}")
         points = [points_from_json(point) for point in report.get("points", ())]
         if points:
             self.tracking.points(self.items[stage.key], points)
+            if self.search is not None:
+                self.search.on_points(stage, points)
         with self.writer.lock:
             if "position" in report:
                 status.position = int(report["position"])
@@ -101,7 +122,7 @@ class Driver:
         if self.stop_deadline is None:
             self.queue.stopping = True
             self.stop_deadline = time.monotonic() + self.stop_grace_s
-            self._log("stopping: waiting for checkpoints")
+            self.log("stopping: waiting for checkpoints")
             # Without the file the stages are cut off at the deadline.
             run_with_timeout(self.stop_grace_s / 2, self.folder.request_stop)
 
@@ -142,7 +163,7 @@ class Driver:
     def _status(self, stage: QueuedStage) -> TrialStatus | WarmupStatus:
         return self.state.warmups[stage.key] if stage.is_warmup else self.state.trials[stage.key]
 
-    def _log(self, line: str) -> None:
+    def log(self, line: str) -> None:
         self.folder.log(line)
         self.screen.print_event(line)
 
@@ -164,6 +185,8 @@ def initial_state(plan: Plan, before: SweepState | None, queue: StageQueue) -> S
             status.metrics = old.metrics
             if trial.key not in queue.trials and old.state in ("failed", "stopped"):
                 status.state, status.error = old.state, old.error
+        if trial.key in plan.stopped and trial.key not in queue.trials:
+            status.state, status.error = "stopped", plan.stopped[trial.key]
         status.mlflow_run_id = old.mlflow_run_id if old else None
         state.trials[trial.key] = status
     for warmup in plan.warmups() if plan.spec.share_warmups else ():
@@ -184,9 +207,9 @@ def initial_state(plan: Plan, before: SweepState | None, queue: StageQueue) -> S
 
 def make_queue(plan: Plan, storage: Storage, selected: Callable[[str], bool]) -> StageQueue:
     """The stages of the selected unfinished trials, and the warm-ups that they need."""
-    trials = {trial.key: _queued_trial(trial, plan) for trial in plan.unfinished if selected(trial.key)}
+    trials = {trial.key: queued_trial(trial, plan) for trial in plan.unfinished if selected(trial.key)}
     needed = Counter(stage.warmup_key for stage in trials.values())
-    warmups = {warmup.key: _queued_warmup(warmup, trials) for warmup in plan.warmups() if needed[warmup.key]}
+    warmups = {warmup.key: queued_warmup(warmup, trials) for warmup in plan.warmups() if needed[warmup.key]}
     return StageQueue(
         warmups=warmups,
         trials=trials,
@@ -195,7 +218,7 @@ def make_queue(plan: Plan, storage: Storage, selected: Callable[[str], bool]) ->
     )
 
 
-def _queued_trial(trial: PlannedTrial, plan: Plan) -> QueuedStage:
+def queued_trial(trial: PlannedTrial, plan: Plan) -> QueuedStage:
     return QueuedStage(
         kind="trial",
         key=trial.key,
@@ -207,7 +230,7 @@ def _queued_trial(trial: PlannedTrial, plan: Plan) -> QueuedStage:
     )
 
 
-def _queued_warmup(warmup: PlannedWarmup, trials: dict[str, QueuedStage]) -> QueuedStage:
+def queued_warmup(warmup: PlannedWarmup, trials: dict[str, QueuedStage]) -> QueuedStage:
     lengths = {length for trial in trials.values() if trial.warmup_key == warmup.key for length in trial.lengths}
     return QueuedStage(
         kind="warmup",

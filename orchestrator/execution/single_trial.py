@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.command_line import DEFAULT_STORAGE
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, UserError
-from orchestrator.planning.plan import Plan, PlannedTrial, make_plan
+from orchestrator.planning.plan import Plan, PlannedTrial
 from orchestrator.preflight.networks import checked_runtime
 from orchestrator.process.output import answer
 from orchestrator.process.setup import stop_signals
+from orchestrator.search.plans import plan_sweep
 from orchestrator.spec.loader import spec_from_resolved
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.state.sweep_folder import SweepFolder
@@ -49,7 +50,7 @@ def run_one(options: Namespace, load: Callable[[Namespace], SweepSpec]) -> int:
     else:
         spec = load(options)
         storage = open_storage(spec.storage, create=True)
-        plan = make_plan(spec, storage, hash_data=True)
+        plan = plan_sweep(spec, storage, hash_data=True)
         trial = _by_index(plan, options.index)
     if trial.result is not None:
         return _reproduce(plan, trial, storage, options)
@@ -63,7 +64,7 @@ def _by_key(options: Namespace) -> tuple[Plan, Storage, PlannedTrial]:
         record = storage.read_json(folder.file("trials.json"), fields=("trials",))
         if record and any(one["key"] == options.file for one in record["trials"]):
             spec = spec_from_resolved(storage.read_json(folder.file("spec.json")))
-            plan = make_plan(spec, storage, hash_data=True)
+            plan = plan_sweep(spec, storage, hash_data=True)
             for trial in plan.trials:
                 if trial.key == options.file:
                     return plan, storage, trial

@@ -21,6 +21,7 @@ from orchestrator.cluster.connection import connect_to_cluster, ray_environment,
 from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, DriverBugError, SweepError
 from orchestrator.execution.close_tracking import close_tracking
 from orchestrator.execution.driver import Driver, initial_state, make_queue
+from orchestrator.execution.search_run import search_plan, stopped_early
 from orchestrator.execution.signals import install_signal_handlers
 from orchestrator.execution.sweep_files import write_sweep_files
 from orchestrator.planning.plan import Plan
@@ -129,10 +130,11 @@ def _run_with_lease(folder: SweepFolder, plan: Plan, spec_text: str, options: Ru
             for line in plan.split_lines(only_uneven=True):
                 screen.print(line)
             try:
-                if queue.trials:
+                if queue.trials or not plan.settled:
                     _run_trials(driver, plan, options)
             finally:
                 driver.mark_interrupted()
+                plan = search_plan(driver, plan)
                 close_tracking(driver, plan)
                 driver.update_tracking_status()
         return _exit_code(driver)
@@ -146,7 +148,7 @@ def _run_with_lease(folder: SweepFolder, plan: Plan, spec_text: str, options: Ru
 
 def _run_trials(driver: Driver, plan: Plan, options: RunOptions) -> None:
     """Runs the queue on Ray, and the data preflight beside it."""
-    preflight = BackgroundPreflight(plan, driver.folder.storage, driver.screen.print)
+    preflight = BackgroundPreflight(plan.checked, driver.folder.storage, driver.screen.print)
     _run_on_ray(driver, plan, options)
     preflight.wait(PREFLIGHT_TIMEOUT_S)
     for line in preflight.lines:
@@ -157,7 +159,7 @@ def _run_on_ray(driver: Driver, plan: Plan, options: RunOptions) -> None:
     """Starts or joins Ray, runs the stages, and leaves it."""
     driver.screen.print("starting Ray")
     local_ray = is_local_ray(options.address)
-    network_checks = BackgroundNetworkChecks(driver.folder, plan, driver.announce) if local_ray else None
+    network_checks = BackgroundNetworkChecks(driver.folder, plan.checked, driver.announce) if local_ray else None
     with ray_environment(CREDENTIALS), connect_to_cluster(options.address, driver.screen.print):
         install_signal_handlers(driver)  # ray.init() sets its own handler of SIGTERM
         try:
@@ -182,17 +184,19 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
     from orchestrator.cluster.data_shipping import planned_data
     from orchestrator.cluster.node_checks import prepare_nodes
     from orchestrator.execution.autotune import chosen_device, resolve_settings
+    from orchestrator.execution.search_start import start_search
     from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher, StopDeadlineError, run_stages
     from trainables.worker.trainable import run_stage
 
-    data = planned_data(plan, local_ray)
+    checked = plan.checked
+    data = planned_data(checked, local_ray)
     excluded_nodes = {}
     if not local_ray:
         kind = "GPU" if chosen_device(driver.folder, plan.spec.resources, joined=True) == "cuda" else "CPU"
         excluded_nodes = prepare_nodes(
-            driver.folder.storage, plan, data, kind, driver.announce, lambda: driver.signal is not None
+            driver.folder.storage, checked, data, kind, driver.announce, lambda: driver.signal is not None
         )
-    resolved = resolve_settings(driver, plan, data, excluded=excluded_nodes, joined=not local_ray, reports=reports)
+    resolved = resolve_settings(driver, checked, data, excluded=excluded_nodes, joined=not local_ray, reports=reports)
     if local_ray:
         require_enough_resources(resolved.cpus_per_trial, resolved.gpus_per_trial)
     capacity = ClusterCapacity(
@@ -210,13 +214,16 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
 
     hooks = Hooks(driver.on_report, on_tick, driver.request_stop)
     searcher = StageSearcher(driver.queue, hooks, capacity)
+    if plan.spec.is_search:
+        start_search(driver, plan, capacity, gpus_per_trial=resolved.gpus_per_trial)
     driver.queue.can_retry_on_whole_gpu = 0 < resolved.gpus_per_trial < 1
     capacity.refresh()
     settings = _settings(driver, plan, resolved, data, capacity.max_concurrent or capacity.slots)
     trainable = tune.with_resources(tune.with_parameters(run_stage, settings=settings), partial(_placement, resolved))
     for node, reason in excluded_nodes.items():
         capacity.exclude_node(node, reason)
-    driver.screen.print(f"{len(driver.queue.trials)} trials on {capacity.slots} slots, {settings.runtime.device}")
+    what = "a search" if plan.spec.is_search else f"{len(driver.queue.trials)} trials"
+    driver.screen.print(f"{what} on {capacity.slots} slots, {settings.runtime.device}")
     scratch = tempfile.mkdtemp(prefix="drive-sweep-")
     try:
         run_stages(trainable, searcher, scratch, lambda: driver.stop_deadline_passed)
@@ -261,7 +268,7 @@ def _exit_code(driver: Driver) -> int:
     """The exit code, by the selected trials: all finished, some failed, or interrupted."""
     if driver.signal is not None:
         return 128 + driver.signal
-    states = [stage.state for stage in driver.queue.trials.values()]
-    if StageState.FAILED in states:
+    if any(stage.state is StageState.FAILED for stage in driver.queue.trials.values()):
         return EXIT_TRIALS_FAILED
-    return EXIT_DONE if all(state is StageState.FINISHED for state in states) else EXIT_SIGINT
+    open_trials = [stage for stage in driver.queue.trials.values() if stage.state is not StageState.FINISHED]
+    return EXIT_DONE if all(stopped_early(driver, stage.key) for stage in open_trials) else EXIT_SIGINT

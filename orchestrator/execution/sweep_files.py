@@ -2,30 +2,59 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.planning.plan import Plan
+from orchestrator.planning.plan import Plan, PlannedTrial
 from orchestrator.spec.loader import resolved
 from orchestrator.state.sweep_folder import SweepFolder
+
+TRIALS_INTERVAL_S = 10.0  # between two writes of trials.json while a search adds trials
 
 
 def write_sweep_files(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
     """Writes the sweep file, the resolved specification and the trials, before anything runs."""
     folder.clear_stop_requests()
-    trials = [
-        {"key": trial.key, "name": trial.name, "warmup_key": trial.warmup_key if trial.uses_shared_warmup else None}
-        for trial in plan.trials
-    ]
     folder.storage.write(folder.file("sweep.yaml"), spec_text.encode())
     spec = resolved(plan.spec)
     if plan.spec.dataset.root is not None:  # `resume` may be called from another folder
         spec["dataset"]["root"] = str(Path(plan.spec.dataset.root).expanduser().absolute())
     spec |= {"modules_path": plan.custom_files.modules_path, "initial_weights": plan.custom_files.initial_weights}
+    folder.storage.write_json(folder.file("spec.json"), spec)
+    write_trials(folder, plan)
+
+
+def write_trials(folder: SweepFolder, plan: Plan) -> None:
+    """Writes trials.json."""
     record = {
         "data_digest": plan.data_digest,
         "data_facts": plan.data_facts and plan.data_facts.to_json(),
         "own_digests": plan.custom_files.digests,
-        "trials": trials,
+        "trials": _entries(plan.trials),
     }
-    folder.storage.write_json(folder.file("spec.json"), spec)
     folder.storage.write_json(folder.file("trials.json"), record)
+
+
+def _entries(trials: Sequence[PlannedTrial]) -> list[dict[str, str | None]]:
+    return [
+        {"key": trial.key, "name": trial.name, "warmup_key": trial.warmup_key if trial.uses_shared_warmup else None}
+        for trial in trials
+    ]
+
+
+class GrowingTrials:
+    """Keeps trials.json up to date while a search adds trials; its decisions are the record, so it may be seconds late."""
+
+    def __init__(self, folder: SweepFolder) -> None:
+        self.folder = folder
+        self.written_at = time.monotonic()
+
+    def update(self, plan: Plan) -> None:
+        """Writes the file if the last write was some time ago."""
+        if time.monotonic() - self.written_at >= TRIALS_INTERVAL_S:
+            self.write(plan)
+
+    def write(self, plan: Plan) -> None:
+        write_trials(self.folder, plan)
+        self.written_at = time.monotonic()

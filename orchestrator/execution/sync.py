@@ -8,10 +8,11 @@ from typing import Any
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError, SweepError, UserError
 from orchestrator.execution.driver import initial_state
-from orchestrator.planning.plan import Plan, recorded_plan
+from orchestrator.planning.plan import Plan
 from orchestrator.preflight.data import preflight_artifacts
 from orchestrator.reporting.report import write_report
 from orchestrator.scheduling.stage_queue import StageQueue
+from orchestrator.search.plans import plan_from_record
 from orchestrator.spec.loader import spec_from_resolved
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.state.driver_liveness import driver_alive
@@ -74,8 +75,9 @@ def plan_of(folder: SweepFolder, tracking_uri: str | None = None) -> Plan:
             f"`{command('resume', folder.name)}` writes it again",
             code="sweep-file-damaged",
         )
-    plan = recorded_plan(spec, folder.storage, record)
-    if {one["key"] for one in record["trials"]} != {one.key for one in plan.trials}:
+    plan = plan_from_record(spec, folder.storage, record)
+    recorded, planned = {one["key"] for one in record["trials"]}, {one.key for one in plan.trials}
+    if not recorded <= planned or (recorded != planned and not spec.is_search):
         raise UserError(
             f"sweep {folder.name!r} was run by code with other numerics, so the trial keys of its records differ",
             "use that version, or run the sweep again",

@@ -20,7 +20,7 @@ from pathlib import Path
 from orchestrator.command_line import command
 from orchestrator.errors import UserError
 from orchestrator.process.import_paths import ROOT
-from orchestrator.spec.grid import expand
+from orchestrator.spec.grid import representative_trials
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.version import SHIPPED_REVISION, source_revision
 from trainables.custom.files import RESERVED, SHIPPED_PREFIX, source_file
@@ -111,7 +111,7 @@ def collect_custom_files(spec: SweepSpec) -> dict[str, str]:
     custom_files = spec.custom_files()
     package_files: dict[str, str] = {}
     root = Path(custom_files.modules_path)
-    for config in expand(spec):
+    for config in representative_trials(spec):
         for key, reference in custom_references(config).items():
             if reference == WEIGHTS:
                 file = Path(str(custom_files.initial_weights))

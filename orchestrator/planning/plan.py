@@ -12,8 +12,9 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.planning.known_data import known_data
-from orchestrator.spec.grid import expand, trial_names
+from orchestrator.spec.grid import representative_trials
 from orchestrator.spec.schema import SweepSpec
+from orchestrator.spec.trial_names import trial_names
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
 from trainables.config.keys import inputs_digest, trial_key, warmup_key
@@ -64,6 +65,9 @@ class Plan:
         data_facts: image shape, classes and counts of the data; None while they are not known.
         own: the user's own files; `own.digests` names their content.
         damage: trials with a result that is no longer what was written, and so counts as none; by key, with the reason.
+        outline: of a search, trials at the bounds of its space, which stand for those that are not known yet in checks.
+        stopped: trials that a search stopped early, and why.
+        settled: no further trials will join the plan.
     """
 
     spec: SweepSpec
@@ -73,6 +77,14 @@ class Plan:
     custom_files: CustomFiles
     data_facts: DataFacts | None = None
     damage: Mapping[str, str] = field(default_factory=dict)
+    outline: tuple[PlannedTrial, ...] = ()
+    stopped: Mapping[str, str] = field(default_factory=dict)
+    settled: bool = True
+
+    @property
+    def checked(self) -> Plan:
+        """The plan whose trials show what checks before the start need to know: of a search, those of its outline."""
+        return replace(self, trials=self.outline, outline=()) if self.outline else self
 
     @property
     def source(self) -> DatasetSource:
@@ -81,7 +93,30 @@ class Plan:
 
     @property
     def unfinished(self) -> list[PlannedTrial]:
-        return [trial for trial in self.trials if trial.result is None]
+        """The trials that have no result and were not stopped early."""
+        return [trial for trial in self.trials if trial.result is None and trial.key not in self.stopped]
+
+    def trial(self, key: str) -> PlannedTrial:
+        """Raises KeyError if the plan has no such trial."""
+        for trial in reversed(self.trials):  # a search asks for its latest ones
+            if trial.key == key:
+                return trial
+        raise KeyError(key)
+
+    def keys_of(self, config: TrialConfig) -> tuple[str, str]:
+        """The keys of a trial on these data, and of its warm-up; empty while the digest of the data is not known."""
+        if self.data_digest is None:
+            return "", ""
+        return _keys(config, self.data_digest, self.custom_files, self.data_facts)
+
+    def planned(self, config: TrialConfig, name: str, result: dict[str, Any] | None = None) -> PlannedTrial:
+        """A trial that joins the plan."""
+        key, warmup = self.keys_of(config)
+        return PlannedTrial(name=name, config=config, key=key, warmup_key=warmup, result=result)
+
+    def with_trial(self, trial: PlannedTrial) -> Plan:
+        """The plan with one more trial."""
+        return replace(self, trials=(*self.trials, trial))
 
     def shared_warmup_key(self, trial: PlannedTrial) -> str | None:
         """Key of the warm-up that the trial shares with others; None if it shares none."""
@@ -140,10 +175,12 @@ def make_plan(
     digest: str | None = None,
     custom_digests: dict[str, str] | None = None,
     facts: DataFacts | None = None,
+    decided: Sequence[TrialConfig] | None = None,
 ) -> Plan:
     """The plan of a sweep.
 
     Args:
+        decided: of a search, the trials that it has begun and its baselines; checks look at the bounds of its space.
         hash_data: read the data to make their digest if it is not known; without it the plan may show no reuse.
         digest: the recorded digest, for commands that only read records; neither the data nor custom files need to exist then.
         custom_digests: the recorded digests of custom files.
@@ -152,9 +189,10 @@ def make_plan(
     Raises:
         UserError: `hash_data` is set and the data, or custom files, are not where the sweep file says.
     """
-    source, custom_files, configs = spec.source(), spec.custom_files(), expand(spec)
+    source, custom_files, configs = spec.source(), spec.custom_files(), representative_trials(spec)
     if digest is not None:
-        return _planned(spec, storage, configs, replace(custom_files, digests=custom_digests or {}), digest, facts)
+        custom_files = replace(custom_files, digests=custom_digests or {})
+        return _planned(spec, storage, configs, custom_files, digest, facts, decided=decided)
     problem = ""
     if is_custom(source.name) and source.root and storage.folder and _holds(source.root, storage.folder):
         raise UserError(
@@ -174,7 +212,7 @@ def make_plan(
     if facts is not None:
         _require_possible_splits(configs, facts)
         _require_image_size(configs, facts)
-    return _planned(spec, storage, configs, custom_files, digest, facts, problem)
+    return _planned(spec, storage, configs, custom_files, digest, facts, problem, decided)
 
 
 def _require_possible_splits(configs: Sequence[TrialConfig], facts: DataFacts) -> None:
@@ -193,8 +231,14 @@ def _keys(config: TrialConfig, digest: str, custom_files: CustomFiles, facts: Da
     return trial_key(config, of_trial), warmup_key(config, of_warmup)
 
 
-def recorded_plan(spec: SweepSpec, storage: Storage, record: dict[str, Any]) -> Plan:
-    """The plan of a sweep from its trials.json; neither the data nor custom files need to exist."""
+def recorded_plan(
+    spec: SweepSpec, storage: Storage, record: dict[str, Any], decided: Sequence[TrialConfig] | None = None
+) -> Plan:
+    """The plan of a sweep from its trials.json; neither the data nor custom files need to exist.
+
+    Args:
+        decided: see `make_plan`.
+    """
     facts = record.get("data_facts")
     return make_plan(
         spec,
@@ -202,6 +246,7 @@ def recorded_plan(spec: SweepSpec, storage: Storage, record: dict[str, Any]) -> 
         digest=record["data_digest"],
         custom_digests=record.get("own_digests"),
         facts=DataFacts.from_json(facts) if facts else None,
+        decided=decided,
     )
 
 
@@ -229,11 +274,15 @@ def _planned(
     digest: str | None,
     facts: DataFacts | None,
     problem: str = "",
+    decided: Sequence[TrialConfig] | None = None,
 ) -> Plan:
-    trials = []
-    for name, config in zip(trial_names(configs), configs, strict=True):
-        key, warmup = _keys(config, digest, custom_files, facts) if digest else ("", "")
-        trials.append(PlannedTrial(name=name, config=config, key=key, warmup_key=warmup))
+    def planned(configs: Sequence[TrialConfig]) -> list[PlannedTrial]:
+        keys = [_keys(config, digest, custom_files, facts) if digest else ("", "") for config in configs]
+        rows = zip(trial_names(configs, outline), configs, keys, strict=True)
+        return [PlannedTrial(name=name, config=config, key=key, warmup_key=warmup) for name, config, (key, warmup) in rows]
+
+    outline = () if decided is None else configs
+    trials = planned(configs if decided is None else decided)
     damage: dict[str, str] = {}
     if digest:
         results, damage = read_results(storage, [trial.key for trial in trials])
@@ -246,6 +295,7 @@ def _planned(
         custom_files=custom_files,
         data_facts=facts,
         damage=damage,
+        outline=tuple(planned(outline)),
     )
 
 

@@ -41,6 +41,8 @@ class QueuedStage:
         key: trial key or warm-up key.
         warmup_key: the warm-up that a trial waits for; None if it needs none or warm-ups are not shared.
         lengths: warm-up lengths that a trial reads, or that a warm-up publishes.
+        rungs: sparse epochs after which a trial waits for the decision whether it goes on.
+        dispatched_lengths: those of the last attempt; others may be added while it runs.
         work: epochs and rounds, to start long stages first.
         worker_failures: attempts that ended because the process or the storage was lost; they are limited.
         node_failures: attempts that ended because the node was lost; they are not.
@@ -56,6 +58,8 @@ class QueuedStage:
     work: int
     warmup_key: str | None = None
     lengths: tuple[int, ...] = ()
+    rungs: tuple[int, ...] = ()
+    dispatched_lengths: tuple[int, ...] = ()
     state: StageState = StageState.WAITING
     attempt: int = 0
     worker_failures: int = 0
@@ -83,6 +87,7 @@ class StageQueue:
         newest_attempt: the newest recorded attempt at a trial; after a StorageError nothing is dispatched for some time.
         can_retry_on_whole_gpu: trials share GPUs, so one that is out of memory gets a second try alone.
         clock: seconds that only grow.
+        refill: called when nothing is ready; may add stages.
         published: warm-up key -> longest snapshot announced.
     """
 
@@ -93,6 +98,7 @@ class StageQueue:
     newest_attempt: Callable[[str], int] = lambda key: 0
     can_retry_on_whole_gpu: bool = True
     clock: Callable[[], float] = time.monotonic
+    refill: Callable[[], None] = lambda: None
     stopping: bool = False
     published: dict[str, int] = field(default_factory=dict)
     _ready: list[tuple[tuple[int, ...], QueuedStage]] = field(default_factory=list)  # a heap, the next one first
@@ -115,6 +121,8 @@ class StageQueue:
         """The stage to run now, marked as dispatched, with a new attempt; None if there is none at the moment."""
         if self.stopping or self.clock() < self._paused_until:
             return None
+        if not self._ready:
+            self.refill()
         if not self._ready and not self._active:
             for warmup_key in list(self._blocked):
                 self._release(warmup_key, everything=True)
@@ -130,7 +138,45 @@ class StageQueue:
         stage.state, stage.message, stage.failure = StageState.DISPATCHED, "", None
         self._active.add((stage.kind, stage.key))
         stage.attempt = max(stage.attempt, newest) + 1
+        stage.dispatched_lengths = stage.lengths
         return stage
+
+    @property
+    def occupied(self) -> int:
+        """Stages that run, or that could."""
+        return len(self._active) + len(self._ready)
+
+    @property
+    def blocked(self) -> int:
+        """Trials that wait for a snapshot."""
+        return sum(map(len, self._blocked.values()))
+
+    def refill_if_idle(self) -> None:
+        """Asks for more stages when there is nothing left, so that `done` says whether there are any."""
+        if not self._active and not self._ready and not self._blocked and not self.stopping:
+            self.refill()
+
+    def add(self, trial: QueuedStage, warmup: QueuedStage | None) -> None:
+        """Adds a trial while the queue runs, with the warm-up that publishes its snapshots if it shares one."""
+        if warmup is not None:
+            self._add_warmup(warmup)
+        self.trials[trial.key] = trial
+        self._plan_order[trial.kind, trial.key] = len(self._plan_order)
+        self._enqueue(trial)
+
+    def _add_warmup(self, warmup: QueuedStage) -> None:
+        """Adds a warm-up, or the lengths that one of the same key lacks; it goes on from its longest snapshot."""
+        present = self.warmups.get(warmup.key)
+        if present is None:
+            self.warmups[warmup.key] = warmup
+            self._plan_order[warmup.kind, warmup.key] = len(self._plan_order)
+            self._push(warmup)
+            return
+        present.lengths = tuple(sorted({*present.lengths, *warmup.lengths}))
+        present.work = max(present.work, warmup.work)
+        if present.state in (StageState.FINISHED, StageState.STOPPED) and self.published.get(present.key, 0) < present.longest:
+            present.state = StageState.WAITING
+            self._push(present)
 
     def requeue(self, stage: QueuedStage) -> None:
         """Takes back a stage that no worker has taken up, as if it had not been dispatched."""
@@ -186,7 +232,14 @@ class StageQueue:
     def _finish(self, stage: QueuedStage) -> None:
         stage.state = StageState.FINISHED
         if stage.is_warmup:
-            self.on_snapshot(stage.key, stage.longest)
+            self._finish_warmup(stage)
+
+    def _finish_warmup(self, stage: QueuedStage) -> None:
+        """Announces the snapshots; lengths that were added while it ran are trained next."""
+        self.on_snapshot(stage.key, max(stage.dispatched_lengths, default=0))
+        if self.published.get(stage.key, 0) < stage.longest:
+            stage.state = StageState.WAITING
+            self._push(stage)
 
     def _stop(self, stage: QueuedStage) -> None:
         stage.state = StageState.STOPPED

@@ -84,6 +84,7 @@ class StageSearcher(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> Any:
         # While nothing runs Tune calls nothing but this, once a second.
         self.hooks.guarded(self.hooks.on_tick)
+        self.hooks.guarded(self.queue.refill_if_idle)
         if self.queue.done:
             return Searcher.FINISHED
         if len(self.in_flight) >= self.capacity.max_in_flight:
@@ -106,6 +107,7 @@ class StageSearcher(Searcher):  # type: ignore[misc]
             "attempt": stage.attempt,
             "warmup_key": stage.warmup_key,
             "lengths": stage.lengths,
+            "rungs": stage.rungs,
         }
         return {"stage": config, "whole_gpu": stage.whole_gpu, "avoided": avoided}
 

@@ -16,11 +16,12 @@ from orchestrator.errors import UserError
 from orchestrator.spec.axes import SEARCHABLE
 from orchestrator.spec.constraints import Conflict, config_conflicts, dataset_conflicts
 from orchestrator.spec.error_messages import Problem, dotted, format_value, problems
-from orchestrator.spec.grid import dotted_values, representative_trials
+from orchestrator.spec.grid import representative_trials
 from orchestrator.spec.presets import sweep_text
 from orchestrator.spec.ranges import Axis, Range
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.spec.search_constraints import search_problems
+from orchestrator.spec.trial_names import dotted_values
 from orchestrator.spec.yaml_document import Document, KeyPath, parse, parse_value
 from trainables.models.table import NETWORKS
 

@@ -54,6 +54,7 @@ class SweepState:
     experiment_id: str | None = None
     tracking_database: int = 0  # number of the SQLite database that run ids and experiment are of; 0 elsewhere
     driver: dict[str, Any] = field(default_factory=dict)
+    search: dict[str, str] = field(default_factory=dict)  # group -> what its search is doing, in words
 
     def counts(self) -> dict[str, int]:
         states = [trial.state for trial in self.trials.values()]
@@ -71,6 +72,7 @@ class SweepState:
             "tracking_pending": self.tracking_pending,
             "tracking_error": self.tracking_error,
             "driver_alive": driver_alive(self.driver),
+            "search": self.search,
             "warmups": [asdict(warmup) for warmup in self.warmups.values()],
             "trials": [asdict(trial) for trial in self.trials.values()],
         }

@@ -55,6 +55,13 @@ class Storage(ABC):
         """Adds to a text that only this process writes; an object store has it within seconds, or after `flush`."""
 
     @abstractmethod
+    def append_durably(self, name: str, text: str) -> None:
+        """Adds whole lines to a text that only this process writes; they are kept when it returns.
+
+        What a crash left of a line at the end of the text is removed. Raises StorageError if the lines are not kept.
+        """
+
+    @abstractmethod
     def flush(self) -> None:
         """Writes what was appended so far, as far as possible within seconds."""
 

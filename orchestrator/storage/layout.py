@@ -75,10 +75,11 @@ class TrialFolder:
         self._require_newest()
         self.storage.remove(trial_file(self.key, name))
 
-    def stop_requested(self) -> bool:
+    def stop_requested(self, *, at_once: bool = False) -> bool:
         if self.stop_asked or self.sweep is None:
             return self.stop_asked
-        return any(self.storage.poll_exists(name) for name in stop_files(self.sweep, self.key))
+        exists = self.storage.exists if at_once else self.storage.poll_exists
+        return any(exists(name) for name in stop_files(self.sweep, self.key))
 
     def _require_newest(self, remark: str = "") -> None:
         record = self.storage.read_json(trial_file(self.key, "attempt.json"), fields=("attempt",)) or {"attempt": 0}

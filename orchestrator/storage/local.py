@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from orchestrator.storage.base import Storage
 from trainables.errors import StorageError
@@ -58,6 +58,15 @@ class LocalStorage(Storage):
             self.path(name).parent.mkdir(parents=True, exist_ok=True)
             with open(self.path(name), "a") as file:
                 file.write(text)
+
+    def append_durably(self, name: str, text: str) -> None:
+        with self._translate_errors(name, "written"):
+            self.path(name).parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path(name), "a+b") as file:
+                _remove_partial_line(file)
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
 
     def flush(self) -> None:
         """Nothing to do: appended text is already in the file."""
@@ -130,3 +139,12 @@ def _flock(file: int) -> bool | None:
     except OSError:
         return None
     return True
+
+
+def _remove_partial_line(file: BinaryIO) -> None:
+    """Truncates a text after its last whole line."""
+    if file.seek(0, os.SEEK_END):
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)

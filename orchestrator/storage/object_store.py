@@ -47,6 +47,7 @@ class ObjectStorage(Storage):
         self._filesystem: Any = None
         self._poller = ExistencePoller(self)
         self._texts: dict[str, BufferedAppend] = {}
+        self._durable_texts: dict[str, bytes] = {}
 
     @classmethod
     def open(cls, uri: str) -> Self:
@@ -124,6 +125,14 @@ class ObjectStorage(Storage):
         if name not in self._texts:
             self._texts[name] = BufferedAppend(self, name)
         self._texts[name].add(text)
+
+    def append_durably(self, name: str, text: str) -> None:
+        if name not in self._durable_texts:
+            before = self.read(name) or b""
+            self._durable_texts[name] = before[: before.rfind(b"\n") + 1]
+        content = self._durable_texts[name] + text.encode()
+        self.write(name, content)
+        self._durable_texts[name] = content
 
     def flush(self) -> None:
         for text in list(self._texts.values()):

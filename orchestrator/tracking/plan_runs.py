@@ -42,14 +42,16 @@ def sweep_run_spec(plan: Plan, storage: Storage) -> SweepRunSpec:
     """What opens the sweep's run: the tracking target, and the description, params and tags of the run."""
     spec = plan.spec
     axes = "\n".join(f"- `{key}`: {axis_text(axis)}" for key, axis in spec.search.items())
+    what = f"a search ({spec.strategy.name})" if spec.is_search else f"{len(plan.trials)} trials"
     return SweepRunSpec(
         target=tracking_target(spec, storage),
         storage=storage,
         sweep=spec.name,
         log_models=spec.tracking.models == "all",
         trial_keys=tuple(trial.key for trial in plan.trials),
-        description=f"DRIVE sweep **{spec.name}**: {len(plan.trials)} trials of {spec.model} on {spec.dataset.name}\n\n{axes}",
-        params={"model": spec.model, "dataset": spec.dataset.name, "trials": str(len(plan.trials))},
+        description=f"DRIVE sweep **{spec.name}**: {what} of {spec.model} on {spec.dataset.name}\n\n{axes}",
+        params={"model": spec.model, "dataset": spec.dataset.name}
+        | ({} if spec.is_search else {"trials": str(len(plan.trials))}),
         tags={"drive.data_digest": plan.data_digest or ""},
     )
 

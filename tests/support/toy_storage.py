@@ -38,6 +38,9 @@ class ToyStorage(Storage):
     def append(self, name: str, text: str) -> None:
         self._files.append(name, text)
 
+    def append_durably(self, name: str, text: str) -> None:
+        self._files.append_durably(name, text)
+
     def flush(self) -> None:
         self._files.flush()
 

@@ -7,3 +7,4 @@ MODEL = "model.safetensors.zst"
 NETWORK = "network.py"  # the source file of a custom network
 RESULT = "result.json"
 ERROR = "error.json"
+STOPPED = "stopped.json"  # why a search stopped the trial early; another sweep may continue it

@@ -20,8 +20,12 @@ class TrialFiles(Protocol):
     def remove(self, name: str) -> None:
         """Removes the file if it exists. Raises StaleAttemptError if a newer attempt has started."""
 
-    def stop_requested(self) -> bool:
-        """Whether the trial should write a checkpoint and end."""
+    def stop_requested(self, *, at_once: bool = False) -> bool:
+        """Whether the trial should write a checkpoint and end.
+
+        Args:
+            at_once: look now; otherwise an object store is asked every few seconds.
+        """
 
 
 class SnapshotFiles(Protocol):

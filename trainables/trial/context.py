@@ -23,6 +23,7 @@ class TrialContext:
         checkpoint_seconds: a checkpoint is written at the first boundary after so many seconds, and at the end of a phase.
         metrics_seconds: the same for metrics.jsonl; `on_progress` gets published points only.
         on_progress: called with the state at boundaries, after its points were published.
+        rungs: sparse epochs after which `on_rung` is called in its place; the trial then looks whether it should stop.
         provenance: copied into the result: key, data digest, revision.
         counts_of: kept weights by layer of another trial, by its key.
         custom_files: the user's modules and initial weights; the result holds their digests.
@@ -36,6 +37,8 @@ class TrialContext:
     checkpoint_seconds: float = 60.0
     metrics_seconds: float = 5.0
     on_progress: Callable[[TrialState], None] = lambda state: None
+    on_rung: Callable[[TrialState], None] = lambda state: None
+    rungs: tuple[int, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     counts_of: LayerCounts = lambda key: None
     custom_files: CustomFiles = NO_CUSTOM_FILES

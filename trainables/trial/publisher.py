@@ -20,7 +20,7 @@ from trainables.custom.references import is_custom
 from trainables.data.splits import Data
 from trainables.errors import StopRequestedError, kind_of
 from trainables.export.sparse_model import ModelCard, encode
-from trainables.records.file_names import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, NETWORK, RESULT
+from trainables.records.file_names import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, NETWORK, RESULT, STOPPED
 from trainables.records.metrics import DamagedRecordError, MetricLog, points_from_lines
 from trainables.records.protocols import TrialFiles
 from trainables.records.result_record import encode_result
@@ -71,8 +71,11 @@ class TrialPublisher:
         Raises:
             StopRequestedError: the trial should stop; its state is published.
         """
+        is_rung = state.phase == "train" and state.position in self.context.rungs
+        if is_rung:
+            self._report_rung(state)
         now = time.monotonic()
-        stop = self.files.stop_requested()
+        stop = self.files.stop_requested(at_once=is_rung)
         checkpoint = phase_ends or stop or now - self.last_checkpoint >= self.context.checkpoint_seconds
         if checkpoint or now - self.last_metrics >= self.context.metrics_seconds:
             self.files.publish(METRICS, self._lines(state))
@@ -87,6 +90,23 @@ class TrialPublisher:
                 snapshots = self.context.snapshots
                 snapshots.publish(state.position, to_bytes(state, snapshots.key))
             raise StopRequestedError(f"stopped in phase {state.phase} after {state.position}; continues from there")
+
+    def at_resume(self, state: TrialState) -> None:
+        """Reports rungs that an interrupted attempt may have passed without a decision.
+
+        Raises:
+            StopRequestedError: the trial was to be stopped there.
+        """
+        if state.phase == "train" and any(rung <= state.position for rung in self.context.rungs):
+            self._report_rung(state)
+            if self.files.stop_requested(at_once=True):
+                raise StopRequestedError(f"stopped in phase {state.phase} after {state.position}; continues from there")
+
+    def _report_rung(self, state: TrialState) -> None:
+        """Reports the points up to a rung; the driver has decided about the trial when the report returns."""
+        self.files.publish(METRICS, self._lines(state))
+        self.last_metrics = time.monotonic()
+        self.context.on_rung(state)
 
     def _lines(self, state: TrialState) -> bytes:
         """The content of metrics.jsonl.
@@ -143,6 +163,7 @@ class TrialPublisher:
         self.files.publish(RESULT, content)
         self.files.remove(CHECKPOINT)
         self.files.remove(ERROR)
+        self.files.remove(STOPPED)
         self.context.on_progress(state)
         return result
 

@@ -24,7 +24,7 @@ from trainables.pruning.masks import apply_masks, full_masks
 from trainables.pruning.rounds import mask_metrics, prune_round
 from trainables.pruning.sanity_checks import shuffled
 from trainables.pruning.sparse_trainers import MaskUpdater, SparseTraining, updater_class
-from trainables.records.file_names import CHECKPOINT, ERROR, RESULT
+from trainables.records.file_names import CHECKPOINT, ERROR, RESULT, STOPPED
 from trainables.records.metrics import DamagedRecordError
 from trainables.records.result_record import decode_result
 from trainables.runtime.seeding import derived_seed
@@ -49,7 +49,7 @@ def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
     """
     finished = _finished(context)
     if finished is not None:
-        for leftover in (CHECKPOINT, ERROR):  # of an attempt that was interrupted right after its result
+        for leftover in (CHECKPOINT, ERROR, STOPPED):  # of an attempt that was interrupted right after its result
             if context.files.read(leftover) is not None:
                 context.files.remove(leftover)
         _remove_private_snapshots(context)
@@ -137,6 +137,7 @@ class TrialRunner:
             self.files.remove(CHECKPOINT)
             return None
         self.publisher.keep_published_points(state)
+        self.publisher.at_resume(state)
         return state
 
     def _start_pruning(self) -> TrialState:

@@ -11,7 +11,8 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.config.keys import from_canonical
@@ -83,7 +84,11 @@ class SweepSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One unit of scheduling: kind "warmup" (key is the warm-up key) or "trial". Plain values, so that Tune can copy it."""
+    """One unit of scheduling: kind "warmup" (key is the warm-up key) or "trial". Plain values, so that Tune can copy it.
+
+    Attributes:
+        rungs: sparse epochs after which a trial waits for the decision whether it goes on.
+    """
 
     kind: str
     key: str
@@ -92,6 +97,7 @@ class Stage:
     attempt: int
     warmup_key: str | None = None
     lengths: tuple[int, ...] = ()
+    rungs: tuple[int, ...] = ()
 
 
 Report = Callable[[dict[str, Any]], None]
@@ -146,6 +152,7 @@ def _run(stage: Stage, settings: SweepSettings, reporter: ProgressReporter) -> d
     if files.stop_requested():
         raise StopRequestedError("stopped before it began")
     context = trial_context(stage, settings, source, runtime, files, reporter.progress)
+    context = replace(context, rungs=stage.rungs, on_rung=partial(reporter.progress, force=True))
     result = run_trial(config, context)
     # Pairs, since Tune flattens dicts in reports.
     return {"metrics": list(result["metrics"].items()), "model_sha256": result["model_sha256"]}

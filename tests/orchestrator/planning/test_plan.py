@@ -12,8 +12,9 @@ from PIL import Image
 
 from orchestrator.errors import UserError
 from orchestrator.planning.plan import make_plan
-from orchestrator.spec.grid import expand, trial_names
+from orchestrator.spec.grid import expand
 from orchestrator.spec.loader import load_spec
+from orchestrator.spec.trial_names import trial_names
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
 from orchestrator.storage.local import LocalStorage

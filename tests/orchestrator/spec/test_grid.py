@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import UserError
-from orchestrator.spec.grid import expand, trial_names
+from orchestrator.spec.grid import expand
+from orchestrator.spec.trial_names import trial_names
 from tests.support.sweep_files import BASE, load_text
 from trainables.config.methods import ImpConfig
 from trainables.config.trial import DatasetConfig, SanityConfig, TrialConfig

@@ -14,10 +14,11 @@ import pytest
 
 from orchestrator.errors import UserError
 from orchestrator.spec.axes import SEARCHABLE, TRIAL_KEYS, schema_keys
-from orchestrator.spec.grid import expand, trial_names
+from orchestrator.spec.grid import expand
 from orchestrator.spec.loader import json_schema, load_spec, resolved, spec_from_resolved
 from orchestrator.spec.presets import preset_names
 from orchestrator.spec.schema import SweepSpec
+from orchestrator.spec.trial_names import trial_names
 from tests import ROOT
 from tests.support.sweep_files import BASE, error_lines, load_text
 from trainables.config.keys import canonical

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 from orchestrator.errors import UserError
 from orchestrator.planning.plan import Plan
-from orchestrator.spec.grid import expand, trial_names
+from orchestrator.spec.grid import expand
 from orchestrator.spec.loader import load_spec, resolved, spec_from_resolved
+from orchestrator.spec.trial_names import trial_names
 from orchestrator.storage.base import Storage
 from tests.support.custom_modules import DATA, LOSSES, NETS, PLAIN, SWEEP, dense_weights, plan_of, write_modules
 from trainables.config.keys import trial_key, warmup_key

@@ -1,0 +1,201 @@
+"""Runs a search beside the driver: its trials join the queue as they are begun, and their results go back to it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from orchestrator.execution.driver import Driver, queued_trial, queued_warmup
+from orchestrator.execution.sweep_files import GrowingTrials
+from orchestrator.planning.plan import Plan, PlannedTrial
+from orchestrator.scheduling.stage_queue import QueuedStage, StageState
+from orchestrator.search.decisions import Decision, Kind
+from orchestrator.search.factory import rungs_of
+from orchestrator.search.plans import TrialNames
+from orchestrator.search.search import Search, SearchTrial
+from orchestrator.state.sweep_state import TrialStatus, WarmupStatus
+from orchestrator.state.trial_results import read_results
+from orchestrator.storage.layout import trial_file
+from orchestrator.tracking.plan_runs import planned_runs
+from trainables.config.keys import complete
+from trainables.records.file_names import STOPPED
+from trainables.records.metrics import Point
+from trainables.records.self_digest import with_digest
+
+MAX_SNAPSHOTS = 16  # of a warm-up that later trials may share; with more lengths only those that are needed are kept
+
+
+@dataclass(kw_only=True)
+class SearchRun:
+    """The search of a running sweep.
+
+    Attributes:
+        plan: grows with the search.
+        trials: keeps trials.json up to date.
+        slots: how many trials may run now; no more are begun, so that proposals know as many results as possible.
+        started: when each running trial was taken up, by the driver's clock.
+    """
+
+    driver: Driver
+    plan: Plan
+    search: Search
+    names: TrialNames
+    trials: GrowingTrials
+    slots: Callable[[], int]
+    clock: Callable[[], float] = time.monotonic
+    started: dict[str, float] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Settles what happened while no driver ran, and takes over the trials that are in the queue already."""
+        for key in {trial.key for _, trial in self.search.unfinished()}:
+            planned = self.plan.trial(key)
+            if planned.result is not None:
+                self.search.finish(key, planned.result["metrics"], 0.0)
+            elif self.search.stop_reason(key):
+                self._stop(key)
+                self.driver.tracking.stop(self.driver.items[key])
+        for key, stage in self.driver.queue.trials.items():
+            self.search.retry(key)
+            stage.rungs = rungs_of(self.plan.spec, self.plan.trial(key).config) if self.search.trials(key) else ()
+        self.driver.queue.refill = self.refill
+        self.search.on_decision = self.on_decision
+
+    def refill(self) -> None:
+        """Adds the next trials of the search to the queue, one for each free slot."""
+        queue = self.driver.queue
+        slots = self.slots()
+        while not queue.stopping and queue.occupied < slots and queue.occupied + queue.blocked < 2 * slots:
+            begun = self.search.next_trial()
+            if begun is None:
+                self.driver.state.search = self.search.summary()
+                return
+            self._add(begun)
+
+    def on_decision(self, decision: Decision) -> None:
+        """Shows a decision in the sweep's log and in the status."""
+        if decision.kind in (Kind.CONFIGURATION, Kind.BUDGET, Kind.RULED_OUT, Kind.END) or decision.state == "stops":
+            self.driver.log(describe(decision))
+        self.driver.state.search = self.search.summary()
+        self.driver.writer.changed()
+
+    def on_start(self, stage: QueuedStage) -> None:
+        self.started[stage.key] = self.clock()
+
+    def on_points(self, stage: QueuedStage, points: Sequence[Point]) -> None:
+        """Decides at the rungs among these points, and asks the trial to stop where it falls behind."""
+        if not stage.rungs or not self.search.trials(stage.key):
+            return
+        warmup = self.plan.trial(stage.key).config.warmup_epochs
+        objective = next(iter(self.plan.spec.objective))
+        for point in sorted(points, key=lambda one: one.step):
+            if (
+                point.key == objective
+                and point.step - warmup in stage.rungs
+                and self.search.at_rung(stage.key, point.step - warmup, point.value)
+            ):
+                self.driver.folder.request_stop(stage.key)
+
+    def on_end(self, stage: QueuedStage) -> None:
+        """Tells the search how a trial ended."""
+        if not self.search.trials(stage.key):
+            return
+        seconds = self.clock() - self.started.pop(stage.key, self.clock())
+        if stage.state is StageState.FINISHED:
+            self.search.finish(stage.key, self.driver.state.trials[stage.key].metrics, seconds)
+        elif stage.state is StageState.FAILED:
+            self.search.fail(stage.key, stage.message)
+        elif stage.state is StageState.STOPPED and self.search.stop_reason(stage.key):
+            self._stop(stage.key, seconds)
+
+    def _stop(self, key: str, seconds: float = 0.0) -> None:
+        """Records that a trial was stopped early; its checkpoint stays."""
+        trial, reason = self.search.trials(key)[0], self.search.stop_reason(key)
+        epoch = max(trial.rungs)
+        record = {"sweep": self.plan.spec.name, "epoch": epoch, "value": trial.rungs[epoch], "reason": reason}
+        content = json.dumps(with_digest(record), indent=1, sort_keys=True).encode()
+        self.driver.folder.storage.write(trial_file(key, STOPPED), content)
+        status = self.driver.state.trials[key]
+        status.state, status.error = StageState.STOPPED.value, reason
+        item = self.driver.items[key]
+        self.driver.items[key] = replace(item, tags=item.tags | {"drive.stopped": reason, "drive.rung": str(epoch)})
+        self.driver.writer.changed(status)
+        self.search.stop(key, epoch, seconds)
+
+    def _add(self, begun: SearchTrial) -> None:
+        """Adds a trial to the plan, the state, MLflow and, unless it is finished, the queue."""
+        planned = self.plan.planned(begun.config, self.names.of(begun.config), self._result(begun))
+        self.plan = self.plan.with_trial(planned)
+        status = TrialStatus(key=planned.key, name=planned.name, state="waiting", config=complete(planned.config))
+        self._add_item(planned, begun.reason)
+        if planned.result is not None:
+            status.state = "finished"
+            status.metrics, status.model_sha256 = planned.result["metrics"], planned.result["model_sha256"]
+            self.driver.tracking.finish(self.driver.items[planned.key])
+        with self.driver.writer.lock:
+            self.driver.state.trials[planned.key] = status
+        self.trials.update(self.plan)
+        if planned.result is None:
+            stage = queued_trial(planned, self.plan)
+            stage.rungs = rungs_of(self.plan.spec, planned.config)
+            self.driver.queue.add(stage, self._warmup(planned, stage))
+        self.driver.writer.changed(status)
+
+    def _result(self, begun: SearchTrial) -> dict[str, Any] | None:
+        if not begun.is_finished:
+            return None
+        return read_results(self.driver.folder.storage, [begun.key])[0].get(begun.key)
+
+    def _add_item(self, planned: PlannedTrial, reason: str) -> None:
+        items = planned_runs(replace(self.plan, trials=(planned,)))
+        items[planned.key] = replace(items[planned.key], tags=items[planned.key].tags | {"drive.reason": reason})
+        self.driver.items.update(items)
+
+    def _warmup(self, planned: PlannedTrial, stage: QueuedStage) -> QueuedStage | None:
+        """The stage of the trial's shared warm-up, with a snapshot at every length that later trials may want."""
+        if stage.warmup_key is None:
+            return None
+        warmup = next(one for one in replace(self.plan, trials=(planned,)).warmups() if one.key == stage.warmup_key)
+        queued = queued_warmup(warmup, {planned.key: stage})
+        others = self.names.warmup_lengths
+        if len(others) <= MAX_SNAPSHOTS:
+            queued.lengths = tuple(sorted({*queued.lengths, *(one for one in others if 0 < one < queued.longest)}))
+        if queued.key not in self.driver.state.warmups:
+            with self.driver.writer.lock:
+                self.driver.state.warmups[queued.key] = WarmupStatus(
+                    key=queued.key, name=queued.name, state="waiting", epochs=queued.longest
+                )
+        known = self.driver.state.warmups[queued.key]
+        known.epochs = max(known.epochs, queued.longest)
+        return queued
+
+
+def search_plan(driver: Driver, plan: Plan) -> Plan:
+    """The plan at the end of a run, with the trials that a search has begun; trials.json holds it too."""
+    if not isinstance(driver.search, SearchRun):
+        return plan
+    driver.search.trials.write(driver.search.plan)
+    return driver.search.plan
+
+
+def stopped_early(driver: Driver, key: str) -> bool:
+    """Whether a trial was stopped by the search, and so by no user or signal."""
+    return isinstance(driver.search, SearchRun) and bool(driver.search.search.stop_reason(key))
+
+
+def describe(decision: Decision) -> str:
+    """A decision as a line of the sweep's log."""
+    place = decision.group or "search"
+    if decision.configuration is not None:
+        place += f", configuration {decision.configuration}"
+    values = ", ".join(f"{key} {value}" for key, value in decision.values.items())
+    texts = {
+        Kind.CONFIGURATION: f"tries {values}",
+        Kind.RUNG: f"seed {decision.seed} stops after {decision.epoch} sparse epochs",
+        Kind.RULED_OUT: "ruled out",
+        Kind.BUDGET: "begins nothing new",
+        Kind.END: f"ends ({decision.state})" + (f" with {values}" if values else ""),
+    }
+    return f"{place}: {texts[decision.kind]}: {decision.reason}"

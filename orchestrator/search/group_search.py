@@ -1,0 +1,368 @@
+"""The search within one group: propose configurations, run their first seeds, then race the leading ones over further seeds.
+
+`next_steps` decides without side effects on this state; `apply` changes the state by a decision that was written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.search.decisions import Decision, Kind
+from orchestrator.search.early_stopping import EarlyStopper
+from orchestrator.search.groups import Group
+from orchestrator.search.proposals import Proposer
+from orchestrator.search.racing import CHANCE, Look, Outcome, RaceRule, look
+from orchestrator.search.records import FAILED, FINISHED, STOPPED, ConfigurationRecord, TrialRecord
+from trainables.config.trial import TrialConfig
+
+CONTINUES, STOPS = "continues", "stops"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupRules:
+    """The settings of a search that apply to each of its groups.
+
+    Attributes:
+        objectives: metric -> max or min, in the order of the sweep file.
+        first_seeds: of every configuration.
+        further_seeds: of leading ones, in this order; empty without staged seeds.
+        confidence, indifference, chance: of the race; the indifference in the unit of the objective.
+        configurations: how many are proposed at most.
+    """
+
+    objectives: Mapping[str, str]
+    first_seeds: tuple[int, ...]
+    further_seeds: tuple[int, ...] = ()
+    confidence: float = 0.95
+    indifference: float = 0.002
+    chance: float = CHANCE
+    configurations: int | None = None
+
+    @property
+    def objective(self) -> str:
+        """The metric that configurations are ranked by."""
+        return next(iter(self.objectives))
+
+    @property
+    def sign(self) -> int:
+        """1 where larger values are better, else -1."""
+        return 1 if self.objectives[self.objective] == "max" else -1
+
+
+@dataclass(kw_only=True)
+class GroupSearch:
+    """The state of one group.
+
+    Attributes:
+        key_of: the trial key of a configuration with a seed.
+        cost_of: epochs that a trial would train now.
+        closed: why nothing new begins, such as a budget; empty while it may.
+        looked_at: number of seeds at the last look of the race that ruled something out.
+    """
+
+    group: Group
+    rules: GroupRules
+    proposer: Proposer
+    key_of: Callable[[TrialConfig], str]
+    cost_of: Callable[[TrialConfig], int]
+    stopper: EarlyStopper | None = None
+    configurations: list[ConfigurationRecord] = field(default_factory=list)
+    by_key: dict[str, tuple[ConfigurationRecord, TrialRecord]] = field(default_factory=dict)
+    closed: str = ""
+    looked_at: int = 0
+    end: Decision | None = None
+
+    # -- what comes next ---------------------------------------------------------------------------------------------
+
+    def next_steps(self) -> list[Decision]:
+        """Decisions to take now, to be written together; empty while the group waits for results, or has ended."""
+        if self.end is not None:
+            return []
+        if not self.closed:
+            if begun := self._next_first_seed():
+                return [begun]
+            if proposed := self._proposal():
+                return [proposed]
+        if any(configuration.is_running for configuration in self.configurations):
+            return []
+        return self._end_or_race()
+
+    def at_rung(self, key: str, epoch: int, value: float) -> Decision | None:
+        """Whether a running trial goes on after so many sparse epochs; None if that was decided, or is not to be."""
+        configuration, trial = self.by_key[key]
+        if self.stopper is None or not trial.can_stop or trial.state != "running" or trial.stop_reason or epoch in trial.rungs:
+            return None
+        state, reason = CONTINUES, ""
+        if self.stopper.should_stop(key, epoch, value):
+            if configuration is self.leader():
+                reason = "a seed of the leading configuration"
+            else:
+                state = STOPS
+                reason = f"{self.rules.objective} {value:.4f} after {epoch} sparse epochs is behind others of {self.group.name}"
+        return self._decision(
+            Kind.RUNG, configuration, trial.seed, key=key, epoch=epoch, value=value, state=state, reason=reason
+        )
+
+    def result(
+        self, key: str, state: str, values: Mapping[str, float], epochs: int, seconds: float, reason: str = ""
+    ) -> Decision:
+        """The end of a trial."""
+        configuration, trial = self.by_key[key]
+        return self._decision(
+            Kind.RESULT,
+            configuration,
+            trial.seed,
+            key=key,
+            state=state,
+            values=dict(values),
+            epoch=epochs,
+            seconds=round(seconds, 3),
+            reason=reason,
+        )
+
+    def leader(self) -> ConfigurationRecord | None:
+        """The configuration with the best mean among those whose first seeds are finished; None before the first."""
+        return max(self.contenders(), key=lambda one: (self._rank(one), -one.number), default=None)
+
+    def contenders(self) -> list[ConfigurationRecord]:
+        """The configurations that may be the best: their first seeds are finished and nothing rules them out."""
+        seeds = self.rules.first_seeds
+        return [one for one in self.configurations if not one.ruled_out and not one.has_failed and one.has_finished(seeds)]
+
+    def _rank(self, configuration: ConfigurationRecord) -> float:
+        return self.rules.sign * configuration.mean(self.rules.objective)
+
+    def _next_first_seed(self) -> Decision | None:
+        for configuration in self.configurations:
+            if configuration.ruled_out or configuration.stopped_trial or configuration.has_failed:
+                continue
+            for seed in self.rules.first_seeds:
+                if seed not in configuration.trials:
+                    return self._trial(configuration, seed, configuration.reason if not configuration.trials else "first seeds")
+        return None
+
+    def _proposal(self) -> Decision | None:
+        limit = self.rules.configurations
+        if limit is not None and len(self.configurations) >= limit:
+            return None
+        proposal = self.proposer.next(self.configurations)
+        if proposal is None:
+            return None
+        number = len(self.configurations)
+        return Decision(
+            kind=Kind.CONFIGURATION,
+            group=self.group.name,
+            configuration=number,
+            values=proposal.values,
+            attributes=proposal.attributes,
+            reason=proposal.reason,
+        )
+
+    def _end_or_race(self) -> list[Decision]:
+        contenders = self.contenders()
+        if not contenders:
+            return [self._ending(Outcome.NOTHING, None, "no configuration has a result for all its first seeds")]
+        if len(self.rules.objectives) > 1:
+            return [self._ending(Outcome.EXPLORED, None, f"{len(contenders)} configurations were run; see the Pareto front")]
+        if not self.rules.further_seeds or self.closed:
+            return [self._ending_without_race()]
+        return self._race(contenders)
+
+    def _ending_without_race(self) -> Decision:
+        best = self.leader()
+        assert best is not None
+        outcome = Outcome.BUDGET if self.closed else Outcome.EXPLORED
+        return self._ending(outcome, best, self.closed or f"all {len(self.configurations)} configurations were run")
+
+    def _race(self, contenders: list[ConfigurationRecord]) -> list[Decision]:
+        """The next further seed of a contender, or what a look at equal seeds shows."""
+        seeds = (*self.rules.first_seeds, *self.rules.further_seeds)
+        most = max(self._seeds_run(one, seeds) for one in contenders)
+        for configuration in contenders:
+            if self._seeds_run(configuration, seeds) < most:
+                return [
+                    self._trial(
+                        configuration, seeds[self._seeds_run(configuration, seeds)], "the seeds of the other contenders"
+                    )
+                ]
+        steps: list[Decision] = []
+        if self.looked_at < most:
+            seen = self._look(contenders, seeds[:most])
+            steps = self._after_look(seen, most)
+            left = {one.number for one in contenders} - {*seen.worse, *seen.behind}
+            contenders = [one for one in contenders if one.number in left]
+            settled = all(seen.bounds[number][1] <= self.rules.indifference for number in left if number != seen.leader)
+            if settled or most == len(seeds):
+                return [*steps, self._race_ending(seen, left, most)]
+        elif len(contenders) == 1 or most == len(seeds):  # written before an interruption, but for the end
+            seen = self._look(contenders, seeds[:most])
+            return [self._race_ending(seen, {one.number for one in contenders}, most)]
+        leading = max(contenders, key=lambda one: (self._rank(one), -one.number))
+        return [*steps, self._trial(leading, seeds[most], f"one of {len(contenders)} contenders")]
+
+    def _look(self, contenders: list[ConfigurationRecord], seeds: tuple[int, ...]) -> Look:
+        sign, objective = self.rules.sign, self.rules.objective
+        values = {one.number: [sign * value for value in one.finished_values(objective, seeds)] for one in contenders}
+        everyone = [one for one in self.configurations if one.has_finished(self.rules.first_seeds)]
+        rule = RaceRule(
+            confidence=self.rules.confidence,
+            looks=len(self.rules.further_seeds) + 1,
+            comparisons=len(everyone) - 1,
+            chance=self.rules.chance,
+        )
+        return look(values, rule)
+
+    def _seeds_run(self, configuration: ConfigurationRecord, seeds: tuple[int, ...]) -> int:
+        return sum(seed in configuration.trials for seed in seeds)
+
+    def _after_look(self, seen: Look, seeds: int) -> list[Decision]:
+        """Who is worse, and who gets no more seeds."""
+        texts = {Kind.RULED_OUT: (seen.worse, "worse than"), Kind.BEHIND: (seen.behind, "behind")}
+        return [
+            Decision(
+                kind=kind,
+                group=self.group.name,
+                values={str(number): _known(seen.bounds[number][1]) for number in numbers},
+                epoch=seeds,
+                reason=f"{len(numbers)} configurations are {text} configuration {seen.leader} over {seeds} seeds",
+            )
+            for kind, (numbers, text) in texts.items()
+            if numbers
+        ]
+
+    def _race_ending(self, seen: Look, left: set[int], seeds: int) -> Decision:
+        """Says which of the ends it is.
+
+        Args:
+            left: contenders that were neither worse nor behind at the last look.
+        """
+        surplus = {one.number: one.surplus for one in self.configurations if one.surplus is not None}
+        surplus |= {number: seen.bounds[number][1] for number in (*left, *seen.behind) if number != seen.leader}
+        unclear = sum(value > self.rules.indifference for value in surplus.values())
+        points = f"{100 * self.rules.indifference:g} points"
+        if not surplus:
+            outcome, reason = Outcome.BETTER, f"better than every other configuration at {self.rules.confidence:.0%}"
+        elif not unclear:
+            outcome, reason = Outcome.INDIFFERENT, f"no other configuration is better by more than {points}"
+        else:
+            outcome, reason = Outcome.UNDECIDED, f"{unclear} other configurations may be better by more than {points}"
+        return self._ending(outcome, self.configurations[seen.leader], f"{reason}, with {seeds} seeds")
+
+    # -- how decisions change the state -------------------------------------------------------------------------------
+
+    def apply(self, decision: Decision, *, refill: bool = False) -> None:
+        """Changes the state by a decision.
+
+        Args:
+            refill: the decision was taken by an earlier run, so the rungs are filled again.
+        """
+        if decision.kind is Kind.CONFIGURATION:
+            self.configurations.append(
+                ConfigurationRecord(
+                    number=len(self.configurations),
+                    values=decision.values,
+                    reason=decision.reason,
+                    attributes=decision.attributes,
+                )
+            )
+        elif decision.kind is Kind.TRIAL:
+            self._begin(decision)
+        elif decision.kind is Kind.RUNG:
+            self._pass_rung(decision, refill)
+        elif decision.kind is Kind.RESULT:
+            self._finish(decision)
+        elif decision.kind in (Kind.RULED_OUT, Kind.BEHIND):
+            self.looked_at = decision.epoch or 0
+            for number, surplus in decision.values.items():
+                self.configurations[int(number)].ruled_out = decision.reason
+                if decision.kind is Kind.BEHIND:
+                    self.configurations[int(number)].surplus = math.inf if surplus is None else surplus
+        elif decision.kind is Kind.END:
+            self.end = decision
+
+    def _begin(self, decision: Decision) -> None:
+        assert decision.configuration is not None
+        assert decision.seed is not None
+        configuration = self.configurations[decision.configuration]
+        config = self.group.trial(configuration.values, decision.seed)
+        trial = TrialRecord(
+            key=decision.key,
+            seed=decision.seed,
+            config=config,
+            cost=decision.epoch or 0,
+            can_stop=self.stopper is not None and decision.seed in self.rules.first_seeds,
+        )
+        configuration.trials[decision.seed] = trial
+        self.by_key[decision.key] = (configuration, trial)
+        if self.stopper is not None and trial.can_stop:
+            self.stopper.add(trial.key)
+
+    def _pass_rung(self, decision: Decision, refill: bool) -> None:
+        configuration, trial = self.by_key[decision.key]
+        assert decision.epoch is not None
+        assert decision.value is not None
+        if refill and self.stopper is not None:
+            self.stopper.should_stop(trial.key, decision.epoch, decision.value)
+        trial.rungs[decision.epoch] = decision.value
+        if decision.state == STOPS:
+            trial.stop_reason = decision.reason
+            configuration.ruled_out = decision.reason
+
+    def _finish(self, decision: Decision) -> None:
+        configuration, trial = self.by_key[decision.key]
+        trial.state, trial.values, trial.seconds = decision.state, decision.values, decision.seconds or 0.0
+        if trial.state == FINISHED and self.stopper is not None and trial.can_stop:
+            self.stopper.finish(trial.key, trial.config.sparse_epochs, trial.values[self.rules.objective])
+        if trial.state == FAILED:
+            configuration.ruled_out = f"its trial with seed {trial.seed} failed"
+        elif trial.state == FINISHED and not configuration.has_failed and configuration.ruled_out.endswith("failed"):
+            configuration.ruled_out = ""
+        assert trial.state in (FINISHED, STOPPED, FAILED)
+
+    def trials(self) -> Iterator[TrialRecord]:
+        """All trials of the group, in the order in which they began."""
+        return (trial for _, trial in self.by_key.values())
+
+    def summary(self) -> str:
+        """What the search of this group is doing, in words."""
+        ruled_out = sum(bool(one.ruled_out) for one in self.configurations)
+        counts = f"{len(self.configurations)} configurations, {ruled_out} ruled out"
+        if self.end is not None:
+            best = f", configuration {self.end.configuration} is recommended" if self.end.configuration is not None else ""
+            return f"{self.end.state}: {counts}{best}; {self.end.reason}"
+        leader = self.leader()
+        if leader is None:
+            return f"exploring: {counts}"
+        values = ", ".join(f"{key} {value}" for key, value in leader.values.items())
+        doing = "racing seeds" if any(seed in leader.trials for seed in self.rules.further_seeds) else "exploring"
+        return f"{doing}: {counts}; ahead is {values} with {self.rules.objective} {leader.mean(self.rules.objective):.4f}"
+
+    def _trial(self, configuration: ConfigurationRecord, seed: int, reason: str) -> Decision:
+        config = self.group.trial(configuration.values, seed)
+        return self._decision(
+            Kind.TRIAL, configuration, seed, key=self.key_of(config), epoch=self.cost_of(config), reason=reason
+        )
+
+    def _ending(self, outcome: Outcome, best: ConfigurationRecord | None, reason: str) -> Decision:
+        if best is None:
+            return Decision(kind=Kind.END, group=self.group.name, state=outcome.value, reason=reason)
+        return Decision(
+            kind=Kind.END,
+            group=self.group.name,
+            configuration=best.number,
+            values=dict(best.values),
+            value=best.mean(self.rules.objective),
+            state=outcome.value,
+            reason=reason,
+        )
+
+    def _decision(self, kind: Kind, configuration: ConfigurationRecord, seed: int, **values: Any) -> Decision:
+        return Decision(kind=kind, group=self.group.name, configuration=configuration.number, seed=seed, **values)
+
+
+def _known(bound: float) -> float | None:
+    """The bound as JSON knows it; None where it is infinite."""
+    return bound if math.isfinite(bound) else None

@@ -1,0 +1,150 @@
+"""Which configuration a group tries next: given ones first, then those of its strategy, none twice.
+
+A sampler is asked for several candidates. They are draws from the same state of knowledge, so none is known to be better than
+another, and one whose warm-up is trained already goes before one whose warm-up is not. Every second proposal is the sampler's
+first candidate whatever it costs, so that long warm-ups are tried too.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from orchestrator.search.records import FINISHED, ConfigurationRecord
+from orchestrator.search.samplers import Observation, Proposal, Sampler, derived_seed
+from orchestrator.search.space import Space, Values
+
+CANDIDATES = 4
+MAX_REPEATS = 16  # proposals in a row that were tried before; then a finite space is gone through in order
+QUESTION = "question"
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A configuration to try, what the sampler notes on it, and why."""
+
+    values: dict[str, Any]
+    attributes: dict[str, Any]
+    reason: str
+
+
+class Proposer(Protocol):
+    """Proposes the configurations of one group, from those that it has."""
+
+    def next(self, configurations: Sequence[ConfigurationRecord]) -> Suggestion | None:
+        """The next one; None if there is none left. The same for the same configurations and results."""
+
+
+@dataclass(kw_only=True)
+class GridProposer:
+    """Every configuration of a finite space, in the order of the sweep file."""
+
+    space: Space
+    identity_of: Callable[[Values], Any]
+
+    def next(self, configurations: Sequence[ConfigurationRecord]) -> Suggestion | None:
+        known = {self.identity_of(one.values) for one in configurations}
+        values = next((values for values in self.space.grid() if self.identity_of(values) not in known), None)
+        return (
+            None if values is None else Suggestion(values, {}, f"grid: configuration {len(known) + 1} of {self.space.size:g}")
+        )
+
+
+@dataclass(kw_only=True)
+class SamplerProposer:
+    """Asks a sampler.
+
+    Attributes:
+        objectives: names of the metrics that the sampler learns, in the order of its directions.
+        identity_of: equal for configurations that lead to the same trial.
+        missing_warmup: epochs of warm-up that a configuration would have to train first.
+        start_with: known beforehand, each with values for some axes.
+        learned: of another sweep, parameters with their objectives.
+        candidates: how many the sampler is asked for.
+    """
+
+    sampler: Sampler
+    space: Space
+    objectives: tuple[str, ...]
+    identity_of: Callable[[Values], Any]
+    missing_warmup: Callable[[Values], int]
+    start_with: Sequence[Values] = ()
+    learned: Sequence[Observation] = ()
+    candidates: int = CANDIDATES
+    _grid: list[dict[str, Any]] = field(default_factory=list)
+
+    def next(self, configurations: Sequence[ConfigurationRecord]) -> Suggestion | None:
+        known = {self.identity_of(one.values) for one in configurations}
+        question = 1 + max((one.attributes.get(QUESTION, -1) for one in configurations), default=-1)
+        observations = [*self.learned, *map(self._observation, configurations)]
+        for given in self.start_with:
+            values = dict(given)
+            if set(values) != {axis.key for axis in self.space.axes}:
+                values = self.sampler.propose(observations, question).values | values
+            if self.identity_of(values) not in known and not self._was_given(given, configurations):
+                return Suggestion(values, {QUESTION: question}, "strategy.start_with")
+        return self._asked(observations, known, question, first_only=len(configurations) % 2 == 1)
+
+    def _asked(
+        self, observations: Sequence[Observation], known: set[Any], question: int, *, first_only: bool
+    ) -> Suggestion | None:
+        fresh: list[tuple[Proposal, int]] = []
+        wanted = 1 if first_only else self.candidates
+        for proposal, number in self._proposals(observations, question):
+            if self.identity_of(proposal.values) not in known:
+                fresh.append((proposal, number))
+            if len(fresh) == wanted or (fresh and not self.missing_warmup(fresh[0][0].values)):
+                break
+        name = self.sampler.name
+        if not fresh:
+            return self._untried(known, question + MAX_REPEATS)
+        costs = [self.missing_warmup(proposal.values) for proposal, _ in fresh]
+        chosen = costs.index(0) if 0 in costs else 0
+        proposal, number = fresh[chosen]
+        reason = name
+        if chosen:
+            reason += f": candidate {chosen + 1}, whose warm-up is trained; that of the first lacks {costs[0]} epochs"
+        return Suggestion(proposal.values, proposal.attributes | {QUESTION: number}, reason)
+
+    def _proposals(self, observations: Sequence[Observation], question: int) -> Iterator[tuple[Proposal, int]]:
+        for number in range(question, question + MAX_REPEATS):
+            yield self.sampler.propose(observations, number), number
+
+    def _untried(self, known: set[Any], question: int) -> Suggestion | None:
+        """A configuration that was not tried, where the sampler proposes known ones alone; None if there is none."""
+        if math.isinf(self.space.size):
+            return None
+        if not self._grid:
+            self._grid = list(self.space.grid())
+            random.Random(derived_seed(self.sampler.seed, self.sampler.purpose, -2)).shuffle(self._grid)
+        values = next((values for values in self._grid if self.identity_of(values) not in known), None)
+        if values is None:
+            return None
+        return Suggestion(
+            values, {QUESTION: question}, f"not tried yet; {self.sampler.name} proposed known ones {MAX_REPEATS} times"
+        )
+
+    def _was_given(self, given: Values, configurations: Sequence[ConfigurationRecord]) -> bool:
+        """Whether a point with values for some axes alone was tried already."""
+        return any(
+            one.reason == "strategy.start_with" and all(one.values[key] == given[key] for key in given)
+            for one in configurations
+        )
+
+    def _observation(self, configuration: ConfigurationRecord) -> Observation:
+        parameters = self.space.encode(configuration.values)
+        attributes: Mapping[str, Any] = {key: value for key, value in configuration.attributes.items() if key != QUESTION}
+        stopped = configuration.stopped_trial
+        if configuration.has_failed:
+            return Observation(parameters=parameters, failed=True, attributes=attributes)
+        if stopped is not None and stopped.rungs:
+            epoch = max(stopped.rungs)
+            return Observation(parameters=parameters, values=(stopped.rungs[epoch],), pruned_at=epoch, attributes=attributes)
+        finished = [trial for trial in configuration.trials.values() if trial.state == FINISHED]
+        if not finished or configuration.is_running:
+            return Observation(parameters=parameters, attributes=attributes)
+        means = [configuration.mean(objective) for objective in self.objectives]
+        return Observation(parameters=parameters, values=means, attributes=attributes)

@@ -1,0 +1,213 @@
+"""A search: which trial begins next, which stops early, when a group is settled. Pure: it knows neither Ray nor files.
+
+Every decision is written to the log before it takes effect. A search that is made again from the log of an interrupted one has
+the same state, and with one slot takes the same course.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from orchestrator.search.budget import Meter
+from orchestrator.search.decisions import Decision, DecisionLog, Kind
+from orchestrator.search.group_search import GroupSearch
+from orchestrator.search.records import FAILED, FINISHED, RUNNING, STOPPED, TrialRecord
+from orchestrator.search.settings import SearchSettings
+from orchestrator.search.warmups import WarmupLedger
+from trainables.config.trial import TrialConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchTrial:
+    """A trial that the search has begun.
+
+    Attributes:
+        is_finished: its result existed already.
+    """
+
+    group: str
+    key: str
+    config: TrialConfig
+    reason: str
+    is_finished: bool = False
+
+
+@dataclass(kw_only=True)
+class Search:
+    """The search over all groups of a sweep.
+
+    Attributes:
+        existing: the metrics of a trial that is finished already, by key; None if it is not.
+        elapsed: seconds that the search has run, in all its drivers together.
+        on_decision: called with every decision that was taken now, after it was written.
+    """
+
+    groups: Sequence[GroupSearch]
+    log: DecisionLog
+    settings: SearchSettings
+    meter: Meter
+    warmups: WarmupLedger
+    existing: Callable[[str], Mapping[str, float] | None] = lambda key: None
+    elapsed: Callable[[], float] = lambda: 0.0
+    on_decision: Callable[[Decision], None] = lambda decision: None
+    closed: str = ""
+    decisions: list[Decision] = field(default_factory=list)
+    _groups_of: dict[str, list[GroupSearch]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for decision in self.settings.current(self.log.read()):
+            self._apply(decision, refill=True)
+
+    def next_trial(self) -> SearchTrial | None:
+        """The next trial, which has begun with this call; None if all groups wait for results or have ended."""
+        for group in self._in_turn():
+            while steps := group.next_steps():
+                last = steps[-1]
+                if excess := self._excess(group, last):
+                    self._take([Decision(kind=Kind.BUDGET, reason=excess)])
+                    return self.next_trial()
+                self._take(steps)
+                if last.kind is Kind.TRIAL:
+                    return self._begun(group, last)
+        return None
+
+    def at_rung(self, key: str, epoch: int, value: float) -> str:
+        """Why a trial should stop after so many sparse epochs; empty if it goes on."""
+        for group in self._groups_of.get(key, ()):
+            decision = group.at_rung(key, epoch, value)
+            if decision is not None:
+                self._take([decision])
+        return self.stop_reason(key)
+
+    def stop_reason(self, key: str) -> str:
+        """Why a trial should stop, or was stopped; empty otherwise. It goes on while another group needs it."""
+        trials = self.trials(key)
+        return trials[0].stop_reason if trials and all(trial.stop_reason for trial in trials) else ""
+
+    def finish(self, key: str, metrics: Mapping[str, float], seconds: float) -> None:
+        """A trial is finished."""
+        self._end(key, FINISHED, metrics, seconds)
+
+    def stop(self, key: str, epochs: int, seconds: float) -> None:
+        """A trial was stopped early, after so many sparse epochs."""
+        self._end(key, STOPPED, {}, seconds, epochs=epochs)
+
+    def fail(self, key: str, message: str) -> None:
+        """A trial failed for good."""
+        self._end(key, FAILED, {}, 0.0, reason=message)
+
+    def trials(self, key: str) -> list[TrialRecord]:
+        """The records of a trial, in each group that has it."""
+        return [group.by_key[key][1] for group in self._groups_of.get(key, ())]
+
+    def unfinished(self) -> Iterator[tuple[GroupSearch, TrialRecord]]:
+        """Trials that have begun and have no result."""
+        for group in self.groups:
+            for trial in group.trials():
+                if trial.state == RUNNING:
+                    yield group, trial
+
+    def retry(self, key: str) -> None:
+        """A trial that failed runs again."""
+        for trial in self.trials(key):
+            if trial.state == FAILED:
+                trial.state = RUNNING
+
+    def summary(self) -> dict[str, str]:
+        """Group -> what its search is doing, in words."""
+        return {group.group.name: group.summary() for group in self.groups}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every group has ended."""
+        return all(group.end is not None for group in self.groups)
+
+    def _in_turn(self) -> list[GroupSearch]:
+        """The groups that have not ended, those with the fewest trials first."""
+        return sorted((group for group in self.groups if group.end is None), key=lambda group: len(group.by_key))
+
+    def _excess(self, group: GroupSearch, step: Decision) -> str:
+        """Why the budget does not allow a step; empty if it does."""
+        if self.closed or step.kind not in (Kind.CONFIGURATION, Kind.TRIAL):
+            return ""
+        if step.kind is Kind.TRIAL:
+            cost = step.epoch or 0
+        else:
+            cost = group.cost_of(group.group.trial(step.values, group.rules.first_seeds[0]))
+        if not cost:
+            return ""
+        return self.meter.excess(cost, self.elapsed(), new_configuration=step.kind is Kind.CONFIGURATION)
+
+    def _begun(self, group: GroupSearch, step: Decision) -> SearchTrial:
+        trial = group.by_key[step.key][1]
+        metrics = self.existing(step.key)
+        if metrics is None:
+            others = [other for other in self.trials(step.key) if other is not trial and other.state == FINISHED]
+            metrics = others[0].values if others else None
+        if metrics is not None:
+            self._end(step.key, FINISHED, metrics, 0.0, epochs=0)
+        return SearchTrial(
+            group=group.group.name, key=step.key, config=trial.config, reason=step.reason, is_finished=metrics is not None
+        )
+
+    def _end(
+        self, key: str, state: str, metrics: Mapping[str, float], seconds: float, epochs: int | None = None, reason: str = ""
+    ) -> None:
+        steps = []
+        for group in self._groups_of.get(key, ()):
+            trial = group.by_key[key][1]
+            if trial.state in (FINISHED, STOPPED) or (trial.state == FAILED == state):
+                continue
+            values = (
+                {name: metrics[name] for name in group.rules.objectives} if state == FINISHED else _at_last_rung(group, trial)
+            )
+            spent = self._epochs(trial, state, epochs)
+            steps.append(group.result(key, state, values, spent, seconds, reason or trial.stop_reason))
+        if steps:
+            self._take(steps)
+
+    def _epochs(self, trial: TrialRecord, state: str, epochs: int | None) -> int:
+        """Epochs that a trial trained itself: its expected ones, less those that an early stop saved."""
+        if state == STOPPED and epochs is not None:
+            return trial.cost - (trial.config.sparse_epochs - epochs)
+        return trial.cost if epochs is None else epochs
+
+    def _take(self, decisions: Sequence[Decision]) -> None:
+        """Writes decisions, then lets them take effect."""
+        elapsed = self.elapsed()
+        timed = [replace(decision, elapsed_s=elapsed) for decision in decisions]
+        self.log.write(timed)
+        for decision in timed:
+            self._apply(decision, refill=False)
+        for decision in timed:
+            self.on_decision(decision)
+
+    def _apply(self, decision: Decision, *, refill: bool) -> None:
+        self.decisions.append(decision)
+        if decision.kind in (Kind.START, Kind.LEARNED):
+            return
+        if decision.kind is Kind.BUDGET:
+            self.closed = decision.reason
+            for group in self.groups:
+                group.closed = decision.reason
+            return
+        group = next(one for one in self.groups if one.group.name == decision.group)
+        group.apply(decision, refill=refill)
+        if decision.kind is Kind.TRIAL:
+            members = self._groups_of.setdefault(decision.key, [])
+            if group not in members:
+                members.append(group)
+            if decision.epoch:
+                self.warmups.add(group.by_key[decision.key][1].config)
+            first = decision.configuration is not None and len(group.configurations[decision.configuration].trials) == 1
+            self.meter.begin(decision.key, decision.epoch or 0, new_configuration=first)
+        elif decision.kind is Kind.RESULT:
+            self.meter.end(decision.key, decision.epoch or 0, decision.seconds or 0.0)
+
+
+def _at_last_rung(group: GroupSearch, trial: TrialRecord) -> dict[str, Any]:
+    if not trial.rungs:
+        return {}
+    return {group.rules.objective: trial.rungs[max(trial.rungs)]}
