@@ -42,7 +42,7 @@ def load_spec(file: str, overrides: Sequence[str] = ()) -> SweepSpec:
     sources = _Sources(document, label, [path for path, _ in options])
     data = document.data
     for path, value in options:
-        data = _with(data, path, value)
+        data = _with(_with_named_strategy(data), path, value)
     data, conflicts = _without_double_keys(data, sources)
     return _validated(data, sources.location, sources.order, conflicts)
 
@@ -173,6 +173,12 @@ def _with_named_dataset(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"dataset": {"name": {"module": dataset["module"]}} | others}
 
 
+def _with_named_strategy(data: dict[str, Any]) -> dict[str, Any]:
+    """The data with `strategy: NAME` written as a mapping, to which an option can add keys."""
+    name = data.get("strategy")
+    return data | {"strategy": {"name": name}} if isinstance(name, str) else data
+
+
 def _with_some_model(data: dict[str, Any]) -> dict[str, Any]:
     """The data with one of the searched models as `model`, which is required; every trial replaces it."""
     search = data.get("search")
@@ -235,7 +241,7 @@ def _conflict_problem(conflict: Conflict, values: dict[str, Any], data: dict[str
     got = ", ".join(f"{key} {format_value(values[key])}" for key in conflict.keys)
     main_key, rule = conflict.keys[0], conflict.rule
     path = paths[0] if paths else tuple(main_key.split("."))
-    if dotted(path).removeprefix("search.").split("[")[0] != main_key:
+    if (path[1] if path[0] == "search" else dotted(path)) != main_key:
         rule = f"fit: {main_key} must {rule}"
     return Problem(path, f"must {rule}, got {got}", conflict.hint, frozenset(conflict.keys))
 

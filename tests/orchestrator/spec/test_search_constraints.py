@@ -232,6 +232,12 @@ PROBLEMS = {
         "7: training.epochs must be > warmup_epochs with training.budget total, got training.epochs 8, warmup_epochs 8",
         "train longer or warm up shorter",
     ),
+    "corner of a range, at its bound": (
+        TPE + "warmup_epochs: 4\ntraining: {budget: total}\nsearch:\n  training.epochs:\n    max: 8\n    min: 4\n",
+        "10: search.training.epochs.min must be > warmup_epochs with training.budget total, got training.epochs 4, "
+        "warmup_epochs 4",
+        "train longer or warm up shorter",
+    ),
     "test metric": (
         "objective: test/accuracy\n",
         "4: objective must not be a test metric, got 'test/accuracy'",

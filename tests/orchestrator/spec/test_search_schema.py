@@ -96,6 +96,15 @@ def test_strategy_can_be_a_name() -> None:
     assert load_text(text + "strategy: grid\n") == load_text(text + "strategy: {name: grid}\n") == load_text(text)
 
 
+def test_options_add_keys_to_a_strategy_that_is_a_name() -> None:
+    text = BASE + "search: {warmup_epochs: [0, 4]}\nstrategy: tpe\n"
+    assert load_text(text, "strategy.configurations=9").strategy == Strategy(name="tpe", configurations=9)
+    options = ("strategy=random", "strategy.configurations=9", "search.warmup_epochs={min: 0, max: 4}")
+    spec = load_text(text, *options)
+    assert spec.strategy == Strategy(name="random", configurations=9)
+    assert spec.search == {"warmup_epochs": Range(0, 4)}
+
+
 @pytest.mark.parametrize(
     ("objective", "expected"),
     [
