@@ -14,7 +14,7 @@ from orchestrator.planning.plan import Plan, PlannedTrial
 from orchestrator.scheduling.stage_queue import QueuedStage, StageState
 from orchestrator.search.decisions import Decision, Kind
 from orchestrator.search.factory import rungs_of
-from orchestrator.search.plans import TrialNames
+from orchestrator.search.plans import TrialNames, reason_tags, stop_tags
 from orchestrator.search.search import Search, SearchTrial
 from orchestrator.state.sweep_state import TrialStatus, WarmupStatus
 from orchestrator.state.trial_results import read_results
@@ -120,7 +120,7 @@ class SearchRun:
         status = self.driver.state.trials[key]
         status.state, status.error = StageState.STOPPED.value, reason
         item = self.driver.items[key]
-        self.driver.items[key] = replace(item, tags=item.tags | {"drive.stopped": reason, "drive.rung": str(epoch)})
+        self.driver.items[key] = replace(item, tags=item.tags | stop_tags(reason, epoch))
         self.driver.writer.changed(status)
         self.search.stop(key, epoch, seconds)
 
@@ -129,7 +129,8 @@ class SearchRun:
         planned = self.plan.planned(begun.config, self.names.of(begun.config), self._result(begun))
         self.plan = self.plan.with_trial(planned)
         status = TrialStatus(key=planned.key, name=planned.name, state="waiting", config=complete(planned.config))
-        self._add_item(planned, begun.reason)
+        items = planned_runs(replace(self.plan, trials=(planned,), tags={planned.key: reason_tags(begun.reason)}))
+        self.driver.items.update(items)
         if planned.result is not None:
             status.state = "finished"
             status.metrics, status.model_sha256 = planned.result["metrics"], planned.result["model_sha256"]
@@ -147,11 +148,6 @@ class SearchRun:
         if not begun.is_finished:
             return None
         return read_results(self.driver.folder.storage, [begun.key])[0].get(begun.key)
-
-    def _add_item(self, planned: PlannedTrial, reason: str) -> None:
-        items = planned_runs(replace(self.plan, trials=(planned,)))
-        items[planned.key] = replace(items[planned.key], tags=items[planned.key].tags | {"drive.reason": reason})
-        self.driver.items.update(items)
 
     def _warmup(self, planned: PlannedTrial, stage: QueuedStage) -> QueuedStage | None:
         """The stage of the trial's shared warm-up, with a snapshot at every length that later trials may want."""

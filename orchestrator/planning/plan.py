@@ -67,6 +67,7 @@ class Plan:
         damage: trials with a result that is no longer what was written, and so counts as none; by key, with the reason.
         outline: of a search, trials at the bounds of its space, which stand for those that are not known yet in checks.
         stopped: trials that a search stopped early, and why.
+        tags: trial key -> what a search says of the trial, for its MLflow run.
         settled: no further trials will join the plan.
     """
 
@@ -79,6 +80,7 @@ class Plan:
     damage: Mapping[str, str] = field(default_factory=dict)
     outline: tuple[PlannedTrial, ...] = ()
     stopped: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     settled: bool = True
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,7 +68,29 @@ def _with_course(plan: Plan, decisions: Sequence[Decision]) -> Plan:
     stopped = {one.key: one.reason for one in decisions if one.kind is Kind.RESULT and one.state == "stopped"}
     finished = {trial.key for trial in plan.trials if trial.result is not None}
     settled = is_settled(plan.spec, decisions)
-    return replace(plan, settled=settled, stopped={key: why for key, why in stopped.items() if key not in finished})
+    stopped = {key: why for key, why in stopped.items() if key not in finished}
+    return replace(plan, settled=settled, stopped=stopped, tags=_tags(decisions, stopped))
+
+
+def _tags(decisions: Sequence[Decision], stopped: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Why each trial began, and why and where it was stopped."""
+    tags: dict[str, dict[str, str]] = {}
+    for decision in decisions:
+        if decision.kind is Kind.TRIAL:
+            tags.setdefault(decision.key, {}).update(reason_tags(decision.reason))
+        elif decision.kind is Kind.RUNG and decision.key in stopped and decision.epoch is not None:
+            tags[decision.key] |= stop_tags(stopped[decision.key], decision.epoch)
+    return tags
+
+
+def reason_tags(reason: str) -> dict[str, str]:
+    """Tags of the MLflow run of a trial that has begun."""
+    return {"drive.reason": reason}
+
+
+def stop_tags(reason: str, epoch: int) -> dict[str, str]:
+    """Tags of the MLflow run of a trial that was stopped after so many sparse epochs."""
+    return {"drive.stopped": reason, "drive.rung": str(epoch)}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ def planned_runs(plan: Plan) -> dict[str, RunSpec]:
     for trial in plan.trials:
         params = _params(trial.config, plan.spec)
         tags = {"drive.warmup_key": trial.warmup_key} if trial.uses_shared_warmup else {}
+        tags |= plan.tags.get(trial.key, {})
         items[trial.key] = RunSpec(key=trial.key, name=trial.name, role="trial", params=params, tags=tags)
     for warmup in plan.warmups() if plan.spec.share_warmups else ():
         config = warmup.config

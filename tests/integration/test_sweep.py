@@ -167,6 +167,7 @@ def test_a_sweep_on_an_object_store_is_killed_and_resumed_and_ends_with_the_same
             "run",
             undisturbed.file,
             *("--storage", storage, "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"),
+            *("--set", "resources.max_concurrent=1"),  # so that the kill comes before the end
             environment=store.environment,
         )
         wait_for(lambda: len(store.finished("runs")) >= 2, timeout_s=300, every_s=0.3)
