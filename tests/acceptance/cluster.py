@@ -44,9 +44,9 @@ def main() -> None:
         target = TrackingTarget(uri=f"sqlite:///{scratch}/mlflow.db", experiment="proof", artifact_root=f"{scratch}/artifacts")
         with serve(target, port=0) as tracking_uri, RayNodes(options.workers) as cluster:
             sweep = ClusterSweep(cluster, Path(scratch, "shared"), tracking_uri)
-            begun = time.monotonic()
+            started_at = time.monotonic()
             sweep.finish("submit", "digits", "--tracking-uri", tracking_uri)
-            print(f"{options.workers} nodes: finished in {time.monotonic() - begun:.0f} s", flush=True)
+            print(f"{options.workers} nodes: finished in {time.monotonic() - started_at:.0f} s", flush=True)
             print(f"most trials at once by node: {dict(sweep.busiest)}")
             assert all(sweep.busiest[node.address] for node in cluster.workers), "a node was not used"
             sweep.check(alone)
@@ -60,10 +60,10 @@ def interrupted(sweep: ClusterSweep, alone: Path) -> None:
     client = sweep.begin(*submit)
     wait_for(lambda: sweep.status()["finished"] >= 10, timeout_s=600)
     driver = int(json.loads((sweep.storage / "sweeps" / sweep.name / "state.json").read_text())["driver"]["pid"])
-    begun = time.monotonic()
+    started_at = time.monotonic()
     os.kill(driver, signal.SIGTERM)
     wait_for(lambda: not Path(f"/proc/{driver}/cmdline").exists() or not command_line(driver), timeout_s=60)
-    seconds, states = time.monotonic() - begun, sweep.run_states()
+    seconds, states = time.monotonic() - started_at, sweep.run_states()
     output, _ = client.communicate(timeout=120)
     assert client.returncode == 143, output
     assert not states["RUNNING"], states
@@ -75,9 +75,9 @@ def interrupted(sweep: ClusterSweep, alone: Path) -> None:
     kept = sweep.results()
     client = sweep.begin(*submit)
     wait_for(lambda: sweep.status()["finished"] >= len(kept) + 10, timeout_s=600)
-    begun = time.monotonic()
+    started_at = time.monotonic()
     drive_sweep("stop", sweep.name, "--address", sweep.cluster.api, environment=sweep.cluster.environment)
-    seconds, states = time.monotonic() - begun, sweep.run_states()
+    seconds, states = time.monotonic() - started_at, sweep.run_states()
     client.communicate(timeout=120)
     assert not states["RUNNING"], states
     print(f"stop at {sweep.status()['finished']} finished: the command took {seconds:.1f} s; {dict(states)}", flush=True)

@@ -133,10 +133,11 @@ class Proof:
             print(f"{what}: run ended with {answer.code}, {damage or 'other digests'}: {answer.stderr[-500:]}", flush=True)
         self.results = results
 
-    def print(self, title: str, begun: float) -> None:
+    def print(self, title: str, started_at: float) -> None:
         print(
-            f"{title}: {self.commands} commands and {self.runs} runs in {time.monotonic() - begun:.0f} s; with a traceback "
-            f"{self.tracebacks}, with other digests {self.other_digests}, numbers accepted from other records {self.accepted}",
+            f"{title}: {self.commands} commands and {self.runs} runs in {time.monotonic() - started_at:.0f} s; "
+            f"with a traceback {self.tracebacks}, with other digests {self.other_digests}, "
+            f"numbers accepted from other records {self.accepted}",
             flush=True,
         )
 
@@ -210,15 +211,15 @@ def at_random(proof: Proof, draw: random.Random, number: int) -> None:
 
 
 def main(number: int) -> None:
-    draw, begun = random.Random(0), time.monotonic()
+    draw, started_at = random.Random(0), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="drive-sweep-proof-") as scratch:
         proof = Proof(Path(scratch))
         print(f"{len(proof.digests)} trials, {len(proof.files())} files", flush=True)
         by_kind(proof, draw)
-        proof.print("every kind of file, four damages", begun)
+        proof.print("every kind of file, four damages", started_at)
         proof.commands = proof.runs = 0
         at_random(proof, draw, number)
-        proof.print(f"{number} random damages", begun)
+        proof.print(f"{number} random damages", started_at)
     print(json.dumps({"tracebacks": proof.tracebacks, "other_digests": proof.other_digests, "accepted": proof.accepted}))
 
 

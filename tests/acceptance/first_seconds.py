@@ -134,8 +134,8 @@ def killed(root: Path, moment: float, counts: Counts) -> None:
     process = start("run", file, "--storage", storage, "--quiet")
     time.sleep(moment * SWEEP_S)
     kill_all(process)
-    begun = (storage / "sweeps/one/trials.json").exists()
-    again = ("resume", "one") if begun else ("run", file)
+    was_planned = (storage / "sweeps/one/trials.json").exists()
+    again = ("resume", "one") if was_planned else ("run", file)
     done = subprocess.run(command(*again, "--storage", storage, "--quiet"), capture_output=True, text=True, check=False)
     if done.returncode:
         resume_if_ray_was_slow(storage, "one", done.returncode, done.stderr, counts)

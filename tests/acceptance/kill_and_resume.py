@@ -64,14 +64,14 @@ def check_mlflow(storage: Path) -> None:
     points = 0
     for key, run in trials.items():
         recorded = curves_with_costs(storage, key)
-        held = [
+        logged = [
             (key, point.step, point.value)
             for key in run.data.metrics
             for point in client.get_metric_history(run.info.run_id, key)
         ]
-        assert len(held) == len(set(held)), f"run {run.info.run_name} holds a point twice"
-        assert set(held) == recorded, f"run {run.info.run_name}: points differ from its record"
-        points += len(held)
+        assert len(logged) == len(set(logged)), f"run {run.info.run_name} holds a point twice"
+        assert set(logged) == recorded, f"run {run.info.run_name}: points differ from its record"
+        points += len(logged)
     models = client.search_logged_models(experiments, max_results=1000)
     assert len(models) == 50, f"{len(models)} models"
     print(f"MLflow: {len(trials)} trial runs, {points} points, {len(models)} models")

@@ -63,10 +63,10 @@ class Place:
     user: int | None = None
     problems: list[str] = field(default_factory=list)
 
-    def run(self, *arguments: object, expect: tuple[int, ...] = (0,), says: str = "") -> str:
+    def run(self, *arguments: object, expect: tuple[int, ...] = (0,), text_part: str = "") -> str:
         done = self._child(command(*arguments, "--storage", self.storage))
         text = done.stdout + done.stderr
-        if done.returncode not in expect or "Traceback" in text or says not in text:
+        if done.returncode not in expect or "Traceback" in text or text_part not in text:
             self.problems.append(f"{arguments[0]} ended with {done.returncode}: {text[-600:]}")
         return text
 
@@ -134,7 +134,7 @@ class Place:
         return ["setpriv", *identity, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", *arguments]
 
 
-def made(root: Path) -> Path:
+def finished_storage(root: Path) -> Path:
     """The finished sweep's storage, in the place where it was made."""
     for name in ("home", "here", "cache"):
         (root / name).mkdir()
@@ -199,12 +199,12 @@ def tried(kind: Callable[[Path, Path], Place]) -> tuple[int, int, int, list[str]
     with tempfile.TemporaryDirectory(prefix="drive-sweep-proof-") as scratch:
         root = Path(scratch)
         root.chmod(0o755)
-        place = kind(root, made(root))
+        place = kind(root, finished_storage(root))
         before = listing(root, place.storage)
         inside = listing(place.storage, root / "none")
         place.run("status", "moved")
         place.run("report", "moved")
-        place.run("plan", root / "moved.yaml", says=f"{TRIALS}")
+        place.run("plan", root / "moved.yaml", text_part=f"{TRIALS}")
         writes = kind is not read_only
         if writes:
             place.run("doctor", root / "moved.yaml", expect=(0, 1, 3))

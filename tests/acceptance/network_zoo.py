@@ -23,7 +23,7 @@ LETTERS = {"right": ".", "refused": "r", "failed": "X"}
 
 def main(names: list[str]) -> int:
     torch.set_num_threads(1)
-    begun, outcomes = time.monotonic(), list[Outcome]()
+    started_at, outcomes = time.monotonic(), list[Outcome]()
     print(" " * 34, *(method[:4].ljust(4) for method in METHODS))
     for name in names or ZOO:
         row = [outcome(name, method) for method in METHODS]
@@ -38,7 +38,9 @@ def main(names: list[str]) -> int:
             print(f"{kind}: {network} [{', '.join(methods)}]: {message[:300]}")
     counts = Counter(one.kind for one in outcomes)
     print(f"{len(outcomes)} combinations of {len(names or ZOO)} networks and {len(METHODS)} methods in", end=" ")
-    print(f"{time.monotonic() - begun:.0f} s: {counts['right']} right, {counts['refused']} refused before training,", end=" ")
+    print(
+        f"{time.monotonic() - started_at:.0f} s: {counts['right']} right, {counts['refused']} refused before training,", end=" "
+    )
     print(f"{counts['failed']} anything else")
     return 1 if counts["failed"] else 0
 

@@ -72,7 +72,7 @@ class Faults:
 
     def __init__(self, cluster: RayNodes, storage: Path, tracking: str) -> None:
         self.cluster, self.storage, self.tracking = cluster, storage, tracking
-        self.begun = time.monotonic()
+        self.started_at = time.monotonic()
         self.kept: dict[Path, tuple[int, str]] = {}
 
     def run(self, expected: dict[str, str | None], local: dict[str, set[tuple[str, int, float]]]) -> None:
@@ -150,10 +150,10 @@ class Faults:
         assert not changed, changed
 
     def until_dead(self, node: Node, what: str) -> None:
-        begun = time.monotonic()
+        started_at = time.monotonic()
         self.say(what)
         wait_for(lambda: not self.alive(node), timeout_s=300, every_s=1)
-        self.say(f"{what}: Ray has given it up after {time.monotonic() - begun:.0f} s")
+        self.say(f"{what}: Ray has given it up after {time.monotonic() - started_at:.0f} s")
 
     def until_ended(self, node: Node, what: str) -> None:
         wait_for(node.ended, timeout_s=120)
@@ -177,7 +177,7 @@ class Faults:
 
     def say(self, line: str) -> None:
         answer = self.status()
-        print(f"{time.monotonic() - self.begun:5.0f} s, {answer['finished']} finished: {line}", flush=True)
+        print(f"{time.monotonic() - self.started_at:5.0f} s, {answer['finished']} finished: {line}", flush=True)
 
 
 def facts(file: Path) -> tuple[int, str]:

@@ -161,10 +161,10 @@ def free_ports(count: int) -> int:
 
 
 def plain(cluster: Slurm, storage: Path) -> str:
-    begun = time.monotonic()
+    started_at = time.monotonic()
     job = cluster.ended(cluster.submit(storage))
     assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0"), job
-    return f"{time.monotonic() - begun:.0f} s"
+    return f"{time.monotonic() - started_at:.0f} s"
 
 
 def requeue(cluster: Slurm, storage: Path) -> str:
@@ -182,10 +182,10 @@ def limit(cluster: Slurm, storage: Path) -> str:
     number = cluster.submit(storage, "--time=60", "--signal=B:TERM@90")
     after_some(storage)
     hours, minutes, _ = map(int, cluster.job(number)["RunTime"].split(":"))
-    begun = time.monotonic()
+    started_at = time.monotonic()
     cluster.call("scontrol", "update", f"JobId={number}", f"TimeLimit={60 * hours + minutes + 2}")
     wait_for(lambda: "queueing again" in cluster.output(number), 180, every_s=0.5)
-    kept, outcome = finished(storage), f"queued itself again after {time.monotonic() - begun:.0f} s"
+    kept, outcome = finished(storage), f"queued itself again after {time.monotonic() - started_at:.0f} s"
     cluster.call("scontrol", "update", f"JobId={number}", "TimeLimit=60")
     job = cluster.ended(number)
     assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("COMPLETED", "0:0", "1"), job

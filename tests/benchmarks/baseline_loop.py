@@ -54,7 +54,7 @@ def images_per_second(
     initialize(network, seed=0)
     network.to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    begun = 0.0
+    started_at = 0.0
     for step, (images_BCHW, labels_B) in enumerate(itertools.islice(endless(loader), STEPS_NOT_COUNTED + steps)):
         images_BCHW, labels_B = images_BCHW.to(device), labels_B.to(device)
         loss = cross_entropy(network(images_BCHW), labels_B)
@@ -63,9 +63,9 @@ def images_per_second(
         optimizer.step()
         if step == STEPS_NOT_COUNTED - 1:
             loss.item()  # waits for the device
-            begun = time.perf_counter()
+            started_at = time.perf_counter()
     loss.item()
-    return steps * batch_size / (time.perf_counter() - begun)
+    return steps * batch_size / (time.perf_counter() - started_at)
 
 
 def endless(loader: DataLoader[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -77,9 +77,9 @@ def main() -> None:
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
 
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     results = run_sweep(plan | {"workers": options.workers, "keep_weights": options.models}, folder)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started_at
     names = ("test/accuracy", "kept", "seconds")
     trials = [{"config": result.config["trial"]} | {name: result.metrics[name] for name in names} for result in results]
     print(json.dumps({"seconds": seconds, "import_seconds": IMPORT_SECONDS, "trials": trials}))
@@ -130,7 +130,7 @@ class ModelLogger(MLflowLoggerCallback):  # type: ignore[misc]
 
 def run_trial(config: dict[str, Any], plan: dict[str, Any]) -> None:
     """Warm-up, pruning, sparse training, test; reported to Tune after every epoch and at the end."""
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     trial, training, epochs = config["trial"], plan["training"], plan["training"]["epochs"]
     torch.set_num_threads(plan["cpus_per_trial"])
     torch.manual_seed(trial["seed"])
@@ -156,7 +156,7 @@ def run_trial(config: dict[str, Any], plan: dict[str, Any]) -> None:
             about = {"model": plan["model"], "image_shape": loaders.image_shape, "num_classes": loaders.num_classes}
             torch.save(about | {"weights": network.state_dict()}, Path(left, WEIGHTS))
             checkpoint = tune.Checkpoint.from_directory(left)
-        tune.report(metrics | {"seconds": time.perf_counter() - begun}, checkpoint=checkpoint)
+        tune.report(metrics | {"seconds": time.perf_counter() - started_at}, checkpoint=checkpoint)
 
 
 def train(network: nn.Module, loaders: Loaders, training: dict[str, Any], epochs: int, milestones: list[int]) -> None:

@@ -88,10 +88,10 @@ def main() -> None:
                 runs[side].append(run(folder))
                 print(f"{side}: {runs[side][-1]}", flush=True)
                 shutil.rmtree(folder, ignore_errors=True)
-    tell(runs)
+    print_comparison(runs)
 
 
-def tell(runs: dict[str, list[Timed]]) -> None:
+def print_comparison(runs: dict[str, list[Timed]]) -> None:
     """Medians; and for each of our sides how much faster it is than the last one by hand before it, and why."""
     slots = len(os.sched_getaffinity(0))
     for side, timed in runs.items():

@@ -46,11 +46,11 @@ def main() -> None:
         file = Path(scratch, "sweep.yaml")
         file.write_text(SWEEP.format(**vars(options), cpus=os.cpu_count()))
         drive_sweep("run", file, "--storage", Path(scratch, "runs"), "--quiet", timeout_s=7200)
-        made = {trial["config"]["method"]: trial for trial in status("cost", Path(scratch, "runs"))["trials"]}
-    tell(made["imp"]["metrics"], made["drive"]["metrics"], options)
+        trials = {trial["config"]["method"]: trial for trial in status("cost", Path(scratch, "runs"))["trials"]}
+    print_costs(trials["imp"]["metrics"], trials["drive"]["metrics"], options)
 
 
-def tell(imp: dict[str, float], drive: dict[str, float], options: Any) -> None:
+def print_costs(imp: dict[str, float], drive: dict[str, float], options: Any) -> None:
     levels = imp_levels(0.9, 0.2)
     epochs = options.warmup + 2 * options.epochs
     trained = sum(one["cost/total_seconds"] - one["cost/prune_seconds"] for one in (imp, drive)) - drive["cost/warmup_seconds"]

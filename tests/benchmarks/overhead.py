@@ -83,7 +83,7 @@ def run_one(trials: int, slots: int, with_model: bool, folder: Path) -> dict[str
     spec = load_spec(str(file), [f"storage={folder / 'runs'}", *server])
     storage = open_storage(spec.storage, create=True)
     trackers = _noted_trackers()
-    begun, cpu = time.time(), time.process_time()
+    started_at, cpu = time.time(), time.process_time()
     code = run_sweep(make_plan(spec, storage), sweep_text(str(file)), storage, RunOptions(quiet=True))
     ended = time.time()
     results = [json.loads(path.read_bytes()) for path in Path(spec.storage, "trials").glob("*/result.json")]
@@ -91,7 +91,7 @@ def run_one(trials: int, slots: int, with_model: bool, folder: Path) -> dict[str
     first = min(result["started_ms"] for result in results) / 1000
     return {
         "trials": trials,
-        "start_seconds": first - begun,
+        "start_seconds": first - started_at,
         "trials_seconds": max(result["finished_ms"] for result in results) / 1000 - first,
         "seconds": ended - first,
         "ms_per_trial": 1000 * (ended - first) / trials,

@@ -50,8 +50,8 @@ def seconds_of(model: str, methods: tuple[str, ...], runtime: Runtime) -> float:
 
 
 def networks(precision: Any) -> None:
-    made = ModuleType(MODULE)
-    sys.modules[MODULE] = made
+    module = ModuleType(MODULE)
+    sys.modules[MODULE] = module
     runtime = Runtime(threads=processors(), precision=precision)
     for name in NETWORKS:
 
@@ -60,7 +60,7 @@ def networks(precision: Any) -> None:
             initialize(model, 0)
             return model
 
-        made.__dict__[name] = network
+        module.__dict__[name] = network
         for what, model, methods in (("built in", name, METHODS[:1]), ("own", f"module:{MODULE}.{name}", METHODS)):
             times = [seconds_of(model, methods, runtime) for _ in range(REPEATS)]
             print(f"{name:10s} {what:8s} {', '.join(methods):22s} {spread(times)} s", flush=True)
@@ -72,9 +72,9 @@ def data(file: str) -> None:
         for what in ("empty cache", "decoded data there"):
             storage = LocalStorage(f"{scratch}/{what}")
             plan = make_plan(load_spec(file), storage, hash_data=True)
-            begun = time.perf_counter()
+            started_at = time.perf_counter()
             data_preflight(plan, storage, plan.trials[0].config.dataset)
-            print(f"{plan.spec.dataset.name:10s} data, {what}: {time.perf_counter() - begun:.1f} s", flush=True)
+            print(f"{plan.spec.dataset.name:10s} data, {what}: {time.perf_counter() - started_at:.1f} s", flush=True)
             forget_preflights()
 
 

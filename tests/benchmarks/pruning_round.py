@@ -58,11 +58,11 @@ def compare(name: str, rounds: int, runtime: Runtime) -> tuple[list[float], list
         model.zero_grad(set_to_none=True)
 
     def timed(call: Callable[[], None]) -> float:
-        begun = time.perf_counter()
+        started_at = time.perf_counter()
         call()
         if runtime.device == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - begun
+        return time.perf_counter() - started_at
 
     bare()
     of_rounds: list[float] = []

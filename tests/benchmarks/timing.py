@@ -86,10 +86,10 @@ def by_hand(file: Path, folder: Path, *options: str) -> Timed:
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(json.dumps(plan))
     command = [sys.executable, "-m", "tests.benchmarks.baseline_tune", str(folder / "plan.json"), str(folder / "out"), *options]
-    begun = time.monotonic()
+    started_at = time.monotonic()
     with watched_cpu() as cpu:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=3600)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started_at
     trials = json.loads(done.stdout.splitlines()[-1])["trials"]
     return Timed(
         seconds=seconds,

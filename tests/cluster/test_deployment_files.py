@@ -189,13 +189,13 @@ def strict(node: Any) -> Any:
         return [strict(inner) for inner in node]
     if not isinstance(node, dict):
         return node
-    made = {key: strict(value) for key, value in node.items()}
-    closed = "additionalProperties" in made or made.get("x-kubernetes-preserve-unknown-fields")
-    if made.get("type") == "object" and "properties" in made and not closed:
-        made["additionalProperties"] = False
-    if made.get("x-kubernetes-int-or-string"):
-        made["type"] = ["integer", "string"]
-    return made
+    closed_node = {key: strict(value) for key, value in node.items()}
+    closed = "additionalProperties" in closed_node or closed_node.get("x-kubernetes-preserve-unknown-fields")
+    if closed_node.get("type") == "object" and "properties" in closed_node and not closed:
+        closed_node["additionalProperties"] = False
+    if closed_node.get("x-kubernetes-int-or-string"):
+        closed_node["type"] = ["integer", "string"]
+    return closed_node
 
 
 @pytest.mark.parametrize("name", KUBERAY)
@@ -279,7 +279,7 @@ def test_services_of_compose_fit_together() -> None:
     assert services["worker-gpu"]["environment"] == services["worker"]["environment"]
 
 
-def test_no_secret_stands_in_compose_and_all_of_them_are_in_the_readmes_env_file() -> None:
+def test_compose_secrets_are_only_in_the_env_file_of_the_readme() -> None:
     text = (CLUSTER / "compose.yaml").read_text()
     wanted = set(re.findall(r"\$\{(\w+):\?", text))
     assert wanted == set(re.findall(r"\$\{?(\w+)", text)), "a variable without a message for when it is missing"

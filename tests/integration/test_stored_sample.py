@@ -108,7 +108,7 @@ def test_plan_reuses_the_finished_trials_of_a_stored_sweep(sample: Sample) -> No
     assert (plan["reused"], plan["added"], plan["removed"], plan["damaged"]) == (4, 0, 0, [])
 
 
-def test_a_stored_sweep_is_resumed_and_widened_without_computing_anything_again(sample: Sample, widened: Sample) -> None:
+def test_stored_sweep_is_resumed_and_widened_without_recomputation(sample: Sample, widened: Sample) -> None:
     trials = {trial["name"]: trial for trial in status("sample", widened.storage)["trials"]}
     assert {name: trial["state"] for name, trial in trials.items()} == dict.fromkeys(FINISHED | {UNFINISHED} | NEW, "finished")
     assert {name: trials[name]["model_sha256"] for name in FINISHED} == {name: sample.expected[name] for name in FINISHED}

@@ -155,9 +155,8 @@ def interrupted(process: subprocess.Popen[str], storage: Path) -> str:
     return str(sweep.info.status)
 
 
-def test_a_sweep_on_an_object_store_is_killed_and_resumed_and_ends_with_the_same_bits(
-    undisturbed: Finished, tmp_path: Path
-) -> None:
+def test_killed_sweep_on_an_object_store_resumes_to_the_same_bits(undisturbed: Finished, tmp_path: Path) -> None:
+    """The same models as those of a sweep that nobody disturbed."""
     from mlflow import MlflowClient
 
     MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").create_experiment("drive-sweep", str(tmp_path / "artifacts"))

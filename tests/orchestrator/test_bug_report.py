@@ -28,7 +28,7 @@ def raising(error: BaseException) -> Callable[..., int]:
     return raise_it
 
 
-def test_uncaught_exception_ends_a_command_with_its_traceback_and_the_bug_exit_code(
+def test_uncaught_exception_exits_with_traceback_and_bug_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sweep_file, "schema", raising(KeyError("planted")))

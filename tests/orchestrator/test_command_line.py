@@ -169,8 +169,8 @@ def test_commands_that_are_printed_work_as_they_are(
         words = shlex.split(line)[1:]
         words += {"resume": ["--dry-run"], "sync": ["--tracking-uri", f"sqlite:///{file.parent}/m.db"]}.get(words[0], [])
         code = main(words)
-        said = capsys.readouterr()
-        assert code == (3 if words[0] == "submit" else 0), f"{line}: {said}"  # nothing listens at the address
+        output = capsys.readouterr()
+        assert code == (3 if words[0] == "submit" else 0), f"{line}: {output}"  # nothing listens at the address
         assert "my runs" in line or words[0] in ("init", "plan"), line
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["sweep.yaml"]  # of `init`, and no second storage
 
@@ -190,5 +190,5 @@ def test_the_last_words_of_a_run_work_as_they_are(
         for line in lines:
             words = shlex.split(line)[1:]
             assert main([*words, "--dry-run"] if words[0] == "resume" else words) == (0 if words[0] == "resume" else 2)
-            said = capsys.readouterr().err
-            assert words[0] == "resume" or "MLflow has no runs of sweep 'tiny' yet" in said
+            output = capsys.readouterr().err
+            assert words[0] == "resume" or "MLflow has no runs of sweep 'tiny' yet" in output

@@ -52,10 +52,10 @@ def drive_sweep(
     *arguments: object, expect: int | None = 0, timeout_s: float = 300, environment: dict[str, str] | None = None
 ) -> Answer:
     """Runs one command to its end."""
-    begun = time.monotonic()
+    started_at = time.monotonic()
     everything = os.environ | (environment or {})
     done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout_s, check=False, env=everything)
-    answer = Answer(done.returncode, done.stdout, done.stderr, time.monotonic() - begun)
+    answer = Answer(done.returncode, done.stdout, done.stderr, time.monotonic() - started_at)
     if expect is not None and answer.code != expect:
         raise AssertionError(f"{arguments} ended with {answer.code}:\n{answer.stdout}\n{answer.stderr}")
     return answer

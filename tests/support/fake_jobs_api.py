@@ -133,8 +133,8 @@ class JobsApi:
         return socket
 
     def application(self) -> web.Application:
-        made = web.Application(client_max_size=64 << 20)
-        made.add_routes(
+        application = web.Application(client_max_size=64 << 20)
+        application.add_routes(
             [
                 web.get("/api/version", self.version),
                 web.get("/api/packages/gcs/{name}", self.package),
@@ -148,7 +148,7 @@ class JobsApi:
                 web.get("/api/jobs/{id}/logs/tail", self.tail),
             ]
         )
-        return made
+        return application
 
 
 @contextmanager

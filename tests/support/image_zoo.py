@@ -334,9 +334,9 @@ def _remove(*folders: Path) -> None:
 
 
 def _socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as made:
+    with socket.socket(socket.AF_UNIX) as server:
         folder = os.open(path.parent, os.O_RDONLY)
-        made.bind(f"/proc/self/fd/{folder}/{path.name}")  # the whole path may be too long for a socket
+        server.bind(f"/proc/self/fd/{folder}/{path.name}")  # the whole path may be too long for a socket
         os.close(folder)
 
 

@@ -96,7 +96,7 @@ def warmup_folder(config: TrialConfig, storage: Storage, runtime: Runtime = RUNT
 
 def trial_context(config: TrialConfig, storage: Storage, attempt: int = 1, **settings: Any) -> TrialContext:
     """Every boundary publishes points and a checkpoint, unless `settings` say otherwise."""
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "source": DIGITS,
         "runtime": RUNTIME,
         "files": trial_folder(config, storage, attempt),
@@ -104,7 +104,7 @@ def trial_context(config: TrialConfig, storage: Storage, attempt: int = 1, **set
         "checkpoint_seconds": 0.0,
         "metrics_seconds": 0.0,
     }
-    return TrialContext(**given | settings)
+    return TrialContext(**defaults | settings)
 
 
 def run(config: TrialConfig, storage: Storage, attempt: int = 1, **settings: Any) -> dict[str, Any]:

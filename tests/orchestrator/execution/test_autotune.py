@@ -61,7 +61,7 @@ def examining(monkeypatch: pytest.MonkeyPatch, questions: list[str]) -> None:
         driver: Driver,
         plan: Any,
         data: Any,
-        made: dict[str, Any],
+        cached: dict[str, Any],
         asks_precision: bool,
         wants_compile: bool,
         share: float | None,

@@ -58,7 +58,8 @@ def test_make_queue_queues_the_warmups_of_selected_trials_up_to_their_lengths(pl
     assert make_queue(plan, storage, lambda key: key == cold.key).warmups == {}
 
 
-def test_a_stage_is_handed_out_with_a_newer_attempt_than_any_that_has_begun_since(plan: Plan, storage: Storage) -> None:
+def test_queue_dispatches_a_stage_with_a_newer_attempt_than_any_started(plan: Plan, storage: Storage) -> None:
+    """Attempts started after the queue was filled count, too."""
     cold = next(trial for trial in plan.trials if trial.config.warmup_epochs == 0)
     queue = make_queue(plan, storage, lambda key: key == cold.key)
     TrialFolder(storage, cold.key, 3).claim_attempt()
@@ -118,22 +119,24 @@ def test_trials_begin_anew_only_under_the_lock_of_their_driver(
     for key in (first, second):
         write_result(storage, key, {"revision": "earlier"})
     plan, again = make_plan(spec, storage), RunOptions(from_scratch=frozenset([first]))
-    held: list[Plan] = []
+    plans: list[Plan] = []
 
-    def run_held(folder: SweepFolder, given: Plan, spec_text: str, options: RunOptions, notes: Sequence[str]) -> int:
+    def run_with_lease(
+        folder: SweepFolder, plan_to_run: Plan, spec_text: str, options: RunOptions, notes: Sequence[str]
+    ) -> int:
         with pytest.raises(SetupError, match="being run by another process"), folder.driver_lease():
             pass
         assert not storage.exists(trial_file(first, RESULT))
         assert storage.exists(trial_file(second, RESULT))
-        held.append(given)
+        plans.append(plan_to_run)
         return 0
 
-    monkeypatch.setattr(sweep, "_run_with_lease", run_held)
+    monkeypatch.setattr(sweep, "_run_with_lease", run_with_lease)
     with SweepFolder(storage, "tiny").driver_lease(), pytest.raises(SetupError, match="being run by another process"):
         run_sweep(plan, "", storage, again)
     assert storage.exists(trial_file(first, RESULT))
     run_sweep(plan, "", storage, again)
-    results = [trial.result for trial in held[0].trials if trial.key in (first, second)]
+    results = [trial.result for trial in plans[0].trials if trial.key in (first, second)]
     assert [result and result["revision"] for result in results] == [None, "earlier"]
     assert [path.name for path in Path(storage.root, "trials/.aside").iterdir()] == [f"{first}-0"]
 

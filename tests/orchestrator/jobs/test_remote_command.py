@@ -72,7 +72,7 @@ def test_the_doctors_answer_comes_alone_and_its_errors_are_no_answer(
     assert api.jobs == {}
 
 
-def said_by(api: JobsApi, monkeypatch: pytest.MonkeyPatch, script: str) -> remote_command.CommandOutput:
+def output_of(api: JobsApi, monkeypatch: pytest.MonkeyPatch, script: str) -> remote_command.CommandOutput:
     """What a small job says whose command is this script."""
     monkeypatch.setattr(remote_command, "COMMAND", ("sh", "-c", script))
     return remote_command.run_remote_command(Jobs(api.address), "job", ["status"], "")
@@ -91,9 +91,9 @@ def said_by(api: JobsApi, monkeypatch: pytest.MonkeyPatch, script: str) -> remot
 def test_an_answer_and_errors_are_told_apart(
     api: JobsApi, monkeypatch: pytest.MonkeyPatch, script: str, text: str, errors: str
 ) -> None:
-    said = said_by(api, monkeypatch, script)
-    assert (said.text, said.errors) == (text, errors)
-    assert api.removed == [said.job.id]
+    output = output_of(api, monkeypatch, script)
+    assert (output.text, output.errors) == (text, errors)
+    assert api.removed == [output.job.id]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_an_answer_and_errors_are_told_apart(
 def test_only_what_the_user_wrote_wrong_ends_with_2(
     api: JobsApi, monkeypatch: pytest.MonkeyPatch, script: str, code: int, message: str
 ) -> None:
-    failure = said_by(api, monkeypatch, script).failure()
+    failure = output_of(api, monkeypatch, script).failure()
     assert failure.exit_code == code
     assert str(failure).endswith(message)
 
@@ -129,7 +129,7 @@ def test_a_job_that_did_not_begin_says_why(
 def test_remote_command_is_stopped_and_removed_after_its_timeout(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_command, "DEFAULT_TIMEOUT_S", 1.0)
     with pytest.raises(SetupError, match=r"job job-\w+ has not ended within 1 s; it was stopped"):
-        said_by(api, monkeypatch, "sleep 60")
+        output_of(api, monkeypatch, "sleep 60")
     assert (api.jobs, len(api.removed)) == ({}, 1)
 
 
@@ -140,7 +140,7 @@ def test_ctrl_c_leaves_no_job(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> 
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        said_by(api, monkeypatch, "sleep 60")
+        output_of(api, monkeypatch, "sleep 60")
     assert (api.jobs, len(api.removed)) == ({}, 1)
 
 
@@ -182,9 +182,9 @@ def test_a_connection_whose_other_end_is_gone_does_not_block(api: JobsApi, monke
     api.put("open-1", "first\n", **{"drive.sweep": "open"})
     api.silent = True
     end_later(api, "open-1", 1, "last\n")
-    begun = time.monotonic()
+    started_at = time.monotonic()
     log, job = followed(api, "open-1")
-    assert time.monotonic() - begun < 30  # the connection itself ends after 60 s
+    assert time.monotonic() - started_at < 30  # the connection itself ends after 60 s
     assert (log, job.exit_code) == ("first\nlast\n", 0)
 
 

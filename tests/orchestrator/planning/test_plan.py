@@ -143,7 +143,8 @@ def test_missing_data_are_told_by_plan_and_refused_by_run(tmp_path: Path, storag
         make_plan(load_spec(str(file), options), storage, hash_data=True)
 
 
-def test_time_and_size_are_judged_by_finished_trials_of_the_same_network_and_data(tmp_path: Path, storage: Storage) -> None:
+def test_plan_estimates_time_and_size_from_similar_finished_trials(tmp_path: Path, storage: Storage) -> None:
+    """Those of the same network and data, in any sweep of the storage."""
     file = tiny_sweep(tmp_path)
     assert facts(file, storage)["slot_hours"] is None
     plan = make_plan(load_spec(str(file)), storage)

@@ -54,9 +54,7 @@ def test_a_trial_has_a_thread_for_every_whole_cpu_and_at_least_one(cpus: float, 
         ("cuda", True, True),
     ],
 )
-def test_bits_are_the_same_from_run_to_run_on_a_cpu_and_wherever_it_is_asked_for(
-    device: str, written: bool | None, deterministic: bool
-) -> None:
+def test_runtime_is_deterministic_on_a_cpu_or_on_request(device: str, written: bool | None, deterministic: bool) -> None:
     runtime = ResolvedSettings(device=device).runtime(Resources(deterministic=written))
     assert (runtime.device, runtime.deterministic) == (device, deterministic)
 
@@ -66,7 +64,8 @@ def test_precision_that_no_trial_needed_to_know_is_fp32(precision: Literal["fp32
     assert ResolvedSettings(device="cpu", precision=precision).runtime(Resources()).precision == expected
 
 
-def test_trials_are_compiled_where_that_was_found_to_work_not_where_it_is_only_asked_for() -> None:
+def test_runtime_compiles_only_where_compilation_works() -> None:
+    """A request alone is not enough."""
     asked = Resources(compile=True)
     assert ResolvedSettings(device="cpu", compile=True).runtime(asked).compile
     assert not ResolvedSettings(device="cpu", compile=False).runtime(asked).compile
@@ -85,14 +84,14 @@ def test_answers_of_an_older_version_are_read_as_far_as_they_are_known(folder: S
     assert merge_settings(Resources(), {"device": "cpu"}) == ResolvedSettings(device="cpu", precision=None, cpus_per_trial=1.0)
 
 
-def test_what_the_sweep_file_says_goes_before_what_was_answered() -> None:
+def test_merge_settings_prefers_the_sweep_file_to_the_answers() -> None:
     automatic = Resources(cpus_per_trial="auto", gpus_per_trial="auto", compile=True)
     expected = ResolvedSettings(device="cuda", precision="bf16", cpus_per_trial=2.0, gpus_per_trial=0.125)
     assert merge_settings(automatic, ANSWERS) == expected
     assert merge_settings(automatic, ANSWERS | {"compile": True}) == replace(expected, compile=True)
     written = Resources(cpus_per_trial=3.0, gpus_per_trial=0.5)
-    said = ResolvedSettings(device="cuda", precision="bf16", cpus_per_trial=3.0, gpus_per_trial=0.5)
-    assert merge_settings(written, ANSWERS | {"compile": True}) == said
+    from_file = ResolvedSettings(device="cuda", precision="bf16", cpus_per_trial=3.0, gpus_per_trial=0.5)
+    assert merge_settings(written, ANSWERS | {"compile": True}) == from_file
     assert merge_settings(Resources(), ANSWERS).gpus_per_trial == 1.0
 
 
@@ -109,7 +108,7 @@ def test_what_the_sweep_file_says_goes_before_what_was_answered() -> None:
         (0.5, "cpu", 0.0),
     ],
 )
-def test_a_trial_reserves_of_a_gpu_what_is_written_a_whole_one_without_a_word_and_none_on_a_cpu(
+def test_configured_gpu_share_is_whole_by_default_and_none_on_a_cpu(
     written: float | Literal["auto"] | None, device: str, share: float | None
 ) -> None:
     assert configured_gpu_share(written, device) == share

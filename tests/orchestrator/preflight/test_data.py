@@ -176,7 +176,7 @@ def test_the_sheet_shows_images_of_the_class_and_crops_of_the_first(tmp_path: Pa
         assert len({image.numpy().tobytes() for image in row.augmented}) > 1
 
 
-def test_small_images_are_enlarged_by_whole_factors_and_digits_are_not_augmented() -> None:
+def test_contact_sheet_enlarges_by_whole_factors_without_augmented_digits() -> None:
     data = load_data(DatasetConfig(name="digits", limit=100), DatasetSource(name="digits"), "cpu")
     assert all(len(row.augmented) == 0 for row in sheet_rows(data, tuple("0123456789")))
     sheet = np.asarray(Image.open(io.BytesIO(contact_sheet(data, tuple("0123456789")))).convert("L"))

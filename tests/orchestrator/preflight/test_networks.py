@@ -75,7 +75,8 @@ def planned(folder: Path, *models: str) -> tuple[Plan, SweepFolder]:
     return plan, SweepFolder(storage, plan.spec.name)
 
 
-def test_a_run_is_refused_with_all_faults_before_any_trial_and_a_sound_one_asks_once(tmp_path: Path) -> None:
+def test_run_rejects_all_faults_at_once_and_checks_a_sound_network_once(tmp_path: Path) -> None:
+    """Faults are named before any trial; networks that passed are not checked again."""
     storage = tmp_path / "runs"
     file = sweep_file(tmp_path, "convnet", "aux", "frozen")
     refused = drive_sweep("run", file, "--storage", storage, "--set", "precision=fp32", expect=2)  # checked beside Ray's start

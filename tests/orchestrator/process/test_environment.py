@@ -215,7 +215,7 @@ def test_deleted_current_folder_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tracking", "said"),
+    ("tracking", "warnings"),
     [
         (
             [],
@@ -230,9 +230,9 @@ def test_deleted_current_folder_is_an_error(tmp_path: Path) -> None:
     ],
 )
 def test_variables_of_mlflow_that_decide_nothing_are_told(
-    tracking: list[str], said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tracking: list[str], warnings: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@lab:5000")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     warn_of_unused_environment(load_spec("digits", tracking))
-    assert capsys.readouterr().err.splitlines() == said
+    assert capsys.readouterr().err.splitlines() == warnings

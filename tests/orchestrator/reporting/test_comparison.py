@@ -72,16 +72,16 @@ def only_pair(state: SweepState) -> Pair:
 
 
 def test_the_test_agrees_with_the_closed_form_for_three_seeds() -> None:
-    made = paired_difference({0: 0.90, 1: 0.92, 2: 0.94}, {0: 0.89, 1: 0.90, 2: 0.91})
+    difference = paired_difference({0: 0.90, 1: 0.92, 2: 0.94}, {0: 0.89, 1: 0.90, 2: 0.91})
     # Differences 0.01, 0.02, 0.03: mean 0.02, deviation 0.01, t = 2 sqrt(3). With two degrees of freedom the distribution
     # function of Student's t is 1/2 + t / (2 sqrt(2 + t^2)), and its 97.5 % point is 4.302653 in any table.
     t = 2 * math.sqrt(3)
-    assert made.n == 3
-    assert made.mean == pytest.approx(0.02)
-    assert made.std == pytest.approx(0.01)
-    assert made.p == pytest.approx(1 - t / math.sqrt(2 + t * t))
-    assert made.interval == pytest.approx((0.02 - 4.302653 * 0.01 / math.sqrt(3), 0.02 + 4.302653 * 0.01 / math.sqrt(3)))
-    assert not made.significant
+    assert difference.n == 3
+    assert difference.mean == pytest.approx(0.02)
+    assert difference.std == pytest.approx(0.01)
+    assert difference.p == pytest.approx(1 - t / math.sqrt(2 + t * t))
+    assert difference.interval == pytest.approx((0.02 - 4.302653 * 0.01 / math.sqrt(3), 0.02 + 4.302653 * 0.01 / math.sqrt(3)))
+    assert not difference.significant
 
 
 @pytest.mark.parametrize(("n", "point"), [(2, 12.7062), (3, 4.3027), (6, 2.5706), (11, 2.2281), (31, 2.0423)])
@@ -91,33 +91,33 @@ def test_a_mean_at_the_published_point_of_t_is_at_five_per_cent(n: int, point: f
     std = math.sqrt(sum((value - centre) ** 2 for value in noise) / (n - 1))
     for factor, significant in ((0.999, False), (1.001, True)):
         mean = factor * point * std / math.sqrt(n)
-        made = paired_difference(
+        difference = paired_difference(
             {seed: value - centre + mean for seed, value in enumerate(noise)}, dict.fromkeys(range(n), 0.0)
         )
-        assert made.significant is significant
-        assert made.interval is not None
-        assert (made.interval[0] > 0) is significant
+        assert difference.significant is significant
+        assert difference.interval is not None
+        assert (difference.interval[0] > 0) is significant
 
 
 def test_the_test_agrees_with_another_implementation() -> None:
     mine, theirs = [0.91, 0.87, 0.93, 0.9, 0.88], [0.92, 0.9, 0.94, 0.93, 0.89]
-    made, known = paired_difference(dict(enumerate(mine)), dict(enumerate(theirs))), ttest_rel(mine, theirs)
-    assert made.p == pytest.approx(known.pvalue)
-    assert made.interval == pytest.approx(tuple(known.confidence_interval(0.95)))
-    assert made.mean < 0
-    assert made.significant
+    difference, known = paired_difference(dict(enumerate(mine)), dict(enumerate(theirs))), ttest_rel(mine, theirs)
+    assert difference.p == pytest.approx(known.pvalue)
+    assert difference.interval == pytest.approx(tuple(known.confidence_interval(0.95)))
+    assert difference.mean < 0
+    assert difference.significant
 
 
 def test_one_seed_has_a_difference_and_no_test() -> None:
-    made = paired_difference({7: 0.9}, {7: 0.8})
-    assert made.mean == pytest.approx(0.1)
-    assert (made.std, made.n, made.p, made.interval) == (None, 1, None, None)
+    difference = paired_difference({7: 0.9}, {7: 0.8})
+    assert difference.mean == pytest.approx(0.1)
+    assert (difference.std, difference.n, difference.p, difference.interval) == (None, 1, None, None)
 
 
 def test_equal_differences_have_no_test_though_floats_make_them_differ() -> None:
     assert 0.3 - 0.2 != 0.2 - 0.1
-    made = paired_difference({0: 0.3, 1: 0.2}, {0: 0.2, 1: 0.1})
-    assert (made.std, made.p, made.interval, made.significant) == (0.0, None, None, False)
+    difference = paired_difference({0: 0.3, 1: 0.2}, {0: 0.2, 1: 0.1})
+    assert (difference.std, difference.p, difference.interval, difference.significant) == (0.0, None, None, False)
 
 
 # what is paired with what
@@ -140,7 +140,8 @@ def test_unfinished_trials_do_not_count() -> None:
     assert (pair.seeds, pair.unpaired) == ((0,), (1,))
 
 
-def test_both_sides_enter_with_their_best_by_validation_whatever_the_test_set_says() -> None:
+def test_compare_chooses_the_best_of_both_sides_by_validation() -> None:
+    """Whatever the test set says."""
     settings = [
         seeds_of(of("drive", prune_iterations=10), {0: 0.80}, validation=0.7),
         seeds_of(of("drive", prune_iterations=1), {0: 0.99}, validation=0.6),
@@ -162,27 +163,28 @@ def test_cells_are_sparsity_warm_up_and_other_shared_axes() -> None:
 
     drive = [seeds_of(at("drive", place), {0: 0.5 + index / 100}) for index, place in enumerate(places)]
     snip = [seeds_of(at("snip", place), {0: 0.5}) for place in places]
-    made = compare(sweep_of(*drive, *snip))
+    comparison = compare(sweep_of(*drive, *snip))
     accuracies = {
-        (one.cell.sparsity, one.cell.warmup_epochs, one.cell.extra_axes): round(one.difference.mean, 6) for one in made.pairs
+        (one.cell.sparsity, one.cell.warmup_epochs, one.cell.extra_axes): round(one.difference.mean, 6)
+        for one in comparison.pairs
     }
     assert accuracies == {(one[0], one[1], f"training.lr={one[2]}"): index / 100 for index, one in enumerate(places)}
 
 
 def test_a_cell_without_the_other_method_is_left_out_and_told() -> None:
     drive = [seeds_of(of("drive", sparsity=sparsity), {0: 0.9}) for sparsity in (0.5, 0.9, 0.98)]
-    made = compare(
+    comparison = compare(
         sweep_of(*drive, seeds_of(of("snip", sparsity=0.5), {0: 0.8}), seeds_of(of("random", sparsity=0.98), {1: 0.7}))
     )
-    assert [(one.method, one.cell.sparsity, one.reason) for one in made.excluded] == [
+    assert [(one.method, one.cell.sparsity, one.reason) for one in comparison.excluded] == [
         ("random", 0.5, "no finished trial there"),
         ("snip", 0.9, "no finished trial there"),
         ("random", 0.9, "no finished trial there"),
         ("snip", 0.98, "no finished trial there"),
         ("random", 0.98, "no seed that both have finished"),
     ]
-    assert "snip: 2 cells of drive excluded, no finished trial there" in notes_of(made)
-    assert [row.cells[1] for row in tables_of(made)[0].rows] == ["1 of 3", "0 of 3"]
+    assert "snip: 2 cells of drive excluded, no finished trial there" in notes_of(comparison)
+    assert [row.cells[1] for row in tables_of(comparison)[0].rows] == ["1 of 3", "0 of 3"]
 
 
 def test_without_validation_images_several_settings_are_not_chosen_from() -> None:
@@ -193,16 +195,17 @@ def test_without_validation_images_several_settings_are_not_chosen_from() -> Non
     assert only_pair(sweep_of(trials[1], trials[2])).difference.mean == pytest.approx(0.1)
 
 
-def test_the_loss_against_the_dense_baseline_is_paired_too_and_counts_as_no_method() -> None:
-    made = compare(
+def test_compare_pairs_the_dense_baseline_without_counting_it_as_method() -> None:
+    """The loss against the dense baseline is paired by seed, too."""
+    comparison = compare(
         sweep_of(
             seeds_of(of("drive", warmup_epochs=2), {0: 0.90, 1: 0.92}),
             seeds_of(of("snip", warmup_epochs=2), {0: 0.90, 1: 0.92}),
             seeds_of(DENSE, {1: 0.97, 0: 0.96}, prune=0.0),
         )
     )
-    assert made.methods == ("snip",)
-    (loss,) = made.dense
+    assert comparison.methods == ("snip",)
+    (loss,) = comparison.dense
     assert loss.difference == paired_difference({0: 0.90, 1: 0.92}, {0: 0.96, 1: 0.97})
 
 
@@ -433,6 +436,6 @@ def test_the_report_draws_and_prints_both_kinds_of_maps(tmp_path: Path, capsys: 
 
 
 def test_the_comparison_of_a_sweep_without_baseline_has_no_line_for_it() -> None:
-    made: Comparison = compare(won_lost_and_open())
-    assert made.dense == ()
-    assert [block.title for block in tables_of(made)] == ["summary over all cells", "drive against snip"]
+    comparison: Comparison = compare(won_lost_and_open())
+    assert comparison.dense == ()
+    assert [block.title for block in tables_of(comparison)] == ["summary over all cells", "drive against snip"]

@@ -52,12 +52,12 @@ def test_warmups_stand_beside_shorter_ones() -> None:
         *(seeds_of(replace(of("snip"), warmup_epochs=length), {0: 0.8}) for length in lengths),
     )
     masks = {"t0": first(40), "t1": first(60), "t2": first(40, 30)}  # warm-ups 4, 0 and 2
-    made = stability(compare(state), state, masks.get)
-    assert [one.cell.warmup_epochs for one in made] == [2, 4]
-    assert made[0].overlap == pytest.approx((30 + 20) / (70 + 20))
-    assert made[0].indicator == pytest.approx(1 - (20 / 100 + 0) / 2)
-    assert made[1].overlap == pytest.approx((10 + 20) / (70 + 20))
-    assert made[1].indicator == pytest.approx((1.0 + 1 - (20 / 100) / 2) / 2)
+    overlaps = stability(compare(state), state, masks.get)
+    assert [one.cell.warmup_epochs for one in overlaps] == [2, 4]
+    assert overlaps[0].overlap == pytest.approx((30 + 20) / (70 + 20))
+    assert overlaps[0].indicator == pytest.approx(1 - (20 / 100 + 0) / 2)
+    assert overlaps[1].overlap == pytest.approx((10 + 20) / (70 + 20))
+    assert overlaps[1].indicator == pytest.approx((1.0 + 1 - (20 / 100) / 2) / 2)
 
 
 def test_the_command_reads_the_models_of_a_sweep(tmp_path: Path) -> None:

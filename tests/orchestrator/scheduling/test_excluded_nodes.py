@@ -38,17 +38,17 @@ def searching(*keys: str, **options: Any) -> StageSearcher:
     return StageSearcher(StageQueue(warmups={}, trials=trials), Hooks(lambda *_: None, lambda: None, lambda: None), capacity)
 
 
-def test_stages_that_wait_for_a_node_that_was_lost_begin_on_one_that_is_well_again(node: str, tmp_path: Path) -> None:
+def test_stages_of_a_lost_node_start_on_a_readmitted_node(node: str, tmp_path: Path) -> None:
     """Ten stages are handed out while the node is left out and another one is there; then that one is lost."""
     searcher = searching(*"abcdefghij")
     capacity, queue = searcher.capacity, searcher.queue
     capacity.refresh()
     capacity.exclude_node(node, "it has no data")
     capacity.slots, capacity._refreshed_at = 1, time.monotonic() + 3600  # another node, until the next look
-    begun = time.monotonic()
+    started_at = time.monotonic()
 
     def tick() -> None:
-        assert time.monotonic() - begun < 120, "no stage began"
+        assert time.monotonic() - started_at < 120, "no stage began"
         if len(searcher.running) >= 8 and capacity._refreshed_at > time.monotonic():
             capacity._refreshed_at = float("-inf")  # the other node is lost
             capacity._excluded_until[node] = time.monotonic() + 3  # and these ten minutes are nearly over
@@ -101,14 +101,14 @@ def test_the_files_of_many_nodes_are_looked_for_at_the_same_time(tmp_path: Path,
     monkeypatch.setattr(shared_storage_probe, "VISIBILITY_TIMEOUT_S", 0.5)
     folder = SharedStorageProbe.create(open_storage(str(tmp_path), create=True))
     assert folder.check("a") is None
-    begun = time.monotonic()
+    started_at = time.monotonic()
     lost = {f"n{number}" for number in range(20)}
     assert folder.missing({"a", *lost}) == lost
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - started_at < 5
     monkeypatch.setattr(shared_storage_probe, "VISIBILITY_TIMEOUT_S", 20.0)
-    begun = time.monotonic()
+    started_at = time.monotonic()
     assert folder.missing(lost, interrupted=lambda: True) == lost
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - started_at < 10
 
 
 def test_a_trial_whose_own_file_is_on_no_node_fails_and_leaves_no_node_out() -> None:

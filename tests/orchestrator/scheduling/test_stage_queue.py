@@ -174,7 +174,8 @@ def test_back_off_delays_the_lost_stage_alone() -> None:
     assert keys_ready(queue) == ["x"]
 
 
-def test_stopping_queue_dispatches_nothing_and_is_done_when_the_last_stage_has_ended() -> None:
+def test_stopping_queue_is_done_when_its_last_stage_has_ended() -> None:
+    """It dispatches nothing meanwhile."""
     queue = queue_of(trial("x"), trial("y"))
     stage = taken(queue)
     queue.stopping = True

@@ -104,7 +104,7 @@ def test_the_uri_may_tell_where_the_store_is(store: ObjectStore, s3: S3Storage, 
 
 
 @pytest.mark.parametrize(
-    ("uri", "said"),
+    ("uri", "pattern"),
     [
         ("s3://me:password@bucket/runs", r"got 's3://\.\.\.@bucket/runs'; write s3://bucket/runs"),
         (
@@ -115,25 +115,27 @@ def test_the_uri_may_tell_where_the_store_is(store: ObjectStore, s3: S3Storage, 
         ("s3:///runs", "must be a folder, s3://BUCKET/PREFIX or gs"),
     ],
 )
-def test_a_uri_that_is_no_storage_is_refused_without_telling_its_key(uri: str, said: str) -> None:
-    with pytest.raises(UserError, match=said) as refused:
+def test_open_storage_rejects_an_invalid_uri_without_showing_its_key(uri: str, pattern: str) -> None:
+    with pytest.raises(UserError, match=pattern) as refused:
         open_storage(uri)
     assert "password" not in str(refused.value)
 
 
 def refusal(uri: str, create: bool = False) -> str:
     """What is said about a storage that cannot be used, within seconds."""
-    begun = time.monotonic()
+    started_at = time.monotonic()
     with pytest.raises(SetupError) as refused:
         open_storage(uri, create=create)
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - started_at < 30
     return str(refused.value)
 
 
 @pytest.mark.parametrize("create", [False, True])
 def test_a_bucket_that_is_not_there_is_named(s3: S3Storage, store: ObjectStore, create: bool) -> None:
-    said = refusal("s3://nowhere/runs", create)
-    assert said.startswith(f"storage s3://nowhere/runs: there is no bucket 'nowhere' at {store.endpoint}; create it, or give")
+    message = refusal("s3://nowhere/runs", create)
+    assert message.startswith(
+        f"storage s3://nowhere/runs: there is no bucket 'nowhere' at {store.endpoint}; create it, or give"
+    )
 
 
 def test_a_store_that_does_not_answer_is_named(s3: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +157,7 @@ def test_refused_keys_and_missing_rights_are_told_apart(
     assert "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in unknown
     assert "the access key is refused (SIGNATURE_DOES_NOT_MATCH" in wrong
     assert "no permission (ACCESS_DENIED" in denied
-    assert not any(SECRET in said for said in (unknown, denied, wrong))
+    assert not any(SECRET in message for message in (unknown, denied, wrong))
 
 
 def test_a_command_on_a_lost_storage_ends_with_3_and_says_so(store: ObjectStore) -> None:
@@ -241,6 +243,6 @@ def test_a_driver_waits_seconds_where_its_storage_hangs(hanging: S3Storage, monk
         "give back": claim.release,
     }
     for name, act in acts.items():
-        begun = time.monotonic()
+        started_at = time.monotonic()
         act()
-        assert time.monotonic() - begun < 4, name
+        assert time.monotonic() - started_at < 4, name

@@ -46,9 +46,9 @@ def test_thread_does_not_count_the_import_of_mlflow_as_cpu_time(tracked: Tracked
 
     def import_slowly() -> None:
         nonlocal worked
-        begun = time.thread_time()
+        started_at = time.thread_time()
         while worked < 1.0:
-            worked = time.thread_time() - begun
+            worked = time.thread_time() - started_at
 
     thread = TrackingThread(lambda: open_sync(target, tracked.storage), interval_s=0.05, import_first=import_slowly)
     thread.start()
@@ -137,9 +137,9 @@ def port_of(base: str) -> int:
 
 
 def duration_s(call: Callable[[], object], pause_s: float = 0.0) -> float:
-    begun = time.monotonic()
+    started_at = time.monotonic()
     call()
-    took = time.monotonic() - begun
+    took = time.monotonic() - started_at
     time.sleep(pause_s)
     return took
 
@@ -152,9 +152,9 @@ def test_thread_without_a_server_reports_and_never_raises(tracked: TrackedSweep)
     thread.points(WARMUP, [Point("val/accuracy", 1, 0.5, 1000)])
     thread.fail(WARMUP, "diverged")
     thread.reconcile(STATES)
-    begun = time.monotonic()
+    started_at = time.monotonic()
     assert not thread.flush(60)
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - started_at < 30
     assert thread.pending == 4
     assert thread.last_error is not None
     assert "drive-sweep sync" in thread.last_error

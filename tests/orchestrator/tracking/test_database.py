@@ -219,10 +219,10 @@ def test_without_hard_links_a_database_that_is_there_stays_too(
     monkeypatch.setattr("os.link", unlinkable)
     file = tmp_path / "mlflow.db"
     ready(file)
-    made = database_id(file)
-    assert made
+    first_id = database_id(file)
+    assert first_id
     tracking_database._create(file, "unused")
-    assert database_id(file) == made
+    assert database_id(file) == first_id
 
 
 def test_each_new_database_has_a_number_of_its_own(tmp_path: Path, quick: None) -> None:

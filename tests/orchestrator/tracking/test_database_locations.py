@@ -57,7 +57,7 @@ def projected(folder: Path) -> TrackingTarget:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A storage with one trial, not in MLflow yet."""
     folder = tmp_path_factory.mktemp("made") / "runs"
     storage = new_storage(folder)
@@ -66,9 +66,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stored(made: Path, tmp_path: Path) -> Stored:
+def stored(finished_storage: Path, tmp_path: Path) -> Stored:
     folder = tmp_path / "first" / "runs"
-    shutil.copytree(made, folder)
+    shutil.copytree(finished_storage, folder)
     shutil.copyfile(empty_database()[0], folder / "mlflow.db")
     return Stored(folder, projected(folder))
 
@@ -226,12 +226,14 @@ def test_folders_that_a_uri_cannot_name_are_refused(name: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     "name", ["a b", "a#b", "100%", "a&b", "a;b", "a:b", "a'b", 'a"b', "a\\b", "a\nb", "äé日", "a=b", "[a]", "a@b"]
 )
-def test_all_of_mlflow_is_inside_a_folder_with(name: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_of_mlflow_is_inside_a_folder_with(
+    name: str, finished_storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
     folder = tmp_path / name
-    shutil.copytree(made, folder)
+    shutil.copytree(finished_storage, folder)
     shutil.copyfile(empty_database()[0], folder / "mlflow.db")
     target = projected(folder)
     assert load_all_models(target) == 1

@@ -22,15 +22,15 @@ def params(text: str, folder: Path) -> dict[str, dict[str, str]]:
 
 
 def test_options_of_one_method_are_params_of_its_trials_alone(tmp_path: Path) -> None:
-    made = params("method: [drive, random]\nsearch: {drive.normalize: [mean, rank]}\n", tmp_path)
-    normalize = {name: one.get("drive.normalize") for name, one in made.items()}
+    runs = params("method: [drive, random]\nsearch: {drive.normalize: [mean, rank]}\n", tmp_path)
+    normalize = {name: one.get("drive.normalize") for name, one in runs.items()}
     assert sorted(filter(None, normalize.values())) == ["mean", "rank"]
-    assert [normalize[name] for name in made if not name.startswith("drive")] == [None, None]  # random, and the dense baseline
+    assert [normalize[name] for name in runs if not name.startswith("drive")] == [None, None]  # random, and the dense baseline
 
 
 def test_iterations_are_those_that_a_trial_runs(tmp_path: Path) -> None:
-    made = params("method: [drive, magnitude, imp, srste]\nprune_iterations: 20\n", tmp_path)
-    assert {one["method"]: one.get("prune_iterations") for one in made.values()} == {
+    runs = params("method: [drive, magnitude, imp, srste]\nprune_iterations: 20\n", tmp_path)
+    assert {one["method"]: one.get("prune_iterations") for one in runs.values()} == {
         "drive": "20",
         "magnitude": "1",
         "imp": "11",

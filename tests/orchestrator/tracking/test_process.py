@@ -137,9 +137,9 @@ def test_one_that_was_killed_is_told_and_nobody_waits_for_it(tracking: TrackingP
     assert child is not None
     child.kill()
     tracking.start_item(TRIAL)
-    begun = time.monotonic()
+    started_at = time.monotonic()
     assert not tracking.flush(60)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - started_at < 20
     assert tracking.pending
     assert eventually(lambda: "has ended" in str(tracking.last_error))
 

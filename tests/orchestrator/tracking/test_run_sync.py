@@ -236,8 +236,8 @@ def test_file_overwritten_by_a_late_attempt_is_reported(tracked: TrackedSweep, t
     file = storage.path(f"trials/{one.key}/{name}")
     file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-1]))
     target = new_target(tmp_path)
-    said = rf"w02-r0.*{name} (has|does not match) .*; .*drive-sweep resume {SWEEP}"
-    with pytest.raises(SetupError, match=said):
+    message = rf"w02-r0.*{name} (has|does not match) .*; .*drive-sweep resume {SWEEP}"
+    with pytest.raises(SetupError, match=message):
         synced(target, storage, [(one, "finished")])
     assert "FINISHED" not in [run.info.status for run in Content(target).runs if run.info.run_name == "w02-r0"]
 

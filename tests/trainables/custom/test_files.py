@@ -89,8 +89,8 @@ def test_invalid_weights_are_rejected_and_never_executed(folder: Path, storage: 
     weights, file, config = dense_weights(), folder / "dense", tiny_config(initial_weights=True)
     first, *others = weights
 
-    def rejection_of(held: Any) -> str:
-        save_file(held, file) if isinstance(held, dict) and first in held else torch.save(held, file)
+    def rejection_of(content: Any) -> str:
+        save_file(content, file) if isinstance(content, dict) and first in content else torch.save(content, file)
         return rejection(config, storage, folder, ConfigError, file)
 
     message = rejection_of(

@@ -34,7 +34,7 @@ def test_custom_snip_gives_the_model_of_the_built_in_one(folder: Path, storage: 
     assert custom["config"]["method"] == "module:myscores.snip"
 
 
-def test_custom_method_reads_its_options_and_a_negative_factor_keeps_the_lowest(folder: Path, storage: Storage) -> None:
+def test_custom_method_with_a_negative_factor_keeps_the_lowest(folder: Path, storage: Storage) -> None:
     config = of_method("scaled", factor=-1.0)
     inverted = tiny_config(method="snip", sanity=replace(tiny_config().sanity, invert=True))
     custom, built_in = run_custom(config, storage, folder), run(inverted, storage)
@@ -96,7 +96,7 @@ def test_file_of_a_method_is_part_of_trial_keys_and_not_of_warmup_keys(folder: P
     assert [trial.name.partition("-w")[0] for trial in after.trials] == ["snip", "myscores.snip", "myscores.scaled"]
 
 
-def test_one_function_with_several_options_is_several_trials_with_names_of_their_own(folder: Path, storage: Storage) -> None:
+def test_each_option_of_a_custom_method_is_a_trial_with_its_name(folder: Path, storage: Storage) -> None:
     methods = ", ".join(f"{{module: myscores.scaled, options: {{factor: {factor}}}}}" for factor in (1, 2))
     text = f"name: m\ndataset: {{name: digits}}\nmodel: convnet\nsparsity: 0.9\nbaseline: none\nmethod: [{methods}]\n"
     plan = plan_of(text, folder, storage)

@@ -122,9 +122,9 @@ def as_pipe(path: Path) -> None:
 
 
 def as_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as made:
+    with socket.socket(socket.AF_UNIX) as server:
         folder = os.open(path.parent, os.O_RDONLY)
-        made.bind(f"/proc/self/fd/{folder}/{path.name}")  # the whole path is too long for a socket
+        server.bind(f"/proc/self/fd/{folder}/{path.name}")  # the whole path is too long for a socket
         os.close(folder)
 
 

@@ -27,9 +27,9 @@ def dense_network() -> nn.Module:
     return network
 
 
-def loaded_from(file: Path, held: Any) -> Weights:
+def loaded_from(file: Path, content: Any) -> Weights:
     """The state dict of a network that starts from what torch.save wrote."""
-    torch.save(held, file)
+    torch.save(content, file)
     network = build_model("convnet", (1, 8, 8), 10)
     load_initial_weights(network, CustomFiles(initial_weights=str(file)).with_digests([tiny_config(initial_weights=True)]))
     return network.state_dict()
@@ -111,7 +111,7 @@ REFUSED: dict[str, tuple[Callable[[Weights], Any], str]] = {
 
 @pytest.mark.parametrize("form", REFUSED)
 def test_invalid_file_is_rejected_with_its_content(form: str, tmp_path: Path) -> None:
-    held, pattern = REFUSED[form]
+    content_of, pattern = REFUSED[form]
     with pytest.raises(ConfigError) as caught:
-        loaded_from(tmp_path / "dense.pt", held(dense_network().state_dict()))
+        loaded_from(tmp_path / "dense.pt", content_of(dense_network().state_dict()))
     assert re.search(pattern, str(caught.value)), str(caught.value)

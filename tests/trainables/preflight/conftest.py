@@ -13,7 +13,7 @@ from tests.support.examined_networks import MODULE
 
 @pytest.fixture(autouse=True)
 def module() -> Iterator[ModuleType]:
-    made = ModuleType(MODULE)
-    sys.modules[MODULE] = made
-    yield made
+    new_module = ModuleType(MODULE)
+    sys.modules[MODULE] = new_module
+    yield new_module
     del sys.modules[MODULE]
