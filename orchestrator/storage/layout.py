@@ -22,6 +22,7 @@ from trainables.records.metrics import DamagedRecordError
 from trainables.records.result_record import decode_result
 
 LAYOUT_VERSION, LAYOUT_FILE = 1, "storage.json"
+SNAPSHOT_NAME = re.compile(r"epoch-(?P<epoch>\d+)\.(?P<fingerprint>[^.]+)\.safetensors")
 DAMAGED_COUNT_GAP = 1000  # added to the attempts that a damaged attempt.json may have counted
 SLOW_WRITE_GRACE_S = 5.0  # after a slower write, check again for a newer attempt
 
@@ -138,9 +139,8 @@ class WarmupFolder:
         return self.folder.removesuffix("/warmup").rpartition("/")[2]
 
     def epochs(self) -> list[int]:
-        suffix = f".{self.fingerprint_id}.safetensors"
-        names = [name for name in self.storage.names(self.folder) if name.startswith("epoch-") and name.endswith(suffix)]
-        return sorted(int(name.removeprefix("epoch-").split(".")[0]) for name in names)
+        matches = map(SNAPSHOT_NAME.fullmatch, self.storage.names(self.folder))
+        return sorted(int(match["epoch"]) for match in matches if match and match["fingerprint"] == self.fingerprint_id)
 
     def read(self, epoch: int) -> bytes | None:
         return self.storage.read(self._name(epoch))
@@ -153,6 +153,14 @@ class WarmupFolder:
 
     def _name(self, epoch: int) -> str:
         return f"{self.folder}/epoch-{epoch:04d}.{self.fingerprint_id}.safetensors"
+
+
+def longest_snapshot(storage: Storage, warmup_key: str) -> str | None:
+    """Path of the snapshot of a shared warm-up's last epoch, under any fingerprint."""
+    folder = f"warmups/{warmup_key}"
+    matches = [match for name in storage.names(folder) if (match := SNAPSHOT_NAME.fullmatch(name))]
+    longest = max(matches, key=lambda match: int(match["epoch"]), default=None)
+    return f"{folder}/{longest[0]}" if longest else None
 
 
 @dataclass(frozen=True, slots=True)

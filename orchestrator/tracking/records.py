@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.storage.base import Storage
-from orchestrator.storage.layout import trial_file
+from orchestrator.storage.layout import longest_snapshot, trial_file
 from trainables.records.file_names import ERROR, METRICS, MODEL, RESULT
 from trainables.records.metrics import DamagedRecordError, Point, points_from_json, points_from_lines
 from trainables.records.result_record import decode_result, metrics_damage
@@ -136,9 +136,9 @@ def _error(content: bytes) -> dict[str, Any]:
 
 def _warmup_record(storage: Storage, key: str) -> RunRecord:
     """The points in the longest snapshot; only its header is read, which needs no torch."""
-    folder = f"warmups/{key}"
-    longest = max((name for name in storage.names(folder) if name.startswith("epoch-")), default=None)
-    content = storage.read(f"{folder}/{longest}") if longest else None
+    longest = longest_snapshot(storage, key) or ""
+    content = storage.read(longest) if longest else None
+    name = longest.rpartition("/")[2]
     points: list[Point] = []
     damage = ""
     if content is not None:
@@ -146,8 +146,8 @@ def _warmup_record(storage: Storage, key: str) -> RunRecord:
             state = json.loads(safetensors_metadata(content)["state"])
             points = [points_from_json(point) for point in state["metrics"]]
             if state.get("key", key) != key:
-                damage, points = f"{longest} is of {state['key']}", []
+                damage, points = f"{name} is of {state['key']}", []
         except (ValueError, KeyError, TypeError):
-            damage = f"{longest} is no snapshot"
+            damage = f"{name} is no snapshot"
     digest = hashlib.sha256(json.dumps([point.to_json() for point in points]).encode()).hexdigest()
     return RunRecord(storage=storage, key=key, points=points, digest=digest, damage=damage)

@@ -17,7 +17,7 @@ import pytest
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage import background, layout
 from orchestrator.storage.base import Storage
-from orchestrator.storage.layout import StageFolders, TrialFolder, archive_trial, newest_attempt
+from orchestrator.storage.layout import StageFolders, TrialFolder, archive_trial, longest_snapshot, newest_attempt
 from tests.support.s3_server import KEY, SECRET
 from trainables.errors import StaleAttemptError
 
@@ -211,3 +211,12 @@ def test_a_request_to_stop_reaches_the_trials_of_its_sweep(storage: Storage, mon
     assert (one.stop_requested(), other.stop_requested(), folders.stop_requested()) == (True, False, False)
     SweepFolder(storage, "s").request_stop()
     assert (other.stop_requested(), folders.stop_requested()) == (True, True)
+
+
+def test_longest_snapshot_is_that_of_the_last_epoch(storage: Storage) -> None:
+    assert longest_snapshot(storage, "k") is None
+    for epoch, fingerprint in ((2, "f"), (10, "e"), (9, "f")):
+        StageFolders(storage, "s").warmups("k", fingerprint).publish(epoch, b"content")
+    storage.write("warmups/k/epoch-notes.txt", b"of a user")
+    assert longest_snapshot(storage, "k") == "warmups/k/epoch-0010.e.safetensors"
+    assert StageFolders(storage, "s").warmups("k", "f").epochs() == [2, 9]
