@@ -261,7 +261,7 @@ def _require_image_size(configs: Sequence[TrialConfig], facts: DataFacts) -> Non
     models = dict.fromkeys(config.model for config in configs if not is_custom(config.model))
     problems = [problem for model in models if (problem := image_size_problem(model, *facts.image_shape[1:]))]
     if problems:
-        raise UserError("\n".join(problems), code="image-size-unsupported")
+        raise UserError("\n".join(map(str, problems)), code="image-size-unsupported")
 
 
 def _holds(folder: str, other: Path) -> bool:

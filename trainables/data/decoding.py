@@ -181,6 +181,11 @@ def decode_squares(paths: Sequence[Path], size: int) -> NDArray[Any]:
     with ThreadPoolExecutor(max_workers=processors()) as pool:
         errors = [error for error in pool.map(decode, range(len(paths)), chunksize=256) if error]
     if errors:
+        named = errors[:MAX_NAMES]
         more = f"; and {len(errors) - MAX_NAMES} more" if len(errors) > MAX_NAMES else ""
-        raise DataError("; ".join(map(str, errors[:MAX_NAMES])) + more) from errors[0]
+        raise DataError("; ".join(error.message for error in named) + more, _joined_hints(named)) from errors[0]
     return images
+
+
+def _joined_hints(errors: Sequence[DataError]) -> str:
+    return "; ".join(dict.fromkeys(error.hint for error in errors if error.hint))

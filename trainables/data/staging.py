@@ -83,7 +83,8 @@ class StagedDataset:
                 try:
                     fetched = self.fetch()
                 except DataError as error:
-                    raise WrongNodeError(f"{problem} ({error})") from error
+                    hints = "; ".join(filter(None, (problem.hint, error.hint)))
+                    raise WrongNodeError(f"{problem.message} ({error.message})", hints) from error
                 with atomic_write(cache) as partial:
                     partial.write_bytes(fetched)
         return cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trainables.errors import ConfigError
 from trainables.models.table import NETWORKS
 
 MAX_SUGGESTED = 512  # pixels, largest side that a hint suggests
@@ -22,10 +23,10 @@ def sizes_that_work(model: str, height: int, width: int) -> str:
     return f"the nearest that work are {nearest}; resnet20 takes any"
 
 
-def image_size_problem(model: str, height: int, width: int) -> str:
-    """Why a built-in network does not support images of this size, with a hint; empty if it does."""
+def image_size_problem(model: str, height: int, width: int) -> ConfigError | None:
+    """The error of a built-in network that does not support images of this size; None if it does."""
     if takes_image(model, height, width):
-        return ""
-    return (
-        f"model: {model} must get images that it takes, got {height} x {width} pixels; {sizes_that_work(model, height, width)}"
+        return None
+    return ConfigError(
+        f"model: {model} must get images that it takes, got {height} x {width} pixels", sizes_that_work(model, height, width)
     )

@@ -12,7 +12,6 @@ from torch import nn
 from trainables.config.trial import Initialization, TrialConfig
 from trainables.custom.imports import load_function
 from trainables.custom.references import is_custom
-from trainables.errors import ConfigError
 from trainables.models.custom_network import build_custom_network
 from trainables.models.image_sizes import image_size_problem
 from trainables.models.table import NETWORKS
@@ -43,7 +42,7 @@ def meta_model(name: str, image_shape: tuple[int, int, int], num_classes: int, w
 
 def _shaped_model(name: str, image_shape: tuple[int, int, int], num_classes: int, width: int, device: str) -> nn.Module:
     if problem := image_size_problem(name, *image_shape[1:]):
-        raise ConfigError(problem)
+        raise problem
     with torch.device(device):
         return NETWORKS[name].build(image_shape, num_classes, width)
 

@@ -154,9 +154,12 @@ def test_at_most_five_damaged_files_are_named(tmp_path: Path) -> None:
     paths = [tmp_path / f"{index}.png" for index in range(9)]
     for index, path in enumerate(paths):
         path.write_bytes(WHOLE[0] if index == 4 else b"")
-    with pytest.raises(DataError, match=r"0\.png.*; .*1\.png.*; .*2\.png.*; .*3\.png.*; .*5\.png.*; and 3 more$") as caught:
+    with pytest.raises(
+        DataError, match=r"0\.png.*; .*1\.png.*; .*2\.png.*; .*3\.png.*; .*5\.png.*; and 3 more; replace or remove it$"
+    ) as caught:
         decode_squares(paths, 8)
     assert "6.png" not in str(caught.value)
+    assert caught.value.hint == "replace or remove it"
 
 
 HALF_A_JPEG = saved(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)), "JPEG")[:2000]

@@ -74,9 +74,9 @@ def test_node_without_data_fetches_the_images_once(planned: StagedDataset, tmp_p
 
 def test_failed_fetch_is_reported_with_both_reasons(planned: StagedDataset, tmp_path: Path) -> None:
     def fetch() -> bytes:
-        raise DataError("it is too large")
+        raise DataError("it is too large", "stage it by hand")
 
-    with pytest.raises(WrongNodeError, match=r"no folder .*nowhere.* \(it is too large\)"):
+    with pytest.raises(WrongNodeError, match=r"no folder .*nowhere.* \(it is too large\).*; stage it by hand$"):
         replace(at(planned, tmp_path / "nowhere"), fetch=fetch).locate()
     with pytest.raises(WrongNodeError, match="no folder"):
         at(planned, tmp_path / "nowhere").locate()

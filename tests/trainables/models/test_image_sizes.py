@@ -81,11 +81,11 @@ def test_meta_tensors_fail_like_real_ones() -> None:
 
 
 def test_error_names_supported_sizes() -> None:
-    assert image_size_problem("alexnet", 48, 48) == (
-        "model: alexnet must get images that it takes, got 48 x 48 pixels; "
-        "the nearest that work are 39 x 39 and 64 x 64; resnet20 takes any"
-    )
-    assert image_size_problem("convnet", 16, 16) == ""
+    error = image_size_problem("alexnet", 48, 48)
+    assert error is not None
+    assert error.message == "model: alexnet must get images that it takes, got 48 x 48 pixels"
+    assert error.hint == "the nearest that work are 39 x 39 and 64 x 64; resnet20 takes any"
+    assert image_size_problem("convnet", 16, 16) is None
     with pytest.raises(ConfigError, match=r"got 16 x 4 pixels; the nearest that work are 16 x 16; resnet20"):
         build_model("convnet", (1, 16, 4), 10)
 
