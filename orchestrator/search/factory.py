@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator.search.budget import Limits, Meter
 from orchestrator.search.decisions import Decision, DecisionLog, Kind
 from orchestrator.search.early_stopping import EarlyStopper, asha_rungs, median_rungs
-from orchestrator.search.group_search import GroupRules, GroupSearch
+from orchestrator.search.group_search import GroupSearch
 from orchestrator.search.groups import Group, groups_of, seeds_of
 from orchestrator.search.learning import observations
 from orchestrator.search.proposals import CANDIDATES, GridProposer, Proposer, SamplerProposer
+from orchestrator.search.rules import GroupRules
 from orchestrator.search.samplers import Observation, Sampler
 from orchestrator.search.search import Search
 from orchestrator.search.settings import SearchSettings

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,42 +13,13 @@ from orchestrator.search.decisions import Decision, Kind
 from orchestrator.search.early_stopping import EarlyStopper
 from orchestrator.search.groups import Group
 from orchestrator.search.proposals import Proposer
-from orchestrator.search.racing import CHANCE, Look, Outcome, RaceRule, look
+from orchestrator.search.racing import Outcome
 from orchestrator.search.records import FAILED, FINISHED, STOPPED, ConfigurationRecord, TrialRecord
+from orchestrator.search.rules import GroupRules
+from orchestrator.search.staged_seeds import Race
 from trainables.config.trial import TrialConfig
 
 CONTINUES, STOPS = "continues", "stops"
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupRules:
-    """The settings of a search that apply to each of its groups.
-
-    Attributes:
-        objectives: metric -> max or min, in the order of the sweep file.
-        first_seeds: of every configuration.
-        further_seeds: of leading ones, in this order; empty without staged seeds.
-        confidence, indifference, chance: of the race; the indifference in the unit of the objective.
-        configurations: how many are proposed at most.
-    """
-
-    objectives: Mapping[str, str]
-    first_seeds: tuple[int, ...]
-    further_seeds: tuple[int, ...] = ()
-    confidence: float = 0.95
-    indifference: float = 0.002
-    chance: float = CHANCE
-    configurations: int | None = None
-
-    @property
-    def objective(self) -> str:
-        """The metric that configurations are ranked by."""
-        return next(iter(self.objectives))
-
-    @property
-    def sign(self) -> int:
-        """1 where larger values are better, else -1."""
-        return 1 if self.objectives[self.objective] == "max" else -1
 
 
 @dataclass(kw_only=True)
@@ -178,78 +148,17 @@ class GroupSearch:
         return self._ending(outcome, best, self.closed or f"all {len(self.configurations)} configurations were run")
 
     def _race(self, contenders: list[ConfigurationRecord]) -> list[Decision]:
-        """The next further seed of a contender, or what a look at equal seeds shows."""
-        seeds = (*self.rules.first_seeds, *self.rules.further_seeds)
-        most = max(self._seeds_run(one, seeds) for one in contenders)
-        for configuration in contenders:
-            if self._seeds_run(configuration, seeds) < most:
-                return [
-                    self._trial(
-                        configuration, seeds[self._seeds_run(configuration, seeds)], "the seeds of the other contenders"
-                    )
-                ]
-        steps: list[Decision] = []
-        if self.looked_at < most:
-            seen = self._look(contenders, seeds[:most])
-            steps = self._after_look(seen, most)
-            left = {one.number for one in contenders} - {*seen.worse, *seen.behind}
-            contenders = [one for one in contenders if one.number in left]
-            settled = all(seen.bounds[number][1] <= self.rules.indifference for number in left if number != seen.leader)
-            if settled or most == len(seeds):
-                return [*steps, self._race_ending(seen, left, most)]
-        elif len(contenders) == 1 or most == len(seeds):  # written before an interruption, but for the end
-            seen = self._look(contenders, seeds[:most])
-            return [self._race_ending(seen, {one.number for one in contenders}, most)]
-        leading = max(contenders, key=lambda one: (self._rank(one), -one.number))
-        return [*steps, self._trial(leading, seeds[most], f"one of {len(contenders)} contenders")]
-
-    def _look(self, contenders: list[ConfigurationRecord], seeds: tuple[int, ...]) -> Look:
-        sign, objective = self.rules.sign, self.rules.objective
-        values = {one.number: [sign * value for value in one.finished_values(objective, seeds)] for one in contenders}
-        everyone = [one for one in self.configurations if one.has_finished(self.rules.first_seeds)]
-        rule = RaceRule(
-            confidence=self.rules.confidence,
-            looks=len(self.rules.further_seeds) + 1,
-            comparisons=len(everyone) - 1,
-            chance=self.rules.chance,
-        )
-        return look(values, rule)
-
-    def _seeds_run(self, configuration: ConfigurationRecord, seeds: tuple[int, ...]) -> int:
-        return sum(seed in configuration.trials for seed in seeds)
-
-    def _after_look(self, seen: Look, seeds: int) -> list[Decision]:
-        """Who is worse, and who gets no more seeds."""
-        texts = {Kind.RULED_OUT: (seen.worse, "worse than"), Kind.BEHIND: (seen.behind, "behind")}
-        return [
-            Decision(
-                kind=kind,
-                group=self.group.name,
-                values={str(number): _known(seen.bounds[number][1]) for number in numbers},
-                epoch=seeds,
-                reason=f"{len(numbers)} configurations are {text} configuration {seen.leader} over {seeds} seeds",
-            )
-            for kind, (numbers, text) in texts.items()
-            if numbers
-        ]
-
-    def _race_ending(self, seen: Look, left: set[int], seeds: int) -> Decision:
-        """Says which of the ends it is.
-
-        Args:
-            left: contenders that were neither worse nor behind at the last look.
-        """
-        surplus = {one.number: one.surplus for one in self.configurations if one.surplus is not None}
-        surplus |= {number: seen.bounds[number][1] for number in (*left, *seen.behind) if number != seen.leader}
-        unclear = sum(value > self.rules.indifference for value in surplus.values())
-        points = f"{100 * self.rules.indifference:g} points"
-        if not surplus:
-            outcome, reason = Outcome.BETTER, f"better than every other configuration at {self.rules.confidence:.0%}"
-        elif not unclear:
-            outcome, reason = Outcome.INDIFFERENT, f"no other configuration is better by more than {points}"
-        else:
-            outcome, reason = Outcome.UNDECIDED, f"{unclear} other configurations may be better by more than {points}"
-        return self._ending(outcome, self.configurations[seen.leader], f"{reason}, with {seeds} seeds")
+        """What the race over further seeds does next."""
+        step = Race(rules=self.rules, configurations=self.configurations, looked_at=self.looked_at).next_step(contenders)
+        decisions = []
+        for kind, numbers, text in ((Kind.RULED_OUT, step.worse, "worse than"), (Kind.BEHIND, step.behind, "behind")):
+            if numbers:
+                reason = f"{len(numbers)} configurations are {text} configuration {step.leader} over {step.seeds} seeds"
+                values = {str(number): bound for number, bound in numbers.items()}
+                decisions.append(Decision(kind=kind, group=self.group.name, values=values, epoch=step.seeds, reason=reason))
+        if step.outcome is not None:
+            return [*decisions, self._ending(step.outcome, self.configurations[step.leader], step.reason)]
+        return [*decisions, self._trial(self.configurations[step.next_configuration], step.next_seed, step.reason)]
 
     # -- how decisions change the state -------------------------------------------------------------------------------
 
@@ -276,10 +185,9 @@ class GroupSearch:
             self._finish(decision)
         elif decision.kind in (Kind.RULED_OUT, Kind.BEHIND):
             self.looked_at = decision.epoch or 0
-            for number, surplus in decision.values.items():
+            for number in decision.values:
                 self.configurations[int(number)].ruled_out = decision.reason
-                if decision.kind is Kind.BEHIND:
-                    self.configurations[int(number)].surplus = math.inf if surplus is None else surplus
+                self.configurations[int(number)].is_worse = decision.kind is Kind.RULED_OUT
         elif decision.kind is Kind.END:
             self.end = decision
 
@@ -361,8 +269,3 @@ class GroupSearch:
 
     def _decision(self, kind: Kind, configuration: ConfigurationRecord, seed: int, **values: Any) -> Decision:
         return Decision(kind=kind, group=self.group.name, configuration=configuration.number, seed=seed, **values)
-
-
-def _known(bound: float) -> float | None:
-    """The bound as JSON knows it; None where it is infinite."""
-    return bound if math.isfinite(bound) else None

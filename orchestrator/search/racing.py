@@ -68,6 +68,38 @@ class Look:
     behind: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Standard deviation of one value apart from the parts of its seed and its configuration, with its degrees of freedom."""
+
+    deviation: float
+    freedom: int
+
+    def reach(self, seeds: int, level: float) -> float:
+        """What a difference of two means over so many seeds exceeds with probability `level`; infinite without freedom."""
+        if not self.freedom:
+            return math.inf
+        from scipy.special import stdtrit  # the inverse of Student's t
+
+        return float(stdtrit(self.freedom, 1 - level)) * self.deviation * math.sqrt(2 / seeds)
+
+
+def noise_of(values: Mapping[int, Sequence[float]]) -> Noise:
+    """The noise of a complete block design: all configurations have the same seeds, in the same order."""
+    rows = list(values.values())
+    seeds = len(rows[0])
+    freedom = (len(rows) - 1) * (seeds - 1)
+    if not freedom:
+        return Noise(0.0, 0)
+    columns = [statistics.fmean(row[seed] for row in rows) for seed in range(seeds)]
+    grand = statistics.fmean(columns)
+    squares = 0.0
+    for row in rows:
+        mean = statistics.fmean(row)
+        squares += sum((value - mean - column + grand) ** 2 for value, column in zip(row, columns, strict=True))
+    return Noise(math.sqrt(squares / freedom), freedom)
+
+
 def look(values: Mapping[int, Sequence[float]], rule: RaceRule) -> Look:
     """Compares the contenders.
 
@@ -76,14 +108,12 @@ def look(values: Mapping[int, Sequence[float]], rule: RaceRule) -> Look:
     """
     means = {number: statistics.fmean(row) for number, row in values.items()}
     leader = max(means, key=lambda number: (means[number], -number))
-    others = [number for number in values if number != leader]
-    error, freedom = _standard_error(values, means)
-    reach = _quantile(freedom, 1 - rule.level) * error if freedom else math.inf
-    bounds = {number: (means[number] - means[leader] - reach, means[number] - means[leader] + reach) for number in others}
-    worse = tuple(number for number in others if bounds[number][1] < 0)
-    left = [number for number in others if number not in worse]
-    if freedom:
-        margin = _quantile(freedom, 1 - rule.chance) * error
+    seeds, noise = len(values[leader]), noise_of(values)
+    bounds = bounds_above(values, leader, noise.reach(seeds, rule.level))
+    worse = tuple(number for number, (_, upper) in bounds.items() if upper < 0)
+    left = [number for number in bounds if number not in worse]
+    if noise.freedom:
+        margin = noise.reach(seeds, rule.chance)
         behind = tuple(number for number in left if means[number] + margin < means[leader])
     else:  # one seed shows no noise: the better half goes on
         ranked = sorted(left, key=lambda number: (-means[number], number))
@@ -91,22 +121,13 @@ def look(values: Mapping[int, Sequence[float]], rule: RaceRule) -> Look:
     return Look(leader=leader, bounds=bounds, worse=worse, behind=behind)
 
 
-def _standard_error(values: Mapping[int, Sequence[float]], means: Mapping[int, float]) -> tuple[float, int]:
-    """Standard error of the difference of two means, and its degrees of freedom; 0 of them with one seed or contender."""
-    rows = list(values.values())
-    seeds, contenders = len(rows[0]), len(rows)
-    freedom = (contenders - 1) * (seeds - 1)
-    if not freedom:
-        return 0.0, 0
-    columns = [statistics.fmean(row[seed] for row in rows) for seed in range(seeds)]
-    grand = statistics.fmean(columns)
-    squares = sum(
-        (row[seed] - means[number] - columns[seed] + grand) ** 2 for number, row in values.items() for seed in range(seeds)
-    )
-    return math.sqrt(2 * squares / freedom / seeds), freedom
+def bounds_above(values: Mapping[int, Sequence[float]], leader: int, reach: float) -> dict[int, tuple[float, float]]:
+    """Each other configuration -> the least and the most by which its mean may be above the leader's.
 
-
-def _quantile(freedom: int, probability: float) -> float:
-    from scipy.special import stdtrit  # the inverse of Student's t
-
-    return float(stdtrit(freedom, probability))
+    With a level that is divided by the number of configurations the best of all is above the leader by no more than the largest
+    of these bounds, even though the leader was chosen by the same values (Hsu, Multiple Comparisons, 1996: comparisons with the
+    best).
+    """
+    own = statistics.fmean(values[leader])
+    differences = {number: statistics.fmean(row) - own for number, row in values.items() if number != leader}
+    return {number: (difference - reach, difference + reach) for number, difference in differences.items()}

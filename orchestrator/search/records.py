@@ -43,7 +43,7 @@ class ConfigurationRecord:
     Attributes:
         attributes: what the sampler noted on it.
         ruled_out: why it gets no more seeds; empty while it may.
-        surplus: of one that was behind in a race, by how much it may be better than the leader.
+        is_worse: a race has shown that it is worse than another one.
     """
 
     number: int
@@ -52,7 +52,7 @@ class ConfigurationRecord:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     trials: dict[int, TrialRecord] = field(default_factory=dict)
     ruled_out: str = ""
-    surplus: float | None = None
+    is_worse: bool = False
 
     def has_finished(self, seeds: Sequence[int]) -> bool:
         """Whether its trials of all these seeds are finished."""
