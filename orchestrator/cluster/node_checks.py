@@ -132,13 +132,16 @@ def prepare_nodes(
 
 
 def _collect_reports(
-    calls: dict[str, Any], notify: Callable[[str], None], interrupted: Callable[[], bool]
+    calls: dict[str, Any],
+    notify: Callable[[str], None],
+    interrupted: Callable[[], bool],
+    timeout_s: float = NODE_TIMEOUT_S,
 ) -> dict[str, NodeReport]:
     """Every node's report; a lost node has none, and one that does not answer in time has an error."""
     started, is_announced = time.monotonic(), False
     first: float | None = None
     waiting = list(calls.values())
-    while waiting and (first is None or time.monotonic() - first < NODE_TIMEOUT_S):
+    while waiting and (first is None or time.monotonic() - first < timeout_s):
         answered, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=0.5)
         if interrupted():
             raise InterruptedError
@@ -152,7 +155,7 @@ def _collect_reports(
     alive = {node["NodeID"] for node in alive_nodes()}
     for node, answer in calls.items():
         if answer in waiting:
-            late = f"it has not answered {NODE_TIMEOUT_S:.0f} s after the first node"
+            late = f"it has not answered {timeout_s:.0f} s after the first node"
             reports[node] = NodeReport(error=Problem(late, HANG_HINT))
             continue
         try:

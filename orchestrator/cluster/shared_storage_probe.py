@@ -11,18 +11,23 @@ from orchestrator.cluster.node_info import Problem
 from orchestrator.storage.base import Storage
 from trainables.errors import StorageError
 
-VISIBILITY_TIMEOUT_S = 5.0  # for a file of another host to appear: NFS caches the content of a folder for 3 s
+VISIBILITY_TIMEOUT_S = 5.0  # NFS caches the content of a folder for 3 s
 FOLDER = "doctor"
 MOUNT_HINT = "mount the same folder"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharedStorageProbe:
-    """The files of one check: one that the driver wrote, and one of every node."""
+    """The files of one check: one that the driver wrote, and one of every node.
+
+    Attributes:
+        visibility_timeout_s: for a file of another host to appear.
+    """
 
     storage: Storage
     round: str
     content: bytes
+    visibility_timeout_s: float = VISIBILITY_TIMEOUT_S
 
     @staticmethod
     def create(storage: Storage) -> SharedStorageProbe:
@@ -51,7 +56,7 @@ class SharedStorageProbe:
 
     def missing(self, names: Iterable[str], interrupted: Callable[[], bool] = lambda: False) -> set[str]:
         """The names whose files do not reach the driver; all are waited for at the same time."""
-        deadline = time.monotonic() + VISIBILITY_TIMEOUT_S
+        deadline = time.monotonic() + self.visibility_timeout_s
         names = set(names)
         while names := {name for name in names if self.storage.read(self.file(name)) != self.content}:
             if time.monotonic() > deadline or interrupted():
@@ -65,7 +70,7 @@ class SharedStorageProbe:
                 self.storage.remove(f"{FOLDER}/{name}")
 
     def _wait_for(self, name: str) -> bytes | None:
-        deadline = time.monotonic() + VISIBILITY_TIMEOUT_S
+        deadline = time.monotonic() + self.visibility_timeout_s
         while (content := self.storage.read(self.file(name))) is None and time.monotonic() < deadline:
             time.sleep(0.2)
         return content

@@ -30,8 +30,8 @@ AUTH_HINT = "export RAY_AUTH_MODE=token and the cluster's own RAY_AUTH_TOKEN (or
 STOP_GRACE_S = 30  # a driver stops within 20 s, even on a busy machine
 STOP_SETTINGS = {"RAY_JOB_STOP_SIGNAL": "SIGTERM", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_GRACE_S)}
 POLL_INTERVAL_S = 0.5
-UNREACHABLE_TIMEOUT_S = 60.0  # for a cluster that does not answer
-SILENCE_TIMEOUT_S = 60.0  # without output: the other end of the connection may be gone
+UNREACHABLE_TIMEOUT_S = 60.0
+SILENCE_TIMEOUT_S = 60.0
 
 
 def api_address(option: str | None) -> str:
@@ -60,12 +60,23 @@ def api_address(option: str | None) -> str:
 class Jobs:
     """The Jobs API of one cluster.
 
+    Args:
+        unreachable_timeout_s: for a cluster that does not answer.
+        silence_timeout_s: without output, after which the connection is made anew: its other end may be gone.
+
     Raises:
         SetupError: it cannot be reached, requires another token, or has another version of Ray.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(
+        self,
+        address: str,
+        unreachable_timeout_s: float = UNREACHABLE_TIMEOUT_S,
+        silence_timeout_s: float = SILENCE_TIMEOUT_S,
+    ) -> None:
         self.address = address
+        self.unreachable_timeout_s = unreachable_timeout_s
+        self.silence_timeout_s = silence_timeout_s
         parts = urlsplit(address)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         if proxy := proxy_of(address):
@@ -107,9 +118,8 @@ class Jobs:
         """Stops the job, and returns it once it has ended."""
         with self._api_errors():
             self.client.stop_job(id_)
-        return self.wait(
-            id_, STOP_GRACE_S + UNREACHABLE_TIMEOUT_S, f"`{command('list', address=self.address)}` shows its state"
-        )
+        hint = f"`{command('list', address=self.address)}` shows its state"
+        return self.wait(id_, STOP_GRACE_S + self.unreachable_timeout_s, hint)
 
     def wait(self, id_: str, timeout_s: float, hint: str) -> Job:
         """The job once it has ended. Raises SetupError, with this hint, if that takes too long."""
@@ -139,7 +149,7 @@ class Jobs:
         async def tail() -> None:
             text = ""
             async with aclosing(self.client.tail_job_logs(id_)) as chunks:
-                while (chunk := await asyncio.wait_for(anext(chunks, None), SILENCE_TIMEOUT_S)) is not None:
+                while (chunk := await asyncio.wait_for(anext(chunks, None), self.silence_timeout_s)) is not None:
                     text += chunk
                     emit_new(text[: text.rfind("\n") + 1])  # whether a line is Ray's is known at its end
             emit_new(text)
@@ -157,7 +167,7 @@ class Jobs:
                 lost_at = None
             except SetupError:
                 lost_at = lost_at or time.monotonic()
-                if time.monotonic() - lost_at > UNREACHABLE_TIMEOUT_S:
+                if time.monotonic() - lost_at > self.unreachable_timeout_s:
                     raise
             time.sleep(POLL_INTERVAL_S)
 

@@ -51,6 +51,7 @@ def run_remote_command(
     custom_files: Mapping[str, str] = NO_FILES,
     texts: Mapping[str, str] = NO_FILES,
     answer_on_stderr: bool = False,
+    timeout_s: float | None = None,
 ) -> CommandOutput:
     """Runs a command as a job and returns its output; the job is removed afterwards, even after Ctrl-C.
 
@@ -58,11 +59,13 @@ def run_remote_command(
         name: start of the job's id.
         storage: for the job's metadata.
         custom_files, texts: further files of its package.
+        timeout_s: for the whole job; by default that of the command.
     """
     command = shlex.join([*COMMAND, *arguments])
     id_ = f"{name}-{secrets.token_hex(3)}"
     variables = {"COLUMNS": str(shutil.get_terminal_size().columns), JOBS_API_VARIABLE: jobs.address}
-    timeout_s = REMOTE_COMMAND_TIMEOUT_S.get(arguments[0], DEFAULT_TIMEOUT_S)
+    if timeout_s is None:
+        timeout_s = REMOTE_COMMAND_TIMEOUT_S.get(arguments[0], DEFAULT_TIMEOUT_S)
     try:
         with package(texts, custom_files) as folder:
             jobs.submit(

@@ -3,8 +3,8 @@
 A lock ends with its process. Object stores and some NFS have none; there the lease is driver.json:
 
 1. Read the file. If it names a live driver, give up.
-2. Write it with a random token, and wait LEASE_SETTLE_S, longer than reading and writing may take.
-3. Read it back. Whoever finds the same token holds the lease, and renews it every LEASE_RENEW_INTERVAL_S.
+2. Write it with a random token, and wait `settle_s` (LeaseTimes), longer than reading and writing may take.
+3. Read it back. Whoever finds the same token holds the lease, and renews it every `renew_interval_s`.
 
 A write that took longer may have replaced the file of a driver that holds the lease by now. The holder restores its file once,
 and the late one waits for that before it reads again.
@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from orchestrator.errors import EXIT_ENVIRONMENT, with_code
@@ -30,13 +31,26 @@ from orchestrator.storage.background import run_with_timeout
 from orchestrator.storage.base import Storage
 from trainables.errors import StorageError
 
-LEASE_SETTLE_S = 2.0
-LEASE_RENEW_INTERVAL_S = 10.0
 LEASE_TTL_S = 30.0  # without a heartbeat, for a driver whose process cannot be seen from this host
-RELEASE_TIMEOUT_S = 3.0  # for each of two steps, if the storage hangs
 MAX_TRIES = 5
 
 DriverRecord = dict[str, Any]  # identifies a driver by host and process, with its heartbeat
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeaseTimes:
+    """Seconds of the steps of a lease; all drivers of a storage must have equal ones.
+
+    Attributes:
+        release_timeout_s: for each of two steps, if the storage hangs.
+    """
+
+    settle_s: float = 2.0
+    renew_interval_s: float = 10.0
+    release_timeout_s: float = 3.0
+
+
+LEASE_TIMES = LeaseTimes()
 
 
 class LeaseHeldError(Exception):
@@ -45,7 +59,11 @@ class LeaseHeldError(Exception):
 
 @contextmanager
 def driver_lease(
-    storage: Storage, folder: str, this_driver: Callable[[], DriverRecord], alive: Callable[[DriverRecord], bool]
+    storage: Storage,
+    folder: str,
+    this_driver: Callable[[], DriverRecord],
+    alive: Callable[[DriverRecord], bool],
+    times: LeaseTimes = LEASE_TIMES,
 ) -> Iterator[None]:
     """Holds the lease of the sweep in `folder` during the block.
 
@@ -59,7 +77,7 @@ def driver_lease(
         if is_locked:
             yield
             return
-        lease = _Lease(storage, f"{folder}/driver.json", this_driver, alive)
+        lease = _Lease(storage, f"{folder}/driver.json", this_driver, alive, times)
         lease.acquire()
         try:
             yield
@@ -69,12 +87,18 @@ def driver_lease(
 
 class _Lease:
     def __init__(
-        self, storage: Storage, name: str, this_driver: Callable[[], DriverRecord], alive: Callable[[DriverRecord], bool]
+        self,
+        storage: Storage,
+        name: str,
+        this_driver: Callable[[], DriverRecord],
+        alive: Callable[[DriverRecord], bool],
+        times: LeaseTimes,
     ) -> None:
         self.storage = storage
         self.name = name
         self.this_driver = this_driver
         self.alive = alive
+        self.times = times
         self.owner = secrets.token_hex(8)
         self.last_heartbeat = 0.0  # Unix time of the newest heartbeat that was written
         self.released = threading.Event()
@@ -82,32 +106,33 @@ class _Lease:
 
     def acquire(self) -> None:
         self._write_unless_held()
-        time.sleep(LEASE_SETTLE_S)
+        time.sleep(self.times.settle_s)
         self._require_no_other()
         self.renewal.start()
 
     def release(self) -> None:
         """Removes the file; if that is not possible now, the lease expires."""
         self.released.set()
-        self.renewal.join(RELEASE_TIMEOUT_S)
+        self.renewal.join(self.times.release_timeout_s)
         if not self.renewal.is_alive():  # else its write would land after the removal
-            run_with_timeout(RELEASE_TIMEOUT_S, self._remove)
+            run_with_timeout(self.times.release_timeout_s, self._remove)
 
     def _remove(self) -> None:
         if self._other() is None:
             self.storage.remove(self.name)
 
     def _write_unless_held(self) -> None:
-        """Reads and writes within LEASE_SETTLE_S; others that write meanwhile read back only after that."""
+        """Reads and writes within `settle_s`; others that write meanwhile read back only after that."""
         for _ in range(MAX_TRIES):
             started = time.monotonic()
             self._require_no_other()
             self._write()
-            if time.monotonic() - started < LEASE_SETTLE_S:
+            if time.monotonic() - started < self.times.settle_s:
                 return
-            time.sleep(LEASE_RENEW_INTERVAL_S + LEASE_SETTLE_S)  # for a holder whose file this replaced to restore it
+            time.sleep(self.times.renew_interval_s + self.times.settle_s)  # for a holder whose file this replaced to restore it
         raise StorageError(
-            f"storage {self.storage.root} takes longer than {LEASE_SETTLE_S:g} s to read and write {self.name}", "try again"
+            f"storage {self.storage.root} takes longer than {self.times.settle_s:g} s to read and write {self.name}",
+            "try again",
         )
 
     def _require_no_other(self) -> None:
@@ -128,7 +153,7 @@ class _Lease:
     def _renew(self) -> None:
         """Ends this process if another one holds the lease, since it must write nothing more."""
         disputed = False
-        while not self.released.wait(LEASE_RENEW_INTERVAL_S):
+        while not self.released.wait(self.times.renew_interval_s):
             with suppress(StorageError):  # the next renewal may succeed in time
                 other = self._other()
                 if other and (disputed or _is_expired(self.last_heartbeat)):
@@ -137,7 +162,7 @@ class _Lease:
                 before = self.last_heartbeat
                 self._write()
                 if _is_expired(before):  # another driver may have started since the file was read
-                    self.released.wait(LEASE_RENEW_INTERVAL_S + LEASE_SETTLE_S)
+                    self.released.wait(self.times.renew_interval_s + self.times.settle_s)
                     if other := self._other():
                         _exit_without_lease(other)
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError, UserError
-from orchestrator.state.driver_lease import LeaseHeldError, driver_lease
+from orchestrator.state.driver_lease import LEASE_TIMES, LeaseHeldError, LeaseTimes, driver_lease
 from orchestrator.state.driver_liveness import driver_alive, this_driver
 from orchestrator.state.sweep_state import SweepState, state_from_bytes, state_to_bytes
 from orchestrator.storage.base import Storage, report_damage
@@ -83,7 +83,7 @@ class SweepFolder:
             raise self._lease_held_error(f"process {state.driver['pid']} on {state.driver['host']}")
 
     @contextmanager
-    def driver_lease(self) -> Iterator[None]:
+    def driver_lease(self, times: LeaseTimes = LEASE_TIMES) -> Iterator[None]:
         """Holds the lease of the sweep's only driver during the block.
 
         Raises:
@@ -91,7 +91,7 @@ class SweepFolder:
         """
         self.require_no_driver()
         try:
-            with driver_lease(self.storage, f"sweeps/{self.name}", this_driver, driver_alive):
+            with driver_lease(self.storage, f"sweeps/{self.name}", this_driver, driver_alive, times):
                 yield
         except LeaseHeldError as error:
             raise self._lease_held_error(str(error)) from None

@@ -48,6 +48,7 @@ class TrialFolder:
     sweep: str | None = None
     stop_asked: bool = False
     owner: str = field(default_factory=lambda: secrets.token_hex(8))
+    slow_write_grace_s: float = SLOW_WRITE_GRACE_S
 
     def claim_attempt(self) -> None:
         """Makes this the newest attempt; of two with the same number the last one wins. Does nothing to a finished trial.
@@ -69,7 +70,7 @@ class TrialFolder:
         """Writes a file. Raises StaleAttemptError if a newer attempt has started, by then or during a slow write."""
         started = time.time()
         self.storage.write(trial_file(self.key, name), content, before_publish=self._require_newest)
-        if time.time() - started > SLOW_WRITE_GRACE_S:
+        if time.time() - started > self.slow_write_grace_s:
             self._require_newest(f"; its {name} was written late and may have replaced that of the newer attempt")
 
     def remove(self, name: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.errors import SetupError
-from orchestrator.jobs import client, remote_command
+from orchestrator.jobs import remote_command
 from orchestrator.jobs.client import Jobs
 from orchestrator.jobs.job import Job
 from orchestrator.jobs.package import collect_custom_files, shipped_settings
@@ -72,10 +72,12 @@ def test_the_doctors_answer_comes_alone_and_its_errors_are_no_answer(
     assert api.jobs == {}
 
 
-def output_of(api: JobsApi, monkeypatch: pytest.MonkeyPatch, script: str) -> remote_command.CommandOutput:
+def output_of(
+    api: JobsApi, monkeypatch: pytest.MonkeyPatch, script: str, timeout_s: float | None = None
+) -> remote_command.CommandOutput:
     """What a small job says whose command is this script."""
     monkeypatch.setattr(remote_command, "COMMAND", ("sh", "-c", script))
-    return remote_command.run_remote_command(Jobs(api.address), "job", ["status"], "")
+    return remote_command.run_remote_command(Jobs(api.address), "job", ["status"], "", timeout_s=timeout_s)
 
 
 @pytest.mark.parametrize(
@@ -127,9 +129,8 @@ def test_a_job_that_did_not_begin_says_why(
 
 
 def test_remote_command_is_stopped_and_removed_after_its_timeout(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_command, "DEFAULT_TIMEOUT_S", 1.0)
     with pytest.raises(SetupError, match=r"job job-\w+ has not ended within 1 s; it was stopped"):
-        output_of(api, monkeypatch, "sleep 60")
+        output_of(api, monkeypatch, "sleep 60", timeout_s=1.0)
     assert (api.jobs, len(api.removed)) == ({}, 1)
 
 
@@ -144,9 +145,9 @@ def test_ctrl_c_leaves_no_job(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> 
     assert (api.jobs, len(api.removed)) == ({}, 1)
 
 
-def followed(api: JobsApi, id_: str) -> tuple[str, Job]:
+def followed(api: JobsApi, id_: str, **timeouts: float) -> tuple[str, Job]:
     messages: list[str] = []
-    job = Jobs(api.address).follow(id_, messages.append)
+    job = Jobs(api.address, **timeouts).follow(id_, messages.append)
     return "".join(messages), job
 
 
@@ -160,30 +161,27 @@ def end_later(api: JobsApi, id_: str, seconds: float, last: str) -> None:
     threading.Thread(target=end).start()
 
 
-def test_a_blip_after_a_quiet_hour_does_not_end_the_following(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "UNREACHABLE_TIMEOUT_S", 1.0)
+def test_a_blip_after_a_quiet_hour_does_not_end_the_following(api: JobsApi) -> None:
     api.put("quiet-1", "first\n", **{"drive.sweep": "quiet"})
     api.drops_after_s, api.refusals = 2.0, 1
     end_later(api, "quiet-1", 3, "last\n")
-    log, job = followed(api, "quiet-1")
+    log, job = followed(api, "quiet-1", unreachable_timeout_s=1.0)
     assert (log, job.state) == ("first\nlast\n", "SUCCEEDED")
 
 
-def test_following_gives_up_on_a_cluster_that_stays_away(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "UNREACHABLE_TIMEOUT_S", 1.0)
+def test_following_gives_up_on_a_cluster_that_stays_away(api: JobsApi) -> None:
     api.put("gone-1", "first\n", **{"drive.sweep": "gone"})
     api.refusals = 1000
     with pytest.raises(SetupError, match="a blip"):
-        followed(api, "gone-1")
+        followed(api, "gone-1", unreachable_timeout_s=1.0)
 
 
-def test_a_connection_whose_other_end_is_gone_does_not_block(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "SILENCE_TIMEOUT_S", 0.5)
+def test_a_connection_whose_other_end_is_gone_does_not_block(api: JobsApi) -> None:
     api.put("open-1", "first\n", **{"drive.sweep": "open"})
     api.silent = True
     end_later(api, "open-1", 1, "last\n")
     started_at = time.monotonic()
-    log, job = followed(api, "open-1")
+    log, job = followed(api, "open-1", silence_timeout_s=0.5)
     assert time.monotonic() - started_at < 30  # the connection itself ends after 60 s
     assert (log, job.exit_code) == ("first\nlast\n", 0)
 

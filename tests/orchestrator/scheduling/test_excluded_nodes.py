@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import ray
 from ray import tune
 
-from orchestrator.cluster import node_checks, shared_storage_probe
+from orchestrator.cluster import node_checks
 from orchestrator.cluster.capacity import ClusterCapacity
 from orchestrator.cluster.connection import connect_to_cluster, ray_environment
 from orchestrator.cluster.node_checks import NodeReport
@@ -83,12 +84,11 @@ def test_a_node_that_cannot_answer_or_hangs_is_left_out_and_a_lost_one_is_not(
         time.sleep(600)
         return NodeReport()
 
-    monkeypatch.setattr(node_checks, "NODE_TIMEOUT_S", 3.0)
     monkeypatch.setattr(node_checks, "alive_nodes", lambda: [{"NodeID": name} for name in ("well", "unable", "hung")])
     messages: list[str] = []
     answering = {"well": well, "unable": unable, "lost": unable, "hung": slow}
     asked = {name: call_on(node, function) for name, function in answering.items()}
-    reports = node_checks._collect_reports(asked, messages.append, lambda: False)
+    reports = node_checks._collect_reports(asked, messages.append, lambda: False, timeout_s=3.0)
     assert reports["well"] == NodeReport()
     assert "no right to read /data" in str(reports["unable"].error)
     assert "has not answered 3 s after the first node" in str(reports["hung"].error)
@@ -97,17 +97,17 @@ def test_a_node_that_cannot_answer_or_hangs_is_left_out_and_a_lost_one_is_not(
     ray.cancel(asked["hung"], force=True)
 
 
-def test_the_files_of_many_nodes_are_looked_for_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_storage_probe, "VISIBILITY_TIMEOUT_S", 0.5)
-    folder = SharedStorageProbe.create(open_storage(str(tmp_path), create=True))
+def test_the_files_of_many_nodes_are_looked_for_at_the_same_time(tmp_path: Path) -> None:
+    created = SharedStorageProbe.create(open_storage(str(tmp_path), create=True))
+    folder = replace(created, visibility_timeout_s=0.5)
     assert folder.check("a") is None
     started_at = time.monotonic()
     lost = {f"n{number}" for number in range(20)}
     assert folder.missing({"a", *lost}) == lost
     assert time.monotonic() - started_at < 5
-    monkeypatch.setattr(shared_storage_probe, "VISIBILITY_TIMEOUT_S", 20.0)
+    patient = replace(created, visibility_timeout_s=20.0)
     started_at = time.monotonic()
-    assert folder.missing(lost, interrupted=lambda: True) == lost
+    assert patient.missing(lost, interrupted=lambda: True) == lost
     assert time.monotonic() - started_at < 10
 
 

@@ -8,16 +8,19 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from orchestrator.errors import SetupError
-from orchestrator.state import driver_lease
+from orchestrator.state.driver_lease import LeaseTimes
 from orchestrator.state.driver_liveness import this_driver
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from orchestrator.storage.s3 import S3Storage
 from tests.support.cli import wait_for
+
+QUICK = LeaseTimes(settle_s=0.5, renew_interval_s=0.5)
 
 
 @pytest.fixture
@@ -26,13 +29,7 @@ def storage(any_storage: Storage) -> Storage:
 
 
 @pytest.fixture
-def quick_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver_lease, "LEASE_SETTLE_S", 0.5)
-    monkeypatch.setattr(driver_lease, "LEASE_RENEW_INTERVAL_S", 0.5)
-
-
-@pytest.fixture
-def without_locks(storage: Storage, quick_leases: None, monkeypatch: pytest.MonkeyPatch) -> Storage:
+def without_locks(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Storage:
     def no_locks(file: int, operation: int) -> None:
         raise OSError(37, "No locks available")
 
@@ -46,7 +43,7 @@ def test_driver_lease_goes_to_one_of_several_that_start_together(without_locks: 
     def drive() -> None:
         ready.wait()
         try:
-            with folder.driver_lease():
+            with folder.driver_lease(QUICK):
                 events.append("held")
                 time.sleep(3)
         except SetupError as error:
@@ -59,7 +56,7 @@ def test_driver_lease_goes_to_one_of_several_that_start_together(without_locks: 
         driver.join()
     assert sorted(events)[0] == "held"
     assert all(f"being run by process {os.getpid()} on" in line for line in sorted(events)[1:])
-    with folder.driver_lease():
+    with folder.driver_lease(QUICK):
         pass
 
 
@@ -67,20 +64,21 @@ def test_driver_lease_expires_without_heartbeats(without_locks: Storage) -> None
     folder, claim = SweepFolder(without_locks, "s"), "sweeps/s/driver.json"
     elsewhere = this_driver() | {"host": "elsewhere", "process_table": "another", "owner": "other"}
     without_locks.write_json(claim, elsewhere)
-    with pytest.raises(SetupError, match=r"on elsewhere, last heartbeat \d+ s ago"), folder.driver_lease():
+    with pytest.raises(SetupError, match=r"on elsewhere, last heartbeat \d+ s ago"), folder.driver_lease(QUICK):
         pass
     without_locks.write_json(claim, elsewhere | {"heartbeat": time.time() - 31})
-    with folder.driver_lease():
+    with folder.driver_lease(QUICK):
         assert without_locks.read_json(claim)["pid"] == os.getpid()
     assert without_locks.read(claim) is None
 
 
 def test_driver_that_lost_its_lease_exits(s3: S3Storage) -> None:
     script = (
-        "import sys, time\nfrom orchestrator.state import driver_lease\n"
+        "import sys, time\nfrom orchestrator.state.driver_lease import LeaseTimes\n"
         "from orchestrator.state.sweep_folder import SweepFolder\n"
-        "from orchestrator.storage.factory import open_storage\ndriver_lease.LEASE_RENEW_INTERVAL_S = 0.2\n"
-        "with SweepFolder(open_storage(sys.argv[1]), 's').driver_lease():\n    print('held', flush=True)\n    time.sleep(60)\n"
+        "from orchestrator.storage.factory import open_storage\n"
+        "with SweepFolder(open_storage(sys.argv[1]), 's').driver_lease(LeaseTimes(renew_interval_s=0.2)):\n"
+        "    print('held', flush=True)\n    time.sleep(60)\n"
     )
     driver = subprocess.Popen(
         [sys.executable, "-c", script, s3.root], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -102,9 +100,9 @@ def test_driver_that_lost_its_lease_exits(s3: S3Storage) -> None:
     assert error.endswith("exiting [lease-lost]\n")
 
 
-def test_driver_lease_written_late_gives_up(s3: S3Storage, quick_leases: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first write takes longer than LEASE_SETTLE_S, and replaces the file of a driver that came meanwhile."""
-    monkeypatch.setattr(driver_lease, "LEASE_RENEW_INTERVAL_S", 1.5)
+def test_driver_lease_written_late_gives_up(s3: S3Storage) -> None:
+    """The first write takes longer than `settle_s`, and replaces the file of a driver that came meanwhile."""
+    times = replace(QUICK, renew_interval_s=1.5)
     slow, events = S3Storage(s3.root, s3.endpoint, s3.region), list[str]()
     prompt = slow.write_json
 
@@ -115,7 +113,7 @@ def test_driver_lease_written_late_gives_up(s3: S3Storage, quick_leases: None, m
         slow.write_json(name, content)
 
     def win() -> None:
-        with SweepFolder(s3, "s").driver_lease():
+        with SweepFolder(s3, "s").driver_lease(times):
             events.append("held")
             ended.wait(30)
         events.append("ended in its own time")
@@ -123,7 +121,7 @@ def test_driver_lease_written_late_gives_up(s3: S3Storage, quick_leases: None, m
     winner, ended = threading.Thread(target=win), threading.Event()
     slow.write_json = late  # type: ignore[method-assign]
     try:
-        with pytest.raises(SetupError, match="being run by"), SweepFolder(slow, "s").driver_lease():
+        with pytest.raises(SetupError, match="being run by"), SweepFolder(slow, "s").driver_lease(times):
             pass
     finally:
         ended.set()
@@ -131,9 +129,8 @@ def test_driver_lease_written_late_gives_up(s3: S3Storage, quick_leases: None, m
     assert events == ["held", "ended in its own time"]
 
 
-def test_driver_lease_of_another_is_not_released(s3: S3Storage, quick_leases: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_driver_lease_of_another_is_not_released(s3: S3Storage) -> None:
     claim, other = "sweeps/s/driver.json", this_driver() | {"owner": "other"}
-    monkeypatch.setattr(driver_lease, "LEASE_RENEW_INTERVAL_S", 60.0)
-    with SweepFolder(s3, "s").driver_lease():
+    with SweepFolder(s3, "s").driver_lease(replace(QUICK, renew_interval_s=60.0)):
         s3.write_json(claim, other)
     assert s3.read_json(claim) == other

@@ -15,7 +15,7 @@ from itertools import count
 import pytest
 
 from orchestrator.state.sweep_folder import SweepFolder
-from orchestrator.storage import background, layout
+from orchestrator.storage import background
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import StageFolders, TrialFolder, archive_trial, longest_snapshot, newest_attempt
 from tests.support.s3_server import KEY, SECRET
@@ -170,8 +170,7 @@ def test_stale_attempt_publishes_and_removes_nothing(storage: Storage) -> None:
 
 
 def test_attempt_gives_up_after_a_late_write(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "SLOW_WRITE_GRACE_S", 0.5)
-    older, newer = TrialFolder(storage, "k", 1), TrialFolder(storage, "k", 2)
+    older, newer = TrialFolder(storage, "k", 1, slow_write_grace_s=0.5), TrialFolder(storage, "k", 2)
     write = type(storage).write
 
     def frozen(storage: Storage, name: str, content: bytes, before_publish: Callable[[], None] = lambda: None) -> None:

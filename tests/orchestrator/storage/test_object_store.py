@@ -15,7 +15,8 @@ from orchestrator.errors import SetupError, UserError
 from orchestrator.execution.driver import make_queue
 from orchestrator.planning.plan import make_plan
 from orchestrator.spec.loader import load_spec
-from orchestrator.state import driver_lease, state_writer
+from orchestrator.state import state_writer
+from orchestrator.state.driver_lease import LeaseTimes, _Lease
 from orchestrator.state.driver_liveness import this_driver
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
@@ -222,17 +223,13 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Storage]:
 
 @pytest.mark.server
 def test_a_driver_waits_seconds_where_its_storage_hangs(hanging: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in (
-        (object_store, "FLUSH_TIMEOUT_S"),
-        (state_writer, "CLOSE_TIMEOUT_S"),
-        (driver_lease, "RELEASE_TIMEOUT_S"),
-    ):
+    for module, name in ((object_store, "FLUSH_TIMEOUT_S"), (state_writer, "CLOSE_TIMEOUT_S")):
         monkeypatch.setattr(module, name, 0.5)
     monkeypatch.setattr(StateWriter, "start", lambda writer: writer._thread.start())  # begins in the middle
     hanging.append("sweeps/s/sweep.log", "a line\n")
     writer = StateWriter(SweepFolder(hanging, "s"), SweepState(sweep="s"))
-    claim = driver_lease._Lease(hanging, "sweeps/s/driver.json", this_driver, lambda driver: True)
-    monkeypatch.setattr(driver_lease, "LEASE_RENEW_INTERVAL_S", 0.1)
+    times = LeaseTimes(renew_interval_s=0.1, release_timeout_s=0.5)
+    claim = _Lease(hanging, "sweeps/s/driver.json", this_driver, lambda driver: True, times)
     writer.start()
     claim.renewal.start()
     time.sleep(0.3)
