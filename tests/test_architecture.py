@@ -207,11 +207,11 @@ def imported_packages(source: str) -> set[str]:
 
 
 def loaded_after(code: str, packages: tuple[str, ...], folder: Path = ROOT) -> dict[str, list[str]]:
-    """What a fresh process tells: `code` calls tell(label) wherever the packages that are loaded by then matter."""
+    """Label -> those of the packages that a fresh process has loaded where `code` calls report(label)."""
     script = (
-        "import json, sys\ntold = {}\n"
-        f"def tell(label): told[label] = sorted(set({packages!r}) & set(sys.modules))\n"
-        f"{code}\nprint(json.dumps(told))"
+        "import json, sys\nloaded = {}\n"
+        f"def report(label): loaded[label] = sorted(set({packages!r}) & set(sys.modules))\n"
+        f"{code}\nprint(json.dumps(loaded))"
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
@@ -223,7 +223,7 @@ def loaded_after(code: str, packages: tuple[str, ...], folder: Path = ROOT) -> d
 
 
 def import_lines(modules: list[str]) -> str:
-    return "\n".join(f"import {module}; tell({module!r})" for module in modules)
+    return "\n".join(f"import {module}; report({module!r})" for module in modules)
 
 
 def test_folders_import_only_what_the_tables_allow() -> None:
@@ -266,7 +266,7 @@ def test_a_planted_circle_is_seen() -> None:
 
 
 @pytest.mark.parametrize(("package", "places"), [("ray", RAY), ("mlflow", MLFLOW)])
-def test_ray_and_mlflow_are_imported_in_their_own_places_alone(package: str, places: tuple[str, ...]) -> None:
+def test_ray_and_mlflow_are_imported_only_where_allowed(package: str, places: tuple[str, ...]) -> None:
     users = {path for path, text in sources().items() if package in imported_packages(text)}
     assert users
     assert [path for path in sorted(users) if not is_in(path, places)] == []
@@ -278,7 +278,7 @@ def test_every_init_of_a_folder_is_empty() -> None:
 
 
 def test_public_names_are_imported_on_first_use() -> None:
-    code = "import trainables; tell('package'); from trainables import load_masks, load_sparse_model; tell('names')"
+    code = "import trainables; report('package'); from trainables import load_masks, load_sparse_model; report('names')"
     assert loaded_after(code, ("torch", "numpy")) == {"package": [], "names": ["numpy", "torch"]}
 
 
@@ -302,7 +302,7 @@ def test_importing_trainables_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("module", ["cli", "planning.plan", "spec.loader", "storage.layout"])
 def test_commands_start_without_heavy_packages(module: str) -> None:
     packages = ("torch", "ray", "mlflow", "pyarrow", "sklearn", "matplotlib", "pandas")
-    assert loaded_after(f"import orchestrator.{module}; tell('here')", packages) == {"here": []}
+    assert loaded_after(f"import orchestrator.{module}; report('here')", packages) == {"here": []}
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_the_watcher_of_processes_sees_a_planted_import(tmp_path: Path) -> None:
 def test_the_driver_of_a_sweep_does_without_torch() -> None:
     """It names the stage that workers run, and carries their settings; importing PyTorch would take it seconds."""
     assert loaded_after(
-        "import orchestrator.execution.sweep, trainables.worker.trainable; tell('sweep')", (*HEAVY, "torch")
+        "import orchestrator.execution.sweep, trainables.worker.trainable; report('sweep')", (*HEAVY, "torch")
     ) == {"sweep": []}
 
 

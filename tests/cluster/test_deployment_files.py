@@ -203,7 +203,7 @@ def test_kuberay_knows_every_key(name: str, kuberay: dict[str, dict[str, Any]]) 
     assert complaints(read(f"kuberay/{name}.yaml"), kuberay[name]) == []
 
 
-def test_the_head_may_be_made_fault_tolerant_by_taking_marks_off(kuberay: dict[str, dict[str, Any]]) -> None:
+def test_head_becomes_fault_tolerant_by_removing_comment_marks(kuberay: dict[str, dict[str, Any]]) -> None:
     text = (CLUSTER / "kuberay/raycluster.yaml").read_text()
     chosen = yaml.safe_load(re.sub(r"^( *)# (?=(gcsFault| +redis| +valueFrom))", r"\1", text, flags=re.M))
     assert chosen["spec"]["gcsFaultToleranceOptions"]["redisAddress"] == "redis:6379"

@@ -257,7 +257,7 @@ def test_a_sweep_runs_on_an_existing_cluster_with_its_token(
     assert_same_as(undisturbed, storage)
 
 
-def test_a_dead_cluster_address_is_told_at_once(undisturbed: Finished, storage: Path) -> None:
+def test_dead_cluster_address_is_reported_at_once(undisturbed: Finished, storage: Path) -> None:
     answer = drive_sweep("run", undisturbed.file, "--storage", storage, "--address", "127.0.0.1:9", expect=3)
     assert "cannot connect to the Ray cluster at 127.0.0.1:9" in answer.stderr
     assert "Traceback" not in answer.stderr
@@ -314,7 +314,7 @@ def test_a_widened_grid_runs_only_the_new_trials(undisturbed: Finished, tmp_path
     assert (warmup["epochs"], warmup["trained_epochs"]) == (3, 1)
 
 
-def test_lost_and_damaged_snapshots_heal_and_are_told(undisturbed: Finished, storage: Path) -> None:
+def test_lost_and_damaged_snapshots_are_reported_and_rebuilt(undisturbed: Finished, storage: Path) -> None:
     shutil.copytree(undisturbed.storage, storage, ignore=shutil.ignore_patterns("mlflow.db", "artifacts"))
     first, second = sorted(storage.glob("warmups/*/epoch-*"))
     first.unlink()

@@ -68,7 +68,7 @@ def test_json_answers_are_alone_on_stdout(tmp_path: Path, finished: Path) -> Non
     assert json.loads(drive_sweep("schema").stdout)["$schema"].startswith("https://json-schema.org/")
 
 
-def test_a_wrong_sweep_file_ends_with_2_and_writes_nothing(tmp_path: Path) -> None:
+def test_invalid_sweep_file_exits_with_2_and_writes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text("name: x\ndataset: {name: digits}\nmodel: resnet21\nsparsity: 95\n")
     for command in ("plan", "run", "trial"):

@@ -106,7 +106,7 @@ def test_a_job_names_the_dashboard_at_which_the_user_asked(monkeypatch: pytest.M
     assert command("sync", "tiny") == "drive-sweep sync tiny --storage /shared"
 
 
-def test_child_processes_name_what_their_parent_was_given() -> None:
+def test_child_processes_name_the_options_of_their_parent() -> None:
     note_options(Namespace(command="sync", name="tiny", storage="/a b", tracking_uri="http://m"))
     code = "from orchestrator.command_line import command; print(command('sync'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -98,7 +98,7 @@ def test_a_job_gets_no_secret(tmp_path: Path) -> None:
     assert "PW" not in answer.stderr
 
 
-def test_a_tracking_uri_of_an_older_sweep_is_told_without_its_login() -> None:
+def test_tracking_uri_of_an_older_sweep_is_shown_without_its_login() -> None:
     uri = "http://me:PW@host:5000"
     with (
         pytest.raises(SetupError, match=r"tracking http://\.\.\.@host:5000 cannot be used: no answer from") as refused,

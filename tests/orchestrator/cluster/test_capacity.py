@@ -46,7 +46,7 @@ def test_max_in_flight_is_what_fits_plus_pending_stages(local: bool, most: int |
 
 
 @pytest.mark.parametrize(("seconds", "reports"), [(0.0, 2), (3600.0, 0)])
-def test_stages_tell_their_progress_no_more_often_than_asked(seconds: float, reports: int, tmp_path: Path) -> None:
+def test_stages_report_progress_no_more_often_than_requested(seconds: float, reports: int, tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path), create=True)
     storage.write_json("sweeps/s/trials.json", {})
     rarely = {"checkpoint_seconds": 60.0, "metrics_seconds": 60.0}
@@ -58,7 +58,7 @@ def test_stages_tell_their_progress_no_more_often_than_asked(seconds: float, rep
     assert len(sent) == reports
 
 
-def test_the_more_stages_at_once_the_more_rarely_each_tells(tmp_path: Path) -> None:
+def test_stages_report_less_often_the_more_run_at_once(tmp_path: Path) -> None:
     plan = make_plan(load_spec(str(tiny_sweep(tmp_path))), open_storage(str(tmp_path / "runs")))
     driver = cast(Driver, SimpleNamespace(folder=SweepFolder(open_storage(str(tmp_path / "runs"), create=True), "s")))
     data = StagedDataset(source=DIGITS)

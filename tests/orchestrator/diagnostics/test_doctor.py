@@ -144,7 +144,7 @@ def test_a_sweep_is_refused_while_a_node_does_not_share_the_storage(broken: Brok
     assert not list(broken.storage.glob("trials/*"))
 
 
-def test_a_node_without_data_computes_with_the_images_that_it_is_given(
+def test_node_without_data_computes_with_the_fetched_images(
     broken: Broken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for node in (broken.well, broken.unshared, broken.read_only):

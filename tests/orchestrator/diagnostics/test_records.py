@@ -86,7 +86,7 @@ def test_a_damaged_record_is_named_and_computed_to_the_same_digest(
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "foreign"])
-def test_a_damaged_model_is_found_in_records_with_and_without_digests(
+def test_damaged_model_is_detected_with_and_without_digests(
     damage: str, storage: Storage, finished: tuple[Path, dict[str, Any]]
 ) -> None:
     result = finished[1]

@@ -164,7 +164,7 @@ def test_only_what_is_left_open_is_asked_and_only_in_the_first_run(
     assert asked == []
 
 
-def test_choices_made_for_another_device_are_made_again(decided: Callable[..., ResolvedSettings], asked: list[str]) -> None:
+def test_settings_of_another_device_are_resolved_again(decided: Callable[..., ResolvedSettings], asked: list[str]) -> None:
     before = {"device": "cuda", "precision": "fp32", "cpus_per_trial": 8.0, "gpus_per_trial": 0.5}
     assert decided(device="cpu", cpus_per_trial="auto", precision="auto", before=before).cpus_per_trial == 4.0
     assert asked == ["precision", "networks", "_tune_cpus"]
@@ -178,7 +178,7 @@ def test_choices_made_for_another_device_are_made_again(decided: Callable[..., R
         ({"precision": "auto"}, {"precision": "auto", "compile": "true"}, "compile"),
     ],
 )
-def test_what_an_earlier_run_was_told_is_not_taken_for_a_measurement(
+def test_explicit_settings_of_an_earlier_run_are_no_measurement(
     decided: Callable[..., ResolvedSettings],
     asked: list[str],
     written: dict[str, Any],
@@ -276,9 +276,7 @@ def test_trials_share_a_gpu_as_long_as_it_pays_and_they_fit(
     assert choices.gpus_per_trial == share
 
 
-def test_threads_of_trials_on_a_gpu_are_measured_at_the_share_that_was_found(
-    decided: Callable[..., ResolvedSettings], node: Node
-) -> None:
+def test_threads_on_a_gpu_are_measured_at_the_tuned_share(decided: Callable[..., ResolvedSettings], node: Node) -> None:
     choices = decided(device="cuda", gpus_per_trial="auto", cpus_per_trial="auto")
     assert node.measured[4:] == [
         (4, {"num_cpus": 1, "num_gpus": 0.25}),

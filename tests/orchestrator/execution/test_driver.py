@@ -77,7 +77,7 @@ def test_of_two_attempts_with_one_number_the_later_one_publishes(storage: Storag
     second.publish("metrics.jsonl", b"mine")
 
 
-def test_a_finished_trial_is_not_begun_again(storage: Storage) -> None:
+def test_finished_trial_does_not_start_again(storage: Storage) -> None:
     winner = TrialFolder(storage, "k", 2)
     winner.claim_attempt()
     winner.publish("result.json", b"{}")

@@ -47,7 +47,7 @@ def modules(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def own_sweep(folder: Path) -> list[str]:
+def custom_sweep(folder: Path) -> list[str]:
     return [
         "model={module: nets.wide.net}",
         "training.loss={module: losses.focal}",
@@ -57,7 +57,7 @@ def own_sweep(folder: Path) -> list[str]:
 
 
 def test_a_package_holds_the_code_and_what_the_sweep_names(modules: Path) -> None:
-    custom = collect_custom_files(load_spec("digits", own_sweep(modules)))
+    custom = collect_custom_files(load_spec("digits", custom_sweep(modules)))
     files = ("nets/wide", "nets/parts", "nets/deep/__init__", "nets/deep/norms", "helper", "lazy", "losses")
     wanted = {f"own/{name}.py": str(modules / f"{name}.py") for name in files}
     assert custom == wanted | {"weights/dense.pt": str(modules / "weights/dense.pt")}
@@ -71,18 +71,18 @@ def test_a_package_holds_the_code_and_what_the_sweep_names(modules: Path) -> Non
     assert not folder.exists()
 
 
-def test_shipped_files_are_found_beside_the_code_of_every_node(modules: Path) -> None:
+def test_shipped_files_are_beside_the_code_of_every_node(modules: Path) -> None:
     """The package is unpacked anywhere; the settings that go along name no folder of the machine that sent it."""
-    custom = collect_custom_files(load_spec("digits", own_sweep(modules)))
-    settings = [*own_sweep(modules)[:2], *shipped_settings(custom)]
+    custom = collect_custom_files(load_spec("digits", custom_sweep(modules)))
+    settings = [*custom_sweep(modules)[:2], *shipped_settings(custom)]
     assert settings[2:] == ["modules_path=shipped:own", 'initial_weights="shipped:weights/dense.pt"']
     script = f"""
 from orchestrator.spec.grid import expand
 from orchestrator.spec.loader import load_spec, resolved, spec_from_resolved
 spec = load_spec("digits", {settings!r})
 spec = spec_from_resolved(resolved(spec))  # as `resume` reads it
-own = spec.custom_files()
-print(*sorted(own.with_digests(expand(spec)).digests), own.missing(expand(spec)[0]) or "")
+custom = spec.custom_files()
+print(*sorted(custom.with_digests(expand(spec)).digests), custom.missing(expand(spec)[0]) or "")
 """
     with package({}, custom) as folder:
         for source in modules.iterdir():
@@ -102,7 +102,7 @@ def test_weights_may_have_any_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", ["model={module: nets.net}", "initial_weights=shipped:weights/dense.pt"])
-def test_files_that_only_jobs_have_are_told_with_how_to_go_on(tmp_path: Path, setting: str) -> None:
+def test_files_that_only_jobs_have_are_reported_with_a_hint(tmp_path: Path, setting: str) -> None:
     spec = load_spec("digits", ["modules_path=shipped:own", setting])
     with pytest.raises(ConfigError, match=r"which only its jobs on the cluster have; resume it there, with --address"):
         spec.custom_files().with_digests(expand(spec))
@@ -114,7 +114,7 @@ def printed_in(folder: Path, script: str) -> str:
     return (done.stdout + done.stderr).strip()
 
 
-def test_an_own_file_that_is_gone_cannot_be_sent(tmp_path: Path) -> None:
+def test_missing_custom_file_cannot_be_sent(tmp_path: Path) -> None:
     gone = {"own/net.py": str(tmp_path / "net.py")}
     with pytest.raises(UserError, match=r"net\.py must be on this machine to be sent along, got no"), package({}, gone):
         pass

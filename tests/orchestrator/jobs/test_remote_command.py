@@ -90,7 +90,7 @@ def output_of(
         ("echo half; echo 'drive-sweep: wrong' >&2; exit 2", "", "drive-sweep: wrong\n"),
     ],
 )
-def test_an_answer_and_errors_are_told_apart(
+def test_remote_command_separates_answer_and_errors(
     api: JobsApi, monkeypatch: pytest.MonkeyPatch, script: str, text: str, errors: str
 ) -> None:
     output = output_of(api, monkeypatch, script)
@@ -107,7 +107,7 @@ def test_an_answer_and_errors_are_told_apart(
         ("exit 137", 3, "FAILED (exit code 137) without any output; try again"),
     ],
 )
-def test_only_what_the_user_wrote_wrong_ends_with_2(
+def test_only_errors_of_the_user_exit_with_2(
     api: JobsApi, monkeypatch: pytest.MonkeyPatch, script: str, code: int, message: str
 ) -> None:
     failure = output_of(api, monkeypatch, script).failure()

@@ -43,7 +43,7 @@ def test_estimate_is_unknown_without_finished_trials(plan: Plan, storage: Storag
     assert estimate(plan, storage) == Estimate(hours=None, model_bytes=None)
 
 
-def test_estimate_judges_each_network_by_its_own_trials(plan: Plan, storage: Storage) -> None:
+def test_estimate_uses_the_trials_of_each_network(plan: Plan, storage: Storage) -> None:
     small, large = of_model(plan, "convnet"), of_model(plan, "resnet20")
     assert len(small.trials) == len(large.trials) > 1
     epochs = small.trials[0].config.trained_epochs

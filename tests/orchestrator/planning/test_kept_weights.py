@@ -61,7 +61,7 @@ def test_the_count_of_a_plan_is_that_of_the_trial(changes: dict[str, Any], tmp_p
     assert kept_weights(config, shapes) == result["kept_weights"]
 
 
-def test_a_plan_tells_the_weights_of_every_network_and_sparsity(tmp_path: Path) -> None:
+def test_plan_shows_the_kept_weights_by_network_and_sparsity(tmp_path: Path) -> None:
     plan = planned(tmp_path, sparsity=[0.9, 0.98], model=["convnet", "resnet20"], seed=[0, 1])
     facts = plan_facts(plan, new_storage(tmp_path / "runs"))["kept_weights"]
     assert {(one["model"], one["sparsity"], one["kept"], one["prunable"]) for one in facts} == {
@@ -87,7 +87,7 @@ def test_settings_that_keep_nothing_are_refused_each_with_the_fix(tmp_path: Path
         assert str(caught.value).splitlines() == expected
 
 
-def test_run_refuses_them_before_anything_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_rejects_them_before_anything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     planned(tmp_path, sparsity=[0.99999])
     assert main(["run", str(tmp_path / "s.yaml"), "--storage", str(tmp_path / "made")]) == 2
     assert "0 weights; choose a sparsity of at most 0.9999" in capsys.readouterr().err
@@ -106,7 +106,7 @@ def test_fewer_weights_than_layers_are_a_warning(tmp_path: Path) -> None:
     assert one.warning == "2 kept weights are fewer than the 4 layers of convnet: some are left empty"
 
 
-def test_networks_of_the_users_own_are_counted_where_they_can_be_imported(tmp_path: Path) -> None:
+def test_custom_networks_are_counted_where_they_can_be_imported(tmp_path: Path) -> None:
     folder = write_modules(tmp_path, plan_heads=HEAD)
     settings = [f"modules_path={folder}", "model={module: plan_heads.head}"]
     (one,) = counts_of_plan(planned(tmp_path, *settings, sparsity=[0.9]))

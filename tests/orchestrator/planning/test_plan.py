@@ -52,7 +52,7 @@ def test_the_digits_sweep_shares_two_trunks_of_four_epochs(storage: Storage) -> 
     assert plan["epochs"] == {"unshared": 50 * 8 + 7 * 12, "shared": 50 * 8 + 4 * 2}
 
 
-def test_finished_trials_are_reused_and_told_by_the_revision_that_made_them(tmp_path: Path, storage: Storage) -> None:
+def test_plan_shows_the_revision_of_finished_trials_it_reuses(tmp_path: Path, storage: Storage) -> None:
     file = tiny_sweep(tmp_path)
     keys = [one["key"] for one in facts(file, storage)["keys"]]
     for key in keys[:3]:
@@ -77,7 +77,7 @@ def test_unshared_warm_ups_cost_what_every_trial_asks_for(tmp_path: Path, storag
     assert plan["epochs"]["shared"] == plan["epochs"]["unshared"] == 7 * 2 + 2 * (1 + 2)
 
 
-def test_the_difference_to_the_last_run_is_told(tmp_path: Path, storage: Storage) -> None:
+def test_plan_shows_the_difference_to_the_last_run(tmp_path: Path, storage: Storage) -> None:
     file = tiny_sweep(tmp_path)
     keys = [{"key": one["key"], "name": one["name"]} for one in facts(file, storage)["keys"]]
     storage.write_json("sweeps/tiny/trials.json", {"trials": keys})
@@ -136,7 +136,7 @@ def test_changed_data_are_not_taken_for_the_old_ones(tmp_path: Path, storage: St
     assert facts(file, storage, *on_folder(root), hash_data=True)["data_digest"] != first["data_digest"]
 
 
-def test_missing_data_are_told_by_plan_and_refused_by_run(tmp_path: Path, storage: Storage) -> None:
+def test_missing_data_are_reported_by_plan_and_rejected_by_run(tmp_path: Path, storage: Storage) -> None:
     file, options = tiny_sweep(tmp_path), on_folder(tmp_path / "nowhere")
     assert str(tmp_path / "nowhere") in facts(file, storage, *options)["data_problem"]
     with pytest.raises(UserError, match=r"dataset\.root: no folder .*nowhere.* give the folder"):

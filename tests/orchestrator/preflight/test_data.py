@@ -83,7 +83,7 @@ def test_a_clean_set_has_no_findings_and_its_counts(tmp_path: Path) -> None:
     assert report["files"]["kinds"] == {"PNG RGB": 50}
 
 
-def test_equal_images_are_found_between_splits_and_under_two_labels(tmp_path: Path) -> None:
+def test_equal_images_are_detected_between_splits_and_labels(tmp_path: Path) -> None:
     root = noise_tree(tmp_path, {"a": 20, "b": 20}, {"a": 5, "b": 5})
     shutil.copy(root / "train" / "a" / "03.png", root / "test" / "a" / "00.png")
     Image.open(root / "train" / "a" / "04.png").save(root / "test" / "b" / "01.bmp")  # other bytes, the same pixels
@@ -100,7 +100,7 @@ def test_equal_images_are_found_between_splits_and_under_two_labels(tmp_path: Pa
     assert "sizes" in report["files"]
 
 
-def test_equal_images_are_found_between_training_and_validation(tmp_path: Path) -> None:
+def test_equal_images_are_detected_between_training_and_validation(tmp_path: Path) -> None:
     root = noise_tree(tmp_path, {"a": 20, "b": 20}, {"a": 5, "b": 5})
     for number in range(10):  # halves of the class are copies of each other
         shutil.copy(root / "train" / "a" / f"{number:02}.png", root / "train" / "a" / f"{number + 10:02}.png")
@@ -111,7 +111,7 @@ def test_equal_images_are_found_between_training_and_validation(tmp_path: Path) 
     assert "validation accuracy is too high" in messages(report)["duplicates_train_validation"]
 
 
-def test_test_images_on_another_scale_are_told(tmp_path: Path) -> None:
+def test_test_images_on_another_scale_are_reported(tmp_path: Path) -> None:
     root = noise_tree(tmp_path, {"a": 10, "b": 10}, {"a": 5, "b": 5})
     for file in (root / "test").rglob("*.png"):
         Image.fromarray(np.asarray(Image.open(file)) // 255).save(file)
@@ -119,7 +119,7 @@ def test_test_images_on_another_scale_are_told(tmp_path: Path) -> None:
     assert message_of["scales"].startswith("training images have values up to 255, test images up to ")
 
 
-def test_missing_classes_constant_channels_and_constant_images_are_told(tmp_path: Path) -> None:
+def test_missing_classes_and_constant_channels_and_images_are_reported(tmp_path: Path) -> None:
     root = noise_tree(tmp_path, {"a": 10, "b": 10}, {"a": 5}, blue=False)
     Image.new("RGB", (8, 8), (9, 9, 0)).save(root / "train" / "b" / "00.png")
     (root / "train" / "b" / "notes.txt").write_text("")
@@ -130,7 +130,7 @@ def test_missing_classes_constant_channels_and_constant_images_are_told(tmp_path
     assert "train/b/notes.txt" in message_of["left_out"]
 
 
-def test_what_is_cut_off_images_that_are_not_square_is_told(tmp_path: Path) -> None:
+def test_cropping_of_images_that_are_not_square_is_reported(tmp_path: Path) -> None:
     root = noise_tree(tmp_path, {"a": 20, "b": 20}, {"a": 5, "b": 5})
     for number, size in enumerate([(16, 8), (8, 32), (10, 8)]):  # a half, three quarters and a fifth are outside the square
         Image.new("RGB", size, (number, 200, 3)).save(root / "train" / "a" / f"{number:02}.png")
@@ -195,7 +195,7 @@ def test_contact_sheet_enlarges_by_whole_factors_without_augmented_digits() -> N
 
 
 @pytest.mark.process
-def test_the_report_is_made_once_and_kept_in_storage_and_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_is_computed_once_and_kept_in_storage_and_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRIVE_SWEEP_CACHE", str(tmp_path / "cache"))
     root = noise_tree(tmp_path / "images", {"a": 20, "b": 30}, {"a": 5, "b": 5})
     (tmp_path / "s.yaml").write_text(SWEEP.format(root=root))

@@ -89,7 +89,7 @@ def test_what_is_known_is_not_asked_again() -> None:
 @pytest.mark.parametrize(
     "option", ["precision=auto", "resources.device=cuda", "resources.device=auto", "resources.compile=true"]
 )
-def test_what_only_a_worker_can_tell_is_left_to_it(option: str) -> None:
+def test_checks_that_need_a_worker_are_left_to_it(option: str) -> None:
     folder, plan = planned(CONVNET, options=(option,))
     assert BackgroundNetworkChecks(folder, plan, print).reports(lambda: False) == []
 

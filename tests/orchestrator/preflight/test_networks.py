@@ -156,7 +156,7 @@ def test_answers_are_kept_as_long_as_what_they_depend_on(tmp_path: Path, monkeyp
     assert len(NetworkChecks(folder, plan, "cpu").unanswered("fp32")) == 1
 
 
-def test_errors_are_told_and_not_kept(tmp_path: Path) -> None:
+def test_errors_are_reported_and_not_kept(tmp_path: Path) -> None:
     plan, folder = planned(tmp_path, "convnet")
     checks = NetworkChecks(folder, plan, "cpu")
     error = Finding(check="outputs", severity="error", message="it must be right", hint="mend it")
@@ -165,7 +165,7 @@ def test_errors_are_told_and_not_kept(tmp_path: Path) -> None:
     assert not folder.storage.exists(folder.file(RECORD))
 
 
-def test_finished_results_in_a_precision_that_is_refused_now_are_told(tmp_path: Path) -> None:
+def test_finished_results_in_a_rejected_precision_are_reported(tmp_path: Path) -> None:
     plan, folder = planned(tmp_path, "convnet")
     first, *others = plan.trials
     finished = replace_result(plan, first.key, {"fingerprints": [{"precision": "bf16"}]})
@@ -193,7 +193,7 @@ def test_trial_and_doctor_check_networks_too(tmp_path: Path) -> None:
     assert "tuple" in answer.stdout + answer.stderr
 
 
-def test_initial_weights_that_do_not_fit_are_found_before_training(tmp_path: Path) -> None:
+def test_initial_weights_that_do_not_fit_are_rejected_before_training(tmp_path: Path) -> None:
     file, storage = sweep_file(tmp_path, "convnet"), tmp_path / "runs"
     torch.save({"head.weight": torch.zeros(10, 3)}, tmp_path / "other.pt")
     weights = ("--set", f"initial_weights={tmp_path}/other.pt", "--storage", storage)

@@ -104,7 +104,7 @@ def no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("variable", ["HOME", "XDG_CACHE_HOME"])
-def test_without_a_home_the_cache_is_a_private_temporary_folder_told_once(
+def test_cache_without_a_home_is_a_temporary_folder_reported_once(
     no_home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: str
 ) -> None:
     if variable == "XDG_CACHE_HOME":
@@ -173,7 +173,7 @@ def longest(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
-def test_a_long_or_missing_temporary_folder_is_left_for_tmp_and_told(
+def test_unusable_temporary_folder_is_replaced_by_tmp_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: int, variable: str
 ) -> None:
     fits = Path("/tmp", "x" * (longest - len("/tmp/")))
@@ -229,7 +229,7 @@ def test_deleted_current_folder_is_an_error(tmp_path: Path) -> None:
         (["tracking.uri=http://lab:5000", "tracking.experiment=mine"], []),
     ],
 )
-def test_variables_of_mlflow_that_decide_nothing_are_told(
+def test_unused_variables_of_mlflow_are_reported(
     tracking: list[str], warnings: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@lab:5000")

@@ -171,7 +171,7 @@ def test_cells_are_sparsity_warm_up_and_other_shared_axes() -> None:
     assert accuracies == {(one[0], one[1], f"training.lr={one[2]}"): index / 100 for index, one in enumerate(places)}
 
 
-def test_a_cell_without_the_other_method_is_left_out_and_told() -> None:
+def test_compare_excludes_and_reports_a_cell_without_the_other_method() -> None:
     drive = [seeds_of(of("drive", sparsity=sparsity), {0: 0.9}) for sparsity in (0.5, 0.9, 0.98)]
     comparison = compare(
         sweep_of(*drive, seeds_of(of("snip", sparsity=0.5), {0: 0.8}), seeds_of(of("random", sparsity=0.98), {1: 0.7}))
@@ -265,14 +265,14 @@ def test_another_reference_turns_the_sign() -> None:
         (["drive", "snip", "dense"], "dense", "no trials of dense"),
     ],
 )
-def test_what_cannot_be_compared_is_told_with_the_way_out(methods: list[str], reference: str, message: str) -> None:
+def test_incomparable_sweeps_are_reported_with_a_hint(methods: list[str], reference: str, message: str) -> None:
     state = sweep_of(*(seeds_of(DENSE if method == "dense" else of(method), {0: 0.9}) for method in methods))
     with pytest.raises(UserError, match=message):
         compare(state, reference)
     assert can_compare(config_summaries(state)) is ({"drive", "snip"} <= set(methods))
 
 
-def test_a_reference_that_has_not_finished_is_told() -> None:
+def test_unfinished_reference_is_reported() -> None:
     state = sweep_of(seeds_of(of("drive"), {0: 0.9}), seeds_of(of("snip"), {0: 0.9}))
     state.trials["t0"].state = "waiting"
     with pytest.raises(UserError, match=r"no trial of drive in sweep 's' has finished; `drive-sweep status s`"):
@@ -330,7 +330,7 @@ def test_the_command_answers_in_json_and_takes_another_method(tmp_path: Path) ->
     assert "one of drive, snip" in error
 
 
-def test_one_seed_and_equal_differences_are_told_in_words() -> None:
+def test_one_seed_and_equal_differences_are_explained() -> None:
     one = compare(sweep_of(seeds_of(of("drive"), {0: 0.9}), seeds_of(of("snip"), {0: 0.8})))
     assert tables_of(one)[1].rows[0].cells[4:7] == ("+0.100", "", "one seed")
     assert any("1 comparisons have one seed: no test" in line for line in notes_of(one))
@@ -339,7 +339,7 @@ def test_one_seed_and_equal_differences_are_told_in_words() -> None:
     assert any("the same difference in every seed" in line for line in notes_of(equal))
 
 
-def test_own_options_that_were_chosen_are_told_below_their_table() -> None:
+def test_chosen_options_of_a_method_are_shown_below_its_table() -> None:
     drive = [
         seeds_of(of("drive", prune_iterations=10, options=DriveConfig(normalize=how)), {0: 0.9}, validation=validation)  # type: ignore[arg-type]
         for how, validation in (("mean", 0.1), ("rank", 0.2))
@@ -349,7 +349,7 @@ def test_own_options_that_were_chosen_are_told_below_their_table() -> None:
     assert detail.footnote_line() == "#1: drive.normalize=rank"
 
 
-def test_a_loss_has_a_colour_of_its_own_in_the_page() -> None:
+def test_page_shows_losses_in_a_separate_colour() -> None:
     page = to_html(compare(won_lost_and_open()))
     # Whole lines of 11 cells, one won and two lost, and a count of the summary each.
     assert (page.count("class='win'"), page.count("class='lose'")) == (11 + 1, 2 * 11 + 1)
@@ -391,7 +391,7 @@ def shown(grid: Grid) -> list[list[float]]:
     return [[test.mean for test in row if test] for row in tests]
 
 
-def test_methods_stand_in_one_map_and_only_those_with_a_choice_have_their_own() -> None:
+def test_methods_share_a_map_and_those_with_a_choice_have_another() -> None:
     methods, drive = grids(config_summaries(mixed_methods(best_at_2=10)))
     assert (methods.title, methods.rows, methods.warmups) == (
         "methods, sparsity 0.9",
@@ -404,7 +404,7 @@ def test_methods_stand_in_one_map_and_only_those_with_a_choice_have_their_own() 
     assert (drive.title, drive.rows, shown(drive)) == ("drive, sparsity 0.9", ("10", "1"), [[0.1, 0.1], [0.01, 0.01]])
 
 
-def test_fields_tell_their_iterations_where_they_differ_along_a_row() -> None:
+def test_fields_show_iterations_that_differ_along_a_row() -> None:
     methods = grids(config_summaries(mixed_methods(best_at_2=1)))[0]
     assert methods.rows == ("drive", "magnitude")
     assert {place: field.note for place, field in methods.cells.items() if field.note} == {

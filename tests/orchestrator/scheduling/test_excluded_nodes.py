@@ -111,7 +111,7 @@ def test_the_files_of_many_nodes_are_looked_for_at_the_same_time(tmp_path: Path)
     assert time.monotonic() - started_at < 10
 
 
-def test_a_trial_whose_own_file_is_on_no_node_fails_and_leaves_no_node_out() -> None:
+def test_trial_whose_file_no_node_has_fails_and_excludes_no_node() -> None:
     searcher = searching("x", "y", driver_node="home", alive=frozenset("ab"), usable_nodes=frozenset("ab"), slots=2)
     searcher.capacity._refreshed_at = time.monotonic() + 3600
     report = {"event": "ended", "status": "unprovided", "message": "model: module:nets.wide: no such file"}

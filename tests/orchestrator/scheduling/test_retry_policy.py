@@ -46,7 +46,7 @@ def test_worker_failures_are_counted_and_delay_longer_each_time(kind: FailureKin
     assert {one.counter for one in decisions} == {Counter.WORKER_FAILURES}
 
 
-def test_node_failures_delay_by_their_own_count() -> None:
+def test_node_failures_delay_by_a_separate_count() -> None:
     decision = decide(FailureKind.NODE_LOST, RetryContext(worker_failures=5, node_failures=2))
     assert (decision.delay_s, decision.counter) == (5, Counter.NODE_FAILURES)
 

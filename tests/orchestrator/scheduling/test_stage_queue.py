@@ -67,7 +67,7 @@ def test_equal_stages_keep_the_order_of_the_plan_also_after_a_retry() -> None:
     assert keys_ready(queue_of(warmup("b", 4), warmup("c", 4), warmup("a", 4))) == ["b", "c", "a"]
 
 
-def test_trial_starts_when_its_own_snapshot_is_published() -> None:
+def test_trial_starts_when_its_snapshot_is_published() -> None:
     queue = queue_of(warmup("a", 1, 4), trial("short", "a", 1), trial("long", "a", 4))
     assert keys_ready(queue) == ["a"]
     queue.on_snapshot("a", 1)

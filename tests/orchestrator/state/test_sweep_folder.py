@@ -36,7 +36,7 @@ def test_this_process_is_an_alive_driver() -> None:
     assert driver_alive(this_driver())
 
 
-def test_a_driver_whose_process_ended_is_dead_at_once_on_its_own_host() -> None:
+def test_driver_whose_process_ended_is_dead_at_once_on_its_host() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     assert not driver_alive(this_driver() | {"pid": ended.pid})
@@ -173,7 +173,7 @@ def on_disk(folder: SweepFolder) -> Any:
     return content
 
 
-def test_told_changes_are_written_and_read_back_as_they_are(storage: Storage) -> None:
+def test_reported_changes_are_written_and_read_back_unchanged(storage: Storage) -> None:
     folder, state = SweepFolder(storage, "s"), large_state(20)
     writer = hasty_writer(folder, state)
     writer.start()
@@ -197,7 +197,7 @@ def test_told_changes_are_written_and_read_back_as_they_are(storage: Storage) ->
     assert on_disk(folder) == asdict(state)
 
 
-def test_a_change_that_was_not_told_is_written_at_the_end(storage: Storage) -> None:
+def test_unreported_change_is_written_at_the_end(storage: Storage) -> None:
     folder, state = SweepFolder(storage, "s"), large_state(10)
     writer = hasty_writer(folder, state)
     writer.start()
@@ -248,7 +248,7 @@ def test_a_newer_layout_is_refused(storage: Storage) -> None:
         open_storage(storage.root)
 
 
-def test_a_storage_that_cannot_be_made_is_an_environment_error(tmp_path: Path) -> None:
+def test_storage_that_cannot_be_created_is_an_environment_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SetupError, match=r"cannot be written: .* give another folder with --storage"):
         open_storage(str(tmp_path / "file" / "runs"), create=True)

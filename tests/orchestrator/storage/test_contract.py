@@ -108,7 +108,7 @@ def test_what_is_removed_is_gone_and_may_be_removed_again(storage: Storage) -> N
     assert storage.names("folder") == ["two"]
 
 
-def test_the_last_change_of_a_file_is_told(storage: Storage) -> None:
+def test_modified_returns_the_last_change_of_a_file(storage: Storage) -> None:
     assert storage.modified("file") == 0.0
     storage.write("file", b"x")
     assert abs(storage.modified("file") - time.time()) < 30

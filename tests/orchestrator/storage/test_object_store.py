@@ -43,7 +43,7 @@ def key_of(storage: S3Storage, name: str) -> str:
 # What an object store is asked for
 
 
-def test_a_write_is_one_put_a_look_one_head_and_no_folder_is_made(s3: S3Storage, store: ObjectStore) -> None:
+def test_write_is_one_put_and_exists_one_head_without_folders(s3: S3Storage, store: ObjectStore) -> None:
     path = f"/{BUCKET}/{key_of(s3, 'a/b/file')}"
     expected: dict[str, tuple[Callable[[], object], list[tuple[str, str]]]] = {
         "write": (lambda: s3.write("a/b/file", b"content"), [("PUT", path)]),
@@ -80,7 +80,7 @@ def test_a_growing_text_is_written_within_seconds_and_seldom(
 
 def test_a_folder_is_opened_without_pyarrow(tmp_path: Path) -> None:
     code = (
-        f"from orchestrator.storage.factory import open_storage\nopen_storage({str(tmp_path)!r}, create=True)\ntell('folder')"
+        f"from orchestrator.storage.factory import open_storage\nopen_storage({str(tmp_path)!r}, create=True)\nreport('folder')"
     )
     assert loaded_after(code, ("pyarrow", "boto3")) == {"folder": []}
 
@@ -93,7 +93,7 @@ def test_a_file_uri_is_a_folder(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "storage.json").exists()
 
 
-def test_the_uri_may_tell_where_the_store_is(store: ObjectStore, s3: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uri_may_contain_the_endpoint_of_the_store(store: ObjectStore, s3: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.write("file", b"content")
     for name in ("AWS_ENDPOINT_URL", "AWS_REGION"):
         monkeypatch.delenv(name)
@@ -144,7 +144,7 @@ def test_a_store_that_does_not_answer_is_named(s3: S3Storage, monkeypatch: pytes
     assert "cannot connect to http://127.0.0.1:9; is the address right (AWS_ENDPOINT_URL" in refusal(s3.root)
 
 
-def test_refused_keys_and_missing_rights_are_told_apart(
+def test_rejected_keys_and_missing_permissions_have_different_errors(
     s3: S3Storage, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with store.checking_keys() as nobody:

@@ -26,7 +26,7 @@ from trainables.config.keys import complete
         ("sparse", "", 0, "starting"),
     ],
 )
-def test_a_trials_phase_is_told_by_what_it_has_to_do(budget: Any, phase: str, position: int, message: str) -> None:
+def test_phase_of_a_trial_follows_from_its_remaining_work(budget: Any, phase: str, position: int, message: str) -> None:
     config = tiny_config(method="imp" if phase == "level" else "drive", training=tiny_training(epochs=6, budget=budget))
     trial = TrialStatus(key="k", name="n", state="running", config=complete(config), phase=phase, position=position)
     assert _phase(trial) == message

@@ -103,7 +103,7 @@ NOT_WHOLE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", NOT_WHOLE)
-def test_what_is_not_whole_is_kept_aside_and_made_anew(damage: str, tmp_path: Path, quick: None) -> None:
+def test_damaged_database_is_kept_aside_and_created_anew(damage: str, tmp_path: Path, quick: None) -> None:
     file = tmp_path / "mlflow.db"
     NOT_WHOLE[damage](file)
     content = file.read_bytes()
@@ -143,7 +143,7 @@ def test_a_whole_database_is_never_replaced(tmp_path: Path) -> None:
     assert (file_identity(file), file.read_bytes()) == before
 
 
-def test_a_database_of_a_newer_mlflow_is_left_alone_and_told(tmp_path: Path) -> None:
+def test_database_of_a_newer_mlflow_is_reported_and_unchanged(tmp_path: Path) -> None:
     file = filled(tmp_path / "mlflow.db")
     with closing(sqlite3.connect(file)) as database:
         database.execute("UPDATE alembic_version SET version_num = 'fffffffffff0'")
@@ -225,7 +225,7 @@ def test_without_hard_links_a_database_that_is_there_stays_too(
     assert database_id(file) == first_id
 
 
-def test_each_new_database_has_a_number_of_its_own(tmp_path: Path, quick: None) -> None:
+def test_each_new_database_has_another_id(tmp_path: Path, quick: None) -> None:
     files = [tmp_path / name / "mlflow.db" for name in ("one", "two")]
     for file in files:
         ready(file)
@@ -244,7 +244,7 @@ def test_looking_at_a_database_releases_no_lock_that_this_process_holds(tmp_path
     assert "database is locked" in done.stderr
 
 
-def test_experiments_that_are_made_at_once_are_one(tmp_path: Path) -> None:
+def test_experiments_created_at_once_are_one(tmp_path: Path) -> None:
     file = tmp_path / "mlflow.db"
     shutil.copyfile(empty_database()[0], file)
     target = TrackingTarget(uri=f"sqlite:///{file}", experiment="new", artifact_root=str(tmp_path / "artifacts"))

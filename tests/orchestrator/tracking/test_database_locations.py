@@ -168,7 +168,7 @@ def test_a_place_of_the_users_choice_stays(stored: Stored, tmp_path: Path) -> No
     assert {str(chosen), "s3://bucket/artifacts"} < locations(there)
 
 
-def test_file_uris_of_experiments_made_in_the_ui_follow_too(stored: Stored, tmp_path: Path) -> None:
+def test_file_uris_of_experiments_created_in_the_ui_follow_too(stored: Stored, tmp_path: Path) -> None:
     old = tmp_path / "gone away"
     with closing(sqlite3.connect(stored.folder / "mlflow.db")) as database:
         database.execute(

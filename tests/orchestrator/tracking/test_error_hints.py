@@ -87,9 +87,7 @@ def answering(status: int, body: bytes) -> Iterator[str]:
     ],
 )
 @pytest.mark.server
-def test_answers_of_a_server_have_fixes_of_their_own(
-    status: int, body: bytes, fix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_answer_of_a_server_has_a_hint(status: int, body: bytes, fix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with answering(status, body) as uri, pytest.raises(SetupError) as raised:
         connect(TrackingTarget(uri=uri, experiment="x", artifact_root=None))
@@ -97,7 +95,7 @@ def test_answers_of_a_server_have_fixes_of_their_own(
     assert ("login" in str(raised.value)) == (status in (401, 403) and b"Host" not in body)
 
 
-def test_a_folder_in_the_place_of_the_database_is_told(tmp_path: Path) -> None:
+def test_folder_in_place_of_the_database_is_reported(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").mkdir()
     with pytest.raises(SetupError, match=r"tracking sqlite:.* cannot be used"):
         connect(TrackingTarget(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="x", artifact_root=None))

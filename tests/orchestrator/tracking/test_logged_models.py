@@ -85,7 +85,7 @@ def test_sweep_file_decides_whether_models_are_logged(tracked: TrackedSweep, tmp
         assert {run.info.status for run in content.runs if run.data.tags["drive.role"] == "trial"} == {"FINISHED"}
 
 
-def test_reused_result_has_its_own_run_and_one_model(tracked: TrackedSweep, tmp_path: Path) -> None:
+def test_reused_result_has_a_separate_run_and_one_model(tracked: TrackedSweep, tmp_path: Path) -> None:
     target = new_target(tmp_path)
     synced(target, tracked.storage)
     for _ in range(2):

@@ -78,7 +78,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def test_what_it_is_told_is_in_mlflow_after_a_flush(opening: SweepRunSpec, tracking: TrackingProcess) -> None:
+def test_everything_sent_is_in_mlflow_after_a_flush(opening: SweepRunSpec, tracking: TrackingProcess) -> None:
     started_ms = int(time.time() * 1000)
     tracking.reconcile([(TRIAL, "waiting"), (OTHER, "waiting")])
     tracking.start_item(TRIAL)
@@ -106,7 +106,7 @@ def test_what_it_is_told_is_in_mlflow_after_a_flush(opening: SweepRunSpec, track
     assert tracking.parent_run_id == runs[SWEEP].info.run_id
 
 
-def test_a_store_that_cannot_be_used_is_told_and_flush_gives_up(opening: SweepRunSpec, tmp_path: Path) -> None:
+def test_unusable_store_is_reported_and_flush_gives_up(opening: SweepRunSpec, tmp_path: Path) -> None:
     broken = tmp_path / "broken.db"
     broken.write_bytes(b"no database" * 1000)
     target = type(opening.target)(uri=f"sqlite:///{broken}", experiment="x", artifact_root=None)
@@ -132,7 +132,7 @@ def test_signals_for_the_driver_do_not_end_it_and_closing_does(tracking: Trackin
     assert child.poll() == 0
 
 
-def test_one_that_was_killed_is_told_and_nobody_waits_for_it(tracking: TrackingProcess) -> None:
+def test_killed_process_is_reported_and_nobody_waits_for_it(tracking: TrackingProcess) -> None:
     child = tracking._child
     assert child is not None
     child.kill()
@@ -167,7 +167,7 @@ time.sleep(60)
     assert eventually(lambda: not alive(child), within_s=5.0)
 
 
-def test_workers_are_given_no_folder_of_the_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_get_no_folder_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     folders = WorkerFolders()
     folders.extend([str(Path.cwd())])
     assert str(Path.cwd()) not in folders

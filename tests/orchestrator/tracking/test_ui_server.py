@@ -6,7 +6,7 @@ from orchestrator.tracking.client import TrackingTarget
 from orchestrator.tracking.ui_server import compare_url, run_url, serve
 
 
-def test_ui_of_a_server_is_its_own_address() -> None:
+def test_ui_of_a_server_is_at_its_address() -> None:
     with serve(TrackingTarget(uri="http://mlflow:5000", experiment="e", artifact_root=None)) as base:
         assert base == "http://mlflow:5000"
 
