@@ -55,7 +55,7 @@ def check_ends_alike(config: TrialConfig, storage: Storage, expected: tuple[str,
     assert result["metrics"] == {line["key"]: line["value"] for line in sorted(after.values(), key=lambda line: line["step"])}
 
 
-def check_checkpoint_is_told(config: TrialConfig, storage: Storage) -> None:
+def check_metrics_cover_checkpoint(config: TrialConfig, storage: Storage) -> None:
     """Whoever reads metrics.jsonl knows every point that the checkpoint carries."""
     content = trial_folder(config, storage).read("checkpoint")
     if content is not None:
@@ -80,7 +80,7 @@ def test_trial_killed_at_any_write_ends_with_the_same_result(config: TrialConfig
         try:
             run(config, MortalStorage(root, fuse), attempt=1)
         except KilledError:
-            check_checkpoint_is_told(config, LocalStorage(root))
+            check_metrics_cover_checkpoint(config, LocalStorage(root))
             check_ends_alike(config, LocalStorage(root), expected, attempt=2)
         else:
             break
