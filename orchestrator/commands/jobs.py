@@ -48,7 +48,7 @@ def resume(options: Namespace) -> int:
     arguments += ["--only", options.only] if options.only else []
     for key in options.trial or ():
         arguments += ["--trial", key]
-    for option in ("from_scratch", "quiet"):
+    for option in ("continue_stopped", "from_scratch", "quiet"):
         arguments += [f"--{option.replace('_', '-')}"] if getattr(options, option) else []
     if options.dry_run:
         arguments += ["--dry-run", *_json(options)]

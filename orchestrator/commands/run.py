@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from argparse import Namespace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.command_line import command
@@ -71,6 +72,8 @@ def resume(options: Namespace) -> int:
     spec = spec_of(folder)
     warn_of_unused_environment(spec)
     planned = plan_sweep(spec, storage, hash_data=True)
+    if options.continue_stopped:
+        planned = replace(planned, stopped={})
     state = folder.read_state()
     failed = {key for key, status in state.trials.items() if status.state == "failed"} if state else set()
     keys = {one.key for one in planned.unfinished}
@@ -80,8 +83,10 @@ def resume(options: Namespace) -> int:
         require_known_trials(options.name, sorted(options.trial), {one.key for one in planned.trials})
         keys &= set(options.trial)
     facts = _resume_counts(planned, keys, failed, storage, options.from_scratch)
+    stopped = f"{facts['stopped_early']} stopped early and kept so, " if facts["stopped_early"] else ""
     notify(
-        f"{facts['finished']} finished and kept, {facts['failed']} failed and {facts['unfinished']} unfinished to run, "
+        f"{facts['finished']} finished and kept, {stopped}"
+        f"{facts['failed']} failed and {facts['unfinished']} unfinished to run, "
         f"{facts['from_checkpoint']} of them from a checkpoint, {facts['left_alone']} not selected"
     )
     if options.dry_run:
@@ -155,8 +160,7 @@ def _is_complete(folder: SweepFolder, planned: Plan) -> bool:
     if not is_in_present_database(planned.spec, folder.storage, state):
         return False
     same = [(one["key"], one["name"]) for one in record["trials"]] == [(one.key, one.name) for one in planned.trials]
-    ended = {"finished", "stopped"} if planned.stopped else {"finished"}
-    return same and all(status.state in ended and status.mlflow_run_id for status in state.trials.values())
+    return same and state.is_complete and all(status.mlflow_run_id for status in state.trials.values())
 
 
 def _already_finished(folder: SweepFolder, options: Namespace) -> int:
@@ -178,7 +182,7 @@ def _print_outcome(folder: SweepFolder, options: Namespace, code: int) -> int:
     if options.json:
         answer(json.dumps(state.to_status(), indent=1))
         return code
-    waiting = state.counts()["waiting"] + (0 if state.search else state.counts()["stopped"])
+    waiting = state.counts()["waiting"] + state.counts()["stopped"] - state.stopped_early
     if code == EXIT_DONE and waiting:
         notify(f"{waiting} trials were not selected; `{command('resume', folder.name)}` runs them")
     if code in (EXIT_DONE, EXIT_TRIALS_FAILED) and state.counts()["finished"]:
@@ -186,7 +190,7 @@ def _print_outcome(folder: SweepFolder, options: Namespace, code: int) -> int:
     print_failures(state)
     if code == EXIT_DONE:
         notify(f"MLflow UI: {command('ui', folder.name)}")
-    elif any(status.state != "finished" for status in state.trials.values()):
+    elif not state.is_complete:
         notify(f"to continue: {command('resume', folder.name)}")
     return code
 
@@ -195,7 +199,8 @@ def _resume_counts(planned: Plan, keys: set[str], failed: set[str], storage: Sto
     """How many trials `resume` keeps, runs and does not select, and the keys of those that it runs."""
     resumable = {key for key in keys if storage.exists(trial_file(key, CHECKPOINT))} if not from_scratch else set()
     return {
-        "finished": len(planned.trials) - len(planned.unfinished),
+        "finished": sum(trial.result is not None for trial in planned.trials),
+        "stopped_early": len(planned.stopped),
         "failed": len(keys & failed),
         "unfinished": len(keys - failed),
         "from_checkpoint": len(resumable),

@@ -155,6 +155,7 @@ _ALL = (
             JSON,
             argument("--only", choices=["failed", "unfinished"], help="only failed trials, or only the other unfinished ones"),
             argument("--trial", metavar="KEY", action="append", help="only this trial; may be repeated"),
+            argument("--continue-stopped", action="store_true", help="take trials that were stopped early on to their end"),
             argument("--from-scratch", action="store_true", help="ignore checkpoints"),
             argument("--dry-run", action="store_true", help="only show what would run"),
             argument("--wait", action="store_true", help="with the address of a dashboard: print the output of the job"),

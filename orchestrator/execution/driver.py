@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from orchestrator.planning.plan import Plan, PlannedTrial, PlannedWarmup
 from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue, StageState
+from orchestrator.search.groups import groups_of
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState, TrialStatus, WarmupStatus
@@ -170,7 +171,7 @@ class Driver:
 
 def initial_state(plan: Plan, before: SweepState | None, queue: StageQueue) -> SweepState:
     """Every trial and warm-up of the plan: finished, waiting because it is in the queue, or as it was before this run."""
-    state = SweepState(sweep=plan.spec.name)
+    state = SweepState(sweep=plan.spec.name, search=_search_summary(plan, before), settled=plan.settled)
     old_trials, old_warmups = (before.trials, before.warmups) if before else ({}, {})
     if before:
         state.parent_run_id, state.experiment_id = before.parent_run_id, before.experiment_id
@@ -186,7 +187,8 @@ def initial_state(plan: Plan, before: SweepState | None, queue: StageQueue) -> S
             if trial.key not in queue.trials and old.state in ("failed", "stopped"):
                 status.state, status.error = old.state, old.error
         if trial.key in plan.stopped and trial.key not in queue.trials:
-            status.state, status.error = "stopped", plan.stopped[trial.key]
+            stop = plan.stopped[trial.key]
+            status.state, status.error, status.rung = "stopped", stop.reason, stop.epoch
         status.mlflow_run_id = old.mlflow_run_id if old else None
         state.trials[trial.key] = status
     for warmup in plan.warmups() if plan.spec.share_warmups else ():
@@ -203,6 +205,12 @@ def initial_state(plan: Plan, before: SweepState | None, queue: StageQueue) -> S
                 warmup_status.state, warmup_status.error = old_warmup.state, old_warmup.error
         state.warmups[warmup.key] = warmup_status
     return state
+
+
+def _search_summary(plan: Plan, before: SweepState | None) -> dict[str, str]:
+    """What the groups of a search were doing, until it says so itself; empty without a search."""
+    known = before.search if before else {}
+    return {group.name: known.get(group.name, "has not begun") for group in groups_of(plan.spec)} if plan.spec.is_search else {}
 
 
 def make_queue(plan: Plan, storage: Storage, selected: Callable[[str], bool]) -> StageQueue:

@@ -12,6 +12,7 @@ from orchestrator.execution.driver import Driver, queued_trial, queued_warmup
 from orchestrator.execution.sweep_files import GrowingTrials
 from orchestrator.planning.plan import Plan, PlannedTrial
 from orchestrator.scheduling.stage_queue import QueuedStage, StageState
+from orchestrator.search import records
 from orchestrator.search.decisions import Decision, Kind
 from orchestrator.search.factory import rungs_of
 from orchestrator.search.plans import TrialNames, reason_tags, stop_tags
@@ -37,6 +38,7 @@ class SearchRun:
         trials: keeps trials.json up to date.
         slots: how many trials may run now; no more are begun, so that proposals know as many results as possible.
         started: when each running trial was taken up, by the driver's clock.
+        continued: trials that were stopped early, and are taken on to their end; the search's decisions stay.
     """
 
     driver: Driver
@@ -47,9 +49,14 @@ class SearchRun:
     slots: Callable[[], int]
     clock: Callable[[], float] = time.monotonic
     started: dict[str, float] = field(default_factory=dict)
+    continued: frozenset[str] = frozenset()
 
     def begin(self) -> None:
         """Settles what happened while no driver ran, and takes over the trials that are in the queue already."""
+        queued = self.driver.queue.trials
+        self.continued = frozenset(
+            key for key in queued if records.STOPPED in {trial.state for trial in self.search.trials(key)}
+        )
         for key in {trial.key for _, trial in self.search.unfinished()}:
             planned = self.plan.trial(key)
             if planned.result is not None:
@@ -59,7 +66,8 @@ class SearchRun:
                 self.driver.tracking.stop(self.driver.items[key])
         for key, stage in self.driver.queue.trials.items():
             self.search.retry(key)
-            stage.rungs = rungs_of(self.plan.spec, self.plan.trial(key).config) if self.search.trials(key) else ()
+            has_rungs = self.search.trials(key) and key not in self.continued
+            stage.rungs = rungs_of(self.plan.spec, self.plan.trial(key).config) if has_rungs else ()
         self.driver.queue.refill = self.refill
         self.search.on_decision = self.on_decision
 
@@ -70,7 +78,7 @@ class SearchRun:
         while not queue.stopping and queue.occupied < slots and queue.occupied + queue.blocked < 2 * slots:
             begun = self.search.next_trial()
             if begun is None:
-                self.driver.state.search = self.search.summary()
+                self._show()
                 return
             self._add(begun)
 
@@ -78,8 +86,12 @@ class SearchRun:
         """Shows a decision in the sweep's log and in the status."""
         if decision.kind in (Kind.CONFIGURATION, Kind.BUDGET, Kind.RULED_OUT, Kind.END) or decision.state == "stops":
             self.driver.log(describe(decision))
-        self.driver.state.search = self.search.summary()
+        self._show()
         self.driver.writer.changed()
+
+    def _show(self) -> None:
+        state = self.driver.state
+        state.search, state.settled = self.search.summary(), self.search.is_done
 
     def on_start(self, stage: QueuedStage) -> None:
         self.started[stage.key] = self.clock()
@@ -107,7 +119,7 @@ class SearchRun:
             self.search.finish(stage.key, self.driver.state.trials[stage.key].metrics, seconds)
         elif stage.state is StageState.FAILED:
             self.search.fail(stage.key, stage.message)
-        elif stage.state is StageState.STOPPED and self.search.stop_reason(stage.key):
+        elif stage.state is StageState.STOPPED and stopped_early(self.driver, stage.key):
             self._stop(stage.key, seconds)
 
     def _stop(self, key: str, seconds: float = 0.0) -> None:
@@ -118,7 +130,7 @@ class SearchRun:
         content = json.dumps(with_digest(record), indent=1, sort_keys=True).encode()
         self.driver.folder.storage.write(trial_file(key, STOPPED), content)
         status = self.driver.state.trials[key]
-        status.state, status.error = StageState.STOPPED.value, reason
+        status.state, status.error, status.rung = StageState.STOPPED.value, reason, epoch
         item = self.driver.items[key]
         self.driver.items[key] = replace(item, tags=item.tags | stop_tags(reason, epoch))
         self.driver.writer.changed(status)
@@ -177,8 +189,9 @@ def search_plan(driver: Driver, plan: Plan) -> Plan:
 
 
 def stopped_early(driver: Driver, key: str) -> bool:
-    """Whether a trial was stopped by the search, and so by no user or signal."""
-    return isinstance(driver.search, SearchRun) and bool(driver.search.search.stop_reason(key))
+    """Whether a trial was stopped by the search in this run, and so by no user or signal."""
+    run = driver.search
+    return isinstance(run, SearchRun) and key not in run.continued and bool(run.search.stop_reason(key))
 
 
 def describe(decision: Decision) -> str:

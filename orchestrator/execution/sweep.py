@@ -127,7 +127,7 @@ def _run_with_lease(folder: SweepFolder, plan: Plan, spec_text: str, options: Ru
                 driver.announce(note)
             tracking.reconcile(item_states(plan, state, driver.items))
             folder.log(f"run: {summary_line(state)}")
-            for line in plan.split_lines(only_uneven=True):
+            for line in plan.checked.split_lines(only_uneven=True):
                 screen.print(line)
             try:
                 if queue.trials or not plan.settled:

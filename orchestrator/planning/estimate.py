@@ -19,10 +19,11 @@ MAX_RESULTS = 20  # of each network and data set
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Both are None where no trial of the sweep's networks and data is finished."""
+    """All are None where no trial of the sweep's networks and data is finished."""
 
     hours: float | None
     model_bytes: int | None
+    seconds_per_epoch: float | None = None
 
 
 @dataclass(kw_only=True)
@@ -58,7 +59,7 @@ def estimate(plan: Plan, storage: Storage) -> Estimate:
         left = replace(plan, trials=tuple(group.trials))
         seconds += left.epochs()["shared"] * (statistics.fmean(group.seconds_per_epoch or [mean_seconds]))
         total_bytes += len(left.unfinished) * statistics.fmean(group.model_bytes or [mean_bytes])
-    return Estimate(hours=seconds / 3600, model_bytes=round(total_bytes))
+    return Estimate(hours=seconds / 3600, model_bytes=round(total_bytes), seconds_per_epoch=mean_seconds)
 
 
 def _add_results(groups: Mapping[str, _Group], storage: Storage) -> None:

@@ -57,6 +57,14 @@ class PlannedWarmup:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EarlyStop:
+    """Why a search stopped a trial, after so many sparse epochs."""
+
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """What `run` would do.
 
@@ -66,7 +74,7 @@ class Plan:
         own: the user's own files; `own.digests` names their content.
         damage: trials with a result that is no longer what was written, and so counts as none; by key, with the reason.
         outline: of a search, trials at the bounds of its space, which stand for those that are not known yet in checks.
-        stopped: trials that a search stopped early, and why.
+        stopped: trial key -> its early stop by a search; a trial that was taken on to its end is not among them.
         tags: trial key -> what a search says of the trial, for its MLflow run.
         settled: no further trials will join the plan.
     """
@@ -79,7 +87,7 @@ class Plan:
     data_facts: DataFacts | None = None
     damage: Mapping[str, str] = field(default_factory=dict)
     outline: tuple[PlannedTrial, ...] = ()
-    stopped: Mapping[str, str] = field(default_factory=dict)
+    stopped: Mapping[str, EarlyStop] = field(default_factory=dict)
     tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     settled: bool = True
 

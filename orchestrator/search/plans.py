@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.planning.plan import Plan, make_plan, recorded_plan
+from orchestrator.planning.plan import EarlyStop, Plan, make_plan, recorded_plan
 from orchestrator.search.decision_file import DecisionFile
 from orchestrator.search.decisions import Decision, Kind
+from orchestrator.search.group_search import STOPS
 from orchestrator.search.groups import all_groups, groups_of, seeds_of
+from orchestrator.search.records import STOPPED
 from orchestrator.search.settings import SearchSettings, is_settled
 from orchestrator.spec.grid import dense_baseline, representative_trials
 from orchestrator.spec.ranges import Range
@@ -65,21 +67,24 @@ def baselines(spec: SweepSpec) -> list[TrialConfig]:
 
 def _with_course(plan: Plan, decisions: Sequence[Decision]) -> Plan:
     """The plan with the trials that were stopped early, unless they are finished since, and whether the search has ended."""
-    stopped = {one.key: one.reason for one in decisions if one.kind is Kind.RESULT and one.state == "stopped"}
-    finished = {trial.key for trial in plan.trials if trial.result is not None}
-    settled = is_settled(plan.spec, decisions)
-    stopped = {key: why for key, why in stopped.items() if key not in finished}
-    return replace(plan, settled=settled, stopped=stopped, tags=_tags(decisions, stopped))
+    ended = {one.key for one in decisions if one.kind is Kind.RESULT and one.state == STOPPED}
+    ended -= {trial.key for trial in plan.trials if trial.result is not None}
+    stopped = {
+        one.key: EarlyStop(epoch=one.epoch or 0, reason=one.reason)
+        for one in decisions
+        if one.kind is Kind.RUNG and one.state == STOPS and one.key in ended
+    }
+    return replace(plan, settled=is_settled(plan.spec, decisions), stopped=stopped, tags=_tags(decisions, stopped))
 
 
-def _tags(decisions: Sequence[Decision], stopped: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def _tags(decisions: Sequence[Decision], stopped: Mapping[str, EarlyStop]) -> dict[str, dict[str, str]]:
     """Why each trial began, and why and where it was stopped."""
     tags: dict[str, dict[str, str]] = {}
     for decision in decisions:
         if decision.kind is Kind.TRIAL:
             tags.setdefault(decision.key, {}).update(reason_tags(decision.reason))
-        elif decision.kind is Kind.RUNG and decision.key in stopped and decision.epoch is not None:
-            tags[decision.key] |= stop_tags(stopped[decision.key], decision.epoch)
+    for key, stop in stopped.items():
+        tags[key] |= stop_tags(stop.reason, stop.epoch)
     return tags
 
 

@@ -79,7 +79,7 @@ class SamplerProposer:
     def next(self, configurations: Sequence[ConfigurationRecord]) -> Suggestion | None:
         known = {self.identity_of(one.values) for one in configurations}
         question = 1 + max((one.attributes.get(QUESTION, -1) for one in configurations), default=-1)
-        observations = [*self.learned, *map(self._observation, configurations)]
+        observations = [*self.learned, *(observation_of(one, self.space, self.objectives) for one in configurations)]
         for given in self.start_with:
             values = dict(given)
             if set(values) != {axis.key for axis in self.space.axes}:
@@ -134,17 +134,19 @@ class SamplerProposer:
             for one in configurations
         )
 
-    def _observation(self, configuration: ConfigurationRecord) -> Observation:
-        parameters = self.space.encode(configuration.values)
-        attributes: Mapping[str, Any] = {key: value for key, value in configuration.attributes.items() if key != QUESTION}
-        stopped = configuration.stopped_trial
-        if configuration.has_failed:
-            return Observation(parameters=parameters, failed=True, attributes=attributes)
-        if stopped is not None and stopped.rungs:
-            epoch = max(stopped.rungs)
-            return Observation(parameters=parameters, values=(stopped.rungs[epoch],), pruned_at=epoch, attributes=attributes)
-        finished = [trial for trial in configuration.trials.values() if trial.state == FINISHED]
-        if not finished or configuration.is_running:
-            return Observation(parameters=parameters, attributes=attributes)
-        means = [configuration.mean(objective) for objective in self.objectives]
-        return Observation(parameters=parameters, values=means, attributes=attributes)
+
+def observation_of(configuration: ConfigurationRecord, space: Space, objectives: Sequence[str]) -> Observation:
+    """What a sampler learns from one configuration."""
+    parameters = space.encode(configuration.values)
+    attributes: Mapping[str, Any] = {key: value for key, value in configuration.attributes.items() if key != QUESTION}
+    stopped = configuration.stopped_trial
+    if configuration.has_failed:
+        return Observation(parameters=parameters, failed=True, attributes=attributes)
+    if stopped is not None and stopped.rungs:
+        epoch = max(stopped.rungs)
+        return Observation(parameters=parameters, values=(stopped.rungs[epoch],), pruned_at=epoch, attributes=attributes)
+    finished = [trial for trial in configuration.trials.values() if trial.state == FINISHED]
+    if not finished or configuration.is_running:
+        return Observation(parameters=parameters, attributes=attributes)
+    means = [configuration.mean(objective) for objective in objectives]
+    return Observation(parameters=parameters, values=means, attributes=attributes)

@@ -188,6 +188,7 @@ def importances(sampler: Sampler, observations: Sequence[Observation]) -> dict[s
     finished = [one for one in observations if one.values is not None and one.pruned_at is None]
     if len(finished) < 4 or len(sampler.space.axes) < 2:
         return {}
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler._distributions = sampler._distributions or sampler.space.distributions()
     study = optuna.create_study(directions=list(sampler.directions))
     study.add_trials([sampler._trial(one) for one in finished])

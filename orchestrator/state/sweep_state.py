@@ -14,7 +14,11 @@ DIGEST_MARK, DIGEST_END = b',\n"state_sha256": "', b'"\n}\n'  # around the SHA-2
 
 @dataclass(kw_only=True, slots=True)
 class TrialStatus:
-    """One line of `status --json`; metrics holds the last value by full metric name."""
+    """One line of `status --json`; metrics holds the last value by full metric name.
+
+    Attributes:
+        rung: sparse epochs after which a search stopped the trial early; None of one that was stopped otherwise.
+    """
 
     key: str
     name: str
@@ -26,6 +30,11 @@ class TrialStatus:
     error: str | None = None
     phase: str | None = None
     position: int = 0
+    rung: int | None = None
+
+    @property
+    def was_stopped_early(self) -> bool:
+        return self.state == "stopped" and self.rung is not None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -42,7 +51,12 @@ class WarmupStatus:
 
 @dataclass(kw_only=True, slots=True)
 class SweepState:
-    """The content of state.json."""
+    """The content of state.json.
+
+    Attributes:
+        search: group -> what its search is doing, in words; empty where the trials are known beforehand.
+        settled: no further trials will join.
+    """
 
     sweep: str
     trials: dict[str, TrialStatus] = field(default_factory=dict)
@@ -54,11 +68,22 @@ class SweepState:
     experiment_id: str | None = None
     tracking_database: int = 0  # number of the SQLite database that run ids and experiment are of; 0 elsewhere
     driver: dict[str, Any] = field(default_factory=dict)
-    search: dict[str, str] = field(default_factory=dict)  # group -> what its search is doing, in words
+    search: dict[str, str] = field(default_factory=dict)
+    settled: bool = True
 
     def counts(self) -> dict[str, int]:
         states = [trial.state for trial in self.trials.values()]
         return {state: states.count(state) for state in ("finished", "failed", "stopped", "running", "waiting")}
+
+    @property
+    def stopped_early(self) -> int:
+        """Trials that a search stopped, which are among the stopped ones."""
+        return sum(trial.was_stopped_early for trial in self.trials.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to run."""
+        return self.settled and all(trial.state == "finished" or trial.was_stopped_early for trial in self.trials.values())
 
     def all_stages(self) -> list[TrialStatus | WarmupStatus]:
         return [*self.trials.values(), *self.warmups.values()]
@@ -69,10 +94,12 @@ class SweepState:
             "sweep": self.sweep,
             "total": len(self.trials),
             **self.counts(),
+            "stopped_early": self.stopped_early,
             "tracking_pending": self.tracking_pending,
             "tracking_error": self.tracking_error,
             "driver_alive": driver_alive(self.driver),
             "search": self.search,
+            "settled": self.settled,
             "warmups": [asdict(warmup) for warmup in self.warmups.values()],
             "trials": [asdict(trial) for trial in self.trials.values()],
         }

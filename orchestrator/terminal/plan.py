@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from orchestrator.planning.plan import Plan
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from orchestrator.terminal.progress import duration
+from orchestrator.terminal.search_plan import print_search, search_facts
 from orchestrator.terminal.tables import plain_table, stdout_console
 
 
@@ -21,7 +23,8 @@ def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:
     Raises:
         UserError: a setting keeps no weight.
     """
-    cost = estimate(plan, storage)
+    checked, is_search = plan.checked, plan.spec.is_search
+    cost = estimate(replace(plan, trials=checked.trials) if is_search and not plan.settled else plan, storage)
     before = SweepFolder(storage, plan.spec.name)
     known = before.storage.read_json(before.file("trials.json"), fields=("trials",))
     old = {one["key"] for one in known["trials"]} if known else set()
@@ -29,28 +32,29 @@ def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:
     return {
         "sweep": plan.spec.name,
         "trials": len(plan.trials),
-        "reused": len(plan.trials) - len(plan.unfinished),
+        "reused": sum(trial.result is not None for trial in plan.trials),
         "reused_by_revision": plan.reused_by_revision(),
         "warmups": [
             {"key": warmup.key if plan.data_digest else None, "epochs": warmup.lengths[-1], "trials": warmup.trials}
             for warmup in plan.warmups()
         ],
         "epochs": plan.epochs(),
-        "kept_weights": [count.to_json() for count in counts_of_plan(plan)],
-        "slot_hours": cost.hours,
-        "model_bytes": cost.model_bytes,
+        "kept_weights": [count.to_json() for count in counts_of_plan(checked)],
+        "slot_hours": cost.hours if plan.settled else None,
+        "model_bytes": cost.model_bytes if plan.settled else None,
         "damaged": list(plan.damage.values()),
         "data_digest": plan.data_digest,
         "data_problem": plan.data_problem or None,
         "added": len(new - old) if known else None,
         "removed": len(old - new) if known else None,
         "keys": [{"key": trial.key or None, "name": trial.name, "done": trial.result is not None} for trial in plan.trials],
+        "search": search_facts(plan, storage, cost) if is_search else None,
     }
 
 
 def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     console = stdout_console()
-    console.print(f"[bold]{facts['sweep']}[/bold]: {facts['trials']} trials, {facts['reused']} of them done")
+    console.print(f"[bold]{facts['sweep']}[/bold]: {_heading(facts)}")
     for revision, count in facts["reused_by_revision"].items():
         console.print(f"  {count} reused, made by revision {revision}")
     if facts["added"] is not None and (facts["added"] or facts["removed"]):
@@ -60,7 +64,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     if plan.data_digest is None:
         why = facts["data_problem"] or "the data have not been read yet; --hash reads them"
         console.print(f"  keys and reuse are not known: {why}", style="yellow", markup=False)
-    for line in plan.split_lines():
+    for line in plan.checked.split_lines():
         console.print(f"  {line}", markup=False)
     epochs = facts["epochs"]
     if facts["warmups"]:
@@ -69,6 +73,10 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
             table.add_row(planned.name, str(warmup["epochs"]), str(warmup["trials"]))
         console.print(table)
     _print_kept_weights(console, facts["kept_weights"])
+    if facts["search"]:
+        print_search(console, plan.spec, facts["search"])
+    if not plan.settled:
+        return
     saved = epochs["unshared"] - epochs["shared"]
     share = f" ({saved} saved by sharing warm-ups, {saved / epochs['unshared']:.0%})" if saved else ""
     console.print(f"epochs to train: {epochs['shared']}{share}")
@@ -76,6 +84,16 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     console.print("time of one slot: " + (duration(hours * 3600) if hours is not None else "not known before a first trial"))
     if size is not None:
         console.print(f"sparse models: about {size / 1e6:.1f} MB")
+
+
+def _heading(facts: dict[str, Any]) -> str:
+    search = facts["search"]
+    if search is None:
+        return f"{facts['trials']} trials, {facts['reused']} of them done"
+    course = "has ended" if search["settled"] else "goes on" if search["begun"] else "has not begun"
+    counts = f"{facts['reused']} of {facts['trials']} known trials are done"
+    stopped = f", {search['stopped_early']} were stopped early" if search["stopped_early"] else ""
+    return f"a search that {course}; {counts}{stopped}"
 
 
 def _print_kept_weights(console: Console, counts: list[dict[str, Any]]) -> None:

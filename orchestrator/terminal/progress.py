@@ -71,7 +71,7 @@ class Screen:
         head = Table.grid(padding=(0, 1))
         head.add_row(
             Text(state.sweep, style="bold"),
-            ProgressBar(total=max(len(state.trials), 1), completed=counts["finished"], width=30),
+            ProgressBar(total=_total(state), completed=counts["finished"], width=30),
             summary_line(state) + self._time_left(state),
         )
         parts: list[object] = [head]
@@ -84,6 +84,7 @@ class Screen:
                 running.add_row(trial.name, _phase(trial), _accuracy(trial, "val/accuracy"))
         if running.row_count:
             parts.append(running)
+        parts += [Text(line, style="green", overflow="ellipsis", no_wrap=True) for line in search_lines(state)]
         best = best_trial(state)
         if best is not None:
             parts.append(Text(f"best so far: {best.name}, val/accuracy {_accuracy(best, 'val/accuracy')}", style="green"))
@@ -94,6 +95,8 @@ class Screen:
 
     def _time_left(self, state: SweepState) -> str:
         """Estimated time left, by the pace since the first trial of this run finished, so that start-up does not count."""
+        if not state.settled:
+            return ""
         counts = state.counts()
         finished = counts["finished"]
         done = finished - (self.first_finished or 0)
@@ -108,17 +111,35 @@ class Screen:
 
 
 def summary_line(state: SweepState) -> str:
-    counts = state.counts()
-    parts = [f"{counts['finished']}/{len(state.trials)} finished"]
-    parts += [f"{counts[name]} {name}" for name in ("running", "failed", "stopped") if counts[name]]
+    """How many trials are in which state; of a search without a total, which only its end shows."""
+    counts = state.counts() | {"stopped early": state.stopped_early}
+    counts["stopped"] -= state.stopped_early
+    total = "" if state.search else f"/{len(state.trials)}"
+    parts = [f"{counts['finished']}{total} finished"]
+    parts += [f"{counts[name]} {name}" for name in ("stopped early", "running", "failed", "stopped") if counts[name]]
     warming_up = sum(warmup.state == "running" for warmup in state.warmups.values())
     if warming_up:
         parts.append(f"{warming_up} warming up")
     return ", ".join(parts)
 
 
+def _total(state: SweepState) -> int | None:
+    """The trials of the sweep; None, which draws a bar without an end, while a search may add some."""
+    return max(len(state.trials), 1) if state.settled else None
+
+
+def search_lines(state: SweepState) -> list[str]:
+    """What the search of each group is doing, or has found."""
+    return [f"{group}: {doing}" for group, doing in state.search.items()]
+
+
 def best_trial(state: SweepState) -> TrialStatus | None:
-    """The finished pruned trial with the highest validation accuracy at the sweep's highest sparsity."""
+    """The finished pruned trial with the highest validation accuracy at the sweep's highest sparsity.
+
+    None of a search, which compares configurations over their seeds.
+    """
+    if state.search:
+        return None
     finished = [trial for trial in state.trials.values() if trial.state == "finished" and trial.config["sparsity"] > 0]
     finished = [trial for trial in finished if "val/accuracy" in trial.metrics]
     if not finished:

@@ -7,28 +7,29 @@ from collections import Counter
 
 from orchestrator.command_line import command
 from orchestrator.state.driver_liveness import driver_alive
-from orchestrator.state.sweep_state import SweepState
-from orchestrator.terminal.progress import best_trial, summary_line
+from orchestrator.state.sweep_state import SweepState, TrialStatus
+from orchestrator.terminal.progress import best_trial, search_lines, summary_line
 from orchestrator.terminal.tables import plain_table, stdout_console
 
 LONGEST_LIST = 20
 
 
 def print_status(state: SweepState) -> None:
-    """Prints a summary line, the unfinished trials, the best trial, and how many events MLflow still lacks."""
+    """Prints a summary line, what a search does, the unfinished trials, the best trial, and what MLflow still lacks."""
     console = stdout_console()
     driver = state.driver
     alive = driver_alive(driver)
     run_by = f"run by process {driver['pid']} on {driver['host']}" if alive else "not running"
     console.print(f"[bold]{state.sweep}[/bold]: {summary_line(state)} ({run_by})")
+    for line in search_lines(state):
+        console.print(line, markup=False, soft_wrap=True)
     unfinished = [trial for trial in state.trials.values() if trial.state != "finished"]
     if unfinished:
         table = plain_table("key", "name", "state", "phase", no_wrap=True)
-        table.add_column("error", overflow="fold")
+        table.add_column("reason" if state.search else "error", overflow="fold")
         order = {"running": 0, "failed": 1, "stopped": 2, "waiting": 3}
-        for trial in sorted(unfinished, key=lambda one: order[one.state])[:LONGEST_LIST]:
-            phase = f"{trial.phase} {trial.position}" if trial.phase and trial.state == "running" else ""
-            table.add_row(trial.key, trial.name, trial.state, phase, trial.error or "")
+        for trial in sorted(unfinished, key=lambda one: (order[one.state], one.was_stopped_early))[:LONGEST_LIST]:
+            table.add_row(trial.key, trial.name, _state(trial), _phase(trial), trial.error or "")
         console.print(table)
         if len(unfinished) > LONGEST_LIST:
             console.print(f"and {len(unfinished) - LONGEST_LIST} more; --json lists all", style="dim")
@@ -40,8 +41,19 @@ def print_status(state: SweepState) -> None:
         reason = f" ({state.tracking_error})" if state.tracking_error else ""
         line = f"MLflow lacks {state.tracking_pending} events{reason}; `{command('sync', state.sweep)}` sends them"
         console.print(line, markup=False, soft_wrap=True)
-    if not alive and unfinished:
+    if not alive and not state.is_complete:
         console.print(f"to continue: {command('resume', state.sweep)}", markup=False, soft_wrap=True)
+
+
+def _state(trial: TrialStatus) -> str:
+    return "stopped early" if trial.was_stopped_early else trial.state
+
+
+def _phase(trial: TrialStatus) -> str:
+    """Where a running trial is, and after how many sparse epochs one was stopped early."""
+    if trial.was_stopped_early:
+        return f"rung {trial.rung}"
+    return f"{trial.phase} {trial.position}" if trial.phase and trial.state == "running" else ""
 
 
 def print_failures(state: SweepState) -> None:

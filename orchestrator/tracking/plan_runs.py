@@ -66,7 +66,6 @@ def item_states(plan: Plan, state: SweepState, items: dict[str, RunSpec]) -> lis
 
 def sweep_status(state: SweepState) -> str:
     """The MLflow status of the sweep's run once nothing runs any more."""
-    counts = state.counts()
-    if counts["finished"] == len(state.trials):
+    if state.is_complete:
         return "FINISHED"
-    return "FAILED" if counts["failed"] else "KILLED"
+    return "FAILED" if state.counts()["failed"] else "KILLED"
