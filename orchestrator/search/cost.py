@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import math
+import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.spec.schema import SweepSpec
 
 MAX_LISTED = 2000  # configurations of a group that are looked at one by one; of a larger space only its bounds
+SIMULATIONS = 40
 MEDIAN_SAMPLES = 3  # trials that the median rule sees before it stops one
 
 
@@ -83,13 +86,13 @@ def search_cost(spec: SweepSpec) -> SearchCost:
     `budget.configurations` bound it; hours do not, since the speed is not known.
     """
     first, further = seeds_of(spec)
-    seeds = len(first) + (len(further) if len(spec.objective) == 1 else 0)
+    seeds = len(first) + len(further)
     members = [_members(spec, group) for group in groups_of(spec)]
     dense = baselines(spec)
     base = Cost(trials=len(dense), epochs=sum(config.sparse_epochs for config in dense))
     everything = _everything(spec, members, _limit(spec, members), seeds)
     most = Cost(trials=everything.trials, epochs=_within_budget(spec, everything.epochs))
-    typical = _typical(spec, members, len(first), seeds - len(first))
+    typical = _typical(spec, members, len(first), len(further))
     epochs = min(_within_budget(spec, typical.epochs), most.epochs)
     typical = Cost(trials=round(typical.trials * epochs / max(1, typical.epochs)), epochs=epochs)
     grid = None
@@ -148,56 +151,93 @@ def _shared_warmups(spec: SweepSpec, members: Sequence[_Members]) -> float:
     return sum(longest.values()) if spec.share_warmups and known else math.inf
 
 
+@dataclass(frozen=True, kw_only=True)
+class _FirstSeeds:
+    """What the first seeds of a group's configurations come to, on average.
+
+    Attributes:
+        trials: that begin.
+        sparse_epochs: that they train together.
+        finished: configurations all of whose first seeds reach the end.
+    """
+
+    trials: float
+    sparse_epochs: float
+    finished: float
+
+
 def _typical(spec: SweepSpec, members: Sequence[_Members], first: int, further: int) -> Cost:
     """An estimate from the rules, with configurations of mean length that come in random order.
 
-    asha: at a rung about one of `reduction` goes on, more of the first few. median: half of those after the first few stop at
-    the first rung. The configurations that are left race: each look at their seeds leaves half of them (two after the only
-    look at single seeds), until one is left. A further seed trains one warm-up of mean length.
+    asha is played with values that are the same at every rung and for every seed (`_successive_halving`). median: half of the
+    configurations after the first few stop at the first rung. A configuration that was stopped gets no other seed. Those that
+    are left race: each look at their seeds leaves half of them (two after a look at single seeds), until one is left. A
+    further seed trains one warm-up of mean length.
     """
     share = _limit(spec, members) / max(1, sum(one.count for one in members))
     trials = epochs = warmups = 0.0
     for one in members:
-        count = one.count * share
-        if not count:
-            continue
         trained, warmup = statistics.fmean(one.trained), statistics.fmean(one.warmups)
         sparse = statistics.fmean(config.sparse_epochs for config in one.configs)
-        stopped_at, passing = _after_rungs(spec, count * first, round(sparse))
-        rounds = _race(count * passing, first, further)
-        trials += count * first + sum(rounds)
-        epochs += count * first * (trained - sparse + stopped_at) + sum(rounds) * trained
+        begun = _first_seeds(spec, one.count * share, first, round(sparse))
+        rounds = _race(begun.finished, first, further)
+        trials += begun.trials + sum(rounds)
+        epochs += begun.trials * (trained - sparse) + begun.sparse_epochs + sum(rounds) * trained
         epochs += warmup * (len(rounds) if spec.share_warmups else sum(rounds))
-        warmups += count * first * warmup
+        warmups += begun.trials * warmup
     shared = _shared_warmups(spec, members) * first
     return Cost(trials=round(trials), epochs=round(epochs + min(warmups, shared)))
 
 
-def _after_rungs(spec: SweepSpec, arrivals: float, epochs: int) -> tuple[float, float]:
-    """Mean sparse epochs of so many trials of a group, and the share of them that reaches the end."""
+def _first_seeds(spec: SweepSpec, count: float, first: int, epochs: int) -> _FirstSeeds:
     rule = spec.early_stopping
-    if rule is None or not arrivals or not epochs:
-        return epochs, 1.0
-    if rule.name == "median":
-        going_on = (arrivals + min(arrivals, MEDIAN_SAMPLES)) / 2 if rule.grace_epochs < epochs else arrivals
-        first = min(rule.grace_epochs, epochs)
-        return first + (epochs - first) * going_on / arrivals, going_on / arrivals
-    trained, left, before = 0.0, arrivals, 0
-    for rung in asha_rungs(rule.grace_epochs, rule.reduction, epochs):
-        trained += left * (rung - before)
-        left, before = _passing(left, rule.reduction), rung
-    return (trained + left * (epochs - before)) / arrivals, left / arrivals
+    if rule is not None and rule.name == "asha":
+        return _successive_halving(
+            round(count), first, rule.reduction, asha_rungs(rule.grace_epochs, rule.reduction, epochs), epochs
+        )
+    finished = count
+    if rule is not None and rule.grace_epochs < epochs:
+        finished = (count + min(count, MEDIAN_SAMPLES)) / 2
+    stopped = count - finished
+    stopped_epochs = rule.grace_epochs if rule is not None else 0
+    return _FirstSeeds(
+        trials=stopped + finished * first,
+        sparse_epochs=stopped * stopped_epochs + finished * first * epochs,
+        finished=finished,
+    )
 
 
-def _passing(arrivals: float, reduction: int) -> float:
-    """How many of the trials that arrive at a rung in random order go on.
+def _successive_halving(count: int, first: int, reduction: int, rungs: Sequence[int], epochs: int) -> _FirstSeeds:
+    """The mean of SIMULATIONS with so many configurations in random order, one trial after the other.
 
-    The first does, and number n if it lies above the quantile 1 - 1/reduction of the n - 1 before it, which has the
-    probability ((n - 2) / reduction + 1) / n.
+    A trial goes on that reaches the quantile 1 - 1/reduction of those before it at the rung, so the first few do.
     """
-    whole = math.floor(arrivals)
-    passing = sum(((number - 2) / reduction + 1) / number if number > 1 else 1.0 for number in range(1, whole + 1))
-    return passing + (arrivals - whole) / reduction
+    trials = trained = finished = 0
+    for simulation in range(SIMULATIONS):
+        draw = random.Random(simulation)
+        arrived: list[list[float]] = [[] for _ in rungs]
+        for _ in range(count):
+            value, seeds = draw.random(), 0
+            stopped_at = None
+            while seeds < first and stopped_at is None:
+                at_rungs = zip(rungs, arrived, strict=True)
+                stopped_at = next((rung for rung, before in at_rungs if _stops(value, before, reduction)), None)
+                seeds += 1
+                trained += epochs if stopped_at is None else stopped_at
+            trials += seeds
+            finished += stopped_at is None
+    return _FirstSeeds(trials=trials / SIMULATIONS, sparse_epochs=trained / SIMULATIONS, finished=finished / SIMULATIONS)
+
+
+def _stops(value: float, before: list[float], reduction: int) -> bool:
+    """Whether a trial stops at a rung; its value joins those `before` it."""
+    cutoff = value
+    if before:
+        position = (1 - 1 / reduction) * (len(before) - 1)
+        low = before[math.floor(position)]
+        cutoff = low + (position - math.floor(position)) * (before[math.ceil(position)] - low)
+    bisect.insort(before, value)
+    return value < cutoff
 
 
 def _race(contenders: float, first: int, further: int) -> list[float]:
