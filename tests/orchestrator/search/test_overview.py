@@ -55,7 +55,7 @@ def test_importances_need_four_finished_configurations() -> None:
         lines += [configuration(EASY, number, warmup, iterations), trial(EASY, number, key)]
         lines.append(result(EASY, number, key, warmup / 10))
     (group,) = overview(spec, lines, with_importances=True).groups
-    assert group.importances == pytest.approx({"warmup_epochs": 1, "prune_iterations": 0}, abs=0.02)
+    assert group.importances == pytest.approx({"warmup_epochs": 1, "prune_iterations": 0}, abs=0.05)
 
 
 def test_equal_values_have_no_importances() -> None:
