@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.search.decisions import Decision
 from orchestrator.search.overview import SearchOverview, overview
-from tests.support.search_decisions import EASY, SEARCH, configuration, decisions, result, trial
+from tests.support.search_decisions import EASY, SEARCH, configuration, decisions, early_stop, result, trial
 from tests.support.sweep_files import load_text
 
 
@@ -38,6 +40,8 @@ def test_stopped_trials_stand_apart() -> None:
     assert (stopped.key, stopped.configuration, stopped.rung, stopped.value) == ("e2", 2, 1, 0.2)
     assert means[2] == {}
     assert easy.configurations[2].ruled_out == stopped.reason
+    (rung, _) = early_stop(EASY, 1, "e1")
+    assert seen(extra=(replace(rung, state="continues"),)).stopped == 1  # a rung alone is no early stop
 
 
 def test_totals_count_all_groups() -> None:

@@ -80,6 +80,7 @@ def test_a_search_that_goes_on_shows_its_groups(storage: Storage, capsys: pytest
     assert "s0.98: exploring" in text
     _, facts = planned(storage)
     assert facts["search"]["groups"][0]["recommended"] == {"warmup_epochs": 0, "prune_iterations": 1}
+    assert facts["reused"] == 0
     assert (facts["search"]["begun"], facts["search"]["finished"], facts["search"]["stopped_early"]) == (5, 4, 1)
 
 
