@@ -32,11 +32,13 @@ class SamplerChoice:
     Attributes:
         make: from a seed for each question, and the seed of the whole search.
         one_sequence: its proposals are one sequence for the whole search, as Sobol points are.
+        learns: it looks at the results so far.
         keeps_attributes: it needs what it noted on earlier proposals, such as their generation.
     """
 
     make: Callable[[int, int], BaseSampler]
     one_sequence: bool = False
+    learns: bool = True
     keeps_attributes: bool = False
 
 
@@ -71,8 +73,8 @@ def _nsga2(seed: int, search_seed: int) -> BaseSampler:
 
 
 SAMPLERS: dict[str, SamplerChoice] = {
-    "random": SamplerChoice(_random),
-    "qmc": SamplerChoice(_qmc, one_sequence=True),
+    "random": SamplerChoice(_random, learns=False),
+    "qmc": SamplerChoice(_qmc, one_sequence=True, learns=False),
     "tpe": SamplerChoice(_tpe),
     "gp": SamplerChoice(_gp),
     "nsga2": SamplerChoice(_nsga2, keeps_attributes=True),
@@ -120,29 +122,41 @@ class Sampler:
     seed: int
     purpose: str
     _distributions: dict[str, Any] = field(default_factory=dict)
+    _sequence: list[Proposal] = field(default_factory=list)
+    _sequence_study: Study | None = None
 
     def propose(self, observations: Sequence[Observation], question: int) -> Proposal:
         """The next configuration; the same for the same observations and number of the question."""
         if not self._distributions:
             self._distributions = self.space.distributions()
-        choice = SAMPLERS[self.name]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # experimental arguments, and axes that are sampled independently
-            study = self._study(choice, observations, question)
-            for _ in range(question if choice.one_sequence else 0):
-                study.ask(self._distributions)
-            trial = study.ask(self._distributions)
-            attributes = dict(study.trials[-1].system_attrs) if choice.keeps_attributes else {}
-        return Proposal(self.space.decode(trial.params), attributes)
+            if SAMPLERS[self.name].one_sequence:
+                return self._in_sequence(question)
+            return self._ask(self._study(observations, question))
 
-    def _study(self, choice: SamplerChoice, observations: Sequence[Observation], question: int) -> Study:
+    def _in_sequence(self, question: int) -> Proposal:
+        """One of the proposals of a sequence, which is drawn as far as it is needed."""
+        if self._sequence_study is None:
+            self._sequence_study = self._study((), 0)
+        while len(self._sequence) <= question:
+            self._sequence.append(self._ask(self._sequence_study))
+        return self._sequence[question]
+
+    def _ask(self, study: Study) -> Proposal:
+        trial = study.ask(self._distributions)
+        keeps = SAMPLERS[self.name].keeps_attributes
+        return Proposal(self.space.decode(trial.params), dict(study.trials[-1].system_attrs) if keeps else {})
+
+    def _study(self, observations: Sequence[Observation], question: int) -> Study:
         """A study that knows the observations: made anew for each question, so that a continued search has the same one."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        choice = SAMPLERS[self.name]
         sampler = choice.make(derived_seed(self.seed, self.purpose, question), derived_seed(self.seed, self.purpose, -1))
         study = optuna.create_study(directions=list(self.directions), sampler=sampler)
-        if not choice.one_sequence:
+        if choice.learns:
             study.add_trials([self._trial(one) for one in self._known(observations)])
         return study
 
