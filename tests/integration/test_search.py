@@ -1,0 +1,67 @@
+"""Real searches on real Ray and a local MLflow: killed, continued, widened; each compared with an undisturbed one.
+
+The long form, with five kills, is tests/acceptance/killed_search.py.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import drive_sweep, kill_all, start, status, wait_for
+from tests.support.searched_sweep import assert_same_course, decisions, searched_sweep
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    storage = tmp_path_factory.mktemp("undisturbed") / "runs"
+    drive_sweep("run", small(storage.parent), "--storage", storage, "--quiet")
+    return storage
+
+
+def small(folder: Path) -> Path:
+    return searched_sweep(folder, configurations=7, seeds=2, epochs=4)
+
+
+def test_search_stops_trials_and_ends_with_a_recommendation_for_each_group(undisturbed: Path) -> None:
+    course = decisions(undisturbed)
+    assert {one["group"] for one in course if one["kind"] == "end"} == {"s0.9", "s0.98"}
+    stopped = [one["key"] for one in course if one["kind"] == "result" and one["state"] == "stopped"]
+    state = status("searched", undisturbed)
+    assert stopped
+    assert state["stopped"] == len(stopped)
+    assert state["finished"] == state["total"] - len(stopped)
+    record = json.loads((undisturbed / "trials" / stopped[0] / "stopped.json").read_text())
+    assert (record["sweep"], record["epoch"] in (1, 3)) == ("searched", True)
+    assert (undisturbed / "trials" / stopped[0] / "checkpoint").exists()
+    assert_same_course(undisturbed, undisturbed)
+
+
+def test_ended_search_runs_again_without_a_change(undisturbed: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file()}
+    assert "nothing to do" in drive_sweep("resume", "searched", "--storage", undisturbed).stderr
+    assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file()} == before
+
+
+def test_killed_search_takes_the_same_course(undisturbed: Path, tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    process = start("run", small(tmp_path), "--storage", storage)
+    log = storage / "sweeps" / "searched" / "decisions.jsonl"
+    wait_for(lambda: log.exists() and len(decisions(storage)) >= 9, every_s=0.01)
+    kill_all(process)
+    kept = decisions(storage)
+    assert kept == decisions(undisturbed)[: len(kept)]
+    drive_sweep("resume", "searched", "--storage", storage, "--quiet")
+    assert_same_course(storage, undisturbed)
+
+
+def test_more_configurations_take_an_ended_search_on(undisturbed: Path) -> None:
+    before = decisions(undisturbed)
+    file = searched_sweep(undisturbed.parent, configurations=8, seeds=2, epochs=4)
+    drive_sweep("run", file, "--storage", undisturbed, "--quiet")
+    after = decisions(undisturbed)
+    assert after[: len(before)] == before
+    assert [one["configuration"] for one in after[len(before) :] if one["kind"] == "configuration"] == [7, 7]
+    assert sum(one["kind"] == "end" for one in after) == 4
