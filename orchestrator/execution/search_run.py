@@ -13,9 +13,9 @@ from orchestrator.execution.sweep_files import GrowingTrials
 from orchestrator.planning.plan import Plan, PlannedTrial
 from orchestrator.scheduling.stage_queue import QueuedStage, StageState
 from orchestrator.search import records
+from orchestrator.search.decided_trials import TrialNames, reason_tags, stop_tags
 from orchestrator.search.decisions import Decision, Kind
 from orchestrator.search.factory import rungs_of
-from orchestrator.search.plans import TrialNames, reason_tags, stop_tags
 from orchestrator.search.search import Search, SearchTrial
 from orchestrator.state.sweep_state import TrialStatus, WarmupStatus
 from orchestrator.state.trial_results import read_results

@@ -11,12 +11,12 @@ from orchestrator.execution.search_run import SearchRun
 from orchestrator.execution.sweep_files import GrowingTrials
 from orchestrator.planning.plan import Plan
 from orchestrator.scheduling.early_stopping import asha, median
+from orchestrator.search.decided_trials import TrialNames
 from orchestrator.search.decision_file import DecisionFile
 from orchestrator.search.early_stopping import EarlyStopper
 from orchestrator.search.factory import make_search
 from orchestrator.search.groups import Group
 from orchestrator.search.learning import learned_decisions
-from orchestrator.search.plans import TrialNames
 from orchestrator.search.warmups import WarmupLedger
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.state.trial_results import read_results

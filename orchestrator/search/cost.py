@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.search.decided_trials import baselines
 from orchestrator.search.early_stopping import asha_rungs
 from orchestrator.search.groups import Group, groups_of, seeds_of
-from orchestrator.search.plans import baselines
 from orchestrator.search.space import Axis, Space
 from orchestrator.spec.ranges import Range
 from trainables.config.keys import warmup_key

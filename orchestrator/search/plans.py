@@ -1,114 +1,37 @@
-"""The plan of a sweep that may be a search: its trials are those that the search has begun, and the dense baselines."""
+"""The plan of a sweep that may be a search: its trials are those that the search has begun, and the dense baselines.
+
+The rest of this folder is imported for searches alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.planning.plan import EarlyStop, Plan, make_plan, recorded_plan
-from orchestrator.search.decision_file import DecisionFile
-from orchestrator.search.decisions import Decision, Kind
-from orchestrator.search.group_search import STOPS
-from orchestrator.search.groups import all_groups, groups_of, seeds_of
-from orchestrator.search.records import STOPPED
-from orchestrator.search.settings import SearchSettings, is_settled
-from orchestrator.spec.grid import dense_baseline, representative_trials
-from orchestrator.spec.ranges import Range
+from orchestrator.planning.plan import Plan, make_plan, recorded_plan
 from orchestrator.spec.schema import SweepSpec
-from orchestrator.spec.trial_names import trial_names
 from orchestrator.storage.base import Storage
-from trainables.config.lookup import is_dense
-from trainables.config.trial import TrialConfig
 
 
 def plan_sweep(spec: SweepSpec, storage: Storage, *, hash_data: bool = False) -> Plan:
     """What `run` would do; see `make_plan`."""
     if not spec.is_search:
         return make_plan(spec, storage, hash_data=hash_data)
+    from orchestrator.search.decided_trials import decided_trials, with_course
+    from orchestrator.search.decision_file import DecisionFile
+    from orchestrator.search.settings import SearchSettings
+
     decisions = DecisionFile(storage, spec.name).read()
     SearchSettings.of(spec).require_same_course(decisions)
     plan = make_plan(spec, storage, hash_data=hash_data, decided=decided_trials(spec, decisions))
-    return _with_course(plan, decisions)
+    return with_course(plan, decisions)
 
 
 def plan_from_record(spec: SweepSpec, storage: Storage, record: dict[str, Any]) -> Plan:
     """The plan of a sweep from its files; see `recorded_plan`."""
     if not spec.is_search:
         return recorded_plan(spec, storage, record)
+    from orchestrator.search.decided_trials import decided_trials, with_course
+    from orchestrator.search.decision_file import DecisionFile
+
     decisions = DecisionFile(storage, spec.name).read()
-    return _with_course(recorded_plan(spec, storage, record, decided_trials(spec, decisions)), decisions)
-
-
-def decided_trials(spec: SweepSpec, decisions: Sequence[Decision]) -> list[TrialConfig]:
-    """The dense baselines of a search, and the trials that it has begun, in that order."""
-    groups = {group.name: group for group in groups_of(spec)}
-    trials = dict.fromkeys(baselines(spec))
-    values: dict[tuple[str, int | None], dict[str, Any]] = {}
-    for decision in decisions:
-        if decision.kind is Kind.CONFIGURATION:
-            values[decision.group, decision.configuration] = decision.values
-        elif decision.kind is Kind.TRIAL and decision.seed is not None:
-            group = groups[decision.group]
-            trials[group.trial(values[decision.group, decision.configuration], decision.seed)] = None
-    return list(trials)
-
-
-def baselines(spec: SweepSpec) -> list[TrialConfig]:
-    """The dense trials of a search: for each first seed, and each value of the keys that make up its groups.
-
-    A key of the configurations, such as a learning rate, has the value that the sweep file gives outside `search`.
-    """
-    methods = [one for one in spec.method if is_dense(spec.baseline) or (isinstance(one, str) and is_dense(one))]
-    seeds, _ = seeds_of(spec)
-    configs = (group.trial({}, seed) for group in all_groups(spec, methods) for seed in seeds)
-    return list(dict.fromkeys(dense_baseline(config) for config in configs))
-
-
-def _with_course(plan: Plan, decisions: Sequence[Decision]) -> Plan:
-    """The plan with the trials that were stopped early, unless they are finished since, and whether the search has ended."""
-    ended = {one.key for one in decisions if one.kind is Kind.RESULT and one.state == STOPPED}
-    ended -= {trial.key for trial in plan.trials if trial.result is not None}
-    stopped = {
-        one.key: EarlyStop(epoch=one.epoch or 0, reason=one.reason)
-        for one in decisions
-        if one.kind is Kind.RUNG and one.state == STOPS and one.key in ended
-    }
-    return replace(plan, settled=is_settled(plan.spec, decisions), stopped=stopped, tags=_tags(decisions, stopped))
-
-
-def _tags(decisions: Sequence[Decision], stopped: Mapping[str, EarlyStop]) -> dict[str, dict[str, str]]:
-    """Why each trial began, and why and where it was stopped."""
-    tags: dict[str, dict[str, str]] = {}
-    for decision in decisions:
-        if decision.kind is Kind.TRIAL:
-            tags.setdefault(decision.key, {}).update(reason_tags(decision.reason))
-    for key, stop in stopped.items():
-        tags[key] |= stop_tags(stop.reason, stop.epoch)
-    return tags
-
-
-def reason_tags(reason: str) -> dict[str, str]:
-    """Tags of the MLflow run of a trial that has begun."""
-    return {"drive.reason": reason}
-
-
-def stop_tags(reason: str, epoch: int) -> dict[str, str]:
-    """Tags of the MLflow run of a trial that was stopped after so many sparse epochs."""
-    return {"drive.stopped": reason, "drive.rung": str(epoch)}
-
-
-@dataclass(frozen=True)
-class TrialNames:
-    """Names of the trials of a search, which do not change when others join it."""
-
-    spec: SweepSpec
-
-    def of(self, config: TrialConfig) -> str:
-        return trial_names([config], representative_trials(self.spec))[0]
-
-    @property
-    def warmup_lengths(self) -> tuple[int, ...]:
-        """All lengths of warm-ups in the space."""
-        axis = self.spec.search.get("warmup_epochs", (self.spec.warmup_epochs,))
-        return tuple(axis.values() or ()) if isinstance(axis, Range) else axis
+    return with_course(recorded_plan(spec, storage, record, decided_trials(spec, decisions)), decisions)

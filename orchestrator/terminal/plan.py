@@ -7,13 +7,12 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator.planning.estimate import estimate
+from orchestrator.planning.estimate import Estimate, estimate
 from orchestrator.planning.kept_weights import counts_of_plan
 from orchestrator.planning.plan import Plan
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from orchestrator.terminal.progress import duration
-from orchestrator.terminal.search_plan import print_search, search_facts
 from orchestrator.terminal.tables import plain_table, stdout_console
 
 
@@ -48,8 +47,14 @@ def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:
         "added": len(new - old) if known else None,
         "removed": len(old - new) if known else None,
         "keys": [{"key": trial.key or None, "name": trial.name, "done": trial.result is not None} for trial in plan.trials],
-        "search": search_facts(plan, storage, cost) if is_search else None,
+        "search": _search_facts(plan, storage, cost) if is_search else None,
     }
+
+
+def _search_facts(plan: Plan, storage: Storage, cost: Estimate) -> dict[str, Any]:
+    from orchestrator.terminal.search_plan import search_facts  # which imports all of a search
+
+    return search_facts(plan, storage, cost)
 
 
 def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
@@ -74,6 +79,8 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
         console.print(table)
     _print_kept_weights(console, facts["kept_weights"])
     if facts["search"]:
+        from orchestrator.terminal.search_plan import print_search
+
         print_search(console, plan.spec, facts["search"])
     if not plan.settled:
         return
