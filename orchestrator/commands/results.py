@@ -24,7 +24,6 @@ from orchestrator.state.sweep_folder import SweepFolder, open_sweep, require_kno
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import trial_file
-from trainables.config.lookup import is_dense
 from trainables.records.file_names import ERROR
 
 LOG_POLL_INTERVAL_S, STORE_POLL_INTERVAL_S = 0.5, 3.0  # of `logs --follow`, on a folder and on an object store
@@ -135,6 +134,7 @@ def ui(options: Namespace) -> int:
     from orchestrator.tracking.client import is_server
     from orchestrator.tracking.target import tracking_target
     from orchestrator.tracking.ui_server import compare_url, run_url, runs_url, serve
+    from trainables.config.lookup import is_dense
 
     storage = storage_from(options)
     folder = open_sweep(storage, options.name or _newest_sweep(storage))

@@ -19,7 +19,6 @@ from orchestrator.storage.base import Storage
 from trainables.errors import ConfigError, StaleAttemptError
 from trainables.records.file_names import RESULT
 from trainables.records.metrics import DamagedRecordError
-from trainables.records.result_record import decode_result
 
 LAYOUT_VERSION, LAYOUT_FILE = 1, "storage.json"
 SNAPSHOT_NAME = re.compile(r"epoch-(?P<epoch>\d+)\.(?P<fingerprint>[^.]+)\.safetensors")
@@ -185,6 +184,8 @@ class StageFolders:
 
     def layer_counts(self, key: str) -> dict[str, int] | None:
         """Kept weights by layer of a finished trial; None if there is none."""
+        from trainables.records.result_record import decode_result  # which imports the table of methods
+
         content = self.storage.read(trial_file(key, RESULT))
         try:
             layers = None if content is None else decode_result(content, key)["layers"]
