@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from orchestrator.command_line import command
+from orchestrator.errors import UserError
 from orchestrator.execution.driver import Driver
 from orchestrator.planning.plan import Plan
 from orchestrator.preflight.data import preflight_artifacts
-from orchestrator.reporting.report import write_report
+from orchestrator.reporting.report import outcome_text, write_report
 from orchestrator.tracking.plan_runs import sweep_status
 
 FLUSH_TIMEOUT_S = 120.0
@@ -20,13 +21,22 @@ def close_tracking(driver: Driver, plan: Plan) -> None:
     # A request after the last trial had finished stopped nothing.
     stopped = status != "FINISHED" and (earlier_signal is not None or driver.stop_deadline is not None)
     artifacts = {} if stopped else _report(driver) | preflight_artifacts(plan, driver.folder.storage)
-    driver.tracking.close_sweep("KILLED" if stopped else status, artifacts)
+    driver.tracking.close_sweep("KILLED" if stopped else status, artifacts, "" if stopped else _outcome(driver))
     timeout_s = STOPPED_FLUSH_TIMEOUT_S if stopped else FLUSH_TIMEOUT_S
     if not driver.tracking.flush(timeout_s, give_up=lambda: driver.signal != earlier_signal):
         driver.screen.print(
             f"MLflow: {driver.tracking.pending} events could not be sent ({driver.tracking.last_error}); "
             f"results are safe, `{command('sync', plan.spec.name)}` sends them"
         )
+
+
+def _outcome(driver: Driver) -> str:
+    """What a search found; decisions that cannot be read must not fail a sweep either."""
+    try:
+        return outcome_text(driver.folder, driver.state)
+    except UserError as error:
+        driver.screen.print(str(error))
+        return ""
 
 
 def _report(driver: Driver) -> dict[str, bytes]:

@@ -25,13 +25,13 @@ def html_page(
     columns: Sequence[str],
     rows: Sequence[Row],
     notes: Sequence[str],
-    comparison: str,
+    sections: str,
 ) -> str:
     """The page.
 
     Args:
         figures: file name -> PNG.
-        comparison: a section in HTML, or nothing.
+        sections: further sections in HTML, or nothing.
     """
     return _PAGE.format(
         title=html.escape(title),
@@ -40,7 +40,7 @@ def html_page(
         rows="".join(map(_row, rows)),
         figures="".join(_image(name, png) for name, png in figures.items()),
         notes="".join(f"<p class='remark'>{html.escape(line)}</p>" for line in notes),
-        comparison=comparison,
+        sections=sections,
     )
 
 
@@ -76,6 +76,6 @@ img {{ max-width: 100%; margin: .5rem 1rem .5rem 0; vertical-align: top; }}
 {figures}
 <div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>
 {notes}
-{comparison}
+{sections}
 </body></html>
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.console import Console
@@ -22,7 +22,9 @@ from orchestrator.reporting.figures import draw_figures
 from orchestrator.reporting.heatmap_grids import grids
 from orchestrator.reporting.html_page import Row, html_page
 from orchestrator.reporting.report_columns import json_values, shown_columns
+from orchestrator.reporting.search_section import SearchSection
 from orchestrator.reporting.terminal_heatmap import terminal_map
+from orchestrator.search.overview import recorded_overview
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.state.trial_results import recorded_state
@@ -41,6 +43,7 @@ class Report:
     fingerprints: list[str]
     damage: list[str] = field(default_factory=list)  # files that are no longer what was written; their trials are excluded
     comparison: Comparison | None = None  # where the sweep has DRIVE and other methods
+    search: SearchSection | None = None  # where the sweep is a search
 
     def print(self) -> None:
         """The table and a heat map per sparsity on stdout, as wide as the terminal allows."""
@@ -49,6 +52,8 @@ class Report:
         for grid in grids(self.settings):
             console.print(f"test accuracy, {grid.title}", style="italic", markup=False)
             console.print(terminal_map(grid))
+        if self.search:
+            self.search.print(console)
         for line in self.notes():
             console.print(line, style="dim", markup=False, soft_wrap=True)
         if self.comparison:
@@ -60,7 +65,15 @@ class Report:
             {"config": canonical(one.config), **json_values(one), "best": one.best, "trials": list(one.keys)}
             for one in self.settings
         ]
-        return {"sweep": self.sweep, **self.counts, "settings": rows, "fingerprints": self.fingerprints, "damaged": self.damage}
+        search = self.search.to_json() if self.search else None
+        return {
+            "sweep": self.sweep,
+            **self.counts,
+            "settings": rows,
+            "fingerprints": self.fingerprints,
+            "damaged": self.damage,
+            "search": search,
+        }
 
     def to_html(self) -> str:
         """One page that needs nothing else."""
@@ -73,7 +86,7 @@ class Report:
                 Row(tuple(self.cells(one)), "best" if one.best else "dense" if one.is_dense else "") for one in self.settings
             ],
             notes=self.notes(),
-            comparison=to_html(self.comparison) if self.comparison else "",
+            sections=(self.search.to_html() if self.search else "") + (to_html(self.comparison) if self.comparison else ""),
         )
 
     def figures(self) -> dict[str, bytes]:
@@ -101,12 +114,15 @@ class Report:
     def summary(self) -> str:
         what = config_name(self.settings[0].config) if self.settings else "no finished trials"
         failed = f", {self.counts['failed']} failed" if self.counts["failed"] else ""
+        if self.search:
+            stopped = f", {self.search.stopped} stopped early" if self.search.stopped else ""
+            return f"{self.sweep}: {what}, {self.counts['finished']} trials finished{stopped}{failed}"
         return f"{self.sweep}: {what}, {self.counts['finished']} of {sum(self.counts.values())} trials finished{failed}"
 
     def notes(self) -> list[str]:
+        best = "recommended by the search" if self.search else "best of its sparsity by mean validation accuracy"
         lines = [
-            "* best of its sparsity by mean validation accuracy; test accuracy decides nothing. "
-            "± is the sample standard deviation over seeds.",
+            f"* {best}; test accuracy decides nothing. ± is the sample standard deviation over seeds.",
             "epochs: warm-up, levels of imp and sparse training; search s: warm-up (as if it were not shared) and pruning.",
         ]
         if len(self.fingerprints) > 1:
@@ -134,6 +150,9 @@ def make_report(folder: SweepFolder, state: SweepState) -> Report:
     state, results, damage = recorded_state(folder.storage, state)
     counts = fingerprint_counts(list(results.values()))
     settings = config_summaries(state)
+    search = SearchSection.of(recorded_overview(folder, with_importances=True), state) if state.search else None
+    if search is not None:
+        settings = [replace(one, best=not search.recommended.isdisjoint(one.keys)) for one in settings]
     return Report(
         sweep=folder.name,
         settings=settings,
@@ -141,7 +160,16 @@ def make_report(folder: SweepFolder, state: SweepState) -> Report:
         fingerprints=[f"{kind}: {count} trials" for kind, count in counts.most_common()],
         damage=list(damage.values()),
         comparison=compare(state) if can_compare(settings) else None,
+        search=search,
     )
+
+
+def outcome_text(folder: SweepFolder, state: SweepState) -> str:
+    """What a search found, for the description of the sweep's run; empty of other sweeps."""
+    if not state.search:
+        return ""
+    section = SearchSection.of(recorded_overview(folder), state)
+    return "\n".join(f"- {line.strip()}" for line in section.lines())
 
 
 def write_report(folder: SweepFolder, state: SweepState) -> dict[str, bytes]:

@@ -44,12 +44,14 @@ class SearchCost:
     Attributes:
         most: no search with these settings costs more.
         typical: an estimate from the rules, see `_typical`.
+        dense: the baselines, which are part of all others.
         grid: every configuration with every seed; None if the space is infinite or too large to add up.
     """
 
     most: Cost
     typical: Cost
     grid: Cost | None
+    dense: Cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ def search_cost(spec: SweepSpec) -> SearchCost:
     if all(one.complete for one in members):
         whole = [_Members(configs=one.configs, complete=True, count=len(one.configs)) for one in members]
         grid = base + _everything(spec, whole, sum(one.count for one in whole), seeds)
-    return SearchCost(most=base + most, typical=base + typical, grid=grid)
+    return SearchCost(most=base + most, typical=base + typical, grid=grid, dense=base)
 
 
 def _members(spec: SweepSpec, group: Group) -> _Members:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.search.cost import search_cost
 from orchestrator.search.decision_file import DecisionFile
 from orchestrator.search.decisions import Decision, Kind, MemoryLog
 from orchestrator.search.factory import DIRECTIONS, make_search
@@ -14,6 +15,8 @@ from orchestrator.search.proposals import observation_of
 from orchestrator.search.records import FINISHED, STOPPED, ConfigurationRecord
 from orchestrator.search.samplers import Sampler, importances
 from orchestrator.search.warmups import WarmupLedger
+from orchestrator.spec.loader import spec_from_resolved
+from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from trainables.config.keys import trial_key
 
@@ -89,12 +92,14 @@ class SearchOverview:
         objectives: metric -> max or min.
         closed: why nothing new begins, such as a budget; empty while it may.
         trials: that have begun.
+        grid_epochs: of the full grid without dense baselines; None if it is infinite, or was not asked for.
     """
 
     objectives: Mapping[str, str]
     groups: tuple[GroupOverview, ...]
     closed: str
     trials: int
+    grid_epochs: int | None = None
 
     @property
     def epochs(self) -> int:
@@ -113,6 +118,14 @@ class SearchOverview:
 def read_overview(spec: SweepSpec, storage: Storage, *, with_importances: bool = False) -> SearchOverview:
     """What the decisions of a sweep say."""
     return overview(spec, DecisionFile(storage, spec.name).read(), with_importances=with_importances)
+
+
+def recorded_overview(folder: SweepFolder, *, with_importances: bool = False) -> SearchOverview:
+    """What the search of a sweep with a record has found, beside its full grid."""
+    spec = spec_from_resolved(folder.storage.read_json(folder.file("spec.json")))
+    cost = search_cost(spec)
+    seen = read_overview(spec, folder.storage, with_importances=with_importances)
+    return replace(seen, grid_epochs=None if cost.grid is None else cost.grid.epochs - cost.dense.epochs)
 
 
 def overview(spec: SweepSpec, decisions: Sequence[Decision], *, with_importances: bool = False) -> SearchOverview:

@@ -136,9 +136,9 @@ class TrackingThread(Tracking):
 
         self._add(_PendingUpdate(end=send), FIRST)
 
-    def close_sweep(self, status: str, artifacts: dict[str, bytes]) -> None:
+    def close_sweep(self, status: str, artifacts: dict[str, bytes], outcome: str = "") -> None:
         """Ends the sweep's run after all other updates."""
-        self._add(_PendingUpdate(end=lambda sync, update: sync.close_sweep(status, artifacts)), LAST)
+        self._add(_PendingUpdate(end=lambda sync, update: sync.close_sweep(status, artifacts, outcome)), LAST)
 
     @property
     def pending(self) -> int:

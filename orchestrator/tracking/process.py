@@ -102,8 +102,8 @@ class TrackingProcess(Tracking):
     def reconcile(self, items: Sequence[tuple[RunSpec, str]]) -> None:
         self._call("reconcile", list(items))
 
-    def close_sweep(self, status: str, artifacts: dict[str, bytes]) -> None:
-        self._call("close_sweep", status, artifacts)
+    def close_sweep(self, status: str, artifacts: dict[str, bytes], outcome: str = "") -> None:
+        self._call("close_sweep", status, artifacts, outcome)
 
     def take_messages(self) -> list[str]:
         """Messages on what was done to the store, since the last call."""

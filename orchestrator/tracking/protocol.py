@@ -43,8 +43,8 @@ class Tracking(Protocol):
     def reconcile(self, items: Sequence[tuple[RunSpec, str]]) -> None:
         """Brings MLflow up to date with the states as they are now, before the updates that come later."""
 
-    def close_sweep(self, status: str, artifacts: dict[str, bytes]) -> None:
-        """Ends the sweep's run after all other updates."""
+    def close_sweep(self, status: str, artifacts: dict[str, bytes], outcome: str = "") -> None:
+        """Ends the sweep's run after all other updates; the outcome is added to its description."""
 
     @property
     def pending(self) -> int:

@@ -25,6 +25,8 @@ from orchestrator.tracking.run_outputs import attach_model, log_dataset, log_lay
 from orchestrator.tracking.runs import FAILURE_TAGS, SWEEP, Run, SweepRuns
 from trainables.records.metrics import Point
 
+DESCRIPTION = "mlflow.note.content"  # tag that MLflow shows as the description of a run
+
 
 class RunSync:
     """The sync of one sweep. Every method may be called again after any failure.
@@ -57,6 +59,7 @@ class RunSync:
         self.models = SweepModels(self.client, self.experiment_id)
         self.models.invalidate(trial_keys)
         self.parent_run_id = ""
+        self.description = ""
 
     def is_replaced(self) -> bool:
         """Whether another database has replaced the one that was opened; it lacks what was sent so far."""
@@ -92,7 +95,8 @@ class RunSync:
         """
         with as_setup_error(self.uri):
             self.refresh()
-            tags = tags | {"drive.sweep": self.sweep, "drive.role": "sweep", "mlflow.note.content": description}
+            self.description = description
+            tags = tags | {"drive.sweep": self.sweep, "drive.role": "sweep", DESCRIPTION: description}
             run = self.runs.ensure(SWEEP, self.sweep, tags, start_ms)
             self.runs.log(run, params=params, tags=tags)
             self.parent_run_id = run.run_id
@@ -140,11 +144,17 @@ class RunSync:
         record = read_record(self.storage, item.role, item.key)
         return self._end(item, record, "KILLED", started_ms=started_ms, points=points)
 
-    def close_sweep(self, status: str, artifacts: dict[str, bytes]) -> None:
-        """Ends the sweep's run with its last child; uploads the artifacts (path -> content) that are new or changed."""
+    def close_sweep(self, status: str, artifacts: dict[str, bytes], outcome: str = "") -> None:
+        """Ends the sweep's run with its last child; uploads the artifacts (path -> content) that are new or changed.
+
+        Args:
+            outcome: of a search, to be added to the description of the run.
+        """
         with as_setup_error(self.uri):
             run = self.runs.by_key[SWEEP]
             upload_artifacts(self.runs, run, artifacts)
+            if outcome:
+                self.runs.log(run, tags={DESCRIPTION: f"{self.description}\n\n{outcome}"})
             ends = [child.end_ms for key, child in self.runs.by_key.items() if key != SWEEP and child.end_ms]
             self.runs.end(run, status, max([*ends, run.start_ms]) if ends else None)
 
