@@ -128,10 +128,8 @@ def test_other_sweeps_have_no_section(reported: tuple[SweepFolder, SweepState, A
 
 def test_several_objectives_have_their_front() -> None:
     staged = "seeds: {first: 1, most: 2}\nearly_stopping: {name: asha}\n"
-    text = SEARCH.replace(
-        staged,
-        "objective: {val/accuracy: max, model/bytes: min}\nstrategy: {name: nsga2, configurations: 4}\nseeds: {first: 2, most: 2}\n",
-    )
+    objectives = "objective: {val/accuracy: max, model/bytes: min}\nstrategy: {name: nsga2, configurations: 4}\n"
+    text = SEARCH.replace(staged, f"{objectives}seeds: {{first: 2, most: 2}}\n")
     lines = [decisions(load_text(text))[0]]
     points = [(0, 1, 0.7, 10.0), (1, 10, 0.9, 30.0), (0, 10, 0.8, 40.0), (1, 1, 1.0, 1.0)]
     for number, (warmup, iterations, accuracy, size) in enumerate(points):
