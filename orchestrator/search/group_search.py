@@ -13,7 +13,7 @@ from orchestrator.search.decisions import Decision, Kind
 from orchestrator.search.early_stopping import EarlyStopper
 from orchestrator.search.groups import Group
 from orchestrator.search.proposals import Proposer
-from orchestrator.search.racing import Outcome
+from orchestrator.search.racing import Outcome, adjusted_means
 from orchestrator.search.records import FAILED, FINISHED, STOPPED, ConfigurationRecord, TrialRecord
 from orchestrator.search.rules import GroupRules
 from orchestrator.search.staged_seeds import Race
@@ -94,16 +94,15 @@ class GroupSearch:
         )
 
     def leader(self) -> ConfigurationRecord | None:
-        """The configuration with the best mean among those whose first seeds are finished; None before the first."""
-        return max(self.contenders(), key=lambda one: (self._rank(one), -one.number), default=None)
+        """The best of the contenders by their means, from which the parts of the seeds are taken; None before the first."""
+        contenders, objective = self.contenders(), self.rules.objective
+        means = adjusted_means({one.number: one.values_by_seed(objective) for one in contenders})
+        return max(contenders, key=lambda one: (self.rules.sign * means[one.number], -one.number), default=None)
 
     def contenders(self) -> list[ConfigurationRecord]:
         """The configurations that may be the best: their first seeds are finished and nothing rules them out."""
         seeds = self.rules.first_seeds
         return [one for one in self.configurations if not one.ruled_out and not one.has_failed and one.has_finished(seeds)]
-
-    def _rank(self, configuration: ConfigurationRecord) -> float:
-        return self.rules.sign * configuration.mean(self.rules.objective)
 
     def _next_first_seed(self) -> Decision | None:
         for configuration in self.configurations:

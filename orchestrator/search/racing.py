@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 CHANCE = 0.2
+ITERATIONS = 20  # of the fit of an incomplete design, which converges quickly
 
 
 class Outcome(StrEnum):
@@ -131,3 +132,26 @@ def bounds_above(values: Mapping[int, Sequence[float]], leader: int, reach: floa
     own = statistics.fmean(values[leader])
     differences = {number: statistics.fmean(row) - own for number, row in values.items() if number != leader}
     return {number: (difference - reach, difference + reach) for number, difference in differences.items()}
+
+
+def adjusted_means(values: Mapping[int, Mapping[int, float]]) -> dict[int, float]:
+    """Configuration -> its mean, without what its seeds add to all configurations alike.
+
+    The least-squares fit of value = configuration + seed, where the parts of the seeds sum to 0; with the same seeds for all it
+    is the plain mean.
+
+    Args:
+        values: configuration -> seed -> value; every configuration has at least one.
+    """
+    seeds = sorted({seed for row in values.values() for seed in row})
+    effects = dict.fromkeys(seeds, 0.0)
+    means: dict[int, float] = {}
+    for _ in range(ITERATIONS):
+        means = {
+            number: statistics.fmean(value - effects[seed] for seed, value in row.items()) for number, row in values.items()
+        }
+        residuals = {seed: [row[seed] - means[number] for number, row in values.items() if seed in row] for seed in seeds}
+        raw = {seed: statistics.fmean(row) for seed, row in residuals.items()}
+        centre = statistics.fmean(raw.values()) if raw else 0.0
+        effects = {seed: effect - centre for seed, effect in raw.items()}
+    return means

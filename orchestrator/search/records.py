@@ -64,6 +64,10 @@ class ConfigurationRecord:
         trials = [self.trials[seed] for seed in chosen if seed in self.trials]
         return [trial.values[objective] for trial in trials if trial.state == FINISHED]
 
+    def values_by_seed(self, objective: str) -> dict[int, float]:
+        """Seed -> the objective of its finished trial."""
+        return {seed: trial.values[objective] for seed, trial in self.trials.items() if trial.state == FINISHED}
+
     def mean(self, objective: str) -> float:
         """Over its finished trials."""
         return statistics.fmean(self.finished_values(objective))
