@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 Values = Mapping[str, Any]
+DIGITS = 4  # of a value from a continuous range: people read it, and may write it into a sweep file
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,16 @@ class Axis:
         return CategoricalDistribution(list(range(len(self.values))))
 
     def decode(self, parameter: Any) -> Any:
-        """The value of the sweep file for a parameter of the sampler."""
+        """The value of the sweep file for a parameter of the sampler; of a continuous range with DIGITS digits."""
         if isinstance(self.values, Range):
-            return int(parameter) if self.is_integer else float(parameter)
+            return int(parameter) if self.is_integer else self._readable(float(parameter), self.values)
         return self._listed[int(parameter)]
+
+    def _readable(self, number: float, numbers: Range) -> float:
+        listed = numbers.values()
+        if listed is not None:  # multiples of a step, without the errors of a sum
+            return float(min(listed, key=lambda one: abs(one - number)))
+        return min(max(float(f"{number:.{DIGITS}g}"), numbers.min), numbers.max)
 
     def encode(self, value: Any) -> Any:
         """The sampler's parameter for a value. Raises ValueError if the axis does not contain it."""
