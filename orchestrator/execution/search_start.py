@@ -18,6 +18,7 @@ from orchestrator.search.factory import make_search
 from orchestrator.search.groups import Group
 from orchestrator.search.learning import learned_decisions
 from orchestrator.search.warmups import WarmupLedger
+from orchestrator.spec.ranges import Range
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
@@ -34,7 +35,7 @@ def start_search(driver: Driver, plan: Plan, capacity: ClusterCapacity, *, gpus_
         log=log,
         key_of=lambda config: plan.keys_of(config)[0],
         warmups=_ledger(plan, storage),
-        stopper_of=_stoppers(spec),
+        stopper_of=early_stoppers(spec),
         existing=_Results(storage),
         elapsed=lambda: before + time.monotonic() - started,
         learn=lambda groups, objectives: learned_decisions(storage, spec.strategy.learn_from, groups, objectives),
@@ -52,16 +53,19 @@ def start_search(driver: Driver, plan: Plan, capacity: ClusterCapacity, *, gpus_
     run.begin()
 
 
-def _stoppers(spec: SweepSpec) -> Callable[[Group], EarlyStopper] | None:
+def early_stoppers(spec: SweepSpec) -> Callable[[Group], EarlyStopper] | None:
+    """Makes the early-stopping rule of a group; None without early stopping."""
     rule = spec.early_stopping
     if rule is None:
         return None
     mode = next(iter(spec.objective.values()))
+    epochs = spec.search.get("training.epochs", (spec.training.epochs,))
+    longest = int(epochs.max if isinstance(epochs, Range) else max(epochs))
 
     def stopper_of(group: Group) -> EarlyStopper:
         if rule.name == "median":
             return median(mode, rule.grace_epochs)
-        return asha(mode, rule.grace_epochs, rule.reduction, spec.training.epochs)
+        return asha(mode, rule.grace_epochs, rule.reduction, longest)
 
     return stopper_of
 

@@ -35,6 +35,7 @@ class RayEarlyStopper:
     def __init__(self, scheduler: TrialScheduler) -> None:
         self.scheduler = scheduler
         self.trials: dict[str, _Trial] = {}
+        self.stopped: set[str] = set()
 
     def add(self, key: str) -> None:
         if key not in self.trials:
@@ -45,7 +46,11 @@ class RayEarlyStopper:
         """True also for a value that is not a number, which Ray's rules never stop."""
         if not math.isfinite(value):
             return True
+        if key in self.stopped and isinstance(self.scheduler, MedianStoppingRule):  # it went on, and the rule forbids that
+            return True
         action = self.scheduler.on_trial_result(_Controller(), self.trials[key], {EPOCH: epoch, VALUE: value})
+        if action == TrialScheduler.STOP:
+            self.stopped.add(key)
         return bool(action == TrialScheduler.STOP)
 
     def finish(self, key: str, epoch: int, value: float) -> None:

@@ -37,7 +37,7 @@ class Meter:
     running: dict[str, int] = field(default_factory=dict)
 
     def begin(self, key: str, epochs: int, *, new_configuration: bool) -> None:
-        self.running[key] = epochs
+        self.running[key] = self.running.get(key, 0) + epochs
         self.configurations += new_configuration
 
     def end(self, key: str, epochs: int, seconds: float) -> None:

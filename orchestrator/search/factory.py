@@ -55,11 +55,11 @@ def make_search(
     settings, planned = SearchSettings.of(spec), groups_of(spec)
     decisions = log.read()
     settings.require_same_course(decisions)
-    if not decisions:
-        log.write(lessons := list(learn(planned, list(spec.objective))))
-        decisions = lessons
-    if settings.decision().values != next((one.values for one in reversed(decisions) if one.kind is Kind.START), None):
-        log.write([settings.decision()])
+    starts = [one for one in decisions if one.kind is Kind.START]
+    news = [] if starts else [one for one in learn(planned, list(spec.objective)) if one not in decisions]
+    if not starts or starts[-1].values != settings.decision().values:
+        log.write([*news, settings.decision()])
+    decisions += news
     first, further = seeds_of(spec)
     rules = GroupRules(
         objectives=spec.objective,

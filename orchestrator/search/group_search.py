@@ -14,9 +14,9 @@ from orchestrator.search.early_stopping import EarlyStopper
 from orchestrator.search.groups import Group
 from orchestrator.search.proposals import Proposer
 from orchestrator.search.racing import Outcome, adjusted_means
-from orchestrator.search.records import FAILED, FINISHED, STOPPED, ConfigurationRecord, TrialRecord
+from orchestrator.search.records import FAILED, FINISHED, RUNNING, STOPPED, ConfigurationRecord, TrialRecord
 from orchestrator.search.rules import GroupRules
-from orchestrator.search.staged_seeds import Race
+from orchestrator.search.staged_seeds import Race, RaceStep
 from trainables.config.trial import TrialConfig
 
 CONTINUES, STOPS = "continues", "stops"
@@ -30,7 +30,6 @@ class GroupSearch:
         key_of: the trial key of a configuration with a seed.
         cost_of: epochs that a trial would train now.
         closed: why nothing new begins, such as a budget; empty while it may.
-        looked_at: number of seeds at the last look of the race that ruled something out.
     """
 
     group: Group
@@ -42,7 +41,6 @@ class GroupSearch:
     configurations: list[ConfigurationRecord] = field(default_factory=list)
     by_key: dict[str, tuple[ConfigurationRecord, TrialRecord]] = field(default_factory=dict)
     closed: str = ""
-    looked_at: int = 0
     end: Decision | None = None
 
     # -- what comes next ---------------------------------------------------------------------------------------------
@@ -57,17 +55,17 @@ class GroupSearch:
             if proposed := self._proposal():
                 return [proposed]
         if any(configuration.is_running for configuration in self.configurations):
-            return []
+            return self._seed_beside_others()
         return self._end_or_race()
 
     def at_rung(self, key: str, epoch: int, value: float) -> Decision | None:
         """Whether a running trial goes on after so many sparse epochs; None if that was decided, or is not to be."""
         configuration, trial = self.by_key[key]
-        if self.stopper is None or not trial.can_stop or trial.state != "running" or trial.stop_reason or epoch in trial.rungs:
+        if self.stopper is None or not trial.can_stop or trial.state != RUNNING or trial.stop_reason or epoch in trial.rungs:
             return None
         state, reason = CONTINUES, ""
         if self.stopper.should_stop(key, epoch, value):
-            if configuration is self.leader():
+            if configuration is self._in_front():
                 reason = "a seed of the leading configuration"
             else:
                 state = STOPS
@@ -95,14 +93,26 @@ class GroupSearch:
 
     def leader(self) -> ConfigurationRecord | None:
         """The best of the contenders by their means, from which the parts of the seeds are taken; None before the first."""
-        contenders, objective = self.contenders(), self.rules.objective
-        means = adjusted_means({one.number: one.values_by_seed(objective) for one in contenders})
-        return max(contenders, key=lambda one: (self.rules.sign * means[one.number], -one.number), default=None)
+        return self._best_of(self.contenders())
 
     def contenders(self) -> list[ConfigurationRecord]:
         """The configurations that may be the best: their first seeds are finished and nothing rules them out."""
         seeds = self.rules.first_seeds
         return [one for one in self.configurations if not one.ruled_out and not one.has_failed and one.has_finished(seeds)]
+
+    def _in_front(self) -> ConfigurationRecord | None:
+        """The best configuration by whatever seeds are finished so far."""
+        return self._best_of(
+            [
+                one
+                for one in self.configurations
+                if not one.ruled_out and not one.has_failed and one.finished_values(self.rules.objective)
+            ]
+        )
+
+    def _best_of(self, configurations: list[ConfigurationRecord]) -> ConfigurationRecord | None:
+        means = adjusted_means({one.number: one.values_by_seed(self.rules.objective) for one in configurations})
+        return max(configurations, key=lambda one: (self.rules.sign * means[one.number], -one.number), default=None)
 
     def _next_first_seed(self) -> Decision | None:
         for configuration in self.configurations:
@@ -135,10 +145,12 @@ class GroupSearch:
         if not contenders:
             return [self._ending(Outcome.NOTHING, None, "no configuration has a result for all its first seeds")]
         if len(self.rules.objectives) > 1:
-            return [self._ending(Outcome.EXPLORED, None, f"{len(contenders)} configurations were run; see the Pareto front")]
+            outcome = Outcome.BUDGET if self.closed else Outcome.EXPLORED
+            reason = f"{self.closed}; " if self.closed else ""
+            return [self._ending(outcome, None, f"{reason}{len(contenders)} configurations were run; see the Pareto front")]
         if not self.rules.further_seeds or self.closed:
             return [self._ending_without_race()]
-        return self._race(contenders)
+        return self._decisions(self._race.next_step(contenders))
 
     def _ending_without_race(self) -> Decision:
         best = self.leader()
@@ -146,9 +158,19 @@ class GroupSearch:
         outcome = Outcome.BUDGET if self.closed else Outcome.EXPLORED
         return self._ending(outcome, best, self.closed or f"all {len(self.configurations)} configurations were run")
 
-    def _race(self, contenders: list[ConfigurationRecord]) -> list[Decision]:
-        """What the race over further seeds does next."""
-        step = Race(rules=self.rules, configurations=self.configurations, looked_at=self.looked_at).next_step(contenders)
+    def _seed_beside_others(self) -> list[Decision]:
+        """A seed that a contender of the race needs whatever the running trials show."""
+        contenders = self.contenders()
+        if self.closed or not contenders or not self.rules.further_seeds:
+            return []
+        step = self._race.missing_seed(contenders)
+        return [] if step is None else self._decisions(step)
+
+    @property
+    def _race(self) -> Race:
+        return Race(rules=self.rules, configurations=self.configurations)
+
+    def _decisions(self, step: RaceStep) -> list[Decision]:
         decisions = []
         for kind, numbers, text in ((Kind.RULED_OUT, step.worse, "worse than"), (Kind.BEHIND, step.behind, "behind")):
             if numbers:
@@ -183,10 +205,10 @@ class GroupSearch:
         elif decision.kind is Kind.RESULT:
             self._finish(decision)
         elif decision.kind in (Kind.RULED_OUT, Kind.BEHIND):
-            self.looked_at = decision.epoch or 0
             for number in decision.values:
-                self.configurations[int(number)].ruled_out = decision.reason
-                self.configurations[int(number)].is_worse = decision.kind is Kind.RULED_OUT
+                configuration = self.configurations[int(number)]
+                configuration.ruled_out, configuration.left_after = decision.reason, decision.epoch
+                configuration.is_worse = decision.kind is Kind.RULED_OUT
         elif decision.kind is Kind.END:
             self.end = decision
 
@@ -219,15 +241,13 @@ class GroupSearch:
             configuration.ruled_out = decision.reason
 
     def _finish(self, decision: Decision) -> None:
-        configuration, trial = self.by_key[decision.key]
+        _, trial = self.by_key[decision.key]
+        assert decision.state in (FINISHED, STOPPED, FAILED)
+        self.end = None  # of a trial that failed before the end and ran again
         trial.state, trial.values, trial.seconds = decision.state, decision.values, decision.seconds or 0.0
+        trial.epochs += decision.epoch or 0
         if trial.state == FINISHED and self.stopper is not None and trial.can_stop:
             self.stopper.finish(trial.key, trial.config.sparse_epochs, trial.values[self.rules.objective])
-        if trial.state == FAILED:
-            configuration.ruled_out = f"its trial with seed {trial.seed} failed"
-        elif trial.state == FINISHED and not configuration.has_failed and configuration.ruled_out.endswith("failed"):
-            configuration.ruled_out = ""
-        assert trial.state in (FINISHED, STOPPED, FAILED)
 
     def trials(self) -> Iterator[TrialRecord]:
         """All trials of the group, in the order in which they began."""
@@ -235,7 +255,7 @@ class GroupSearch:
 
     def summary(self) -> str:
         """What the search of this group is doing, in words."""
-        ruled_out = sum(bool(one.ruled_out) for one in self.configurations)
+        ruled_out = sum(bool(one.ruled_out) or one.has_failed for one in self.configurations)
         counts = f"{len(self.configurations)} configurations, {ruled_out} ruled out"
         if self.end is not None:
             best = f", configuration {self.end.configuration} is recommended" if self.end.configuration is not None else ""

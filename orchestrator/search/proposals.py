@@ -80,12 +80,16 @@ class SamplerProposer:
         known = {self.identity_of(one.values) for one in configurations}
         question = 1 + max((one.attributes.get(QUESTION, -1) for one in configurations), default=-1)
         observations = [*self.learned, *(observation_of(one, self.space, self.objectives) for one in configurations)]
-        for given in self.start_with:
+        reasons = {one.reason for one in configurations}
+        for index, given in enumerate(self.start_with):
+            reason = f"strategy.start_with[{index}]"
+            if reason in reasons:
+                continue
             values = dict(given)
             if set(values) != {axis.key for axis in self.space.axes}:
                 values = self.sampler.propose(observations, question).values | values
-            if self.identity_of(values) not in known and not self._was_given(given, configurations):
-                return Suggestion(values, {QUESTION: question}, "strategy.start_with")
+            if self.identity_of(values) not in known:
+                return Suggestion(values, {QUESTION: question}, reason)
         return self._asked(observations, known, question, first_only=len(configurations) % 2 == 1)
 
     def _asked(
@@ -125,13 +129,6 @@ class SamplerProposer:
             return None
         return Suggestion(
             values, {QUESTION: question}, f"not tried yet; {self.sampler.name} proposed known ones {MAX_REPEATS} times"
-        )
-
-    def _was_given(self, given: Values, configurations: Sequence[ConfigurationRecord]) -> bool:
-        """Whether a point with values for some axes alone was tried already."""
-        return any(
-            one.reason == "strategy.start_with" and all(one.values[key] == given[key] for key in given)
-            for one in configurations
         )
 
 

@@ -22,6 +22,7 @@ class TrialRecord:
         rungs: sparse epochs -> the objective there.
         stop_reason: why it should stop; empty while it goes on.
         can_stop: it is compared with others at rungs.
+        epochs: that its results report; more than one, if it failed first.
     """
 
     key: str
@@ -34,6 +35,7 @@ class TrialRecord:
     rungs: dict[int, float] = field(default_factory=dict)
     stop_reason: str = ""
     seconds: float = 0.0
+    epochs: int = 0
 
 
 @dataclass(kw_only=True)
@@ -43,6 +45,7 @@ class ConfigurationRecord:
     Attributes:
         attributes: what the sampler noted on it.
         ruled_out: why it gets no more seeds; empty while it may.
+        left_after: number of seeds at the look of a race that ruled it out.
         is_worse: a race has shown that it is worse than another one.
     """
 
@@ -52,6 +55,7 @@ class ConfigurationRecord:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     trials: dict[int, TrialRecord] = field(default_factory=dict)
     ruled_out: str = ""
+    left_after: int | None = None
     is_worse: bool = False
 
     def has_finished(self, seeds: Sequence[int]) -> bool:

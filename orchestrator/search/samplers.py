@@ -164,12 +164,11 @@ class Sampler:
         limit = MAX_OBSERVATIONS.get(self.name)
         if limit is None or len(observations) <= limit:
             return observations
-        latest = set(range(len(observations) - limit // 2, len(observations)))
+        older, latest = observations[: -(limit // 2)], observations[-(limit // 2) :]
         sign = -1 if self.directions[0] == "maximize" else 1
-        complete = [i for i, one in enumerate(observations) if one.values is not None and one.pruned_at is None]
-        best = sorted(complete, key=lambda i: sign * (observations[i].values or (0.0,))[0])
-        kept = latest | set(best[: limit - len(latest)])
-        return [observations[index] for index in sorted(kept)]
+        complete = [i for i, one in enumerate(older) if one.values is not None and one.pruned_at is None]
+        best = sorted(complete, key=lambda i: sign * (older[i].values or (0.0,))[0])[: limit - len(latest)]
+        return [*(older[index] for index in sorted(best)), *latest]
 
     def _trial(self, observation: Observation) -> Any:
         from optuna.trial import TrialState, create_trial

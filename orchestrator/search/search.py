@@ -65,11 +65,13 @@ class Search:
         for group in self._in_turn():
             while steps := group.next_steps():
                 last = steps[-1]
+                if last.kind is Kind.TRIAL and last.key in self._groups_of:  # another group has begun it and pays for it
+                    last = steps[-1] = replace(last, epoch=0)
                 if excess := self._excess(group, last):
                     self._take([Decision(kind=Kind.BUDGET, reason=excess)])
                     return self.next_trial()
                 self._take(steps)
-                if last.kind is Kind.TRIAL:
+                if last.kind is Kind.TRIAL and not self._share(last.key):
                     return self._begun(group, last)
         return None
 
@@ -140,16 +142,20 @@ class Search:
             return ""
         return self.meter.excess(cost, self.elapsed(), new_configuration=step.kind is Kind.CONFIGURATION)
 
+    def _share(self, key: str) -> bool:
+        """Whether another group has begun a trial before this one; then it has the fate that it has there."""
+        first, *others = self.trials(key)
+        if others and first.state != RUNNING:
+            self._end(key, first.state, first.values, 0.0, epochs=0, reason=first.stop_reason)
+        return bool(others)
+
     def _begun(self, group: GroupSearch, step: Decision) -> SearchTrial:
-        trial = group.by_key[step.key][1]
         metrics = self.existing(step.key)
-        if metrics is None:
-            others = [other for other in self.trials(step.key) if other is not trial and other.state == FINISHED]
-            metrics = others[0].values if others else None
         if metrics is not None:
             self._end(step.key, FINISHED, metrics, 0.0, epochs=0)
+        config = group.by_key[step.key][1].config
         return SearchTrial(
-            group=group.group.name, key=step.key, config=trial.config, reason=step.reason, is_finished=metrics is not None
+            group=group.group.name, key=step.key, config=config, reason=step.reason, is_finished=metrics is not None
         )
 
     def _end(
@@ -163,16 +169,10 @@ class Search:
             values = (
                 {name: metrics[name] for name in group.rules.objectives} if state == FINISHED else _at_last_rung(group, trial)
             )
-            spent = self._epochs(trial, state, epochs)
-            steps.append(group.result(key, state, values, spent, seconds, reason or trial.stop_reason))
+            spent = _epochs(trial, state, epochs)
+            steps.append(group.result(key, state, values, spent, seconds if trial.cost else 0.0, reason or trial.stop_reason))
         if steps:
             self._take(steps)
-
-    def _epochs(self, trial: TrialRecord, state: str, epochs: int | None) -> int:
-        """Epochs that a trial trained itself: its expected ones, less those that an early stop saved."""
-        if state == STOPPED and epochs is not None:
-            return trial.cost - (trial.config.sparse_epochs - epochs)
-        return trial.cost if epochs is None else epochs
 
     def _take(self, decisions: Sequence[Decision]) -> None:
         """Writes decisions, then lets them take effect."""
@@ -202,9 +202,17 @@ class Search:
             if decision.epoch:
                 self.warmups.add(group.by_key[decision.key][1].config)
             first = decision.configuration is not None and len(group.configurations[decision.configuration].trials) == 1
-            self.meter.begin(decision.key, decision.epoch or 0, new_configuration=first)
+            self.meter.begin(decision.key, decision.epoch or 0, new_configuration=first and bool(decision.epoch))
         elif decision.kind is Kind.RESULT:
             self.meter.end(decision.key, decision.epoch or 0, decision.seconds or 0.0)
+
+
+def _epochs(trial: TrialRecord, state: str, epochs: int | None) -> int:
+    """Epochs that a trial has trained and not reported: its expected ones, less those that an early stop saved."""
+    trained = trial.cost if epochs is None else epochs
+    if state == STOPPED and epochs is not None:
+        trained = trial.cost - (trial.config.sparse_epochs - epochs)
+    return max(0, trained - trial.epochs)
 
 
 def _at_last_rung(group: GroupSearch, trial: TrialRecord) -> dict[str, Any]:

@@ -66,20 +66,23 @@ class SearchSettings:
             )
 
     def current(self, decisions: Sequence[Decision]) -> list[Decision]:
-        """The decisions that still hold: what ended under other limits goes on."""
-        kept, same = [], True
-        for decision in decisions:
-            if decision.kind is Kind.START:
-                same = decision.values["limits"] == self.limits
-            if same or decision.kind not in (Kind.BUDGET, Kind.END):
-                kept.append(decision)
-        return kept
+        """The decisions that still hold: what ended before the limits changed last goes on, and ends anew if it must."""
+        last = max((index for index, one in enumerate(decisions) if one.kind is Kind.START), default=0)
+        same = not decisions or decisions[last].values.get("limits") == self.limits
+        return [
+            decision
+            for index, decision in enumerate(decisions)
+            if decision.kind not in (Kind.BUDGET, Kind.END) or (same and index > last)
+        ]
 
 
 def is_settled(spec: SweepSpec, decisions: Sequence[Decision]) -> bool:
     """Whether every group of the search has ended under the present limits."""
-    ended = {one.group for one in SearchSettings.of(spec).current(decisions) if one.kind is Kind.END}
-    return ended >= {group.name for group in groups_of(spec)}
+    last: dict[str, Kind] = {}
+    for decision in SearchSettings.of(spec).current(decisions):
+        if decision.kind in (Kind.RESULT, Kind.END):  # a result after the end is of a trial that failed and ran again
+            last[decision.group] = decision.kind
+    return all(last.get(group.name) is Kind.END for group in groups_of(spec))
 
 
 def _axis(spec: SweepSpec, key: str) -> Any:

@@ -33,6 +33,8 @@ class Axis:
 
         if isinstance(self.values, Range):
             low, high, step, log = self.values.min, self.values.max, self.values.step, self.values.log
+            if step is not None:
+                high = (self.values.values() or (high,))[-1]  # the last multiple of the step, which Optuna demands
             if self.is_integer:
                 return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
             return FloatDistribution(low, high, log=log, step=step)

@@ -40,41 +40,44 @@ class Race:
 
     Attributes:
         configurations: of the group, those that dropped out included.
-        looked_at: number of seeds at the last look that showed some to be worse or behind.
     """
 
     rules: GroupRules
     configurations: Contenders
-    looked_at: int
 
     @property
     def seeds(self) -> tuple[int, ...]:
         return (*self.rules.first_seeds, *self.rules.further_seeds)
 
     def next_step(self, contenders: Contenders) -> RaceStep:
-        """The next step; no trial of the contenders is running.
+        """The next step; no trial of the contenders is running. All contenders get a seed before they are compared again."""
+        return self.missing_seed(contenders) or self._after_look(contenders, max(map(self._seeds_run, contenders)))
 
-        All contenders get a seed before they are compared again. One that the race was interrupted in is finished first.
-        """
+    def missing_seed(self, contenders: Contenders) -> RaceStep | None:
+        """The trial of a contender that lacks a seed of another; None if all have the same ones."""
         most = max(map(self._seeds_run, contenders))
-        leader = max(contenders, key=lambda one: (self._rank(one), -one.number))
         for configuration in contenders:
             if self._seeds_run(configuration) < most:
                 return RaceStep(
-                    leader=leader.number,
+                    leader=max(contenders, key=lambda one: (self._rank(one), -one.number)).number,
                     seeds=most - 1,
                     reason="the seeds of the other contenders",
                     next_configuration=configuration.number,
                     next_seed=self.seeds[self._seeds_run(configuration)],
                 )
-        seen = self._look(contenders, self.seeds[:most])
-        if self.looked_at == most:  # who is worse or behind was written already
-            seen = Look(leader=seen.leader, bounds=seen.bounds, worse=(), behind=())
-        left = [one for one in contenders if one.number not in (*seen.worse, *seen.behind)]
-        settled = all(seen.bounds[one.number][1] <= self.rules.indifference for one in left if one.number != seen.leader)
+        return None
+
+    def _after_look(self, contenders: Contenders, most: int) -> RaceStep:
+        """Compares the contenders, together with those that this look has ruled out before an interruption."""
+        numbers = {one.number for one in contenders}
+        seen = self._look([one for one in self.configurations if one.number in numbers or one.left_after == most], most)
+        if seen.leader not in numbers:  # the leader of that look has failed since
+            seen = self._look(contenders, most)
+        left = numbers - {*seen.worse, *seen.behind}
+        settled = all(seen.bounds[number][1] <= self.rules.indifference for number in left if number != seen.leader)
         bounds = {number: upper if math.isfinite(upper) else None for number, (_, upper) in seen.bounds.items()}
-        worse = {number: bounds[number] for number in seen.worse}
-        behind = {number: bounds[number] for number in seen.behind}
+        worse = {number: bounds[number] for number in seen.worse if number in numbers}
+        behind = {number: bounds[number] for number in seen.behind if number in numbers}
         if settled or most == len(self.seeds):
             outcome, reason = self._outcome(seen.leader, self.seeds[:most], seen.worse)
             return RaceStep(leader=seen.leader, seeds=most, reason=reason, worse=worse, behind=behind, outcome=outcome)
@@ -94,8 +97,8 @@ class Race:
     def _seeds_run(self, configuration: ConfigurationRecord) -> int:
         return sum(seed in configuration.trials for seed in self.seeds)
 
-    def _look(self, contenders: Contenders, seeds: Sequence[int]) -> Look:
-        return look(self._values(contenders, seeds), self._rule())
+    def _look(self, compared: Contenders, seeds: int) -> Look:
+        return look(self._values(compared, self.seeds[:seeds]), self._rule())
 
     def _values(self, contenders: Contenders, seeds: Sequence[int]) -> dict[int, list[float]]:
         """Configuration -> its values, larger is better."""

@@ -66,6 +66,9 @@ class Replay:
         self.search, self.now, self.order = search, 0, 0
         self.queue: list[tuple[int, int, str, TrialConfig, int]] = []
         for _, trial in list(search.unfinished()):
+            if search.stop_reason(trial.key):
+                search.stop(trial.key, max(trial.rungs), 0.0)
+                continue
             self._begin(trial.key, trial.config, trial.cost, after=max(trial.rungs, default=0))
         events = 0
         while True:
