@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from orchestrator.planning.plan import EarlyStop, Plan
@@ -85,7 +86,11 @@ class TrialNames:
     spec: SweepSpec
 
     def of(self, config: TrialConfig) -> str:
-        return trial_names([config], representative_trials(self.spec))[0]
+        return trial_names([config], self._outline)[0]
+
+    @cached_property
+    def _outline(self) -> list[TrialConfig]:
+        return representative_trials(self.spec)
 
     @property
     def warmup_lengths(self) -> tuple[int, ...]:
