@@ -57,6 +57,11 @@ def test_names_are_unique() -> None:
         assert len(found) == len(set(found)) > 2
 
 
+def test_settings_of_one_custom_method_are_groups_with_numbers() -> None:
+    methods = [{"module": "scores.mine", "options": {"power": power}} for power in (1, 2)]
+    assert names(method=methods) == ["scores.mine-s0.9-1", "scores.mine-s0.9-2"]
+
+
 def test_seeds_come_from_seeds_then_from_the_axis_then_from_the_file() -> None:
     assert seeds_of(spec_with({"seed": 5, "seeds": {"first": 2, "most": 4}})) == ((5, 6), (7, 8))
     assert seeds_of(spec_with({"search": {"seed": [3, 1]}})) == ((3, 1), ())

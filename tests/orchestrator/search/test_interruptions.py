@@ -21,6 +21,7 @@ TWO_FIRST = {"seeds": {"first": 2, "most": SEEDS}}
 CASES: dict[str, dict[str, Any]] = {
     "grid with asha": {**STAGED, **ASHA},
     "grid with median": {**TWO_FIRST, **MEDIAN},
+    "grid whose looks rule out in two ways": {"seeds": {"first": 2, "most": SEEDS, "indifference": 0.05}},
     "grid with a budget": {**STAGED, "budget": {"epochs": 60}},
     "random": {**STAGED, **ASHA, "strategy": {"name": "random", "configurations": 7}},
     "qmc": {**STAGED, **MEDIAN, "strategy": {"name": "qmc", "configurations": 7}},
@@ -63,6 +64,9 @@ def test_search_cut_after_any_line_takes_the_same_course(name: str, monkeypatch:
     lines = [one.to_line() + "\n" for one in whole.decisions]
     kinds = {one.kind for one in whole.decisions}
     assert {Kind.CONFIGURATION, Kind.TRIAL, Kind.RESULT, Kind.END} <= kinds
+    if "two ways" in name:
+        rulings = {(one.group, one.epoch, one.kind) for one in whole.decisions if one.kind in (Kind.RULED_OUT, Kind.BEHIND)}
+        assert len(rulings) > len({(group, seeds) for group, seeds, _ in rulings})
     for length in range(0, len(lines), SLOW.get(name, 1)):
         log = MemoryLog(from_text("".join(lines[:length])))
         replay(keys, log).run()

@@ -63,14 +63,14 @@ def test_decision_is_written_before_it_takes_effect_and_told_after() -> None:
 def test_results_that_exist_cost_nothing_and_are_learned() -> None:
     spec = spec_with({**ONE_SEED, "budget": {"epochs": 20, "configurations": 2}})
     whole = run_all(search_of(spec_with(ONE_SEED)), accuracy)
-    finished = {one.key: {METRIC: accuracy(one.config), "other": 1.0} for one in whole[:7]}
+    finished = {one.key: {METRIC: accuracy(one.config), "other": 1.0} for one in whole[2:]}
     search = search_of(spec, existing=finished.get)
     trials = run_all(search, accuracy, seconds=1.0)
-    assert [one.is_finished for one in trials] == [True] * 7 + [False] * 2
-    assert (search.meter.epochs, search.meter.configurations) == (2 + EPOCHS + EPOCHS, 2)
+    assert [one.is_finished for one in trials] == [False] * 2 + [True] * 7
+    assert (search.meter.epochs, search.meter.configurations) == (2 * EPOCHS, 2)
     results = of_kind(search, Kind.RESULT)
-    assert [one.values for one in results[:7]] == [{METRIC: accuracy(one.config)} for one in whole[:7]]
-    assert [one.epoch for one in results[:7]] == [0] * 7
+    assert [one.values for one in results] == [{METRIC: accuracy(one.config)} for one in whole]
+    assert [one.epoch for one in results] == [EPOCHS] * 2 + [0] * 7
     assert search.groups[0].end is not None
     assert search.groups[0].end.state == "explored"
 
@@ -102,8 +102,11 @@ def test_shared_trial_that_runs_in_another_group_is_not_begun_again() -> None:
     search.fail(shared, "lost")
     assert [one.state for one in search.trials(shared)] == ["failed"] * 2
     search.retry(shared)
-    search.finish(shared, {METRIC: 0.9}, 1.0)
+    for key in {one.key for one in begun}:
+        search.finish(key, {METRIC: 0.9}, 1.0)
     assert [one.state for one in search.trials(shared)] == ["finished"] * 2
+    assert search.meter.epochs == 2 + 3 * EPOCHS
+    assert sum(one.seconds or 0 for one in of_kind(search, Kind.RESULT)) == 3.0
 
 
 def test_shared_trial_stops_only_if_every_group_wants_it() -> None:
