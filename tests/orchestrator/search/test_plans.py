@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import UserError
+from orchestrator.search.decided_trials import TrialNames, baselines, decided_trials
 from orchestrator.search.decision_file import DecisionFile
 from orchestrator.search.decisions import Decision, Kind
-from orchestrator.search.decided_trials import TrialNames, baselines, decided_trials
 from orchestrator.search.plans import plan_sweep
 from orchestrator.search.settings import SearchSettings
 from orchestrator.storage.base import Storage

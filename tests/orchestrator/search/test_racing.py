@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from orchestrator.search.racing import RaceRule, look
+from orchestrator.search.racing import RaceRule, adjusted_means, look
 
 RULE = RaceRule(confidence=0.95, looks=3, comparisons=4, chance=0.2)
 tables = st.integers(2, 6).flatmap(
@@ -116,3 +117,17 @@ def test_equal_contender_is_called_worse_as_often_as_the_level_says() -> None:
     draws = [generator.normal(size=(2, 5)).tolist() for _ in range(2000)]
     errors = sum(1 in look(dict(enumerate(rows)), rule).worse for rows in draws)
     assert errors / 2000 == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / 2000))
+
+
+@given(st.lists(st.sets(st.integers(0, 4), min_size=1), min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_adjusted_means_are_a_least_squares_fit_of_configurations_and_seeds(designs: list[set[int]], random: Any) -> None:
+    """Every configuration has seed 0 too, so that the design is connected."""
+    values = {number: {seed: random.random() for seed in sorted({0} | seeds)} for number, seeds in enumerate(designs)}
+    seeds = sorted({seed for row in values.values() for seed in row})
+    cells = [(number, seed, value) for number, row in values.items() for seed, value in row.items()]
+    matrix = np.zeros((len(cells) + 1, len(values) + len(seeds)))
+    for index, (number, seed, _) in enumerate(cells):
+        matrix[index, number] = matrix[index, len(values) + seeds.index(seed)] = 1
+    matrix[-1, len(values) :] = 1  # the parts of the seeds sum to 0
+    fit = np.linalg.lstsq(matrix, np.array([*(value for *_, value in cells), 0.0]), rcond=None)[0]
+    assert list(adjusted_means(values).values()) == pytest.approx(fit[: len(values)].tolist(), abs=2e-2)
