@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import drive_sweep, kill_all, start, status, wait_for
-from tests.support.searched_sweep import assert_same_course, decisions, searched_sweep
+from tests.support.searched_sweep import assert_same_course, decisions, searched_sweep, sweep_runs
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +65,23 @@ def test_more_configurations_take_an_ended_search_on(undisturbed: Path) -> None:
     assert after[: len(before)] == before
     assert [one["configuration"] for one in after[len(before) :] if one["kind"] == "configuration"] == [7, 7]
     assert sum(one["kind"] == "end" for one in after) == 4
+
+
+def test_stopped_trials_are_taken_on_to_their_end(undisturbed: Path) -> None:
+    """Last of this file, since it changes the sweep of all others."""
+    before = decisions(undisturbed)
+    stopped = {one["key"] for one in before if one["kind"] == "result" and one["state"] == "stopped"}
+    options = ("resume", "searched", "--storage", undisturbed)
+    assert f"{len(stopped)} stopped early and kept so" in drive_sweep(*options, "--dry-run").stderr
+    planned = json.loads(drive_sweep(*options, "--continue-stopped", "--dry-run", "--json").stdout)
+    assert (set(planned["trials"]), planned["from_checkpoint"]) == (stopped, len(stopped))
+    drive_sweep(*options, "--continue-stopped", "--quiet")
+    state = status("searched", undisturbed)
+    assert (state["finished"], state["stopped"]) == (state["total"], 0)
+    assert decisions(undisturbed) == before
+    assert not list(undisturbed.glob("trials/*/stopped.json"))
+    assert {run.info.status for run in sweep_runs(undisturbed)} == {"FINISHED"}
+    report = json.loads(drive_sweep("report", "searched", "--storage", undisturbed, "--json").stdout)
+    assert [group["stopped_early"] for group in report["search"]["groups"]] == [[], []]
+    assert stopped <= {key for setting in report["settings"] for key in setting["trials"]}
+    assert "nothing to do" in drive_sweep(*options, "--continue-stopped").stderr

@@ -46,7 +46,7 @@ def assert_same_course(storage: Path, undisturbed: Path) -> None:
     assert decisions(storage) == decisions(undisturbed)
     assert digests("searched", storage) == digests("searched", undisturbed)
     trials = status("searched", storage)["trials"]
-    runs = _runs(storage)
+    runs = sweep_runs(storage)
     counts = Counter(run.data.tags["drive.trial_key"] for run in runs if run.data.tags["drive.role"] == "trial")
     assert counts == {trial["key"]: 1 for trial in trials}
     stopped = {one["key"] for one in decisions(storage) if one["kind"] == "result" and one["state"] == "stopped"}
@@ -59,7 +59,7 @@ def assert_same_course(storage: Path, undisturbed: Path) -> None:
     assert "RUNNING" not in {run.info.status for run in runs}
 
 
-def _runs(storage: Path) -> list[Any]:
+def sweep_runs(storage: Path) -> list[Any]:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{storage}/mlflow.db")

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import UserError
+from orchestrator.search.cost import search_cost
+from orchestrator.search.groups import groups_of
 from orchestrator.spec.axes import schema_keys
 from orchestrator.spec.grid import expand
 from orchestrator.spec.loader import load_spec
@@ -50,6 +52,16 @@ def test_presets_have_the_documented_trials(name: str, pruned: int, baselines: i
     methods = [config.method for config in expand(load_spec(name))]
     assert methods == ["drive"] * pruned + ["dense"] * baselines
     assert name in preset_names()
+
+
+@pytest.mark.parametrize(("name", "groups", "configurations"), [("digits-search", 2, 16), ("cifar10-search", 3, 1700)])
+def test_presets_of_searches_have_the_documented_spaces(name: str, groups: int, configurations: int) -> None:
+    spec = load_spec(name)
+    assert (spec.name, spec.is_search) == (name, True)
+    assert [group.space.size for group in groups_of(spec)] == [configurations] * groups
+    cost = search_cost(spec)
+    assert cost.grid is not None
+    assert cost.typical.epochs < cost.grid.epochs / 4
 
 
 @pytest.mark.parametrize("name", [name for name in preset_names() if "/" in name])
