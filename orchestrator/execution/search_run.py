@@ -84,7 +84,7 @@ class SearchRun:
 
     def on_decision(self, decision: Decision) -> None:
         """Shows a decision in the sweep's log and in the status."""
-        if decision.kind in (Kind.CONFIGURATION, Kind.BUDGET, Kind.RULED_OUT, Kind.END) or decision.state == "stops":
+        if decision.kind in LOGGED:
             self.driver.log(describe(decision))
         self._show()
         self.driver.writer.changed()
@@ -194,17 +194,18 @@ def stopped_early(driver: Driver, key: str) -> bool:
     return isinstance(run, SearchRun) and key not in run.continued and bool(run.search.stop_reason(key))
 
 
+LOGGED = (Kind.CONFIGURATION, Kind.BUDGET, Kind.RULED_OUT, Kind.BEHIND, Kind.END)  # an early stop is logged with its trial
+
+
 def describe(decision: Decision) -> str:
     """A decision as a line of the sweep's log."""
-    place = decision.group or "search"
-    if decision.configuration is not None:
-        place += f", configuration {decision.configuration}"
     values = ", ".join(f"{key} {value}" for key, value in decision.values.items())
+    recommended = f", recommended is configuration {decision.configuration} with {values}" if values else ""
     texts = {
-        Kind.CONFIGURATION: f"tries {values}",
-        Kind.RUNG: f"seed {decision.seed} stops after {decision.epoch} sparse epochs",
-        Kind.RULED_OUT: "ruled out",
+        Kind.CONFIGURATION: f"tries configuration {decision.configuration} with {values}",
+        Kind.RULED_OUT: "rules out",
+        Kind.BEHIND: "gives no more seeds",
         Kind.BUDGET: "begins nothing new",
-        Kind.END: f"ends ({decision.state})" + (f" with {values}" if values else ""),
+        Kind.END: f"ends ({decision.state}){recommended}",
     }
-    return f"{place}: {texts[decision.kind]}: {decision.reason}"
+    return f"{decision.group or 'the search'} {texts[decision.kind]}: {decision.reason}"

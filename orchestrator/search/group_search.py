@@ -258,7 +258,8 @@ class GroupSearch:
         ruled_out = sum(bool(one.ruled_out) or one.has_failed for one in self.configurations)
         counts = f"{len(self.configurations)} configurations, {ruled_out} ruled out"
         if self.end is not None:
-            best = f", configuration {self.end.configuration} is recommended" if self.end.configuration is not None else ""
+            values = ", ".join(f"{key} {value}" for key, value in self.end.values.items())
+            best = f", recommended is {values}" if values else ""
             return f"{self.end.state}: {counts}{best}; {self.end.reason}"
         leader = self.leader()
         if leader is None:
