@@ -52,7 +52,7 @@ class Axis:
         listed = numbers.values()
         if listed is not None:  # multiples of a step, without the errors of a sum
             return float(min(listed, key=lambda one: abs(one - number)))
-        return min(max(float(f"{number:.{DIGITS}g}"), numbers.min), numbers.max)
+        return float(min(max(float(f"{number:.{DIGITS}g}"), numbers.min), numbers.max))
 
     def encode(self, value: Any) -> Any:
         """The sampler's parameter for a value. Raises ValueError if the axis does not contain it."""

@@ -73,8 +73,22 @@ def test_encode_inverts_decode(values: Any, random: Any) -> None:
     listed = values.values() if isinstance(values, Range) else values
     value = random.choice(listed) if listed is not None else random.uniform(values.min, values.max)
     assert axis.contains(value)
+    if listed is None:
+        value = axis.decode(value)  # with four digits
+        assert axis.contains(value)
     decoded = axis.decode(axis.encode(value))
     assert (decoded, type(decoded)) == (value, type(value))
+
+
+@given(st.floats(0.001, 1))
+def test_value_of_a_continuous_range_is_a_float_of_four_digits_within_it(number: float) -> None:
+    axis = Axis("a", Range(0.0012345, 1))
+    inside = max(number, 0.0012345)
+    value = axis.decode(inside)
+    assert isinstance(value, float)
+    assert value == pytest.approx(inside, rel=5e-4)
+    assert axis.contains(value)
+    assert value in (0.0012345, float(f"{value:.4g}"))
 
 
 @given(st.one_of(lists, ranges()))
