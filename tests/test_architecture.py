@@ -53,7 +53,7 @@ ORCHESTRATOR = {
     "planning": ("errors process spec storage state", f"{LIGHT} data models pruning preflight"),
     "preflight": ("errors command_line process storage state planning", f"{LIGHT} data preflight"),
     "tracking": ("errors back_off command_line uris process spec storage state planning", f"{LIGHT} records"),
-    "search": ("errors command_line spec storage state planning", "config custom"),
+    "search": ("errors command_line spec storage state planning", "wording config custom"),
     "reporting": ("errors command_line storage state search", f"{LIGHT} records pruning analysis export"),
     "terminal": ("command_line spec storage state planning search", ""),
     "cluster": ("errors command_line process version storage planning", f"{LIGHT} data"),

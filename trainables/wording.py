@@ -47,3 +47,8 @@ def listed(names: Iterable[object], limit: int) -> str:
     """The first names, and how many more there are."""
     texts = [str(name) for name in names]
     return ", ".join(texts[:limit]) + (f" and {len(texts) - limit} more" if len(texts) > limit else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """The number with its noun, such as "1 seed" and "2 seeds"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -11,7 +11,6 @@ from orchestrator.planning.plan import EarlyStop, Plan
 from orchestrator.search.decisions import Decision, Kind
 from orchestrator.search.group_search import STOPS
 from orchestrator.search.groups import all_groups, groups_of, seeds_of
-from orchestrator.search.records import STOPPED
 from orchestrator.search.settings import is_settled
 from orchestrator.spec.grid import dense_baseline, representative_trials
 from orchestrator.spec.ranges import Range
@@ -48,13 +47,16 @@ def baselines(spec: SweepSpec) -> list[TrialConfig]:
 
 def with_course(plan: Plan, decisions: Sequence[Decision]) -> Plan:
     """The plan with the trials that were stopped early, unless they are finished since, and whether the search has ended."""
-    ended = {one.key for one in decisions if one.kind is Kind.RESULT and one.state == STOPPED}
-    ended -= {trial.key for trial in plan.trials if trial.result is not None}
-    stopped = {
-        one.key: EarlyStop(epoch=one.epoch or 0, reason=one.reason)
-        for one in decisions
-        if one.kind is Kind.RUNG and one.state == STOPS and one.key in ended
-    }
+    finished = {trial.key for trial in plan.trials if trial.result is not None}
+    groups: dict[str, set[str]] = {}  # of each trial, those in which it goes on
+    stopped: dict[str, EarlyStop] = {}
+    for decision in decisions:
+        if decision.kind is Kind.TRIAL:
+            groups.setdefault(decision.key, set()).add(decision.group)
+        elif decision.kind is Kind.RUNG and decision.state == STOPS:
+            groups[decision.key].discard(decision.group)
+            stopped[decision.key] = EarlyStop(epoch=decision.epoch or 0, reason=decision.reason)
+    stopped = {key: stop for key, stop in stopped.items() if not groups[key] and key not in finished}
     return replace(plan, settled=is_settled(plan.spec, decisions), stopped=stopped, tags=_tags(decisions, stopped))
 
 

@@ -119,7 +119,7 @@ def _proposer(
         return identity(tuple(values.items()))
 
     if spec.strategy.name == "grid":
-        return GridProposer(space=group.space, identity_of=identity_of)
+        return GridProposer(space=group.space, identity_of=identity_of, seed=spec.strategy.seed, purpose=group.name)
     directions = tuple(DIRECTIONS[direction] for direction in rules.objectives.values())
     return SamplerProposer(
         sampler=Sampler(

@@ -18,6 +18,7 @@ from orchestrator.search.records import FAILED, FINISHED, RUNNING, STOPPED, Conf
 from orchestrator.search.rules import GroupRules
 from orchestrator.search.staged_seeds import Race, RaceStep
 from trainables.config.trial import TrialConfig
+from trainables.wording import counted
 
 CONTINUES, STOPS = "continues", "stops"
 
@@ -69,7 +70,8 @@ class GroupSearch:
                 reason = "a seed of the leading configuration"
             else:
                 state = STOPS
-                reason = f"{self.rules.objective} {value:.4f} after {epoch} sparse epochs is behind others of {self.group.name}"
+                at = f"after {counted(epoch, 'sparse epoch')}"
+                reason = f"{self.rules.objective} {value:.4f} {at} is behind others of {self.group.name}"
         return self._decision(
             Kind.RUNG, configuration, trial.seed, key=key, epoch=epoch, value=value, state=state, reason=reason
         )
@@ -174,7 +176,9 @@ class GroupSearch:
         decisions = []
         for kind, numbers, text in ((Kind.RULED_OUT, step.worse, "worse than"), (Kind.BEHIND, step.behind, "behind")):
             if numbers:
-                reason = f"{len(numbers)} configurations are {text} configuration {step.leader} over {step.seeds} seeds"
+                verb = "is" if len(numbers) == 1 else "are"
+                over = f"configuration {step.leader} over {counted(step.seeds, 'seed')}"
+                reason = f"{counted(len(numbers), 'configuration')} {verb} {text} {over}"
                 values = {str(number): bound for number, bound in numbers.items()}
                 decisions.append(Decision(kind=kind, group=self.group.name, values=values, epoch=step.seeds, reason=reason))
         if step.outcome is not None:

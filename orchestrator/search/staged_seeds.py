@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from orchestrator.search.racing import Look, Outcome, RaceRule, bounds_above, look, noise_of
 from orchestrator.search.records import ConfigurationRecord
 from orchestrator.search.rules import GroupRules
+from trainables.wording import counted
 
 Contenders = Sequence[ConfigurationRecord]
 
@@ -120,15 +121,15 @@ class Race:
         """Which end it is, by what may still be better than the leader."""
         surplus = self._surplus(leader, seeds, worse)
         most = max(surplus.values(), default=0.0)
-        confidence = f"{self.rules.confidence:.0%}, with {len(seeds)} seeds"
+        confidence = f"{self.rules.confidence:.0%}, with {counted(len(seeds), 'seed')}"
         if not surplus:
             return Outcome.BETTER, f"better than every other configuration at {confidence}"
         bound = f"better by more than {100 * max(0.0, most):.2g} points at {confidence}"
         if most <= self.rules.indifference:
             return Outcome.INDIFFERENT, f"no other configuration is {bound}"
         unclear = sum(value > self.rules.indifference for value in surplus.values())
-        reason = f"{unclear} other configurations cannot be told from it"
-        return Outcome.UNDECIDED, f"{reason}; none is {bound}" if math.isfinite(most) else f"{reason}, with {len(seeds)} seeds"
+        reason = f"{counted(unclear, 'other configuration')} cannot be told from it"
+        return Outcome.UNDECIDED, f"{reason}; none is {bound}" if most < 1 else f"{reason}, with {counted(len(seeds), 'seed')}"
 
     def _surplus(self, leader: int, seeds: Sequence[int], worse: Sequence[int]) -> dict[int, float]:
         """Each configuration that is not known to be worse -> by how much it may be better than the leader.

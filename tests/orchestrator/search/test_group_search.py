@@ -17,6 +17,8 @@ from tests.support.recorded_grid import METRIC
 from tests.support.synthetic_grid import EPOCHS, key_of, of_kind, run_all, search_of, spec_with, timeless
 from trainables.config.trial import TrialConfig
 
+pytestmark = pytest.mark.usefixtures("grid_in_order")
+
 NINE = [(warmup, iterations) for warmup in (0, 1, 2) for iterations in (1, 10, 100)]
 Accuracy = Callable[[TrialConfig], float]
 

@@ -79,14 +79,16 @@ def course(proposes: Proposer, most: int = 100) -> list[Suggestion]:
     return suggestions
 
 
+def grid_proposer(identity_of: Callable[[Values], Any], seed: int = 0) -> GridProposer:
+    return GridProposer(space=SPACE, identity_of=identity_of, seed=seed, purpose="s0.9")
+
+
 @pytest.mark.parametrize("name", ["grid", "random", "qmc", "tpe", "nsga2"])
 def test_finite_space_is_exhausted_without_repeats(name: str) -> None:
-    proposes: Proposer = GridProposer(space=SPACE, identity_of=identity) if name == "grid" else proposer(name)
+    proposes: Proposer = grid_proposer(identity) if name == "grid" else proposer(name)
     suggestions = course(proposes)
     assert len(suggestions) == 6
     assert {identity(one.values) for one in suggestions} == {identity(values) for values in SPACE.grid()}
-    if name == "grid":
-        assert [one.values for one in suggestions] == list(SPACE.grid())
 
 
 def test_configurations_that_lead_to_one_trial_are_tried_once() -> None:
@@ -94,8 +96,15 @@ def test_configurations_that_lead_to_one_trial_are_tried_once() -> None:
     proposes = proposer()
     proposes.identity_of = lambda values: values["warmup_epochs"]
     assert sorted(one.values["warmup_epochs"] for one in course(proposes)) == [0, 4, 8]
-    grid = GridProposer(space=SPACE, identity_of=lambda values: values["warmup_epochs"])
-    assert [one.values for one in course(grid)] == [{"warmup_epochs": epochs, "prune_iterations": 1} for epochs in (0, 4, 8)]
+    grid = grid_proposer(lambda values: values["warmup_epochs"])
+    assert sorted(one.values["warmup_epochs"] for one in course(grid)) == [0, 4, 8]
+
+
+def test_grid_is_gone_through_in_an_order_of_its_seed() -> None:
+    orders = {seed: [tuple(one.values.values()) for one in course(grid_proposer(identity, seed))] for seed in (0, 1)}
+    assert orders[0] != orders[1]
+    assert orders[0] == [tuple(one.values.values()) for one in course(grid_proposer(identity, 0))]
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(tuple(values.values()) for values in SPACE.grid())
 
 
 def test_infinite_space_whose_configurations_are_all_known_ends() -> None:

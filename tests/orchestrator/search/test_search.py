@@ -14,6 +14,8 @@ from tests.support.recorded_grid import METRIC
 from tests.support.synthetic_grid import EPOCHS, key_of, of_kind, run_all, search_of, spec_with, timeless
 from trainables.config.trial import TrialConfig
 
+pytestmark = pytest.mark.usefixtures("grid_in_order")
+
 ONE_SEED = {"seeds": {"first": 1, "most": 1}}
 TWO_GROUPS = {**ONE_SEED, "search": {"sparsity": [0.9, 0.98]}}
 # Groups by `rewind`, configurations by `sanity.reinitialize`: reinitialised trials ignore the rewind, so groups share them.
