@@ -23,8 +23,9 @@ demo: setup
 check: setup lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not process and not server and not ray and not slow"
 
+# Three at a time on two cores, since many tests wait for processes that they started.
 test: setup lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff format --check .

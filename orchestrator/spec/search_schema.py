@@ -126,7 +126,9 @@ class Seeds(SpecModel):
 class SearchBudget(SpecModel):
     hours: float | None = Field(default=None, gt=0, description="Hours from the start of the sweep.")
     gpu_hours: float | None = Field(default=None, gt=0, description="Hours of all GPUs together.")
-    epochs: Positive | None = Field(default=None, description="Epochs of all trials together, shared warm-ups once.")
+    epochs: Positive | None = Field(
+        default=None, description="Epochs of all trials but the dense baselines, shared warm-ups once."
+    )
     configurations: Positive | None = Field(default=None, description="Configurations of all groups together.")
 
 

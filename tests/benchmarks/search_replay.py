@@ -68,9 +68,10 @@ ENTRIES: dict[str, Entry] = {
     "tpe 24 + ASHA in groups": Entry(keys=sampled("tpe", 24) | {"seeds": ONE_SEED, "early_stopping": ASHA}),
     "tpe 24 + ASHA + staged seeds": Entry(keys=sampled("tpe", 24) | {"seeds": STAGED, "early_stopping": ASHA}),
     "tpe 24 + staged seeds": Entry(keys=sampled("tpe", 24) | {"seeds": STAGED}),
-    "grid + median + staged seeds": Entry(keys={"seeds": STAGED, "early_stopping": MEDIAN}),
     "grid + ASHA + staged seeds": Entry(keys={"seeds": STAGED, "early_stopping": ASHA}),
-    "the same, budget of a quarter": Entry(keys={"seeds": STAGED, "early_stopping": ASHA}, budget=0.25),
+    "the same, grace of 3 epochs": Entry(keys={"seeds": STAGED, "early_stopping": ASHA | {"grace_epochs": 3}}),
+    "grid + median + staged seeds": Entry(keys={"seeds": STAGED, "early_stopping": MEDIAN}),
+    "the same, budget of a quarter": Entry(keys={"seeds": STAGED, "early_stopping": MEDIAN}, budget=0.25),
 }
 
 

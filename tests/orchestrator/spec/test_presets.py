@@ -54,14 +54,17 @@ def test_presets_have_the_documented_trials(name: str, pruned: int, baselines: i
     assert name in preset_names()
 
 
-@pytest.mark.parametrize(("name", "groups", "configurations"), [("digits-search", 2, 16), ("cifar10-search", 3, 1700)])
+@pytest.mark.parametrize(("name", "groups", "configurations"), [("digits-search", 2, 16), ("cifar10-search", 3, 25)])
 def test_presets_of_searches_have_the_documented_spaces(name: str, groups: int, configurations: int) -> None:
     spec = load_spec(name)
     assert (spec.name, spec.is_search) == (name, True)
     assert [group.space.size for group in groups_of(spec)] == [configurations] * groups
     cost = search_cost(spec)
     assert cost.grid is not None
-    assert cost.typical.epochs < cost.grid.epochs / 4
+    assert spec.budget is not None
+    assert spec.budget.epochs is not None
+    assert cost.grid.epochs / 4.2 < spec.budget.epochs <= cost.grid.epochs / 4
+    assert cost.typical.epochs <= spec.budget.epochs + cost.dense.epochs
 
 
 @pytest.mark.parametrize("name", [name for name in preset_names() if "/" in name])
