@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Where it is set, every process compiles torch, ray and mlflow anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo check test lint setup clean
+.PHONY: demo check test test-long lint setup clean
 
 setup: .venv/.installed
 
@@ -23,9 +23,12 @@ demo: setup
 check: setup lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not process and not server and not ray and not slow"
 
-# Three at a time on two cores, since many tests wait for processes that they started.
 test: setup lint
-	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# The tests that `test` skips because they take most of a minute each.
+test-long: setup
+	DRIVE_SWEEP_LONG=1 $(BIN)/pytest --numprocesses 2 --dist load -m long
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -24,6 +24,7 @@ settings.load_profile("drive-sweep")
 # Files of tests that take a minute or more, the longest first: they begin first, and the short ones fill what is left.
 LONG = (
     "integration/test_sweep.py",
+    "integration/test_search.py",
     "integration/test_ray_nodes.py",
     "integration/test_ray_cluster.py",
     "orchestrator/diagnostics/test_doctor.py",
@@ -43,6 +44,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         fixtures = [each.func for used in item._fixtureinfo.name2fixturedefs.values() for each in used]
         for mark in set().union(*map(marks_of, [item.function, *fixtures])):
             item.add_marker(mark)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("long") and not os.environ.get("DRIVE_SWEEP_LONG"):
+        pytest.skip("takes most of a minute: `make test-long` runs it")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -39,6 +39,7 @@ def log_of(storage: Path, name: str = "tiny") -> str:
     return file.read_text() if file.exists() else ""
 
 
+@pytest.mark.long
 def test_a_sweep_waits_while_no_node_is_there_and_says_so(cluster: RayNodes, tmp_path: Path) -> None:
     storage = tmp_path / "runs"
     file = tiny_sweep(tmp_path, epochs=40)
@@ -60,6 +61,7 @@ def test_a_sweep_waits_while_no_node_is_there_and_says_so(cluster: RayNodes, tmp
     curves(storage)  # no point is there twice
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not namespaces_work(), reason="mount namespaces (unshare -m) need root")
 def test_a_later_node_without_the_storage_is_left_out_and_costs_no_trial(cluster: RayNodes, tmp_path: Path) -> None:
     storage = tmp_path / "runs"

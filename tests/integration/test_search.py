@@ -57,6 +57,7 @@ def test_killed_search_takes_the_same_course(undisturbed: Path, tmp_path: Path) 
     assert_same_course(storage, undisturbed)
 
 
+@pytest.mark.long
 def test_more_configurations_take_an_ended_search_on(undisturbed: Path) -> None:
     before = decisions(undisturbed)
     file = searched_sweep(undisturbed.parent, configurations=8, seeds=2, epochs=4)

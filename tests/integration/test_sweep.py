@@ -137,6 +137,7 @@ def test_a_sweep_that_is_interrupted_and_then_killed_with_its_ray_is_completed(u
     assert {path: path.read_bytes() for path in kept} == kept
 
 
+@pytest.mark.long
 def test_ctrl_c_after_the_last_trial_loses_nothing(undisturbed: Finished, storage: Path) -> None:
     process = start("run", undisturbed.file, "--storage", storage)
     wait_for(lambda: len(list(storage.glob("trials/*/result.json"))) == TRIALS)
@@ -155,6 +156,7 @@ def interrupted(process: subprocess.Popen[str], storage: Path) -> str:
     return str(sweep.info.status)
 
 
+@pytest.mark.long
 def test_killed_sweep_on_an_object_store_resumes_to_the_same_bits(undisturbed: Finished, tmp_path: Path) -> None:
     """The same models as those of a sweep that nobody disturbed."""
     from mlflow import MlflowClient
@@ -189,6 +191,7 @@ def test_killed_sweep_on_an_object_store_resumes_to_the_same_bits(undisturbed: F
     assert {run.info.status for run in runs(tmp_path)} == {"FINISHED"}
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_checkpoint(tmp_path: Path, storage: Path) -> None:
     file = tiny_sweep(tmp_path, epochs=30)
     process = start("run", file, "--storage", storage, "--set", "search.warmup_epochs=[0]")
@@ -270,6 +273,7 @@ def test_a_trial_that_never_fits_on_this_machine_is_refused(undisturbed: Finishe
     assert "RUNNING" not in {run.info.status for run in runs(storage)}
 
 
+@pytest.mark.long
 def test_one_trial_can_be_stopped_and_resumed_while_the_others_go_on(undisturbed: Finished, storage: Path) -> None:
     process = start("run", undisturbed.file, "--storage", storage)
     trials = wait_for(lambda: storage.joinpath("sweeps/tiny/state.json").exists() and status("tiny", storage)["trials"])

@@ -109,6 +109,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
         yield cluster
 
 
+@pytest.mark.long
 def test_doctor_names_each_broken_node_with_a_hint(broken: Broken, tmp_path: Path) -> None:
     environment = broken.nodes.environment
     results = checks(*broken.options(tmp_path), "--tracking-uri", DEAD_SERVER, expect=3, timeout_s=600, environment=environment)

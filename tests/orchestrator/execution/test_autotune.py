@@ -317,6 +317,7 @@ resources: {device: cpu, cpus_per_trial: auto}
 """
 
 
+@pytest.mark.long
 def test_threads_are_measured_and_trials_compute_with_them(tmp_path: Path) -> None:
     file, storage = tmp_path / "automatic.yaml", tmp_path / "runs"
     file.write_text(AUTOMATIC)
