@@ -249,6 +249,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+@pytest.mark.long
 def test_a_sweep_runs_on_an_existing_cluster_with_its_token(
     undisturbed: Finished, storage: Path, cluster: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +292,7 @@ def test_a_plain_run_leaves_no_login_in_the_home(undisturbed: Finished) -> None:
     assert not [path for path in undisturbed.home.rglob("*") if "auth" in path.name]
 
 
+@pytest.mark.long
 def test_a_diverging_warm_up_fails_its_trials_at_once_and_no_others(tmp_path: Path, storage: Path) -> None:
     file = tiny_sweep(tmp_path)
     answer = drive_sweep("run", file, "--storage", storage, "--set", "warmup.lr=1e30", "--quiet", expect=1)

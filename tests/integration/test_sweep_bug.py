@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests import ROOT
 from tests.support.cli import drive_sweep, status, tiny_sweep
 
@@ -30,6 +32,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.long
 def test_bug_in_a_hook_ends_a_sweep_with_70_and_resume_continues(tmp_path: Path) -> None:
     file, storage = tiny_sweep(tmp_path), tmp_path / "runs"
     arguments = ["run", str(file), "--storage", str(storage), "--quiet"]

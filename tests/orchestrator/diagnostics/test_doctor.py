@@ -74,6 +74,7 @@ def test_doctor_runs_all_checks_after_a_failed_one(tmp_path: Path, monkeypatch: 
     assert well.message == "sweep 'well': its driver is gone, none of its runs was left RUNNING"
 
 
+@pytest.mark.long
 def test_runs_of_a_killed_driver_are_ended(tmp_path: Path) -> None:
     from orchestrator.tracking.client import TrackingTarget
     from tests.support.mlflow_stores import Content
@@ -136,6 +137,7 @@ def test_doctor_names_each_broken_node_with_a_hint(broken: Broken, tmp_path: Pat
     assert not list((broken.storage / "doctor").iterdir())
 
 
+@pytest.mark.long
 def test_a_sweep_is_refused_while_a_node_does_not_share_the_storage(broken: Broken, tmp_path: Path) -> None:
     answer = drive_sweep("run", *broken.options(tmp_path), "--quiet", expect=3, environment=broken.nodes.environment)
     assert f"node {broken.unshared.address}: storage {broken.storage} is a different folder on this node" in answer.stderr
@@ -145,6 +147,7 @@ def test_a_sweep_is_refused_while_a_node_does_not_share_the_storage(broken: Brok
     assert not list(broken.storage.glob("trials/*"))
 
 
+@pytest.mark.long
 def test_node_without_data_computes_with_the_fetched_images(
     broken: Broken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

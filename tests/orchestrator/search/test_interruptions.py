@@ -55,6 +55,7 @@ def replay(keys: dict[str, Any], log: MemoryLog, max_events: int | None = None) 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_search_cut_after_any_line_takes_the_same_course(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.search.samplers.STARTUP", 4)
