@@ -17,6 +17,7 @@ from orchestrator.search.decided_trials import TrialNames, reason_tags, stop_tag
 from orchestrator.search.decisions import Decision, Kind
 from orchestrator.search.factory import rungs_of
 from orchestrator.search.search import Search, SearchTrial
+from orchestrator.search.space import values_text
 from orchestrator.state.sweep_state import TrialStatus, WarmupStatus
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.layout import trial_file
@@ -199,7 +200,7 @@ LOGGED = (Kind.CONFIGURATION, Kind.BUDGET, Kind.RULED_OUT, Kind.BEHIND, Kind.END
 
 def describe(decision: Decision) -> str:
     """A decision as a line of the sweep's log."""
-    values = ", ".join(f"{key} {value}" for key, value in decision.values.items())
+    values = values_text(decision.values)
     recommended = f", recommended is configuration {decision.configuration} with {values}" if values else ""
     texts = {
         Kind.CONFIGURATION: f"tries configuration {decision.configuration} with {values}",

@@ -22,6 +22,7 @@ from orchestrator.spec.ranges import Range
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
+from orchestrator.storage.layout import longest_warmup
 
 
 def start_search(driver: Driver, plan: Plan, capacity: ClusterCapacity, *, gpus_per_trial: float) -> None:
@@ -75,15 +76,10 @@ def _ledger(plan: Plan, storage: Storage) -> WarmupLedger:
 
     class StoredWarmups(dict[str, int]):
         def __missing__(self, key: str) -> int:
-            epochs = [_epoch(name) for name in storage.names(f"warmups/{key}") if name.startswith("epoch-")]
-            self[key] = max(epochs, default=0)
+            self[key] = longest_warmup(storage, key)
             return self[key]
 
     return WarmupLedger(key_of=lambda config: plan.keys_of(config)[1], shared=plan.spec.share_warmups, longest=StoredWarmups())
-
-
-def _epoch(name: str) -> int:
-    return int(name.removeprefix("epoch-").split(".")[0])
 
 
 class _Results:

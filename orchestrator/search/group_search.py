@@ -16,6 +16,7 @@ from orchestrator.search.proposals import Proposer
 from orchestrator.search.racing import Outcome, adjusted_means
 from orchestrator.search.records import FAILED, FINISHED, RUNNING, STOPPED, ConfigurationRecord, TrialRecord
 from orchestrator.search.rules import GroupRules
+from orchestrator.search.space import values_text
 from orchestrator.search.staged_seeds import Race, RaceStep
 from trainables.config.trial import TrialConfig
 from trainables.wording import counted
@@ -268,7 +269,7 @@ class GroupSearch:
         leader = self.leader()
         if leader is None:
             return f"exploring: {counts}"
-        values = ", ".join(f"{key} {value}" for key, value in leader.values.items())
+        values = values_text(leader.values)
         doing = "racing seeds" if any(seed in leader.trials for seed in self.rules.further_seeds) else "exploring"
         return f"{doing}: {counts}; ahead is {values} with {self.rules.objective} {leader.mean(self.rules.objective):.4f}"
 

@@ -14,6 +14,7 @@ from orchestrator.search.group_search import GroupSearch
 from orchestrator.search.proposals import observation_of
 from orchestrator.search.records import FINISHED, STOPPED, ConfigurationRecord
 from orchestrator.search.samplers import Sampler, importances
+from orchestrator.search.space import values_text
 from orchestrator.search.warmups import WarmupLedger
 from orchestrator.spec.loader import spec_from_resolved
 from orchestrator.state.sweep_folder import SweepFolder
@@ -44,7 +45,7 @@ class ConfigurationOverview:
 
     @property
     def text(self) -> str:
-        return ", ".join(f"{key} {value}" for key, value in self.values.items())
+        return values_text(self.values)
 
 
 @dataclass(frozen=True, kw_only=True)

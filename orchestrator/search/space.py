@@ -17,6 +17,11 @@ Values = Mapping[str, Any]
 DIGITS = 4  # of a value from a continuous range: people read it, and may write it into a sweep file
 
 
+def values_text(values: Values) -> str:
+    """The values of a configuration, for people."""
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
 @dataclass(frozen=True, slots=True)
 class Axis:
     """One searched key.

@@ -19,13 +19,13 @@ class RaceStep:
     """What the race does next: another trial, or its end, after those that a look showed to be worse or behind.
 
     Attributes:
-        leader: number of the leading configuration.
+        leader: number of the leading configuration, where a look was taken.
         seeds: that all contenders have had.
         worse, behind: number of a configuration -> by how much it may be better than the leader; None where that is not known.
         next_configuration, next_seed: of the trial, unless there is an outcome.
     """
 
-    leader: int
+    leader: int = 0
     seeds: int
     reason: str
     worse: Mapping[int, float | None] = field(default_factory=dict)
@@ -60,7 +60,6 @@ class Race:
         for configuration in contenders:
             if self._seeds_run(configuration) < most:
                 return RaceStep(
-                    leader=max(contenders, key=lambda one: (self._rank(one), -one.number)).number,
                     seeds=most - 1,
                     reason="the seeds of the other contenders",
                     next_configuration=configuration.number,
@@ -91,9 +90,6 @@ class Race:
             next_configuration=seen.leader,
             next_seed=self.seeds[most],
         )
-
-    def _rank(self, configuration: ConfigurationRecord) -> float:
-        return self.rules.sign * configuration.mean(self.rules.objective)
 
     def _seeds_run(self, configuration: ConfigurationRecord) -> int:
         return sum(seed in configuration.trials for seed in self.seeds)

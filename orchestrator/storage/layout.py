@@ -157,10 +157,19 @@ class WarmupFolder:
 
 def longest_snapshot(storage: Storage, warmup_key: str) -> str | None:
     """Path of the snapshot of a shared warm-up's last epoch, under any fingerprint."""
-    folder = f"warmups/{warmup_key}"
-    matches = [match for name in storage.names(folder) if (match := SNAPSHOT_NAME.fullmatch(name))]
-    longest = max(matches, key=lambda match: int(match["epoch"]), default=None)
-    return f"{folder}/{longest[0]}" if longest else None
+    longest = _longest_name(storage, warmup_key)
+    return f"warmups/{warmup_key}/{longest[0]}" if longest else None
+
+
+def longest_warmup(storage: Storage, warmup_key: str) -> int:
+    """Epochs of a shared warm-up's longest snapshot, under any fingerprint; 0 if it has none."""
+    longest = _longest_name(storage, warmup_key)
+    return int(longest["epoch"]) if longest else 0
+
+
+def _longest_name(storage: Storage, warmup_key: str) -> re.Match[str] | None:
+    matches = [match for name in storage.names(f"warmups/{warmup_key}") if (match := SNAPSHOT_NAME.fullmatch(name))]
+    return max(matches, key=lambda match: int(match["epoch"]), default=None)
 
 
 @dataclass(frozen=True, slots=True)

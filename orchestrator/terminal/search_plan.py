@@ -13,7 +13,7 @@ from orchestrator.search.cost import Cost, search_cost
 from orchestrator.search.factory import rungs_of
 from orchestrator.search.groups import Group, groups_of, seeds_of
 from orchestrator.search.overview import GroupOverview, read_overview
-from orchestrator.search.space import Axis
+from orchestrator.search.space import Axis, values_text
 from orchestrator.spec.ranges import Range, axis_text
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.storage.base import Storage
@@ -155,5 +155,5 @@ def _cost_text(cost: dict[str, Any]) -> str:
 def _progress(group: dict[str, Any]) -> str:
     if not group["outcome"]:
         return str(group["reason"])
-    values = ", ".join(f"{key} {value}" for key, value in (group["recommended"] or {}).items())
+    values = values_text(group["recommended"] or {})
     return f"{group['outcome']}" + (f", recommended is {values}" if values else "") + f"; {group['reason']}"

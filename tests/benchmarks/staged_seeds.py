@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.search.racing import noise_of
 from orchestrator.search.search import Search
 from tests.support.recorded_grid import RecordedGrid, load_grid, spec_of
 from tests.support.search_replay import Replay
@@ -76,13 +77,7 @@ def measured_noise(grid: RecordedGrid) -> list[Noise]:
 def _noise(rows: Sequence[Sequence[float]]) -> Noise:
     means = [statistics.fmean(row) for row in rows]
     columns = [statistics.fmean(column) for column in zip(*rows, strict=True)]
-    grand = statistics.fmean(means)
-    squares = [
-        (value - mean - column + grand) ** 2
-        for row, mean in zip(rows, means, strict=True)
-        for value, column in zip(row, columns, strict=True)
-    ]
-    trials = sum(squares) / ((len(rows) - 1) * (len(columns) - 1))
+    trials = noise_of(dict(enumerate(rows))).deviation ** 2
     seeds = max(0.0, statistics.variance(columns) - trials / len(rows))
     spread = max(0.0, statistics.variance(means) - trials / len(columns))
     return Noise(configurations=spread**0.5, seeds=seeds**0.5, trials=trials**0.5)
