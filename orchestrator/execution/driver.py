@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orchestrator.planning.plan import Plan, PlannedTrial, PlannedWarmup
-from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue, StageState
+from orchestrator.planning.entries import PlannedTrial, PlannedWarmup
+from orchestrator.planning.plan import Plan
+from orchestrator.scheduling.queued_stage import QueuedStage, StageState
+from orchestrator.scheduling.stage_queue import StageQueue
 from orchestrator.search.groups import groups_of
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder

@@ -10,8 +10,9 @@ from typing import Any
 
 from orchestrator.execution.driver import Driver, queued_trial, queued_warmup
 from orchestrator.execution.sweep_files import GrowingTrials
-from orchestrator.planning.plan import Plan, PlannedTrial
-from orchestrator.scheduling.stage_queue import QueuedStage, StageState
+from orchestrator.planning.entries import PlannedTrial
+from orchestrator.planning.plan import Plan
+from orchestrator.scheduling.queued_stage import QueuedStage, StageState
 from orchestrator.search import records
 from orchestrator.search.decided_trials import TrialNames, reason_tags, stop_tags
 from orchestrator.search.decisions import Decision, Kind

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.command_line import DEFAULT_STORAGE
 from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, UserError
-from orchestrator.planning.plan import Plan, PlannedTrial
+from orchestrator.planning.entries import PlannedTrial
+from orchestrator.planning.plan import Plan
 from orchestrator.preflight.networks import checked_runtime
 from orchestrator.process.output import answer
 from orchestrator.process.setup import stop_signals

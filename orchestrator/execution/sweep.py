@@ -28,7 +28,7 @@ from orchestrator.planning.plan import Plan
 from orchestrator.planning.resolved_settings import ResolvedSettings
 from orchestrator.preflight.data import BackgroundPreflight
 from orchestrator.preflight.network_process import BackgroundNetworkChecks
-from orchestrator.scheduling.stage_queue import StageState
+from orchestrator.scheduling.queued_stage import StageState
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.trial_results import damaged_files

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.planning.plan import Plan, PlannedTrial
+from orchestrator.planning.entries import PlannedTrial
+from orchestrator.planning.plan import Plan
 from orchestrator.spec.loader import resolved
 from orchestrator.state.sweep_folder import SweepFolder
 

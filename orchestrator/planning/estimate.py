@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.planning.plan import Plan, PlannedTrial
+from orchestrator.planning.entries import PlannedTrial
+from orchestrator.planning.plan import Plan
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
 from trainables.config.keys import canonical, from_canonical

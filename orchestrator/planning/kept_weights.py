@@ -8,7 +8,8 @@ from math import prod
 from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.planning.plan import Plan, PlannedTrial
+from orchestrator.planning.entries import PlannedTrial
+from orchestrator.planning.plan import Plan
 from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
 from trainables.pruning.kept_weights import check_kept_weights, decides_kept_weights, kept_weights, prunable_shapes

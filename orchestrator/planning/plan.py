@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.planning.entries import EarlyStop, PlannedTrial, PlannedWarmup
 from orchestrator.planning.known_data import known_data
 from orchestrator.spec.grid import representative_trials
 from orchestrator.spec.schema import SweepSpec
@@ -28,40 +29,6 @@ from trainables.data.split_checks import split_findings, split_lines
 from trainables.data.split_counts import split_counts, split_versions
 from trainables.errors import ConfigError, DataError
 from trainables.models.image_sizes import image_size_problem
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlannedTrial:
-    """A trial of the sweep; key and warmup_key are empty while the data digest is not known."""
-
-    name: str
-    config: TrialConfig
-    key: str
-    warmup_key: str
-    result: dict[str, Any] | None = None
-
-    @property
-    def uses_shared_warmup(self) -> bool:
-        return bool(self.config.warmup_lengths)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlannedWarmup:
-    """A shared warm-up: the lengths at which its trials read it, and the configuration of any of them."""
-
-    key: str
-    name: str
-    config: TrialConfig
-    lengths: tuple[int, ...]
-    trials: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EarlyStop:
-    """Why a search stopped a trial, after so many sparse epochs."""
-
-    epoch: int
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

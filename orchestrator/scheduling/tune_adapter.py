@@ -20,8 +20,9 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.cluster.capacity import ClusterCapacity, address_of
+from orchestrator.scheduling.queued_stage import QueuedStage
 from orchestrator.scheduling.retry_policy import POLICIES, Action
-from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue
+from orchestrator.scheduling.stage_queue import StageQueue
 from trainables.errors import FailureKind
 
 NODE_FAILURE_GRACE_S = 20.0  # from the loss of a process until Ray reports that of its node: 5 health checks of 3 s

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from orchestrator.planning.plan import EarlyStop, Plan
+from orchestrator.planning.entries import EarlyStop
+from orchestrator.planning.plan import Plan
 from orchestrator.search.decisions import Decision, Kind
 from orchestrator.search.group_search import STOPS
 from orchestrator.search.groups import all_groups, groups_of, seeds_of

@@ -15,7 +15,8 @@ from orchestrator.execution.driver import Driver
 from orchestrator.execution.sweep import _settings
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.resolved_settings import merge_settings
-from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue
+from orchestrator.scheduling.queued_stage import QueuedStage
+from orchestrator.scheduling.stage_queue import StageQueue
 from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher
 from orchestrator.spec.loader import load_spec
 from orchestrator.spec.schema import Resources

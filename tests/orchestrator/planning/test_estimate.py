@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.planning.entries import PlannedTrial
 from orchestrator.planning.estimate import Estimate, estimate
-from orchestrator.planning.plan import Plan, PlannedTrial, make_plan
+from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.spec.loader import load_spec
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage

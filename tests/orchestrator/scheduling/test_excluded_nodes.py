@@ -18,7 +18,8 @@ from orchestrator.cluster.connection import connect_to_cluster, ray_environment
 from orchestrator.cluster.node_checks import NodeReport
 from orchestrator.cluster.remote_call import call_on
 from orchestrator.cluster.shared_storage_probe import SharedStorageProbe
-from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue
+from orchestrator.scheduling.queued_stage import QueuedStage
+from orchestrator.scheduling.stage_queue import StageQueue
 from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher, run_stages
 from orchestrator.storage.factory import open_storage
 from trainables.errors import FailureKind

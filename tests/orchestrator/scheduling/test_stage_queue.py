@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue, StageState
+from orchestrator.scheduling.queued_stage import QueuedStage, StageState
+from orchestrator.scheduling.stage_queue import StageQueue
 from trainables.errors import FailureKind, StorageError
 
 

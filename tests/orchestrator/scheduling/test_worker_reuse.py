@@ -14,7 +14,8 @@ from ray import tune
 from orchestrator.cluster import connection
 from orchestrator.cluster.capacity import ClusterCapacity
 from orchestrator.cluster.connection import connect_to_cluster, ray_environment
-from orchestrator.scheduling.stage_queue import QueuedStage, StageQueue
+from orchestrator.scheduling.queued_stage import QueuedStage
+from orchestrator.scheduling.stage_queue import StageQueue
 from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher, run_stages
 from tests import ROOT
 
