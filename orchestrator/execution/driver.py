@@ -22,7 +22,8 @@ from orchestrator.storage.layout import newest_attempt
 from orchestrator.terminal.progress import Screen
 from orchestrator.tracking.process import TrackingProcess
 from orchestrator.tracking.records import RunSpec
-from trainables.config.keys import canonical, complete
+from trainables.config.keys import canonical, complete, warmup_rule
+from trainables.config.trial import TrialConfig
 from trainables.records.metrics import Point, points_from_json
 
 STOP_CHECK_INTERVAL_S = 0.5
@@ -237,16 +238,19 @@ def queued_trial(trial: PlannedTrial, plan: Plan) -> QueuedStage:
         work=trial.config.rounds + 10 * (trial.config.level_epochs + trial.config.sparse_epochs),
         warmup_key=plan.shared_warmup_key(trial),
         lengths=trial.config.warmup_lengths,
+        rules=rules_of(trial.config),
     )
+
+
+def rules_of(config: TrialConfig) -> tuple[dict[str, Any], ...]:
+    """The rule that chooses the length of the trial's warm-up, if it is automatic."""
+    return (canonical(warmup_rule(config)),) if config.warmup.auto else ()
 
 
 def queued_warmup(warmup: PlannedWarmup, trials: dict[str, QueuedStage]) -> QueuedStage:
-    lengths = {length for trial in trials.values() if trial.warmup_key == warmup.key for length in trial.lengths}
-    return QueuedStage(
-        kind="warmup",
-        key=warmup.key,
-        name=warmup.name,
-        config=canonical(warmup.config),
-        work=10 * max(lengths),
-        lengths=tuple(sorted(lengths)),
-    )
+    stage = QueuedStage(kind="warmup", key=warmup.key, name=warmup.name, config=canonical(warmup.config), work=0)
+    for trial in trials.values():
+        if trial.warmup_key == warmup.key:
+            stage.join(trial)
+    stage.work = 10 * stage.longest
+    return stage

@@ -23,6 +23,7 @@ from orchestrator.state.sweep_state import TrialStatus, WarmupStatus
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.layout import trial_file
 from orchestrator.tracking.plan_runs import planned_runs
+from trainables.config.choices import CHOSEN_WARMUP
 from trainables.config.keys import complete
 from trainables.records.file_names import STOPPED
 from trainables.records.metrics import Point
@@ -102,7 +103,7 @@ class SearchRun:
         """Decides at the rungs among these points, and asks the trial to stop where it falls behind."""
         if not stage.rungs or not self.search.trials(stage.key):
             return
-        warmup = self.plan.trial(stage.key).config.warmup_epochs
+        warmup = self._warmup_epochs(stage, points)
         objective = next(iter(self.plan.spec.objective))
         for point in sorted(points, key=lambda one: one.step):
             if (
@@ -111,6 +112,11 @@ class SearchRun:
                 and self.search.at_rung(stage.key, point.step - warmup, point.value)
             ):
                 self.driver.folder.request_stop(stage.key)
+
+    def _warmup_epochs(self, stage: QueuedStage, points: Sequence[Point]) -> int:
+        """Epochs of the trial's warm-up; of an automatic one those that it chose."""
+        metrics = self.driver.state.trials[stage.key].metrics | {point.key: point.value for point in points}
+        return int(metrics.get(CHOSEN_WARMUP, self.plan.trial(stage.key).config.warmup_epochs))
 
     def on_end(self, stage: QueuedStage) -> None:
         """Tells the search how a trial ended."""
@@ -169,6 +175,9 @@ class SearchRun:
             return None
         warmup = next(one for one in replace(self.plan, trials=(planned,)).warmups() if one.key == stage.warmup_key)
         queued = queued_warmup(warmup, {planned.key: stage})
+        for config in self.names.with_automatic_warmup(planned.config.seed):
+            if self.plan.keys_of(config)[1] == queued.key:  # now, since for later ones the warm-up is trained again
+                queued.join(queued_trial(self.plan.planned(config, ""), self.plan))
         others = self.names.warmup_lengths
         if len(others) <= MAX_SNAPSHOTS:
             queued.lengths = tuple(sorted({*queued.lengths, *(one for one in others if 0 < one < queued.longest)}))

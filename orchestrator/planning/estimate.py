@@ -12,6 +12,7 @@ from orchestrator.planning.entries import PlannedTrial
 from orchestrator.planning.plan import Plan
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
+from trainables.config.choices import as_chosen
 from trainables.config.keys import canonical, from_canonical
 from trainables.config.trial import TrialConfig
 
@@ -36,7 +37,7 @@ class _Group:
     model_bytes: list[int] = field(default_factory=list)
 
     def add(self, result: Mapping[str, Any]) -> None:
-        epochs = from_canonical(TrialConfig, result["config"]).trained_epochs
+        epochs = as_chosen(from_canonical(TrialConfig, result["config"]), result["metrics"]).trained_epochs
         self.seconds_per_epoch.append(result["metrics"]["cost/total_seconds"] / epochs)
         self.model_bytes.append(result["model_bytes"])
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.state.sweep_state import SweepState, TrialStatus
+from trainables.config.choices import as_chosen
 from trainables.config.keys import canonical, flatten, from_canonical
 from trainables.config.lookup import is_dense, is_option, option_block
 from trainables.config.trial import AXES, TrialConfig
@@ -36,6 +37,7 @@ class ConfigSummary:
     Attributes:
         varying: what else varies in the sweep, by dotted key; empty in a plain sweep.
         missing: seeds of this configuration that have not finished.
+        chosen: the configurations of the finished seeds with the numbers that they chose themselves.
     """
 
     config: TrialConfig
@@ -46,11 +48,27 @@ class ConfigSummary:
     emptied_layers: int
     missing: int
     keys: tuple[str, ...]
+    chosen: tuple[TrialConfig, ...] = ()
     best: bool = False
 
     @property
     def is_dense(self) -> bool:
         return self.config.is_dense
+
+    @property
+    def chosen_warmups(self) -> list[int]:
+        """Lengths of the warm-up, ascending; those of several seeds may differ if it is automatic."""
+        return sorted({config.warmup_epochs for config in self.chosen or (self.config,)})
+
+    @property
+    def chosen_iterations(self) -> list[int]:
+        """The same for the iterations."""
+        return sorted({config.rounds for config in self.chosen or (self.config,)})
+
+    @property
+    def trained_epochs(self) -> float:
+        """Epochs that a trial trains, warm-up included; the mean of the seeds where they differ."""
+        return statistics.fmean(config.trained_epochs for config in self.chosen or (self.config,))
 
     @property
     def extra_axes(self) -> str:
@@ -119,7 +137,7 @@ def _may_have(config: dict[str, Any], key: str) -> bool:
 
 def _about_pruning(key: str) -> bool:
     """Whether a key has no meaning for a dense baseline."""
-    return key == "rewind" or key.startswith(("warmup.", "prunable.", "sanity.")) or is_option(key)
+    return key == "rewind" or key.startswith(("warmup.", "iterations.", "prunable.", "sanity.")) or is_option(key)
 
 
 def _as_text(varying: dict[str, Any]) -> str:
@@ -132,8 +150,9 @@ def _summary(trials: list[TrialStatus], varying: list[str]) -> ConfigSummary:
     dense = is_dense(trials[0].config["method"])
     emptied = [trial.metrics.get("prune/emptied_layers", 0.0) for trial in finished]
     search = [trial.metrics.get("cost/search_seconds", 0.0) for trial in finished]
+    config = from_canonical(TrialConfig, trials[0].config)
     return ConfigSummary(
-        config=from_canonical(TrialConfig, trials[0].config),
+        config=config,
         varying={key: values[key] for key in varying if key in values and not (dense and _about_pruning(key))},
         validation=_spread(finished, "val/accuracy"),
         test=_spread(finished, "test/accuracy"),
@@ -141,6 +160,7 @@ def _summary(trials: list[TrialStatus], varying: list[str]) -> ConfigSummary:
         emptied_layers=int(max(emptied, default=0)),
         missing=len(trials) - len(finished),
         keys=tuple(trial.key for trial in finished),
+        chosen=tuple(as_chosen(config, trial.metrics) for trial in finished),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.reporting.aggregate import ConfigSummary, best_of
+from trainables.config.trial import Label
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,11 +18,12 @@ class Cell:
     """Configurations that differ in the method alone, and in what is the method's.
 
     Attributes:
+        warmup_epochs: a number, or auto.
         extra_axes: the other axes that all methods share, as `key=value`; empty in a plain sweep.
     """
 
     sparsity: float
-    warmup_epochs: int
+    warmup_epochs: Label
     extra_axes: str
 
     def to_json(self) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def by_cell(settings: list[ConfigSummary]) -> dict[Cell, dict[str, list[ConfigSu
     for one in settings:
         if not one.is_dense:
             config = one.config
-            cell = Cell(sparsity=config.sparsity, warmup_epochs=config.warmup_epochs, extra_axes=one.shared_options)
+            cell = Cell(sparsity=config.sparsity, warmup_epochs=config.warmup_label, extra_axes=one.shared_options)
             cells.setdefault(cell, {}).setdefault(config.method, []).append(one)
     return cells
 

@@ -254,7 +254,7 @@ def _pair_json(pair: Pair) -> dict[str, Any]:
     def side(setting: ConfigSummary, test: float) -> dict[str, Any]:
         return {
             "method": setting.config.method,
-            "prune_iterations": setting.config.rounds,
+            "prune_iterations": setting.config.iterations_label,
             "options": setting.varying,
             "test/accuracy": test,
             "trials": list(setting.keys),

@@ -240,4 +240,4 @@ def _ratio(value: float | None) -> str:
 def _chosen(setting: ConfigSummary, notes: dict[str, int]) -> str:
     """Iterations, and the number of the footnote with the options of the method."""
     options = setting.method_options
-    return f"{setting.config.rounds}" + (f"#{notes.setdefault(options, len(notes) + 1)}" if options else "")
+    return f"{setting.config.iterations_label}" + (f"#{notes.setdefault(options, len(notes) + 1)}" if options else "")

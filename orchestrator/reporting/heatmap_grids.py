@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from orchestrator.reporting.aggregate import ConfigSummary, best_of, heatmap_groups, several_methods
 from orchestrator.reporting.cells import best_in_cell, by_cell
+from trainables.config.trial import Label, label_order
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +39,7 @@ class Grid:
     title: str
     row_axis: str
     rows: tuple[str, ...]
-    warmups: tuple[int, ...]
+    warmups: tuple[Label, ...]
     cells: dict[tuple[int, int], HeatmapCell]
 
     @property
@@ -54,21 +55,21 @@ def grids(settings: list[ConfigSummary]) -> list[Grid]:
     several = several_methods(settings)
     all_grids = _method_grids(settings) if several else []
     for title, members in heatmap_groups(settings):
-        if not several or len({one.config.rounds for one in members}) > 1:
+        if not several or len({one.config.iterations_label for one in members}) > 1:
             all_grids.append(_iteration_grid(title, members))
     return [grid for grid in all_grids if len(grid.cells) > 1]
 
 
 def _iteration_grid(title: str, members: list[ConfigSummary]) -> Grid:
-    rounds = sorted({one.config.prune_iterations for one in members}, reverse=True)
-    warmups = sorted({one.config.warmup_epochs for one in members})
+    rounds = sorted({one.config.iterations_label for one in members}, key=label_order, reverse=True)
+    warmups = sorted({one.config.warmup_label for one in members}, key=label_order)
     return Grid(
         title=title,
         row_axis="iterations",
         rows=tuple(map(str, rounds)),
         warmups=tuple(warmups),
         cells={
-            (rounds.index(one.config.prune_iterations), warmups.index(one.config.warmup_epochs)): HeatmapCell(
+            (rounds.index(one.config.iterations_label), warmups.index(one.config.warmup_label)): HeatmapCell(
                 setting=one, selected=one.best
             )
             for one in members
@@ -91,7 +92,7 @@ def _method_grids(settings: list[ConfigSummary]) -> list[Grid]:
 
 def _method_grid(title: str, rows: dict[str, list[ConfigSummary]], with_choice: set[str]) -> Grid:
     ordered = sorted(rows)
-    warmups = sorted({one.config.warmup_epochs for row in rows.values() for one in row})
+    warmups = sorted({one.config.warmup_label for row in rows.values() for one in row}, key=label_order)
     best = best_of([one for row in rows.values() for one in row])
     labels: list[str] = []
     cells: dict[tuple[int, int], HeatmapCell] = {}
@@ -100,17 +101,17 @@ def _method_grid(title: str, rows: dict[str, list[ConfigSummary]], with_choice: 
         labels.append(f"{method} ({next(iter(counts))})" if len(counts) == 1 else method)
         for one in rows[method]:
             note = _iterations(one) if len(counts) > 1 else ""
-            cells[index, warmups.index(one.config.warmup_epochs)] = HeatmapCell(setting=one, selected=one is best, note=note)
+            cells[index, warmups.index(one.config.warmup_label)] = HeatmapCell(setting=one, selected=one is best, note=note)
     return Grid(title=title, row_axis="method", rows=tuple(labels), warmups=tuple(warmups), cells=cells)
 
 
 def _with_choice(settings: list[ConfigSummary]) -> set[str]:
     """The methods that have several iteration counts somewhere in the sweep."""
-    rounds: dict[str, set[int]] = {}
+    rounds: dict[str, set[Label]] = {}
     for one in settings:
-        rounds.setdefault(one.config.method, set()).add(one.config.rounds)
+        rounds.setdefault(one.config.method, set()).add(one.config.iterations_label)
     return {method for method, counts in rounds.items() if len(counts) > 1}
 
 
 def _iterations(setting: ConfigSummary) -> str:
-    return f"{setting.config.rounds} iteration{'' if setting.config.rounds == 1 else 's'}"
+    return f"{setting.config.iterations_label} iteration{'' if setting.config.iterations_label == 1 else 's'}"

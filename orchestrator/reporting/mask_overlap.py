@@ -20,6 +20,7 @@ from orchestrator.reporting.comparison_tables import ResultTable, Row
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import trial_file
+from trainables.config.trial import label_order
 from trainables.records.file_names import MODEL
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def stability(comparison: Comparison, state: SweepState, masks_of: MasksOf) -> l
 
     chosen = {pair.cell: pair.reference for pair in comparison.pairs}
     groups: dict[tuple[float, str], list[Cell]] = {}
-    for cell in sorted(chosen, key=lambda one: (one.sparsity, one.extra_axes, one.warmup_epochs)):
+    for cell in sorted(chosen, key=lambda one: (one.sparsity, one.extra_axes, label_order(one.warmup_epochs))):
         groups.setdefault((cell.sparsity, cell.extra_axes), []).append(cell)
     lines = []
     for cells in groups.values():

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.reporting.aggregate import ConfigSummary, MeanStd, several_methods
 from trainables.config.methods import DENSE
+from trainables.config.trial import Label
 
 
 def _always(settings: Sequence[ConfigSummary]) -> bool:
@@ -58,6 +59,19 @@ def _unless_dense(text: Callable[[ConfigSummary], str]) -> Callable[[ConfigSumma
     return lambda setting: "" if setting.is_dense else text(setting)
 
 
+def _label(label: Label, chosen: Sequence[int]) -> str:
+    """A number, or `auto (6, 7)` with what the seeds chose."""
+    return f"{label} ({_listed(chosen)})" if label == "auto" else str(label)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _number(value: float) -> float:
+    return int(value) if value.is_integer() else value
+
+
 def _spread(values: MeanStd | None) -> dict[str, Any] | None:
     return None if values is None else {"mean": values.mean, "std": values.std, "n": values.n}
 
@@ -74,15 +88,29 @@ COLUMNS = (
     Column(head="other", cell=lambda one: one.extra_axes, is_shown=lambda settings: any(one.extra_axes for one in settings)),
     Column(
         head="warm-up",
-        cell=_unless_dense(lambda one: str(one.config.warmup_epochs)),
+        cell=_unless_dense(lambda one: _label(one.config.warmup_label, one.chosen_warmups)),
         key="warmup_epochs",
-        value=lambda one: one.config.warmup_epochs,
+        value=lambda one: one.config.warmup_label,
+    ),
+    Column(
+        head="chosen warm-up",
+        cell=lambda one: _listed(one.chosen_warmups),
+        is_shown=lambda settings: False,  # the column before shows it
+        key="chosen_warmup_epochs",
+        value=lambda one: one.chosen_warmups,
     ),
     Column(
         head="iters",
-        cell=_unless_dense(lambda one: str(one.config.rounds)),
+        cell=_unless_dense(lambda one: _label(one.config.iterations_label, one.chosen_iterations)),
         key="prune_iterations",
-        value=lambda one: one.config.rounds,
+        value=lambda one: one.config.iterations_label,
+    ),
+    Column(
+        head="chosen iters",
+        cell=lambda one: _listed(one.chosen_iterations),
+        is_shown=lambda settings: False,
+        key="chosen_prune_iterations",
+        value=lambda one: one.chosen_iterations,
     ),
     Column(
         head="val accuracy",
@@ -94,9 +122,9 @@ COLUMNS = (
     Column(head="seeds", cell=_seeds),
     Column(
         head="epochs",
-        cell=lambda one: str(one.config.trained_epochs),
+        cell=lambda one: f"{one.trained_epochs:g}",
         key="total_epochs",
-        value=lambda one: one.config.trained_epochs,
+        value=lambda one: _number(one.trained_epochs),
     ),
     Column(
         head="search s",

@@ -31,9 +31,10 @@ class QueuedStage:
     Attributes:
         key: trial key or warm-up key.
         warmup_key: the warm-up that a trial waits for; None if it needs none or warm-ups are not shared.
-        lengths: warm-up lengths that a trial reads, or that a warm-up publishes.
+        lengths: warm-up lengths that a trial reads, or that a warm-up publishes; of an automatic one the most.
+        rules: those that choose the length of an automatic warm-up (`warmup_rule`), as canonical configurations.
         rungs: sparse epochs after which a trial waits for the decision whether it goes on.
-        dispatched_lengths: those of the last attempt; others may be added while it runs.
+        dispatched_lengths, dispatched_rules: those of the last attempt; others may be added while it runs.
         work: epochs and rounds, to start long stages first.
         worker_failures: attempts that ended because the process or the storage was lost; they are limited.
         node_failures: attempts that ended because the node was lost; they are not.
@@ -49,8 +50,10 @@ class QueuedStage:
     work: int
     warmup_key: str | None = None
     lengths: tuple[int, ...] = ()
+    rules: tuple[dict[str, Any], ...] = ()
     rungs: tuple[int, ...] = ()
     dispatched_lengths: tuple[int, ...] = ()
+    dispatched_rules: tuple[dict[str, Any], ...] = ()
     state: StageState = StageState.WAITING
     attempt: int = 0
     worker_failures: int = 0
@@ -67,3 +70,21 @@ class QueuedStage:
     @property
     def longest(self) -> int:
         return max(self.lengths, default=0)
+
+    def published_after(self, epochs: int) -> int:
+        """The longest length that a running warm-up has published; what its rules choose is known when it has ended."""
+        return max((n for n in self.lengths if n <= epochs and not (self.rules and n == self.longest)), default=0)
+
+    def dispatch(self) -> None:
+        """Begins another attempt, at what the stage has to do by now."""
+        self.dispatched_lengths, self.dispatched_rules = self.lengths, self.rules
+
+    def join(self, other: QueuedStage) -> None:
+        """Takes over what another stage of the same warm-up publishes, or what a trial of it needs."""
+        self.lengths = tuple(sorted({*self.lengths, *other.lengths}))
+        self.rules = (*self.rules, *(rule for rule in other.rules if rule not in self.rules))
+
+    @property
+    def has_new_rules(self) -> bool:
+        """Whether rules were added since the last attempt."""
+        return any(rule not in self.dispatched_rules for rule in self.rules)

@@ -77,7 +77,7 @@ class StageQueue:
         stage.state, stage.message, stage.failure = StageState.DISPATCHED, "", None
         self._active.add((stage.kind, stage.key))
         stage.attempt = max(stage.attempt, newest) + 1
-        stage.dispatched_lengths = stage.lengths
+        stage.dispatch()
         return stage
 
     @property
@@ -104,16 +104,16 @@ class StageQueue:
         self._enqueue(trial)
 
     def _add_warmup(self, warmup: QueuedStage) -> None:
-        """Adds a warm-up, or the lengths that one of the same key lacks; it goes on from its longest snapshot."""
+        """Adds a warm-up, or what one of the same key lacks; it goes on from its longest snapshot."""
         present = self.warmups.get(warmup.key)
         if present is None:
             self.warmups[warmup.key] = warmup
             self._plan_order[warmup.kind, warmup.key] = len(self._plan_order)
             self._push(warmup)
             return
-        present.lengths = tuple(sorted({*present.lengths, *warmup.lengths}))
+        present.join(warmup)
         present.work = max(present.work, warmup.work)
-        if present.state in (StageState.FINISHED, StageState.STOPPED) and self.published.get(present.key, 0) < present.longest:
+        if present.state in (StageState.FINISHED, StageState.STOPPED) and self._has_more_to_do(present):
             present.state = StageState.WAITING
             self._push(present)
 
@@ -176,9 +176,12 @@ class StageQueue:
     def _finish_warmup(self, stage: QueuedStage) -> None:
         """Announces the snapshots; lengths that were added while it ran are trained next."""
         self.on_snapshot(stage.key, max(stage.dispatched_lengths, default=0))
-        if self.published.get(stage.key, 0) < stage.longest:
+        if self._has_more_to_do(stage):
             stage.state = StageState.WAITING
             self._push(stage)
+
+    def _has_more_to_do(self, warmup: QueuedStage) -> bool:
+        return self.published.get(warmup.key, 0) < warmup.longest or warmup.has_new_rules
 
     def _stop(self, stage: QueuedStage) -> None:
         stage.state = StageState.STOPPED

@@ -108,6 +108,7 @@ class StageSearcher(Searcher):  # type: ignore[misc]
             "attempt": stage.attempt,
             "warmup_key": stage.warmup_key,
             "lengths": stage.lengths,
+            "rules": stage.rules,
             "rungs": stage.rungs,
         }
         return {"stage": config, "whole_gpu": stage.whole_gpu, "avoided": avoided}
@@ -120,7 +121,7 @@ class StageSearcher(Searcher):  # type: ignore[misc]
             self.nodes[trial_id] = frozenset([result["node"]])
             self.hooks.guarded(self.queue.on_start, stage)
         if stage.is_warmup and result.get("phase") == "warmup":
-            self.queue.on_snapshot(stage.key, max((n for n in stage.lengths if n <= result["position"]), default=0))
+            self.queue.on_snapshot(stage.key, stage.published_after(result["position"]))
         self.hooks.guarded(self.hooks.on_report, stage, result)
         if result.get("event") == "ended":  # Tune shows the last report twice; the stage is gone by then
             del self.running[trial_id]

@@ -97,6 +97,10 @@ class TrialNames:
 
     @property
     def warmup_lengths(self) -> tuple[int, ...]:
-        """All lengths of warm-ups in the space."""
-        axis = self.spec.search.get("warmup_epochs", (self.spec.warmup_epochs,))
+        """All lengths of warm-ups in the space, if it has several."""
+        axis = self.spec.search.get("warmup_epochs", ())
         return tuple(axis.values() or ()) if isinstance(axis, Range) else axis
+
+    def with_automatic_warmup(self, seed: int) -> list[TrialConfig]:
+        """Trials of the space whose warm-up chooses its length, with this seed."""
+        return [replace(config, seed=seed) for config in self._outline if config.warmup.auto]

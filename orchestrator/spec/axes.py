@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, Discriminator, Field, GetCoreSch
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
-from orchestrator.spec.field_types import Positive, PositiveFloat, no_repeats
+from orchestrator.spec.field_types import OrAuto, Positive, PositiveFloat, no_repeats
 from orchestrator.spec.ranges import Axis, Range
 from orchestrator.spec.rules import rule_of, without_none
 from orchestrator.spec.trial_schema import TrialSpec
@@ -53,6 +53,16 @@ def schema_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str,
             yield prefix + name, field
 
 
+def without_auto(field: FieldInfo) -> FieldInfo:
+    """The field of a value of an axis, which is no word auto."""
+    mark = next((mark for mark in field.metadata if isinstance(mark, OrAuto)), None)
+    if mark is None:
+        return field
+    number = FieldInfo.from_annotation(mark.number)
+    number.description = field.description
+    return number
+
+
 def config_keys(cls: Any = TrialConfig, prefix: str = "") -> Iterator[str]:
     """Every dotted key of a trial's configuration, in the order used in names of trials."""
     hints = typing.get_type_hints(cls)
@@ -74,7 +84,7 @@ def _option_keys(methods: Iterable[str]) -> Iterator[str]:
 
 TRIAL_KEYS = tuple(config_keys())
 SEARCHABLE: dict[str, FieldInfo] = {
-    key: field for key, field in schema_keys(TrialSpec) if key in TRIAL_KEYS and key not in FIXED_PER_SWEEP
+    key: without_auto(field) for key, field in schema_keys(TrialSpec) if key in TRIAL_KEYS and key not in FIXED_PER_SWEEP
 }
 
 

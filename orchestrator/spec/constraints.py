@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from orchestrator.spec.grid import AUTO_SECTIONS
 from orchestrator.spec.schema import SweepSpec
+from trainables.config.method import Course
 from trainables.config.trial import TrialConfig
 from trainables.custom.references import is_custom
 from trainables.data.table import DATASETS, dataset_of, image_side
@@ -41,11 +43,46 @@ def config_conflicts(config: TrialConfig) -> Iterator[Conflict]:
     for conflict in config.options.conflicts():
         keys = tuple(f"{config.option_block}.{name}" for name in conflict.names)
         yield Conflict(keys, conflict.rule.format(block=config.option_block), conflict.hint)
+    warmup = "warmup.most" if config.warmup.auto else "warmup_epochs"
     if (config.rewind_epoch or 0) > config.warmup_epochs:
-        yield Conflict(("rewind", "warmup_epochs"), "name an epoch <= warmup_epochs", "rewind less far or warm up longer")
+        yield Conflict(("rewind", warmup), f"name an epoch <= {warmup}", "rewind less far or warm up longer")
     if training.budget == "total" and training.epochs <= config.warmup_epochs:
-        keys = ("training.epochs", "warmup_epochs")
-        yield Conflict(keys, "be > warmup_epochs with training.budget total", "train longer or warm up shorter")
+        rule = f"be > {warmup} with training.budget total"
+        yield Conflict(("training.epochs", warmup), rule, "train longer or warm up shorter")
+    yield from _auto_conflicts(config)
+
+
+def _auto_conflicts(config: TrialConfig) -> Iterator[Conflict]:
+    """The conflicts of numbers that a trial chooses itself."""
+    course, warmup = config.pruning.course, config.warmup
+    if config.iterations.auto and course is Course.GRADUAL:
+        rule = f"be a number for {config.method}, which prunes during training"
+        yield Conflict(("prune_iterations", "method"), rule, "write a number such as 50")
+    if not warmup.auto:
+        return
+    if warmup.window >= config.warmup_epochs:
+        yield Conflict(
+            ("warmup.most", "warmup.window", "warmup_epochs"), "be > warmup.window", "allow more epochs or compare with fewer"
+        )
+    if warmup.window < (config.rewind_epoch or 0) and course is not Course.LEVELS:
+        rule = "name an epoch <= warmup.window with warmup_epochs auto, which may end there"
+        yield Conflict(("rewind", "warmup.window"), rule, "rewind less far")
+    fixed = config.options.fixed_sparsity() is not None or not config.pruning.is_ranking
+    if warmup.rule == "epi" and fixed:
+        rule = f"be overlap for {config.method}: its layers always keep the same number of weights"
+        yield Conflict(("warmup.rule", "method"), rule, "write warmup: {rule: overlap}")
+
+
+def unused_auto_conflicts(spec: SweepSpec) -> Iterator[Conflict]:
+    """The keys that have no effect, since the number that they are about is not automatic."""
+    for key, name in AUTO_SECTIONS.items():
+        section = getattr(spec, name)
+        if getattr(spec, key) == "auto" and key not in spec.search:
+            continue
+        for option, field in type(section).model_fields.items():
+            path = f"{name}.{option}"
+            if option != "lr" and (getattr(section, option) != field.default or path in spec.search):
+                yield Conflict((path, key), f"be given only with {key} auto", f"write {key}: auto, or remove it")
 
 
 def dataset_conflicts(spec: SweepSpec) -> Iterator[Conflict]:

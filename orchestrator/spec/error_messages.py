@@ -25,6 +25,7 @@ from orchestrator.spec.axes import (
     step_type,
     takes_range,
 )
+from orchestrator.spec.grid import AUTO_SECTIONS
 from orchestrator.spec.ranges import Range
 from orchestrator.spec.rules import Rule, rule_of
 from orchestrator.spec.schema import SweepSpec
@@ -165,7 +166,7 @@ def _axis_problem(key: str, value: Any, kind: str) -> tuple[str, str]:
         return f"must not repeat a value, got {format_value(value)}", f"remove one {format_value(repeated)}"
     if value is None or value == []:
         return f"must have at least one value, got {format_value(value)}", "write a value or remove the key"
-    hint = f"write [{value}]"
+    hint = f"write {key}: auto outside of search" if value == "auto" else f"write [{value}]"
     if isinstance(value, dict):
         hint = NOT_IN_CONFIGURATION.get(key, "only numbers can have a range")
     return f"must be a list of values, got {format_value(value)}", hint
@@ -178,6 +179,11 @@ def _hint(rule: Rule, value: Any, path: KeyPath) -> str:
     words = rule.choices or (rule.item.choices if rule.is_list else ())
     if words and isinstance(value, str) and (hint := did_you_mean(value, words)):
         return hint
+    if value == "auto" and path[0] == "search" and path[1] in AUTO_SECTIONS:
+        return f"auto has no other values beside it: write {path[1]}: auto outside of search"
+    if isinstance(value, dict) and key in AUTO_SECTIONS:
+        inner = ", ".join(f"{name}: {format_value(one)}" for name, one in value.items())
+        return f"write {key}: auto and {AUTO_SECTIONS[key]}: {{{inner}}}"
     if rule.is_list and not isinstance(value, list | dict) and value is not None and not words:
         return f"write [{value}]"
     if rule.kind in (int, float) and (hint := _number_hint(path, value)):

@@ -111,6 +111,35 @@ GpuShare = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class OrAuto:
+    """Marks a number in whose place the word auto may stand, except as a value of an axis."""
+
+    number: Any
+
+
+def _integer_or_auto(least: int) -> Any:
+    """The type of a whole number of at least `least`, or the word auto."""
+
+    def check(value: Any) -> Any:
+        number = _as_integer(value)
+        if value != "auto" and not (isinstance(number, int) and not isinstance(number, bool) and number >= least):
+            raise ValueError("neither auto nor a number that fits")
+        return number
+
+    return cast(Any, Annotated)[
+        int | Literal["auto"],
+        PlainValidator(check),
+        OrAuto(Annotated[int, Ge(least), BeforeValidator(_as_integer)]),
+        RuleText(f"a whole number >= {least}, or auto"),
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": least}, AUTO]}),
+    ]
+
+
+WarmupEpochs: Any = _integer_or_auto(0)
+Iterations: Any = _integer_or_auto(1)
+
+
 def _literal(names: Iterable[str]) -> Any:
     """The type of a name in a table."""
     return cast(Any, Literal)[tuple(names)]

@@ -21,6 +21,8 @@ from trainables.config.methods import DENSE
 from trainables.config.trial import TrialConfig
 from trainables.custom.references import is_custom
 
+AUTO_SECTIONS = {"warmup_epochs": "warmup", "prune_iterations": "iterations"}  # key that may be auto -> how it is chosen
+
 
 def expand(spec: SweepSpec) -> list[TrialConfig]:
     """The trials of a sweep: methods, then axes in the file's order with the seed fastest; dense baselines last.
@@ -59,6 +61,10 @@ def base_config(spec: SweepSpec, method: str | CustomMethod) -> TrialConfig:
     values = spec.model_dump(include=set(TrialConfig.__dataclass_fields__) - {"method", "options"})
     for key in ("root", "download"):
         del values["dataset"][key]
+    for key, section in AUTO_SECTIONS.items():
+        most = values[section].pop("most")
+        if values[key] == "auto":
+            values[key], values[section]["auto"] = most, True
     values |= {"method": name, "initial_weights": spec.initial_weights is not None}  # a path is not part of the trial key
     if isinstance(method, CustomMethod):
         return from_canonical(TrialConfig, values | {option_block(name): method.options.to_mapping()})
@@ -72,7 +78,7 @@ def without_unused_options(config: TrialConfig) -> TrialConfig:
     method = config.pruning
     unused: dict[str, Any] = {}
     if not method.course.uses_iterations:
-        unused["prune_iterations"] = DEFAULT.prune_iterations
+        unused["prune_iterations"], unused["iterations"] = DEFAULT.prune_iterations, DEFAULT.iterations
     if method.course.is_during_training or method.course is Course.LEVELS:  # LEVELS has its own rewinding
         unused["rewind"] = DEFAULT.rewind
     if not method.course.ends_before_training:
@@ -106,6 +112,9 @@ def dense_baseline(config: TrialConfig) -> TrialConfig:
 
 def _with(config: TrialConfig, key: str, value: Any) -> TrialConfig:
     section, _, name = key.rpartition(".")
+    if key in AUTO_SECTIONS:  # a value of an axis is a number
+        section = AUTO_SECTIONS[key]
+        return replace(config, **{key: value, section: replace(getattr(config, section), auto=False)})
     if not section:
         return replace(config, **{name: value})
     if is_option(key):

@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from orchestrator.errors import UserError
 from orchestrator.spec.axes import SEARCHABLE
-from orchestrator.spec.constraints import Conflict, config_conflicts, dataset_conflicts
+from orchestrator.spec.constraints import Conflict, config_conflicts, dataset_conflicts, unused_auto_conflicts
 from orchestrator.spec.error_messages import Problem, dotted, format_value, problems
 from orchestrator.spec.grid import representative_trials
 from orchestrator.spec.presets import sweep_text
@@ -23,6 +23,7 @@ from orchestrator.spec.schema import SweepSpec
 from orchestrator.spec.search_constraints import search_problems
 from orchestrator.spec.trial_names import dotted_values
 from orchestrator.spec.yaml_document import Document, KeyPath, parse, parse_value
+from trainables.config.trial import TrialConfig
 from trainables.models.table import NETWORKS
 
 DEFAULT_MODEL = next(iter(NETWORKS))
@@ -218,15 +219,30 @@ def _conflicts(spec: SweepSpec, data: dict[str, Any], known: list[Problem]) -> l
         return any(key == invalid or key.startswith(f"{invalid}.") for invalid in invalid_keys)
 
     first: dict[tuple[str, ...], Problem] = {}
-    for conflict in dataset_conflicts(spec):
-        values = {key: _at(resolved(spec), key.split(".")) for key in conflict.keys}
+    for conflict in (*dataset_conflicts(spec), *unused_auto_conflicts(spec)):
+        values = {key: _value(spec, key) for key in conflict.keys}
         first.setdefault(conflict.keys, _conflict_problem(conflict, values, data, spec))
     for config in representative_trials(spec):
         for conflict in config_conflicts(config):
             if conflict.keys not in first:
-                first[conflict.keys] = _conflict_problem(conflict, dotted_values(config), data, spec)
+                first[conflict.keys] = _conflict_problem(conflict, _values(config), data, spec)
     broken = [*first.values(), *search_problems(spec)]
     return [problem for problem in broken if not any(is_invalid(key) for key in problem.keys)]
+
+
+def _value(spec: SweepSpec, key: str) -> Any:
+    """The value of a key in the sweep; of an axis the first one."""
+    axis = spec.search.get(key)
+    if axis is not None:
+        return axis.min if isinstance(axis, Range) else axis[0]
+    return _at(resolved(spec), key.split("."))
+
+
+def _values(config: TrialConfig) -> dict[str, Any]:
+    """The values of a trial by the keys of the sweep file."""
+    labels = {"warmup_epochs": config.warmup_label, "prune_iterations": config.iterations_label}
+    most = {"warmup.most": config.warmup_epochs, "iterations.most": config.prune_iterations}
+    return dotted_values(config) | labels | most
 
 
 def _conflict_problem(conflict: Conflict, values: dict[str, Any], data: dict[str, Any], spec: SweepSpec) -> Problem:

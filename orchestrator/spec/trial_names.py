@@ -13,7 +13,7 @@ from orchestrator.spec.axes import TRIAL_KEYS
 from trainables.config.lookup import is_option
 from trainables.config.methods import DENSE, METHODS
 from trainables.config.options import CustomOptions
-from trainables.config.trial import AXES, TrialConfig
+from trainables.config.trial import AXES, Label, TrialConfig
 from trainables.custom.references import PREFIX
 
 
@@ -52,8 +52,8 @@ class _Style:
         pruned = [config for config in configs if not config.is_dense]
         return cls(
             several_methods=len({config.method for config in pruned}) > 1,
-            width_w=max((2, *(len(str(config.warmup_epochs)) for config in pruned))),
-            width_i=max((3, *(len(str(config.prune_iterations)) for config in pruned))),
+            width_w=max((2, *(len(str(config.warmup_label)) for config in pruned))),
+            width_i=max((3, *(len(str(config.iterations_label)) for config in pruned))),
             varying={
                 dense: _varying(
                     [values for config, values in zip(configs, all_values, strict=True) if config.is_dense is dense]
@@ -66,13 +66,18 @@ class _Style:
         name = DENSE
         if not config.is_dense:
             name = f"{short_value(config.method)}-" if self.several_methods else ""
-            name += f"w{config.warmup_epochs:0{self.width_w}}"
+            name += f"w{_padded(config.warmup_label, self.width_w)}"
             if config.pruning.course.uses_iterations:
-                name += f"-i{config.prune_iterations:0{self.width_i}}"
+                name += f"-i{_padded(config.iterations_label, self.width_i)}"
             name += f"-s{config.sparsity!r}"
         varied = self.varying[config.is_dense]
         others = [f"-{label}{short_value(values[key])}" for key, label in varied.items() if _is_used(key, config, values)]
         return f"{name}-r{config.seed}{''.join(others)}"
+
+
+def _padded(label: Label, width: int) -> str:
+    """A number with leading zeros; the word auto as it is."""
+    return f"{label:0{width}}" if isinstance(label, int) else label
 
 
 def dotted_values(config: TrialConfig) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from orchestrator.spec.field_types import (
     DEFAULT,
     ImageSize,
     Integer,
+    Iterations,
     Limit,
     LossName,
     Methods,
@@ -23,9 +24,10 @@ from orchestrator.spec.field_types import (
     SourceName,
     SpecModel,
     Text,
+    WarmupEpochs,
 )
 from orchestrator.spec.method_options import option_fields
-from trainables.config.trial import REWIND, Augment, Budget, Initialization, Precision, Schedule
+from trainables.config.trial import REWIND, Augment, Budget, Initialization, Precision, Schedule, StabilityMeasure
 from trainables.data.table import DATASETS
 
 DOWNLOADS = [name for name, dataset in DATASETS.items() if dataset.can_download]
@@ -76,6 +78,31 @@ class Dataset(SpecModel):
 class Warmup(SpecModel):
     lr: float | None = Field(
         default=DEFAULT.warmup.lr, gt=0, description="Constant learning rate of the warm-up; training.lr by default."
+    )
+    most: Integer = Field(default=20, ge=2, description="Of warmup_epochs auto, the epochs after which it ends in any case.")
+    rule: StabilityMeasure = Field(
+        default=DEFAULT.warmup.rule,
+        description="Of warmup_epochs auto, what tells that the mask is stable: the overlap of the kept weights, or the early "
+        "pruning indicator, which looks at the layers' counts alone.",
+    )
+    threshold: float | None = Field(
+        default=DEFAULT.warmup.threshold,
+        ge=0,
+        le=1,
+        description="Of warmup_epochs auto, the value from which on the mask is stable; the default depends on the rule.",
+    )
+    window: Integer = Field(
+        default=DEFAULT.warmup.window, ge=1, description="Of warmup_epochs auto, the earlier epochs to compare with."
+    )
+
+
+class AutoIterations(SpecModel):
+    most: Integer = Field(default=64, ge=2, description="Of prune_iterations auto, the largest number that is tried.")
+    threshold: float = Field(
+        default=DEFAULT.iterations.threshold,
+        ge=0,
+        le=1,
+        description="Of prune_iterations auto, the overlap of the masks of n and 2n iterations from which on n are enough.",
     )
 
 
@@ -140,9 +167,13 @@ class _CommonSpec(SpecModel):
     method: Methods = Field(
         default=(DEFAULT.method,), description="Pruning method, or a list of methods; dense trains without pruning."
     )
-    warmup_epochs: Integer = Field(default=DEFAULT.warmup_epochs, ge=0, description="Dense epochs before pruning.")
-    prune_iterations: Integer = Field(
-        default=DEFAULT.prune_iterations, ge=1, description="Rounds of scoring and pruning in which the sparsity is reached."
+    warmup_epochs: WarmupEpochs = Field(
+        default=DEFAULT.warmup_epochs, description="Dense epochs before pruning; auto ends when the mask is stable."
+    )
+    prune_iterations: Iterations = Field(
+        default=DEFAULT.prune_iterations,
+        description="Rounds of scoring and pruning in which the sparsity is reached; auto doubles them until the mask hardly "
+        "changes.",
     )
     sparsity: float = Field(
         default=DEFAULT.sparsity, ge=0, lt=1, description="Share of the prunable weights that are zero at the end."
@@ -158,6 +189,7 @@ class _CommonSpec(SpecModel):
         description="Precision of the forward pass; auto is bf16 if the hardware has bf16 arithmetic.",
     )
     warmup: Warmup = Field(default=Warmup(), description="Dense training before pruning.")
+    iterations: AutoIterations = Field(default=AutoIterations(), description="The choice of prune_iterations auto.")
     training: Training = Field(default=Training(), description="Sparse training after pruning.")
 
 

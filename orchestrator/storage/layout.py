@@ -3,6 +3,7 @@
 <storage>/storage.json                                  version of this layout
 <storage>/trials/<key>/                                 the record of one trial (trainables/trial/checkpoint.py names its files)
 <storage>/warmups/<warm-up key>/epoch-0004.<fingerprint>.safetensors
+<storage>/warmups/<warm-up key>/rule-<key>.<fingerprint>.json   an automatic warm-up: what it read, and the length it chose
 <storage>/sweeps/<name>/                                sweep file, trials, state, stop requests
 <storage>/data/<signature>.json                         content digest of a data set, computed once
 """
@@ -150,6 +151,20 @@ class WarmupFolder:
 
     def remove(self, epoch: int) -> None:
         self.storage.remove(self._name(epoch))
+
+    def read_rule(self, key: str) -> bytes | None:
+        return self.storage.read(self._rule_name(key))
+
+    def publish_rule(self, key: str, content: bytes) -> None:
+        self.storage.write(self._rule_name(key), content)
+
+    def remove_rules(self) -> None:
+        for name in self.storage.names(self.folder):
+            if name.startswith("rule-"):
+                self.storage.remove(f"{self.folder}/{name}")
+
+    def _rule_name(self, key: str) -> str:
+        return f"{self.folder}/rule-{key}.{self.fingerprint_id}.json"
 
     def _name(self, epoch: int) -> str:
         return f"{self.folder}/epoch-{epoch:04d}.{self.fingerprint_id}.safetensors"

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from orchestrator.terminal.tables import plain_table
+from trainables.config.choices import CHOSEN_ITERATIONS, CHOSEN_WARMUP
 
 DRAW_INTERVAL_S = 0.5
 LINE_INTERVAL_S = 10.0
@@ -156,11 +157,11 @@ def duration(seconds: float) -> str:
 
 
 def _phase(trial: TrialStatus) -> str:
-    config = trial.config
-    training = config["training"]
-    epochs = training["epochs"] - (config["warmup_epochs"] if training["budget"] == "total" else 0)
+    training, metrics = trial.config["training"], trial.metrics
+    warmup = int(metrics.get(CHOSEN_WARMUP, trial.config["warmup_epochs"]))
+    epochs = training["epochs"] - (warmup if training["budget"] == "total" else 0)
     if trial.phase == "prune":
-        return f"pruning {trial.position}/{config['prune_iterations']}"
+        return f"pruning {trial.position}/{int(metrics.get(CHOSEN_ITERATIONS, trial.config['prune_iterations']))}"
     if trial.phase == "level":
         return f"level {trial.position // epochs + 1}"
     if trial.phase == "train":

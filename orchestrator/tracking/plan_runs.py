@@ -25,14 +25,15 @@ def planned_runs(plan: Plan) -> dict[str, RunSpec]:
     for warmup in plan.warmups() if plan.spec.share_warmups else ():
         config = warmup.config
         params = {"seed": str(config.seed), "model": config.model, "dataset": config.dataset.name}
-        params["warmup_epochs"] = str(warmup.lengths[-1])
+        params["warmup_epochs"] = f"auto, at most {warmup.lengths[-1]}" if config.warmup.auto else str(warmup.lengths[-1])
         items[warmup.key] = RunSpec(key=warmup.key, name=warmup.name, role="warmup", params=params, tags={})
     return items
 
 
 def _params(config: TrialConfig, spec: SweepSpec) -> dict[str, str]:
     """The search axes, method, model, data set and seed; the rest of a configuration is in the record."""
-    values = flatten(complete(config)) | {"prune_iterations": config.rounds}  # imp derives them from its sparsity
+    values = flatten(complete(config)) | {"warmup_epochs": config.warmup_label}
+    values["prune_iterations"] = config.iterations_label  # imp derives them from its sparsity
     keys = [*AXES, *(key for key in spec.search if key not in AXES), "method", "model"]
     if config.rounds == 0:
         keys.remove("prune_iterations")

@@ -45,7 +45,8 @@ def result_tags(record: RunRecord) -> dict[str, str]:
     result = record.result
     tags = {"drive.attempt": str(result["attempt"]), "drive.model_sha256": result["model_sha256"]}
     optional = {f"drive.{name}": str(result[name]) for name in ("revision", "mask_sha256", "device") if result.get(name)}
-    return tags | optional
+    chosen = {f"drive.chosen.{key}": f"{one['value']}: {one['reason']}" for key, one in result.get("choices", {}).items()}
+    return tags | optional | chosen
 
 
 def failure_tags(record: RunRecord, message: str) -> dict[str, str]:

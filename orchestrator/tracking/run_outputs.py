@@ -113,9 +113,11 @@ def _to_upload(item: RunSpec, record: RunRecord, sweep: str, file: Path | None) 
         )
     require_matching_files(item, record, sweep, file)
     config = result["config"]
-    settings = {"sparsity": str(config.get("sparsity", 0.0)), "warmup_epochs": str(config.get("warmup_epochs", 0))}
+    chosen = {key: choice["value"] for key, choice in result.get("choices", {}).items()}
+    numbers = {"warmup_epochs": config.get("warmup_epochs", 0), "prune_iterations": config.get("prune_iterations", 1)} | chosen
+    settings = {"sparsity": str(config.get("sparsity", 0.0)), "warmup_epochs": str(numbers["warmup_epochs"])}
     if not is_dense(str(config.get("method", ""))):
-        settings["prune_iterations"] = str(config.get("prune_iterations", 1))
+        settings["prune_iterations"] = str(numbers["prune_iterations"])
     return SparseModelRecord(
         name=model_name(item.name),
         file=file,

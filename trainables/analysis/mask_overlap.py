@@ -14,6 +14,22 @@ def overlap(first: Masks, second: Masks) -> float:
     return both / either if either else 1.0
 
 
+def corrected_overlap(first: Masks, second: Masks) -> float:
+    """Agreement of the kept weights beyond chance: 1 for equal masks, 0 for random ones with these counts in each layer.
+
+    (I - E) / (K - E), with I the weights that both keep, E those that random masks with the same counts in each layer share on
+    average, and K the mean number of kept weights: Cohen's kappa, with the chance of each layer. Below 0 if the masks agree
+    less than by chance; 1 if every layer is full or empty in both.
+    """
+    both = expected = kept = 0.0
+    for name in first:
+        n, m = int(first[name].sum()), int(second[name].sum())
+        both += int((first[name] & second[name]).sum())
+        expected += n * m / first[name].numel()
+        kept += (n + m) / 2
+    return (both - expected) / (kept - expected) if kept > expected else 1.0
+
+
 def layer_density_similarity(first: Masks, second: Masks) -> float:
     """1 - mean over layers of |n1 - n2| / (n1 + n2), where n is the number of kept weights of a layer.
 

@@ -10,13 +10,13 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from trainables.config.lookup import is_method, method_of, option_block
 from trainables.config.methods import DEFAULT_METHOD
 from trainables.config.options import CustomOptions
-from trainables.config.trial import TrialConfig
+from trainables.config.trial import IterationsConfig, SanityConfig, TrainingConfig, TrialConfig
 
 # Increased by hand when a change to a component changes any result; tests/trainables/trial/test_golden.py fails otherwise.
 NUMERICS: dict[str, int] = {"data": 1, "models": 1, "scores": 2, "training": 1}
@@ -138,6 +138,29 @@ def warmup_key(config: TrialConfig, data_digest: str) -> str:
     prefix |= {name: later[name] for name in ("label_smoothing", "clip_norm", "loss") if name in later}
     numerics = {name: NUMERICS[name] for name in ("data", "models", "training")}
     return _digest({"prefix": prefix, "data": data_digest, "numerics": numerics})
+
+
+def warmup_rule(config: TrialConfig) -> TrialConfig:
+    """What decides when the automatic warm-up of a trial ends; all else at its default, so that equal rules compare equal."""
+    default = TrainingConfig()
+    schedule = ("epochs", "milestones", "gamma", "budget", "schedule", "lr_warmup_epochs")
+    return replace(
+        config,
+        prune_iterations=1,
+        iterations=IterationsConfig(),
+        rewind="none",
+        sanity=SanityConfig(invert=config.sanity.invert),
+        training=replace(config.training, **{name: getattr(default, name) for name in schedule}),
+    )
+
+
+def warmup_rule_key(rule: TrialConfig, custom: Mapping[str, str]) -> str:
+    """16 hex digits that name a `warmup_rule` among those of its warm-up.
+
+    Args:
+        custom: SHA-256 of custom files by key (CustomFiles.digests_of).
+    """
+    return _digest({"rule": canonical(rule), "custom": dict(custom), "numerics": NUMERICS})
 
 
 def inputs_digest(data_digest: str, custom: Mapping[str, str], versions: Mapping[str, int] | None = None) -> str:

@@ -7,6 +7,9 @@ from enum import Enum
 
 from trainables.config.options import Options
 
+# Of arXiv:2110.12007, one for all networks and sparsities; read in reimplementations and in the authors' figure.
+EPI_OF_MAGNITUDES, EPI_OF_GRADIENTS = 0.983, 0.944
+
 
 class Course(Enum):
     """When a method prunes."""
@@ -45,6 +48,7 @@ class Method:
             (pruning/scorers.py), or the MaskUpdater of a method that prunes during training (pruning/sparse_trainers.py).
         preflight: "MODULE:FUNCTION" that raises ConfigError for a network that the method cannot prune; empty if there is none.
         is_ranking: whether scores are meaningful, so that keeping the lowest (`sanity.invert`) makes a difference.
+        stable_epi: value of the early pruning indicator at which an automatic warm-up may end, by default that of gradients.
     """
 
     name: str
@@ -56,3 +60,4 @@ class Method:
     implementation: str = ""
     preflight: str = ""
     is_ranking: bool = True
+    stable_epi: float = EPI_OF_GRADIENTS

@@ -12,7 +12,7 @@ from math import prod
 from typing import Literal
 
 from trainables.config.counts import imp_levels, kept_count
-from trainables.config.method import Course, Method
+from trainables.config.method import EPI_OF_MAGNITUDES, Course, Method
 from trainables.config.options import BatchNormMode, CustomOptions, ImageRounds, OptionConflict, Options, Rounds, option
 
 Normalize = Literal["mean", "sum", "rank", "none"]
@@ -207,6 +207,7 @@ _ALL = (
         implementation=f"{SCORERS}:score_magnitude",
         description="Magnitude of the weights.",
         keeps="\\|w\\|",
+        stable_epi=EPI_OF_MAGNITUDES,
     ),
     Method(
         name="random",
@@ -217,6 +218,7 @@ _ALL = (
         description="A random mask.",
         keeps="random weights; `random.layers` sets the densities of the layers",
         source="arXiv:1911.11134",
+        stable_epi=EPI_OF_MAGNITUDES,
     ),
     Method(
         name="imp",
@@ -226,6 +228,7 @@ _ALL = (
         description="Iterative magnitude pruning: train, prune, rewind to the warm-up, repeat.",
         keeps="\\|w\\| after full training, a fifth less at every level, then rewinds to the end of the warm-up",
         source="arXiv:1903.01611",
+        stable_epi=EPI_OF_MAGNITUDES,
     ),
     Method(
         name="gmp",
@@ -235,6 +238,7 @@ _ALL = (
         description="Gradual magnitude pruning during training.",
         keeps="\\|w\\| during training, on a cubic schedule of `prune_iterations` updates",
         source="arXiv:1710.01878",
+        stable_epi=EPI_OF_MAGNITUDES,
     ),
     Method(
         name="granet",
@@ -244,6 +248,7 @@ _ALL = (
         description="Gradual magnitude pruning during training, with regrowth.",
         keeps="as `gmp`; every update also replaces the smallest weights by those with the largest gradients",
         source="arXiv:2106.10404",
+        stable_epi=EPI_OF_MAGNITUDES,
     ),
     Method(
         name="srste",
@@ -253,6 +258,7 @@ _ALL = (
         description="N of every M weights, selected at every step.",
         keeps="the N largest of every M weights along the input channels, selected at every step; saved as N:M",
         source="arXiv:2102.04010",
+        stable_epi=EPI_OF_MAGNITUDES,
     ),
     Method(
         name="dense",

@@ -20,6 +20,7 @@ Schedule = Literal["milestones", "cosine"]
 Budget = Literal["sparse", "total"]
 Precision = Literal["auto", "fp32", "bf16"]
 Augment = Literal["auto", "none", "crop", "crop_flip"]
+StabilityMeasure = Literal["overlap", "epi"]
 
 AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")  # with a fixed position in tables and in names of trials
 REWIND = re.compile(r"none|init|epoch \d+")
@@ -51,9 +52,32 @@ class DatasetConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WarmupConfig:
-    """Dense training before pruning; `lr` None means `training.lr`. The rate is constant, so warm-ups can be shared."""
+    """Dense training before pruning; `lr` None means `training.lr`. The rate is constant, so warm-ups can be shared.
+
+    Attributes:
+        auto: the warm-up ends when its mask is stable (trial/mask_stability.py); `warmup_epochs` is then the most.
+        rule: what is measured: the overlap of the kept weights, or the early pruning indicator.
+        threshold: from which value on the mask is stable; None is the default of the rule and the method.
+        window: number of earlier epochs that an epoch is compared with.
+    """
 
     lr: float | None = None
+    auto: bool = False
+    rule: StabilityMeasure = "overlap"
+    threshold: float | None = None
+    window: int = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IterationsConfig:
+    """With `auto` the number of iterations is doubled until that hardly changes the mask; `prune_iterations` is the most.
+
+    Attributes:
+        threshold: chance-corrected overlap of the masks of n and 2n iterations from which on n are enough.
+    """
+
+    auto: bool = False
+    threshold: float = 0.6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +132,14 @@ class SanityConfig:
     invert: bool = False
 
 
+Label = int | str  # of a number that may be automatic
+
+
+def label_order(label: Label) -> tuple[bool, int]:
+    """Sorts numbers before the word auto."""
+    return (False, label) if isinstance(label, int) else (True, 0)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialConfig:
     """Everything that decides one trial's numbers; with the same fingerprint, equal configs give identical results.
@@ -129,6 +161,7 @@ class TrialConfig:
     seed: int = 0
     precision: Precision = "auto"
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
+    iterations: IterationsConfig = field(default_factory=IterationsConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     prunable: PrunableConfig = field(default_factory=PrunableConfig)
     width: int = 1
@@ -200,6 +233,16 @@ class TrialConfig:
     def warmup_lengths(self) -> tuple[int, ...]:
         """Epochs of the shared warm-up whose weights this trial uses, ascending; empty if it uses none."""
         return tuple(sorted({length for length in (self.warmup_epochs, self.rewind_epoch) if length}))
+
+    @property
+    def warmup_label(self) -> Label:
+        """The warm-up as it was asked for: its epochs, or auto."""
+        return "auto" if self.warmup.auto else self.warmup_epochs
+
+    @property
+    def iterations_label(self) -> Label:
+        """The iterations as they were asked for: their number, or auto."""
+        return "auto" if self.iterations.auto else self.rounds
 
     @property
     def warmup_lr(self) -> float:

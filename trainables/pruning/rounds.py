@@ -17,7 +17,7 @@ from trainables.data.batches import class_balanced_batches, scoring_batches
 from trainables.data.splits import Data
 from trainables.pruning.masks import Masks, apply_masks, surviving_indices, topk_masks
 from trainables.pruning.rank_correlation import term_correlations
-from trainables.pruning.scoring import Batch, ScoringContext, score
+from trainables.pruning.scoring import Batch, Scores, ScoringContext, score
 from trainables.pruning.sparsity_distributions import LayerCounts
 from trainables.pruning.sparsity_schedules import kept_after_round
 from trainables.runtime.device import Runtime
@@ -48,23 +48,7 @@ def prune_round(
     Raises:
         NonFiniteError: a score is infinite or not a number.
     """
-    sizes = [weight.numel() for weight in weights.values()]
-    before, kept = (_kept_after(index, config, sum(sizes)) for index in (round_ - 1, round_))
-    result = score(
-        ScoringContext(
-            model=model,
-            weights=weights,
-            masks=masks,
-            surviving=surviving_indices(masks, before),
-            keep=kept,
-            config=config,
-            round_=round_,
-            image_shape=data.image_shape,
-            runtime=runtime,
-            draw_batches=partial(_draw_batches, data, config, round_),
-            counts_of=counts_of,
-        )
-    )
+    result, kept = score_round(model, weights, masks, data, config, round_, runtime, counts_of)
     kept_masks = topk_masks(-result.scores if config.sanity.invert else result.scores, masks, kept)
     apply_masks(weights, kept_masks)
 
@@ -75,6 +59,35 @@ def prune_round(
         for term, correlation in term_correlations(result.scores, result.terms, config.seed).items():
             metrics[f"prune/rank_correlation_{term}"] = correlation
     return kept_masks, metrics, _layer_scores(result.scores, masks) if round_ == config.rounds else {}
+
+
+def score_round(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    masks: Masks,
+    data: Data,
+    config: TrialConfig,
+    round_: int,
+    runtime: Runtime,
+    counts_of: LayerCounts = lambda key: None,
+) -> tuple[Scores, int]:
+    """The scores of the surviving weights in pruning round `round_`, and how many of them it keeps; arguments as above."""
+    sizes = [weight.numel() for weight in weights.values()]
+    before, kept = (kept_after(index, config, sum(sizes)) for index in (round_ - 1, round_))
+    context = ScoringContext(
+        model=model,
+        weights=weights,
+        masks=masks,
+        surviving=surviving_indices(masks, before),
+        keep=kept,
+        config=config,
+        round_=round_,
+        image_shape=data.image_shape,
+        runtime=runtime,
+        draw_batches=partial(_draw_batches, data, config, round_),
+        counts_of=counts_of,
+    )
+    return score(context), kept
 
 
 def _draw_batches(
@@ -110,7 +123,7 @@ def _layer_scores(scores_S: Tensor, masks: Masks) -> LayerScores:
     }
 
 
-def _kept_after(round_: int, config: TrialConfig, prunable: int) -> int:
+def kept_after(round_: int, config: TrialConfig, prunable: int) -> int:
     """Weights kept after a round; all after round 0."""
     if round_ == 0:
         return prunable

@@ -46,3 +46,12 @@ class SnapshotFiles(Protocol):
 
     def remove(self, epoch: int) -> None:
         """Removes the file if it exists."""
+
+    def read_rule(self, key: str) -> bytes | None:
+        """What a rule for the length of the warm-up has read and chosen so far, or None if there is nothing."""
+
+    def publish_rule(self, key: str, content: bytes) -> None:
+        """Writes the file atomically; several writers publish equal choices, so the last one may win."""
+
+    def remove_rules(self) -> None:
+        """Removes all such files."""

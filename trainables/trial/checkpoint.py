@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from trainables.config.choices import Choice
 from trainables.config.trial import TrainingConfig
 from trainables.pruning.masks import Masks
 from trainables.records.metrics import MetricLog, points_from_json
@@ -35,6 +36,7 @@ class TrialState:
     Attributes:
         phase: "warmup", "prune" (rounds), "level" (epochs of all levels of iterative magnitude pruning) or "train".
         layer_scores: mean and spread of the last round's scores by layer.
+        choices: what the trial chose itself, by key of its configuration.
     """
 
     model: nn.Module
@@ -46,6 +48,7 @@ class TrialState:
     seconds: dict[str, float] = field(default_factory=lambda: {"warmup": 0.0, "prune": 0.0, "train": 0.0})
     fingerprints: list[dict[str, Any]] = field(default_factory=list)
     layer_scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    choices: dict[str, Choice] = field(default_factory=dict)
 
 
 def to_bytes(state: TrialState, key: str) -> bytes:
@@ -54,7 +57,7 @@ def to_bytes(state: TrialState, key: str) -> bytes:
     tensors |= {f"momentum.{name}": tensor for name, tensor in momentum_of(state.optimizer, state.model).items()}
     tensors |= {f"mask.{name}": mask for name, mask in state.masks.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {
+    metadata: dict[str, Any] = {
         "key": key,
         "phase": state.phase,
         "position": state.position,
@@ -63,6 +66,8 @@ def to_bytes(state: TrialState, key: str) -> bytes:
         "layer_scores": state.layer_scores,
         "metrics": [point.to_json() for point in state.metrics.points()],
     }
+    if state.choices:
+        metadata["choices"] = {key: choice.to_json() for key, choice in state.choices.items()}
     state_json = json.dumps(metadata)
     return save(tensors, {"state": state_json, "sha256": _checksum(tensors, state_json)})
 
@@ -98,6 +103,7 @@ def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig, key: 
             seconds=metadata["seconds"],
             fingerprints=metadata["fingerprints"],
             layer_scores=metadata.get("layer_scores", {}),
+            choices={key: Choice(**choice) for key, choice in metadata.get("choices", {}).items()},
         )
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise DamagedCheckpointError(f"not a whole checkpoint: {error}") from error

@@ -31,7 +31,7 @@ from trainables.trial.result import cost_metrics, size_metrics, weight_summary
 
 
 class TrialPublisher:
-    """Publishes the files of one attempt at a trial."""
+    """Publishes the files of one attempt at a trial, whose configuration in them is the one that was asked for."""
 
     def __init__(self, config: TrialConfig, context: TrialContext) -> None:
         self.config = config
@@ -91,6 +91,11 @@ class TrialPublisher:
                 snapshots.publish(state.position, to_bytes(state, snapshots.key))
             raise StopRequestedError(f"stopped in phase {state.phase} after {state.position}; continues from there")
 
+    def require_no_stop(self) -> None:
+        """Raises StopRequestedError if the trial should stop where there is nothing to keep."""
+        if self.files.stop_requested():
+            raise StopRequestedError("stopped while it chose its iterations; chooses them again")
+
     def at_resume(self, state: TrialState) -> None:
         """Reports rungs that an interrupted attempt may have passed without a decision.
 
@@ -123,8 +128,12 @@ class TrialPublisher:
                 merged.merge(points_from_lines(published))
         return merged.to_lines()
 
-    def result(self, state: TrialState, data: Data) -> dict[str, Any]:
-        """Publishes the sparse model, the last points and the result, removes the checkpoint, and returns the result."""
+    def result(self, state: TrialState, data: Data, chosen: TrialConfig) -> dict[str, Any]:
+        """Publishes the sparse model, the last points and the result, removes the checkpoint, and returns the result.
+
+        Args:
+            chosen: the configuration with what the trial chose itself.
+        """
         config = self.config
         stats = model_stats(state.model, state.masks, data.image_shape)
         card = ModelCard(
@@ -136,8 +145,8 @@ class TrialPublisher:
             source_sha256=self.custom_digests.get("model"),
         )
         model_file, model_sha256 = encode(state.model, state.masks, card, config.options.nm_pattern())
-        metrics = cost_metrics(config, state.seconds) | size_metrics(stats) | {"model/bytes": float(len(model_file))}
-        state.metrics.record(config.total_epochs, metrics)
+        metrics = cost_metrics(chosen, state.seconds) | size_metrics(stats) | {"model/bytes": float(len(model_file))}
+        state.metrics.record(chosen.total_epochs, metrics)
 
         self.files.publish(MODEL, model_file)
         if is_custom(config.model):
@@ -159,6 +168,8 @@ class TrialPublisher:
             "started_ms": min([point.time_ms for point in state.metrics.points()] + [self.started_ms]),
             "finished_ms": int(time.time() * 1000),
         }
+        if state.choices:
+            result["choices"] = {key: choice.to_json() for key, choice in state.choices.items()}
         result, content = encode_result(self.files.key, result, metrics_file, model_file)
         self.files.publish(RESULT, content)
         self.files.remove(CHECKPOINT)

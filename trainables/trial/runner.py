@@ -11,6 +11,8 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+from trainables.config.choices import WARMUP, with_choices
+from trainables.config.keys import warmup_rule
 from trainables.config.method import Course
 from trainables.config.trial import TrialConfig
 from trainables.data.splits import Data, load_data
@@ -31,6 +33,8 @@ from trainables.runtime.seeding import derived_seed
 from trainables.training.loop import evaluate, evaluate_raw
 from trainables.training.lr_schedules import learning_rate
 from trainables.training.optimizer import make_optimizer
+from trainables.trial.auto_iterations import choose_iterations, record_iterations
+from trainables.trial.auto_warmup import AutoWarmup, ChosenWarmup, record_warmup
 from trainables.trial.checkpoint import DamagedCheckpointError, TrialState, from_bytes
 from trainables.trial.context import TrialContext
 from trainables.trial.epoch import advance_epoch, timed, validate
@@ -79,10 +83,15 @@ def _remove_private_snapshots(context: TrialContext) -> None:
     if not context.shares_snapshots:
         for epoch in context.snapshots.epochs():
             context.snapshots.remove(epoch)
+        context.snapshots.remove_rules()
 
 
 class TrialRunner:
-    """The phases of one trial; each method advances its state."""
+    """The phases of one trial; each method advances its state.
+
+    Attributes:
+        config: as asked for, until the trial has chosen the length of its warm-up or its iterations; then with these.
+    """
 
     def __init__(self, config: TrialConfig, context: TrialContext) -> None:
         self.config = config
@@ -123,7 +132,7 @@ class TrialRunner:
             self._train_one_epoch(state)
         apply_masks(prunable_weights(state.model, self.config.prunable.exclude), state.masks)  # -0.0 becomes 0.0
         state.metrics.record(self.config.total_epochs, self._test(state))
-        return self.publisher.result(state, self.data)
+        return self.publisher.result(state, self.data, self.config)
 
     def _resume(self) -> TrialState | None:
         """The state of the trial's checkpoint; None if it does not exist or is damaged, so that the trial starts again."""
@@ -136,16 +145,20 @@ class TrialRunner:
         except DamagedCheckpointError:
             self.files.remove(CHECKPOINT)
             return None
+        self.config = with_choices(self.config, state.choices)
         self.publisher.keep_published_points(state)
         self.publisher.at_resume(state)
         return state
 
     def _start_pruning(self) -> TrialState:
         """The state after the warm-up, with its first masks; that of sparse training for methods without rounds."""
+        chosen = self._choose_warmup() if self.config.warmup.auto else None
         for length in self.config.warmup_lengths:
             if length < self.config.warmup_epochs:  # a rewind will need the snapshot
                 self.warmup.state_at(length)
         state = self.warmup.state_at(self.config.warmup_epochs)
+        if chosen is not None:
+            record_warmup(state, chosen)
         self.publisher.keep_published_points(state)
         state.phase, state.position = "level" if self.config.pruning.course is Course.LEVELS else "prune", 0
         if not self.config.pruning.course.ends_before_training or self.config.rounds == 0:
@@ -160,7 +173,29 @@ class TrialRunner:
             state.optimizer = make_optimizer(state.model, self.config.training)
         return state
 
+    def _choose_warmup(self) -> ChosenWarmup:
+        """The length of the automatic warm-up, which the configuration has from now on."""
+        auto = AutoWarmup(trainer=self.warmup, counts_of=self.context.counts_of)
+        (chosen,) = auto.choose([warmup_rule(self.config)])
+        self.config = with_choices(self.config, {WARMUP: chosen.choice})
+        return chosen
+
+    def _choose_iterations(self, state: TrialState) -> None:
+        with timed(state, "prune"):
+            chosen = choose_iterations(
+                state.model,
+                self.data,
+                self.config,
+                self.runtime,
+                self.context.counts_of,
+                after_round=self.publisher.require_no_stop,
+            )
+        record_iterations(state, chosen)
+        self.config = with_choices(self.config, state.choices)
+
     def _prune_one_round(self, state: TrialState) -> None:
+        if self.config.iterations.auto:
+            self._choose_iterations(state)
         self._score_and_mask(state, state.position + 1)
         state.position += 1
         if state.position == self.config.rounds:

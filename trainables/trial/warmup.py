@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -58,34 +58,27 @@ class WarmupTrainer:
             ConfigError: the custom network or the initial weights are invalid.
         """
         state = self._nearest(length)
-        last_publish = time.monotonic()
-        intermediate: int | None = None
+        keeper = self.keeper()
         while state.position < length:
-            self._train_one_epoch(state)
-            due = time.monotonic() - last_publish >= self.snapshot_seconds
-            if state.position == length or due:
-                self.snapshots.publish(state.position, to_bytes(state, self.snapshots.key))
-                last_publish = time.monotonic()
-                if intermediate is not None:
-                    self.snapshots.remove(intermediate)
-                intermediate = state.position
+            self.train_one_epoch(state)
+            if state.position == length:
+                keeper.keep(state)
+            else:
+                keeper.keep_if_due(state)
             self.after_epoch(state)
         return state
+
+    def keeper(self) -> SnapshotKeeper:
+        return SnapshotKeeper(snapshots=self.snapshots, seconds=self.snapshot_seconds)
+
+    def advance(self, state: TrialState) -> TrialState:
+        """The state one epoch later: from its snapshot if there is one, otherwise trained, in place."""
+        return self._snapshot(state.position + 1) or self.train_one_epoch(state)
 
     def _nearest(self, length: int) -> TrialState:
         """The state of the longest whole snapshot up to `length`; the initialisation if there is none."""
         for epoch in reversed([epoch for epoch in self.snapshots.epochs() if epoch <= length]):
-            content = self.snapshots.read(epoch)
-            if content is None:
-                continue
-            try:
-                network = self.runtime.to_device(self._network())
-                state = from_bytes(content, network, self.config.training, self.snapshots.key)
-            except DamagedCheckpointError as error:
-                log.warning("warm-up snapshot of epoch %d is damaged and is computed again: %s", epoch, error)
-                self.snapshots.remove(epoch)
-                continue
-            if state.phase == "warmup" and state.position == epoch:
+            if state := self._snapshot(epoch):
                 return state
         # Before it is moved to the device: random numbers are drawn in the order of the memory format.
         network = initialized_network(self.config, self.data.image_shape, self.data.num_classes)
@@ -94,10 +87,25 @@ class WarmupTrainer:
         network = self.runtime.to_device(network)
         return TrialState(model=network, optimizer=make_optimizer(network, self.config.training))
 
+    def _snapshot(self, epoch: int) -> TrialState | None:
+        """The state of a snapshot; None if there is none or it is damaged, and then removed."""
+        content = self.snapshots.read(epoch)
+        if content is None:
+            return None
+        try:
+            network = self.runtime.to_device(self._network())
+            state = from_bytes(content, network, self.config.training, self.snapshots.key)
+        except DamagedCheckpointError as error:
+            log.warning("warm-up snapshot of epoch %d is damaged and is computed again: %s", epoch, error)
+            self.snapshots.remove(epoch)
+            return None
+        return state if state.phase == "warmup" and state.position == epoch else None
+
     def _network(self) -> nn.Module:
         return network_of(self.config, self.data.image_shape, self.data.num_classes)
 
-    def _train_one_epoch(self, state: TrialState) -> None:
+    def train_one_epoch(self, state: TrialState) -> TrialState:
+        """Trains the state in place, and returns it."""
         updater, config = MaskUpdater(), self.config
         with timed(state, "warmup"):
             metrics = advance_epoch(state, updater, self.data, config, self.runtime, lr=config.warmup_lr, epoch=state.position)
@@ -106,3 +114,37 @@ class WarmupTrainer:
         fingerprint = self.runtime.fingerprint()
         if fingerprint not in state.fingerprints:
             state.fingerprints.append(fingerprint)
+        return state
+
+
+@dataclass(kw_only=True)
+class SnapshotKeeper:
+    """Publishes snapshots, of epochs that no trial needs only the latest, to survive a crash.
+
+    Attributes:
+        seconds: time after the last one from which on another is due.
+    """
+
+    snapshots: SnapshotFiles
+    seconds: float
+    last_publish: float = field(default_factory=time.monotonic)
+    intermediate: int | None = None
+
+    def keep(self, state: TrialState) -> None:
+        """Publishes the snapshot of an epoch that a trial needs."""
+        self._publish(state)
+        self.intermediate = None
+
+    def keep_if_due(self, state: TrialState) -> bool:
+        """Publishes the snapshot if it is time for one; whether it did."""
+        if time.monotonic() - self.last_publish < self.seconds:
+            return False
+        self._publish(state)
+        self.intermediate = state.position
+        return True
+
+    def _publish(self, state: TrialState) -> None:
+        self.snapshots.publish(state.position, to_bytes(state, self.snapshots.key))
+        self.last_publish = time.monotonic()
+        if self.intermediate is not None:
+            self.snapshots.remove(self.intermediate)

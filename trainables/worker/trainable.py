@@ -87,6 +87,7 @@ class Stage:
     """One unit of scheduling: kind "warmup" (key is the warm-up key) or "trial". Plain values, so that Tune can copy it.
 
     Attributes:
+        rules: of a warm-up, those that choose a length, as canonical configurations; `lengths` then holds the most.
         rungs: sparse epochs after which a trial waits for the decision whether it goes on.
     """
 
@@ -97,6 +98,7 @@ class Stage:
     attempt: int
     warmup_key: str | None = None
     lengths: tuple[int, ...] = ()
+    rules: tuple[dict[str, Any], ...] = ()
     rungs: tuple[int, ...] = ()
 
 
@@ -154,6 +156,7 @@ def _run(stage: Stage, settings: SweepSettings, reporter: ProgressReporter) -> d
     context = trial_context(stage, settings, source, runtime, files, reporter.progress)
     context = replace(context, rungs=stage.rungs, on_rung=partial(reporter.progress, force=True))
     result = run_trial(config, context)
+    reporter.lines += [f"{key} {choice['value']}: {choice['reason']}" for key, choice in result.get("choices", {}).items()]
     # Pairs, since Tune flattens dicts in reports.
     return {"metrics": list(result["metrics"].items()), "model_sha256": result["model_sha256"]}
 
@@ -215,14 +218,17 @@ def _run_warmup(
     settings: SweepSettings,
     reporter: ProgressReporter,
 ) -> dict[str, Any]:
-    """Trains the warm-up to its longest length and reports each published snapshot, so that its trials can start."""
+    """Trains the warm-up to its longest length, or until every rule has chosen one, and reports each published snapshot."""
     from trainables.data.splits import load_data
     from trainables.models.losses import check_loss
+    from trainables.trial.auto_warmup import AutoWarmup
     from trainables.trial.checkpoint import to_bytes
     from trainables.trial.warmup import WarmupTrainer
 
-    settings.custom_files.import_modules(without_method(config))
-    lengths = sorted(stage.lengths)
+    rules = [from_canonical(TrialConfig, rule) for rule in stage.rules]
+    for one in (without_method(config), *rules):
+        settings.custom_files.import_modules(one)
+    lengths = sorted(set(stage.lengths) - {rule.warmup_epochs for rule in rules})
     snapshots = settings.folders.warmups(stage.key, runtime.fingerprint_id())
     trained = 0
 
@@ -247,6 +253,9 @@ def _run_warmup(
     for length in lengths:
         state = warmup.state_at(length)
         reporter.progress(state, force=True)
+    if rules:
+        chosen = AutoWarmup(trainer=warmup, counts_of=settings.folders.layer_counts).choose(rules)
+        state = warmup.state_at(max(one.choice.value for one in chosen))
     return {
         "phase": "warmup",
         "position": state.position,

@@ -112,4 +112,4 @@ def test_lengths_of_warmups_are_those_of_the_space() -> None:
     tpe = {"name": "tpe", "configurations": 3}
     ranged = spec_with({"strategy": tpe, "search": {"warmup_epochs": {"min": 0, "max": 8, "step": 4}}})
     assert TrialNames(ranged).warmup_lengths == (0, 4, 8)
-    assert TrialNames(spec_with({"warmup_epochs": 3, "search": {"warmup_epochs": None}})).warmup_lengths == (3,)
+    assert TrialNames(spec_with({"warmup_epochs": 3, "search": {"warmup_epochs": None}})).warmup_lengths == ()

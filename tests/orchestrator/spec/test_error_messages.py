@@ -49,11 +49,11 @@ INVALID_LINES = {
     ),
     "half a round": (
         "prune_iterations: 1.5\n",
-        ["s.yaml:4: prune_iterations must be a whole number >= 1, got 1.5; without the line it is 1"],
+        ["s.yaml:4: prune_iterations must be a whole number >= 1, or auto, got 1.5; without the line it is 1"],
     ),
     "true is no number": (
         "warmup_epochs: true\n",
-        ["s.yaml:4: warmup_epochs must be a whole number >= 0, got true; without the line it is 0"],
+        ["s.yaml:4: warmup_epochs must be a whole number >= 0, or auto, got true; without the line it is 0"],
     ),
     "off is no truth value": (
         "share_warmups: off\n",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sklearn.metrics import cohen_kappa_score
 
 from tests.support.trials import new_storage, run, tiny_config, trial_folder
-from trainables.analysis.mask_overlap import early_pruning_indicator, layer_density_similarity, overlap
+from trainables.analysis.mask_overlap import corrected_overlap, early_pruning_indicator, layer_density_similarity, overlap
 from trainables.export.sparse_model import load_masks, load_sparse_model
 from trainables.pruning.masks import Masks
 from trainables.pruning.sparsity_distributions import random_masks
@@ -43,6 +44,35 @@ def test_overlap_of_equal_and_opposite_masks() -> None:
     assert overlap(first, opposite) == 0.0
     nothing = masks([0, 0, 0, 0], [0, 0])
     assert (overlap(nothing, nothing), layer_density_similarity(nothing, nothing)) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "similarity"), [((10, 30), (30, 10), 0.5), ((8, 24), (16, 24), 5 / 6), ((1,), (16,), 2 / 17)]
+)
+def test_similarity_of_worked_examples(first: tuple[int, ...], second: tuple[int, ...], similarity: float) -> None:
+    assert layer_density_similarity(with_counts(*first), with_counts(*second)) == pytest.approx(similarity)
+
+
+def test_corrected_overlap_of_one_layer_is_cohens_kappa() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for density in (0.5, 0.2, 0.05):
+        first = torch.rand(1000, generator=generator) < density
+        second = first ^ (torch.rand(1000, generator=generator) < 0.1)
+        expected = cohen_kappa_score(first.numpy(), second.numpy())
+        assert corrected_overlap({"one": first}, {"one": second}) == pytest.approx(expected)
+
+
+def test_corrected_overlap_is_zero_by_chance_with_any_counts_of_layers() -> None:
+    weights = {"dense": torch.zeros(300, 300), "sparse": torch.zeros(100_000)}
+    counts = {"dense": 80_000, "sparse": 1000}
+    first, second = (random_masks(weights, counts, seed) for seed in (0, 1))
+    assert overlap(first, second) > 0.7  # which the dense layer alone brings about
+    assert corrected_overlap(first, second) == pytest.approx(0, abs=0.02)
+    assert corrected_overlap(first, first) == 1.0
+
+
+def test_corrected_overlap_is_one_where_nothing_can_differ() -> None:
+    assert corrected_overlap(masks([1, 1], [0, 0]), masks([1, 1], [0, 0])) == 1.0
 
 
 def test_indicator_is_the_mean_over_earlier_masks() -> None:

@@ -1,0 +1,66 @@
+"""The masks that methods would give a network now: scored in one round, not applied, with no effect on any bit of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from trainables.config.method import Course
+from trainables.config.methods import CUSTOM
+from trainables.config.trial import TrialConfig
+from trainables.data.splits import Data
+from trainables.models.prunable import prunable_weights
+from trainables.pruning.masks import Masks, full_masks, topk_masks
+from trainables.pruning.rounds import kept_after, score_round
+from trainables.pruning.scoring import Scores
+from trainables.pruning.sparse_trainers import updater_class
+from trainables.pruning.sparsity_distributions import LayerCounts
+from trainables.runtime.device import Runtime
+from trainables.runtime.seeding import unchanged_random_numbers
+
+
+def virtual_masks(
+    model: nn.Module,
+    data: Data,
+    configs: Sequence[TrialConfig],
+    runtime: Runtime,
+    counts_of: LayerCounts = lambda key: None,
+) -> list[Masks]:
+    """For each configuration, the mask at its sparsity if the dense network were pruned now, in one round.
+
+    The images of a score are those of the first round, the same at every call. Configurations that differ in sparsity alone
+    share one score. A method that prunes while or after the sparse network trains is judged by the magnitudes; N:M masks are by
+    their own rule. Parameters, buffers, gradients, modes and the state of PyTorch's random numbers stay as they are.
+
+    Raises:
+        NonFiniteError: a score is infinite or not a number.
+    """
+    scores: dict[TrialConfig, Scores] = {}
+    masks = []
+    with unchanged_random_numbers(runtime.device):
+        for config in map(_scored, configs):
+            if config.pruning.course is Course.EVERY_STEP:
+                masks.append(updater_class(config).initial_masks(model, config))
+                continue
+            weights = prunable_weights(model, config.prunable.exclude)
+            full = full_masks(weights)
+            kept = kept_after(1, config, sum(weight.numel() for weight in weights.values()))
+            group = replace(config, sparsity=0.0) if _scores_all_sparsities_alike(config) else config
+            if group not in scores:
+                scores[group], _ = score_round(model, weights, full, data, config, 1, runtime, counts_of)
+            values = scores[group].scores
+            masks.append(topk_masks(-values if config.sanity.invert else values, full, kept))
+    return masks
+
+
+def _scored(config: TrialConfig) -> TrialConfig:
+    """The configuration of one round by a method that scores a dense network."""
+    by_magnitude = config.pruning.course in (Course.LEVELS, Course.GRADUAL)
+    return replace(config, method="magnitude" if by_magnitude else config.method, prune_iterations=1)
+
+
+def _scores_all_sparsities_alike(config: TrialConfig) -> bool:
+    """Whether scores do not depend on the number of weights to keep; a custom function may use it."""
+    return config.pruning.is_ranking and config.pruning is not CUSTOM
