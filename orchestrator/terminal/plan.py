@@ -38,6 +38,7 @@ def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:
             for warmup in plan.warmups()
         ],
         "epochs": plan.epochs(),
+        "epochs_at_most": any(trial.config.warmup.auto for trial in plan.unfinished),
         "kept_weights": [count.to_json() for count in counts_of_plan(checked)],
         "slot_hours": cost.hours if plan.settled else None,
         "model_bytes": cost.model_bytes if plan.settled else None,
@@ -75,7 +76,8 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     if facts["warmups"]:
         table = plain_table("shared warm-up", numbers=("epochs", "trials"))
         for warmup, planned in zip(facts["warmups"], plan.warmups(), strict=True):
-            table.add_row(planned.name, str(warmup["epochs"]), str(warmup["trials"]))
+            at_most = "at most " if planned.config.warmup.auto else ""
+            table.add_row(planned.name, f"{at_most}{warmup['epochs']}", str(warmup["trials"]))
         console.print(table)
     _print_kept_weights(console, facts["kept_weights"])
     if facts["search"]:
@@ -86,7 +88,8 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
         return
     saved = epochs["unshared"] - epochs["shared"]
     share = f" ({saved} saved by sharing warm-ups, {saved / epochs['unshared']:.0%})" if saved else ""
-    console.print(f"epochs to train: {epochs['shared']}{share}")
+    at_most = "at most " if facts["epochs_at_most"] else ""
+    console.print(f"epochs to train: {at_most}{epochs['shared']}{share}")
     hours, size = facts["slot_hours"], facts["model_bytes"]
     console.print("time of one slot: " + (duration(hours * 3600) if hours is not None else "not known before a first trial"))
     if size is not None:

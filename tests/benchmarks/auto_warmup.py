@@ -1,26 +1,27 @@
-"""What the automatic warm-up loses and saves: each rule beside all fixed lengths, on real trials of the recorded fashion grid.
+"""What the automatic warm-up loses and saves beside the best fixed length of a recorded grid, on other seeds.
 
-    python -m tests.benchmarks.auto_warmup --storage FOLDER
+    python -m tests.benchmarks.auto_warmup fashion --storage FOLDER
 
-Trains every length up to --most for each seed and sparsity (finished trials of FOLDER are reused), reads the masks after each
-epoch once, and prints for each rule, window and threshold: the mean length, the accuracy lost against the best fixed length of
-each sparsity, and what reading costs of an epoch.
+The best fixed length of a sparsity is that of the recorded seeds. On new seeds every length up to --most is trained (finished
+trials of FOLDER are reused), and the masks are read after each epoch. For each rule, window and threshold it prints the mean
+length, and the accuracy lost in points with the standard error over the seeds, which are paired; and what reading costs.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from orchestrator.spec.grid import base_config
 from orchestrator.storage.layout import TrialFolder, WarmupFolder
 from orchestrator.storage.local import LocalStorage
-from tests.support.recorded_grid import load_grid
+from tests.support.recorded_grid import RecordedGrid, load_grid
 from trainables.config.keys import trial_key, warmup_key, warmup_rule
-from trainables.config.trial import TrialConfig, WarmupConfig
+from trainables.config.trial import StabilityMeasure, TrialConfig, WarmupConfig
 from trainables.data.source import DatasetSource
 from trainables.data.splits import load_data
 from trainables.runtime.device import Runtime
@@ -33,9 +34,9 @@ from trainables.trial.warmup import WarmupTrainer
 RUNTIME = Runtime()
 DIGEST = "benchmark"
 WINDOWS = (1, 2, 3, 5)
-THRESHOLDS = {
-    "overlap": (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8),
-    "epi": (0.9, 0.92, 0.944, 0.96, 0.97, 0.983, 0.99),
+THRESHOLDS: dict[StabilityMeasure, tuple[float, ...]] = {
+    "overlap": (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7),
+    "epi": (0.9, 0.92, 0.944, 0.96, 0.97, 0.983),
 }
 Case = tuple[float, int]  # sparsity and seed
 
@@ -99,53 +100,55 @@ def chosen_length(readings: Sequence[Reading], config: TrialConfig) -> int:
     return next((one.epoch for one in readings if is_stable(readings[: one.epoch + 1], config)), config.warmup_epochs)
 
 
-def best_fixed(accuracies: Mapping[tuple[float, int, int], float], bench: Bench, sparsity: float) -> tuple[int, float]:
-    """The length with the highest mean accuracy over the seeds, and that accuracy."""
-    means = {
-        length: statistics.fmean(accuracies[sparsity, seed, length] for seed in bench.seeds) for length in range(bench.most + 1)
-    }
-    best = max(means, key=lambda length: means[length])
-    return best, means[best]
+def best_fixed(grid: RecordedGrid, sparsity: float, iterations: int) -> int:
+    """The length with the highest mean accuracy over the recorded seeds."""
+    index = {key: place for place, key in enumerate(grid.axes)}
+    by_length: dict[int, list[float]] = {}
+    for point in product(*grid.axes.values()):
+        if (point[index["sparsity"]], point[index["prune_iterations"]]) == (sparsity, iterations):
+            by_length.setdefault(point[index["warmup_epochs"]], []).append(grid.accuracy(point)[-1])
+    return max(by_length, key=lambda length: statistics.fmean(by_length[length]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grid", choices=["fashion", "digits"])
     parser.add_argument("--storage", type=Path, required=True)
-    parser.add_argument("--iterations", type=int, nargs="+", default=[10, 100])
+    parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--most", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=8, help="how many, counted from the first that the grid has not seen")
     options = parser.parse_args()
-    grid = load_grid("fashion")
-    spec = grid.spec()
-    from orchestrator.spec.grid import base_config
-
+    grid = load_grid(options.grid)
+    spec, unseen = grid.spec(), max(grid.axes["seed"]) + 1
     bench = Bench(
         base=base_config(spec, "drive"),
         source=spec.source(),
         storage=LocalStorage(str(options.storage)),
         most=options.most,
         sparsities=grid.axes["sparsity"],
-        seeds=grid.axes["seed"],
+        seeds=tuple(range(unseen, unseen + options.seeds)),
     )
-    accuracies = {iterations: bench.accuracies(iterations) for iterations in options.iterations}
-    for iterations, sparsity in product(options.iterations, bench.sparsities):
-        length, accuracy = best_fixed(accuracies[iterations], bench, sparsity)
-        print(f"best fixed length at {iterations} iterations, sparsity {sparsity}: {length} epochs, {accuracy:.2f} %")
-    print("rule     window threshold  length      lost in points, by iterations and sparsity")
+    accuracies = bench.accuracies(options.iterations)
+    best = {sparsity: best_fixed(grid, sparsity, options.iterations) for sparsity in bench.sparsities}
+    for sparsity, length in best.items():
+        by_length = [statistics.fmean(accuracies[sparsity, seed, one] for seed in bench.seeds) for one in range(bench.most + 1)]
+        print(f"sparsity {sparsity}: best fixed length {length}; by length {' '.join(f'{one:.2f}' for one in by_length)}")
     for window in WINDOWS:
         readings, cost = bench.readings(window)
         print(f"window {window}: reading the masks of {len(bench.sparsities)} sparsities costs {cost:.1%} of an epoch")
         for rule, threshold in ((rule, value) for rule, values in THRESHOLDS.items() for value in values):
-            warmup = WarmupConfig(auto=True, rule=rule, window=window, threshold=threshold)  # type: ignore[arg-type]
+            warmup = WarmupConfig(auto=True, rule=rule, window=window, threshold=threshold)
             config = replace(bench.base, warmup=warmup, warmup_epochs=bench.most)
-            lengths = {case: chosen_length(readings[case], config) for case in bench.cases()}
-            lost = []
-            for iterations, sparsity in product(options.iterations, bench.sparsities):
-                mean = statistics.fmean(accuracies[iterations][sparsity, seed, lengths[sparsity, seed]] for seed in bench.seeds)
-                lost.append(best_fixed(accuracies[iterations], bench, sparsity)[1] - mean)
-            by_sparsity = [statistics.fmean(lengths[one, seed] for seed in bench.seeds) for one in bench.sparsities]
-            shown = " ".join(f"{value:5.2f}" for value in lost)
-            mean_lengths = " ".join(f"{one:5.1f}" for one in by_sparsity)
-            print(f"{rule:8} {window:6} {threshold:9} {mean_lengths}   {shown}   worst {max(lost):.2f}")
+            print(f"{rule:8} window {window} threshold {threshold:5}", end="")
+            for sparsity in bench.sparsities:
+                lengths = {seed: chosen_length(readings[sparsity, seed], config) for seed in bench.seeds}
+                lost = [
+                    accuracies[sparsity, seed, best[sparsity]] - accuracies[sparsity, seed, lengths[seed]]
+                    for seed in bench.seeds
+                ]
+                error = statistics.stdev(lost) / len(lost) ** 0.5
+                print(f" | {statistics.fmean(lengths.values()):4.1f} {statistics.fmean(lost):5.2f} ± {error:.2f}", end="")
+            print()
 
 
 if __name__ == "__main__":

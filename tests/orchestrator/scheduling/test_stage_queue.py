@@ -84,6 +84,39 @@ def test_finished_warmup_releases_all_its_trials() -> None:
     assert keys_ready(queue) == ["long"]
 
 
+def automatic(key: str, most: int, *rules: str) -> QueuedStage:
+    stage = warmup(key, 2, most)
+    stage.rules = tuple({"rule": rule} for rule in rules)
+    return stage
+
+
+def test_trials_of_an_automatic_warmup_wait_until_it_has_chosen() -> None:
+    stage = automatic("w", 8, "one")
+    queue = queue_of(stage, trial("rewinds", "w", 2), trial("auto", "w", 8))
+    taken(queue)
+    assert [stage.published_after(epoch) for epoch in (1, 2, 8)] == [0, 2, 2]
+    queue.on_snapshot("w", stage.published_after(8))
+    assert keys_ready(queue) == ["rewinds"]
+    queue.on_end(stage)
+    assert keys_ready(queue) == ["auto"]
+
+
+def test_warmup_runs_again_for_rules_that_joined_it_meanwhile() -> None:
+    stage = automatic("w", 8, "one")
+    queue = queue_of(stage, trial("first", "w", 8))
+    taken(queue)
+    queue.add(trial("second", "w", 8), automatic("w", 8, "one", "two"))
+    queue.on_end(stage)
+    assert (stage.state, stage.rules) == (StageState.WAITING, ({"rule": "one"}, {"rule": "two"}))
+    assert keys_ready(queue)[0] == "w"
+    queue.on_end(stage)
+    assert stage.state is StageState.FINISHED
+    queue.add(trial("third", "w", 8), automatic("w", 8, "two"))
+    assert stage.state is StageState.FINISHED
+    queue.add(trial("fourth", "w", 8), automatic("w", 8, "three"))
+    assert stage.state is StageState.WAITING
+
+
 def test_failed_warmup_fails_only_the_trials_beyond_its_last_snapshot() -> None:
     queue = queue_of(warmup("a", 1, 4), trial("short", "a", 1), trial("long", "a", 4), trial("free"))
     keys_ready(queue)
