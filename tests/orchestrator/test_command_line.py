@@ -78,10 +78,11 @@ def test_every_command_parses_and_keeps_storage_and_address(storage: str | None,
     note_options(Namespace(command="run", file="my sweep.yaml", **settings, storage=storage, address=address))
     note_sweep("n", storage or DEFAULT_STORAGE)
     dashboard = bool(address and address.startswith("http"))
+    parser = _parser()
     for words in calls():
         line = command(*words)
         program, *rest = shlex.split(line)
-        parsed = vars(_parser().parse_args(rest))
+        parsed = vars(parser.parse_args(rest))
         assert program == "drive-sweep"
         if parsed.get("file") == "my sweep.yaml" and words[0] != "doctor":
             assert settings.items() <= parsed.items()
@@ -134,6 +135,7 @@ def printed(text: str) -> list[str]:
     return [one or other for one, other in PRINTED.findall(text)]
 
 
+@pytest.mark.slow
 def test_commands_that_are_printed_work_as_they_are(
     unfinished: tuple[Path, SweepFolder, SweepState], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,56 +139,6 @@ def all_files(storage: Storage) -> dict[str, bytes]:
     """Path below the storage -> content, partial files included."""
     root = Path(storage.root)
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
-class KilledError(BaseException):
-    """Stands for the end of a process: nothing in the code under test may catch it."""
-
-
-@dataclass
-class Fuse:
-    """Counts writes and removals; burns at number `at` (1-based), before or after it happened."""
-
-    at: int = 0
-    before: bool = False
-    count: int = 0
-    names: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class MortalStorage(LocalStorage):
-    """The real storage in a process that ends at its fuse's write or removal.
-
-    Before a write means in the middle of it: half of the content lies under the temporary name, as a kill leaves it.
-    """
-
-    fuse: Fuse = field(default_factory=Fuse)
-
-    def write(self, name: str, content: bytes, before_publish: Any = lambda: None) -> None:
-        self._tick(name)
-        if self._burns(before=True):
-            path = self.path(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_name(f".{path.name}.0-0.partial").write_bytes(content[: len(content) // 2])
-            raise KilledError(name)
-        super().write(name, content, before_publish)
-        if self._burns(before=False):
-            raise KilledError(name)
-
-    def remove(self, name: str) -> None:
-        self._tick(name)
-        if self._burns(before=True):
-            raise KilledError(name)
-        super().remove(name)
-        if self._burns(before=False):
-            raise KilledError(name)
-
-    def _tick(self, name: str) -> None:
-        self.fuse.count += 1
-        self.fuse.names.append(name)
-
-    def _burns(self, before: bool) -> bool:
-        return self.fuse.count == self.fuse.at and self.fuse.before == before
 
 
 def undisturbed(config: TrialConfig, root: Path) -> tuple[str, Points]:

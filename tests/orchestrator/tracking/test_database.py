@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SetupError
-from orchestrator.storage.mounts import is_network_folder
 from orchestrator.tracking import database as tracking_database
 from orchestrator.tracking.client import TrackingTarget, connect, import_mlflow
 from orchestrator.tracking.database import make_ready
@@ -172,6 +171,7 @@ def older(file: Path) -> None:
     add_run(file)
 
 
+@pytest.mark.slow
 def test_an_older_schema_is_brought_up_to_date_with_all_that_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "mlflow.db"
     older(file)
@@ -267,17 +267,3 @@ def test_a_write_ahead_log_is_not_used_on_a_network_file_system(
         ready(file)
         with closing(sqlite3.connect(file)) as database:
             assert database.execute("PRAGMA journal_mode").fetchone() == (mode,)
-
-
-@pytest.mark.parametrize(
-    ("kind", "network"),
-    [("ext4", False), ("nfs4", True), ("cifs", True), ("fuse.sshfs", True), ("overlay", False), ("tmpfs", False)],
-)
-def test_the_longest_mount_decides_the_kind_of_file_system(kind: str, network: bool, tmp_path: Path) -> None:
-    folder = tmp_path / "with space"
-    other = "nfs4" if not network else "ext4"
-    escaped = str(folder).replace(" ", "\\040")
-    mounts = f"1 0 8:1 / / rw - {other} /dev/sda1 rw\n2 1 0:5 / {escaped} rw,relatime shared:1 - {kind} host:/x rw\n"
-    assert is_network_folder(folder / "runs", mounts) == network
-    assert is_network_folder(tmp_path, mounts) != network
-    assert not is_network_folder(folder, "")

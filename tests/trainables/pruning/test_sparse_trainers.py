@@ -11,11 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.support.killed_trials import CopiedStorage
 from tests.support.trials import (
     RUNTIME,
-    Fuse,
-    KilledError,
-    MortalStorage,
     metric_points,
     new_storage,
     run,
@@ -332,19 +330,14 @@ def test_gradual_pruning_to_zero_sparsity_is_dense_training() -> None:
 
 
 @pytest.mark.parametrize("method", [name for name, one in METHODS.items() if one.course.is_during_training])
-def test_imp_trial_resumes_to_the_same_model_and_points(method: Any, tmp_path: Path) -> None:
+def test_trial_resumes_to_the_same_model_and_points(method: Any, tmp_path: Path) -> None:
     config = tiny_config(method=method, prune_iterations=3, training=replace(tiny_config().training, epochs=4))
-    whole = new_storage(tmp_path / "whole")
+    whole = CopiedStorage(str(tmp_path / "whole"), tmp_path / "killed")
     result = run(config, whole)
-    fuse = Fuse()
-    run(config, MortalStorage(str(tmp_path / "count"), fuse))
-    for at in range(1, fuse.count + 1, 3):
-        broken = MortalStorage(str(tmp_path / f"broken{at}"), Fuse(at=at))
-        with pytest.raises(KilledError):
-            run(config, broken)
-        resumed = run(config, new_storage(tmp_path / f"broken{at}"), attempt=2)
-        assert resumed["model_sha256"] == result["model_sha256"]
-        assert metric_points(config, new_storage(tmp_path / f"broken{at}")) == metric_points(config, whole)
+    points = metric_points(config, whole)
+    for storage in whole.killed()[::3]:
+        assert run(config, storage, attempt=2)["model_sha256"] == result["model_sha256"]
+        assert metric_points(config, storage) == points
 
 
 @pytest.mark.parametrize("method", ["gmp", "granet"])

@@ -13,12 +13,10 @@ import torch
 from torch import nn
 
 from orchestrator.storage.base import Storage
+from tests.support.killed_trials import CopiedStorage
 from tests.support.trials import (
     DIGITS,
     RUNTIME,
-    Fuse,
-    KilledError,
-    MortalStorage,
     all_files,
     metric_points,
     new_storage,
@@ -200,15 +198,12 @@ def timeless(points: dict[tuple[str, int], float | None]) -> dict[tuple[str, int
 def test_killed_at_any_write_chooses_the_same(
     before: bool, tmp_path: Path, undisturbed: tuple[dict[str, Any], dict[tuple[str, int], float | None]]
 ) -> None:
-    counted = Fuse()
-    run(AUTO, MortalStorage(str(tmp_path / "counted"), fuse=counted))
-    warmups = [index + 1 for index, name in enumerate(counted.names) if name.startswith("warmups/")]
-    assert len(warmups) >= 2
-    for at in warmups:
-        root = str(tmp_path / str(at))
-        with pytest.raises(KilledError):
-            run(AUTO, MortalStorage(root, fuse=Fuse(at=at, before=before)))
-        result = run(AUTO, new_storage(Path(root)), 2)
+    whole = CopiedStorage(str(tmp_path / "whole"), tmp_path / "killed", before)
+    run(AUTO, whole)
+    killed = [copy for name, copy in zip(whole.changes, whole.killed(), strict=True) if name.startswith("warmups/")]
+    assert len(killed) >= 2
+    for storage in killed:
+        result = run(AUTO, storage, 2)
         assert (result["model_sha256"], result["choices"]) == (undisturbed[0]["model_sha256"], undisturbed[0]["choices"])
 
 

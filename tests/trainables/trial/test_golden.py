@@ -123,12 +123,13 @@ def of_models() -> dict[str, Any]:
     """Every weight against its own cosine: a sum that moves when any weight does."""
     figures = {}
     for name in MODELS:
-        weights = prunable_weights(network(name))
+        model = network(name)
+        weights = prunable_weights(model)
         flat = torch.cat([weight.detach().flatten() for weight in weights.values()])
         figures[f"{name} weights"] = rounded((flat * torch.arange(len(flat)).double().cos()).sum() / math.sqrt(len(flat)))
         side = smallest_side(name)
         images = torch.arange(3 * side * side).double().sin().view(3, 1, side, side)
-        figures[f"{name} logits"] = rounded(network(name).eval()(images).detach().abs().mean())
+        figures[f"{name} logits"] = rounded(model.eval()(images).detach().abs().mean())
     return figures
 
 

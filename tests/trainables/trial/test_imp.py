@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.killed_trials import CopiedStorage
 from tests.support.trials import (
     DIGITS,
     RUNTIME,
-    Fuse,
-    KilledError,
-    MortalStorage,
     metric_points,
     new_storage,
     run,
@@ -141,16 +139,13 @@ def test_search_cost_covers_all_levels(tmp_path: Path) -> None:
 
 def test_imp_trial_resumes_to_the_same_model_and_points(tmp_path: Path) -> None:
     config = tiny_config(method="imp", sparsity=0.6, options=ImpConfig(fraction=0.4), training=tiny_training(epochs=2))
-    whole = new_storage(tmp_path / "whole")
+    whole = CopiedStorage(str(tmp_path / "whole"), tmp_path / "killed")
     result = run(config, whole)
-    fuse = Fuse()
-    run(config, MortalStorage(str(tmp_path / "count"), fuse))
-    for at in range(1, fuse.count + 1):
-        with pytest.raises(KilledError):
-            run(config, MortalStorage(str(tmp_path / f"broken{at}"), Fuse(at=at)))
-        resumed = run(config, new_storage(tmp_path / f"broken{at}"), attempt=2)
+    points = metric_points(config, whole)
+    for storage in whole.killed():
+        resumed = run(config, storage, attempt=2)
         assert (resumed["model_sha256"], resumed["layers"]) == (result["model_sha256"], result["layers"])
-        assert metric_points(config, new_storage(tmp_path / f"broken{at}")) == metric_points(config, whole)
+        assert metric_points(config, storage) == points
 
 
 def test_imp_budget_continues_the_schedule_after_the_warmup() -> None:

@@ -10,11 +10,9 @@ import pytest
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import stop_files
 from orchestrator.storage.local import LocalStorage
+from tests.support.killed_trials import CopiedStorage, Fuse, KilledError, MortalStorage
 from tests.support.trials import (
     SWEEP,
-    Fuse,
-    KilledError,
-    MortalStorage,
     Points,
     all_files,
     metric_lines,
@@ -71,22 +69,14 @@ def check_metrics_cover_checkpoint(config: TrialConfig, storage: Storage) -> Non
     ids=["after", "in the middle of", "rewound", "dense"],
 )
 def test_trial_killed_at_any_write_ends_with_the_same_result(config: TrialConfig, before: bool, tmp_path: Path) -> None:
-    expected = undisturbed(config, tmp_path / "undisturbed")
-    writes = 0
-    while True:
-        writes += 1
-        root = str(tmp_path / f"killed-{writes}")
-        fuse = Fuse(at=writes, before=before)
-        try:
-            run(config, MortalStorage(root, fuse), attempt=1)
-        except KilledError:
-            check_metrics_cover_checkpoint(config, LocalStorage(root))
-            check_ends_alike(config, LocalStorage(root), expected, attempt=2)
-        else:
-            break
+    whole = CopiedStorage(str(tmp_path / "whole"), tmp_path / "killed", before)
+    expected = run(config, whole)["model_sha256"], metric_points(config, whole)
+    for storage in whole.killed():
+        check_metrics_cover_checkpoint(config, storage)
+        check_ends_alike(config, storage, expected, attempt=2)
     minimum = config.warmup_epochs + config.rounds + config.sparse_epochs
-    assert writes > 2 * minimum  # at least points and a checkpoint of every epoch and round
-    assert all(any(name.endswith(part) for name in fuse.names) for part in ("checkpoint", "metrics.jsonl", "result.json"))
+    assert len(whole.changes) >= 2 * minimum  # at least points and a checkpoint of every epoch and round
+    assert all(any(name.endswith(part) for name in whole.changes) for part in ("checkpoint", "metrics.jsonl", "result.json"))
 
 
 def test_trial_killed_repeatedly_ends_with_the_same_result(tmp_path: Path) -> None:
@@ -105,17 +95,11 @@ def test_trial_killed_repeatedly_ends_with_the_same_result(tmp_path: Path) -> No
 def test_rare_checkpoints_do_not_change_the_result(tmp_path: Path) -> None:
     config = replace(PLAIN, training=tiny_training(epochs=1))
     expected = undisturbed(config, tmp_path / "undisturbed")
-    rare = {"checkpoint_seconds": 1e6}
-    for writes in range(1, 100):
-        root = str(tmp_path / f"killed-{writes}")
-        fuse = Fuse(at=writes)
-        try:
-            run(config, MortalStorage(root, fuse), attempt=1, **rare)
-        except KilledError:
-            check_ends_alike(config, LocalStorage(root), expected, attempt=2)
-        else:
-            break
-    checkpoints = [name for name in fuse.names if name.endswith("checkpoint")]
+    whole = CopiedStorage(str(tmp_path / "whole"), tmp_path / "killed")
+    run(config, whole, checkpoint_seconds=1e6)
+    for storage in whole.killed():
+        check_ends_alike(config, storage, expected, attempt=2)
+    checkpoints = [name for name in whole.changes if name.endswith("checkpoint")]
     assert len(checkpoints) == 2  # one at the end of pruning, and its removal
 
 

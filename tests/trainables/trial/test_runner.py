@@ -14,11 +14,10 @@ from torch import Tensor
 
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import StageFolders, TrialFolder
+from tests.support.killed_trials import Fuse, MortalStorage
 from tests.support.trials import (
     DIGITS,
     RUNTIME,
-    Fuse,
-    MortalStorage,
     all_files,
     metric_lines,
     metric_points,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -68,6 +69,15 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[tuple[str
     """model_sha256 and points of the trial that trained its own four warm-up epochs without a break."""
     storage = new_storage(tmp_path_factory.mktemp("alone"))
     return run(FOUR, storage)["model_sha256"], metric_points(FOUR, storage)
+
+
+@pytest.fixture(scope="module")
+def snapshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage with snapshots of epochs 2 and 4."""
+    folder = tmp_path_factory.mktemp("snapshots")
+    for length in (2, 4):
+        trunk(FOUR, new_storage(folder)).state_at(length)
+    return folder
 
 
 def test_warmup_continues_with_momentum(tmp_path: Path) -> None:
@@ -191,12 +201,12 @@ def test_lost_or_damaged_snapshot_is_restored(
     damage: Callable[[bytes], bytes | None],
     epochs: tuple[int, ...],
     tmp_path: Path,
+    snapshots: Path,
     alone: tuple[str, dict[tuple[str, int], float | None]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    shutil.copytree(snapshots, tmp_path, dirs_exist_ok=True)
     storage = new_storage(tmp_path)
-    for length in (2, 4):
-        trunk(FOUR, storage).state_at(length)
     folder = warmup_folder(FOUR, storage)
     whole = {epoch: folder.read(epoch) or b"" for epoch in (2, 4)}
     for epoch in epochs:
