@@ -12,7 +12,7 @@ from orchestrator.planning.entries import PlannedTrial
 from orchestrator.planning.plan import Plan
 from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
-from trainables.pruning.kept_weights import check_kept_weights, decides_kept_weights, kept_weights, prunable_shapes
+from trainables.pruning.kept_weights import Shapes, check_kept_weights, decides_kept_weights, kept_weights, prunable_shapes
 
 SURELY_SOME = 0.01  # at this density every built-in network keeps some weights, so `run` does not check it
 
@@ -55,9 +55,10 @@ def counts_of_plan(plan: Plan) -> list[KeptWeights]:
     """
     counts: dict[KeptWeights, None] = {}
     problems: dict[str, None] = {}
+    shapes: dict[Any, Shapes] = {}
     for trial in _pruning(plan):
         try:
-            counts[_count(plan, trial, problems)] = None
+            counts[_count(plan, trial, problems, shapes)] = None
         except ConfigError as error:
             counts[replace(_setting(trial.config), problem=str(error))] = None
     _raise_problems(problems)
@@ -67,10 +68,11 @@ def counts_of_plan(plan: Plan) -> list[KeptWeights]:
 def require_kept_weights(plan: Plan) -> None:
     """Raises UserError for configurations that keep no weight; checks only likely ones, since a check may take seconds."""
     problems: dict[str, None] = {}
+    shapes: dict[Any, Shapes] = {}
     for trial in _pruning(plan):
         if trial.result is None and (1 - trial.config.sparsity < SURELY_SOME or trial.config.prunable.exclude):
             with suppress(ConfigError):  # not known here, or the check of the network reports it
-                _count(plan, trial, problems)
+                _count(plan, trial, problems, shapes)
     _raise_problems(problems)
 
 
@@ -83,8 +85,8 @@ def _pruning(plan: Plan) -> list[PlannedTrial]:
     return [trial for trial in plan.trials if not trial.config.is_dense]
 
 
-def _count(plan: Plan, trial: PlannedTrial, problems: dict[str, None]) -> KeptWeights:
-    """The counts of a trial; one that keeps nothing is added to the problems.
+def _count(plan: Plan, trial: PlannedTrial, problems: dict[str, None], known: dict[Any, Shapes]) -> KeptWeights:
+    """The counts of a trial; one that keeps nothing is added to the problems, and the shapes of its network to the known ones.
 
     Raises:
         ConfigError: they cannot be known on this machine.
@@ -92,7 +94,9 @@ def _count(plan: Plan, trial: PlannedTrial, problems: dict[str, None]) -> KeptWe
     config = trial.config
     if plan.data_facts is None:
         raise ConfigError(plan.data_problem or "the data have not been read yet; --hash reads them")
-    shapes = prunable_shapes(config, plan.data_facts, plan.custom_files)
+    network = config.model, config.width, config.prunable
+    shapes = known.get(network) or prunable_shapes(config, plan.data_facts, plan.custom_files)
+    known[network] = shapes
     try:
         if trial.result is None:
             check_kept_weights(config, shapes)

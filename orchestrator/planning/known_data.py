@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from orchestrator.planning.decoding_process import facts_by_decoding
 from orchestrator.storage.base import Storage
 from trainables.custom.files import CustomFiles
 from trainables.data import datasets
@@ -35,6 +34,8 @@ def known_data(
     digest, facts = record.get("digest"), record.get("facts")
     known = DataFacts.from_json(facts) if facts else datasets.quick_facts(source)
     if hash_data:
+        from orchestrator.planning.decoding_process import facts_by_decoding  # which only data without a record need
+
         known = known or facts_by_decoding(source, custom_files)
         if digest is None or facts is None:
             digest = digest or datasets.content_digest(source)

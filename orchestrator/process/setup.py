@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -13,10 +14,12 @@ from orchestrator.errors import SetupError
 from orchestrator.process.output import prepare_streams
 from orchestrator.process.proxies import bypass_proxies_for_loopback
 
+OBJECTS_BETWEEN_COLLECTIONS = 500_000  # of garbage: a start makes nearly as many objects, and hardly any garbage
 END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # of `kill` and of a closed terminal
 
 
 def prepare_process() -> None:
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     prepare_streams()
     bypass_proxies_for_loopback()
     for number in END_SIGNALS:

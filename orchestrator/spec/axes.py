@@ -8,9 +8,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, cast
 
-from pydantic import AfterValidator, BaseModel, Discriminator, Field, GetCoreSchemaHandler, Strict, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Strict,
+    Tag,
+    TypeAdapter,
+)
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, core_schema
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
 from orchestrator.spec.field_types import OrAuto, Positive, PositiveFloat, no_repeats
 from orchestrator.spec.ranges import Axis, Range
@@ -104,19 +115,48 @@ def takes_range(key: str) -> bool:
     return key not in NOT_IN_CONFIGURATION and number_type(key) is not None
 
 
-class Axes:
+class _BySearchableKey:
+    """The schema of a mapping with searchable keys: built for the few keys that a sweep has, when it is checked."""
+
+    def rule(self, key: str) -> Any:
+        """The type of the value of a key."""
+        raise NotImplementedError
+
+    def check(self, value: Any) -> Any:
+        """The checked mapping, in the order of the keys of `search`. Raises ValidationError."""
+        given = [key for key in SEARCHABLE if key in value] if isinstance(value, dict) else []
+        return SchemaValidator(self._schema(given)).validate_python(value)
+
+    def _schema(self, keys: Iterable[str]) -> CoreSchema:
+        return _mapping_schema({key: TypeAdapter(self.rule(key)).core_schema for key in keys})
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.check)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(self._schema(SEARCHABLE))
+
+
+class Axes(_BySearchableKey):
     """The schema of `search`: searchable key -> list or range of values, each checked by the rule of the key."""
 
+    def rule(self, key: str) -> Any:
+        return _axis(key)
+
+    def check(self, value: Any) -> dict[str, Axis]:
+        """The checked axes, in the order of the file. Raises ValidationError."""
+        checked = super().check(value)
+        return {key: checked[key] for key in value}
+
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        mapping = _mapping_schema({key: handler.generate_schema(_axis(key)) for key in SEARCHABLE})
-        return core_schema.no_info_wrap_validator_function(_in_order_of_file, mapping, serialization=_serializer(_as_in_file))
+        return core_schema.no_info_plain_validator_function(self.check, serialization=_serializer(_as_in_file))
 
 
-class Point:
+class Point(_BySearchableKey):
     """The schema of an entry of `strategy.start_with`: searchable key -> value, checked by the rule of the key."""
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return _mapping_schema({key: handler.generate_schema(_value(field)) for key, field in SEARCHABLE.items()})
+    def rule(self, key: str) -> Any:
+        return _value(SEARCHABLE[key])
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +208,3 @@ def _axis(key: str) -> Any:
         Discriminator(lambda value: "range" if isinstance(value, dict | Range) else "list"),
         Field(description=field.description),
     ]
-
-
-def _in_order_of_file(value: Any, validate: Callable[[Any], Mapping[str, Any]]) -> dict[str, Axis]:
-    validated = validate(value)
-    return {key: validated[key] for key in value}

@@ -6,7 +6,7 @@ import math
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from annotated_types import Ge, Gt
 from pydantic import (
@@ -250,3 +250,8 @@ class SpecModel(BaseModel):
     """A mapping in the sweep file. Values are not converted, except 1 to a number and 1.0 to a whole number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
+
+    @classmethod
+    def defaults(cls) -> Self:
+        """The mapping with every key at its default; unlike a call it builds no checks, for which every command would wait."""
+        return cls.model_construct()

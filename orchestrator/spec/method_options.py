@@ -31,7 +31,7 @@ def options_model(name: str, options: type[Options]) -> type[SpecModel]:
 
 
 def _block(model: type[SpecModel], description: str) -> Any:
-    return model, Field(default=model(), description=description)
+    return model, Field(default=model.defaults(), description=description)
 
 
 def _field(hint: Any, rule: OptionRule, default: Any) -> Any:

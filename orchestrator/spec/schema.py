@@ -81,7 +81,7 @@ class SweepSpec(TrialSpec):
         description="The axes: dotted keys that decide a trial's numbers, each with a list of values to try; under a strategy "
         "other than grid also with a range {min, max, step | log}.",
     )
-    strategy: StrategyOrName = Field(default=Strategy(), description="Which combinations of the axes are tried.")
+    strategy: StrategyOrName = Field(default=Strategy.defaults(), description="Which combinations of the axes are tried.")
     objective: Objective = Field(
         default=DEFAULT_OBJECTIVE,
         description="Metric that the search improves, or several, each with max or min; test metrics decide nothing.",
@@ -99,12 +99,12 @@ class SweepSpec(TrialSpec):
         default=".", description="Folder with the files of custom functions; searched before the installed packages."
     )
     baseline: Literal["dense", "none"] = Field(default="dense", description="Whether to add one dense trial per seed.")
-    resources: Resources = Field(default=Resources(), description="What each trial reserves.")
-    retries: Retries = Field(default=Retries(), description="How often a trial is retried, by kind of failure.")
+    resources: Resources = Field(default=Resources.defaults(), description="What each trial reserves.")
+    retries: Retries = Field(default=Retries.defaults(), description="How often a trial is retried, by kind of failure.")
     storage: StorageUri = Field(
         default=DEFAULT_STORAGE, description=f"Where trials, warm-ups and sweeps are stored: {STORAGE_FORMS}."
     )
-    tracking: Tracking = Field(default=Tracking(), description="Where MLflow runs are logged.")
+    tracking: Tracking = Field(default=Tracking.defaults(), description="Where MLflow runs are logged.")
     checkpoint_seconds: float = Field(
         default=60.0,
         ge=0,

@@ -188,9 +188,9 @@ class _CommonSpec(SpecModel):
         default=DEFAULT.precision,
         description="Precision of the forward pass; auto is bf16 if the hardware has bf16 arithmetic.",
     )
-    warmup: Warmup = Field(default=Warmup(), description="Dense training before pruning.")
-    iterations: AutoIterations = Field(default=AutoIterations(), description="The choice of prune_iterations auto.")
-    training: Training = Field(default=Training(), description="Sparse training after pruning.")
+    warmup: Warmup = Field(default=Warmup.defaults(), description="Dense training before pruning.")
+    iterations: AutoIterations = Field(default=AutoIterations.defaults(), description="The choice of prune_iterations auto.")
+    training: Training = Field(default=Training.defaults(), description="Sparse training after pruning.")
 
 
 if TYPE_CHECKING:  # created at run time, with a field for each method that has options
@@ -205,10 +205,12 @@ else:
 class TrialSpec(_MethodSpec):
     """Keys that decide the numbers of the trials."""
 
-    sanity: Sanity = Field(default=Sanity(), description="Sanity checks, each of which removes one part of the method.")
+    sanity: Sanity = Field(
+        default=Sanity.defaults(), description="Sanity checks, each of which removes one part of the method."
+    )
     width: Integer = Field(default=DEFAULT.width, ge=1, description="Factor of the channels of a CIFAR ResNet.")
     initialization: Initialization = Field(
         default=DEFAULT.initialization,
         description="Kaiming normal initialisation, scaled by the inputs or the outputs of a layer.",
     )
-    prunable: Prunable = Field(default=Prunable(), description="Which convolutional and linear layers may be pruned.")
+    prunable: Prunable = Field(default=Prunable.defaults(), description="Which convolutional and linear layers may be pruned.")

@@ -12,8 +12,7 @@ from orchestrator.planning.kept_weights import counts_of_plan
 from orchestrator.planning.plan import Plan
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
-from orchestrator.terminal.progress import duration
-from orchestrator.terminal.tables import plain_table, stdout_console
+from orchestrator.terminal.tables import duration, plain_table, stdout_console
 
 
 def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.state.sweep_state import SweepState, TrialStatus
-from orchestrator.terminal.tables import plain_table
+from orchestrator.terminal.tables import duration, plain_table
 from trainables.config.choices import CHOSEN_ITERATIONS, CHOSEN_WARMUP
 
 DRAW_INTERVAL_S = 0.5
@@ -146,14 +146,6 @@ def best_trial(state: SweepState) -> TrialStatus | None:
     if not finished:
         return None
     return max(finished, key=lambda trial: (trial.config["sparsity"], trial.metrics["val/accuracy"]))
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def _phase(trial: TrialStatus) -> str:

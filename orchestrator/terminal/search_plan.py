@@ -17,8 +17,7 @@ from orchestrator.search.space import Axis, values_text
 from orchestrator.spec.ranges import Range, axis_text
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.storage.base import Storage
-from orchestrator.terminal.progress import duration
-from orchestrator.terminal.tables import plain_table
+from orchestrator.terminal.tables import duration, plain_table
 
 MAX_NAMES = 8  # of groups on one line
 MAX_RUNGS = 4

@@ -1,4 +1,4 @@
-"""The common style of tables and of standard output."""
+"""The common style of tables, durations and standard output."""
 
 from __future__ import annotations
 
@@ -21,3 +21,12 @@ def plain_table(*texts: str, numbers: Iterable[str] = (), no_wrap: bool = False)
     for name in numbers:
         table.add_column(name, justify="right")
     return table
+
+
+def duration(seconds: float) -> str:
+    """Such as 2 h 05 min, 3 min 07 s, or 12 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

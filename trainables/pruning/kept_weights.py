@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import cache
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
@@ -91,10 +92,16 @@ def _content(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -
     if is_custom(config.model):
         code_digest = custom_files.digests[config.model]
     else:
-        code = b"".join(file.read_bytes() for file in (*sorted(MODELS.glob("*.py")), Path(__file__)))
-        code_digest = f"{hashlib.sha256(code).hexdigest()} {version('torchvision')}"
+        code_digest = _digest_of_built_in_code()
     inputs = [config.model, config.width, facts.image_shape, facts.num_classes, code_digest]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
+
+
+@cache
+def _digest_of_built_in_code() -> str:
+    """Of all that makes built-in networks; once in a process, as a plan asks for every trial."""
+    code = b"".join(file.read_bytes() for file in (*sorted(MODELS.glob("*.py")), Path(__file__)))
+    return f"{hashlib.sha256(code).hexdigest()} {version('torchvision')}"
 
 
 def _layers(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -> dict[str, tuple[int, ...]]:

@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.errors import UserError
 from orchestrator.spec.axes import SEARCHABLE, TRIAL_KEYS, schema_keys
+from orchestrator.spec.field_types import SpecModel
 from orchestrator.spec.grid import expand
 from orchestrator.spec.loader import json_schema, load_spec, resolved, spec_from_resolved
 from orchestrator.spec.presets import preset_names
@@ -113,6 +114,13 @@ def test_damaged_resolved_form_is_an_error() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jsonschema") is None, reason="jsonschema is not installed")
+def test_default_of_every_section_is_a_valid_one() -> None:
+    sections = {name: field.default for name, field in SweepSpec.model_fields.items() if isinstance(field.default, SpecModel)}
+    assert {"training", "drive", "strategy", "tracking"} <= set(sections)
+    for name, default in sections.items():
+        assert default == type(default)(), name
+
+
 def test_json_schema_agrees_with_the_loader() -> None:
     import jsonschema
 
