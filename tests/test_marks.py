@@ -82,7 +82,7 @@ def test_guard_fails_what_a_test_without_a_mark_starts(start: Callable[[], Any])
     guard.attempts.clear()
 
 
-def test_guard_keeps_an_attempt_that_was_swallowed_or_in_a_thread() -> None:
+def test_guard_keeps_swallowed_attempts_and_those_of_threads() -> None:
     def swallowed() -> None:
         with suppress(BaseException):
             STARTS[0]()

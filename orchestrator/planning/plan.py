@@ -38,7 +38,7 @@ class Plan:
     Attributes:
         data_digest: names the content of the data; None while it is not known.
         data_facts: image shape, classes and counts of the data; None while they are not known.
-        own: the user's own files; `own.digests` names their content.
+        custom_files: the user's own files; `custom_files.digests` names their content.
         damage: trials with a result that is no longer what was written, and so counts as none; by key, with the reason.
         outline: of a search, trials at the bounds of its space, which stand for those that are not known yet in checks.
         stopped: trial key -> its early stop by a search; a trial that was taken on to its end is not among them.

@@ -129,8 +129,8 @@ def bounds_above(values: Mapping[int, Sequence[float]], leader: int, reach: floa
     of these bounds, even though the leader was chosen by the same values (Hsu, Multiple Comparisons, 1996: comparisons with the
     best).
     """
-    own = statistics.fmean(values[leader])
-    differences = {number: statistics.fmean(row) - own for number, row in values.items() if number != leader}
+    leading = statistics.fmean(values[leader])
+    differences = {number: statistics.fmean(row) - leading for number, row in values.items() if number != leader}
     return {number: (difference - reach, difference + reach) for number, difference in differences.items()}
 
 

@@ -60,9 +60,10 @@ class ExistencePoller:
 class BufferedAppend:
     """A growing text in a storage that cannot append: kept in memory, and written as a whole after the earlier content."""
 
-    def __init__(self, storage: Storage, name: str) -> None:
+    def __init__(self, storage: Storage, name: str, interval_s: float = APPEND_INTERVAL_S) -> None:
         self.storage = storage
         self.name = name
+        self.interval_s = interval_s
         self.before: bytes | None = None
         self.text = ""
         self.sent = 0
@@ -74,7 +75,7 @@ class BufferedAppend:
         with self.lock:
             self.text += text
             if self.timer is None:
-                self.timer = threading.Timer(APPEND_INTERVAL_S, self.send)
+                self.timer = threading.Timer(self.interval_s, self.send)
                 self.timer.daemon = True
                 self.timer.start()
 

@@ -131,7 +131,7 @@ def test_nodes_on_google_cloud_have_only_fields_of_an_instance() -> None:
 
 
 @pytest.mark.parametrize("name", ["aws", "gcp"])
-def test_a_cloud_cluster_goes_down_to_the_head_which_runs_no_trial(name: str) -> None:
+def test_cloud_cluster_shrinks_to_a_head_that_runs_no_trial(name: str) -> None:
     document = read(f"ray/{name}.yaml")
     kinds = document["available_node_types"]
     assert kinds[document["head_node_type"]]["resources"] == {"CPU": 0, "GPU": 0}
@@ -141,7 +141,7 @@ def test_a_cloud_cluster_goes_down_to_the_head_which_runs_no_trial(name: str) ->
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
-def test_nodes_of_a_launcher_start_with_a_token_and_the_projects_packages(name: str) -> None:
+def test_nodes_of_a_launcher_have_token_and_packages(name: str) -> None:
     document = read(f"ray/{name}.yaml")
     starts = [document["head_start_ray_commands"][-1], document["worker_start_ray_commands"][-1]]
     for line in starts:
@@ -217,7 +217,7 @@ def cluster_of(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", KUBERAY)
-def test_a_cluster_on_kubernetes_keeps_the_login_of_mlflow_on_its_head(name: str) -> None:
+def test_kubernetes_keeps_the_login_of_mlflow_on_its_head(name: str) -> None:
     spec = cluster_of(name)
     (head,) = spec["headGroupSpec"]["template"]["spec"]["containers"]
     secrets = {one["name"]: one["valueFrom"]["secretKeyRef"]["name"] for one in head["env"]}
@@ -302,7 +302,7 @@ def dockerfile() -> list[list[str]]:
     return [line.split(maxsplit=1) for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
-def test_the_image_has_the_projects_python_and_pins_and_runs_as_nobody_special() -> None:
+def test_image_has_python_and_pins_and_runs_unprivileged() -> None:
     lines = dockerfile()
     assert lines[0] == ["FROM", f"python:{python_version()}-slim"]
     installs = [words for words in lines if words[0] == "RUN" and "pip install" in words[1]]

@@ -24,7 +24,7 @@ resources: {device: cpu, cpus_per_trial: 1}
 """
 
 
-def test_sweep_shares_an_automatic_warmup_and_shows_what_it_chose(tmp_path: Path) -> None:
+def test_sweep_shares_and_shows_an_automatic_warmup(tmp_path: Path) -> None:
     file, storage = tmp_path / "auto.yaml", tmp_path / "runs"
     file.write_text(SWEEP)
     drive_sweep("run", file, "--storage", storage, "--quiet")

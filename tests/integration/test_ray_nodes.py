@@ -63,7 +63,7 @@ def test_a_sweep_waits_while_no_node_is_there_and_says_so(cluster: RayNodes, tmp
 
 @pytest.mark.long
 @pytest.mark.skipif(not namespaces_work(), reason="mount namespaces (unshare -m) need root")
-def test_a_later_node_without_the_storage_is_left_out_and_costs_no_trial(cluster: RayNodes, tmp_path: Path) -> None:
+def test_later_node_without_the_storage_costs_no_trial(cluster: RayNodes, tmp_path: Path) -> None:
     storage = tmp_path / "runs"
     join(cluster, cpus=1)
     options = ("--storage", storage, "--address", cluster.gcs, "--set", "search.warmup_epochs=[0]")

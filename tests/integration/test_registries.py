@@ -146,7 +146,7 @@ def test_toy_method_network_and_data_set_are_planned_and_run(folder: Path) -> No
     assert sum(trial["done"] for trial in report["keys"]) == 4
 
 
-def test_names_that_are_in_no_table_are_refused_with_those_that_are(folder: Path) -> None:
+def test_unknown_names_are_refused_with_the_known_ones(folder: Path) -> None:
     problems = drive_sweep(folder, "plan", "s.yaml", toys="none", code=2)
     for line in ("method[0] must be one of drive, ", "dataset.name must be one of digits, ", "model must be one of convnet, "):
         assert line in problems

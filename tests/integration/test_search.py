@@ -25,7 +25,7 @@ def small(folder: Path) -> Path:
     return searched_sweep(folder, configurations=7, seeds=2, epochs=4)
 
 
-def test_search_stops_trials_and_ends_with_a_recommendation_for_each_group(undisturbed: Path) -> None:
+def test_search_ends_with_a_recommendation_for_each_group(undisturbed: Path) -> None:
     course = decisions(undisturbed)
     assert {one["group"] for one in course if one["kind"] == "end"} == {"s0.9", "s0.98"}
     stopped = [one["key"] for one in course if one["kind"] == "result" and one["state"] == "stopped"]

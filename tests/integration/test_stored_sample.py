@@ -108,7 +108,7 @@ def test_plan_reuses_the_finished_trials_of_a_stored_sweep(sample: Sample) -> No
     assert (plan["reused"], plan["added"], plan["removed"], plan["damaged"]) == (4, 0, 0, [])
 
 
-def test_stored_sweep_is_resumed_and_widened_without_recomputation(sample: Sample, widened: Sample) -> None:
+def test_stored_sweep_is_widened_without_recomputation(sample: Sample, widened: Sample) -> None:
     trials = {trial["name"]: trial for trial in status("sample", widened.storage)["trials"]}
     assert {name: trial["state"] for name, trial in trials.items()} == dict.fromkeys(FINISHED | {UNFINISHED} | NEW, "finished")
     assert {name: trials[name]["model_sha256"] for name in FINISHED} == {name: sample.expected[name] for name in FINISHED}
@@ -131,7 +131,7 @@ def test_mlflow_shows_each_run_of_a_stored_sweep_once(widened: Sample) -> None:
     assert trials == {trial["key"] for trial in status("sample", widened.storage)["trials"]}
 
 
-def test_new_trials_of_a_stored_sweep_are_those_of_the_earlier_revision(sample: Sample, widened: Sample) -> None:
+def test_trials_of_a_stored_sweep_are_as_of_its_revision(sample: Sample, widened: Sample) -> None:
     here, there = widened.fingerprints(NEW), sample.fingerprints(FINISHED)
     if not all(each in there for each in here):
         pytest.skip(f"the last bits of a model depend on the machine: computed on {there[0]}, here {here[0]}")

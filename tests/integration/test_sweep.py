@@ -105,7 +105,7 @@ def test_the_sweeps_run_shows_what_was_seen_in_its_data(undisturbed: Finished) -
     assert "data: the preflight failed" not in log
 
 
-def test_a_finished_sweep_runs_again_without_training_ray_or_mlflow(undisturbed: Finished) -> None:
+def test_finished_sweep_runs_again_without_ray_or_mlflow(undisturbed: Finished) -> None:
     before = {path: path.stat().st_mtime_ns for path in undisturbed.storage.rglob("*") if path.is_file()}
     answer = drive_sweep("run", undisturbed.file, "--storage", undisturbed.storage)
     assert "nothing to do" in answer.stderr
@@ -120,7 +120,7 @@ def test_unshared_warm_ups_give_the_same_bits_and_curves(undisturbed: Finished, 
     assert not list(storage.glob("trials/*/warmup/*.safetensors"))
 
 
-def test_a_sweep_that_is_interrupted_and_then_killed_with_its_ray_is_completed(undisturbed: Finished, storage: Path) -> None:
+def test_sweep_interrupted_then_killed_with_ray_is_completed(undisturbed: Finished, storage: Path) -> None:
     process = start("run", undisturbed.file, "--storage", storage)
     wait_for(lambda: [*storage.glob("trials/*/checkpoint"), *storage.glob("warmups/*/epoch-*")], every_s=0.02)
     assert interrupted(process, storage) == "KILLED"
@@ -157,7 +157,7 @@ def interrupted(process: subprocess.Popen[str], storage: Path) -> str:
 
 
 @pytest.mark.long
-def test_killed_sweep_on_an_object_store_resumes_to_the_same_bits(undisturbed: Finished, tmp_path: Path) -> None:
+def test_killed_sweep_on_an_object_store_resumes_exactly(undisturbed: Finished, tmp_path: Path) -> None:
     """The same models as those of a sweep that nobody disturbed."""
     from mlflow import MlflowClient
 
@@ -192,7 +192,7 @@ def test_killed_sweep_on_an_object_store_resumes_to_the_same_bits(undisturbed: F
 
 
 @pytest.mark.long
-def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_checkpoint(tmp_path: Path, storage: Path) -> None:
+def test_trial_of_a_killed_worker_goes_on_from_its_checkpoint(tmp_path: Path, storage: Path) -> None:
     file = tiny_sweep(tmp_path, epochs=30)
     process = start("run", file, "--storage", storage, "--set", "search.warmup_epochs=[0]")
 
@@ -275,7 +275,7 @@ def test_a_trial_that_never_fits_on_this_machine_is_refused(undisturbed: Finishe
 
 
 @pytest.mark.long
-def test_one_trial_can_be_stopped_and_resumed_while_the_others_go_on(undisturbed: Finished, storage: Path) -> None:
+def test_trial_is_stopped_and_resumed_while_others_go_on(undisturbed: Finished, storage: Path) -> None:
     process = start("run", undisturbed.file, "--storage", storage)
     trials = wait_for(lambda: storage.joinpath("sweeps/tiny/state.json").exists() and status("tiny", storage)["trials"])
     last = next(trial["key"] for trial in trials if trial["name"] == "w02-i001-s0.9-r0")
@@ -293,7 +293,7 @@ def test_a_plain_run_leaves_no_login_in_the_home(undisturbed: Finished) -> None:
 
 
 @pytest.mark.long
-def test_a_diverging_warm_up_fails_its_trials_at_once_and_no_others(tmp_path: Path, storage: Path) -> None:
+def test_diverging_warmup_fails_its_trials_alone(tmp_path: Path, storage: Path) -> None:
     file = tiny_sweep(tmp_path)
     answer = drive_sweep("run", file, "--storage", storage, "--set", "warmup.lr=1e30", "--quiet", expect=1)
     state = status("tiny", storage)

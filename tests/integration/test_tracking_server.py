@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def test_who_has_no_login_or_comes_by_another_name_is_turned_away(server: Server) -> None:
+def test_server_refuses_missing_logins_and_other_names(server: Server) -> None:
     name, password = server.login.values()
 
     def answer(login: tuple[str, str] | None, host: str = "127.0.0.1:1") -> int:
@@ -62,7 +62,7 @@ def test_wrong_login_is_reported_and_nothing_is_lost(server: Server, tmp_path: P
     drive_sweep("sync", "tiny", "--storage", tmp_path / "runs", environment=server.login)
 
 
-def test_a_sweep_shows_what_a_local_one_shows_and_keeps_the_login_to_itself(
+def test_sweep_shows_what_a_local_one_shows_but_no_login(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, remote, local = tiny_sweep(tmp_path), tmp_path / "remote", tmp_path / "local"

@@ -128,7 +128,7 @@ def test_a_file_with_several_trials_needs_an_index(tmp_path: Path) -> None:
     )
 
 
-def test_a_trial_in_the_foreground_leaves_a_record_that_can_be_reproduced(tmp_path: Path) -> None:
+def test_trial_in_the_foreground_leaves_a_reproducible_record(tmp_path: Path) -> None:
     file, storage = tiny_sweep(tmp_path), tmp_path / "runs"
     first = json.loads(drive_sweep("trial", file, "--index", 1, "--storage", storage, "--json").stdout)
     assert first["kept_weights"] == 1525
@@ -148,7 +148,7 @@ def test_a_failing_trial_ends_with_1_and_its_reason(tmp_path: Path) -> None:
     assert "Traceback" not in answer.stderr
 
 
-def test_results_are_not_set_aside_while_another_driver_runs_the_sweep(tmp_path: Path) -> None:
+def test_results_are_kept_while_another_driver_runs_the_sweep(tmp_path: Path) -> None:
     file, storage = tiny_sweep(tmp_path), open_storage(str(tmp_path / "runs"), create=True)
     for trial in make_plan(load_spec(str(file)), storage).trials:
         write_result(storage, trial.key, {"revision": "earlier"})

@@ -93,7 +93,7 @@ def test_every_command_parses_and_keeps_storage_and_address(storage: str | None,
             assert (parsed["storage"] is None) == (storage is None), line
 
 
-def test_command_omits_the_default_storage_and_makes_others_absolute() -> None:
+def test_command_omits_the_default_storage_only() -> None:
     note_options(Namespace(command="resume", name="tiny", storage="./runs"))
     assert command("resume", "tiny") == "drive-sweep resume tiny"
     note_options(Namespace(command="resume", name="tiny", storage="my runs"))

@@ -69,7 +69,7 @@ def test_other_uris_and_paths_may_be_written_down(uri: str) -> None:
         assert storage_uri_problem(uri) == ""
 
 
-def test_what_is_no_storage_is_refused_before_it_is_sent_to_a_cluster() -> None:
+def test_invalid_storage_is_refused_before_a_cluster_gets_it() -> None:
     with pytest.raises(
         UserError, match=r"storage must be a folder, s3://BUCKET/PREFIX or .*, got 'ftp://host/runs'; correct it"
     ):
@@ -98,7 +98,7 @@ def test_a_job_gets_no_secret(tmp_path: Path) -> None:
     assert "PW" not in answer.stderr
 
 
-def test_tracking_uri_of_an_older_sweep_is_shown_without_its_login() -> None:
+def test_older_tracking_uri_is_shown_without_its_login() -> None:
     uri = "http://me:PW@host:5000"
     with (
         pytest.raises(SetupError, match=r"tracking http://\.\.\.@host:5000 cannot be used: no answer from") as refused,

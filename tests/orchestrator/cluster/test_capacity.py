@@ -76,7 +76,7 @@ def test_a_cluster_that_may_grow_needs_no_gpu_yet(monkeypatch: pytest.MonkeyPatc
         chosen_device(folder, Resources(device="cuda"), joined=True)
 
 
-def test_without_a_node_to_measure_on_the_shares_have_to_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_must_be_written_without_a_node_to_measure_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.nodes", list)
     with pytest.raises(SetupError, match="as numbers"):
         _largest_node("GPU", "CPU", ())

@@ -87,7 +87,7 @@ def test_after_a_damaged_count_a_late_attempt_writes_nothing(content: bytes, tmp
         late.publish("metrics.jsonl", b"late")
 
 
-def test_doctor_fix_archives_damaged_trials_that_recompute_to_the_same_digest(tmp_path: Path) -> None:
+def test_doctor_fix_archives_trials_that_recompute_alike(tmp_path: Path) -> None:
     storage, config = new_storage(tmp_path), tiny_config()
     result = run(config, storage)
     key = result["trial_key"]
@@ -110,7 +110,7 @@ def test_doctor_fix_archives_damaged_trials_that_recompute_to_the_same_digest(tm
         assert storage.read(config_file) == written
 
 
-def test_an_unfinished_trial_writes_its_damaged_configuration_anew(tmp_path: Path) -> None:
+def test_unfinished_trial_rewrites_its_damaged_configuration(tmp_path: Path) -> None:
     storage, config = new_storage(tmp_path), tiny_config()
     key = run(config, storage)["trial_key"]
     written = storage.read(trial_file(key, CONFIG))

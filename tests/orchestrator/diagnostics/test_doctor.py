@@ -138,7 +138,7 @@ def test_doctor_names_each_broken_node_with_a_hint(broken: Broken, tmp_path: Pat
 
 
 @pytest.mark.long
-def test_a_sweep_is_refused_while_a_node_does_not_share_the_storage(broken: Broken, tmp_path: Path) -> None:
+def test_sweep_is_refused_while_a_node_lacks_the_storage(broken: Broken, tmp_path: Path) -> None:
     answer = drive_sweep("run", *broken.options(tmp_path), "--quiet", expect=3, environment=broken.nodes.environment)
     assert f"node {broken.unshared.address}: storage {broken.storage} is a different folder on this node" in answer.stderr
     assert f"node {broken.read_only.address}: storage {broken.storage}: doctor/" in answer.stderr

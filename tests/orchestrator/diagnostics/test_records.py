@@ -71,7 +71,7 @@ def as_written_before_digests(result: dict[str, Any]) -> bytes:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("file", [RESULT, METRICS])
-def test_a_damaged_record_is_named_and_computed_to_the_same_digest(
+def test_damaged_record_is_named_and_recomputed(
     file: str, damage: str, storage: Storage, finished: tuple[Path, dict[str, Any]]
 ) -> None:
     key, digest = finished[1]["trial_key"], finished[1]["model_sha256"]

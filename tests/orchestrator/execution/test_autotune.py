@@ -47,7 +47,7 @@ NO_COMPILER = "no C++ compiler"
         ({1: 10.0, 2: 100.0, 4: 30.0}, 2),
     ],
 )
-def test_the_smallest_candidate_that_comes_near_the_best_total_wins(totals: dict[int, float], chosen: int) -> None:
+def test_smallest_candidate_near_the_best_total_wins(totals: dict[int, float], chosen: int) -> None:
     assert smallest_near_best(totals) == chosen
 
 
@@ -149,7 +149,7 @@ def test_what_the_sweep_file_says_is_asked_of_nobody(decided: Callable[..., Reso
         ),
     ],
 )
-def test_only_what_is_left_open_is_asked_and_only_in_the_first_run(
+def test_only_open_settings_are_measured_in_the_first_run(
     decided: Callable[..., ResolvedSettings],
     asked: list[str],
     settings: dict[str, Any],
@@ -200,7 +200,7 @@ def test_explicit_settings_of_an_earlier_run_are_no_measurement(
         ({"device": "auto"}, {"device": "cuda"}, "this sweep ran on GPUs before, but the cluster has none"),
     ],
 )
-def test_a_cluster_without_the_gpus_that_a_sweep_needs_is_refused(
+def test_cluster_without_the_needed_gpus_is_refused(
     decided: Callable[..., ResolvedSettings],
     asked: list[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -287,7 +287,7 @@ def test_threads_on_a_gpu_are_measured_at_the_tuned_share(decided: Callable[...,
     assert (choices.gpus_per_trial, choices.cpus_per_trial) == (0.25, 1.0)
 
 
-def test_a_node_that_is_lost_while_it_is_measured_gives_way_to_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_node_lost_while_measured_gives_way_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
     messages: list[str] = []
     driver = cast(Driver, SimpleNamespace(announce=messages.append))
 

@@ -36,7 +36,7 @@ def plan(tmp_path: Path, storage: Storage) -> Plan:
     return make_plan(load_spec(str(tiny_sweep(tmp_path))), storage)
 
 
-def test_trials_that_are_left_alone_keep_their_state_error_and_run(plan: Plan, storage: Storage) -> None:
+def test_trials_left_alone_keep_state_error_and_run(plan: Plan, storage: Storage) -> None:
     queue = make_queue(plan, storage, lambda key: True)
     before = initial_state(plan, None, queue)
     failed, chosen = plan.trials[0].key, plan.trials[1].key
@@ -50,7 +50,7 @@ def test_trials_that_are_left_alone_keep_their_state_error_and_run(plan: Plan, s
     assert state.trials[chosen].mlflow_run_id == f"run of {chosen}"
 
 
-def test_make_queue_queues_the_warmups_of_selected_trials_up_to_their_lengths(plan: Plan, storage: Storage) -> None:
+def test_queue_has_the_warmups_of_the_selected_trials(plan: Plan, storage: Storage) -> None:
     one = next(trial for trial in plan.trials if trial.config.warmup_epochs == 1)
     queue = make_queue(plan, storage, lambda key: key == one.key)
     assert [warmup.lengths for warmup in queue.warmups.values()] == [(1,)]
@@ -58,7 +58,7 @@ def test_make_queue_queues_the_warmups_of_selected_trials_up_to_their_lengths(pl
     assert make_queue(plan, storage, lambda key: key == cold.key).warmups == {}
 
 
-def test_queue_dispatches_a_stage_with_a_newer_attempt_than_any_started(plan: Plan, storage: Storage) -> None:
+def test_queue_dispatches_with_the_newest_attempt(plan: Plan, storage: Storage) -> None:
     """Attempts started after the queue was filled count, too."""
     cold = next(trial for trial in plan.trials if trial.config.warmup_epochs == 0)
     queue = make_queue(plan, storage, lambda key: key == cold.key)
@@ -87,7 +87,7 @@ def test_finished_trial_does_not_start_again(storage: Storage) -> None:
     assert newest_attempt(storage, "k") == 2
 
 
-def test_setting_aside_deletes_nothing_and_keeps_late_workers_out(storage: Storage) -> None:
+def test_set_aside_trials_keep_files_and_late_workers_out(storage: Storage) -> None:
     old = TrialFolder(storage, "k", 1)
     old.claim_attempt()
     old.publish("result.json", b"first")
@@ -102,7 +102,7 @@ def test_setting_aside_deletes_nothing_and_keeps_late_workers_out(storage: Stora
     assert kept == [b"first", b"second"]
 
 
-def test_only_one_of_two_drivers_that_start_together_holds_the_sweep(storage: Storage) -> None:
+def test_one_of_two_drivers_that_start_together_holds_the_sweep(storage: Storage) -> None:
     folder = SweepFolder(storage, "s")
     folder.write_state(SweepState(sweep="s"))
     with folder.driver_lease(), pytest.raises(SetupError, match="being run by another process"), folder.driver_lease():

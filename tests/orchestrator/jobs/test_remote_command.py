@@ -41,9 +41,7 @@ def asked(api: JobsApi, *arguments: str) -> int:
     return main([arguments[0], *arguments[1:], "--address", api.address])
 
 
-def test_resume_plans_with_the_files_that_the_sweep_was_submitted_with(
-    api: JobsApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_resume_plans_with_the_submitted_files(api: JobsApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, text in {"mine/nets.py": NET, "mine/dense #1.pt": "w"}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -61,7 +59,7 @@ def test_resume_plans_with_the_files_that_the_sweep_was_submitted_with(
     assert list(api.jobs) == ["own-1"]
 
 
-def test_the_doctors_answer_comes_alone_and_its_errors_are_no_answer(
+def test_answer_of_the_doctor_comes_alone_without_its_errors(
     api: JobsApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")

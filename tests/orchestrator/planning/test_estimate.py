@@ -57,7 +57,7 @@ def test_estimate_uses_the_trials_of_each_network(plan: Plan, storage: Storage) 
     assert cost.model_bytes == 200 * len(small.trials) + 5000 * len(large.trials)
 
 
-def test_estimate_uses_the_other_networks_where_one_has_no_trial_yet(plan: Plan, storage: Storage) -> None:
+def test_estimate_of_an_untried_network_uses_the_others(plan: Plan, storage: Storage) -> None:
     first = of_model(plan, "convnet").trials[0]
     record(storage, first, "a" * 16, seconds=7.0 * first.config.trained_epochs, model_bytes=10)
     cost = estimate(plan, storage)

@@ -73,7 +73,7 @@ def test_plan_shows_the_kept_weights_by_network_and_sparsity(tmp_path: Path) -> 
     assert len(facts) == 4
 
 
-def test_settings_that_keep_nothing_are_refused_each_with_the_fix(tmp_path: Path) -> None:
+def test_settings_that_keep_nothing_are_refused_with_the_fix(tmp_path: Path) -> None:
     plan = planned(tmp_path, sparsity=[0.9, 0.99999, 0.99998])
     expected = [
         "sparsity: convnet must keep at least one of its 15,248 prunable weights, got sparsity 0.99999 and 0 weights; "
@@ -94,7 +94,7 @@ def test_run_rejects_them_before_anything_is_written(tmp_path: Path, capsys: pyt
     assert not (tmp_path / "made").exists()
 
 
-def test_a_trial_that_keeps_nothing_is_refused_before_its_warm_up(tmp_path: Path) -> None:
+def test_trial_that_keeps_nothing_is_refused_before_warmup(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must keep at least one of its 15,248"):
         run(tiny_config(sparsity=0.99999), new_storage(tmp_path))
     assert not list(tmp_path.glob("warmups/*/epoch-*"))

@@ -99,7 +99,7 @@ def on_folder(root: Path) -> list[str]:
     return [f"dataset={{name: image_folder, root: {root}, image_size: 8}}", "training.batch_size=4"]
 
 
-def test_a_plan_without_some_results_has_those_trials_to_do_again(tmp_path: Path, storage: Storage) -> None:
+def test_plan_without_some_results_has_those_trials_to_do(tmp_path: Path, storage: Storage) -> None:
     spec = load_spec(str(tiny_sweep(tmp_path)))
     for trial in make_plan(spec, storage).trials:
         record_result(storage, trial.key)
@@ -116,7 +116,7 @@ def test_a_plan_without_some_results_has_those_trials_to_do_again(tmp_path: Path
     assert plan.without_results(()) == plan.without_results({"unknown"}) == plan
 
 
-def test_unread_data_show_no_reuse_until_they_are_hashed_and_stay_known(tmp_path: Path, storage: Storage) -> None:
+def test_unread_data_show_no_reuse_until_they_are_hashed(tmp_path: Path, storage: Storage) -> None:
     file, options = tiny_sweep(tmp_path), on_folder(image_folder(tmp_path / "images"))
     plan = facts(file, storage, *options)
     assert plan["data_digest"] is None
@@ -143,7 +143,7 @@ def test_missing_data_are_reported_by_plan_and_rejected_by_run(tmp_path: Path, s
         make_plan(load_spec(str(file), options), storage, hash_data=True)
 
 
-def test_plan_estimates_time_and_size_from_similar_finished_trials(tmp_path: Path, storage: Storage) -> None:
+def test_plan_estimates_time_and_size_from_similar_trials(tmp_path: Path, storage: Storage) -> None:
     """Those of the same network and data, in any sweep of the storage."""
     file = tiny_sweep(tmp_path)
     assert facts(file, storage)["slot_hours"] is None

@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> SweepFolder:
 
 
 @pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1.0, 1), (2.0, 2), (2.7, 2), (16.0, 16)])
-def test_a_trial_has_a_thread_for_every_whole_cpu_and_at_least_one(cpus: float, threads: int) -> None:
+def test_trial_has_a_thread_for_every_whole_cpu(cpus: float, threads: int) -> None:
     assert ResolvedSettings(device="cpu", cpus_per_trial=cpus).runtime(Resources()).threads == threads
 
 
@@ -78,7 +78,7 @@ def test_answers_are_read_as_they_were_written(folder: SweepFolder) -> None:
     assert folder.storage.exists("sweeps/tiny/resolved.json")
 
 
-def test_answers_of_an_older_version_are_read_as_far_as_they_are_known(folder: SweepFolder) -> None:
+def test_settings_of_an_older_version_are_read_where_known(folder: SweepFolder) -> None:
     folder.storage.write_json(folder.file(RESOLVED), {"device": "cpu", "auto": "bf16"})
     assert read_resolved(folder) == {"device": "cpu"}
     assert merge_settings(Resources(), {"device": "cpu"}) == ResolvedSettings(device="cpu", precision=None, cpus_per_trial=1.0)
@@ -108,7 +108,7 @@ def test_merge_settings_prefers_the_sweep_file_to_the_answers() -> None:
         (0.5, "cpu", 0.0),
     ],
 )
-def test_configured_gpu_share_is_whole_by_default_and_none_on_a_cpu(
+def test_gpu_share_is_whole_by_default_and_none_on_a_cpu(
     written: float | Literal["auto"] | None, device: str, share: float | None
 ) -> None:
     assert configured_gpu_share(written, device) == share
@@ -130,7 +130,7 @@ def test_a_trial_in_the_foreground_computes_as_its_sweep_chose(
     assert networks.local_runtime(written, folder) == Runtime(threads=2, precision=precision, compile=False)
 
 
-def test_a_trial_in_the_foreground_before_its_sweep_has_the_process_to_itself(
+def test_trial_before_its_sweep_has_the_process_to_itself(
     folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.preflight.networks.processors", lambda: 6)

@@ -100,7 +100,7 @@ def test_equal_images_are_detected_between_splits_and_labels(tmp_path: Path) -> 
     assert "sizes" in report["files"]
 
 
-def test_equal_images_are_detected_between_training_and_validation(tmp_path: Path) -> None:
+def test_equal_images_of_training_and_validation_are_detected(tmp_path: Path) -> None:
     root = noise_tree(tmp_path, {"a": 20, "b": 20}, {"a": 5, "b": 5})
     for number in range(10):  # halves of the class are copies of each other
         shutil.copy(root / "train" / "a" / f"{number:02}.png", root / "train" / "a" / f"{number + 10:02}.png")
@@ -119,7 +119,7 @@ def test_test_images_on_another_scale_are_reported(tmp_path: Path) -> None:
     assert message_of["scales"].startswith("training images have values up to 255, test images up to ")
 
 
-def test_missing_classes_and_constant_channels_and_images_are_reported(tmp_path: Path) -> None:
+def test_missing_classes_and_constant_values_are_reported(tmp_path: Path) -> None:
     root = noise_tree(tmp_path, {"a": 10, "b": 10}, {"a": 5}, blue=False)
     Image.new("RGB", (8, 8), (9, 9, 0)).save(root / "train" / "b" / "00.png")
     (root / "train" / "b" / "notes.txt").write_text("")
@@ -162,7 +162,7 @@ def test_a_streamed_set_is_looked_at_in_part_and_says_so(tmp_path: Path) -> None
 # The picture
 
 
-def test_the_sheet_shows_images_of_the_class_and_crops_of_the_first(tmp_path: Path) -> None:
+def test_sheet_shows_images_of_the_class_and_crops(tmp_path: Path) -> None:
     _, data = report_of(noise_tree(tmp_path, {"a": 10, "b": 3}, {"a": 5, "b": 5}))
     for label, row in enumerate(sheet_rows(data, ("a", "b"))):
         of_class = data.train.images[data.train.labels == label]
@@ -176,7 +176,7 @@ def test_the_sheet_shows_images_of_the_class_and_crops_of_the_first(tmp_path: Pa
         assert len({image.numpy().tobytes() for image in row.augmented}) > 1
 
 
-def test_contact_sheet_enlarges_by_whole_factors_without_augmented_digits() -> None:
+def test_sheet_enlarges_by_whole_factors_without_augmentation() -> None:
     data = load_data(DatasetConfig(name="digits", limit=100), DatasetSource(name="digits"), "cpu")
     assert all(len(row.augmented) == 0 for row in sheet_rows(data, tuple("0123456789")))
     sheet = np.asarray(Image.open(io.BytesIO(contact_sheet(data, tuple("0123456789")))).convert("L"))

@@ -75,7 +75,7 @@ def planned(folder: Path, *models: str) -> tuple[Plan, SweepFolder]:
     return plan, SweepFolder(storage, plan.spec.name)
 
 
-def test_run_rejects_all_faults_at_once_and_checks_a_sound_network_once(tmp_path: Path) -> None:
+def test_run_reports_all_faults_and_checks_sound_networks_once(tmp_path: Path) -> None:
     """Faults are named before any trial; networks that passed are not checked again."""
     storage = tmp_path / "runs"
     file = sweep_file(tmp_path, "convnet", "aux", "frozen")
@@ -193,7 +193,7 @@ def test_trial_and_doctor_check_networks_too(tmp_path: Path) -> None:
     assert "tuple" in answer.stdout + answer.stderr
 
 
-def test_initial_weights_that_do_not_fit_are_rejected_before_training(tmp_path: Path) -> None:
+def test_unfit_initial_weights_are_rejected_before_training(tmp_path: Path) -> None:
     file, storage = sweep_file(tmp_path, "convnet"), tmp_path / "runs"
     torch.save({"head.weight": torch.zeros(10, 3)}, tmp_path / "other.pt")
     weights = ("--set", f"initial_weights={tmp_path}/other.pt", "--storage", storage)

@@ -104,7 +104,7 @@ def no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("variable", ["HOME", "XDG_CACHE_HOME"])
-def test_cache_without_a_home_is_a_temporary_folder_reported_once(
+def test_cache_without_a_home_is_a_temporary_folder(
     no_home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: str
 ) -> None:
     if variable == "XDG_CACHE_HOME":
@@ -119,7 +119,7 @@ def test_cache_without_a_home_is_a_temporary_folder_reported_once(
     assert os.environ["DRIVE_SWEEP_CACHE"] == str(no_home / f"drive-sweep-cache-{os.getuid()}")  # for child processes
 
 
-def test_a_cache_that_was_asked_for_and_cannot_be_written_is_refused(no_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_cache_that_was_asked_for_is_refused(no_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRIVE_SWEEP_CACHE", str(no_home / "file" / "cache"))
     with pytest.raises(StorageError, match=r"DRIVE_SWEEP_CACHE must be a folder that can be written, got .*; give another"):
         cache_folder()
@@ -173,7 +173,7 @@ def longest(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
-def test_unusable_temporary_folder_is_replaced_by_tmp_with_a_warning(
+def test_unusable_temporary_folder_is_replaced_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: int, variable: str
 ) -> None:
     fits = Path("/tmp", "x" * (longest - len("/tmp/")))

@@ -143,7 +143,7 @@ def test_a_closed_terminal_stops_a_sweep_as_a_signal_does(tmp_path: Path) -> Non
     assert "RUNNING" not in {run.info.status for run in runs}
 
 
-def test_nohup_keeps_sighup_ignored_and_a_plain_start_leaves_in_order() -> None:
+def test_nohup_keeps_sighup_ignored_unlike_a_plain_start() -> None:
     code = """
 import signal
 from orchestrator.process.setup import stop_signals

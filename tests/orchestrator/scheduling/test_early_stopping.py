@@ -41,7 +41,7 @@ def test_asha_stops_what_is_below_the_quantile_of_its_rung(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_median_rule_compares_the_best_value_with_the_median_of_running_means(mode: str) -> None:
+def test_median_rule_compares_with_the_median_of_running_means(mode: str) -> None:
     """With at least three others that got as far, as Ray's rule asks for."""
     generator = random.Random(1)
     sign = 1 if mode == "max" else -1

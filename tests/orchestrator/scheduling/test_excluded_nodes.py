@@ -72,9 +72,7 @@ def test_stages_of_a_lost_node_start_on_a_readmitted_node(node: str, tmp_path: P
     assert [(entry.state, entry.attempt, entry.worker_failures) for entry in queue.trials.values()] == [("finished", 1, 0)] * 10
 
 
-def test_a_node_that_cannot_answer_or_hangs_is_left_out_and_a_lost_one_is_not(
-    node: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_or_hanging_node_is_left_out_but_not_a_lost_one(node: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def well() -> NodeReport:
         return NodeReport()
 

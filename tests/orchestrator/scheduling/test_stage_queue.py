@@ -60,7 +60,7 @@ def test_queue_starts_the_longest_warmup_then_the_longest_trial() -> None:
     assert keys_ready(queue) == ["b", "a", "y", "x"]
 
 
-def test_equal_stages_keep_the_order_of_the_plan_also_after_a_retry() -> None:
+def test_equal_stages_keep_the_order_of_the_plan_after_a_retry() -> None:
     names = [f"{index * 7919 % 100:02d}" for index in range(100)]  # in no order of their own
     queue = queue_of(*[trial(name) for name in names])
     queue.on_end(taken(queue), FailureKind.WORKER_LOST)
@@ -117,7 +117,7 @@ def test_warmup_runs_again_for_rules_that_joined_it_meanwhile() -> None:
     assert stage.state.value == "waiting"
 
 
-def test_failed_warmup_fails_only_the_trials_beyond_its_last_snapshot() -> None:
+def test_failed_warmup_fails_the_trials_beyond_its_snapshot() -> None:
     queue = queue_of(warmup("a", 1, 4), trial("short", "a", 1), trial("long", "a", 4), trial("free"))
     keys_ready(queue)
     queue.on_snapshot("a", 1)
@@ -150,7 +150,7 @@ def test_failed_trial_is_not_tried_again() -> None:
 
 
 @pytest.mark.parametrize("kind", [FailureKind.WORKER_LOST, FailureKind.STORAGE])
-def test_lost_worker_is_retried_up_to_the_limit_with_a_new_attempt_each_time(kind: FailureKind) -> None:
+def test_lost_worker_is_retried_anew_up_to_the_limit(kind: FailureKind) -> None:
     queue = queue_of(trial("x"), max_worker_failures=2)
     attempts = []
     while (stage := queue.next_stage()) is not None:
@@ -187,7 +187,7 @@ def test_out_of_memory_is_retried_once_with_a_whole_gpu() -> None:
     assert (stage.state, stage.failure) == (StageState.FAILED, FailureKind.OUT_OF_MEMORY)
 
 
-def test_out_of_memory_fails_at_once_where_trials_do_not_share_gpus() -> None:
+def test_out_of_memory_fails_at_once_without_shared_gpus() -> None:
     queue = queue_of(trial("x"), can_retry_on_whole_gpu=False)
     stage = taken(queue)
     queue.on_end(stage, FailureKind.OUT_OF_MEMORY, "too large")
@@ -230,7 +230,7 @@ def test_on_change_gets_every_change_of_state() -> None:
     assert seen == [("a", "running"), ("x", "failed"), ("a", "failed")]
 
 
-def test_nothing_is_dispatched_for_some_time_after_the_storage_did_not_answer() -> None:
+def test_queue_pauses_after_the_storage_did_not_answer() -> None:
     answers: list[int | Exception] = [StorageError("storage s3://b: no answer"), StorageError("still none"), 2]
 
     def newest(key: str) -> int:

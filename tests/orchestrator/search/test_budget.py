@@ -16,7 +16,7 @@ def test_without_limits_anything_may_begin() -> None:
     assert excess(meter, 10**9, 1e12, new_configuration=True) == ""
 
 
-def test_configurations_are_counted_when_they_begin_and_block_only_new_ones() -> None:
+def test_begun_configurations_count_and_block_only_new_ones() -> None:
     meter = Meter(limits=Limits(configurations=2))
     meter.begin("a", 5, new_configuration=True)
     meter.begin("b", 5, new_configuration=False)
@@ -26,7 +26,7 @@ def test_configurations_are_counted_when_they_begin_and_block_only_new_ones() ->
     assert excess(meter, 5) == ""
 
 
-def test_epochs_of_running_trials_count_until_their_true_number_is_known() -> None:
+def test_epochs_of_running_trials_count_as_planned() -> None:
     meter = Meter(limits=Limits(epochs=20))
     meter.begin("a", 8, new_configuration=True)
     assert excess(meter, 12) == ""
@@ -47,7 +47,7 @@ def test_hours_are_those_that_the_median_speed_will_need() -> None:
     )
 
 
-def test_at_the_start_only_a_limit_that_has_passed_ends_the_search() -> None:
+def test_only_a_passed_limit_ends_the_search_at_its_start() -> None:
     meter = Meter(limits=Limits(hours=0.01, gpu_hours=0.01), gpus_per_trial=1.0)
     assert excess(meter, 10**6, 36) == ""
     assert excess(meter, 1, 36.1) == "budget.hours: 36 s have passed"
@@ -63,7 +63,7 @@ def test_gpu_hours_weigh_seconds_by_the_share_of_a_gpu(share: float, allowed: bo
     assert excess(meter, 5) == ""
 
 
-def test_time_of_trials_that_trained_nothing_says_nothing_about_the_speed() -> None:
+def test_speed_ignores_trials_that_trained_nothing() -> None:
     meter = Meter(limits=Limits(hours=1))
     meter.end("existing", 0, 0.0)
     meter.end("existing", 0, 5.0)

@@ -73,7 +73,7 @@ def test_the_simulated_rung_is_that_of_rays_rule() -> None:
         assert rule.should_stop(key, 1, value) == cost._stops(value, before, 3)
 
 
-def test_one_configuration_is_never_stopped_and_of_many_about_a_share_goes_on() -> None:
+def test_of_many_configurations_about_a_share_goes_on() -> None:
     alone = cost._successive_halving(1, 2, 3, (1, 3), 9)
     assert (alone.trials, alone.sparse_epochs, alone.finished) == (2, 18, 1)
     many = cost._successive_halving(300, 1, 3, (1,), 9)
@@ -113,7 +113,7 @@ def replayed(keys: Mapping[str, Any]) -> tuple[SweepSpec, list[int]]:
         {"seeds": {"first": 1, "most": 3}},
     ],
 )
-def test_replays_cost_about_the_typical_and_never_more_than_the_most(keys: dict[str, Any]) -> None:
+def test_replays_cost_about_the_typical_and_at_most_the_most(keys: dict[str, Any]) -> None:
     spec, used = replayed(keys)
     costs = search_cost(spec)
     assert max(used) <= costs.most.epochs

@@ -23,7 +23,7 @@ def test_median_rungs_are_all_epochs_but_the_last(grace: int, epochs: int) -> No
     assert list(median_rungs(grace, epochs)) == [epoch for epoch in range(1, epochs) if epoch >= grace]
 
 
-def test_dense_trials_and_sweeps_without_early_stopping_have_no_rungs() -> None:
+def test_rungs_are_of_pruned_trials_under_early_stopping() -> None:
     spec = spec_with({"early_stopping": {"name": "median", "grace_epochs": 2}, "seeds": {"first": 1, "most": 1}})
     group = groups_of(spec)[0]
     trial = group.trial(group.space.first(), 0)

@@ -48,13 +48,13 @@ def seeds_by_configuration(search: Search) -> dict[int, set[int]]:
 # -- the ends of a race --------------------------------------------------------------------------------------------------
 
 
-def test_race_ends_as_soon_as_one_configuration_is_better_than_all() -> None:
+def test_race_ends_once_one_configuration_beats_all() -> None:
     search, end = outcome_of({"seeds": {"first": 2, "most": 6}}, by_configuration({(1, 10): 0.9}, noise=0.001))
     assert (end.state, end.values) == (Outcome.BETTER, {"warmup_epochs": 1, "prune_iterations": 10})
     assert len(search.groups[0].by_key) == 2 * len(NINE)
 
 
-def test_race_ends_indifferent_where_nobody_is_better_by_more_than_the_indifference() -> None:
+def test_race_ends_indifferent_where_nobody_is_clearly_better() -> None:
     values = {(1, 10): 0.9001, (1, 1): 0.9}
     _, end = outcome_of({"seeds": {"first": 2, "most": 6, "indifference": 1.0}}, by_configuration(values, noise=0.001))
     assert (end.state, end.values) == (Outcome.INDIFFERENT, {"warmup_epochs": 1, "prune_iterations": 10})
@@ -207,7 +207,7 @@ def test_further_seeds_are_never_stopped() -> None:
     assert all(one.seed == 0 for one in of_kind(search, Kind.RUNG))
 
 
-def test_stopped_configuration_begins_no_other_seed_and_is_not_recommended() -> None:
+def test_stopped_configuration_is_neither_seeded_nor_recommended() -> None:
     keys = {"seeds": {"first": 2, "most": 2}, "early_stopping": {"name": "asha"}}
     search = search_of(spec_with(keys), stopper_of=lambda group: asha("max", 1, 2, EPOCHS))
     stopped = first_seeds_with_rungs(search, lambda config, epoch: 0.9 - 0.1 * config.warmup_epochs + 0.01 * epoch)
@@ -234,7 +234,7 @@ def test_rung_is_decided_once() -> None:
 # -- failures ----------------------------------------------------------------------------------------------------------------
 
 
-def test_failed_trial_rules_its_configuration_out_until_a_retry_is_finished() -> None:
+def test_failed_trial_rules_its_configuration_out_until_retried() -> None:
     best = (1, 10)
     accuracy = by_configuration({best: 0.9})
     search = search_of(spec_with({"seeds": {"first": 2, "most": 2}}), log := MemoryLog())
@@ -283,7 +283,7 @@ def test_trial_of_a_race_that_fails_leaves_the_others_in_it() -> None:
 # -- changed limits ----------------------------------------------------------------------------------------------------------
 
 
-def test_larger_limits_take_an_ended_search_on_and_the_old_ones_end_it_again() -> None:
+def test_larger_limits_take_an_ended_search_on() -> None:
     accuracy = by_configuration({(2, 100): 0.9})
     log = MemoryLog()
     small, large = ({"seeds": {"first": 1, "most": 1}, "budget": {"epochs": limit}} for limit in (20, 1000))
@@ -293,11 +293,11 @@ def test_larger_limits_take_an_ended_search_on_and_the_old_ones_end_it_again() -
     search = search_of(spec_with(large), log)
     run_all(search, accuracy)
     assert len(of_kind(search, Kind.CONFIGURATION)) == len(NINE)
-    found = {"warmup_epochs": 2, "prune_iterations": 100}
+    best = {"warmup_epochs": 2, "prune_iterations": 100}
     assert search.groups[0].end is not None
-    assert search.groups[0].end.values == found
+    assert search.groups[0].end.values == best
     again = search_of(spec_with(small), log)
     assert run_all(again, accuracy) == []
     assert again.groups[0].end is not None
-    assert again.groups[0].end.values == found, "what was found under larger limits is not forgotten"
+    assert again.groups[0].end.values == best, "what was found under larger limits is not forgotten"
     assert timeless(search_of(spec_with(small), log).decisions)[-1] == timeless(log.decisions)[-1]

@@ -53,8 +53,8 @@ def test_names_are_unique() -> None:
         {"method": ["drive", "snip"], "search": {"sparsity": [0.9, 0.98], "training.lr": [0.1, 0.01]}},
         {"search": {"training.lr": [0.1, 0.01], "warmup.lr": [0.1, 0.01]}},
     ):
-        found = names(**keys)
-        assert len(found) == len(set(found)) > 2
+        labels = names(**keys)
+        assert len(labels) == len(set(labels)) > 2
 
 
 def test_settings_of_one_custom_method_are_groups_with_numbers() -> None:
@@ -62,7 +62,7 @@ def test_settings_of_one_custom_method_are_groups_with_numbers() -> None:
     assert names(method=methods) == ["scores.mine-s0.9-1", "scores.mine-s0.9-2"]
 
 
-def test_seeds_come_from_seeds_then_from_the_axis_then_from_the_file() -> None:
+def test_seeds_come_from_seeds_then_axis_then_file() -> None:
     assert seeds_of(spec_with({"seed": 5, "seeds": {"first": 2, "most": 4}})) == ((5, 6), (7, 8))
     assert seeds_of(spec_with({"search": {"seed": [3, 1]}})) == ((3, 1), ())
     assert seeds_of(spec_with({"seed": 7, "search": {"seed": None}})) == ((7,), ())

@@ -75,7 +75,7 @@ def test_search_cut_after_any_line_takes_the_same_course(name: str, monkeypatch:
 
 
 @pytest.mark.parametrize("name", ["grid with asha", "grid with median"])
-def test_search_interrupted_again_and_again_takes_the_same_course(name: str) -> None:
+def test_interrupted_search_takes_the_same_course(name: str) -> None:
     whole, pieces = MemoryLog(), MemoryLog()
     replay(CASES[name], whole).run()
     events = EPOCHS  # the rungs of a trial and its end: those of a trial that cannot stop are in no line

@@ -100,7 +100,7 @@ def test_lessons_are_observations_of_their_group() -> None:
     assert (one.parameters, one.values) == ({"warmup_epochs": 2, "prune_iterations": 2}, [0.1, 0.5])
 
 
-def test_search_learns_once_and_again_only_if_that_was_interrupted() -> None:
+def test_search_learns_once_unless_interrupted() -> None:
     lessons = [
         Decision(
             kind=Kind.LEARNED, group="s0.9", values={"warmup_epochs": 0, "prune_iterations": number}, attributes={METRIC: 0.5}

@@ -44,7 +44,7 @@ def test_baselines_are_those_of_the_first_seeds_and_the_groups() -> None:
     assert baselines(spec_with({**KEYS, "baseline": "none"})) == []
 
 
-def test_key_of_configurations_has_its_value_of_the_file_in_baselines() -> None:
+def test_baselines_have_the_value_of_the_file() -> None:
     spec = spec_with({**LR_RANGE, "baseline": "dense", "training": {"epochs": 4, "lr": 0.05}})
     assert [(one.training.lr, one.seed) for one in baselines(spec)] == [(0.05, 0)]
 
@@ -55,7 +55,7 @@ def test_method_dense_has_baselines_though_none_are_added() -> None:
     assert {one.method for one in baselines(spec)} == {"dense"}
 
 
-def test_trials_of_the_plan_are_the_baselines_and_those_that_have_begun() -> None:
+def test_plan_has_the_baselines_and_the_begun_trials() -> None:
     spec = spec_with(KEYS)
     search = search_of(spec)
     begun = [one for one in (search.next_trial() for _ in range(5)) if one is not None]

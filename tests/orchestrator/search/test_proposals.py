@@ -152,7 +152,7 @@ def test_candidate_whose_warmup_is_trained_goes_first() -> None:
     assert suggestion.reason == "tpe: candidate 3, whose warm-up is trained; that of the first lacks 8 epochs"
 
 
-def test_every_second_proposal_is_the_first_candidate_whatever_it_costs() -> None:
+def test_every_second_proposal_is_the_first_candidate() -> None:
     proposes = proposer(script=[A, B, C], missing=missing)
     known = [record(0, {"warmup_epochs": 0, "prune_iterations": 10}) for _ in range(1)]
     known[0].attributes = {QUESTION: 2}
@@ -161,7 +161,7 @@ def test_every_second_proposal_is_the_first_candidate_whatever_it_costs() -> Non
     assert (suggestion.values, suggestion.reason, suggestion.attributes[QUESTION]) == (A, "tpe", 3)
 
 
-def test_first_candidate_goes_where_none_is_cheap_or_it_is_cheap_itself() -> None:
+def test_first_candidate_goes_unless_another_is_much_cheaper() -> None:
     assert [proposer(script=script, missing=missing).next([]) for script in ([A, B], [C, A])] == [
         Suggestion(A, {"noted": 0, QUESTION: 0}, "tpe"),
         Suggestion(C, {"noted": 0, QUESTION: 0}, "tpe"),
@@ -177,7 +177,7 @@ def test_sampler_is_asked_for_no_more_candidates_than_are_needed() -> None:
     assert [question for question, _ in proposes.sampler.asked] == [0, 1]
 
 
-def test_known_proposals_are_skipped_and_a_repeating_sampler_gives_way_to_the_rest() -> None:
+def test_repeating_sampler_gives_way_to_the_rest() -> None:
     proposes = proposer(script=[A], missing=missing)
     suggestion = proposes.next([record(0, A)])
     assert suggestion is not None

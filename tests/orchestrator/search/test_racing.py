@@ -111,7 +111,7 @@ def test_lone_contender_leads() -> None:
     assert (seen.leader, dict(seen.bounds), seen.worse, seen.behind) == (4, {}, (), ())
 
 
-def test_equal_contender_is_called_worse_as_often_as_the_level_says() -> None:
+def test_equal_contender_is_called_worse_at_the_level() -> None:
     generator = np.random.default_rng(0)
     rule = RaceRule(confidence=0.95, looks=1, comparisons=1)
     draws = [generator.normal(size=(2, 5)).tolist() for _ in range(2000)]
@@ -120,7 +120,7 @@ def test_equal_contender_is_called_worse_as_often_as_the_level_says() -> None:
 
 
 @given(st.lists(st.sets(st.integers(0, 4), min_size=1), min_size=1, max_size=6), st.randoms(use_true_random=False))
-def test_adjusted_means_are_a_least_squares_fit_of_configurations_and_seeds(designs: list[set[int]], random: Any) -> None:
+def test_adjusted_means_are_a_least_squares_fit(designs: list[set[int]], random: Any) -> None:
     """Every configuration has seed 0 too, so that the design is connected."""
     values = {number: {seed: random.random() for seed in sorted({0} | seeds)} for number, seeds in enumerate(designs)}
     seeds = sorted({seed for row in values.values() for seed in row})

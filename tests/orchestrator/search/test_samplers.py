@@ -48,7 +48,7 @@ def test_every_strategy_is_a_sampler_or_the_grid() -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_same_question_has_the_same_answer_and_another_seed_another(name: str) -> None:
+def test_sampler_answers_depend_on_question_and_seed_alone(name: str) -> None:
     known = many(14)
     proposals = [sampler(name).propose(known, 14) for _ in range(2)]
     assert proposals[0] == proposals[1]

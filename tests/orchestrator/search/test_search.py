@@ -51,14 +51,14 @@ def test_groups_take_turns() -> None:
     assert groups == ["s0.9", "s0.98"] * 9
 
 
-def test_decision_is_written_before_it_takes_effect_and_told_after() -> None:
+def test_decision_is_written_before_and_announced_after_effect() -> None:
     log = StrictLog()
     search = search_of(spec_with(ONE_SEED), log)
     log.search = search
-    told: list[Decision] = []
-    search.on_decision = lambda decision: told.append(decision) if log.decisions[-1] == decision else None
+    announced: list[Decision] = []
+    search.on_decision = lambda decision: announced.append(decision) if log.decisions[-1] == decision else None
     run_all(search, accuracy)
-    assert told == log.decisions[1:]
+    assert announced == log.decisions[1:]
     assert search.decisions == log.decisions
 
 
@@ -94,7 +94,7 @@ def test_shared_trial_of_two_groups_runs_and_costs_once() -> None:
     assert search.is_done
 
 
-def test_shared_trial_that_runs_in_another_group_is_not_begun_again() -> None:
+def test_trial_of_another_group_is_not_begun_again() -> None:
     search = search_of(spec_with(SHARED))
     begun = []
     while (trial := search.next_trial()) is not None:
@@ -160,7 +160,7 @@ def test_budget_of_hours_counts_the_time_of_all_drivers() -> None:
     assert log.decisions[-1].elapsed_s == 3250.0
 
 
-def test_warmups_are_paid_for_once_and_stopped_trials_for_what_they_trained() -> None:
+def test_budget_counts_warmups_once_and_trained_epochs_only() -> None:
     spec = spec_with(
         {**ONE_SEED, "early_stopping": {"name": "asha"}, "search": {"warmup_epochs": [2], "prune_iterations": [1, 10]}}
     )

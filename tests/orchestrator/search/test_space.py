@@ -81,7 +81,7 @@ def test_encode_inverts_decode(values: Any, random: Any) -> None:
 
 
 @given(st.floats(0.001, 1))
-def test_value_of_a_continuous_range_is_a_float_of_four_digits_within_it(number: float) -> None:
+def test_value_of_a_continuous_range_has_four_digits(number: float) -> None:
     axis = Axis("a", Range(0.0012345, 1))
     inside = max(number, 0.0012345)
     value = axis.decode(inside)

@@ -109,7 +109,7 @@ def test_template_is_a_sweep_with_every_key() -> None:
         assert f"{key.rpartition('.')[2]}:" in template(), key
 
 
-def test_search_of_the_template_is_valid_without_the_comment_signs() -> None:
+def test_search_of_the_template_is_valid_when_uncommented() -> None:
     text = template().replace("  seed: [0, 1]\n", "")  # which stands in place of `seeds`
     before, start, rest = text.partition("# strategy:\n")
     block, end, after = rest.partition("\n\n")

@@ -118,7 +118,7 @@ def test_objective_has_a_direction_for_each_metric(objective: str, expected: dic
     assert load_text(BASE + f"objective: {objective}\n").objective == expected
 
 
-def test_configuration_and_group_axes_are_in_the_order_of_the_file() -> None:
+def test_axes_and_groups_are_in_the_order_of_the_file() -> None:
     spec = load_text(BASE + TPE + "seed: 3\n" + AXES)
     assert spec.configuration_axes == ("warmup_epochs", "prune_iterations")
     assert spec.group_axes == ("sparsity", "training.lr")
@@ -133,7 +133,7 @@ def test_a_range_is_part_of_the_configuration() -> None:
     assert (spec.configuration_axes, spec.group_axes) == (("training.lr", "warmup_epochs"), ("training.momentum",))
 
 
-def test_representative_trials_have_the_bounds_and_the_first_seeds() -> None:
+def test_representative_trials_have_bounds_and_first_seeds() -> None:
     text = BASE + TPE + "baseline: none\nseed: 5\nseeds: {first: 2, most: 4}\n"
     trials = representative_trials(load_text(text + "search: {warmup_epochs: {min: 1, max: 8}, sparsity: [0.9]}\n"))
     config = TrialConfig(dataset=DatasetConfig(name="digits"), model="convnet", sparsity=0.9)

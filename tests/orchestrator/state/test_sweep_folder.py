@@ -53,7 +53,7 @@ def test_a_driver_on_another_host_is_judged_by_its_heartbeat() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_a_driver_of_a_container_with_the_name_of_its_host_is_alive(storage: Storage) -> None:
+def test_driver_in_a_container_named_like_its_host_is_alive(storage: Storage) -> None:
     """It has another process table, where its id is nobody's here."""
     inside = "import json; from orchestrator.state.driver_liveness import this_driver; print(json.dumps(this_driver()))"
     namespaces = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
@@ -209,9 +209,7 @@ def test_unreported_change_is_written_at_the_end(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize("trials", [10, 1000])
-def test_a_write_encodes_the_changed_entries_alone_however_many_there_are(
-    trials: int, storage: Storage, encoded: list[str]
-) -> None:
+def test_write_encodes_the_changed_entries_alone(trials: int, storage: Storage, encoded: list[str]) -> None:
     folder, state = SweepFolder(storage, "s"), large_state(trials)
     writer = hasty_writer(folder, state)
     writer.start()

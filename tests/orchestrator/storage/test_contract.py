@@ -45,7 +45,7 @@ def test_a_file_of_many_parts_comes_back_whole(storage: Storage) -> None:
     assert storage.read("large") == content
 
 
-def test_a_reader_never_meets_a_part_of_a_file_that_grows_and_shrinks(storage: Storage) -> None:
+def test_reader_never_meets_a_part_of_a_changing_file(storage: Storage) -> None:
     storage.write_json("file", "")
     ended = threading.Event()
 
@@ -187,7 +187,7 @@ def test_attempt_gives_up_after_a_late_write(storage: Storage, monkeypatch: pyte
         older.publish("metrics.jsonl", b"late")
 
 
-def test_archive_trial_deletes_nothing_even_after_an_interruption(storage: Storage) -> None:
+def test_archive_trial_deletes_nothing_when_interrupted(storage: Storage) -> None:
     storage.write("trials/.aside/k-1/result.json", b"of an attempt that was counted again")
     for content in (b"first", b"second"):
         files = TrialFolder(storage, "k", newest_attempt(storage, "k") + 1)

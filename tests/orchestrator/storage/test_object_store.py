@@ -21,8 +21,9 @@ from orchestrator.state.driver_liveness import this_driver
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
-from orchestrator.storage import background, object_store
+from orchestrator.storage import object_store
 from orchestrator.storage import s3 as s3_module
+from orchestrator.storage.background import BufferedAppend
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
 from orchestrator.storage.layout import StageFolders, stop_files
@@ -67,13 +68,10 @@ def test_workers_look_for_a_request_to_stop_now_and_then(s3: S3Storage, store: O
     assert len(store.requests(since)) <= 2 * len(stop_files("s", "k"))
 
 
-def test_a_growing_text_is_written_within_seconds_and_seldom(
-    s3: S3Storage, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(background, "APPEND_INTERVAL_S", 0.5)
-    since = store.now
+def test_a_growing_text_is_written_within_seconds_and_seldom(s3: S3Storage, store: ObjectStore) -> None:
+    log, since = BufferedAppend(s3, "log", interval_s=0.5), store.now
     for number in range(100):
-        s3.append("log", f"{number}\n")
+        log.add(f"{number}\n")
     wait_for(lambda: (s3.read("log") or b"").endswith(b"99\n"), timeout_s=10)
     assert [method for method, path in store.requests(since) if method == "PUT"] == ["PUT"]
 
@@ -116,7 +114,7 @@ def test_uri_may_contain_the_endpoint_of_the_store(store: ObjectStore, s3: S3Sto
         ("s3:///runs", "must be a folder, s3://BUCKET/PREFIX or gs"),
     ],
 )
-def test_open_storage_rejects_an_invalid_uri_without_showing_its_key(uri: str, pattern: str) -> None:
+def test_invalid_uri_is_rejected_without_showing_its_key(uri: str, pattern: str) -> None:
     with pytest.raises(UserError, match=pattern) as refused:
         open_storage(uri)
     assert "password" not in str(refused.value)
@@ -144,7 +142,7 @@ def test_a_store_that_does_not_answer_is_named(s3: S3Storage, monkeypatch: pytes
     assert "cannot connect to http://127.0.0.1:9; is the address right (AWS_ENDPOINT_URL" in refusal(s3.root)
 
 
-def test_rejected_keys_and_missing_permissions_have_different_errors(
+def test_rejected_keys_and_permissions_have_different_errors(
     s3: S3Storage, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with store.checking_keys() as nobody:

@@ -19,7 +19,7 @@ from tests.support.cli import drive_sweep, status, tiny_sweep
 from tests.support.toy_storage import ToyStorage
 
 
-def test_a_registered_scheme_is_opened_and_an_unknown_one_refused(toy: Storage, tmp_path: Path) -> None:
+def test_registered_scheme_is_opened_unlike_an_unknown_one(toy: Storage, tmp_path: Path) -> None:
     assert isinstance(toy, ToyStorage)
     assert json.loads((tmp_path / "runs" / "storage.json").read_text())["layout"] == 1
     assert load_spec("digits", ["storage=toy://runs"]).storage == "toy://runs"
@@ -34,7 +34,7 @@ def test_the_rules_of_uris_hold_for_a_new_scheme(uri: str, toy: Storage) -> None
     assert "PW" not in str(error.value)
 
 
-def test_every_scheme_names_a_storage_and_its_form_is_in_the_rule() -> None:
+def test_every_scheme_has_a_storage_and_a_form_in_the_rule() -> None:
     assert list(uris.STORAGE_SCHEMES) == ["file", "s3", "gs"]
     for scheme in uris.STORAGE_SCHEMES.values():
         assert scheme.form in uris.STORAGE_RULE

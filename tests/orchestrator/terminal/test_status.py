@@ -51,7 +51,7 @@ def test_a_search_that_goes_on_is_to_be_continued(capsys: pytest.CaptureFixture[
     assert "to continue: drive-sweep resume x" in capsys.readouterr().out
 
 
-def test_early_stops_leave_a_sweep_complete_and_other_stops_do_not() -> None:
+def test_only_early_stops_leave_a_sweep_complete() -> None:
     state = searched()
     assert state.is_complete
     assert state.to_status()["stopped_early"] == 1

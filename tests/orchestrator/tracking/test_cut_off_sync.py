@@ -151,7 +151,7 @@ def test_sync_completes_a_stopped_trial_that_got_further(tracked: TrackedSweep, 
     assert {"log_batch", "set_terminated"} <= set(died_after)
 
 
-def test_sync_completes_a_cut_off_run_whose_trial_left_and_returned(tracked: TrackedSweep, tmp_path: Path) -> None:
+def test_sync_completes_a_run_whose_trial_left_and_returned(tracked: TrackedSweep, tmp_path: Path) -> None:
     target, states = new_target(tmp_path), [(item("w00-stopped"), "stopped")]
     sync = open_sync(target, tracked.storage)
     recorded(sync, die_after=1)

@@ -172,7 +172,7 @@ def older(file: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_older_schema_is_brought_up_to_date_with_all_that_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_schema_is_migrated_with_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "mlflow.db"
     older(file)
     untouched = tmp_path / "team.db"
@@ -233,7 +233,7 @@ def test_each_new_database_has_another_id(tmp_path: Path, quick: None) -> None:
     assert database_id(tmp_path / "none.db") is None
 
 
-def test_looking_at_a_database_releases_no_lock_that_this_process_holds(tmp_path: Path) -> None:
+def test_reading_a_database_releases_no_lock_of_this_process(tmp_path: Path) -> None:
     file = filled(tmp_path / "mlflow.db")
     with closing(sqlite3.connect(file)) as ours:
         ours.execute("BEGIN IMMEDIATE")

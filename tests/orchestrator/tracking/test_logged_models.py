@@ -129,7 +129,7 @@ def test_deleted_model_is_uploaded_again(tracked: TrackedSweep, tmp_path: Path) 
     assert len(Content(target).models) == 3
 
 
-def test_missing_model_file_is_reported_after_all_others_were_synced(tracked: TrackedSweep, tmp_path: Path) -> None:
+def test_missing_model_file_is_reported_after_the_others(tracked: TrackedSweep, tmp_path: Path) -> None:
     storage = LocalStorage(str(tmp_path / "storage"))
     shutil.copytree(tracked.storage.root, storage.root)
     storage.remove(f"trials/{item('w02-r0').key}/model.safetensors.zst")

@@ -178,7 +178,7 @@ def test_workers_get_no_folder_of_the_driver(monkeypatch: pytest.MonkeyPatch) ->
         assert WorkerFolders() == wanted
 
 
-def test_the_command_as_a_module_takes_nothing_from_the_current_folder() -> None:
+def test_module_takes_nothing_from_the_current_folder() -> None:
     Path("trainables.py").unlink()
     Path("orchestrator.py").unlink()  # of these two the current folder's would be the one that was asked for
     done = subprocess.run(

@@ -38,7 +38,7 @@ from trainables.data.digits import DIGITS_DIGEST
 from trainables.records.metrics import Point, points_from_lines
 
 
-def test_sync_shows_a_sweep_that_ran_without_a_server_as_one_that_had_one(tracked: TrackedSweep, tmp_path: Path) -> None:
+def test_sync_shows_a_sweep_as_if_it_had_had_a_server(tracked: TrackedSweep, tmp_path: Path) -> None:
     target = new_target(tmp_path)
     synced(target, tracked.storage)
     there, made_up = Content(tracked.target).plain(ids=False), Content(target).plain(ids=False)
@@ -174,7 +174,7 @@ def test_warmup_that_repeats_an_epoch_keeps_its_first_points(tracked: TrackedSwe
     assert points == [("val/accuracy", 2, 0.5, 1000)]
 
 
-def test_runs_that_left_the_sweep_are_superseded_until_they_return(tracked: TrackedSweep, tmp_path: Path) -> None:
+def test_runs_outside_the_sweep_are_superseded_until_they_return(tracked: TrackedSweep, tmp_path: Path) -> None:
     target = new_target(tmp_path)
     synced(target, tracked.storage)
     before = Content(target).plain(ids=True)

@@ -62,7 +62,7 @@ def test_corrected_overlap_of_one_layer_is_cohens_kappa() -> None:
         assert corrected_overlap({"one": first}, {"one": second}) == pytest.approx(expected)
 
 
-def test_corrected_overlap_is_zero_by_chance_with_any_counts_of_layers() -> None:
+def test_corrected_overlap_is_zero_by_chance() -> None:
     weights = {"dense": torch.zeros(300, 300), "sparse": torch.zeros(100_000)}
     counts = {"dense": 80_000, "sparse": 1000}
     first, second = (random_masks(weights, counts, seed) for seed in (0, 1))

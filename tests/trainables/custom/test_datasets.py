@@ -58,7 +58,7 @@ def test_link_loops_below_the_root_are_rejected(folder: Path, tmp_path: Path, ta
         content_digest(DatasetSource(name="module:mydata.load", root=str(root), modules_path=str(folder)))
 
 
-def test_digest_covers_linked_folders_and_names_that_are_not_utf8(folder: Path, tmp_path: Path) -> None:
+def test_digest_covers_linked_folders_and_names_beyond_utf8(folder: Path, tmp_path: Path) -> None:
     root, elsewhere = tmp_path / "images", tmp_path / "elsewhere"
     for path in (root, elsewhere):
         path.mkdir()

@@ -42,7 +42,7 @@ def test_custom_method_with_a_negative_factor_keeps_the_lowest(folder: Path, sto
     assert custom["config"]["options"] == {"factor": -1.0}
 
 
-def test_custom_method_draws_seeded_and_cannot_change_the_network(folder: Path, storage: Storage) -> None:
+def test_custom_method_draws_seeded_and_changes_no_network(folder: Path, storage: Storage) -> None:
     first = run_custom(of_method("drawn"), storage, folder)
     again = run_custom(of_method("drawn_after_damage"), storage, folder)
     assert first["model_sha256"] == again["model_sha256"]
@@ -81,7 +81,7 @@ def plan_of(text: str, folder: Path, storage: Storage) -> Any:
     return make_plan(load_spec(str(folder / "s.yaml"), [f"modules_path={folder}"]), storage)
 
 
-def test_file_of_a_method_is_part_of_trial_keys_and_not_of_warmup_keys(folder: Path, storage: Storage) -> None:
+def test_file_of_a_method_is_in_trial_keys_but_not_warmup_keys(folder: Path, storage: Storage) -> None:
     text = (
         "name: m\ndataset: {name: digits}\nmodel: convnet\nwarmup_epochs: 1\nsparsity: 0.9\nbaseline: none\n"
         "method: [snip, {module: myscores.snip}, {module: myscores.scaled, options: {factor: 2}}]\n"

@@ -40,7 +40,7 @@ def test_both_forms_of_a_reference_give_the_same_spec(folder: Path) -> None:
     assert trial_names(expand(spec))[1] == "w01-i001-s0.9-r0-modelmynets.wide"
 
 
-def test_only_trials_that_use_a_file_have_its_digest_in_their_keys(folder: Path, storage: Storage) -> None:
+def test_trial_key_has_the_digests_of_used_files_alone(folder: Path, storage: Storage) -> None:
     before = keys_of(plan_of(PLAIN, storage))
     for (model, _), (key, warmup) in before.items():
         configs = [trial.config for trial in plan_of(PLAIN, storage).trials if trial.key == key]
@@ -53,7 +53,7 @@ def test_only_trials_that_use_a_file_have_its_digest_in_their_keys(folder: Path,
 
 
 @pytest.mark.process
-def test_keys_depend_on_the_content_of_a_file_and_not_on_its_path(folder: Path, tmp_path: Path, storage: Storage) -> None:
+def test_keys_depend_on_content_and_not_path_of_a_file(folder: Path, tmp_path: Path, storage: Storage) -> None:
     save_file(dense_weights(), folder / "dense.safetensors")
     before = keys_of(plan_of(SWEEP, storage))
     elsewhere = write_modules(tmp_path / "runs")

@@ -32,7 +32,7 @@ from trainables.export.sparse_model import load_sparse_model
 from trainables.records.file_names import MODEL
 
 
-def test_custom_network_with_built_in_weights_gives_the_same_model(folder: Path, storage: Storage) -> None:
+def test_custom_network_with_equal_weights_gives_the_same_model(folder: Path, storage: Storage) -> None:
     save_file(dense_weights(), folder / "dense.safetensors")
     result = run_custom(custom_config(initial_weights=True), storage, folder, folder / "dense.safetensors")
     assert result["model_sha256"] == run(tiny_config(), storage)["model_sha256"]
@@ -40,7 +40,7 @@ def test_custom_network_with_built_in_weights_gives_the_same_model(folder: Path,
     assert result["own_digests"].keys() == {"model", "initial_weights"}
 
 
-def test_custom_loss_equal_to_the_built_in_one_gives_the_same_model(folder: Path, storage: Storage) -> None:
+def test_custom_loss_like_the_built_in_one_gives_the_same_model(folder: Path, storage: Storage) -> None:
     config = tiny_config(training=tiny_training(loss="module:mylosses.by_hand"), rewind="init")
     custom, built_in = run_custom(config, storage, folder), run(tiny_config(rewind="init"), storage)
     assert custom["model_sha256"] == built_in["model_sha256"]

@@ -38,7 +38,7 @@ def garbage_like(like: Tensor) -> Tensor:
     return values.nan_to_num(1.0, 1.0, 1.0).clamp(-1, 1).view(like.shape)
 
 
-def test_auto_falls_back_to_fp32_where_bf16_depends_on_unused_memory() -> None:
+def test_auto_is_fp32_where_bf16_depends_on_unused_memory() -> None:
     report = examined(lambda shape, classes: Garbage(), runtime=Runtime(precision="bf16"), precision="auto")
     assert report.adjusted == {"precision": "fp32"}
     (finding,) = report.findings
@@ -48,7 +48,7 @@ def test_auto_falls_back_to_fp32_where_bf16_depends_on_unused_memory() -> None:
     assert adjusted_runtime(Runtime(precision="bf16"), config, {report.case: report.adjusted}) == Runtime()
 
 
-def test_explicit_bf16_is_rejected_where_it_depends_on_unused_memory() -> None:
+def test_bf16_is_rejected_where_it_depends_on_unused_memory() -> None:
     findings = errors(lambda shape, classes: Garbage(), precision="bf16")
     assert "set precision: fp32" in findings["arithmetic"]
 

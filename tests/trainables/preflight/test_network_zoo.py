@@ -42,7 +42,7 @@ def test_zoo_has_every_kind() -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_zoo_network_is_pruned_correctly_or_rejected_before_training(name: str) -> None:
+def test_zoo_network_is_pruned_correctly_or_rejected(name: str) -> None:
     method = method_of(name)
     reason = REFUSED.get(name)
     if method == "synflow" and name in NOT_LINEAR:

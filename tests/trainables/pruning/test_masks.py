@@ -94,7 +94,7 @@ def test_topk_masks_never_revive_a_pruned_weight() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_topk_masks_reject_non_finite_scores_of_surviving_weights(bad: float) -> None:
+def test_topk_masks_reject_non_finite_scores_of_kept_weights(bad: float) -> None:
     scores = {"conv": torch.tensor([bad, 1.0, 2.0])}
     with pytest.raises(NonFiniteError, match="1 scores of surviving weights are not finite"):
         topk_masks(flattened(scores), {"conv": torch.tensor([True, True, True])}, 1)

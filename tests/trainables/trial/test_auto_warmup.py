@@ -238,7 +238,7 @@ def test_snapshot_of_another_sweep_is_read_and_kept(tmp_path: Path) -> None:
     assert warmup_folder(AUTO, storage).epochs() == [1, length]
 
 
-def test_total_budget_leaves_the_other_epochs_to_the_sparse_training(tmp_path: Path) -> None:
+def test_total_budget_leaves_the_rest_to_sparse_training(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     config = replace(AUTO, training=replace(AUTO.training, epochs=8, budget="total"))
     length = run(config, storage)["choices"]["warmup_epochs"]["value"]

@@ -171,11 +171,11 @@ def of_scores(gaps: list[float], monkeypatch: pytest.MonkeyPatch) -> dict[str, A
         masks = full_masks(weights)
         config = replace(CONFIG, options=drive)
         for round_ in range(1, 4):
-            masks, told, _ = pruning.prune_round(model, weights, masks, digits(), config, round_, RUNTIME)
+            masks, metrics, _ = pruning.prune_round(model, weights, masks, digits(), config, round_, RUNTIME)
         bits = b"".join(np.packbits(mask.numpy().reshape(-1)).tobytes() for mask in masks.values())
         figures[f"{drive.normalize} masks"] = hashlib.sha256(bits).hexdigest()
-        figures[f"{drive.normalize} loss"] = rounded(told["prune/loss"])
-        figures[f"{drive.normalize} correlation"] = rounded(told["prune/rank_correlation_connection"])
+        figures[f"{drive.normalize} loss"] = rounded(metrics["prune/loss"])
+        figures[f"{drive.normalize} correlation"] = rounded(metrics["prune/rank_correlation_connection"])
     return figures
 
 
@@ -189,7 +189,7 @@ def of_training() -> dict[str, Any]:
     optimizer = make_optimizer(model, CONFIG.training)
     figures: dict[str, Any] = {}
     for epoch, lr in enumerate((0.05, 0.005)):
-        told = train_epoch(
+        metrics = train_epoch(
             model,
             optimizer,
             FixedMasks(model, masks),
@@ -200,7 +200,7 @@ def of_training() -> dict[str, Any]:
             epoch=epoch,
             runtime=RUNTIME,
         )
-        figures[f"loss of epoch {epoch + 1}"] = rounded(told["train/loss"])
+        figures[f"loss of epoch {epoch + 1}"] = rounded(metrics["train/loss"])
     figures["loss after them"] = rounded(evaluate(model, digits().test, digits().normalization, RUNTIME, "test")["test/loss"])
     return figures
 

@@ -291,7 +291,7 @@ def test_length_zero_is_the_initialisation(tmp_path: Path) -> None:
     assert (state.position, momentum_of(state.optimizer, state.model), all_files(storage)) == (0, {}, {})
 
 
-def test_snapshot_restored_by_a_rewind_has_no_points_of_the_trial(tmp_path: Path) -> None:
+def test_snapshot_restored_by_a_rewind_has_no_trial_points(tmp_path: Path) -> None:
     config = tiny_config(warmup_epochs=3, rewind="epoch 2", sparsity=0.9)
     storage = new_storage(tmp_path)
     context = trial_context(config, storage)
