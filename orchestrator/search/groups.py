@@ -41,11 +41,11 @@ class Group:
 
 def groups_of(spec: SweepSpec) -> list[Group]:
     """The groups of a search, in the order of the file; each occurs once, and dense training is none."""
-    groups: dict[TrialConfig, Group] = {}
+    groups: dict[tuple[TrialConfig, ...], Group] = {}
     for group in all_groups(spec, spec.method):
-        corner = group.trial(group.space.first(), spec.seed)
-        if not corner.is_dense:
-            groups.setdefault(corner, replace(group, name=_name(corner, spec, group.fixed)))
+        corners = tuple(group.trial(values, spec.seed) for values in group.space.corners())
+        if not corners[0].is_dense:
+            groups.setdefault(corners, replace(group, name=_name(corners[0], spec, group.fixed)))
     return _with_unique_names(list(groups.values()))
 
 

@@ -82,6 +82,11 @@ class Axis:
         return self.values.min if isinstance(self.values, Range) else self.values[0]
 
     @property
+    def last(self) -> Any:
+        """The last value of a list, the largest of a range."""
+        return self.values.max if isinstance(self.values, Range) else self.values[-1]
+
+    @property
     def size(self) -> float:
         """The number of values; infinite for a continuous range."""
         values = self._all_values()
@@ -114,6 +119,12 @@ class Space:
     def first(self) -> dict[str, Any]:
         """The configuration of each axis's first value."""
         return {axis.key: axis.first for axis in self.axes}
+
+    def corners(self) -> Iterator[dict[str, Any]]:
+        """The configurations of the first and last values of the axes, the last axis fastest."""
+        ends = (dict.fromkeys((axis.first, axis.last)) for axis in self.axes)
+        for row in product(*ends):
+            yield dict(zip((axis.key for axis in self.axes), row, strict=True))
 
     def distributions(self) -> dict[str, BaseDistribution]:
         return {axis.key: axis.distribution() for axis in self.axes}

@@ -48,6 +48,14 @@ def test_axis_that_a_method_ignores_makes_no_second_group() -> None:
     assert by_method == ["drive", "imp", "imp"]
 
 
+def test_axis_that_only_some_configurations_have_makes_a_second_group() -> None:
+    """A reinitialised trial ignores the rewind, another does not, whichever comes first."""
+    for values in ([False, True], [True, False]):
+        search = {"warmup_epochs": [2], "rewind": ["none", "init"], "sanity.reinitialize": values}
+        axes = {"name": "grid", "axes": ["warmup_epochs", "prune_iterations", "sanity.reinitialize"]}
+        assert len(names(search=search, strategy=axes)) == 2
+
+
 def test_names_are_unique() -> None:
     for keys in (
         {"method": ["drive", "snip"], "search": {"sparsity": [0.9, 0.98], "training.lr": [0.1, 0.01]}},
