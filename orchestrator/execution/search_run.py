@@ -58,7 +58,7 @@ class SearchRun:
         """Settles what happened while no driver ran, and takes over the trials that are in the queue already."""
         queued = self.driver.queue.trials
         self.continued = frozenset(
-            key for key in queued if records.STOPPED in {trial.state for trial in self.search.trials(key)}
+            key for key in queued if {trial.state for trial in self.search.trials(key)} == {records.STOPPED}
         )
         for key in {trial.key for _, trial in self.search.unfinished()}:
             planned = self.plan.trial(key)
@@ -126,13 +126,20 @@ class SearchRun:
         if stage.state is StageState.FINISHED:
             self.search.finish(stage.key, self.driver.state.trials[stage.key].metrics, seconds)
         elif stage.state is StageState.FAILED:
-            self.search.fail(stage.key, stage.message)
+            self.search.fail(stage.key, stage.message, self._epochs(stage.key), seconds)
         elif stage.state is StageState.STOPPED and stopped_early(self.driver, stage.key):
             self._stop(stage.key, seconds)
 
+    def _epochs(self, key: str) -> int:
+        """Epochs besides its warm-up that a trial has reported."""
+        status = self.driver.state.trials[key]
+        if status.phase == "level":
+            return status.position
+        return self.plan.trial(key).config.level_epochs + status.position if status.phase == "train" else 0
+
     def _stop(self, key: str, seconds: float = 0.0) -> None:
         """Records that a trial was stopped early; its checkpoint stays."""
-        trial, reason = self.search.trials(key)[0], self.search.stop_reason(key)
+        trial, reason = self.search.furthest(key), self.search.stop_reason(key)
         epoch = max(trial.rungs)
         record = {"sweep": self.plan.spec.name, "epoch": epoch, "value": trial.rungs[epoch], "reason": reason}
         content = json.dumps(with_digest(record), indent=1, sort_keys=True).encode()
@@ -147,6 +154,8 @@ class SearchRun:
     def _add(self, begun: SearchTrial) -> None:
         """Adds a trial to the plan, the state, MLflow and, unless it is finished, the queue."""
         planned = self.plan.planned(begun.config, self.names.of(begun.config), self._result(begun))
+        if begun.key in self.driver.state.trials:  # stopped early in another group; it goes on from its checkpoint
+            self.driver.folder.withdraw_stop(begun.key)
         self.plan = self.plan.with_trial(planned)
         status = TrialStatus(key=planned.key, name=planned.name, state="waiting", config=complete(planned.config))
         items = planned_runs(replace(self.plan, trials=(planned,), tags={planned.key: reason_tags(begun.reason)}))

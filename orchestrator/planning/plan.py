@@ -92,7 +92,9 @@ class Plan:
         return PlannedTrial(name=name, config=config, key=key, warmup_key=warmup, result=result)
 
     def with_trial(self, trial: PlannedTrial) -> Plan:
-        """The plan with one more trial."""
+        """The plan with one more trial, or another state of one."""
+        if any(one.key == trial.key for one in self.trials):
+            return replace(self, trials=tuple(trial if one.key == trial.key else one for one in self.trials))
         return replace(self, trials=(*self.trials, trial))
 
     def shared_warmup_key(self, trial: PlannedTrial) -> str | None:

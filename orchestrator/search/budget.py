@@ -24,7 +24,7 @@ class Meter:
 
     Attributes:
         gpus_per_trial: share of a GPU that a trial reserves.
-        seconds_per_epoch: of each finished trial; empty at the start, when nothing is known.
+        seconds_per_epoch: of each trial that has ended; empty at the start, when nothing is known.
         running: trial -> expected epochs.
     """
 
@@ -40,13 +40,22 @@ class Meter:
         self.running[key] = self.running.get(key, 0) + epochs
         self.configurations += new_configuration
 
-    def end(self, key: str, epochs: int, seconds: float) -> None:
-        """A trial ended after this many epochs of its own and seconds."""
+    def end(self, key: str, epochs: int, seconds: float, elsewhere: int = 0) -> None:
+        """A trial ended.
+
+        Args:
+            epochs: that were trained for it.
+            seconds: of its own stage.
+            elsewhere: how many of the epochs were those of a shared warm-up, which has a stage of its own. An epoch there takes
+                as long as one here.
+        """
         self.running.pop(key, None)
         self.epochs += epochs
+        if seconds and epochs > elsewhere:
+            per_epoch = seconds / (epochs - elsewhere)
+            self.seconds_per_epoch.append(per_epoch)
+            seconds += elsewhere * per_epoch
         self.gpu_seconds += seconds * self.gpus_per_trial
-        if epochs and seconds:
-            self.seconds_per_epoch.append(seconds / epochs)
 
     def excess(self, epochs: int, elapsed_s: float, *, new_configuration: bool) -> str:
         """Why a trial of so many epochs must not begin; empty if it may."""

@@ -34,7 +34,7 @@ class Decision:
 
     Attributes:
         group: name of the group; empty for the whole search.
-        configuration: its number within the group.
+        configuration: its number within the group; of a race, that of the leading one.
         values: of the configuration; of a result, those of the objectives; of a race, configuration -> how much better than the
             leading one it may be.
         attributes: what the sampler noted on the configuration.

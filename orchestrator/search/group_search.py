@@ -44,6 +44,8 @@ class GroupSearch:
     by_key: dict[str, tuple[ConfigurationRecord, TrialRecord]] = field(default_factory=dict)
     closed: str = ""
     end: Decision | None = None
+    _leader: ConfigurationRecord | None = None
+    _leader_is_known: bool = False
 
     # -- what comes next ---------------------------------------------------------------------------------------------
 
@@ -96,7 +98,9 @@ class GroupSearch:
 
     def leader(self) -> ConfigurationRecord | None:
         """The best of the contenders by their means, from which the parts of the seeds are taken; None before the first."""
-        return self._best_of(self.contenders())
+        if not self._leader_is_known:
+            self._leader, self._leader_is_known = self._best_of(self.contenders()), True
+        return self._leader
 
     def contenders(self) -> list[ConfigurationRecord]:
         """The configurations that may be the best: their first seeds are finished and nothing rules them out."""
@@ -181,7 +185,16 @@ class GroupSearch:
                 over = f"configuration {step.leader} over {counted(step.seeds, 'seed')}"
                 reason = f"{counted(len(numbers), 'configuration')} {verb} {text} {over}"
                 values = {str(number): bound for number, bound in numbers.items()}
-                decisions.append(Decision(kind=kind, group=self.group.name, values=values, epoch=step.seeds, reason=reason))
+                decisions.append(
+                    Decision(
+                        kind=kind,
+                        group=self.group.name,
+                        configuration=step.leader,
+                        values=values,
+                        epoch=step.seeds,
+                        reason=reason,
+                    )
+                )
         if step.outcome is not None:
             return [*decisions, self._ending(step.outcome, self.configurations[step.leader], step.reason)]
         return [*decisions, self._trial(self.configurations[step.next_configuration], step.next_seed, step.reason)]
@@ -213,9 +226,20 @@ class GroupSearch:
             for number in decision.values:
                 configuration = self.configurations[int(number)]
                 configuration.ruled_out, configuration.left_after = decision.reason, decision.epoch
+                configuration.left_to = decision.configuration
                 configuration.is_worse = decision.kind is Kind.RULED_OUT
         elif decision.kind is Kind.END:
             self.end = decision
+        if decision.kind in (Kind.RUNG, Kind.RESULT, Kind.RULED_OUT, Kind.BEHIND):
+            self._leader_is_known = False
+
+    def retry(self, key: str) -> bool:
+        """Lets a trial that failed run again; False if it did not."""
+        trial = self.by_key[key][1]
+        failed = trial.state == FAILED
+        if failed:
+            trial.state, self._leader_is_known = RUNNING, False
+        return failed
 
     def _begin(self, decision: Decision) -> None:
         assert decision.configuration is not None
@@ -246,13 +270,29 @@ class GroupSearch:
             configuration.ruled_out = decision.reason
 
     def _finish(self, decision: Decision) -> None:
-        _, trial = self.by_key[decision.key]
+        configuration, trial = self.by_key[decision.key]
         assert decision.state in (FINISHED, STOPPED, FAILED)
         self.end = None  # of a trial that failed before the end and ran again
         trial.state, trial.values, trial.seconds = decision.state, decision.values, decision.seconds or 0.0
         trial.epochs += decision.epoch or 0
         if trial.state == FINISHED and self.stopper is not None and trial.can_stop:
             self.stopper.finish(trial.key, trial.config.sparse_epochs, trial.values[self.rules.objective])
+        if trial.state == FAILED:
+            self._forget_comparisons_with(configuration)
+
+    def _forget_comparisons_with(self, failed: ConfigurationRecord) -> None:
+        """What was worse than a configuration that has failed since may be the best, if nobody else is left to race.
+
+        Otherwise it gets no more seeds: those that are left were better than it.
+        """
+        compared = [one for one in self.configurations if one.left_to == failed.number]
+        for one in compared:
+            one.is_worse = False
+        last = max((one.left_after or 0 for one in compared if not one.has_failed), default=0)
+        if not self.contenders():
+            for one in compared:
+                if one.left_after == last:
+                    one.ruled_out, one.left_after, one.left_to = "", None, None
 
     def trials(self) -> Iterator[TrialRecord]:
         """All trials of the group, in the order in which they began."""
@@ -280,6 +320,9 @@ class GroupSearch:
         )
 
     def _ending(self, outcome: Outcome, best: ConfigurationRecord | None, reason: str) -> Decision:
+        failed = sum(one.has_failed for one in self.configurations)
+        if failed and best is not None:
+            reason += f"; {counted(failed, 'configuration')} failed and {'is' if failed == 1 else 'are'} not compared"
         if best is None:
             return Decision(kind=Kind.END, group=self.group.name, state=outcome.value, reason=reason)
         return Decision(

@@ -17,6 +17,7 @@ from enum import StrEnum
 
 CHANCE = 0.2
 ITERATIONS = 20  # of the fit of an incomplete design, which converges quickly
+SETTLED = 1e-12  # a fit that changes less than this has converged
 
 
 class Outcome(StrEnum):
@@ -153,5 +154,7 @@ def adjusted_means(values: Mapping[int, Mapping[int, float]]) -> dict[int, float
         residuals = {seed: [row[seed] - means[number] for number, row in values.items() if seed in row] for seed in seeds}
         raw = {seed: statistics.fmean(row) for seed, row in residuals.items()}
         centre = statistics.fmean(raw.values()) if raw else 0.0
-        effects = {seed: effect - centre for seed, effect in raw.items()}
+        before, effects = effects, {seed: effect - centre for seed, effect in raw.items()}
+        if all(math.isclose(effect, before[seed], rel_tol=0, abs_tol=SETTLED) for seed, effect in effects.items()):
+            break
     return means

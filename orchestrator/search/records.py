@@ -37,6 +37,11 @@ class TrialRecord:
     seconds: float = 0.0
     epochs: int = 0
 
+    @property
+    def warmup_cost(self) -> int:
+        """Epochs of its cost that are those of its warm-up."""
+        return max(0, self.cost - self.config.level_epochs - self.config.sparse_epochs)
+
 
 @dataclass(kw_only=True)
 class ConfigurationRecord:
@@ -46,6 +51,7 @@ class ConfigurationRecord:
         attributes: what the sampler noted on it.
         ruled_out: why it gets no more seeds; empty while it may.
         left_after: number of seeds at the look of a race that ruled it out.
+        left_to: number of the configuration that led there; None if its decision is older than this field.
         is_worse: a race has shown that it is worse than another one.
     """
 
@@ -56,6 +62,7 @@ class ConfigurationRecord:
     trials: dict[int, TrialRecord] = field(default_factory=dict)
     ruled_out: str = ""
     left_after: int | None = None
+    left_to: int | None = None
     is_worse: bool = False
 
     def has_finished(self, seeds: Sequence[int]) -> bool:

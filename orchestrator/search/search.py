@@ -65,8 +65,8 @@ class Search:
         for group in self._in_turn():
             while steps := group.next_steps():
                 last = steps[-1]
-                if last.kind is Kind.TRIAL and last.key in self._groups_of:  # another group has begun it and pays for it
-                    last = steps[-1] = replace(last, epoch=0)
+                if last.kind is Kind.TRIAL and last.key in self._groups_of:  # another group has begun it and paid for it
+                    last = steps[-1] = replace(last, epoch=self._epochs_left(last.key))
                 if excess := self._excess(group, last):
                     self._take([Decision(kind=Kind.BUDGET, reason=excess)])
                     return self.next_trial()
@@ -86,7 +86,11 @@ class Search:
     def stop_reason(self, key: str) -> str:
         """Why a trial should stop, or was stopped; empty otherwise. It goes on while another group needs it."""
         trials = self.trials(key)
-        return trials[0].stop_reason if trials and all(trial.stop_reason for trial in trials) else ""
+        return self.furthest(key).stop_reason if trials and all(trial.stop_reason for trial in trials) else ""
+
+    def furthest(self, key: str) -> TrialRecord:
+        """The record of a trial in the group that has seen most of its rungs."""
+        return max(self.trials(key), key=lambda trial: max(trial.rungs, default=0))
 
     def finish(self, key: str, metrics: Mapping[str, float], seconds: float) -> None:
         """A trial is finished."""
@@ -96,9 +100,9 @@ class Search:
         """A trial was stopped early, after so many sparse epochs."""
         self._end(key, STOPPED, {}, seconds, epochs=epochs)
 
-    def fail(self, key: str, message: str) -> None:
-        """A trial failed for good."""
-        self._end(key, FAILED, {}, 0.0, reason=message)
+    def fail(self, key: str, message: str, epochs: int | None = None, seconds: float = 0.0) -> None:
+        """A trial failed for good, after so many epochs besides its warm-up; None is all of them."""
+        self._end(key, FAILED, {}, seconds, epochs=epochs, reason=message)
 
     def trials(self, key: str) -> list[TrialRecord]:
         """The records of a trial, in each group that has it."""
@@ -113,9 +117,10 @@ class Search:
 
     def retry(self, key: str) -> None:
         """A trial that failed runs again."""
-        for trial in self.trials(key):
-            if trial.state == FAILED:
-                trial.state = RUNNING
+        for group in self._groups_of.get(key, ()):
+            if group.retry(key):
+                trial = group.by_key[key][1]
+                self.meter.running[key] = max(self.meter.running.get(key, 0), trial.cost - trial.epochs)
 
     def summary(self) -> dict[str, str]:
         """Group -> what its search is doing, in words."""
@@ -143,11 +148,33 @@ class Search:
         return self.meter.excess(cost, self.elapsed(), new_configuration=step.kind is Kind.CONFIGURATION)
 
     def _share(self, key: str) -> bool:
-        """Whether another group has begun a trial before this one; then it has the fate that it has there."""
-        first, *others = self.trials(key)
-        if others and first.state != RUNNING:
-            self._end(key, first.state, first.values, 0.0, epochs=0, reason=first.stop_reason)
-        return bool(others)
+        """Whether a trial that has begun need not run: in another group it runs, or has an end that counts here too."""
+        others = self.trials(key)[:-1]
+        if not others or any(one.state == RUNNING for one in others):
+            return bool(others)
+        ended = next((one for one in others if one.state != STOPPED), None)
+        if ended is not None:
+            self._end(key, ended.state, ended.values, 0.0, epochs=0)
+            return True
+        return self._is_behind_here_too(key)
+
+    def _is_behind_here_too(self, key: str) -> bool:
+        """Whether a trial that others have stopped early stops by the rule of the last group as well; else it goes on there."""
+        group, rungs = self._groups_of[key][-1], self.furthest(key).rungs
+        for epoch, value in sorted(rungs.items()):
+            if (decision := group.at_rung(key, epoch, value)) is not None:
+                self._take([decision])
+        if not group.by_key[key][1].stop_reason:
+            return False
+        self.stop(key, max(rungs), 0.0)
+        return True
+
+    def _epochs_left(self, key: str) -> int:
+        """What a trial of other groups still costs: nothing, or the rest of one that was stopped early in all of them."""
+        if any(trial.state != STOPPED for trial in self.trials(key)):
+            return 0
+        furthest = self.furthest(key)
+        return furthest.config.sparse_epochs - max(furthest.rungs)
 
     def _begun(self, group: GroupSearch, step: Decision) -> SearchTrial:
         metrics = self.existing(step.key)
@@ -194,6 +221,7 @@ class Search:
                 group.closed = decision.reason
             return
         group = next(one for one in self.groups if one.group.name == decision.group)
+        elsewhere = self._epochs_elsewhere(group, decision)
         group.apply(decision, refill=refill)
         if decision.kind is Kind.TRIAL:
             members = self._groups_of.setdefault(decision.key, [])
@@ -204,14 +232,23 @@ class Search:
             first = decision.configuration is not None and len(group.configurations[decision.configuration].trials) == 1
             self.meter.begin(decision.key, decision.epoch or 0, new_configuration=first and bool(decision.epoch))
         elif decision.kind is Kind.RESULT:
-            self.meter.end(decision.key, decision.epoch or 0, decision.seconds or 0.0)
+            self.meter.end(decision.key, decision.epoch or 0, decision.seconds or 0.0, elsewhere)
+
+    def _epochs_elsewhere(self, group: GroupSearch, decision: Decision) -> int:
+        """How many epochs of a result a shared warm-up has trained; a trial that runs again has reported them before."""
+        if decision.kind is not Kind.RESULT or not self.warmups.shared:
+            return 0
+        trial = group.by_key[decision.key][1]
+        return max(0, trial.warmup_cost - trial.epochs)
 
 
 def _epochs(trial: TrialRecord, state: str, epochs: int | None) -> int:
-    """Epochs that a trial has trained and not reported: its expected ones, less those that an early stop saved."""
+    """Epochs that a trial has trained and not reported: its expected ones, less those that a stop or a failure saved."""
     trained = trial.cost if epochs is None else epochs
     if state == STOPPED and epochs is not None:
         trained = trial.cost - (trial.config.sparse_epochs - epochs)
+    elif state == FAILED and epochs is not None and trial.cost:
+        trained = trial.warmup_cost + epochs
     return max(0, trained - trial.epochs)
 
 

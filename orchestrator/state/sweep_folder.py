@@ -66,6 +66,10 @@ class SweepFolder:
         whole, one = stop_files(self.name, key or "")
         self.storage.write(one if key else whole, b"")
 
+    def withdraw_stop(self, key: str) -> None:
+        """Removes the request to stop one trial."""
+        self.storage.remove(stop_files(self.name, key)[1])
+
     def clear_stop_requests(self) -> None:
         for name in self.storage.names(f"sweeps/{self.name}"):
             if name == "stop" or name.startswith("stop-"):

@@ -71,6 +71,16 @@ def test_speed_ignores_trials_that_trained_nothing() -> None:
     assert meter.seconds_per_epoch == []
 
 
+def test_warmup_that_has_a_stage_of_its_own_is_timed_by_the_epochs_of_its_trial() -> None:
+    meter = Meter(limits=Limits(hours=1, gpu_hours=1), gpus_per_trial=1.0)
+    meter.end("a", 30, 100.0, elsewhere=20)  # 10 epochs in 100 s
+    assert meter.gpu_seconds == 300.0
+    assert excess(meter, 30, 3300) == ""
+    assert excess(meter, 30, 3301).startswith("budget.hours")
+    meter.end("failed in its warm-up", 20, 50.0, elsewhere=20)
+    assert (meter.gpu_seconds, meter.seconds_per_epoch) == (350.0, [10.0])
+
+
 def test_trial_that_two_groups_have_counts_once() -> None:
     meter = Meter(limits=Limits(epochs=10))
     meter.begin("a", 8, new_configuration=True)

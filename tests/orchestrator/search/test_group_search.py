@@ -103,7 +103,7 @@ def test_search_whose_trials_all_fail_ends_with_nothing() -> None:
 
 
 def test_smaller_values_lead_where_the_objective_is_to_be_small() -> None:
-    search = search_of(spec_with({"seeds": {"first": 2, "most": 4}, "objective": "val/loss"}))
+    search = search_of(spec_with({"seeds": {"first": 2, "most": 4, "indifference": 0.0}, "objective": "val/loss"}))
     accuracy = by_configuration({(1, 10): 0.1}, noise=0.001)
     while (begun := search.next_trial()) is not None:
         search.finish(begun.key, {"val/loss": accuracy(begun.config)}, 0.0)
@@ -278,6 +278,46 @@ def test_trial_of_a_race_that_fails_leaves_the_others_in_it() -> None:
     assert end.values == {"warmup_epochs": 1, "prune_iterations": 1}
     numbers = [(one.configuration, one.seed) for one in of_kind(search, Kind.TRIAL)]
     assert len(numbers) == len(set(numbers))
+
+
+def test_race_goes_on_with_the_rest_when_the_leader_fails_after_all_others_dropped_out() -> None:
+    """After the first look the best is alone; then it fails, and the others are compared again."""
+    best, next_best = (1, 10), (2, 1)
+    values = {best: 0.9, next_best: 0.8, (1, 1): 0.795}
+    accuracy = by_configuration(values, noise=0.002)
+    spec = spec_with({"seeds": {"first": 2, "most": 4, "indifference": 1.0}})
+    search = search_of(spec, log := MemoryLog())
+    while (begun := search.next_trial()) is not None:
+        search.finish(begun.key, {METRIC: accuracy(begun.config)}, 0.0)
+    (first_end,) = of_kind(search, Kind.END)
+    assert first_end.values == {"warmup_epochs": 1, "prune_iterations": 10}
+    dropped = of_kind(search, Kind.RULED_OUT, Kind.BEHIND)
+    assert {number for one in dropped for number in one.values} == {str(number) for number in range(9)} - {"4"}
+    assert {one.configuration for one in dropped} == {4}
+
+    log.decisions = [one for one in log.decisions if one.kind is not Kind.END]  # as if another seed had been asked for
+    again = search_of(spec, log)
+    record = again.groups[0].configurations[4].trials[1]
+    again.groups[0].apply(again.groups[0].result(record.key, "failed", {}, 0, 0.0, "lost"))
+    run_all(again, accuracy)
+    end = again.groups[0].end
+    assert end is not None
+    assert (end.state, end.values) == (Outcome.INDIFFERENT, {"warmup_epochs": 2, "prune_iterations": 1})
+    assert end.reason.endswith("; 1 configuration failed and is not compared")
+
+
+def test_failed_leader_has_shown_nobody_to_be_worse() -> None:
+    """What was only worse than a configuration without a result is compared with the one that leads now."""
+    search = search_of(spec_with({"seeds": {"first": 2, "most": 4, "indifference": 0.0}}))
+    accuracy = by_configuration({(1, 10): 0.9, (2, 1): 0.899}, noise=0.002)
+    while (begun := search.next_trial()) is not None:
+        if begun.config.seed == 2 and (begun.config.warmup_epochs, begun.config.prune_iterations) == (1, 10):
+            assert any(one.is_worse for one in search.groups[0].configurations)
+            search.fail(begun.key, "lost")
+            assert not any(one.is_worse for one in search.groups[0].configurations)
+        else:
+            search.finish(begun.key, {METRIC: accuracy(begun.config)}, 0.0)
+    assert search.is_done
 
 
 # -- changed limits ----------------------------------------------------------------------------------------------------------

@@ -128,6 +128,36 @@ def test_shared_trial_stops_only_if_every_group_wants_it() -> None:
     assert len(of_kind(search, Kind.RUNG)) == 4
 
 
+def early_stopped(rewinds: Sequence[str]) -> tuple[Search, str]:
+    """A search whose shared trial was stopped early in the first group, where another is better."""
+    values = {**SHARED, "search": {**SHARED["search"], "sanity.reinitialize": [True, False], "rewind": list(rewinds)}}
+    spec = spec_with({**values, "early_stopping": {"name": "asha", "reduction": 2}})
+    search = search_of(spec, stopper_of=lambda group: asha("max", 1, 2, EPOCHS))
+    group = search.groups[0]
+    for _ in range(2):
+        search._take(group.next_steps())  # a configuration
+        search._take(group.next_steps())  # its trial
+    shared, better = group.by_key
+    assert not search.at_rung(better, 1, 0.9)
+    assert search.at_rung(shared, 1, 0.5)
+    search.stop(shared, 1, 1.0)
+    return search, shared
+
+
+def test_trial_that_another_group_has_stopped_goes_on_where_it_is_not_behind() -> None:
+    search, shared = early_stopped(["none", "init"])
+    used = search.meter.epochs
+    begun = search.next_trial()
+    assert begun is not None
+    assert (begun.key, begun.is_finished) == (shared, False)
+    assert search.meter.running[shared] == EPOCHS - 1, "what its checkpoint lacks"
+    assert search.stop_reason(shared) == ""
+    assert [one.group for one in of_kind(search, Kind.RUNG) if one.key == shared] == [one.group.name for one in search.groups]
+    search.finish(shared, {METRIC: 0.6}, 1.0)
+    assert [one.state for one in search.trials(shared)] == ["stopped", "finished"]
+    assert search.meter.epochs == used + EPOCHS - 1
+
+
 def test_budget_ends_all_groups_and_lets_running_trials_finish() -> None:
     search = search_of(spec_with({**TWO_GROUPS, "budget": {"epochs": 12}}))
     running = []
@@ -176,6 +206,31 @@ def test_budget_counts_warmups_once_and_trained_epochs_only() -> None:
     assert [one.epoch for one in of_kind(search, Kind.RESULT)] == [1, 2 + EPOCHS]
     assert search.meter.epochs == 2 + EPOCHS + 1
     assert search.meter.running == {}
+
+
+def test_failed_trial_counts_what_it_has_trained() -> None:
+    spec = spec_with({**ONE_SEED, "search": {"warmup_epochs": [2], "prune_iterations": [1]}})
+    search = search_of(spec, log := MemoryLog())
+    begun = search.next_trial()
+    assert begun is not None
+    search.fail(begun.key, "lost", epochs=1, seconds=10.0)
+    assert (search.meter.epochs, search.meter.seconds_per_epoch) == (2 + 1, [10.0])
+    again = search_of(spec, log)
+    again.retry(begun.key)
+    assert again.meter.running == {begun.key: EPOCHS - 1}
+    again.finish(begun.key, {METRIC: 0.9}, 9.0)
+    assert again.meter.epochs == 2 + EPOCHS
+    assert again.meter.seconds_per_epoch == [10.0, 9.0 / (EPOCHS - 1)]
+
+
+def test_speed_is_that_of_the_epochs_in_which_it_was_measured() -> None:
+    """A shared warm-up has a stage of its own; without sharing the trial trains it."""
+    for shared, per_epoch in ((True, 12.0 / EPOCHS), (False, 12.0 / (2 + EPOCHS))):
+        spec = spec_with({**ONE_SEED, "search": {"warmup_epochs": [2], "prune_iterations": [1]}})
+        search = search_of(spec)
+        search.warmups.shared = shared
+        run_all(search, accuracy, seconds=12.0)
+        assert search.meter.seconds_per_epoch == [per_epoch]
 
 
 def test_unfinished_trials_of_an_interrupted_search_are_known() -> None:
