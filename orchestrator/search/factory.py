@@ -13,7 +13,7 @@ from orchestrator.search.group_search import GroupSearch
 from orchestrator.search.groups import Group, groups_of, seeds_of
 from orchestrator.search.learning import observations
 from orchestrator.search.proposals import CANDIDATES, GridProposer, Proposer, SamplerProposer
-from orchestrator.search.rules import GroupRules
+from orchestrator.search.rules import GroupRules, unit_of
 from orchestrator.search.samplers import Observation, Sampler
 from orchestrator.search.search import Search
 from orchestrator.search.settings import SearchSettings
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from orchestrator.spec.schema import SweepSpec
 
 DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"max": "maximize", "min": "minimize"}
-POINTS = 0.01  # the unit of `seeds.indifference`
 StopperFactory = Callable[[Group], EarlyStopper]
 
 
@@ -66,7 +65,7 @@ def make_search(
         first_seeds=first,
         further_seeds=further,
         confidence=spec.seeds.confidence if spec.seeds else 0.95,
-        indifference=spec.seeds.indifference * POINTS if spec.seeds else 0.0,
+        indifference=spec.seeds.indifference * unit_of(next(iter(spec.objective))) if spec.seeds else 0.0,
         configurations=spec.strategy.configurations,
     )
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.search.racing import CHANCE
+from orchestrator.spec.search_schema import ACCURACY
+
+POINTS = 0.01  # the unit of differences of accuracy for people
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,21 @@ class GroupRules:
         """The metric that configurations are ranked by."""
         return next(iter(self.objectives))
 
+    def difference(self, value: float) -> str:
+        """A difference of the objective for people."""
+        return f"{value / self.unit:.2g} points" if self.unit == POINTS else f"{value:.2g}"
+
+    @property
+    def unit(self) -> float:
+        """Of `seeds.indifference`."""
+        return unit_of(self.objective)
+
     @property
     def sign(self) -> int:
         """1 where larger values are better, else -1."""
         return 1 if self.objectives[self.objective] == "max" else -1
+
+
+def unit_of(objective: str) -> float:
+    """What differences of a metric are multiples of for people: percentage points of an accuracy, else its own unit."""
+    return POINTS if ACCURACY in objective else 1.0

@@ -10,7 +10,7 @@ from orchestrator.spec.axes import NOT_IN_CONFIGURATION, SEARCHABLE
 from orchestrator.spec.error_messages import Problem, did_you_mean, dotted, format_value
 from orchestrator.spec.ranges import Axis, Range
 from orchestrator.spec.schema import SweepSpec
-from orchestrator.spec.search_schema import EACH_EPOCH, GRID, METRICS, EarlyStopping, SearchBudget
+from orchestrator.spec.search_schema import ACCURACY, EACH_EPOCH, GRID, METRICS, EarlyStopping, SearchBudget
 from orchestrator.spec.yaml_document import KeyPath
 
 EXAMPLE = "configurations: 40"
@@ -177,6 +177,11 @@ def _seeds_problems(spec: SweepSpec) -> Iterator[Problem]:
     elif seeds.most > seeds.first and len(spec.objective) > 1:
         hint = f"write most: {seeds.first} or keep one objective"
         yield _problem(path, "be equal to first with several objectives", got, hint, "seeds.first", "objective")
+    elif seeds.most > seeds.first and "indifference" not in seeds.model_fields_set:
+        (metric,) = spec.objective
+        if metric in METRICS and ACCURACY not in metric:
+            rule, hint = f"be given in the unit of {metric}", "add indifference: 0 if every difference matters"
+            yield _problem(("seeds", "indifference"), rule, "nothing", hint, "objective")
 
 
 def _values(key: str, fixed: Any, spec: SweepSpec) -> tuple[Any, ...]:

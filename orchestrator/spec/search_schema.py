@@ -48,6 +48,7 @@ METRICS: dict[str, Direction] = {
     "model/bytes": "min",
 }
 DEFAULT_OBJECTIVE: dict[str, Direction] = {"val/accuracy": "max"}
+ACCURACY = "accuracy"  # in the names of metrics that people read in percent
 EACH_EPOCH = ("val/", "train/")  # prefixes of the metrics that every epoch records
 
 _StrategyName: Any = cast(Any, Literal)[tuple(STRATEGIES)]
@@ -119,7 +120,9 @@ class Seeds(SpecModel):
         default=0.95, gt=0.5, lt=1, description="Confidence at which one configuration is better than another."
     )
     indifference: float = Field(
-        default=0.2, ge=0, description="Difference of accuracy, in percentage points, that does not matter."
+        default=0.2,
+        ge=0,
+        description="Difference that does not matter: in percentage points of an accuracy, else in the unit of the objective.",
     )
 
 

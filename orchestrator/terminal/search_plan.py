@@ -16,6 +16,7 @@ from orchestrator.search.overview import GroupOverview, read_overview
 from orchestrator.search.space import Axis, values_text
 from orchestrator.spec.ranges import Range, axis_text
 from orchestrator.spec.schema import SweepSpec
+from orchestrator.spec.search_schema import ACCURACY
 from orchestrator.storage.base import Storage
 from orchestrator.terminal.tables import duration, plain_table
 
@@ -130,9 +131,10 @@ def _seeds(spec: SweepSpec, facts: dict[str, Any]) -> str:
     first, further = facts["seeds"]["first"], facts["seeds"]["further"]
     if spec.seeds is None or not further:
         return f"seeds: {', '.join(map(str, first))} for every configuration"
+    unit = " points" if ACCURACY in next(iter(spec.objective)) else ""
     return (
         f"seeds: {len(first)} for every configuration, up to {len(first) + len(further)} for leading ones, "
-        f"until one is better at {spec.seeds.confidence:.0%} or none by more than {spec.seeds.indifference:g} points"
+        f"until one is better at {spec.seeds.confidence:.0%} or none by more than {spec.seeds.indifference:g}{unit}"
     )
 
 

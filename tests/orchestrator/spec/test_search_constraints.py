@@ -324,6 +324,11 @@ PROBLEMS = {
         "5: seeds.most must be equal to first with several objectives, got most 4, first 2",
         "write most: 2 or keep one objective",
     ),
+    "indifference of a loss": (
+        "objective: val/loss\nseeds: {most: 4}\n",
+        "5: seeds.indifference must be given in the unit of val/loss, got nothing",
+        "add indifference: 0 if every difference matters",
+    ),
     "a coin": (
         "seeds: {most: 4, confidence: 0.5}\n",
         "4: seeds.confidence must be in (0.5, 1), got 0.5",
@@ -387,6 +392,8 @@ def test_problems_of_a_search_are_reported_with_all_others() -> None:
         "dataset: {name: digits, validation: 0}\nmodel: convnet\nname: x\nbudget: {hours: 1}\nobjective: train/loss\n",
         TPE + "search: {warmup_epochs: {min: 0, max: 8, step: 8, log: false}}\n",
         "search: {dataset.validation: [0, 0.1]}\n",
+        "objective: cost/total_seconds\nseeds: {most: 4, indifference: 0}\n",
+        "objective: val/loss\nseeds: {first: 2, most: 2}\n",
     ],
 )
 def test_limits_of_the_rules_are_allowed(addition: str) -> None:
