@@ -4,7 +4,7 @@
 
 It is the loop that one writes first: torchvision decodes and augments every image of ROOT/train/CLASS/* in the training
 process, float32 in the default memory order, SGD. Images must be 32 x 32. Prints one line of JSON. The transforms are
-those of by_hand.py too.
+those of baseline_tune.py too.
 """
 
 from __future__ import annotations

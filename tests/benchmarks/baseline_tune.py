@@ -12,7 +12,8 @@ needs no more than its method and seed:
      "trials": [{"method": "drive", "warmup_epochs": 1, "prune_iterations": 5, "sparsity": 0.9, "seed": 0}],
      "training": {"epochs": 2, "batch_size": 128, "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}}
 
-or the data set "digits", without root and size. The images of a folder must have the size already.
+or the data set "digits", without root and size, or "fashion_mnist", whose root holds the four published files. The images of
+a folder must have the size already.
 """
 
 # ruff: noqa: E402
@@ -35,6 +36,7 @@ os.environ.update(
 
 import argparse
 import copy
+import gzip
 import itertools
 import json
 import logging
@@ -46,6 +48,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import ray
 import torch
 from ray import tune
@@ -77,12 +80,19 @@ def main() -> None:
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
 
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
     started_at = time.perf_counter()
+    ray.init(num_cpus=plan["cpus"], include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    start_seconds = time.perf_counter() - started_at
     results = run_sweep(plan | {"workers": options.workers, "keep_weights": options.models}, folder)
     seconds = time.perf_counter() - started_at
-    names = ("test/accuracy", "kept", "seconds")
-    trials = [{"config": result.config["trial"]} | {name: result.metrics[name] for name in names} for result in results]
-    print(json.dumps({"seconds": seconds, "import_seconds": IMPORT_SECONDS, "trials": trials}))
+    names = ("test/accuracy", "val/accuracy", "kept", "seconds")
+    trials = [
+        {"config": result.config["trial"]} | {name: result.metrics[name] for name in names if name in result.metrics}
+        for result in results
+    ]
+    print(json.dumps({"seconds": seconds, "import_seconds": IMPORT_SECONDS, "start_seconds": start_seconds, "trials": trials}))
 
 
 def run_sweep(plan: dict[str, Any], folder: Path) -> Any:
@@ -91,9 +101,6 @@ def run_sweep(plan: dict[str, Any], folder: Path) -> Any:
     Raises:
         RuntimeError: a trial failed.
     """
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    ray.init(num_cpus=plan["cpus"], include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     tracking_uri = f"sqlite:///{folder}/mlflow.db"
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.create_experiment(EXPERIMENT, artifact_location=(folder / "artifacts").as_uri())
@@ -148,6 +155,8 @@ def run_trial(config: dict[str, Any], plan: dict[str, Any]) -> None:
 
     kept = sum(int(layer.weight_mask.sum()) for layer in layers) if rounds else prunable
     metrics = {"test/accuracy": accuracy(network, loaders.test), "kept": kept}
+    if loaders.validation is not None:
+        metrics["val/accuracy"] = accuracy(network, loaders.validation)
     for layer in layers if rounds else []:
         prune.remove(layer, "weight")
     checkpoint = None
@@ -229,7 +238,7 @@ class Loaders:
 
 def make_loaders(dataset: dict[str, Any], batch_size: int, workers: int) -> Loaders:
     """Everything that a trial reads, with the same limit and validation images in every trial."""
-    read = {"image_folder": image_folder, "digits": digits}[dataset["name"]]
+    read = {"image_folder": image_folder, "digits": digits, "fashion_mnist": fashion_mnist}[dataset["name"]]
     augmented, plain, labels, test, test_labels = read(dataset)
     limit = dataset["limit"] or len(labels)
     chosen = balanced(labels, range(len(labels)), limit)
@@ -279,6 +288,21 @@ def digits(dataset: dict[str, Any]) -> tuple[Any, Any, list[int], Any, list[int]
     images = (images - images[~is_test].mean()) / images[~is_test].std()
     training, test = (TensorDataset(images[part], labels[part]) for part in (~is_test, is_test))
     return training, training, labels[~is_test].tolist(), test, labels[is_test].tolist()
+
+
+def fashion_mnist(dataset: dict[str, Any]) -> tuple[Any, Any, list[int], Any, list[int]]:
+    """The same of Fashion-MNIST in its published files; none is augmented."""
+
+    def read(split: str) -> tuple[Tensor, list[int]]:
+        with gzip.open(f"{dataset['root']}/{split}-images-idx3-ubyte.gz") as file:
+            images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 1, 28, 28)
+        with gzip.open(f"{dataset['root']}/{split}-labels-idx1-ubyte.gz") as file:
+            labels = np.frombuffer(file.read(), np.uint8, offset=8)
+        return (torch.from_numpy(images / np.float32(255)) - 0.286) / 0.353, labels.tolist()
+
+    (images, labels), (test_images, test_labels) = read("train"), read("t10k")
+    training, test = TensorDataset(images, torch.tensor(labels)), TensorDataset(test_images, torch.tensor(test_labels))
+    return training, training, labels, test, test_labels
 
 
 def balanced(labels: Sequence[int], candidates: Sequence[int], count: int) -> list[int]:

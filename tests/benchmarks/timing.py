@@ -81,16 +81,18 @@ def ours(file: Path, storage: Path, *options: str) -> Timed:
 
 
 def by_hand(file: Path, folder: Path, *options: str) -> Timed:
-    """The program by_hand.py on the trials of the same sweep file."""
+    """The program baseline_tune.py on the trials of the same sweep file; what it prints is in answer.json of the folder."""
     plan = hand_plan(file)
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(json.dumps(plan))
     command = [sys.executable, "-m", "tests.benchmarks.baseline_tune", str(folder / "plan.json"), str(folder / "out"), *options]
     started_at = time.monotonic()
     with watched_cpu() as cpu:
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=3600)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=7200)
     seconds = time.monotonic() - started_at
-    trials = json.loads(done.stdout.splitlines()[-1])["trials"]
+    answer = done.stdout.splitlines()[-1]
+    (folder / "answer.json").write_text(answer)
+    trials = json.loads(answer)["trials"]
     return Timed(
         seconds=seconds,
         computing=sum(trial["seconds"] for trial in trials),
@@ -123,7 +125,7 @@ def watched_cpu() -> Iterator[dict[int, float]]:
 
 
 def hand_plan(file: Path) -> dict[str, Any]:
-    """The trials of a sweep file in the form that by_hand.py reads."""
+    """The trials of a sweep file in the form that baseline_tune.py reads."""
     spec = load_spec(str(file))
     plan = make_plan(spec, open_storage(str(file.parent / "unused")))
     dataset, training = spec.dataset, spec.training
