@@ -7,11 +7,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.cli import drive_sweep, kill_all, start, status, wait_for
-from tests.support.searched_sweep import assert_same_course, decisions, searched_sweep, sweep_runs
+from tests.support.cli import digests, drive_sweep, kill_all, start, status, wait_for
+from tests.support.s3_server import BUCKET, s3_server
+from tests.support.searched_sweep import (
+    assert_runs,
+    assert_same_course,
+    decisions,
+    searched_sweep,
+    stopped_trials,
+    sweep_runs,
+    timeless,
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +68,41 @@ def test_killed_search_takes_the_same_course(undisturbed: Path, tmp_path: Path) 
 
 
 @pytest.mark.long
+def test_killed_search_on_an_object_store_takes_the_same_course(undisturbed: Path, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    tracking, bucket = f"sqlite:///{tmp_path}/mlflow.db", f"s3://{BUCKET}/runs"
+    MlflowClient(tracking).create_experiment("drive-sweep", str(tmp_path / "artifacts"))
+    course = decisions(undisturbed)
+    with s3_server(tmp_path) as store:
+
+        def written() -> list[dict[str, Any]]:
+            key = "runs/sweeps/searched/decisions.jsonl"
+            return timeless(store.content(key).decode()) if store.objects(key) else []
+
+        options = ("--storage", bucket, "--tracking-uri", tracking)
+        process = start("run", small(tmp_path), *options, environment=store.environment)
+        wait_for(lambda: len(written()) >= 9, timeout_s=300, every_s=0.1)
+        kill_all(process)
+        kept = written()
+        assert kept == course[: len(kept)]
+        assert len(kept) < len(course)
+        drive_sweep("resume", "searched", "--storage", bucket, "--quiet", environment=store.environment)
+        assert written() == course
+        assert digests("searched", bucket, store.environment) == digests("searched", undisturbed)
+        state = status("searched", bucket, store.environment)
+        assert state["search"] == status("searched", undisturbed)["search"]
+        reports = [
+            json.loads(drive_sweep("report", "searched", "--storage", storage, "--json", environment=store.environment).stdout)
+            for storage in (bucket, undisturbed)
+        ]
+        assert reports[0]["search"] == reports[1]["search"]
+        stops = {key.split("/")[2] for key in store.objects("runs/trials/") if key.endswith("/stopped.json")}
+    assert stops == stopped_trials(course)
+    assert_runs(tracking, {trial["key"] for trial in state["trials"]}, stops)
+
+
+@pytest.mark.long
 def test_more_configurations_take_an_ended_search_on(undisturbed: Path) -> None:
     before = decisions(undisturbed)
     file = searched_sweep(undisturbed.parent, configurations=8, seeds=2, epochs=4)
@@ -81,7 +126,7 @@ def test_stopped_trials_are_taken_on_to_their_end(undisturbed: Path) -> None:
     assert (state["finished"], state["stopped"]) == (state["total"], 0)
     assert decisions(undisturbed) == before
     assert not list(undisturbed.glob("trials/*/stopped.json"))
-    assert {run.info.status for run in sweep_runs(undisturbed)} == {"FINISHED"}
+    assert {run.info.status for run in sweep_runs(f"sqlite:///{undisturbed}/mlflow.db")} == {"FINISHED"}
     report = json.loads(drive_sweep("report", "searched", "--storage", undisturbed, "--json").stdout)
     assert [group["stopped_early"] for group in report["search"]["groups"]] == [[], []]
     assert stopped <= {key for setting in report["settings"] for key in setting["trials"]}

@@ -36,8 +36,12 @@ def searched_sweep(folder: Path, *, configurations: int = 12, seeds: int = 4, ep
 
 def decisions(storage: Path) -> list[dict[str, Any]]:
     """The decisions without times, and without the starts of drivers."""
-    lines = (storage / "sweeps" / "searched" / "decisions.jsonl").read_text().splitlines()
-    parsed = [json.loads(line) for line in lines]
+    return timeless((storage / "sweeps" / "searched" / "decisions.jsonl").read_text())
+
+
+def timeless(text: str) -> list[dict[str, Any]]:
+    """The same of the text of a decisions.jsonl."""
+    parsed = [json.loads(line) for line in text.splitlines()]
     return [{key: value for key, value in one.items() if key not in TIMES} for one in parsed if one["kind"] != "start"]
 
 
@@ -45,23 +49,33 @@ def assert_same_course(storage: Path, undisturbed: Path) -> None:
     """The same decisions in the same order, the same models, one MLflow run for each trial, none left RUNNING."""
     assert decisions(storage) == decisions(undisturbed)
     assert digests("searched", storage) == digests("searched", undisturbed)
-    trials = status("searched", storage)["trials"]
-    runs = sweep_runs(storage)
+    stopped = stopped_trials(decisions(storage))
+    keys = {trial["key"] for trial in status("searched", storage)["trials"]}
+    assert_runs(f"sqlite:///{storage}/mlflow.db", keys, stopped)
+    for key in keys:
+        assert (storage / "trials" / key / "stopped.json").exists() == (key in stopped)
+
+
+def stopped_trials(course: list[dict[str, Any]]) -> set[str]:
+    return {one["key"] for one in course if one["kind"] == "result" and one["state"] == "stopped"}
+
+
+def assert_runs(tracking_uri: str, keys: set[str], stopped: set[str]) -> None:
+    """One MLflow run for each trial, none left RUNNING, with why it began and was stopped."""
+    runs = sweep_runs(tracking_uri)
     counts = Counter(run.data.tags["drive.trial_key"] for run in runs if run.data.tags["drive.role"] == "trial")
-    assert counts == {trial["key"]: 1 for trial in trials}
-    stopped = {one["key"] for one in decisions(storage) if one["kind"] == "result" and one["state"] == "stopped"}
+    assert counts == dict.fromkeys(keys, 1)
     states = {run.data.tags["drive.trial_key"]: run for run in runs if run.data.tags["drive.role"] == "trial"}
     for key, run in states.items():
         assert run.info.status == ("KILLED" if key in stopped else "FINISHED"), (key, run.info.status)
         assert ("drive.stopped" in run.data.tags) == (key in stopped)
         assert run.data.tags.get("drive.reason") or "dense" in run.info.run_name
-        assert (storage / "trials" / key / "stopped.json").exists() == (key in stopped)
     assert "RUNNING" not in {run.info.status for run in runs}
 
 
-def sweep_runs(storage: Path) -> list[Any]:
+def sweep_runs(tracking_uri: str) -> list[Any]:
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{storage}/mlflow.db")
+    client = MlflowClient(tracking_uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiments, max_results=5000))
