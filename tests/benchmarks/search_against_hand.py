@@ -15,7 +15,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from tests.benchmarks.search_replay import ENTRIES, TOLERANCE, grid_epochs, trut
 from tests.benchmarks.timing import by_hand, ours
 from tests.support.cli import drive_sweep
 from tests.support.recorded_grid import METRIC, RecordedGrid, load_grid
+from trainables.config.keys import from_canonical
+from trainables.config.trial import TrialConfig
 
 STRATEGY = "the same, budget of a quarter"
 SAMPLE_SEED = 2
@@ -69,7 +71,7 @@ def whole_grid(grid: RecordedGrid, folder: Path) -> Run:
     timed = ours(written(yaml.safe_load(grid.text), folder), folder / "storage")
     report = drive_sweep("report", yaml.safe_load(grid.text)["name"], "--storage", folder / "storage")
     results = (json.loads(path.read_bytes()) for path in (folder / "storage" / "trials").glob("*/result.json"))
-    answers = best((result["config"], result["metrics"][METRIC]) for result in results)
+    answers = best((asdict(from_canonical(TrialConfig, one["config"])), one["metrics"][METRIC]) for one in results)
     return Run(epochs=timed.epochs, seconds=timed.seconds + report.seconds, cpu_seconds=timed.cpu_seconds, answers=answers)
 
 

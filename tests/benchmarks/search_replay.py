@@ -37,7 +37,7 @@ class Entry:
         keys: of the sweep file.
         stops_all_together: one early-stopping rule compares everything, as people write it.
         budget: share of the grid's epochs.
-        candidates: how many proposals the sampler is asked for.
+        candidates: how many proposals the sampler is asked for; with more than one a trained warm-up goes first.
     """
 
     keys: Mapping[str, Any] = field(default_factory=dict)
@@ -67,7 +67,9 @@ ENTRIES: dict[str, Entry] = {
     "gp 16, one seed": Entry(keys=sampled("gp", 16) | {"seeds": ONE_SEED}),
     "tpe 24 + ASHA in groups": Entry(keys=sampled("tpe", 24) | {"seeds": ONE_SEED, "early_stopping": ASHA}),
     "tpe 24 + ASHA + staged seeds": Entry(keys=sampled("tpe", 24) | {"seeds": STAGED, "early_stopping": ASHA}),
+    "the same, one candidate": Entry(keys=sampled("tpe", 24) | {"seeds": STAGED, "early_stopping": ASHA}, candidates=1),
     "tpe 24 + staged seeds": Entry(keys=sampled("tpe", 24) | {"seeds": STAGED}),
+    "tpe 24 + staged, one candidate": Entry(keys=sampled("tpe", 24) | {"seeds": STAGED}, candidates=1),
     "grid + ASHA + staged seeds": Entry(keys={"seeds": STAGED, "early_stopping": ASHA}),
     "the same, grace of 3 epochs": Entry(keys={"seeds": STAGED, "early_stopping": ASHA | {"grace_epochs": 3}}),
     "grid + median + staged seeds": Entry(keys={"seeds": STAGED, "early_stopping": MEDIAN}),
