@@ -1,10 +1,10 @@
 """A recorded grid by hand, by this project, and as a search: `python -m tests.benchmarks.search_against_hand GRID SIDE [...]`.
 
-GRID is digits or fashion, SIDE is hand, grid or search; sides run one after the other, each from nothing. By hand one seed of
-the grid is run, which is an even sample of its warm-ups, iterations and sparsities, and extrapolated to all seeds; `--whole`
-runs all of them. An answer is the configuration with the best mean validation accuracy at a sparsity. It is right if its mean
-in the recorded grid is within 0.3 points of the best, or one standard error. Seconds are from the command to the answer, start
-and report included; CPU seconds are of all processes. The load of the machine is printed before and after.
+GRID is digits or fashion, SIDE is hand, grid or search; sides run one after the other, each from nothing. With `--sample 60`
+so many random trials are run by hand, and extrapolated: there is no answer then. An answer is the configuration with the best
+mean validation accuracy at a sparsity. It is right if its mean in the recorded grid is within 0.3 points of the best, or one
+standard error. Seconds are from the command to the answer, start and report included; CPU seconds are of all processes. The
+load of the machine is printed before and after.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from trainables.config.keys import from_canonical
 from trainables.config.trial import TrialConfig
 
 STRATEGY = "the same, budget of a quarter"
-SAMPLE_SEED = 2
 Answers = dict[Any, dict[str, Any]]
 
 
@@ -45,26 +44,21 @@ class Run:
     note: str = ""
 
 
-def hand(grid: RecordedGrid, folder: Path, whole: bool) -> Run:
-    seeds = len(grid.axes["seed"])
-    values = yaml.safe_load(grid.text)
-    if not whole:
-        values["search"]["seed"] = [SAMPLE_SEED]
-    timed = by_hand(written(values, folder), folder / "hand")
+def hand(grid: RecordedGrid, folder: Path, sample: int | None) -> Run:
+    """All trials, or a random sample of them, whose time and epochs are extrapolated."""
+    timed = by_hand(written(yaml.safe_load(grid.text), folder), folder / "hand", sample=sample)
     output = json.loads((folder / "hand" / "answer.json").read_bytes())
-    answers = best((trial["config"], trial[METRIC]) for trial in output["trials"])
-    run = Run(epochs=timed.epochs, seconds=timed.seconds, cpu_seconds=timed.cpu_seconds, answers=answers)
-    if whole:
-        return run
+    trials = len(output["trials"])
+    share = len(grid.curves) / trials
     start = timed.seconds - output["seconds"] + output["start_seconds"]
-    times = f"{timed.seconds:.0f} s and {timed.cpu_seconds:.0f} CPU seconds for seed {SAMPLE_SEED} alone"
-    return Run(
-        epochs=timed.epochs * seeds,
-        seconds=start + (timed.seconds - start) * seeds,
-        cpu_seconds=timed.cpu_seconds * seeds,
-        answers=answers,
-        note=f"extrapolated: {times}, of them {start:.0f} s of start; its answers are those of one seed",
+    run = Run(
+        epochs=sum(len(curve) + int(point[0]) for point, curve in grid.curves.items()),
+        seconds=start + (timed.seconds - start) * share,
+        cpu_seconds=timed.cpu_seconds * share,
+        answers={} if sample else best((trial["config"], trial[METRIC]) for trial in output["trials"]),
     )
+    measured = f"{trials} trials, {timed.epochs} epochs, {timed.seconds:.0f} s, {timed.cpu_seconds:.0f} CPU seconds"
+    return run if sample is None else replace(run, note=f"extrapolated from {measured}, of them {start:.0f} s of start")
 
 
 def whole_grid(grid: RecordedGrid, folder: Path) -> Run:
@@ -131,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="a recorded grid by hand, by this project, and as a search")
     parser.add_argument("grid", choices=("digits", "fashion"))
     parser.add_argument("sides", nargs="+", choices=("hand", "grid", "search"))
-    parser.add_argument("--whole", action="store_true", help="all seeds by hand")
+    parser.add_argument("--sample", type=int, help="trials that run by hand; without it all of them")
     options = parser.parse_args()
     grid = load_grid(options.grid)
     for side in options.sides:
@@ -139,7 +133,7 @@ def main() -> None:
             folder = Path(name)
             os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
             before = os.getloadavg()
-            run = hand(grid, folder, options.whole) if side == "hand" else SIDES[side](grid, folder)
+            run = hand(grid, folder, options.sample) if side == "hand" else SIDES[side](grid, folder)
         loads = f"load {before[0]:.1f} before, {os.getloadavg()[0]:.1f} at the end, {os.getloadavg()[2]:.1f} in 15 minutes"
         print(f"{options.grid}, {side}: {run.epochs} epochs, {run.seconds:.0f} s, {run.cpu_seconds:.0f} CPU seconds; {loads}")
         if run.note:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from statistics import mean
 from typing import Any
 
@@ -80,9 +81,15 @@ def ours(file: Path, storage: Path, *options: str) -> Timed:
     )
 
 
-def by_hand(file: Path, folder: Path, *options: str) -> Timed:
-    """The program baseline_tune.py on the trials of the same sweep file; what it prints is in answer.json of the folder."""
+def by_hand(file: Path, folder: Path, *options: str, sample: int | None = None) -> Timed:
+    """The program baseline_tune.py on the trials of the same sweep file; what it prints is in answer.json of the folder.
+
+    Args:
+        sample: only so many of the trials, drawn at random.
+    """
     plan = hand_plan(file)
+    if sample is not None:
+        plan["trials"] = Random(0).sample(plan["trials"], sample)
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(json.dumps(plan))
     command = [sys.executable, "-m", "tests.benchmarks.baseline_tune", str(folder / "plan.json"), str(folder / "out"), *options]
