@@ -12,6 +12,7 @@ So the next sync completes one that was cut off after any call.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from orchestrator.errors import SetupError
 from orchestrator.storage.base import Storage
@@ -22,7 +23,7 @@ from orchestrator.tracking.logged_models import LoggedModelInfo, SweepModels
 from orchestrator.tracking.records import RunRecord, RunSpec, read_record
 from orchestrator.tracking.run_contents import content_digest, failure_tags, result_tags, upload_artifacts
 from orchestrator.tracking.run_outputs import attach_model, log_dataset, log_layers, points_on_model, require_matching_files
-from orchestrator.tracking.runs import FAILURE_TAGS, SWEEP, Run, SweepRuns
+from orchestrator.tracking.runs import FAILURE_TAGS, STOP_TAGS, SWEEP, Run, SweepRuns
 from trainables.records.metrics import Point
 
 DESCRIPTION = "mlflow.note.content"  # tag that MLflow shows as the description of a run
@@ -132,6 +133,7 @@ class RunSync:
                 f"trial {item.key} ({item.name}) has no result.json in storage {self.storage.root}", code="result-missing"
             )
         require_matching_files(item, record, self.sweep)
+        item = replace(item, tags={name: value for name, value in item.tags.items() if name not in STOP_TAGS})
         return self._end(item, record, "FINISHED", started_ms=started_ms, points=points)
 
     def fail(self, item: RunSpec, message: str, started_ms: int | None = None, points: Sequence[Point] = ()) -> str:
@@ -260,6 +262,8 @@ class RunSync:
             self.runs.reopen(run)
         elif status != "FAILED":
             self.runs.drop_tags(run, FAILURE_TAGS)
+        if status == "FINISHED":
+            self.runs.drop_tags(run, STOP_TAGS)
         all_points = [*points, *record.points]
         on_model: dict[Point, dict[str, str]] = {}
         if record.result:

@@ -11,6 +11,7 @@ from trainables.records.metrics import Point
 
 BATCH = 800  # metrics in one call: MLflow takes 1000 entries, of which 100 params and 100 tags
 FAILURE_TAGS = ("drive.failure", "drive.failure_kind")
+STOP_TAGS = ("drive.stopped", "drive.rung")  # of a trial that a search stopped early
 SWEEP = ("sweep", "")  # the key of the sweep's own run
 
 RunKey = tuple[str, str]  # role and trial key or warm-up key

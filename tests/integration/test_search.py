@@ -126,7 +126,9 @@ def test_stopped_trials_are_taken_on_to_their_end(undisturbed: Path) -> None:
     assert (state["finished"], state["stopped"]) == (state["total"], 0)
     assert decisions(undisturbed) == before
     assert not list(undisturbed.glob("trials/*/stopped.json"))
-    assert {run.info.status for run in sweep_runs(f"sqlite:///{undisturbed}/mlflow.db")} == {"FINISHED"}
+    runs = sweep_runs(f"sqlite:///{undisturbed}/mlflow.db")
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert not any("drive.stopped" in run.data.tags for run in runs)
     report = json.loads(drive_sweep("report", "searched", "--storage", undisturbed, "--json").stdout)
     assert [group["stopped_early"] for group in report["search"]["groups"]] == [[], []]
     assert stopped <= {key for setting in report["settings"] for key in setting["trials"]}

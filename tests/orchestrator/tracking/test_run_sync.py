@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,16 @@ def test_second_sync_changes_nothing_and_makes_few_calls(tracked: TrackedSweep, 
     sync.close_sweep("FINISHED", ARTIFACTS)
     assert calls == ["search_runs", "search_runs", "search_logged_models"]
     assert Content(target).plain(ids=True) == before
+
+
+def test_trial_that_is_finished_after_an_early_stop_shows_none(tracked: TrackedSweep, tmp_path: Path) -> None:
+    target, one = new_target(tmp_path), item("w02-r0")
+    stopped = replace(one, tags=one.tags | {"drive.stopped": "it is behind", "drive.rung": "1"})
+    sync = open_sync(target, tracked.storage, log_models=False)
+    sync.stop(stopped)
+    assert stopped.tags.items() <= Content(target).named(one.name)["tags"].items()
+    sync.finish(stopped)
+    assert not {"drive.stopped", "drive.rung"} & set(Content(target).named(one.name)["tags"])
 
 
 def test_interrupted_trial_continues_in_its_run(tracked: TrackedSweep, tmp_path: Path) -> None:
