@@ -301,7 +301,7 @@ class GroupSearch:
     def summary(self) -> str:
         """What the search of this group is doing, in words."""
         ruled_out = sum(bool(one.ruled_out) or one.has_failed for one in self.configurations)
-        counts = f"{len(self.configurations)} configurations, {ruled_out} ruled out"
+        counts = f"{counted(len(self.configurations), 'configuration')}, {ruled_out} ruled out"
         if self.end is not None:
             values = ", ".join(f"{key} {value}" for key, value in self.end.values.items())
             best = f", recommended is {values}" if values else ""

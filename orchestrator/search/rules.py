@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,8 +38,10 @@ class GroupRules:
         return next(iter(self.objectives))
 
     def difference(self, value: float) -> str:
-        """A difference of the objective for people."""
-        return f"{value / self.unit:.2g} points" if self.unit == POINTS else f"{value:.2g}"
+        """A difference of the objective for people; empty if it is no smaller than any could be."""
+        if self.unit != POINTS:
+            return f"{value:.2g}" if math.isfinite(value) else ""
+        return f"{value / POINTS:{'.0f' if value >= 0.1 else '.2g'}} points" if value < 1 else ""
 
     @property
     def unit(self) -> float:

@@ -120,14 +120,14 @@ class Race:
         confidence = f"{self.rules.confidence:.0%}, with {counted(len(seeds), 'seed')}"
         if not surplus:
             return Outcome.BETTER, f"better than every other configuration at {confidence}"
-        bound = f"better by more than {self.rules.difference(max(0.0, most))} at {confidence}"
+        difference = self.rules.difference(max(0.0, most))
         if most <= self.rules.indifference:
-            return Outcome.INDIFFERENT, f"no other configuration is {bound}"
+            return Outcome.INDIFFERENT, f"no other configuration is better by more than {difference} at {confidence}"
         unclear = sum(value > self.rules.indifference for value in surplus.values())
         reason = f"{counted(unclear, 'other configuration')} cannot be told from it"
-        return Outcome.UNDECIDED, f"{reason}; none is {bound}" if math.isfinite(
-            most
-        ) else f"{reason}, with {counted(len(seeds), 'seed')}"
+        if not difference:
+            return Outcome.UNDECIDED, f"{reason}, with {counted(len(seeds), 'seed')}"
+        return Outcome.UNDECIDED, f"{reason}; none is better by more than {difference} at {confidence}"
 
     def _surplus(self, leader: int, seeds: Sequence[int], worse: Sequence[int]) -> dict[int, float]:
         """Each configuration that is not known to be worse -> by how much it may be better than the leader.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from orchestrator.scheduling.early_stopping import asha, median
 from orchestrator.search.decisions import Kind, MemoryLog
 from orchestrator.search.group_search import STOPS
 from orchestrator.search.racing import Outcome
+from orchestrator.search.rules import GroupRules
 from orchestrator.search.search import Search
 from orchestrator.search.settings import is_settled
 from tests.support.recorded_grid import METRIC
@@ -65,6 +67,21 @@ def test_race_ends_undecided_with_the_last_seed() -> None:
     search, end = outcome_of({"seeds": {"first": 2, "most": 4, "indifference": 0.0}}, by_configuration(values, noise=0.05))
     assert end.state == Outcome.UNDECIDED
     assert max(len(seeds) for seeds in seeds_by_configuration(search).values()) == 4
+
+
+@pytest.mark.parametrize(
+    ("objective", "value", "text"),
+    [
+        ("val/accuracy", 0.0, "0 points"),
+        ("val/accuracy", 0.0034, "0.34 points"),
+        ("val/accuracy", 0.174, "17 points"),
+        ("val/accuracy", 1.2, ""),
+        ("val/loss", 1.23, "1.2"),
+        ("cost/total_seconds", math.inf, ""),
+    ],
+)
+def test_differences_are_told_in_the_unit_of_the_objective(objective: str, value: float, text: str) -> None:
+    assert GroupRules(objectives={objective: "max"}, first_seeds=(0,)).difference(value) == text
 
 
 def test_race_ends_with_the_budget_in_words() -> None:
