@@ -41,7 +41,7 @@ def test_sweep_shares_and_shows_an_automatic_warmup(tmp_path: Path) -> None:
         assert (row["warmup_epochs"], row["chosen_warmup_epochs"]) == ("auto", [length])
         assert row["total_epochs"] == length + 2
     log = drive_sweep("logs", "auto", "--storage", storage).stdout
-    runs = {run.data.tags.get("drive.trial_key"): run for run in sweep_runs(storage)}
+    runs = {run.data.tags.get("drive.trial_key"): run for run in sweep_runs(f"sqlite:///{storage}/mlflow.db")}
     for one, result in zip(trials, results, strict=True):
         choice = result["choices"]["warmup_epochs"]
         assert f"warmup_epochs {choice['value']}: {choice['reason']}" in log

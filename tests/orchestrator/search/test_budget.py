@@ -71,7 +71,7 @@ def test_speed_ignores_trials_that_trained_nothing() -> None:
     assert meter.seconds_per_epoch == []
 
 
-def test_warmup_that_has_a_stage_of_its_own_is_timed_by_the_epochs_of_its_trial() -> None:
+def test_warmup_of_another_stage_is_timed_by_its_trial() -> None:
     meter = Meter(limits=Limits(hours=1, gpu_hours=1), gpus_per_trial=1.0)
     meter.end("a", 30, 100.0, elsewhere=20)  # 10 epochs in 100 s
     assert meter.gpu_seconds == 300.0

@@ -297,7 +297,7 @@ def test_trial_of_a_race_that_fails_leaves_the_others_in_it() -> None:
     assert len(numbers) == len(set(numbers))
 
 
-def test_race_goes_on_with_the_rest_when_the_leader_fails_after_all_others_dropped_out() -> None:
+def test_race_goes_on_with_the_rest_when_a_lonely_leader_fails() -> None:
     """After the first look the best is alone; then it fails, and the others are compared again."""
     best, next_best = (1, 10), (2, 1)
     values = {best: 0.9, next_best: 0.8, (1, 1): 0.795}

@@ -48,7 +48,7 @@ def test_axis_that_a_method_ignores_makes_no_second_group() -> None:
     assert by_method == ["drive", "imp", "imp"]
 
 
-def test_axis_that_only_some_configurations_have_makes_a_second_group() -> None:
+def test_axis_of_some_configurations_makes_a_second_group() -> None:
     """A reinitialised trial ignores the rewind, another does not, whichever comes first."""
     for values in ([False, True], [True, False]):
         search = {"warmup_epochs": [2], "rewind": ["none", "init"], "sanity.reinitialize": values}

@@ -144,7 +144,7 @@ def early_stopped(rewinds: Sequence[str]) -> tuple[Search, str]:
     return search, shared
 
 
-def test_trial_that_another_group_has_stopped_goes_on_where_it_is_not_behind() -> None:
+def test_trial_stopped_in_one_group_goes_on_in_another() -> None:
     search, shared = early_stopped(["none", "init"])
     used = search.meter.epochs
     begun = search.next_trial()
