@@ -21,7 +21,8 @@ import pytest
 from orchestrator.cli import _parser
 from orchestrator.errors import UserError
 from orchestrator.spec.guide_tables import guide_tables, with_tables
-from orchestrator.spec.loader import json_schema, load_spec
+from orchestrator.spec.json_schema import json_schema
+from orchestrator.spec.loader import load_spec
 from orchestrator.spec.presets import preset_names
 from orchestrator.spec.yaml_document import parse_value
 from tests import ROOT

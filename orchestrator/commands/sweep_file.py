@@ -25,7 +25,7 @@ def init(options: Namespace) -> int:
 
 
 def schema(options: Namespace) -> int:
-    from orchestrator.spec.loader import json_schema
+    from orchestrator.spec.json_schema import json_schema
 
     answer(json.dumps(json_schema(), indent=1))
     return EXIT_DONE

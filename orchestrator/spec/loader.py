@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic.json_schema import GenerateJsonSchema
 
 from orchestrator.errors import UserError
 from orchestrator.spec.axes import SEARCHABLE
@@ -62,22 +61,6 @@ def spec_from_resolved(values: dict[str, Any]) -> SweepSpec:
         message = f"resolved sweep: must be a mapping, got {format_value(values)}"
         raise UserError(message, "run the sweep file again to rewrite it", code="sweep-file-invalid")
     return _validated(values, lambda path: "resolved sweep", lambda path: (0, 0), [])
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a sweep file, for editors: every key with its meaning, type, range and default."""
-    schema = SweepSpec.model_json_schema(schema_generator=_SchemaWithoutTitles)
-    schema["required"].remove("model")
-    searched = {"required": ["search"], "properties": {"search": {"required": ["model"]}}}
-    schema["anyOf"] = [{"required": ["model"]}, searched]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "drive-sweep sweep file"}
-
-
-class _SchemaWithoutTitles(GenerateJsonSchema):
-    """Leaves out the title of each key, which would only repeat the key."""
-
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        return False
 
 
 def _option(override: str) -> tuple[KeyPath, Any]:

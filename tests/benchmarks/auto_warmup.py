@@ -55,7 +55,7 @@ class Bench:
 
     def accuracies(self, iterations: int) -> dict[tuple[float, int, int], float]:
         """(sparsity, seed, warm-up) -> validation accuracy in percent."""
-        found = {}
+        by_trial = {}
         for (sparsity, seed), length in product(self.cases(), range(self.most + 1)):
             config = replace(self.base, sparsity=sparsity, seed=seed, warmup_epochs=length, prune_iterations=iterations)
             key = trial_key(config, DIGEST)
@@ -65,15 +65,15 @@ class Bench:
                 files=TrialFolder(self.storage, key, 1),
                 snapshots=self.snapshots(config),
             )
-            found[sparsity, seed, length] = 100 * run_trial(config, context)["metrics"]["val/accuracy"]
-        return found
+            by_trial[sparsity, seed, length] = 100 * run_trial(config, context)["metrics"]["val/accuracy"]
+        return by_trial
 
     def snapshots(self, config: TrialConfig) -> WarmupFolder:
         return WarmupFolder(self.storage, f"warmups/{warmup_key(config, DIGEST)}", RUNTIME.fingerprint_id())
 
     def readings(self, window: int) -> tuple[dict[Case, Sequence[Reading]], float]:
         """What is read after each epoch, by sparsity and seed; and the seconds of one reading by those of one epoch."""
-        found: dict[Case, Sequence[Reading]] = {}
+        by_case: dict[Case, Sequence[Reading]] = {}
         ratios = []
         for seed in self.seeds:
             never = WarmupConfig(auto=True, window=window, threshold=2.0)
@@ -91,8 +91,8 @@ class Bench:
             chosen = AutoWarmup(trainer=trainer).choose(list(map(warmup_rule, configs)))
             epoch = trainer.state_at(self.most).seconds["warmup"] / self.most
             ratios.append(sum(one.seconds for one in chosen) / (self.most + 1) / epoch)
-            found |= {(sparsity, seed): one.readings for sparsity, one in zip(self.sparsities, chosen, strict=True)}
-        return found, statistics.median(ratios)
+            by_case |= {(sparsity, seed): one.readings for sparsity, one in zip(self.sparsities, chosen, strict=True)}
+        return by_case, statistics.median(ratios)
 
 
 def chosen_length(readings: Sequence[Reading], config: TrialConfig) -> int:

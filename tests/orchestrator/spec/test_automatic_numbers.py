@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 
 from orchestrator.spec.grid import expand
-from orchestrator.spec.loader import json_schema, resolved, spec_from_resolved
+from orchestrator.spec.json_schema import json_schema
+from orchestrator.spec.loader import resolved, spec_from_resolved
 from orchestrator.spec.trial_names import trial_names
 from tests.support.sweep_files import BASE, error_lines, load_text
 from trainables.config.keys import canonical

@@ -16,7 +16,8 @@ from orchestrator.errors import UserError
 from orchestrator.spec.axes import SEARCHABLE, TRIAL_KEYS, schema_keys
 from orchestrator.spec.field_types import SpecModel
 from orchestrator.spec.grid import expand
-from orchestrator.spec.loader import json_schema, load_spec, resolved, spec_from_resolved
+from orchestrator.spec.json_schema import json_schema
+from orchestrator.spec.loader import load_spec, resolved, spec_from_resolved
 from orchestrator.spec.presets import preset_names
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.spec.trial_names import trial_names

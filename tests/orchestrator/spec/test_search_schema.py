@@ -11,7 +11,8 @@ import pytest
 
 from orchestrator.spec.axes import NOT_IN_CONFIGURATION, SEARCHABLE, TRIAL_KEYS, takes_range
 from orchestrator.spec.grid import expand, representative_trials
-from orchestrator.spec.loader import json_schema, resolved, spec_from_resolved
+from orchestrator.spec.json_schema import json_schema
+from orchestrator.spec.loader import resolved, spec_from_resolved
 from orchestrator.spec.ranges import Range
 from orchestrator.spec.search_schema import METRICS, EarlyStopping, SearchBudget, Seeds, Strategy
 from orchestrator.spec.yaml_document import parse
