@@ -54,7 +54,11 @@ ORCHESTRATOR = {
     "preflight": ("errors command_line process storage state planning", f"{LIGHT} data preflight"),
     "tracking": ("errors back_off command_line uris process spec storage state planning", f"{LIGHT} records"),
     "search": ("errors command_line spec storage state planning", "wording config custom"),
-    "reporting": ("errors command_line storage state search", f"{LIGHT} records pruning analysis export"),
+    "recommendation": ("spec state search", "wording config"),
+    "reporting": (
+        "errors command_line spec storage state search recommendation",
+        f"{LIGHT} records pruning analysis export",
+    ),
     "terminal": ("command_line spec storage state planning search", "config"),
     "cluster": ("errors command_line process version storage planning", f"{LIGHT} data"),
     "jobs": ("errors command_line uris process version spec cluster", LIGHT),

@@ -16,9 +16,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.recommendation.paired_test import ALPHA, Difference
 from orchestrator.reporting.aggregate import ConfigSummary
 from orchestrator.reporting.comparison import Comparison, Pair, Summary
-from orchestrator.reporting.paired_test import ALPHA, Difference
 from trainables.config.lookup import is_dense
 from trainables.config.methods import CUSTOM_PREFIX, DENSE
 from trainables.custom.references import is_custom

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.command_line import command
+from orchestrator.recommendation.recommendation import Recommendation, recommendations, to_json
+from orchestrator.recommendation.sentences import details, sentence
 from orchestrator.reporting.aggregate import (
     ConfigSummary,
     config_name,
@@ -17,14 +19,15 @@ from orchestrator.reporting.aggregate import (
     fingerprint_counts,
 )
 from orchestrator.reporting.comparison import Comparison, can_compare, compare
-from orchestrator.reporting.comparison_tables import to_html
+from orchestrator.reporting.comparison_tables import to_html as comparison_html
 from orchestrator.reporting.figures import draw_figures
 from orchestrator.reporting.heatmap_grids import grids
 from orchestrator.reporting.html_page import Row, html_page
 from orchestrator.reporting.report_columns import json_values, shown_columns
 from orchestrator.reporting.search_section import SearchSection
 from orchestrator.reporting.terminal_heatmap import terminal_map
-from orchestrator.search.overview import recorded_overview
+from orchestrator.search.overview import SearchOverview, recorded_overview
+from orchestrator.spec.loader import spec_from_resolved
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.state.trial_results import recorded_state
@@ -44,10 +47,17 @@ class Report:
     damage: list[str] = field(default_factory=list)  # files that are no longer what was written; their trials are excluded
     comparison: Comparison | None = None  # where the sweep has DRIVE and other methods
     search: SearchSection | None = None  # where the sweep is a search
+    recommendations: list[Recommendation] = field(default_factory=list)  # of each group with results
 
     def print(self) -> None:
-        """The table and a heat map per sparsity on stdout, as wide as the terminal allows."""
+        """The recommendations, the table and a heat map per sparsity on stdout, as wide as the terminal allows."""
         console = terminal()
+        for one in self.recommendations:
+            console.print(sentence(one), style="bold", markup=False, soft_wrap=True)
+            for line in details(one):
+                console.print(f"  {line}", markup=False, soft_wrap=True)
+        if self.recommendations:
+            console.print()
         console.print(self._table())
         for grid in grids(self.settings):
             console.print(f"test accuracy, {grid.title}", style="italic", markup=False)
@@ -73,6 +83,7 @@ class Report:
             "fingerprints": self.fingerprints,
             "damaged": self.damage,
             "search": search,
+            "recommendation": [to_json(one) for one in self.recommendations],
         }
 
     def to_html(self) -> str:
@@ -80,13 +91,15 @@ class Report:
         return html_page(
             title=self.sweep,
             summary=self.summary().partition(": ")[2],
+            recommendations=[(sentence(one), details(one)) for one in self.recommendations],
             figures=self.figures(),
             columns=self.columns(),
             rows=[
                 Row(tuple(self.cells(one)), "best" if one.best else "dense" if one.is_dense else "") for one in self.settings
             ],
             notes=self.notes(),
-            sections=(self.search.to_html() if self.search else "") + (to_html(self.comparison) if self.comparison else ""),
+            sections=(self.search.to_html() if self.search else "")
+            + (comparison_html(self.comparison) if self.comparison else ""),
         )
 
     def figures(self) -> dict[str, bytes]:
@@ -120,7 +133,7 @@ class Report:
         return f"{self.sweep}: {what}, {self.counts['finished']} of {sum(self.counts.values())} trials finished{failed}"
 
     def notes(self) -> list[str]:
-        best = "recommended by the search" if self.search else "best of its sparsity by mean validation accuracy"
+        best = "recommended"
         lines = [
             f"* {best}; test accuracy decides nothing. ± is the sample standard deviation over seeds.",
             "epochs: warm-up, levels of imp and sparse training; search s: warm-up (as if it were not shared) and pruning.",
@@ -149,10 +162,12 @@ def make_report(folder: SweepFolder, state: SweepState) -> Report:
     """The report of what has finished so far."""
     state, results, damage = recorded_state(folder.storage, state)
     counts = fingerprint_counts(list(results.values()))
+    overview = recorded_overview(folder, with_importances=True) if state.search else None
+    found = recommended(folder, state, overview)
+    keys = frozenset(key for one in found for key in one.keys)
     settings = config_summaries(state)
-    search = SearchSection.of(recorded_overview(folder, with_importances=True), state) if state.search else None
-    if search is not None:
-        settings = [replace(one, best=not search.recommended.isdisjoint(one.keys)) for one in settings]
+    if found or state.search:
+        settings = [replace(one, best=not keys.isdisjoint(one.keys)) for one in settings]
     return Report(
         sweep=folder.name,
         settings=settings,
@@ -160,16 +175,32 @@ def make_report(folder: SweepFolder, state: SweepState) -> Report:
         fingerprints=[f"{kind}: {count} trials" for kind, count in counts.most_common()],
         damage=list(damage.values()),
         comparison=compare(state) if can_compare(settings) else None,
-        search=search,
+        search=SearchSection.of(overview, state) if overview else None,
+        recommendations=found,
     )
 
 
+def recommended(folder: SweepFolder, state: SweepState, overview: SearchOverview | None) -> list[Recommendation]:
+    """The recommendation for each group by what has finished so far; none without a single objective, or a sweep file.
+
+    Args:
+        overview: of a search, whose groups have chosen themselves.
+    """
+    record = folder.storage.read_json(folder.file("spec.json"))
+    if record is None:
+        return []
+    spec = spec_from_resolved(record)
+    groups = overview.groups if overview else ()
+    return recommendations(spec, state, {group.name: frozenset(group.best.keys) for group in groups if group.best})
+
+
 def outcome_text(folder: SweepFolder, state: SweepState) -> str:
-    """What a search found, for the description of the sweep's run; empty of other sweeps."""
-    if not state.search:
-        return ""
-    section = SearchSection.of(recorded_overview(folder), state)
-    return "\n".join(f"- {line.strip()}" for line in section.lines())
+    """What was found, for the description of the sweep's run: the recommendations, and of a search how it went."""
+    overview = recorded_overview(folder) if state.search else None
+    lines = [line for one in recommended(folder, state, overview) for line in (sentence(one), *details(one))]
+    if overview:
+        lines += SearchSection.of(overview, state).lines()
+    return "\n".join(f"- {line.strip()}" for line in lines)
 
 
 def write_report(folder: SweepFolder, state: SweepState) -> dict[str, bytes]:

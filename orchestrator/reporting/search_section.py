@@ -43,11 +43,6 @@ class SearchSection:
         return cls(overview=overview, names={key: trial.name for key, trial in state.trials.items()}, finished=finished)
 
     @property
-    def recommended(self) -> frozenset[str]:
-        """Keys of the finished trials of the configuration that each group recommends, or that is ahead in it."""
-        return frozenset(key for group in self.overview.groups if group.best for key in group.best.keys)
-
-    @property
     def stopped(self) -> int:
         """Trials that were stopped early and not taken on."""
         return sum(len(self._stopped(group)) for group in self.overview.groups)

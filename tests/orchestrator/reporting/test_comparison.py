@@ -16,11 +16,11 @@ from rich.console import Console
 from scipy.stats import ttest_rel
 
 from orchestrator.errors import UserError
+from orchestrator.recommendation.paired_test import paired_difference
 from orchestrator.reporting.aggregate import config_summaries
 from orchestrator.reporting.comparison import Comparison, Pair, can_compare, compare
 from orchestrator.reporting.comparison_tables import notes_of, print_tables, tables_of, to_html
 from orchestrator.reporting.heatmap_grids import Grid, grids
-from orchestrator.reporting.paired_test import paired_difference
 from orchestrator.reporting.report import make_report, write_report
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState, TrialStatus

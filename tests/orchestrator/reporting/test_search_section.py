@@ -15,12 +15,13 @@ from orchestrator.reporting.report import Report, make_report, outcome_text
 from orchestrator.search.decision_file import DecisionFile
 from orchestrator.search.decisions import Decision
 from orchestrator.search.plans import plan_sweep
+from orchestrator.spec.grid import base_config, configured
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from orchestrator.storage.factory import open_storage
 from tests.support.search_decisions import EASY, SEARCH, configuration, decisions, early_stop, result, trial
 from tests.support.sweep_files import load_text
-from tests.support.trials import tiny_config, write_result
+from tests.support.trials import write_result
 from trainables.config.keys import canonical, complete
 
 VALUES = {"e0": (0, 1, 0, 0.8), "e1": (0, 10, 0, 0.7), "e3": (0, 1, 1, 0.9)}  # warm-up, iterations, seed, accuracy
@@ -38,13 +39,14 @@ def report_of(lines: Sequence[Decision], text: str = SEARCH) -> tuple[SweepFolde
     write_sweep_files(folder, plan_sweep(spec, storage), text)
     DecisionFile(storage, spec.name).write(lines)
     state = SweepState(sweep=spec.name, search={EASY: "better", "s0.98": "exploring"}, settled=False)
+    easy = configured(base_config(spec, spec.method[0]), {"sparsity": 0.9})
     for key, (warmup, iterations, seed, accuracy) in VALUES.items():
-        config = tiny_config(warmup_epochs=warmup, prune_iterations=iterations, seed=seed)
+        config = replace(easy, warmup_epochs=warmup, prune_iterations=iterations, seed=seed)
         metrics = {"val/accuracy": accuracy, "test/accuracy": accuracy, "cost/search_seconds": 1.0}
         result_of = {"config": canonical(config), "metrics": metrics, "model_sha256": "0" * 64, "fingerprints": []}
         write_result(storage, key, result_of)
         state.trials[key] = TrialStatus(key=key, name=f"name-{key}", state="finished", config=complete(config))
-    stopped = complete(tiny_config(warmup_epochs=1, prune_iterations=1))
+    stopped = complete(replace(easy, warmup_epochs=1, prune_iterations=1))
     metrics = {"val/accuracy": 0.2, "test/accuracy": 0.2}
     state.trials["e2"] = TrialStatus(key="e2", name="name-e2", state="stopped", config=stopped, metrics=metrics, rung=1)
     return folder, state, make_report(folder, state)
@@ -88,7 +90,8 @@ def test_recommended_configuration_has_the_star() -> None:
     lines[-1] = replace(lines[-1], configuration=1, values=values)  # though its mean is lower
     report = report_of(lines)[2]
     assert [one.best for one in report.settings] == [one.config.prune_iterations == 10 for one in report.settings]
-    assert "* recommended by the search" in report.notes()[0]
+    assert report.recommendations[0].best.values == values
+    assert "* recommended;" in report.notes()[0]
 
 
 def test_a_stopped_trial_that_was_taken_on_is_finished() -> None:
@@ -145,4 +148,4 @@ def test_several_objectives_have_their_front() -> None:
     assert front.title == "Pareto front of s0.9"
     assert front.rows == [("1", "10", "0.9", "30"), ("0", "1", "0.7", "10")]
     assert section.to_json()["groups"][0]["pareto_front"] == [0, 1]
-    assert section.recommended == frozenset()
+    assert report_of(lines, text)[2].recommendations == []

@@ -1,0 +1,129 @@
+"""The finished trials of each group of a sweep: which configurations there are, and what their seeds gave.
+
+A group has one method and one value of every axis that is not part of a configuration (search/groups.py); nothing else is
+compared.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.search.groups import Group, groups_of
+from orchestrator.spec.grid import configured, dense_baseline
+from orchestrator.spec.schema import SweepSpec
+from orchestrator.spec.trial_names import dotted_values
+from orchestrator.state.sweep_state import SweepState, TrialStatus
+from trainables.config.keys import from_canonical
+from trainables.config.trial import TrialConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigurationResults:
+    """One configuration of a group.
+
+    Attributes:
+        values: of the axes that make up a configuration.
+        trials: seed -> its finished trial.
+    """
+
+    values: Mapping[str, Any]
+    config: TrialConfig
+    trials: Mapping[int, TrialStatus]
+
+    def metric(self, name: str) -> dict[int, float]:
+        """Seed -> the value of a metric, where it is known."""
+        return {seed: trial.metrics[name] for seed, trial in self.trials.items() if name in trial.metrics}
+
+    def mean(self, name: str) -> float | None:
+        known = list(self.metric(name).values())
+        return statistics.fmean(known) if known else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupResults:
+    """One group.
+
+    Attributes:
+        objective: the metric that is compared.
+        sign: 1 if more of it is better, otherwise -1.
+        configurations: those with a value of the objective.
+        dense: seed -> finished dense baseline that differs in nothing but pruning.
+        unfinished: configurations without a finished trial.
+    """
+
+    group: Group
+    objective: str
+    sign: int
+    configurations: tuple[ConfigurationResults, ...]
+    dense: Mapping[int, TrialStatus]
+    unfinished: int
+
+
+def group_results(spec: SweepSpec, state: SweepState) -> list[GroupResults]:
+    """The groups of a sweep in the order of its file; none with several objectives, which have no single best."""
+    if len(spec.objective) > 1:
+        return []
+    ((objective, direction),) = spec.objective.items()
+    groups = groups_of(spec)
+    firsts = (groups[0].space.first() if groups else {}) | {"seed": spec.seed}
+    gathered = {_corner(group, spec.seed): _Gathered(group) for group in groups}
+    dense: dict[TrialConfig, dict[int, TrialStatus]] = {}
+    for trial in state.trials.values():
+        config = from_canonical(TrialConfig, trial.config)
+        if config.is_dense:
+            dense.setdefault(_without_seed(config, spec.seed), {})[config.seed] = trial
+            continue
+        corner = configured(config, firsts)
+        if corner in gathered:
+            gathered[corner].add(config, trial)
+    return [
+        GroupResults(
+            group=one.group,
+            objective=objective,
+            sign=1 if direction == "max" else -1,
+            configurations=tuple(one.finished(objective)),
+            dense=_with_metric(dense.get(_without_seed(dense_baseline(corner), spec.seed), {}), objective),
+            unfinished=len(one.trials) - len(list(one.finished(objective))),
+        )
+        for corner, one in gathered.items()
+    ]
+
+
+@dataclass
+class _Gathered:
+    """The trials of a group, by the values of their configuration."""
+
+    group: Group
+    trials: dict[tuple[Any, ...], dict[int, TrialStatus]] = field(default_factory=dict)
+    configs: dict[tuple[Any, ...], TrialConfig] = field(default_factory=dict)
+
+    def add(self, config: TrialConfig, trial: TrialStatus) -> None:
+        known = dotted_values(config)
+        values = tuple(known[axis.key] for axis in self.group.space.axes)
+        self.configs.setdefault(values, config)
+        self.trials.setdefault(values, {})[config.seed] = trial
+
+    def finished(self, objective: str) -> list[ConfigurationResults]:
+        keys = [axis.key for axis in self.group.space.axes]
+        results = []
+        for values, trials in self.trials.items():
+            ended = _with_metric(trials, objective)
+            if ended:
+                named = dict(zip(keys, values, strict=True))
+                results.append(ConfigurationResults(values=named, config=self.configs[values], trials=ended))
+        return results
+
+
+def _with_metric(trials: Mapping[int, TrialStatus], name: str) -> dict[int, TrialStatus]:
+    return {seed: trial for seed, trial in trials.items() if trial.state == "finished" and name in trial.metrics}
+
+
+def _corner(group: Group, seed: int) -> TrialConfig:
+    return group.trial(group.space.first(), seed)
+
+
+def _without_seed(config: TrialConfig, seed: int) -> TrialConfig:
+    return configured(config, {"seed": seed})

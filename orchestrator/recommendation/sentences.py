@@ -1,0 +1,143 @@
+"""A recommendation in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.recommendation.choice import Certainty
+from orchestrator.recommendation.recommendation import Gain, Recommendation
+from trainables.config.choices import as_chosen
+from trainables.wording import counted
+
+AXIS_WORDS = {"warmup_epochs": "warm-up epoch", "prune_iterations": "iteration"}
+
+
+def sentence(one: Recommendation) -> str:
+    """What to take, what it gives, and what that is against the dense network, in one sentence."""
+    parts = [_value_text(one), *_dense_text(one)]
+    return f"{one.name}: {_configuration_text(one)}: {', '.join(parts)}"
+
+
+def certainty_text(one: Recommendation) -> str:
+    """How sure the choice is, in a sentence."""
+    choice, others = one.choice, len(one.results.configurations) - 1
+    if choice.certainty is Certainty.ALONE:
+        return "there is no other configuration to compare it with"
+    if choice.certainty is Certainty.UNKNOWN:
+        return f"how sure that is cannot be said: {_why_unknown(one)}"
+    if choice.certainty is Certainty.SETTLED:
+        return f"settled: {_no_other(others)} better by more than {_difference(one, one.indifference)} (95 %)"
+    rivals = counted(len(choice.rivals), "other configuration")
+    at_most = f"{rivals} may be better, by at most {_difference(one, max(choice.rivals.values()))} (95 %)"
+    if choice.more_seeds is None:
+        return f"not settled: {at_most}"
+    seeds = counted(choice.more_seeds, "more seed")
+    if choice.certainty is Certainty.MORE_SEEDS:
+        return f"needs about {seeds}: {at_most}"
+    return f"cannot be told from {at_most}; it would take about {seeds}"
+
+
+def details(one: Recommendation) -> list[str]:
+    """The cheapest configuration that is not worse, and what more of each axis buys."""
+    lines = [certainty_text(one)]
+    if one.cheapest is not None:
+        lines.append(f"cheapest that is not shown to be worse: {_values_text(one.cheapest.values)}{_saved_text(one)}")
+    return lines + [_gain_text(one, gain) for gain in one.gains]
+
+
+def _configuration_text(one: Recommendation) -> str:
+    values = _chosen_values(one)
+    if set(values) <= set(AXIS_WORDS):
+        parts = []
+        if "warmup_epochs" in values:
+            parts.append(f"warm up {_counted(values['warmup_epochs'], 'epoch')}")
+        if "prune_iterations" in values:
+            parts.append(f"prune in {_counted(values['prune_iterations'], 'iteration')}")
+        return ", ".join(parts) or one.results.group.base.method
+    return _values_text(values)
+
+
+def _chosen_values(one: Recommendation) -> dict[str, Any]:
+    """The values of the configuration, and those that its trials chose themselves."""
+    values: dict[str, Any] = dict(one.best.values)
+    config = one.best.config
+    chosen = [as_chosen(config, trial.metrics) for trial in one.best.trials.values()]
+    if config.warmup.auto:
+        values["warmup_epochs"] = _span([each.warmup_epochs for each in chosen])
+    if config.iterations.auto:
+        values["prune_iterations"] = _span([each.prune_iterations for each in chosen])
+    return values
+
+
+def _span(numbers: list[int]) -> int | str:
+    low, high = min(numbers), max(numbers)
+    return low if low == high else f"{low} to {high}"
+
+
+def _counted(number: int | str, noun: str) -> str:
+    return counted(number, noun) if isinstance(number, int) else f"{number} {noun}s"
+
+
+def _values_text(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def _value_text(one: Recommendation) -> str:
+    sign, estimate = one.results.sign, one.choice.estimate
+    seeds = counted(len(one.best.trials), "seed")
+    value = f"{one.results.objective} {_number(one, sign * estimate.mean)}"
+    if one.interval is None:
+        return f"{value} ({seeds}, so its interval is not known)"
+    low, high = one.interval
+    return f"{value} (95 %: {_number(one, low)} to {_number(one, high)}, {seeds})"
+
+
+def _dense_text(one: Recommendation) -> list[str]:
+    parts = []
+    if (lost := one.dense.difference) is not None:
+        word = "worse" if lost.mean >= 0 else "better"
+        parts.append(f"{_difference(one, abs(lost.mean))} {word} than dense")
+    if one.dense.times_smaller is not None:
+        parts.append(f"{one.dense.times_smaller:.3g} times smaller")
+    if one.dense.times_fewer_flops is not None:
+        parts.append(f"{one.dense.times_fewer_flops:.3g} times fewer multiply-adds")
+    return parts
+
+
+def _number(one: Recommendation, value: float) -> str:
+    return f"{100 * value:.2f} %" if one.is_accuracy else f"{value:.4g}"
+
+
+def _difference(one: Recommendation, value: float) -> str:
+    return f"{100 * value:.2f} points" if one.is_accuracy else f"{value:.3g}"
+
+
+def _no_other(others: int) -> str:
+    return "the other configuration is not" if others == 1 else f"none of the {others} other configurations is"
+
+
+def _why_unknown(one: Recommendation) -> str:
+    most = max(len(each.trials) for each in one.results.configurations)
+    return "each configuration has one seed" if most == 1 else "too few trials to know the noise"
+
+
+def _saved_text(one: Recommendation) -> str:
+    best, cheapest = one.epochs
+    if best is None or cheapest is None:
+        return ""
+    return f" ({cheapest:.3g} instead of {best:.3g} epochs)"
+
+
+def _gain_text(one: Recommendation, gain: Gain) -> str:
+    word = AXIS_WORDS[gain.axis]
+    interval = "interval not known"
+    if gain.interval is not None:
+        low, high = gain.interval
+        interval = f"95 %: {_signed(one, low)} to {_signed(one, high)}"
+    return f"{counted(gain.next_value, word)} instead of {gain.value}: {_signed(one, gain.difference)} ({interval})"
+
+
+def _signed(one: Recommendation, value: float) -> str:
+    value *= one.results.sign
+    return f"{100 * value:+.2f} points" if one.is_accuracy else f"{value:+.3g}"
