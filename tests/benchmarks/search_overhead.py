@@ -79,11 +79,12 @@ def history(length: int) -> list[Decision]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lengths", type=int, nargs="*", default=[50, 500, 2000])
+    parser.add_argument("--strategies", nargs="*", default=STRATEGIES)
     parser.add_argument("--steps", type=int, default=8)
     options = parser.parse_args()
     for length in options.lengths:
         before = history(length)
-        for strategy in STRATEGIES:
+        for strategy in options.strategies:
             begun = time.perf_counter()
             search = make(spec_of(TEXT.format(strategy=strategy)), MemoryLog(before))
             replay = time.perf_counter() - begun
