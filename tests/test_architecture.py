@@ -68,8 +68,8 @@ ORCHESTRATOR = {
         f"{LIGHT} data preflight",
     ),
     "execution": (
-        "errors bug_report command_line process version spec storage state planning search preflight tracking reporting"
-        " terminal cluster scheduling",
+        "errors bug_report command_line process version spec storage state planning search preflight tracking"
+        " recommendation reporting terminal cluster scheduling",
         f"{LIGHT} data records preflight trial worker",
     ),
     "commands": (

@@ -21,6 +21,7 @@ from orchestrator.cluster.connection import connect_to_cluster, ray_environment,
 from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, DriverBugError, SweepError
 from orchestrator.execution.close_tracking import close_tracking
 from orchestrator.execution.driver import Driver, initial_state, make_queue
+from orchestrator.execution.recommending import Recommender
 from orchestrator.execution.search_run import search_plan, stopped_early
 from orchestrator.execution.signals import install_signal_handlers
 from orchestrator.execution.sweep_files import write_sweep_files
@@ -135,6 +136,7 @@ def _run_with_lease(folder: SweepFolder, plan: Plan, spec_text: str, options: Ru
             finally:
                 driver.mark_interrupted()
                 plan = search_plan(driver, plan)
+                Recommender(driver=driver).update()
                 close_tracking(driver, plan)
                 driver.update_tracking_status()
         return _exit_code(driver)
@@ -207,8 +209,11 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
         max_concurrent=plan.spec.resources.max_concurrent,
     )
 
+    recommender = Recommender(driver=driver)
+
     def on_tick() -> None:
         driver.on_tick()
+        recommender.on_tick()
         capacity.refresh()
         searcher.resolve_lost_workers()
 

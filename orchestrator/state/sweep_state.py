@@ -56,6 +56,7 @@ class SweepState:
     Attributes:
         search: group -> what its search is doing, in words; empty where the trials are known beforehand.
         settled: no further trials will join.
+        recommendations: of each group with results: group, sentence, details.
     """
 
     sweep: str
@@ -70,6 +71,7 @@ class SweepState:
     driver: dict[str, Any] = field(default_factory=dict)
     search: dict[str, str] = field(default_factory=dict)
     settled: bool = True
+    recommendations: list[dict[str, Any]] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
         states = [trial.state for trial in self.trials.values()]
@@ -100,6 +102,7 @@ class SweepState:
             "driver_alive": driver_alive(self.driver),
             "search": self.search,
             "settled": self.settled,
+            "recommendations": self.recommendations,
             "warmups": [asdict(warmup) for warmup in self.warmups.values()],
             "trials": [asdict(trial) for trial in self.trials.values()],
         }

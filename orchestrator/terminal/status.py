@@ -15,7 +15,7 @@ LONGEST_LIST = 20
 
 
 def print_status(state: SweepState) -> None:
-    """Prints a summary line, what a search does, the unfinished trials, the best trial, and what MLflow still lacks."""
+    """Prints a summary line, what a search does, the unfinished trials, the recommendations, and what MLflow still lacks."""
     console = stdout_console()
     driver = state.driver
     alive = driver_alive(driver)
@@ -33,7 +33,10 @@ def print_status(state: SweepState) -> None:
         console.print(table)
         if len(unfinished) > LONGEST_LIST:
             console.print(f"and {len(unfinished) - LONGEST_LIST} more; --json lists all", style="dim")
-    best = best_trial(state)
+    for one in state.recommendations:
+        console.print(one["sentence"], style="bold", markup=False, soft_wrap=True)
+        console.print(f"  {one['details'][0]}", markup=False, soft_wrap=True)
+    best = None if state.recommendations else best_trial(state)
     if best is not None:
         accuracies = ", ".join(f"{name} {best.metrics[name]:.4f}" for name in ("val/accuracy", "test/accuracy"))
         console.print(f"best at the highest sparsity: {best.name} ({best.key}), {accuracies}", soft_wrap=True)

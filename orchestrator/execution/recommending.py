@@ -1,0 +1,55 @@
+"""Keeps the recommendations in the state of a running sweep up to date, for `status` and the screen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.errors import UserError
+from orchestrator.execution.driver import Driver
+from orchestrator.recommendation.sentences import details, sentence
+from orchestrator.reporting.report import recommended
+from orchestrator.search.overview import recorded_overview
+
+INTERVAL_S = 5.0
+INTERVAL_FACTOR = 20.0  # times the duration of the last update: updates take at most a twentieth of the time
+
+
+@dataclass(kw_only=True)
+class Recommender:
+    """Updates the recommendations when trials have finished since the last time.
+
+    Attributes:
+        finished: trials that had at the last update.
+        not_before: time of the clock before which there is no other update.
+    """
+
+    driver: Driver
+    interval_s: float = INTERVAL_S
+    clock: Callable[[], float] = time.monotonic
+    finished: int = -1
+    not_before: float = 0.0
+
+    def on_tick(self) -> None:
+        """Updates them if it is time and something has changed."""
+        if self.clock() < self.not_before:
+            return
+        finished = self.driver.state.counts()["finished"]
+        if finished != self.finished:
+            self.update()
+            self.finished = finished
+
+    def update(self) -> None:
+        """What cannot be read leaves them as they are; it must not fail a sweep."""
+        started = self.clock()
+        folder, state = self.driver.folder, self.driver.state
+        try:
+            found = recommended(folder, state, recorded_overview(folder) if state.search else None)
+        except UserError:
+            return
+        finally:
+            self.not_before = self.clock() + max(self.interval_s, INTERVAL_FACTOR * (self.clock() - started))
+        with self.driver.writer.lock:
+            state.recommendations = [{"group": one.name, "sentence": sentence(one), "details": details(one)} for one in found]
+        self.driver.writer.changed()
