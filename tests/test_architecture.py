@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Set
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -120,6 +121,7 @@ WITHOUT_TORCH = (
 )
 
 
+@cache
 def sources() -> dict[str, str]:
     """Path below the project -> text, of every file of both packages."""
     return {
@@ -131,10 +133,16 @@ def module_of(path: str) -> str:
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
+@cache
+def imports_and_calls(source: str) -> list[ast.Import | ast.ImportFrom | ast.Call]:
+    """The nodes of a file that may import something, anywhere in it."""
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom | ast.Call)]
+
+
 def imports_of(source: str, modules: Set[str]) -> set[str]:
     """The modules of both packages that a file imports anywhere: at its head, in a function, for types."""
     imported: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in imports_and_calls(source):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -198,7 +206,7 @@ def is_in(path: str, places: tuple[str, ...]) -> bool:
 def imported_packages(source: str) -> set[str]:
     """Top-level packages that a file imports anywhere: at its head, in a function, for types, or by name."""
     packages: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in imports_and_calls(source):
         if isinstance(node, ast.Import):
             packages |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:

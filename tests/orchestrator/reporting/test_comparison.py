@@ -17,6 +17,7 @@ from scipy.stats import ttest_rel
 
 from orchestrator.errors import UserError
 from orchestrator.recommendation.paired_test import paired_difference
+from orchestrator.reporting import figures
 from orchestrator.reporting.aggregate import config_summaries
 from orchestrator.reporting.comparison import Comparison, Pair, can_compare, compare
 from orchestrator.reporting.comparison_tables import notes_of, print_tables, tables_of, to_html
@@ -114,7 +115,7 @@ def test_one_seed_has_a_difference_and_no_test() -> None:
     assert (difference.std, difference.n, difference.p, difference.interval) == (None, 1, None, None)
 
 
-def test_equal_differences_have_no_test_though_floats_make_them_differ() -> None:
+def test_equal_differences_have_no_test_despite_rounding() -> None:
     assert 0.3 - 0.2 != 0.2 - 0.1
     difference = paired_difference({0: 0.3, 1: 0.2}, {0: 0.2, 1: 0.1})
     assert (difference.std, difference.p, difference.interval, difference.significant) == (0.0, None, None, False)
@@ -123,7 +124,7 @@ def test_equal_differences_have_no_test_though_floats_make_them_differ() -> None
 # what is paired with what
 
 
-def test_seeds_pair_in_any_order_and_those_of_one_side_are_left_out() -> None:
+def test_seeds_pair_in_any_order_and_unpaired_ones_are_left_out() -> None:
     drive = seeds_of(of("drive"), {2: 0.93, 0: 0.90, 1: 0.91, 5: 0.1})
     snip = seeds_of(of("snip"), {1: 0.90, 9: 0.99, 2: 0.91, 0: 0.89})
     pair = only_pair(sweep_of(snip, drive))
@@ -171,7 +172,7 @@ def test_cells_are_sparsity_warm_up_and_other_shared_axes() -> None:
     assert accuracies == {(one[0], one[1], f"training.lr={one[2]}"): index / 100 for index, one in enumerate(places)}
 
 
-def test_compare_excludes_and_reports_a_cell_without_the_other_method() -> None:
+def test_compare_reports_a_cell_without_the_other_method() -> None:
     drive = [seeds_of(of("drive", sparsity=sparsity), {0: 0.9}) for sparsity in (0.5, 0.9, 0.98)]
     comparison = compare(
         sweep_of(*drive, seeds_of(of("snip", sparsity=0.5), {0: 0.8}), seeds_of(of("random", sparsity=0.98), {1: 0.7}))
@@ -187,7 +188,7 @@ def test_compare_excludes_and_reports_a_cell_without_the_other_method() -> None:
     assert [row.cells[1] for row in tables_of(comparison)[0].rows] == ["1 of 3", "0 of 3"]
 
 
-def test_without_validation_images_several_settings_are_not_chosen_from() -> None:
+def test_no_setting_is_chosen_without_validation_images() -> None:
     trials = [seeds_of(of("drive", prune_iterations=count), {0: 0.9}) for count in (1, 10)] + [seeds_of(of("snip"), {0: 0.8})]
     for trial in (one for group in trials for one in group):
         del trial.metrics["val/accuracy"]
@@ -195,7 +196,7 @@ def test_without_validation_images_several_settings_are_not_chosen_from() -> Non
     assert only_pair(sweep_of(trials[1], trials[2])).difference.mean == pytest.approx(0.1)
 
 
-def test_compare_pairs_the_dense_baseline_without_counting_it_as_method() -> None:
+def test_compare_pairs_the_dense_baseline_apart_from_methods() -> None:
     """The loss against the dense baseline is paired by seed, too."""
     comparison = compare(
         sweep_of(
@@ -241,7 +242,7 @@ def won_lost_and_open() -> SweepState:
     )
 
 
-def test_the_summary_counts_both_ways_and_takes_the_median_of_the_ratios() -> None:
+def test_summary_counts_both_ways_and_has_the_median_ratio() -> None:
     (summary,) = compare(won_lost_and_open()).summaries()
     assert (summary.cells, summary.better, summary.worse) == (4, 2, 2)
     assert (summary.significantly_better, summary.significantly_worse, summary.excluded) == (1, 2, 0)
@@ -355,7 +356,8 @@ def test_page_shows_losses_in_a_separate_colour() -> None:
     assert (page.count("class='win'"), page.count("class='lose'")) == (11 + 1, 2 * 11 + 1)
 
 
-def test_the_report_has_the_comparison_where_there_is_one(tmp_path: Path) -> None:
+def test_the_report_has_the_comparison_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "FIGURES", {})  # drawing takes its time
     folder = stored(won_lost_and_open(), tmp_path)
     written = write_report(folder, won_lost_and_open())
     assert json.loads(written["compare.json"])["reference"] == "drive"
@@ -391,7 +393,7 @@ def shown(grid: Grid) -> list[list[float]]:
     return [[test.mean for test in row if test] for row in tests]
 
 
-def test_methods_share_a_map_and_those_with_a_choice_have_another() -> None:
+def test_methods_share_a_map_unless_they_have_a_choice() -> None:
     methods, drive = grids(config_summaries(mixed_methods(best_at_2=10)))
     assert (methods.title, methods.rows, methods.warmups) == (
         "methods, sparsity 0.9",
@@ -435,7 +437,7 @@ def test_the_report_draws_and_prints_both_kinds_of_maps(tmp_path: Path, capsys: 
     assert "drive-sweep compare s" in out
 
 
-def test_the_comparison_of_a_sweep_without_baseline_has_no_line_for_it() -> None:
+def test_comparison_without_baseline_has_no_line_for_it() -> None:
     comparison: Comparison = compare(won_lost_and_open())
     assert comparison.dense == ()
     assert [block.title for block in tables_of(comparison)] == ["summary over all cells", "drive against snip"]
