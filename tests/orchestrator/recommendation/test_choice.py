@@ -50,7 +50,7 @@ def test_far_better_configuration_is_settled() -> None:
     assert choice.estimate.mean == pytest.approx(80.55)  # no contender, so nothing is corrected
 
 
-def test_rivals_are_those_that_may_be_better_by_more_than_the_indifference() -> None:
+def test_rivals_may_be_better_by_more_than_the_indifference() -> None:
     choice = chosen(ALIKE)
     assert (choice.best, set(choice.rivals)) == (0, {1})
     assert choice.certainty is Certainty.MORE_SEEDS
