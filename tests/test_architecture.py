@@ -108,6 +108,7 @@ TORCH = (
     "trainables/trial/",
     "trainables/preflight/",
     "trainables/runtime/hashing.py",
+    "trainables/worker/warmup_stage.py",
 )
 # Inside those, what is needed without PyTorch.
 WITHOUT_TORCH = (

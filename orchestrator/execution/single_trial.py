@@ -36,7 +36,8 @@ from orchestrator.version import source_revision
 from trainables.config.keys import canonical
 from trainables.data.staging import StagedDataset
 from trainables.errors import StopRequestedError, StorageError, TrialError
-from trainables.worker.trainable import Stage, SweepSettings, trial_context
+from trainables.worker.stage import Stage, SweepSettings
+from trainables.worker.trainable import trial_context
 
 if TYPE_CHECKING:
     from trainables.trial.checkpoint import TrialState

@@ -252,7 +252,7 @@ def _placement(resolved: ResolvedSettings, stage: dict[str, Any]) -> Any:
 
 def _settings(driver: Driver, plan: Plan, resolved: ResolvedSettings, data: StagedDataset, slots: int) -> Any:
     """The settings that all stages share; the more run at once, the less often each reports its progress."""
-    from trainables.worker.trainable import SweepSettings
+    from trainables.worker.stage import SweepSettings
 
     folder, spec = driver.folder, plan.spec
     return SweepSettings(

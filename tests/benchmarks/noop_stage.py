@@ -15,7 +15,7 @@ from trainables.config.keys import NUMERICS
 from trainables.records.file_names import METRICS, MODEL, RESULT
 from trainables.records.metrics import MetricLog
 from trainables.records.result_record import encode_result
-from trainables.worker.trainable import Stage, SweepSettings
+from trainables.worker.stage import Stage, SweepSettings
 
 SLEEP_S = "DRIVE_SWEEP_NOOP_SECONDS"  # environment of the workers, which they have from the driver
 EPOCHS = "DRIVE_SWEEP_NOOP_EPOCHS"

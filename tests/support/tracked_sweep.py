@@ -18,7 +18,8 @@ from tests.support.trials import tiny_config, tiny_settings, tiny_training, writ
 from trainables.config.keys import canonical, trial_key, warmup_key
 from trainables.data.digits import DIGITS_DIGEST
 from trainables.records.metrics import Point, points_from_json, points_from_lines
-from trainables.worker.trainable import Stage, execute_stage
+from trainables.worker.stage import Stage
+from trainables.worker.trainable import execute_stage
 
 SWEEP = "tiny"
 DESCRIPTION = "a sweep of **tests**"

@@ -28,7 +28,7 @@ from trainables.runtime.device import Runtime
 from trainables.trial.checkpoint import TrialState
 from trainables.trial.context import TrialContext
 from trainables.trial.runner import run_trial
-from trainables.worker.trainable import Folders, SweepSettings
+from trainables.worker.stage import Folders, SweepSettings
 
 DIGITS = DatasetSource(name="digits")
 RUNTIME = Runtime()

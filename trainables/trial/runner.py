@@ -7,7 +7,6 @@ with the same model and the same metric points.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import Any
 
@@ -26,9 +25,7 @@ from trainables.pruning.masks import apply_masks, full_masks
 from trainables.pruning.rounds import mask_metrics, prune_round
 from trainables.pruning.sanity_checks import shuffled
 from trainables.pruning.sparse_trainers import MaskUpdater, SparseTraining, updater_class
-from trainables.records.file_names import CHECKPOINT, ERROR, RESULT, STOPPED
-from trainables.records.metrics import DamagedRecordError
-from trainables.records.result_record import decode_result
+from trainables.records.file_names import CHECKPOINT
 from trainables.runtime.seeding import derived_seed
 from trainables.training.loop import evaluate, evaluate_raw
 from trainables.training.lr_schedules import learning_rate
@@ -37,11 +34,10 @@ from trainables.trial.auto_iterations import choose_iterations, record_iteration
 from trainables.trial.auto_warmup import AutoWarmup, ChosenWarmup, record_warmup
 from trainables.trial.checkpoint import DamagedCheckpointError, TrialState, from_bytes
 from trainables.trial.context import TrialContext
+from trainables.trial.earlier_attempts import finished_result, remove_leftovers, remove_private_snapshots
 from trainables.trial.epoch import advance_epoch, timed, validate
 from trainables.trial.publisher import TrialPublisher, publish_error
 from trainables.trial.warmup import WarmupTrainer
-
-log = logging.getLogger(__name__)
 
 
 def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
@@ -51,39 +47,19 @@ def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
         TrialError: a failure of a known kind. StopRequestedError leaves a checkpoint; after StorageError the files are as they
             were; all other errors, also those of other types, leave error.json with a traceback.
     """
-    finished = _finished(context)
+    finished = finished_result(context)
     if finished is not None:
-        for leftover in (CHECKPOINT, ERROR, STOPPED):  # of an attempt that was interrupted right after its result
-            if context.files.read(leftover) is not None:
-                context.files.remove(leftover)
-        _remove_private_snapshots(context)
+        remove_leftovers(context)
         return finished
     try:
         result = TrialRunner(config, context).run()
-        _remove_private_snapshots(context)
+        remove_private_snapshots(context)
         return result
     except (StopRequestedError, StaleAttemptError, StorageError):
         raise
     except Exception as error:
         publish_error(context.files, error)
         raise
-
-
-def _finished(context: TrialContext) -> dict[str, Any] | None:
-    """The trial's result; None if it does not exist or is damaged, so that the trial writes it again."""
-    content = context.files.read(RESULT)
-    try:
-        return None if content is None else decode_result(content, context.files.key)
-    except DamagedRecordError as error:
-        log.warning("%s of trial %s %s; it is computed again", RESULT, context.files.key, error)
-        return None
-
-
-def _remove_private_snapshots(context: TrialContext) -> None:
-    if not context.shares_snapshots:
-        for epoch in context.snapshots.epochs():
-            context.snapshots.remove(epoch)
-        context.snapshots.remove_rules()
 
 
 class TrialRunner:

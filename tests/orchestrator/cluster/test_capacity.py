@@ -27,7 +27,8 @@ from tests.support.cli import tiny_sweep
 from tests.support.trials import DIGITS, tiny_config, tiny_settings
 from trainables.config.keys import canonical
 from trainables.data.staging import StagedDataset
-from trainables.worker.trainable import Stage, execute_stage
+from trainables.worker.stage import Stage
+from trainables.worker.trainable import execute_stage
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ from tests.support.trials import tiny_config, tiny_settings
 from tests.test_architecture import loaded_after
 from trainables.config.keys import canonical
 from trainables.errors import StorageError
-from trainables.worker.trainable import Stage, execute_stage
+from trainables.worker.stage import Stage
+from trainables.worker.trainable import execute_stage
 
 
 def key_of(storage: S3Storage, name: str) -> str:

@@ -21,7 +21,7 @@ from tests.support.tracked_sweep import (
     trial_stage,
 )
 from trainables.config.keys import canonical
-from trainables.worker.trainable import Stage
+from trainables.worker.stage import Stage
 
 
 @pytest.fixture(scope="session")
