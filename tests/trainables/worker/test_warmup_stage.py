@@ -5,18 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import StageFolders
 from tests.support.custom_modules import write_modules
 from tests.support.trials import new_storage, tiny_config, tiny_settings, warmup_folder
 from trainables.config.keys import canonical, warmup_rule
 from trainables.config.trial import TrialConfig, WarmupConfig
+from trainables.custom import imports
 from trainables.custom.files import CustomFiles
 from trainables.worker.stage import Stage
 from trainables.worker.trainable import execute_stage
 
 AUTO = tiny_config(warmup_epochs=3, warmup=WarmupConfig(auto=True, window=1, threshold=0.0))
 RAISES = tiny_config(method="module:myscores.raises", warmup_epochs=3, warmup=AUTO.warmup)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imports, "_sources", {})
 
 
 def run_stage(configs: list[TrialConfig], storage: Storage, folder: Path) -> dict[str, Any]:
@@ -53,5 +61,5 @@ def test_rule_that_cannot_read_its_mask_leaves_the_others_alone(tmp_path: Path) 
 
 def test_stage_fails_where_no_rule_can_read_its_mask(tmp_path: Path) -> None:
     report = run_stage([RAISES], new_storage(tmp_path / "runs"), tmp_path)
-    assert report["status"] == "code"
+    assert report["status"] == "setting"
     assert "no score" in report["message"]
