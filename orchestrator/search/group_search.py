@@ -13,11 +13,12 @@ from orchestrator.search.decisions import Decision, Kind
 from orchestrator.search.early_stopping import EarlyStopper
 from orchestrator.search.groups import Group
 from orchestrator.search.proposals import Proposer
-from orchestrator.search.racing import Outcome, adjusted_means
+from orchestrator.search.racing import Outcome
 from orchestrator.search.records import FAILED, FINISHED, RUNNING, STOPPED, ConfigurationRecord, TrialRecord
 from orchestrator.search.rules import GroupRules
 from orchestrator.search.space import values_text
 from orchestrator.search.staged_seeds import Race, RaceStep
+from orchestrator.search.standings import Standings
 from trainables.config.trial import TrialConfig
 from trainables.wording import counted
 
@@ -32,6 +33,7 @@ class GroupSearch:
         key_of: the trial key of a configuration with a seed.
         cost_of: epochs that a trial would train now.
         closed: why nothing new begins, such as a budget; empty while it may.
+        standings: which configurations may be the best.
     """
 
     group: Group
@@ -44,10 +46,10 @@ class GroupSearch:
     by_key: dict[str, tuple[ConfigurationRecord, TrialRecord]] = field(default_factory=dict)
     closed: str = ""
     end: Decision | None = None
-    _leader: ConfigurationRecord | None = None
-    _leader_is_known: bool = False
+    standings: Standings = field(init=False)
 
-    # -- what comes next ---------------------------------------------------------------------------------------------
+    def __post_init__(self) -> None:
+        self.standings = Standings(rules=self.rules, configurations=self.configurations)
 
     def next_steps(self) -> list[Decision]:
         """Decisions to take now, to be written together; empty while the group waits for results, or has ended."""
@@ -69,7 +71,7 @@ class GroupSearch:
             return None
         state, reason = CONTINUES, ""
         if self.stopper.should_stop(key, epoch, value):
-            if configuration is self._in_front():
+            if configuration is self.standings.in_front():
                 reason = "a seed of the leading configuration"
             else:
                 state = STOPS
@@ -95,31 +97,6 @@ class GroupSearch:
             seconds=round(seconds, 3),
             reason=reason,
         )
-
-    def leader(self) -> ConfigurationRecord | None:
-        """The best of the contenders by their means, from which the parts of the seeds are taken; None before the first."""
-        if not self._leader_is_known:
-            self._leader, self._leader_is_known = self._best_of(self.contenders()), True
-        return self._leader
-
-    def contenders(self) -> list[ConfigurationRecord]:
-        """The configurations that may be the best: their first seeds are finished and nothing rules them out."""
-        seeds = self.rules.first_seeds
-        return [one for one in self.configurations if not one.ruled_out and not one.has_failed and one.has_finished(seeds)]
-
-    def _in_front(self) -> ConfigurationRecord | None:
-        """The best configuration by whatever seeds are finished so far."""
-        return self._best_of(
-            [
-                one
-                for one in self.configurations
-                if not one.ruled_out and not one.has_failed and one.finished_values(self.rules.objective)
-            ]
-        )
-
-    def _best_of(self, configurations: list[ConfigurationRecord]) -> ConfigurationRecord | None:
-        means = adjusted_means({one.number: one.values_by_seed(self.rules.objective) for one in configurations})
-        return max(configurations, key=lambda one: (self.rules.sign * means[one.number], -one.number), default=None)
 
     def _next_first_seed(self) -> Decision | None:
         for configuration in self.configurations:
@@ -148,7 +125,7 @@ class GroupSearch:
         )
 
     def _end_or_race(self) -> list[Decision]:
-        contenders = self.contenders()
+        contenders = self.standings.contenders()
         if not contenders:
             return [self._ending(Outcome.NOTHING, None, "no configuration has a result for all its first seeds")]
         if len(self.rules.objectives) > 1:
@@ -160,14 +137,14 @@ class GroupSearch:
         return self._decisions(self._race.next_step(contenders))
 
     def _ending_without_race(self) -> Decision:
-        best = self.leader()
+        best = self.standings.leader()
         assert best is not None
         outcome = Outcome.BUDGET if self.closed else Outcome.EXPLORED
         return self._ending(outcome, best, self.closed or f"all {len(self.configurations)} configurations were run")
 
     def _seed_beside_others(self) -> list[Decision]:
         """A seed that a contender of the race needs whatever the running trials show."""
-        contenders = self.contenders()
+        contenders = self.standings.contenders()
         if self.closed or not contenders or not self.rules.further_seeds:
             return []
         step = self._race.missing_seed(contenders)
@@ -199,8 +176,6 @@ class GroupSearch:
             return [*decisions, self._ending(step.outcome, self.configurations[step.leader], step.reason)]
         return [*decisions, self._trial(self.configurations[step.next_configuration], step.next_seed, step.reason)]
 
-    # -- how decisions change the state -------------------------------------------------------------------------------
-
     def apply(self, decision: Decision, *, refill: bool = False) -> None:
         """Changes the state by a decision.
 
@@ -231,14 +206,15 @@ class GroupSearch:
         elif decision.kind is Kind.END:
             self.end = decision
         if decision.kind in (Kind.RUNG, Kind.RESULT, Kind.RULED_OUT, Kind.BEHIND):
-            self._leader_is_known = False
+            self.standings.changed()
 
     def retry(self, key: str) -> bool:
         """Lets a trial that failed run again; False if it did not."""
         trial = self.by_key[key][1]
         failed = trial.state == FAILED
         if failed:
-            trial.state, self._leader_is_known = RUNNING, False
+            trial.state = RUNNING
+            self.standings.changed()
         return failed
 
     def _begin(self, decision: Decision) -> None:
@@ -278,21 +254,7 @@ class GroupSearch:
         if trial.state == FINISHED and self.stopper is not None and trial.can_stop:
             self.stopper.finish(trial.key, trial.config.sparse_epochs, trial.values[self.rules.objective])
         if trial.state == FAILED:
-            self._forget_comparisons_with(configuration)
-
-    def _forget_comparisons_with(self, failed: ConfigurationRecord) -> None:
-        """What was worse than a configuration that has failed since may be the best, if nobody else is left to race.
-
-        Otherwise it gets no more seeds: those that are left were better than it.
-        """
-        compared = [one for one in self.configurations if one.left_to == failed.number]
-        for one in compared:
-            one.is_worse = False
-        last = max((one.left_after or 0 for one in compared if not one.has_failed), default=0)
-        if not self.contenders():
-            for one in compared:
-                if one.left_after == last:
-                    one.ruled_out, one.left_after, one.left_to = "", None, None
+            self.standings.forget_comparisons_with(configuration)
 
     def trials(self) -> Iterator[TrialRecord]:
         """All trials of the group, in the order in which they began."""
@@ -303,10 +265,9 @@ class GroupSearch:
         ruled_out = sum(bool(one.ruled_out) or one.has_failed for one in self.configurations)
         counts = f"{counted(len(self.configurations), 'configuration')}, {ruled_out} ruled out"
         if self.end is not None:
-            values = ", ".join(f"{key} {value}" for key, value in self.end.values.items())
-            best = f", recommended is {values}" if values else ""
+            best = f", recommended is {values_text(self.end.values)}" if self.end.values else ""
             return f"{self.end.state}: {counts}{best}; {self.end.reason}"
-        leader = self.leader()
+        leader = self.standings.leader()
         if leader is None:
             return f"exploring: {counts}"
         values = values_text(leader.values)

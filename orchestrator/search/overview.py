@@ -148,10 +148,10 @@ def overview(spec: SweepSpec, decisions: Sequence[Decision], *, with_importances
 
 
 def _group(group: GroupSearch, epochs: int, shares: Mapping[str, float]) -> GroupOverview:
-    contenders = {one.number for one in group.contenders()}
+    contenders = {one.number for one in group.standings.contenders()}
     objectives = list(group.rules.objectives)
     configurations = tuple(_configuration(one, objectives, one.number in contenders) for one in group.configurations)
-    leader = group.leader() if len(objectives) == 1 else None
+    leader = group.standings.leader() if len(objectives) == 1 else None
     ahead = None if leader is None else leader.number
     best = ahead if group.end is None else group.end.configuration
     return GroupOverview(

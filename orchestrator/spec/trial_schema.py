@@ -82,8 +82,8 @@ class Warmup(SpecModel):
     most: Integer = Field(default=20, ge=2, description="Of warmup_epochs auto, the epochs after which it ends in any case.")
     rule: StabilityMeasure = Field(
         default=DEFAULT.warmup.rule,
-        description="Of warmup_epochs auto, what tells that the mask is stable: the overlap of the kept weights, or the early "
-        "pruning indicator, which looks at the layers' counts alone.",
+        description="Of warmup_epochs auto, what tells that the mask is stable: the early pruning indicator, which looks at "
+        "the layers' counts alone, or the overlap of the kept weights.",
     )
     threshold: float | None = Field(
         default=DEFAULT.warmup.threshold,

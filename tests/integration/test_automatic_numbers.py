@@ -14,7 +14,7 @@ dataset: {name: digits, limit: 300}
 model: convnet
 warmup_epochs: auto
 prune_iterations: auto
-warmup: {most: 6, window: 1, threshold: 0.5}
+warmup: {most: 6, window: 1, rule: overlap, threshold: 0.5}
 iterations: {most: 4}
 search: {sparsity: [0.5, 0.98]}
 baseline: none

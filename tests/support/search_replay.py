@@ -112,7 +112,7 @@ class Replay:
         return tuple(values.values())
 
     def _note(self) -> None:
-        leaders = {group.group.name: group.leader() for group in self.search.groups}
+        leaders = {group.group.name: group.standings.leader() for group in self.search.groups}
         recommended = {name: dict(leader.values) for name, leader in leaders.items() if leader is not None}
         self.moments.append(Moment(self.search.meter.epochs, recommended))
 

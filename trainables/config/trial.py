@@ -20,7 +20,7 @@ Schedule = Literal["milestones", "cosine"]
 Budget = Literal["sparse", "total"]
 Precision = Literal["auto", "fp32", "bf16"]
 Augment = Literal["auto", "none", "crop", "crop_flip"]
-StabilityMeasure = Literal["overlap", "epi"]
+StabilityMeasure = Literal["epi", "overlap"]
 
 AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")  # with a fixed position in tables and in names of trials
 REWIND = re.compile(r"none|init|epoch \d+")
@@ -56,14 +56,14 @@ class WarmupConfig:
 
     Attributes:
         auto: the warm-up ends when its mask is stable (trial/mask_stability.py); `warmup_epochs` is then the most.
-        rule: what is measured: the overlap of the kept weights, or the early pruning indicator.
+        rule: what is measured: the early pruning indicator, or the overlap of the kept weights.
         threshold: from which value on the mask is stable; None is the default of the rule and the method.
         window: number of earlier epochs that an epoch is compared with.
     """
 
     lr: float | None = None
     auto: bool = False
-    rule: StabilityMeasure = "overlap"
+    rule: StabilityMeasure = "epi"
     threshold: float | None = None
     window: int = 5
 

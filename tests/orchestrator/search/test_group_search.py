@@ -164,7 +164,7 @@ def test_seeds_of_a_race_begin_together_where_slots_are_free() -> None:
     together = []
     while (begun := search.next_trial()) is not None:
         together.append(begun)
-    contenders = search.groups[0].contenders()
+    contenders = search.groups[0].standings.contenders()
     assert {(one.config.warmup_epochs, one.config.prune_iterations) for one in together} == {
         (one.values["warmup_epochs"], one.values["prune_iterations"]) for one in contenders
     }

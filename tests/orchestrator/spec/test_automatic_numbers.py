@@ -40,7 +40,7 @@ def test_names_say_auto() -> None:
     names = trial_names(expand(load_text(BASE + AUTO)))
     assert names == ["wauto-iauto-s0.9-r0", "wauto-iauto-s0.95-r0", "dense-r0"]
     rules = "warmup_epochs: auto\nsparsity: 0.5\nsearch: {warmup.rule: [overlap, epi]}\n"
-    assert trial_names(expand(load_text(BASE + rules)))[1] == "wauto-i001-s0.5-r0-ruleepi"
+    assert trial_names(expand(load_text(BASE + rules)))[0] == "wauto-i001-s0.5-r0-ruleoverlap"
 
 
 def test_resolved_form_and_schema_keep_the_word() -> None:

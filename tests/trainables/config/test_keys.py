@@ -118,7 +118,7 @@ OTHER_VALUES: list[tuple[str, Any, bool]] = [
     ("precision", "bf16", True),
     ("warmup.lr", 0.5, True),
     ("warmup.auto", True, False),
-    ("warmup.rule", "epi", False),
+    ("warmup.rule", "overlap", False),
     ("warmup.threshold", 0.5, False),
     ("warmup.window", 3, False),
     ("iterations.auto", True, False),

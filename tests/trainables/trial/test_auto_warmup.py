@@ -39,7 +39,7 @@ from trainables.trial.auto_warmup import AutoWarmup
 from trainables.trial.checkpoint import TrialState
 from trainables.trial.warmup import WarmupTrainer
 
-AUTO = tiny_config(warmup_epochs=6, warmup=WarmupConfig(auto=True, window=2, threshold=0.4))
+AUTO = tiny_config(warmup_epochs=6, warmup=WarmupConfig(auto=True, rule="overlap", window=2, threshold=0.4))
 PRUNED = [name for name, method in METHODS.items() if name != "dense"]
 
 
@@ -90,12 +90,12 @@ def test_trial_gives_the_model_of_the_length_that_it_chose(
 
 def test_config_and_key_are_those_of_the_rule(undisturbed: tuple[dict[str, Any], Any]) -> None:
     config = undisturbed[0]["config"]
-    assert (config["warmup_epochs"], config["warmup"]) == (6, {"auto": True, "window": 2, "threshold": 0.4})
+    assert (config["warmup_epochs"], config["warmup"]) == (6, {"auto": True, "rule": "overlap", "window": 2, "threshold": 0.4})
 
 
 @pytest.mark.parametrize("method", PRUNED)
 def test_reading_masks_changes_no_bit_of_the_warmup(method: str, tmp_path: Path) -> None:
-    never = tiny_config(method=method, warmup_epochs=3, warmup=WarmupConfig(auto=True, window=1, threshold=2.0))
+    never = tiny_config(method=method, warmup_epochs=3, warmup=WarmupConfig(auto=True, rule="overlap", window=1, threshold=2.0))
     read = new_storage(tmp_path / "read")
     assert chosen(never, read) == 3
     state = trainer(never, read).state_at(3)
@@ -145,7 +145,9 @@ def test_virtual_masks_are_those_of_one_round(method: str, tmp_path: Path) -> No
 
 
 def test_constant_mask_is_stable_as_soon_as_the_window_is_full(tmp_path: Path) -> None:
-    still = tiny_config(method="magnitude", warmup_epochs=6, warmup=WarmupConfig(lr=1e-12, auto=True, window=3, threshold=1.0))
+    still = tiny_config(
+        method="magnitude", warmup_epochs=6, warmup=WarmupConfig(lr=1e-12, auto=True, rule="overlap", window=3, threshold=1.0)
+    )
     assert chosen(still, new_storage(tmp_path)) == 3
 
 
