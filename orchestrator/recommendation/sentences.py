@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,13 +85,15 @@ def _values_text(values: Mapping[str, Any]) -> str:
 
 
 def _value_text(one: Recommendation) -> str:
-    sign, estimate = one.results.sign, one.choice.estimate
+    expected = _number(one, one.results.sign * one.choice.estimate.mean)
     seeds = counted(len(one.best.trials), "seed")
-    value = f"{one.results.objective} {_number(one, sign * estimate.mean)}"
+    value = f"{one.results.objective} {expected}"
     if one.interval is None:
         return f"{value} ({seeds}, so its interval is not known)"
     low, high = one.interval
-    return f"{value} (95 %: {_number(one, low)} to {_number(one, high)}, {seeds})"
+    mean = _number(one, statistics.fmean(one.best.metric(one.results.objective).values()))
+    gave = f"; its {seeds} gave {mean}" if mean != expected else f", {seeds}"
+    return f"{value} (95 %: {_number(one, low)} to {_number(one, high)}{gave})"
 
 
 def _dense_text(one: Recommendation) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from orchestrator.spec.axes import section_of
 from orchestrator.spec.grid import AUTO_SECTIONS
 from orchestrator.spec.schema import SweepSpec
 from trainables.config.method import Course
@@ -73,16 +74,22 @@ def _auto_conflicts(config: TrialConfig) -> Iterator[Conflict]:
         yield Conflict(("warmup.rule", "method"), rule, "write warmup: {rule: overlap}")
 
 
+def auto_options() -> Iterator[tuple[str, str, str]]:
+    """Key that may be automatic, section that says how it is chosen, option of the section."""
+    for key, section in AUTO_SECTIONS.items():
+        model = section_of(SweepSpec.model_fields[section].annotation)
+        assert model is not None
+        yield from ((key, section, option) for option in model.model_fields if option != "lr")
+
+
 def unused_auto_conflicts(spec: SweepSpec) -> Iterator[Conflict]:
     """The keys that have no effect, since the number that they are about is not automatic."""
-    for key, name in AUTO_SECTIONS.items():
-        section = getattr(spec, name)
+    for key, name, option in auto_options():
         if getattr(spec, key) == "auto" and key not in spec.search:
             continue
-        for option, field in type(section).model_fields.items():
-            path = f"{name}.{option}"
-            if option != "lr" and (getattr(section, option) != field.default or path in spec.search):
-                yield Conflict((path, key), f"be given only with {key} auto", f"write {key}: auto, or remove it")
+        section, path = getattr(spec, name), f"{name}.{option}"
+        if getattr(section, option) != type(section).model_fields[option].default or path in spec.search:
+            yield Conflict((path, key), f"be given only with {key} auto", f"write {key}: auto, or remove it")
 
 
 def dataset_conflicts(spec: SweepSpec) -> Iterator[Conflict]:

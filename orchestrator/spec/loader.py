@@ -13,7 +13,13 @@ from pydantic import ValidationError
 
 from orchestrator.errors import UserError
 from orchestrator.spec.axes import SEARCHABLE
-from orchestrator.spec.constraints import Conflict, config_conflicts, dataset_conflicts, unused_auto_conflicts
+from orchestrator.spec.constraints import (
+    Conflict,
+    auto_options,
+    config_conflicts,
+    dataset_conflicts,
+    unused_auto_conflicts,
+)
 from orchestrator.spec.error_messages import Problem, dotted, format_value, problems
 from orchestrator.spec.grid import representative_trials
 from orchestrator.spec.presets import sweep_text
@@ -50,7 +56,8 @@ def load_spec(file: str, overrides: Sequence[str] = ()) -> SweepSpec:
 def resolved(spec: SweepSpec) -> dict[str, Any]:
     """The sweep as plain JSON with every default, which is a valid sweep file. A searched key is only under `search`."""
     values: dict[str, Any] = spec.model_dump(mode="json")
-    for key in spec.search:
+    unused = [f"{section}.{option}" for key, section, option in auto_options() if getattr(spec, key) != "auto"]
+    for key in (*spec.search, *unused):
         values = _without(values, tuple(key.split(".")))
     return values
 
@@ -218,7 +225,7 @@ def _value(spec: SweepSpec, key: str) -> Any:
     axis = spec.search.get(key)
     if axis is not None:
         return axis.min if isinstance(axis, Range) else axis[0]
-    return _at(resolved(spec), key.split("."))
+    return _at(spec.model_dump(mode="json"), key.split("."))
 
 
 def _values(config: TrialConfig) -> dict[str, Any]:

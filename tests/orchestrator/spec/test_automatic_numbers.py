@@ -48,6 +48,8 @@ def test_resolved_form_and_schema_keep_the_word() -> None:
     values = json.loads(json.dumps(resolved(spec)))
     assert (values["warmup_epochs"], values["prune_iterations"]) == ("auto", "auto")
     assert spec_from_resolved(values) == spec
+    numbers = resolved(load_text(BASE + "warmup_epochs: 3\nwarmup: {lr: 0.1}\nsparsity: 0.5\n"))
+    assert (numbers["warmup"], numbers["iterations"]) == ({"lr": 0.1}, {})  # so that a default may change later
     jsonschema.validate(values, json_schema())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(values | {"search": {"warmup_epochs": [1, "auto"]}}, json_schema())
