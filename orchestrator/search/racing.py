@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 CHANCE = 0.2
-ITERATIONS = 20  # of the fit of an incomplete design, which converges quickly
+ITERATIONS = 10_000  # of the fit of an incomplete design, which converges quickly unless few seeds link the configurations
 SETTLED = 1e-12  # a fit that changes less than this has converged
 
 

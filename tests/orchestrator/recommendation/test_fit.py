@@ -48,8 +48,8 @@ def test_fit_is_that_of_least_squares(shape: str) -> None:
     means, deviation, freedom = by_least_squares(values)
     fitted = fit(values)
     assert fitted.noise.freedom == freedom
-    assert fitted.means == pytest.approx(means, abs=1e-2)
-    assert fitted.noise.deviation == pytest.approx(deviation, abs=1e-2)
+    assert fitted.means == pytest.approx(means, abs=1e-6)
+    assert fitted.noise.deviation == pytest.approx(deviation, abs=1e-6)
 
 
 def test_unlinked_configurations_are_compared_by_their_own_means() -> None:
