@@ -19,7 +19,7 @@ from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
 from trainables.data.digits import DIGITS_DIGEST
 from trainables.data.normalization import Normalization
 from trainables.data.source import DatasetSource
-from trainables.data.splits import Data
+from trainables.data.splits import Data, load_data
 from trainables.data.staging import StagedDataset
 from trainables.errors import StopRequestedError
 from trainables.records.file_names import METRICS, MODEL, RESULT
@@ -28,6 +28,7 @@ from trainables.runtime.device import Runtime
 from trainables.trial.checkpoint import TrialState
 from trainables.trial.context import TrialContext
 from trainables.trial.runner import run_trial
+from trainables.trial.warmup import WarmupTrainer
 from trainables.worker.stage import Folders, SweepSettings
 
 DIGITS = DatasetSource(name="digits")
@@ -92,6 +93,23 @@ def trial_folder(config: TrialConfig, storage: Storage, attempt: int = 1) -> Tri
 
 def warmup_folder(config: TrialConfig, storage: Storage, runtime: Runtime = RUNTIME) -> WarmupFolder:
     return WarmupFolder(storage, f"warmups/{warmup_key(config, DIGITS_DIGEST)}", runtime.fingerprint_id())
+
+
+def warmup_trainer(
+    config: TrialConfig,
+    storage: Storage,
+    snapshot_seconds: float = 60.0,
+    after_epoch: Callable[[TrialState], None] = lambda state: None,
+) -> WarmupTrainer:
+    """What trains the trial's shared warm-up."""
+    return WarmupTrainer(
+        config=config,
+        data=load_data(config.dataset, DIGITS, "cpu"),
+        runtime=RUNTIME,
+        snapshots=warmup_folder(config, storage),
+        snapshot_seconds=snapshot_seconds,
+        after_epoch=after_epoch,
+    )
 
 
 def trial_context(config: TrialConfig, storage: Storage, attempt: int = 1, **settings: Any) -> TrialContext:

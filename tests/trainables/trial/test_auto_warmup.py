@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from tests.support.trials import (
     tiny_config,
     trial_folder,
     warmup_folder,
+    warmup_trainer,
 )
 from trainables.config.keys import warmup_rule
 from trainables.config.methods import METHODS
@@ -37,30 +37,13 @@ from trainables.pruning.rounds import prune_round
 from trainables.pruning.virtual_masks import virtual_masks
 from trainables.trial.auto_warmup import AutoWarmup
 from trainables.trial.checkpoint import TrialState
-from trainables.trial.warmup import WarmupTrainer
 
 AUTO = tiny_config(warmup_epochs=6, warmup=WarmupConfig(auto=True, rule="overlap", window=2, threshold=0.4))
 PRUNED = [name for name, method in METHODS.items() if name != "dense"]
 
 
-def trainer(
-    config: TrialConfig,
-    storage: Storage,
-    snapshot_seconds: float = 60.0,
-    after_epoch: Callable[[TrialState], None] = lambda state: None,
-) -> WarmupTrainer:
-    return WarmupTrainer(
-        config=config,
-        data=load_data(config.dataset, DIGITS, "cpu"),
-        runtime=RUNTIME,
-        snapshots=warmup_folder(config, storage),
-        snapshot_seconds=snapshot_seconds,
-        after_epoch=after_epoch,
-    )
-
-
 def chosen(config: TrialConfig, storage: Storage) -> int:
-    return int(AutoWarmup(trainer=trainer(config, storage)).choose([warmup_rule(config)])[0].choice.value)
+    return int(AutoWarmup(trainer=warmup_trainer(config, storage)).choose([warmup_rule(config)])[0].choice.value)
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +81,8 @@ def test_reading_masks_changes_no_bit_of_the_warmup(method: str, tmp_path: Path)
     never = tiny_config(method=method, warmup_epochs=3, warmup=WarmupConfig(auto=True, rule="overlap", window=1, threshold=2.0))
     read = new_storage(tmp_path / "read")
     assert chosen(never, read) == 3
-    state = trainer(never, read).state_at(3)
-    plain = trainer(never, new_storage(tmp_path / "plain")).state_at(3)
+    state = warmup_trainer(never, read).state_at(3)
+    plain = warmup_trainer(never, new_storage(tmp_path / "plain")).state_at(3)
     for name, tensor in plain.model.state_dict().items():
         assert torch.equal(tensor, state.model.state_dict()[name]), name
     assert [(one.key, one.step, one.value) for one in state.metrics.points()] == [
@@ -132,7 +115,7 @@ def test_virtual_masks_leave_the_network_and_random_numbers(method: str, trainin
 @pytest.mark.parametrize("method", [name for name in PRUNED if METHODS[name].course.ends_before_training and name != "imp"])
 def test_virtual_masks_are_those_of_one_round(method: str, tmp_path: Path) -> None:
     config = tiny_config(method=method, prune_iterations=1)
-    state = trainer(config, new_storage(tmp_path)).state_at(1)
+    state = warmup_trainer(config, new_storage(tmp_path)).state_at(1)
     data = load_data(config.dataset, DIGITS, "cpu")
     sparser = replace(config, sparsity=0.98)
     virtual = virtual_masks(state.model, data, [config, sparser], RUNTIME)
@@ -159,7 +142,7 @@ def test_one_warmup_serves_all_sparsities(tmp_path: Path) -> None:
         trained += 1
 
     configs = [replace(AUTO, sparsity=sparsity) for sparsity in (0.5, 0.9, 0.99)]
-    both = AutoWarmup(trainer=trainer(AUTO, storage, after_epoch=count)).choose(list(map(warmup_rule, configs)))
+    both = AutoWarmup(trainer=warmup_trainer(AUTO, storage, after_epoch=count)).choose(list(map(warmup_rule, configs)))
     lengths = [one.choice.value for one in both]
     assert trained == max(lengths)
     assert len(set(lengths)) > 1
@@ -232,9 +215,9 @@ def test_private_warmup_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_snapshot_of_another_sweep_is_read_and_kept(tmp_path: Path) -> None:
     storage, trained = new_storage(tmp_path), []
-    trainer(AUTO, storage).state_at(1)
+    warmup_trainer(AUTO, storage).state_at(1)
     auto = AutoWarmup(
-        trainer=trainer(AUTO, storage, snapshot_seconds=0.0, after_epoch=lambda state: trained.append(state.position))
+        trainer=warmup_trainer(AUTO, storage, snapshot_seconds=0.0, after_epoch=lambda state: trained.append(state.position))
     )
     length = auto.choose([warmup_rule(AUTO)])[0].choice.value
     assert warmup_folder(AUTO, storage).epochs() == [1, length]

@@ -15,7 +15,6 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from orchestrator.storage.base import Storage
 from tests.support.trials import (
     DIGITS,
     RUNTIME,
@@ -26,9 +25,9 @@ from tests.support.trials import (
     tiny_config,
     trial_context,
     warmup_folder,
+    warmup_trainer,
 )
 from trainables.config.keys import warmup_key
-from trainables.config.trial import TrialConfig
 from trainables.data.splits import load_data
 from trainables.models.registry import build_model, initialize
 from trainables.pruning.sparse_trainers import MaskUpdater
@@ -37,22 +36,8 @@ from trainables.training.loop import train_epoch
 from trainables.training.optimizer import make_optimizer, momentum_of
 from trainables.trial.checkpoint import DamagedCheckpointError, TrialState, _checksum, from_bytes, to_bytes
 from trainables.trial.runner import run_trial
-from trainables.trial.warmup import WarmupTrainer
 
 FOUR = tiny_config(warmup_epochs=4)
-
-
-def trunk(
-    config: TrialConfig, storage: Storage, snapshot_seconds: float = 60.0, after: Callable[[TrialState], None] = lambda _: None
-) -> WarmupTrainer:
-    return WarmupTrainer(
-        config=config,
-        data=load_data(config.dataset, DIGITS, "cpu"),
-        runtime=RUNTIME,
-        snapshots=warmup_folder(config, storage),
-        snapshot_seconds=snapshot_seconds,
-        after_epoch=after,
-    )
 
 
 def assert_same_state(first: TrialState, second: TrialState) -> None:
@@ -76,15 +61,15 @@ def snapshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A storage with snapshots of epochs 2 and 4."""
     folder = tmp_path_factory.mktemp("snapshots")
     for length in (2, 4):
-        trunk(FOUR, new_storage(folder)).state_at(length)
+        warmup_trainer(FOUR, new_storage(folder)).state_at(length)
     return folder
 
 
 def test_warmup_continues_with_momentum(tmp_path: Path) -> None:
-    straight = trunk(FOUR, new_storage(tmp_path / "straight")).state_at(4)
+    straight = warmup_trainer(FOUR, new_storage(tmp_path / "straight")).state_at(4)
     parts = new_storage(tmp_path / "parts")
-    trunk(FOUR, parts).state_at(2)
-    continued = trunk(FOUR, parts).state_at(4)
+    warmup_trainer(FOUR, parts).state_at(2)
+    continued = warmup_trainer(FOUR, parts).state_at(4)
     assert_same_state(straight, continued)
     buffers = momentum_of(continued.optimizer, continued.model)
     assert set(buffers) == {name for name, _ in continued.model.named_parameters()}
@@ -109,7 +94,7 @@ def test_every_warmup_epoch_has_another_image_order(tmp_path: Path) -> None:
             epoch=epoch,
             runtime=RUNTIME,
         )
-    trunk_model = trunk(FOUR, new_storage(tmp_path)).state_at(2).model
+    trunk_model = warmup_trainer(FOUR, new_storage(tmp_path)).state_at(2).model
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in trunk_model.state_dict().items())
 
 
@@ -126,7 +111,7 @@ def test_shared_warmup_equals_a_private_one(tmp_path: Path, alone: tuple[str, di
 def test_longer_warmup_serves_shorter_trials(tmp_path: Path, alone: tuple[str, dict[tuple[str, int], float | None]]) -> None:
     storage = new_storage(tmp_path)
     epochs: list[int] = []
-    longer = trunk(FOUR, storage, after=lambda state: epochs.append(state.position))
+    longer = warmup_trainer(FOUR, storage, after_epoch=lambda state: epochs.append(state.position))
     for length in (4, 6):
         longer.state_at(length)
     assert epochs == [1, 2, 3, 4, 5, 6]
@@ -140,7 +125,7 @@ def test_longer_warmup_serves_shorter_trials(tmp_path: Path, alone: tuple[str, d
 def test_only_requested_lengths_are_kept(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     for length in (2, 5):
-        trunk(FOUR, storage, snapshot_seconds=0.0).state_at(length)
+        warmup_trainer(FOUR, storage, snapshot_seconds=0.0).state_at(length)
     assert warmup_folder(FOUR, storage).epochs() == [2, 5]
 
 
@@ -171,7 +156,7 @@ def of_another_seed(content: bytes) -> bytes:
     other = replace(FOUR, seed=1)
     with tempfile.TemporaryDirectory() as scratch:
         storage = new_storage(Path(scratch))
-        trunk(other, storage).state_at(position_of(content))
+        warmup_trainer(other, storage).state_at(position_of(content))
         return warmup_folder(other, storage).read(position_of(content)) or b""
 
 
@@ -226,7 +211,7 @@ def test_lost_or_damaged_snapshot_is_restored(
 
 
 def test_altered_byte_of_a_snapshot_is_detected(tmp_path: Path) -> None:
-    content = to_bytes(trunk(FOUR, new_storage(tmp_path)).state_at(1), "key")
+    content = to_bytes(warmup_trainer(FOUR, new_storage(tmp_path)).state_at(1), "key")
     header = 8 + int.from_bytes(content[:8], "little")
     model = build_model("convnet", (1, 8, 8), 10)
     places = [*range(0, header, 7), *range(header, len(content), len(content) // 100)]
@@ -240,7 +225,7 @@ def test_altered_byte_of_a_snapshot_is_detected(tmp_path: Path) -> None:
 
 
 def test_snapshot_without_a_key_is_read(tmp_path: Path) -> None:
-    content = to_bytes(trunk(FOUR, new_storage(tmp_path)).state_at(1), "key")
+    content = to_bytes(warmup_trainer(FOUR, new_storage(tmp_path)).state_at(1), "key")
     tensors, state = load(content), header_of(content)
     del state["key"]
     older = save(tensors, {"state": json.dumps(state), "sha256": _checksum(tensors, json.dumps(state))})
@@ -254,7 +239,7 @@ def test_snapshot_of_another_fingerprint_is_not_used(
     storage = new_storage(tmp_path)
     other = replace(FOUR, seed=1)
     foreign = warmup_folder(FOUR, storage, Runtime(threads=2))
-    foreign.publish(4, to_bytes(trunk(other, new_storage(tmp_path / "other")).state_at(4), foreign.key))
+    foreign.publish(4, to_bytes(warmup_trainer(other, new_storage(tmp_path / "other")).state_at(4), foreign.key))
     assert warmup_folder(FOUR, storage).epochs() == []
     assert run(FOUR, storage)["model_sha256"] == alone[0]
     assert (foreign.epochs(), warmup_folder(FOUR, storage).epochs()) == ([4], [4])
@@ -279,7 +264,7 @@ def test_initialisation_does_not_depend_on_the_memory_format(channels_last: bool
     plain = build_model("convnet", (1, 8, 8), 10)
     initialize(plain, FOUR.seed)
     runtime = Runtime(channels_last=channels_last)
-    model = replace(trunk(FOUR, new_storage(tmp_path)), runtime=runtime).state_at(0).model
+    model = replace(warmup_trainer(FOUR, new_storage(tmp_path)), runtime=runtime).state_at(0).model
     assert model.get_parameter("conv2.weight").is_contiguous() != channels_last
     for name, tensor in plain.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name
@@ -287,7 +272,7 @@ def test_initialisation_does_not_depend_on_the_memory_format(channels_last: bool
 
 def test_length_zero_is_the_initialisation(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
-    state = trunk(FOUR, storage).state_at(0)
+    state = warmup_trainer(FOUR, storage).state_at(0)
     assert (state.position, momentum_of(state.optimizer, state.model), all_files(storage)) == (0, {}, {})
 
 
