@@ -1,6 +1,7 @@
 """The command line: from the arguments to a command, its exit code and its errors. The commands are in commands/table.py.
 
-A --json answer goes to stdout alone; progress and errors go to stderr. Exit codes are in errors.py.
+A --json answer goes to stdout alone; progress and errors go to stderr. Exit codes are in errors.py; that of a signal is 128 and
+its number.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.bug_report import driver_bug
 from orchestrator.cluster.addresses import is_local_ray
@@ -44,6 +44,9 @@ from orchestrator.version import source_revision
 from trainables.data.staging import StagedDataset
 from trainables.errors import StorageError
 from trainables.preflight.network_case import NetworkReport
+
+if TYPE_CHECKING:
+    from orchestrator.scheduling.tune_adapter import StageSearcher
 
 PREFLIGHT_TIMEOUT_S = 30.0  # to wait for the data preflight, which a short sweep may outrun
 CLEAR_TIMEOUT_S = 5.0
@@ -187,7 +190,7 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
     from orchestrator.cluster.node_checks import prepare_nodes
     from orchestrator.execution.autotune import chosen_device, resolve_settings
     from orchestrator.execution.search_start import start_search
-    from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher, StopDeadlineError, run_stages
+    from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher
     from trainables.worker.trainable import run_stage
 
     checked = plan.checked
@@ -229,6 +232,15 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
         capacity.exclude_node(node, reason)
     what = "a search" if plan.spec.is_search else f"{len(driver.queue.trials)} trials"
     driver.screen.print(f"{what} on {capacity.slots} slots, {settings.runtime.device}")
+    _run_until_done(driver, trainable, searcher)
+    if hooks.traceback:
+        raise log_bug(driver.folder, hooks.traceback)
+
+
+def _run_until_done(driver: Driver, trainable: Any, searcher: StageSearcher) -> None:
+    """Has Tune run stages until the queue is done, or a request to stop has waited long enough."""
+    from orchestrator.scheduling.tune_adapter import StopDeadlineError, run_stages
+
     scratch = tempfile.mkdtemp(prefix="drive-sweep-")
     try:
         run_stages(trainable, searcher, scratch, lambda: driver.stop_deadline_passed)
@@ -236,8 +248,6 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
         driver.screen.print("stopped without waiting for the last checkpoints")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    if hooks.traceback:
-        raise log_bug(driver.folder, hooks.traceback)
 
 
 def _placement(resolved: ResolvedSettings, stage: dict[str, Any]) -> Any:

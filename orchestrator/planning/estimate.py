@@ -12,7 +12,7 @@ from orchestrator.planning.entries import PlannedTrial
 from orchestrator.planning.plan import Plan
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
-from trainables.config.choices import as_chosen
+from trainables.config.automatic import as_chosen
 from trainables.config.keys import canonical, from_canonical
 from trainables.config.trial import TrialConfig
 

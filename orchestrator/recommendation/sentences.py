@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.recommendation.choice import Certainty
 from orchestrator.recommendation.recommendation import Gain, Recommendation
-from trainables.config.choices import as_chosen
+from trainables.config.automatic import as_chosen
 from trainables.wording import counted
 
 AXIS_WORDS = {"warmup_epochs": "warm-up epoch", "prune_iterations": "iteration"}

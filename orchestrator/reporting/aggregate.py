@@ -1,6 +1,7 @@
-"""Aggregates the trials of a sweep over seeds, and selects the best configuration of each sparsity.
+"""Aggregates the trials of a sweep over seeds, and marks the best configuration of each sparsity.
 
-The best one has the highest mean validation accuracy; test accuracy is shown beside it and decides nothing.
+That is the one with the highest mean validation accuracy, unless the report has a recommendation, which then takes its place.
+Test accuracy is shown beside it and decides nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.state.sweep_state import SweepState, TrialStatus
-from trainables.config.choices import as_chosen
+from trainables.config.automatic import as_chosen
 from trainables.config.keys import canonical, flatten, from_canonical
 from trainables.config.lookup import is_dense, is_option, option_block
 from trainables.config.trial import AXES, TrialConfig

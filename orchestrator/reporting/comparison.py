@@ -15,7 +15,7 @@ from orchestrator.command_line import command
 from orchestrator.errors import UserError
 from orchestrator.recommendation.paired_test import ALPHA, Difference, paired_difference
 from orchestrator.reporting.aggregate import ConfigSummary, baseline_of, config_summaries
-from orchestrator.reporting.cells import Cell, best_in_cell, by_cell
+from orchestrator.reporting.comparison_cells import Cell, best_in_cell, by_cell
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from trainables.config.lookup import is_dense
 from trainables.config.methods import DEFAULT_METHOD

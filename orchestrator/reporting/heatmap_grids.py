@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.reporting.aggregate import ConfigSummary, best_of, heatmap_groups, several_methods
-from orchestrator.reporting.cells import best_in_cell, by_cell
+from orchestrator.reporting.comparison_cells import best_in_cell, by_cell
 from trainables.config.trial import Label, label_order
 
 

@@ -14,8 +14,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.reporting.aggregate import ConfigSummary
-from orchestrator.reporting.cells import Cell
 from orchestrator.reporting.comparison import Comparison
+from orchestrator.reporting.comparison_cells import Cell
 from orchestrator.reporting.comparison_tables import ResultTable, Row
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage

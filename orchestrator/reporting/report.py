@@ -133,9 +133,8 @@ class Report:
         return f"{self.sweep}: {what}, {self.counts['finished']} of {sum(self.counts.values())} trials finished{failed}"
 
     def notes(self) -> list[str]:
-        best = "recommended"
         lines = [
-            f"* {best}; test accuracy decides nothing. ± is the sample standard deviation over seeds.",
+            "* recommended; test accuracy decides nothing. ± is the sample standard deviation over seeds.",
             "epochs: warm-up, levels of imp and sparse training; search s: warm-up (as if it were not shared) and pruning.",
         ]
         if len(self.fingerprints) > 1:

@@ -169,9 +169,8 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         if failure is FailureKind.MISSING_FILE:
             missing_on = self.missing_on_nodes.setdefault(stage.key, set())
             missing_on |= nodes
-            if (
-                self.capacity.usable_nodes and self.capacity.usable_nodes <= missing_on
-            ):  # then the trial is to blame, not the nodes
+            # Where all nodes lack it, the trial is to blame.
+            if self.capacity.usable_nodes and self.capacity.usable_nodes <= missing_on:
                 for node in missing_on:
                     self.capacity.include_node(node)
                 return False

@@ -52,22 +52,8 @@ def make_search(
         UserError: the log is of a search with another course, or nothing can be learned.
     """
     settings, planned = SearchSettings.of(spec), groups_of(spec)
-    decisions = log.read()
-    settings.require_same_course(decisions)
-    starts = [one for one in decisions if one.kind is Kind.START]
-    news = [] if starts else [one for one in learn(planned, list(spec.objective)) if one not in decisions]
-    if not starts or starts[-1].values != settings.decision().values:
-        log.write([*news, settings.decision()])
-    decisions += news
-    first, further = seeds_of(spec)
-    rules = GroupRules(
-        objectives=spec.objective,
-        first_seeds=first,
-        further_seeds=further,
-        confidence=spec.seeds.confidence if spec.seeds else 0.95,
-        indifference=spec.seeds.indifference * unit_of(next(iter(spec.objective))) if spec.seeds else 0.0,
-        configurations=spec.strategy.configurations,
-    )
+    decisions = _begun(log, settings, lambda: learn(planned, list(spec.objective)))
+    rules = _rules(spec)
 
     def cost_of(config: TrialConfig) -> int:
         return 0 if existing(key_of(config)) is not None else warmups.cost(config)
@@ -93,6 +79,29 @@ def make_search(
         warmups=warmups,
         existing=existing,
         elapsed=elapsed,
+    )
+
+
+def _begun(log: DecisionLog, settings: SearchSettings, learn: Callable[[], Sequence[Decision]]) -> list[Decision]:
+    """The decisions of the log, to which the start and what is learned at the first one are added."""
+    decisions = list(log.read())
+    settings.require_same_course(decisions)
+    starts = [one for one in decisions if one.kind is Kind.START]
+    news = [] if starts else [one for one in learn() if one not in decisions]
+    if not starts or starts[-1].values != settings.decision().values:
+        log.write([*news, settings.decision()])
+    return decisions + news
+
+
+def _rules(spec: SweepSpec) -> GroupRules:
+    first, further = seeds_of(spec)
+    return GroupRules(
+        objectives=spec.objective,
+        first_seeds=first,
+        further_seeds=further,
+        confidence=spec.seeds.confidence if spec.seeds else 0.95,
+        indifference=spec.seeds.indifference * unit_of(next(iter(spec.objective))) if spec.seeds else 0.0,
+        configurations=spec.strategy.configurations,
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.analysis.mask_overlap import corrected_overlap
-from trainables.config.choices import CHOSEN_ITERATIONS, ITERATIONS, Choice
+from trainables.config.automatic import CHOSEN_ITERATIONS, ITERATIONS, Choice
 from trainables.config.trial import IterationsConfig, TrialConfig
 from trainables.data.splits import Data
 from trainables.models.prunable import prunable_weights

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from trainables.config.choices import CHOSEN_WARMUP, WARMUP, Choice
+from trainables.config.automatic import CHOSEN_WARMUP, WARMUP, Choice
 from trainables.config.keys import warmup_rule_key
 from trainables.config.trial import TrialConfig
 from trainables.errors import StopRequestedError

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from trainables.config.choices import Choice
+from trainables.config.automatic import Choice
 from trainables.config.trial import TrainingConfig
 from trainables.pruning.masks import Masks
 from trainables.records.metrics import MetricLog, points_from_json

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from trainables.config.choices import WARMUP, with_choices
+from trainables.config.automatic import WARMUP, with_choices
 from trainables.config.keys import warmup_rule
 from trainables.config.method import Course
 from trainables.config.trial import TrialConfig

@@ -16,7 +16,7 @@ import torch
 import zstandard
 from torch import Tensor
 
-from trainables.config.choices import Choice
+from trainables.config.automatic import Choice
 from trainables.pruning.masks import Masks, flattened
 from trainables.records.self_digest import is_whole, with_digest
 from trainables.trial.mask_stability import MaskHistory, Reading

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tests.support import oracles as reference
 from tests.support.trials import DIGITS, tiny_config
 from trainables.config.counts import kept_count
-from trainables.config.methods import DriveConfig
+from trainables.config.methods import DriveConfig, Normalize
 from trainables.data.batches import scoring_batches
 from trainables.data.splits import load_data
 from trainables.models.prunable import prunable_weights
@@ -28,7 +28,7 @@ from trainables.pruning.rounds import correlation_rounds, prune_round
 from trainables.pruning.score_gradients import scoring_gradients
 from trainables.runtime.device import Runtime
 
-NORMALIZERS: tuple[Literal["mean", "sum", "rank", "none"], ...] = ("mean", "sum", "rank", "none")
+NORMALIZERS: tuple[Normalize, ...] = get_args(Normalize)
 Batch = tuple[Tensor, Tensor]
 GIVEN_ORDER = Runtime(channels_last=False)  # images stay in the order that the gates compute in, so both round alike
 
@@ -84,7 +84,7 @@ def test_connection_sensitivity_is_the_gradient_of_a_gate(model: str) -> None:
 @pytest.mark.parametrize(
     ("model", "normalize"), [("resnet20", "mean"), ("convnet", "sum"), ("convnet", "rank"), ("convnet", "none")]
 )
-def test_drive_1_0_0_is_magnitude_pruning(model: str, normalize: Literal["mean", "sum", "rank", "none"]) -> None:
+def test_drive_1_0_0_is_magnitude_pruning(model: str, normalize: Normalize) -> None:
     network, weights, batches = digits_network(model)
     _, grads = scoring_gradients(network, weights, batches, GIVEN_ORDER)
     masks = full_masks(weights)
@@ -97,7 +97,7 @@ def test_drive_1_0_0_is_magnitude_pruning(model: str, normalize: Literal["mean",
 
 @pytest.mark.parametrize("normalize", NORMALIZERS)
 def test_drive_single_term_distinguishes_last_bits(
-    normalize: Literal["mean", "sum", "rank", "none"],
+    normalize: Normalize,
 ) -> None:
     # 64 neighbours of 1.9; divided by their mean of 1.8, pairs of them would become equal.
     neighbours = 1.9 + torch.arange(64) * 2**-23
@@ -111,7 +111,7 @@ def test_drive_single_term_distinguishes_last_bits(
 
 
 @pytest.mark.parametrize("normalize", NORMALIZERS)
-def test_drive_0_1_0_is_snip(normalize: Literal["mean", "sum", "rank", "none"]) -> None:
+def test_drive_0_1_0_is_snip(normalize: Normalize) -> None:
     network, weights, batches = digits_network("convnet")
     count = kept_count(0.95, 15_248)
     gates = {name: gate.abs() for name, gate in reference.gate_gradients(network, list(weights), *batches[0]).items()}
@@ -129,9 +129,7 @@ def test_drive_0_1_0_is_snip(normalize: Literal["mean", "sum", "rank", "none"]) 
 
 @pytest.mark.parametrize("how", NORMALIZERS)
 @pytest.mark.parametrize("factors", [(1.0, 1.0, 1.0), (0.5, 2.0, 0.0), (0.0, 1.0, 3.0)])
-def test_drive_score_equals_the_naive_score(
-    how: Literal["mean", "sum", "rank", "none"], factors: tuple[float, float, float]
-) -> None:
+def test_drive_score_equals_the_naive_score(how: Normalize, factors: tuple[float, float, float]) -> None:
     for seed in range(5):
         weights, grads, masks = small_network(seed)
         config = DriveConfig(magnitude=factors[0], connection=factors[1], convergence=factors[2], normalize=how)
@@ -142,7 +140,7 @@ def test_drive_score_equals_the_naive_score(
 
 
 @pytest.mark.parametrize("how", NORMALIZERS)
-def test_drive_score_ignores_pruned_weights(how: Literal["mean", "sum", "rank", "none"]) -> None:
+def test_drive_score_ignores_pruned_weights(how: Normalize) -> None:
     weights, grads, masks = small_network()
     spoilt = {name: grad.masked_fill(~masks[name], float("nan")) for name, grad in grads.items()}
     config = DriveConfig(normalize=how)
@@ -154,9 +152,7 @@ def test_drive_score_ignores_pruned_weights(how: Literal["mean", "sum", "rank", 
 
 @pytest.mark.parametrize("how", NORMALIZERS)
 @pytest.mark.parametrize("factors", [(2.0, 2.0, 2.0), (0.0, 1.0, 3.0), (0.0, 0.0, 2.0)])
-def test_drive_score_does_not_change_its_inputs(
-    how: Literal["mean", "sum", "rank", "none"], factors: tuple[float, float, float]
-) -> None:
+def test_drive_score_does_not_change_its_inputs(how: Normalize, factors: tuple[float, float, float]) -> None:
     weights, grads, masks = small_network()
     weights_S, grads_S = surviving(weights, masks), surviving(grads, masks)
     before = weights_S.clone(), grads_S.clone()
@@ -169,7 +165,7 @@ def test_drive_score_does_not_change_its_inputs(
 
 
 @pytest.mark.parametrize("how", ["mean", "sum", "none"])
-def test_drive_score_keeps_zero_terms(how: Literal["mean", "sum", "none"]) -> None:
+def test_drive_score_keeps_zero_terms(how: Normalize) -> None:
     assert torch.equal(normalized(torch.zeros(4), how), torch.zeros(4))
 
 
