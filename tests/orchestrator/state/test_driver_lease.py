@@ -37,6 +37,7 @@ def without_locks(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Storage:
     return storage
 
 
+@pytest.mark.slow
 def test_driver_lease_goes_to_one_of_several_that_start_together(without_locks: Storage) -> None:
     folder, events, ready = SweepFolder(without_locks, "s"), [], threading.Barrier(3)
 

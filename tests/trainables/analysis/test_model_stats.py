@@ -47,6 +47,7 @@ def test_flops_of_convolutions_match_counts_by_hand() -> None:
     assert stats.parameter_sparsity == pytest.approx(108 / (860 + biases))
 
 
+@pytest.mark.slow
 def test_flops_of_vgg_and_resnet_match_published_tables() -> None:
     """VGG-16 on 32 x 32: 313.2 million in its convolutions; ResNet-20: 40.55 million and its 1x1 shortcuts."""
     side, channels, total = 32, 3, 0

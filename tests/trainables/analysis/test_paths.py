@@ -133,6 +133,7 @@ def test_norm_layers_break_no_path(norm: nn.Module) -> None:
     assert model_stats(model, masks, (2, 5, 5)).connected_weights == 3 * 18 + 3 * 75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["convnet", "lenet300", "alexnet", "vgg11", "resnet20", "resnet18"])
 def test_all_weights_of_a_dense_network_are_connected(name: str) -> None:
     model = network(name)

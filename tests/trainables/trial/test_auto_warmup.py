@@ -179,6 +179,7 @@ def timeless(points: dict[tuple[str, int], float | None]) -> dict[tuple[str, int
     return {place: value for place, value in points.items() if place[0] != "warmup/reading_seconds"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False])
 def test_killed_at_any_write_chooses_the_same(
     before: bool, tmp_path: Path, undisturbed: tuple[dict[str, Any], dict[tuple[str, int], float | None]]

@@ -214,6 +214,7 @@ def figures() -> Figures:
     return Figures(values=values, narrowest_gap=min(gaps))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("component", ["models", "data", "scores", "training"])
 def test_numbers_move_only_together_with_their_numerics(component: str, figures: Figures) -> None:
     assert RECORD["numerics"] == NUMERICS, (

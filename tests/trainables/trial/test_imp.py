@@ -137,6 +137,7 @@ def test_search_cost_covers_all_levels(tmp_path: Path) -> None:
         assert ("prune/val_accuracy_after", level) in points
 
 
+@pytest.mark.slow
 def test_imp_trial_resumes_to_the_same_model_and_points(tmp_path: Path) -> None:
     config = tiny_config(method="imp", sparsity=0.6, options=ImpConfig(fraction=0.4), training=tiny_training(epochs=2))
     whole = CopiedStorage(str(tmp_path / "whole"), tmp_path / "killed")

@@ -68,6 +68,7 @@ def check_metrics_cover_checkpoint(config: TrialConfig, storage: Storage) -> Non
     [(PLAIN, False), (PLAIN, True), (REWOUND, False), (DENSE, False)],
     ids=["after", "in the middle of", "rewound", "dense"],
 )
+@pytest.mark.slow
 def test_trial_killed_at_any_write_ends_with_the_same_result(config: TrialConfig, before: bool, tmp_path: Path) -> None:
     whole = CopiedStorage(str(tmp_path / "whole"), tmp_path / "killed", before)
     expected = run(config, whole)["model_sha256"], metric_points(config, whole)
