@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Where it is set, every process compiles torch, ray and mlflow anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo check test test-long lint setup clean
+.PHONY: demo check quick-tests test test-long lint setup clean
 
 setup: .venv/.installed
 
@@ -20,7 +20,10 @@ demo: setup
 	$(BIN)/drive-sweep run digits
 
 # Format, lint, types, and the tests that start neither a process nor a server.
-check: setup lint
+check: setup
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint quick-tests
+
+quick-tests: setup
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not process and not server and not ray and not slow"
 
 test: setup lint
