@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.search.groups import Group, groups_of
 from orchestrator.spec.grid import configured, dense_baseline
 from orchestrator.spec.schema import SweepSpec
-from orchestrator.spec.trial_names import dotted_values
+from orchestrator.spec.trial_names import value_at
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from trainables.config.keys import from_canonical
 from trainables.config.trial import TrialConfig
@@ -101,8 +101,7 @@ class _Gathered:
     configs: dict[tuple[Any, ...], TrialConfig] = field(default_factory=dict)
 
     def add(self, config: TrialConfig, trial: TrialStatus) -> None:
-        known = dotted_values(config)
-        values = tuple(known[axis.key] for axis in self.group.space.axes)
+        values = tuple(value_at(config, axis.key) for axis in self.group.space.axes)
         self.configs.setdefault(values, config)
         self.trials.setdefault(values, {})[config.seed] = trial
 

@@ -82,13 +82,13 @@ def _padded(label: Label, width: int) -> str:
 
 def dotted_values(config: TrialConfig) -> dict[str, Any]:
     """Dotted key -> value, for every key of a configuration."""
-    values = {key: _value(config, key) for key in TRIAL_KEYS}
+    values = {key: value_at(config, key) for key in TRIAL_KEYS}
     if isinstance(config.options, CustomOptions):
         values |= {f"{config.option_block}.{name}": value for name, value in config.options.values}
     return values
 
 
-def _value(config: TrialConfig, key: str) -> Any:
+def value_at(config: TrialConfig, key: str) -> Any:
     """The value of a key; the default if it is another method's option."""
     if not is_option(key):
         return attrgetter(key)(config)
