@@ -45,11 +45,11 @@ class Recommender:
         started = self.clock()
         folder, state = self.driver.folder, self.driver.state
         try:
-            found = recommended(folder, state, recorded_overview(folder) if state.search else None)
+            advice = recommended(folder, state, recorded_overview(folder) if state.search else None)
         except UserError:
             return
         finally:
             self.not_before = self.clock() + max(self.interval_s, INTERVAL_FACTOR * (self.clock() - started))
         with self.driver.writer.lock:
-            state.recommendations = [{"group": one.name, "sentence": sentence(one), "details": details(one)} for one in found]
+            state.recommendations = [{"group": one.name, "sentence": sentence(one), "details": details(one)} for one in advice]
         self.driver.writer.changed()

@@ -30,15 +30,15 @@ def estimate(fit: Fit, number: int, contenders: frozenset[int]) -> Estimate:
     raw = fit.means[number]
     if not fit.noise.freedom:
         return Estimate(mean=raw, interval=None)
-    own = fit.variance_of_mean(number)
-    mean, variance = raw, own
+    of_mean = fit.variance_of_mean(number)
+    mean, variance = raw, of_mean
     if len(contenders) > 1:
         others = [fit.means[one] for one in contenders]
         centre, noise = statistics.fmean(others), statistics.fmean(map(fit.variance_of_mean, contenders))
         kept = _share_kept(others, noise)
         mean = centre + kept * (raw - centre)
         shift = (1 - kept) * (raw - centre)
-        variance = kept * own + (1 - kept) * noise / len(others) + 2 * shift**2 / (len(others) - 1)
+        variance = kept * of_mean + (1 - kept) * noise / len(others) + 2 * shift**2 / (len(others) - 1)
     by_seeds = fit.seed_variance / fit.seeds[number]
     reach = _quantile(fit, variance, by_seeds) * math.sqrt(variance + by_seeds)
     return Estimate(mean=mean, interval=(mean - reach, mean + reach))

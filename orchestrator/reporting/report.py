@@ -162,10 +162,10 @@ def make_report(folder: SweepFolder, state: SweepState) -> Report:
     state, results, damage = recorded_state(folder.storage, state)
     counts = fingerprint_counts(list(results.values()))
     overview = recorded_overview(folder, with_importances=True) if state.search else None
-    found = recommended(folder, state, overview)
-    keys = frozenset(key for one in found for key in one.keys)
+    advice = recommended(folder, state, overview)
+    keys = frozenset(key for one in advice for key in one.keys)
     settings = config_summaries(state)
-    if found or state.search:
+    if advice or state.search:
         settings = [replace(one, best=not keys.isdisjoint(one.keys)) for one in settings]
     return Report(
         sweep=folder.name,
@@ -175,7 +175,7 @@ def make_report(folder: SweepFolder, state: SweepState) -> Report:
         damage=list(damage.values()),
         comparison=compare(state) if can_compare(settings) else None,
         search=SearchSection.of(overview, state) if overview else None,
-        recommendations=found,
+        recommendations=advice,
     )
 
 
