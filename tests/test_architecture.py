@@ -318,6 +318,11 @@ def test_commands_start_without_heavy_packages(module: str) -> None:
     assert loaded_after(f"import orchestrator.{module}; report('here')", packages) == {"here": []}
 
 
+def test_status_imports_no_table_of_methods() -> None:
+    tables = ("trainables.config.methods", "pydantic")
+    assert loaded_after("import orchestrator.terminal.status; report('here')", tables) == {"here": []}
+
+
 @pytest.mark.parametrize(
     "line",
     [

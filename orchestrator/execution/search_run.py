@@ -23,8 +23,8 @@ from orchestrator.state.sweep_state import TrialStatus, WarmupStatus
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.layout import trial_file
 from orchestrator.tracking.plan_runs import planned_runs
-from trainables.config.automatic import CHOSEN_WARMUP
 from trainables.config.keys import complete
+from trainables.config.metric_names import CHOSEN_WARMUP
 from trainables.records.file_names import STOPPED
 from trainables.records.metrics import Point
 from trainables.records.self_digest import with_digest

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from orchestrator.terminal.tables import duration, plain_table
-from trainables.config.automatic import CHOSEN_ITERATIONS, CHOSEN_WARMUP
+from trainables.config.metric_names import CHOSEN_ITERATIONS, CHOSEN_WARMUP
 
 DRAW_INTERVAL_S = 0.5
 LINE_INTERVAL_S = 10.0

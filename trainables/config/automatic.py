@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from trainables.config.metric_names import CHOSEN_ITERATIONS, CHOSEN_WARMUP
 from trainables.config.trial import IterationsConfig, TrialConfig, WarmupConfig
 
 WARMUP, ITERATIONS = "warmup_epochs", "prune_iterations"
-CHOSEN_WARMUP, CHOSEN_ITERATIONS = "warmup/chosen_epochs", "prune/chosen_iterations"  # metrics
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from trainables.analysis.mask_overlap import corrected_overlap
-from trainables.config.automatic import CHOSEN_ITERATIONS, ITERATIONS, Choice
+from trainables.config.automatic import ITERATIONS, Choice
+from trainables.config.metric_names import CHOSEN_ITERATIONS
 from trainables.config.trial import IterationsConfig, TrialConfig
 from trainables.data.splits import Data
 from trainables.models.prunable import prunable_weights

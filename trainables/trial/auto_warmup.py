@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from trainables.config.automatic import CHOSEN_WARMUP, WARMUP, Choice
+from trainables.config.automatic import WARMUP, Choice
 from trainables.config.keys import warmup_rule_key
+from trainables.config.metric_names import CHOSEN_WARMUP
 from trainables.config.trial import TrialConfig
 from trainables.errors import StopRequestedError
 from trainables.models.prunable import prunable_weights
