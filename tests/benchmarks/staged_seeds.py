@@ -106,11 +106,10 @@ def draw(noise: Noise, first: int, chance: random.Random) -> Draw:
 def _judged(search: Search, truth: Sequence[float]) -> Draw:
     (group,) = search.groups
     assert group.end is not None
-    assert group.end.configuration is not None
-    loss = max(truth) - truth[group.end.configuration]
-    best = truth.index(max(truth))
+    loss = max(truth) - truth[group.end.values["warmup_epochs"]]
+    best = next(one for one in group.configurations if truth[one.values["warmup_epochs"]] == max(truth))
     claimed = group.end.reason.partition("better by more than ")[2].split()
-    covered = not group.configurations[best].is_worse and (not claimed or loss <= float(claimed[0]) + ROUNDING)
+    covered = not best.is_worse and (not claimed or loss <= float(claimed[0]) + ROUNDING)
     return Draw(outcome=group.end.state, loss=loss, trials=len(group.by_key), covered=covered, within=loss <= INDIFFERENCE)
 
 
