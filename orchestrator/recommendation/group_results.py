@@ -67,41 +67,53 @@ def group_results(spec: SweepSpec, state: SweepState) -> list[GroupResults]:
     if len(spec.objective) > 1:
         return []
     ((objective, direction),) = spec.objective.items()
-    groups = groups_of(spec)
-    firsts = (groups[0].space.first() if groups else {}) | {"seed": spec.seed}
-    gathered = {_corner(group, spec.seed): _Gathered(group) for group in groups}
+    gathered = [_Gathered(group, corner=group.trial(group.space.first(), spec.seed)) for group in groups_of(spec)]
     dense: dict[TrialConfig, dict[int, TrialStatus]] = {}
     for trial in state.trials.values():
         config = from_canonical(TrialConfig, trial.config)
         if config.is_dense:
             dense.setdefault(_without_seed(config, spec.seed), {})[config.seed] = trial
             continue
-        corner = configured(config, firsts)
-        if corner in gathered:
-            gathered[corner].add(config, trial)
-    return [
-        GroupResults(
-            group=one.group,
-            objective=objective,
-            sign=1 if direction == "max" else -1,
-            configurations=tuple(one.finished(objective)),
-            dense=_with_metric(dense.get(_without_seed(dense_baseline(corner), spec.seed), {}), objective),
-            unfinished=len(one.trials) - len(list(one.finished(objective))),
+        for one in gathered:
+            one.add(config, trial)
+    results = []
+    for one in gathered:
+        finished = one.finished(objective)
+        baselines = dense.get(_without_seed(dense_baseline(one.corner), spec.seed), {})
+        results.append(
+            GroupResults(
+                group=one.group,
+                objective=objective,
+                sign=1 if direction == "max" else -1,
+                configurations=tuple(finished),
+                dense=_with_metric(baselines, objective),
+                unfinished=len(one.trials) - len(finished),
+            )
         )
-        for corner, one in gathered.items()
-    ]
+    return results
 
 
 @dataclass
 class _Gathered:
-    """The trials of a group, by the values of their configuration."""
+    """The trials of a group, by the values of their configuration.
+
+    Attributes:
+        corner: the trial with the first value of each axis.
+    """
 
     group: Group
+    corner: TrialConfig
     trials: dict[tuple[Any, ...], dict[int, TrialStatus]] = field(default_factory=dict)
     configs: dict[tuple[Any, ...], TrialConfig] = field(default_factory=dict)
 
     def add(self, config: TrialConfig, trial: TrialStatus) -> None:
-        values = tuple(value_at(config, axis.key) for axis in self.group.space.axes)
+        """Adds a trial if it is of this group; one whose method has no use for a key may be of several."""
+        if (config.method, config.sparsity) != (self.corner.method, self.corner.sparsity):
+            return
+        named = {axis.key: value_at(config, axis.key) for axis in self.group.space.axes}
+        if self.group.trial(named, config.seed) != config:
+            return
+        values = tuple(named.values())
         self.configs.setdefault(values, config)
         self.trials.setdefault(values, {})[config.seed] = trial
 
@@ -118,10 +130,6 @@ class _Gathered:
 
 def _with_metric(trials: Mapping[int, TrialStatus], name: str) -> dict[int, TrialStatus]:
     return {seed: trial for seed, trial in trials.items() if trial.state == "finished" and name in trial.metrics}
-
-
-def _corner(group: Group, seed: int) -> TrialConfig:
-    return group.trial(group.space.first(), seed)
 
 
 def _without_seed(config: TrialConfig, seed: int) -> TrialConfig:

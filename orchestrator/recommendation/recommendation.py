@@ -14,13 +14,12 @@ from orchestrator.recommendation.choice import Choice, choose
 from orchestrator.recommendation.estimate import LEVEL
 from orchestrator.recommendation.group_results import ConfigurationResults, GroupResults, group_results
 from orchestrator.recommendation.paired_test import Difference, paired_difference
+from orchestrator.search.rules import POINTS, unit_of
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.spec.search_schema import Seeds
 from orchestrator.state.sweep_state import SweepState
 
 COST = "cost/total_dense_epochs"
-ACCURACIES = ("accuracy", "top5_accuracy")
-POINT = 0.01  # indifferences of accuracies are in percentage points
 GAIN_AXES = ("warmup_epochs", "prune_iterations")
 
 
@@ -93,7 +92,7 @@ class Recommendation:
 
     @property
     def is_accuracy(self) -> bool:
-        return is_accuracy(self.results.objective)
+        return _is_accuracy(self.results.objective)
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -104,8 +103,8 @@ class Recommendation:
         return (max(0.0, low), min(1.0, high)) if self.is_accuracy else (low, high)
 
 
-def is_accuracy(objective: str) -> bool:
-    return objective.rpartition("/")[2] in ACCURACIES
+def _is_accuracy(objective: str) -> bool:
+    return unit_of(objective) == POINTS
 
 
 def recommendations(
@@ -125,8 +124,9 @@ def recommendations(
 
 
 def _indifference(spec: SweepSpec, objective: str) -> float:
-    points = spec.seeds.indifference if spec.seeds else Seeds.model_fields["indifference"].default
-    return points * POINT if is_accuracy(objective) else 0.0
+    if spec.seeds:
+        return spec.seeds.indifference * unit_of(objective)
+    return Seeds.model_fields["indifference"].default * POINTS if _is_accuracy(objective) else 0.0
 
 
 def _recommendation(results: GroupResults, indifference: float, recommended: frozenset[str]) -> Recommendation:

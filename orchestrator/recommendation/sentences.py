@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.recommendation.choice import Certainty
 from orchestrator.recommendation.recommendation import Gain, Recommendation
+from orchestrator.search.space import values_text
 from trainables.config.automatic import as_chosen
 from trainables.wording import counted
 
@@ -43,7 +43,7 @@ def details(one: Recommendation) -> list[str]:
     """The cheapest configuration that is not worse, and what more of each axis buys."""
     lines = [certainty_text(one)]
     if one.cheapest is not None:
-        lines.append(f"cheapest that is not shown to be worse: {_values_text(one.cheapest.values)}{_saved_text(one)}")
+        lines.append(f"cheapest that is not shown to be worse: {values_text(one.cheapest.values)}{_saved_text(one)}")
     return lines + [_gain_text(one, gain) for gain in one.gains]
 
 
@@ -56,7 +56,7 @@ def _configuration_text(one: Recommendation) -> str:
         if "prune_iterations" in values:
             parts.append(f"prune in {_counted(values['prune_iterations'], 'iteration')}")
         return ", ".join(parts) or one.results.group.base.method
-    return _values_text(values)
+    return values_text(values)
 
 
 def _chosen_values(one: Recommendation) -> dict[str, Any]:
@@ -78,10 +78,6 @@ def _span(numbers: list[int]) -> int | str:
 
 def _counted(number: int | str, noun: str) -> str:
     return counted(number, noun) if isinstance(number, int) else f"{number} {noun}s"
-
-
-def _values_text(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def _value_text(one: Recommendation) -> str:

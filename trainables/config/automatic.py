@@ -32,7 +32,7 @@ def as_chosen(config: TrialConfig, metrics: Mapping[str, float]) -> TrialConfig:
 
 
 def with_choices(config: TrialConfig, choices: Mapping[str, Choice]) -> TrialConfig:
-    """The configuration of a trial that gives the same numbers and was told what this one chose."""
+    """The configuration of the trial that gives the same numbers with what this one chose written in its file."""
     if WARMUP in choices:
         config = replace(config, warmup_epochs=choices[WARMUP].value, warmup=WarmupConfig(lr=config.warmup.lr))
     if ITERATIONS in choices:

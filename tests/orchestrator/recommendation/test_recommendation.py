@@ -11,7 +11,7 @@ from orchestrator.recommendation.choice import Certainty
 from orchestrator.recommendation.recommendation import recommendations, to_json
 from orchestrator.recommendation.sentences import certainty_text, details, sentence
 from tests.support.finished_sweeps import finished_sweep
-from tests.support.sweep_files import BASE
+from tests.support.sweep_files import BASE, load_text
 from trainables.config.trial import TrialConfig
 
 GRID = "search:\n  warmup_epochs: [0, 2, 4]\n  prune_iterations: [1, 10]\n  sparsity: [0.9, 0.98]\n  seed: [0, 1, 2]\n"
@@ -169,3 +169,20 @@ def test_rivals_are_counted_in_words() -> None:
     assert certainty_text(unclear) == f"needs about 3 more seeds: {at_most}"
     lost = replace(unclear, choice=replace(unclear.choice, certainty=Certainty.UNCLEAR, more_seeds=None))
     assert certainty_text(lost) == f"not settled: {at_most}"
+
+
+def test_trial_that_two_groups_share_counts_in_both() -> None:
+    axes = "rewind: [none, init], sanity.reinitialize: [true, false], seed: [0, 1]"
+    text = BASE + f"sparsity: 0.9\nwarmup_epochs: 1\nstrategy: {{axes: [sanity.reinitialize]}}\nsearch: {{{axes}}}\n"
+    spec, state = finished_sweep(text, metrics)
+    assert [len(one.results.configurations) for one in recommendations(spec, state)] == [2, 2]
+
+
+def test_indifference_is_in_the_unit_of_the_objective() -> None:
+    seeds = GRID.replace("  seed: [0, 1, 2]\n", "")
+    for objective, expected in (("val/accuracy", 0.003), ("val/loss", 0.3)):
+        text = BASE + f"objective: {objective}\nseeds: {{first: 3, most: 3, indifference: 0.3}}\n" + seeds
+        spec = finished_sweep(BASE + f"objective: {objective}\n" + GRID, metrics)[0]
+        state = finished_sweep(BASE + GRID, lambda config: metrics(config) | {"val/loss": 1.0})[1]
+        staged = spec.model_copy(update={"seeds": load_text(text).seeds})
+        assert recommendations(staged, state)[0].indifference == pytest.approx(expected)
