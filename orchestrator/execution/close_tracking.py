@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from orchestrator.command_line import command
-from orchestrator.errors import UserError
 from orchestrator.execution.driver import Driver
 from orchestrator.planning.plan import Plan
 from orchestrator.preflight.data import preflight_artifacts
@@ -31,10 +30,10 @@ def close_tracking(driver: Driver, plan: Plan) -> None:
 
 
 def _outcome(driver: Driver) -> str:
-    """What a search found; decisions that cannot be read must not fail a sweep either."""
+    """What was found; what goes wrong with it must not fail a sweep either."""
     try:
         return outcome_text(driver.folder, driver.state)
-    except UserError as error:
+    except Exception as error:
         driver.screen.print(str(error))
         return ""
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.errors import UserError
 from orchestrator.execution.driver import Driver
 from orchestrator.recommendation.sentences import details, sentence
 from orchestrator.reporting.report import recommended
@@ -23,6 +22,7 @@ class Recommender:
     Attributes:
         finished: trials that had at the last update.
         not_before: time of the clock before which there is no other update.
+        problem: what went wrong the last time.
     """
 
     driver: Driver
@@ -30,6 +30,7 @@ class Recommender:
     clock: Callable[[], float] = time.monotonic
     finished: int = -1
     not_before: float = 0.0
+    problem: str = ""
 
     def on_tick(self) -> None:
         """Updates them if it is time and something has changed."""
@@ -41,12 +42,15 @@ class Recommender:
             self.finished = finished
 
     def update(self) -> None:
-        """What cannot be read leaves them as they are; it must not fail a sweep."""
+        """What goes wrong leaves them as they are and is said once: like the report, they must not fail a sweep."""
         started = self.clock()
         folder, state = self.driver.folder, self.driver.state
         try:
             advice = recommended(folder, state, recorded_overview(folder) if state.search else None)
-        except UserError:
+        except Exception as error:
+            if str(error) != self.problem:
+                self.problem = str(error)
+                self.driver.screen.print(f"no recommendations: {error}")
             return
         finally:
             self.not_before = self.clock() + max(self.interval_s, INTERVAL_FACTOR * (self.clock() - started))
