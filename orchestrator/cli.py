@@ -17,6 +17,7 @@ from orchestrator import commands as command_modules
 from orchestrator.bug_report import driver_bug
 from orchestrator.cluster.addresses import is_jobs_api
 from orchestrator.command_line import note_options
+from orchestrator.commands.parser import make_parser
 from orchestrator.commands.table import COMMANDS, Reach
 from orchestrator.errors import EXIT_SIGINT, SetupError, SweepError, with_code
 from orchestrator.process.output import STDOUT, reserve_stdout
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; prints errors that a user can cause as a message without a traceback."""
     if arguments is None:  # then the process belongs to the command
         prepare_process()
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     try:
         require_current_folder()
         for option in ("storage", "tracking_uri"):  # before one is sent or written anywhere
@@ -82,18 +83,6 @@ def _function(options: argparse.Namespace) -> Callable[[argparse.Namespace], int
     module = import_module(f"{command_modules.__name__}.{'jobs' if through_jobs else command.module}")
     function: Callable[[argparse.Namespace], int] = getattr(module, command.function)
     return function
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="drive-sweep", description="Search warm-up length and iteration count of DRIVE pruning."
-    )
-    added = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS.values():
-        options = added.add_parser(command.name, help=command.help, description=command.help)
-        for argument in command.arguments:
-            options.add_argument(*argument.flags, **argument.settings)
-    return parser
 
 
 if __name__ == "__main__":

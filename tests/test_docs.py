@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli import _parser
+from orchestrator.commands.parser import make_parser
 from orchestrator.errors import UserError
 from orchestrator.spec.guide_tables import guide_tables, with_tables
 from orchestrator.spec.json_schema import json_schema
@@ -110,7 +110,7 @@ def command_lines(text: str) -> list[str]:
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
-    (choices,) = (action.choices for action in _parser()._actions if action.dest == "command")
+    (choices,) = (action.choices for action in make_parser()._actions if action.dest == "command")
     return dict(choices or {})
 
 
@@ -124,7 +124,7 @@ def refused_commands(lines: list[str]) -> list[str]:
         if PLACEHOLDER.fullmatch(words[0]) and words[1:] == ["--help"]:
             continue
         try:
-            _parser().parse_args(words)
+            make_parser().parse_args(words)
         except SystemExit:
             refused.append(line)
     return refused

@@ -9,11 +9,22 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from orchestrator.command_line import DEFAULT_STORAGE
+from orchestrator.command_line import DEFAULT_STORAGE, PROGRAM
+from orchestrator.commands.shell_functions import SHELLS
 from orchestrator.uris import STORAGE_FORMS
 
 STORAGE_HELP = f"where results are kept: {STORAGE_FORMS} (default: {DEFAULT_STORAGE})"
 FILE_HELP = "sweep file, or the name of a preset such as digits or reference/cifar10-vgg16"
+
+
+COMPLETION_HELP = f"""\
+print the script that completes commands, options and sweeps in a shell
+
+Put the line of your shell into its start file, and open a new terminal:
+
+  ~/.bashrc                   eval "$({PROGRAM} completion bash)"
+  ~/.zshrc                    eval "$({PROGRAM} completion zsh)"
+  ~/.config/fish/config.fish  {PROGRAM} completion fish | source"""
 
 
 class Reach(Enum):
@@ -27,14 +38,19 @@ class Reach(Enum):
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument, as argparse takes it."""
+    """One argument, as argparse takes it.
+
+    Attributes:
+        completes: what a shell offers for it, a kind of words_by_kind in completion.py; empty for its choices, or nothing.
+    """
 
     flags: tuple[str, ...]
     settings: dict[str, Any]
+    completes: str = ""
 
 
-def argument(*flags: str, **settings: Any) -> Argument:
-    return Argument(flags, settings)
+def argument(*flags: str, completes: str = "", **settings: Any) -> Argument:
+    return Argument(flags, settings, completes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +59,20 @@ class Command:
 
     Attributes:
         module: file of this folder.
+        example: a command line without the program's name, for the help.
         function: in it, from options to exit code; through the Jobs API that of the same name in jobs.py.
+        description: the head of its help text; by default `help`.
         prints_answer: stdout holds its answer alone, as with --json.
     """
 
     name: str
     help: str
     module: str
+    example: str
     arguments: tuple[Argument, ...] = field(default=())
     function: str = ""
     reach: Reach = Reach.HERE
+    description: str = ""
     prints_answer: bool = False
 
     def __post_init__(self) -> None:
@@ -65,9 +85,9 @@ SPEC = (
     argument("--name", help="name of the sweep, instead of the file's"),
     argument("--tracking-uri", metavar="URI", help="MLflow tracking server, instead of the file's"),
 )
-STORAGE = argument("--storage", metavar="FOLDER|URI", help=STORAGE_HELP)
-FILE = (argument("file", metavar="FILE", help=FILE_HELP), *SPEC, STORAGE)
-SWEEP = (argument("name", metavar="NAME", help="name of the sweep"), STORAGE)
+STORAGE = argument("--storage", metavar="FOLDER|URI", completes="folder", help=STORAGE_HELP)
+FILE = (argument("file", metavar="FILE", completes="sweep file", help=FILE_HELP), *SPEC, STORAGE)
+SWEEP = (argument("name", metavar="NAME", completes="sweep", help="name of the sweep"), STORAGE)
 JSON = argument("--json", action="store_true", help="answer in JSON on stdout")
 CLUSTER = (
     argument(
@@ -83,15 +103,23 @@ _ALL = (
     Command(
         name="init",
         module="sweep_file",
+        example="init sweep.yaml --from cifar10-resnet20",
         help="write a commented sweep file to start from",
         arguments=(
-            argument("--from", dest="preset", metavar="NAME", help="start from a preset, such as reference/cifar10-vgg16"),
-            argument("path", nargs="?", default="sweep.yaml", help="file to write (default: sweep.yaml)"),
+            argument(
+                "--from",
+                dest="preset",
+                metavar="NAME",
+                completes="preset",
+                help="start from a preset, such as reference/cifar10-vgg16",
+            ),
+            argument("path", nargs="?", default="sweep.yaml", completes="file", help="file to write (default: sweep.yaml)"),
         ),
     ),
     Command(
         name="plan",
         module="sweep_file",
+        example="plan sweep.yaml --set search.sparsity='[0.9, 0.95]'",
         help="show what would run: trials, shared warm-ups, reused results, cost",
         arguments=(
             *FILE,
@@ -102,21 +130,32 @@ _ALL = (
     Command(
         name="data",
         module="data",
+        example="data sweep.yaml --out batch.png",
         help="check the data: counts, files, duplicates, and a picture of what the network sees",
-        arguments=(*FILE, JSON, argument("--out", metavar="PNG", help="file of the picture (default: NAME-data.png)")),
+        arguments=(
+            *FILE,
+            JSON,
+            argument("--out", metavar="PNG", completes="file", help="file of the picture (default: NAME-data.png)"),
+        ),
     ),
     Command(
-        name="schema", module="sweep_file", help="print the JSON Schema of the sweep file, for editors", prints_answer=True
+        name="schema",
+        module="sweep_file",
+        example="schema > sweep.schema.json",
+        help="print the JSON Schema of the sweep file, for editors",
+        prints_answer=True,
     ),
     Command(
         name="trial",
         module="sweep_file",
+        example="trial sweep.yaml --index 3",
         help="run one trial in the foreground, without Ray; FILE may be a trial's key",
         arguments=(*FILE, JSON, argument("--index", type=int, help="which trial of the file, counted from 0 as in `plan`")),
     ),
     Command(
         name="run",
         module="run",
+        example="run sweep.yaml --storage /data/sweeps",
         help="run a sweep; running it again continues it",
         arguments=(
             *FILE,
@@ -129,6 +168,7 @@ _ALL = (
     Command(
         name="submit",
         module="jobs",
+        example="submit sweep.yaml --storage /shared --address http://head:8265",
         help="run a sweep as a job of a cluster, independently of this machine",
         arguments=(
             *FILE,
@@ -141,6 +181,7 @@ _ALL = (
     Command(
         name="list",
         module="jobs",
+        example="list --address http://head:8265",
         function="list_jobs",
         help="list the sweeps that were submitted to a cluster, newest first",
         arguments=(JSON, DASHBOARD),
@@ -149,6 +190,7 @@ _ALL = (
     Command(
         name="resume",
         module="run",
+        example="resume cifar10-resnet20 --only failed",
         help="run the trials that failed or did not finish",
         arguments=(
             *SWEEP,
@@ -166,6 +208,7 @@ _ALL = (
     Command(
         name="status",
         module="results",
+        example="status cifar10-resnet20 --json",
         help="show the state of a sweep",
         arguments=(*SWEEP, JSON, ASK),
         reach=Reach.ASKS_JOBS,
@@ -173,6 +216,7 @@ _ALL = (
     Command(
         name="logs",
         module="results",
+        example="logs cifar10-resnet20 -f",
         help="show the log of a sweep",
         arguments=(
             *SWEEP,
@@ -185,6 +229,7 @@ _ALL = (
     Command(
         name="stop",
         module="run",
+        example="stop cifar10-resnet20",
         help="stop a running sweep; `resume` continues it",
         arguments=(*SWEEP, argument("--trial", metavar="KEY", help="stop only this trial"), ASK),
         reach=Reach.ASKS_JOBS,
@@ -192,6 +237,7 @@ _ALL = (
     Command(
         name="sync",
         module="maintenance",
+        example="sync cifar10-resnet20 --tracking-uri http://mlflow:5000",
         help="update MLflow from the trial folders",
         arguments=(
             *SWEEP,
@@ -202,19 +248,34 @@ _ALL = (
     Command(
         name="report",
         module="results",
+        example="report cifar10-resnet20 --html report.html",
         help="show the results: a table, heat maps, the best trials",
-        arguments=(*SWEEP, JSON, argument("--html", metavar="FILE", help="write the report as one HTML file"), ASK),
+        arguments=(
+            *SWEEP,
+            JSON,
+            argument("--html", metavar="FILE", completes="file", help="write the report as one HTML file"),
+            ASK,
+        ),
         reach=Reach.ASKS_JOBS,
     ),
     Command(
         name="doctor",
         module="maintenance",
+        example="doctor sweep.yaml --storage /data/sweeps",
         help="check storage, tracking, data and every node before a sweep; repair after a crash",
         arguments=(
             JSON,
-            argument("file", metavar="FILE", nargs="?", help=f"{FILE_HELP}; without it the data is not checked"),
+            argument(
+                "file",
+                metavar="FILE",
+                nargs="?",
+                completes="sweep file",
+                help=f"{FILE_HELP}; without it the data is not checked",
+            ),
             *SPEC,
-            argument("--storage", metavar="FOLDER", help=f"where results are kept (default: {DEFAULT_STORAGE})"),
+            argument(
+                "--storage", metavar="FOLDER", completes="folder", help=f"where results are kept (default: {DEFAULT_STORAGE})"
+            ),
             argument("--fix", action="store_true", help="archive trials with damaged records, to be computed again"),
             argument("--address", help="Ray cluster to check, HOST:PORT or a dashboard, http://... (default: this machine)"),
         ),
@@ -223,26 +284,40 @@ _ALL = (
     Command(
         name="compare",
         module="results",
+        example="compare digits --method imp --masks",
         help="compare a method with every other: accuracy, with a paired test over seeds, and time",
         arguments=(
             *SWEEP,
             JSON,
             argument("--masks", action="store_true", help="compare the masks too, which reads the models"),
-            argument("--method", metavar="METHOD", help="the method to compare with the others (default: drive)"),
+            argument(
+                "--method", metavar="METHOD", completes="method", help="the method to compare with the others (default: drive)"
+            ),
         ),
     ),
     Command(
         name="guide",
         module="guide",
+        example="guide results",
         help="print the guide: without a topic, the list of topics",
-        arguments=(argument("topic", metavar="TOPIC", nargs="?", help="such as methods or results"),),
+        arguments=(argument("topic", metavar="TOPIC", nargs="?", completes="topic", help="such as methods or results"),),
+    ),
+    Command(
+        name="completion",
+        module="completion",
+        help="print the script that completes commands, options and sweeps in a shell",
+        example="completion bash",
+        arguments=(argument("shell", metavar="SHELL", choices=tuple(SHELLS), help=f"one of {', '.join(SHELLS)}"),),
+        description=COMPLETION_HELP,
+        prints_answer=True,
     ),
     Command(
         name="ui",
         module="results",
+        example="ui cifar10-resnet20 --port 5001",
         help="open the MLflow UI for a sweep, and print the link that compares all its trials",
         arguments=(
-            argument("name", metavar="NAME", nargs="?", help="name of the sweep (default: the newest)"),
+            argument("name", metavar="NAME", nargs="?", completes="sweep", help="name of the sweep (default: the newest)"),
             STORAGE,
             argument("--port", type=int, default=5000, help="port of the server on loopback (default: 5000)"),
         ),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.cli import _parser
+from orchestrator.commands.parser import make_parser
 from tests import ROOT
 from tests.support.cluster_files import FILES, LAUNCHERS, PINS, python_version, read, texts
 
@@ -36,7 +36,7 @@ def comments(text: str) -> str:
 
 
 def known_commands() -> set[str]:
-    (action,) = (action for action in _parser()._actions if action.dest == "command")
+    (action,) = (action for action in make_parser()._actions if action.dest == "command")
     return set(action.choices or ())
 
 
@@ -48,7 +48,7 @@ def test_every_command_exists_with_its_options() -> None:
         assert words[0] in known_commands(), f"{file}: no command {call!r}"
         if len(words) > 1:
             try:
-                _parser().parse_args(words)
+                make_parser().parse_args(words)
             except SystemExit:
                 pytest.fail(f"{file}: {call!r} is refused")
 

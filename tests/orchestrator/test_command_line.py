@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator import command_line
-from orchestrator.cli import _parser, main
+from orchestrator.cli import main
 from orchestrator.command_line import DEFAULT_STORAGE, command, note_options, note_sweep
+from orchestrator.commands.parser import make_parser
 from orchestrator.execution.driver import initial_state, make_queue
 from orchestrator.execution.sweep_files import write_sweep_files
 from orchestrator.planning.plan import make_plan
@@ -28,7 +29,7 @@ from tests import ROOT
 from tests.support.cli import tiny_sweep
 
 SOURCES = [*(ROOT / "orchestrator").rglob("*.py"), *(ROOT / "trainables").rglob("*.py")]
-COMMANDS = list(next(action.choices or {} for action in _parser()._actions if action.dest == "command"))
+COMMANDS = list(next(action.choices or {} for action in make_parser()._actions if action.dest == "command"))
 WRITTEN_OUT = re.compile(rf"drive-sweep ({'|'.join(COMMANDS)})\b")
 PRINTED = re.compile(r"`(drive-sweep [^`]*)`|: (drive-sweep .*)$", re.MULTILINE)
 ADDRESSES = [None, "http://127.0.0.1:9", "127.0.0.1:9"]
@@ -78,7 +79,7 @@ def test_every_command_parses_and_keeps_storage_and_address(storage: str | None,
     note_options(Namespace(command="run", file="my sweep.yaml", **settings, storage=storage, address=address))
     note_sweep("n", storage or DEFAULT_STORAGE)
     dashboard = bool(address and address.startswith("http"))
-    parser = _parser()
+    parser = make_parser()
     for words in calls():
         line = command(*words)
         program, *rest = shlex.split(line)
