@@ -43,6 +43,7 @@ LIGHT = "errors findings wording config runtime custom"
 ORCHESTRATOR = {
     "errors": ("", ""),
     "command_line": ("", ""),
+    "prose": ("", ""),
     "uris": ("errors", ""),
     "process": ("errors uris", ""),
     "version": ("process", ""),
@@ -57,10 +58,10 @@ ORCHESTRATOR = {
     "search": ("errors command_line spec storage state planning", "wording config custom"),
     "recommendation": ("spec state search", "wording config"),
     "reporting": (
-        "errors command_line spec storage state search recommendation",
+        "errors command_line prose spec storage state search recommendation",
         f"{LIGHT} records pruning analysis export",
     ),
-    "terminal": ("command_line spec storage state planning search", "config"),
+    "terminal": ("command_line prose spec storage state planning search", "config"),
     "cluster": ("errors command_line process version storage planning", f"{LIGHT} data"),
     "jobs": ("errors command_line uris process version spec cluster", LIGHT),
     "scheduling": ("back_off cluster", "errors"),

@@ -41,6 +41,12 @@ def submit(options: Namespace) -> int:
 
 def resume(options: Namespace) -> int:
     """Starts a job that resumes a sweep which was submitted before."""
+    if options.events:
+        raise UserError(
+            "--events: must not go with the address of a dashboard, since only a file on the cluster could be written",
+            "leave it out; `logs --follow` shows the events",
+            code="option-invalid",
+        )
     jobs = Jobs(api_address(options.address))
     last = _newest(jobs, options)
     require_files(last.custom_files)

@@ -33,15 +33,18 @@ STOP_TIMEOUT_S = 60.0
 STOP_POLL_INTERVAL_S = 0.3
 
 if TYPE_CHECKING:
+    from orchestrator.execution.events import EventFile
     from orchestrator.planning.plan import Plan
 
 
 def run(options: Namespace) -> int:
+    from orchestrator.execution.events import EventFile
     from orchestrator.search.plans import plan_sweep
     from orchestrator.spec.presets import sweep_text
     from orchestrator.tracking.target import tracking_target
 
     spec = spec_from(options)
+    events = EventFile(options.events, spec.name)
     storage = open_storage(spec.storage)
     tracking_target(spec, storage)  # before anything is read that takes time
     warn_of_unused_environment(spec)
@@ -49,25 +52,26 @@ def run(options: Namespace) -> int:
     folder = SweepFolder(storage, spec.name)
     again = frozenset(trial.key for trial in planned.trials if trial.result is not None) if options.recompute else frozenset()
     if not again and _is_complete(folder, planned):
-        return _already_finished(folder, options)
+        return _already_finished(folder, options, events)
     from orchestrator.planning.kept_weights import require_kept_weights
 
     require_kept_weights(planned.checked)
     from orchestrator.execution.sweep import RunOptions, run_sweep
 
     storage = open_storage(spec.storage, create=True)
-    code = run_sweep(
-        planned, sweep_text(options.file), storage, RunOptions(from_scratch=again, address=options.address, quiet=options.quiet)
-    )
+    chosen = RunOptions(from_scratch=again, address=options.address, quiet=options.quiet, events=events)
+    code = run_sweep(planned, sweep_text(options.file), storage, chosen)
     return _print_outcome(folder, options, code)
 
 
 def resume(options: Namespace) -> int:
+    from orchestrator.execution.events import EventFile
     from orchestrator.execution.sweep import RunOptions, run_sweep
     from orchestrator.search.plans import plan_sweep
 
     storage = storage_from(options)
     folder = open_sweep(storage, options.name)
+    events = EventFile(options.events, options.name)
     folder.require_no_driver()
     spec = spec_of(folder)
     warn_of_unused_environment(spec)
@@ -95,7 +99,7 @@ def resume(options: Namespace) -> int:
         return EXIT_DONE
     if not keys and planned.settled:
         if _is_complete(folder, planned):
-            return _already_finished(folder, options)
+            return _already_finished(folder, options, events)
         if planned.unfinished:
             notify("nothing to resume")
             if options.json and state:
@@ -103,7 +107,9 @@ def resume(options: Namespace) -> int:
             return EXIT_DONE
     text = (storage.read(folder.file("sweep.yaml")) or b"").decode()
     again = frozenset(keys) if options.from_scratch else frozenset()
-    chosen = RunOptions(selected=lambda key: key in keys, from_scratch=again, address=options.address, quiet=options.quiet)
+    chosen = RunOptions(
+        selected=lambda key: key in keys, from_scratch=again, address=options.address, quiet=options.quiet, events=events
+    )
     return _print_outcome(folder, options, run_sweep(planned, text, storage, chosen))
 
 
@@ -163,7 +169,11 @@ def _is_complete(folder: SweepFolder, planned: Plan) -> bool:
     return same and state.is_complete and all(status.mlflow_run_id for status in state.trials.values())
 
 
-def _already_finished(folder: SweepFolder, options: Namespace) -> int:
+def _already_finished(folder: SweepFolder, options: Namespace, events: EventFile) -> int:
+    state = folder.read_state()
+    counts = state.counts() if state else {}
+    events.write("sweep_started", **counts)
+    events.write("sweep_finished", exit_code=EXIT_DONE, seconds=0.0, **counts)
     follow_moved_storage(folder.storage)
     notify(f"sweep {folder.name!r} is finished; nothing to do")
     return _print_outcome(folder, options, EXIT_DONE)

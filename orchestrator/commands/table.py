@@ -95,6 +95,7 @@ CLUSTER = (
         help="Ray cluster to join, HOST:PORT (default: RAY_ADDRESS, else a local Ray); with `resume` also a dashboard, http://...",
     ),
     argument("--quiet", action="store_true", help="no progress"),
+    argument("--events", metavar="FILE", help="append what happens to a file, a JSON line for each event"),
 )
 DASHBOARD = argument("--address", help="dashboard of the cluster, http://HEAD:8265 (default: RAY_API_SERVER_ADDRESS)")
 ASK = argument("--address", help="URL of the cluster's dashboard, http://HEAD:8265; query the sweep's newest job there")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from orchestrator.execution.events import EventFile
 from orchestrator.planning.entries import PlannedTrial, PlannedWarmup
 from orchestrator.planning.plan import Plan
 from orchestrator.scheduling.queued_stage import QueuedStage, StageState
@@ -48,6 +49,7 @@ class Driver:
 
     Attributes:
         search: the search that the sweep is, if it is one.
+        events: where events are written that the user asked for.
         stop_grace_s: how long stages have to leave a checkpoint after a request to stop.
     """
 
@@ -59,16 +61,23 @@ class Driver:
     screen: Screen
     queue: StageQueue
     search: StageObserver | None = None
+    events: EventFile = field(default_factory=EventFile)
     stop_grace_s: float = 10.0
     signal: int | None = None
     stop_deadline: float | None = None
     last_stop_check: float = 0.0
+    _began: float = field(default_factory=time.monotonic)
+    _backlog_error: str | None = None
+
+    def __post_init__(self) -> None:
+        self._seconds_before = self.state.progress.seconds
 
     def on_change(self, stage: QueuedStage) -> None:
         """A stage changed its state: it started, ended, or waits for a retry."""
         status = self._status(stage)
         status.state = stage.state.value
         status.error = stage.message or None
+        self._count_time(status)
         if self.search is not None and not stage.state.is_active and stage.state is not StageState.WAITING:
             self.search.on_end(stage)
         item = self.items[stage.key]
@@ -76,18 +85,51 @@ class Driver:
             if self.search is not None:
                 self.search.on_start(stage)
             self.tracking.start_item(item)
+            self._write_event(stage, "started", attempt=stage.attempt)
         elif stage.state is StageState.FINISHED:
             self.tracking.finish(item)
-            self.log(f"{stage.name} finished")
+            self._log_finish(stage, status)
         elif stage.state is StageState.FAILED:
             self.tracking.fail(item, stage.message)
-            self.log(f"{stage.name} failed ({stage.failure}): {stage.message}")
+            self._log_failure(stage, f"{stage.name} failed ({stage.failure}): {stage.message}")
         elif stage.state is StageState.STOPPED:
             self.tracking.stop(item)
             self.log(f"{stage.name} stopped: {status.error}")
+            early = isinstance(status, TrialStatus) and status.was_stopped_early
+            self._write_event(stage, "stopped", reason=status.error, early=early)
         else:
-            self.log(f"{stage.name} will be tried again: {stage.message}")
+            self._log_failure(stage, f"{stage.name} will be tried again: {stage.message}")
         self.writer.changed(status)
+
+    def _count_time(self, status: TrialStatus | WarmupStatus) -> None:
+        """Counts the time that a stage holds a slot."""
+        now = time.time()
+        with self.writer.lock:
+            if status.state == StageState.RUNNING.value:
+                status.started = now
+            elif status.started is not None:
+                status.seconds += now - status.started
+                status.started = None
+
+    def _log_finish(self, stage: QueuedStage, status: TrialStatus | WarmupStatus) -> None:
+        line = f"{stage.name} finished"
+        self.folder.log(line)
+        if isinstance(status, WarmupStatus):
+            self._write_event(stage, "finished", epochs=stage.longest, seconds=status.seconds)
+        else:
+            accuracy = status.metrics.get("val/accuracy")
+            self._write_event(stage, "finished", val_accuracy=accuracy, seconds=status.seconds)
+            line += "" if accuracy is None else f", val/accuracy {accuracy:.4f}"
+        self.screen.print_finish(line, self.state)
+
+    def _log_failure(self, stage: QueuedStage, line: str) -> None:
+        kind, retry = stage.last_failure, stage.state is StageState.WAITING
+        self.state.progress.last_error = line.partition("\n")[0]
+        self.log(line)
+        self._write_event(stage, "failed", kind=kind and kind.value, message=stage.message, retry=retry)
+
+    def _write_event(self, stage: QueuedStage, what: str, **facts: Any) -> None:
+        self.events.write(f"{stage.kind}_{what}", key=stage.key, name=stage.name, **facts)
 
     def on_report(self, stage: QueuedStage, report: dict[str, Any]) -> None:
         """A stage reported points, its position, or warnings."""
@@ -114,6 +156,7 @@ class Driver:
     def on_tick(self) -> None:
         """Looks for requests to stop, and draws."""
         now = time.monotonic()
+        self.state.progress.seconds = self._seconds_before + now - self._began
         if now - self.last_stop_check >= STOP_CHECK_INTERVAL_S:
             self.last_stop_check = now
             if self.signal is not None or self.folder.storage.poll_exists(self.folder.file("stop")):
@@ -140,6 +183,10 @@ class Driver:
                 self.state.tracking_database = self.tracking.database
             self.state.parent_run_id = self.tracking.parent_run_id or self.state.parent_run_id
             self.state.experiment_id = self.tracking.experiment_id or self.state.experiment_id
+        error, pending = self.state.tracking_error, self.state.tracking_pending
+        if error != self._backlog_error and (error or not pending):
+            self._backlog_error = error
+            self.events.write("tracking_backlog", pending=pending, error=error)
         for message in self.tracking.take_messages():
             self.announce(message)
         for key, run_id in dict(self.tracking.run_ids).items():
@@ -175,8 +222,10 @@ class Driver:
 def initial_state(plan: Plan, before: SweepState | None, queue: StageQueue) -> SweepState:
     """Every trial and warm-up of the plan: finished, waiting because it is in the queue, or as it was before this run."""
     state = SweepState(sweep=plan.spec.name, search=_search_summary(plan, before), settled=plan.settled)
+    state.groups = [group.name for group in groups_of(plan.spec)]
     old_trials, old_warmups = (before.trials, before.warmups) if before else ({}, {})
     if before:
+        state.progress.seconds = before.progress.seconds
         state.parent_run_id, state.experiment_id = before.parent_run_id, before.experiment_id
         state.tracking_database = before.tracking_database
     for trial in plan.trials:
@@ -192,7 +241,8 @@ def initial_state(plan: Plan, before: SweepState | None, queue: StageQueue) -> S
         if trial.key in plan.stopped and trial.key not in queue.trials:
             stop = plan.stopped[trial.key]
             status.state, status.error, status.rung = "stopped", stop.reason, stop.epoch
-        status.mlflow_run_id = old.mlflow_run_id if old else None
+        if old is not None:
+            status.mlflow_run_id, status.seconds = old.mlflow_run_id, old.seconds
         state.trials[trial.key] = status
     for warmup in plan.warmups() if plan.spec.share_warmups else ():
         done = all(
@@ -203,7 +253,7 @@ def initial_state(plan: Plan, before: SweepState | None, queue: StageQueue) -> S
         )
         old_warmup = old_warmups.get(warmup.key)
         if old_warmup is not None:
-            warmup_status.mlflow_run_id = old_warmup.mlflow_run_id
+            warmup_status.mlflow_run_id, warmup_status.seconds = old_warmup.mlflow_run_id, old_warmup.seconds
             if warmup.key not in queue.warmups and not done:
                 warmup_status.state, warmup_status.error = old_warmup.state, old_warmup.error
         state.warmups[warmup.key] = warmup_status

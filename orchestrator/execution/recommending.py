@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.execution.driver import Driver
-from orchestrator.recommendation.sentences import details, sentence
+from orchestrator.recommendation.sentences import details, sentence, short_form
 from orchestrator.reporting.report import recommended
 from orchestrator.search.overview import recorded_overview
 
@@ -46,7 +47,8 @@ class Recommender:
         started = self.clock()
         folder, state = self.driver.folder, self.driver.state
         try:
-            advice = recommended(folder, state, recorded_overview(folder) if state.search else None)
+            overview = recorded_overview(folder) if state.search else None
+            advice = recommended(folder, state, overview)
         except Exception as error:
             if str(error) != self.problem:
                 self.problem = str(error)
@@ -54,6 +56,21 @@ class Recommender:
             return
         finally:
             self.not_before = self.clock() + max(self.interval_s, INTERVAL_FACTOR * (self.clock() - started))
+        recommendations = [
+            {"group": one.name, "sentence": sentence(one), "details": details(one), **short_form(one)} for one in advice
+        ]
+        known = {one["group"]: _choice(one) for one in state.recommendations}
         with self.driver.writer.lock:
-            state.recommendations = [{"group": one.name, "sentence": sentence(one), "details": details(one)} for one in advice]
+            state.recommendations = recommendations
+            if overview is not None:
+                state.progress.search_epochs, state.progress.grid_epochs = overview.epochs, overview.grid_epochs
         self.driver.writer.changed()
+        for one in recommendations:
+            if known.get(one["group"]) != _choice(one):
+                facts = {name: one[name] for name in ("group", "configuration", "value", "certainty", "sentence")}
+                self.driver.events.write("recommendation_changed", **facts)
+
+
+def _choice(recommendation: dict[str, Any]) -> tuple[Any, ...]:
+    """What makes it another recommendation, rather than another estimate of what it gives."""
+    return recommendation.get("configuration"), recommendation.get("certainty")

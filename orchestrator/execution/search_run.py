@@ -87,6 +87,7 @@ class SearchRun:
 
     def on_decision(self, decision: Decision) -> None:
         """Shows a decision in the sweep's log and in the status."""
+        self.driver.events.write("decision", **json.loads(decision.to_line()))
         if decision.kind in LOGGED:
             self.driver.log(describe(decision))
         self._show()

@@ -11,20 +11,22 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.bug_report import driver_bug
 from orchestrator.cluster.addresses import is_local_ray
 from orchestrator.cluster.connection import connect_to_cluster, ray_environment, require_enough_resources
-from orchestrator.errors import EXIT_DONE, EXIT_SIGINT, EXIT_TRIALS_FAILED, DriverBugError, SweepError
+from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_SIGINT, EXIT_TRIALS_FAILED, DriverBugError, SweepError
 from orchestrator.execution.close_tracking import close_tracking
 from orchestrator.execution.driver import Driver, initial_state, make_queue
+from orchestrator.execution.events import EventFile
 from orchestrator.execution.recommending import Recommender
 from orchestrator.execution.search_run import search_plan, stopped_early
 from orchestrator.execution.signals import install_signal_handlers
 from orchestrator.execution.sweep_files import write_sweep_files
+from orchestrator.execution.time_left import TimeLeft
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.resolved_settings import ResolvedSettings
 from orchestrator.preflight.data import BackgroundPreflight
@@ -36,7 +38,8 @@ from orchestrator.state.trial_results import damaged_files
 from orchestrator.storage.background import run_with_timeout
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import StageFolders, archive_trial
-from orchestrator.terminal.progress import Screen, summary_line
+from orchestrator.terminal.overview import summary_line
+from orchestrator.terminal.progress import Screen
 from orchestrator.tracking.client import CREDENTIALS
 from orchestrator.tracking.plan_runs import item_states, planned_runs, sweep_run_spec
 from orchestrator.tracking.process import TrackingProcess
@@ -68,6 +71,7 @@ class RunOptions:
     from_scratch: frozenset[str] = frozenset()
     address: str | None = None
     quiet: bool = False
+    events: EventFile = field(default_factory=EventFile)
 
 
 def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions) -> int:
@@ -78,7 +82,7 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
         DriverBugError: drive-sweep itself failed.
     """
     folder = SweepFolder(storage, plan.spec.name)
-    with folder.driver_lease(), _bugs_logged(folder):
+    with folder.driver_lease(), _failure_written(options.events), _bugs_logged(folder):
         finished = {trial.key: trial.result for trial in plan.trials if trial.result is not None}
         damage = {**plan.damage, **damaged_files(storage, finished)}
         from_scratch = options.from_scratch | damage.keys()
@@ -97,6 +101,16 @@ def _bugs_logged(folder: SweepFolder) -> Iterator[None]:
         raise
     except Exception as error:
         raise log_bug(folder, traceback.format_exc()) from error
+
+
+@contextmanager
+def _failure_written(events: EventFile) -> Iterator[None]:
+    """Writes the last event of a sweep that ends with an error."""
+    try:
+        yield
+    except Exception as error:
+        events.write("sweep_finished", exit_code=getattr(error, "exit_code", EXIT_ENVIRONMENT), error=str(error))
+        raise
 
 
 def log_bug(folder: SweepFolder, text: str) -> DriverBugError:
@@ -124,7 +138,10 @@ def _run_with_lease(folder: SweepFolder, plan: Plan, spec_text: str, options: Ru
                 items=planned_runs(plan),
                 screen=screen,
                 queue=queue,
+                events=options.events,
             )
+            options.events.notify = driver.announce
+            options.events.write("sweep_started", **state.counts())
             queue.on_change = driver.on_change
             install_signal_handlers(driver)
             for note in notes:
@@ -142,7 +159,10 @@ def _run_with_lease(folder: SweepFolder, plan: Plan, spec_text: str, options: Ru
                 Recommender(driver=driver).update()
                 close_tracking(driver, plan)
                 driver.update_tracking_status()
-        return _exit_code(driver)
+                state.progress.seconds_left = None
+        code = _exit_code(driver)
+        options.events.write("sweep_finished", exit_code=code, seconds=state.progress.seconds, **state.counts())
+        return code
     finally:
         tracking.close()
         writer.close()
@@ -213,10 +233,12 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
     )
 
     recommender = Recommender(driver=driver)
+    time_left = TimeLeft(driver=driver, slots=lambda: capacity.max_concurrent or capacity.slots)
 
     def on_tick() -> None:
         driver.on_tick()
         recommender.on_tick()
+        time_left.on_tick()
         capacity.refresh()
         searcher.resolve_lost_workers()
 
@@ -226,7 +248,7 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
         start_search(driver, plan, capacity, gpus_per_trial=resolved.gpus_per_trial)
     driver.queue.can_retry_on_whole_gpu = 0 < resolved.gpus_per_trial < 1
     capacity.refresh()
-    settings = _settings(driver, plan, resolved, data, capacity.max_concurrent or capacity.slots)
+    settings = _settings(driver, plan, resolved, data, time_left.slots())
     trainable = tune.with_resources(tune.with_parameters(run_stage, settings=settings), partial(_placement, resolved))
     for node, reason in excluded_nodes.items():
         capacity.exclude_node(node, reason)

@@ -39,6 +39,27 @@ def certainty_text(one: Recommendation) -> str:
     return f"cannot be told from {at_most}; it would take about {seeds}"
 
 
+def short_form(one: Recommendation) -> dict[str, Any]:
+    """The recommendation for a line of a table; the interval is None where it is not known."""
+    interval = None if one.interval is None else "{} to {}".format(*(_number(one, bound) for bound in one.interval))
+    return {
+        "configuration": _configuration_text(one),
+        "objective": one.results.objective,
+        "value": _number(one, one.results.sign * one.choice.estimate.mean),
+        "interval": interval,
+        "certainty": _certainty_word(one),
+        "seeds": len(one.best.trials),
+    }
+
+
+def _certainty_word(one: Recommendation) -> str:
+    choice = one.choice
+    if choice.certainty is Certainty.MORE_SEEDS and choice.more_seeds is not None:
+        return f"needs {counted(choice.more_seeds, 'more seed')}"
+    words = {Certainty.SETTLED: "settled", Certainty.ALONE: "the only one", Certainty.UNKNOWN: "not known how sure"}
+    return words.get(choice.certainty, "not settled")
+
+
 def details(one: Recommendation) -> list[str]:
     """The cheapest configuration that is not worse, and what more of each axis buys."""
     lines = [certainty_text(one)]

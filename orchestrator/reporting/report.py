@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.command_line import command
+from orchestrator.prose import print_prose
 from orchestrator.recommendation.recommendation import Recommendation, recommendations, to_json
 from orchestrator.recommendation.sentences import details, sentence
 from orchestrator.reporting.aggregate import (
@@ -23,9 +24,9 @@ from orchestrator.reporting.comparison_tables import to_html as comparison_html
 from orchestrator.reporting.figures import draw_figures
 from orchestrator.reporting.heatmap_grids import grids
 from orchestrator.reporting.html_page import Row, html_page
-from orchestrator.reporting.report_columns import json_values, shown_columns
+from orchestrator.reporting.report_columns import fitting_columns, json_values, shown_columns
 from orchestrator.reporting.search_section import SearchSection
-from orchestrator.reporting.terminal_heatmap import terminal_map
+from orchestrator.reporting.terminal_heatmap import terminal_maps
 from orchestrator.search.overview import SearchOverview, recorded_overview
 from orchestrator.spec.loader import spec_from_resolved
 from orchestrator.state.sweep_folder import SweepFolder
@@ -53,19 +54,20 @@ class Report:
         """The recommendations, the table and a heat map per sparsity on stdout, as wide as the terminal allows."""
         console = terminal()
         for one in self.recommendations:
-            console.print(sentence(one), style="bold", markup=False, soft_wrap=True)
+            print_prose(console, sentence(one), style="bold")
             for line in details(one):
-                console.print(f"  {line}", markup=False, soft_wrap=True)
+                print_prose(console, line, indent=2)
         if self.recommendations:
             console.print()
-        console.print(self._table())
+        self._print_table(console)
         for grid in grids(self.settings):
             console.print(f"test accuracy, {grid.title}", style="italic", markup=False)
-            console.print(terminal_map(grid))
+            for part in terminal_maps(grid, console.width):
+                console.print(part)
         if self.search:
             self.search.print(console)
         for line in self.notes():
-            console.print(line, style="dim", markup=False, soft_wrap=True)
+            print_prose(console, line, style="dim")
         if self.comparison:
             line = f"{self.comparison.reference} against the other methods: {command('compare', self.sweep)}"
             console.print(line, markup=False, soft_wrap=True)
@@ -112,17 +114,23 @@ class Report:
     def cells(self, setting: ConfigSummary) -> list[str]:
         return [column.cell(setting) for column in shown_columns(self.settings)]
 
-    def _table(self) -> Table:
+    def _print_table(self, console: Console) -> None:
+        """A line for each setting, without the columns for which a terminal is too narrow."""
+        columns, left_out = fitting_columns(self.settings, console.width)
         table = Table(title=self.summary(), title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
-        for column in self.columns():
-            table.add_column(column, justify="right", no_wrap=True)
+        for column in columns:
+            table.add_column(column.head, justify="right", no_wrap=True)
         previous: ConfigSummary | None = None
         for one in self.settings:
             if previous is not None and _block(previous) != _block(one):
                 table.add_row()
-            table.add_row(*self.cells(one), style="bold green" if one.best else "cyan" if one.is_dense else "")
+            cells = [column.cell(one) for column in columns]
+            table.add_row(*cells, style="bold green" if one.best else "cyan" if one.is_dense else "")
             previous = one
-        return table
+        console.print(table)
+        if left_out:
+            heads = ", ".join(column.head for column in left_out)
+            print_prose(console, f"without {heads}, for which {console.width} columns are too narrow", style="dim")
 
     def summary(self) -> str:
         what = config_name(self.settings[0].config) if self.settings else "no finished trials"

@@ -24,6 +24,7 @@ class Column:
         is_shown: whether tables of these settings have it.
         key: name of the value in JSON, which always has it; empty if JSON has none.
         value: what stands there.
+        leaves: of columns that do not fit, the one with the highest number is left out first; those with 0 never are.
     """
 
     head: str
@@ -31,10 +32,24 @@ class Column:
     is_shown: Callable[[Sequence[ConfigSummary]], bool] = _always
     key: str = ""
     value: Callable[[ConfigSummary], Any] = lambda setting: None
+    leaves: int = 0
 
 
 def shown_columns(settings: Sequence[ConfigSummary]) -> list[Column]:
     return [column for column in COLUMNS if column.is_shown(settings)]
+
+
+def fitting_columns(settings: Sequence[ConfigSummary], width: int, gap: int = 2) -> tuple[list[Column], list[Column]]:
+    """The shown columns that fit into so many characters, and those that do not."""
+    columns, left_out = shown_columns(settings), []
+    widths = {column.head: max(map(len, [column.head, *map(column.cell, settings)])) for column in columns}
+    while sum(widths[column.head] + gap for column in columns) > width:
+        column = max(columns, key=lambda one: one.leaves)
+        if not column.leaves:
+            break
+        columns.remove(column)
+        left_out.append(column)
+    return columns, left_out
 
 
 def json_values(setting: ConfigSummary) -> dict[str, Any]:
@@ -118,18 +133,20 @@ COLUMNS = (
         key="val/accuracy",
         value=lambda one: _spread(one.validation),
     ),
-    Column(head="test accuracy", cell=_test, key="test/accuracy", value=lambda one: _spread(one.test)),
-    Column(head="seeds", cell=_seeds),
+    Column(head="test accuracy", cell=_test, key="test/accuracy", value=lambda one: _spread(one.test), leaves=1),
+    Column(head="seeds", cell=_seeds, leaves=2),
     Column(
         head="epochs",
         cell=lambda one: f"{one.trained_epochs:g}",
         key="total_epochs",
         value=lambda one: _number(one.trained_epochs),
+        leaves=3,
     ),
     Column(
         head="search s",
         cell=_unless_dense(lambda one: f"{one.search_seconds:.2f}"),
         key="search_seconds",
         value=lambda one: one.search_seconds,
+        leaves=4,
     ),
 )

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.prose import print_prose
 from orchestrator.reporting.pareto import pareto_front
 from orchestrator.search.overview import ConfigurationOverview, GroupOverview, SearchOverview, StoppedTrial
 from orchestrator.state.sweep_state import SweepState
@@ -120,7 +121,7 @@ class SearchSection:
 
     def print(self, console: Console) -> None:
         for line in self.lines():
-            console.print(line, markup=False, soft_wrap=True)
+            print_prose(console, line)
         for block in self.blocks():
             table = Table(title=block.title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
             for column in block.columns:

@@ -41,6 +41,7 @@ class QueuedStage:
         whole_gpu: run alone on a GPU, after it was out of memory once.
         not_before: time of the queue's clock before which it is not tried again.
         failure: why it failed; None in other states.
+        last_failure: why its last attempt ended, whatever followed; None of one that succeeded.
     """
 
     kind: Literal["warmup", "trial"]
@@ -62,6 +63,7 @@ class QueuedStage:
     not_before: float = 0.0
     message: str = ""
     failure: FailureKind | None = None
+    last_failure: FailureKind | None = None
 
     @property
     def is_warmup(self) -> bool:

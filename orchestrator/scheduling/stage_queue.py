@@ -56,6 +56,10 @@ class StageQueue:
     def stages(self) -> list[QueuedStage]:
         return [*self.warmups.values(), *self.trials.values()]
 
+    def active(self) -> list[QueuedStage]:
+        """The stages that are dispatched or run."""
+        return [(self.warmups if kind == "warmup" else self.trials)[key] for kind, key in self._active]
+
     def next_stage(self) -> QueuedStage | None:
         """The stage to run now, marked as dispatched, with a new attempt; None if there is none at the moment."""
         if self.stopping or self.clock() < self._paused_until:
@@ -144,7 +148,7 @@ class StageQueue:
     ) -> None:
         """An attempt has ended, with a kind of failure unless the stage is finished."""
         self._active.discard((stage.kind, stage.key))
-        stage.message = message
+        stage.message, stage.last_failure = message, failure
         if failure is None:
             self._finish(stage)
         else:
@@ -192,7 +196,7 @@ class StageQueue:
         stage.state, stage.failure = StageState.FAILED, kind
         if stage.is_warmup:
             for trial in self._blocked.pop(stage.key, ()):
-                trial.state, trial.failure = StageState.FAILED, kind
+                trial.state, trial.failure, trial.last_failure = StageState.FAILED, kind, kind
                 trial.message = f"its warm-up {stage.name} failed: {stage.message}"
                 self.on_change(trial)
 
@@ -209,7 +213,7 @@ class StageQueue:
         self._failed_lookups += 1
         self._paused_until = self.clock() + BACK_OFF.delay_s(self._failed_lookups)
         self._push(stage)
-        stage.message = message
+        stage.message, stage.last_failure = message, FailureKind.STORAGE
         self.on_change(stage)
 
     def _pop_due(self) -> QueuedStage | None:

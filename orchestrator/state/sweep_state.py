@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from orchestrator.state.driver_liveness import driver_alive
+from trainables.config.metric_names import CHOSEN_WARMUP
 
 DIGEST_MARK, DIGEST_END = b',\n"state_sha256": "', b'"\n}\n'  # around the SHA-256 of all that stands before it
 
@@ -18,6 +20,8 @@ class TrialStatus:
 
     Attributes:
         rung: sparse epochs after which a search stopped the trial early; None of one that was stopped otherwise.
+        started: Unix time at which the running attempt began; None while none runs.
+        seconds: that its ended attempts have held a slot.
     """
 
     key: str
@@ -31,14 +35,34 @@ class TrialStatus:
     phase: str | None = None
     position: int = 0
     rung: int | None = None
+    started: float | None = None
+    seconds: float = 0.0
 
     @property
     def was_stopped_early(self) -> bool:
         return self.state == "stopped" and self.rung is not None
 
+    @property
+    def warmup_epochs(self) -> int:
+        """Epochs of its warm-up; of an automatic one those that it chose, or the most while it has not."""
+        return int(self.metrics.get(CHOSEN_WARMUP, self.config["warmup_epochs"]))
+
+    @property
+    def sparse_epochs(self) -> int:
+        """Epochs of training after pruning, as planned."""
+        training = self.config["training"]
+        return int(training["epochs"]) - (self.warmup_epochs if training["budget"] == "total" else 0)
+
+    @property
+    def has_used_warmup(self) -> bool:
+        """Whether it got through its warm-up."""
+        return self.state == "finished" or self.phase in ("prune", "level", "train")
+
 
 @dataclass(kw_only=True, slots=True)
 class WarmupStatus:
+    """One shared warm-up; `started` and `seconds` are as of a trial."""
+
     key: str
     name: str
     state: str
@@ -47,6 +71,31 @@ class WarmupStatus:
     trained_epochs: int = 0
     mlflow_run_id: str | None = None
     error: str | None = None
+    started: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(kw_only=True, slots=True)
+class Progress:
+    """How far a sweep has come, as far as its trials do not say it.
+
+    Attributes:
+        slots: stages that can run at once; None before the cluster has said it.
+        seconds: that drivers of this sweep have run, all together.
+        seconds_left: the least and the most that the rest will probably take; None while that is not known.
+        left_unknown: why it is not known.
+        search_epochs: that the search has trained; None of other sweeps.
+        grid_epochs: that its full grid would train; None if it is infinite.
+        last_error: the newest failure of a stage, in one line.
+    """
+
+    slots: int | None = None
+    seconds: float = 0.0
+    seconds_left: tuple[float, float] | None = None
+    left_unknown: str = ""
+    search_epochs: int | None = None
+    grid_epochs: int | None = None
+    last_error: str | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -56,7 +105,8 @@ class SweepState:
     Attributes:
         search: group -> what its search is doing, in words; empty where the trials are known beforehand.
         settled: no further trials will join.
-        recommendations: of each group with results: group, sentence, details.
+        groups: names of all groups whose configurations are compared, in the order of the sweep file.
+        recommendations: of each group with results: group, sentence, details, and its short form.
     """
 
     sweep: str
@@ -72,10 +122,39 @@ class SweepState:
     search: dict[str, str] = field(default_factory=dict)
     settled: bool = True
     recommendations: list[dict[str, Any]] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
 
     def counts(self) -> dict[str, int]:
         states = [trial.state for trial in self.trials.values()]
         return {state: states.count(state) for state in ("finished", "failed", "stopped", "running", "waiting")}
+
+    @property
+    def busy(self) -> int:
+        """Slots that are in use."""
+        return sum(stage.state == "running" for stage in self.all_stages())
+
+    def slot_seconds(self, now: float) -> float:
+        """Seconds that stages have held a slot, those that run included."""
+        stages = self.all_stages()
+        return sum(stage.seconds for stage in stages) + sum(
+            now - stage.started for stage in stages if stage.state == "running" and stage.started is not None
+        )
+
+    @property
+    def saved_by_sharing(self) -> int:
+        """Epochs of warm-up that trials have used so far, less those that were trained for them; 0 until it has paid."""
+        if not self.warmups:
+            return 0
+        used = sum(trial.warmup_epochs for trial in self.trials.values() if trial.has_used_warmup)
+        trained = sum(one.position or (one.epochs if one.state == "finished" else 0) for one in self.warmups.values())
+        return max(0, used - trained)
+
+    @property
+    def saved_by_stopping(self) -> int:
+        """Epochs that trials had left when a search stopped them."""
+        stopped = (trial for trial in self.trials.values() if trial.was_stopped_early)
+        return sum(max(0, trial.sparse_epochs - (trial.rung or 0)) for trial in stopped)
 
     @property
     def stopped_early(self) -> int:
@@ -103,6 +182,14 @@ class SweepState:
             "search": self.search,
             "settled": self.settled,
             "recommendations": self.recommendations,
+            "groups": self.groups,
+            "progress": asdict(self.progress)
+            | {
+                "busy": self.busy,
+                "slot_seconds": self.slot_seconds(time.time()),
+                "epochs_saved_by_sharing": self.saved_by_sharing,
+                "epochs_saved_by_stopping": self.saved_by_stopping,
+            },
             "warmups": [asdict(warmup) for warmup in self.warmups.values()],
             "trials": [asdict(trial) for trial in self.trials.values()],
         }
@@ -133,6 +220,7 @@ def state_from_bytes(content: bytes) -> SweepState | None:
         values = json.loads(text + b"}" if mark else content)
         trials = {key: TrialStatus(**trial) for key, trial in values.pop("trials").items()}
         warmups = {key: WarmupStatus(**warmup) for key, warmup in values.pop("warmups").items()}
-        return SweepState(**values, trials=trials, warmups=warmups)
+        progress = Progress(**values.pop("progress", {}))
+        return SweepState(**values, trials=trials, warmups=warmups, progress=progress)
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return None

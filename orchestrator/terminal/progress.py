@@ -1,4 +1,4 @@
-"""The live screen of a running sweep on stderr; plain lines where stderr is no terminal."""
+"""The live screen of a running sweep on stderr; a line for each event where stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -6,37 +6,40 @@ import sys
 import time
 from collections import deque
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from orchestrator.state.sweep_state import SweepState, TrialStatus
-from orchestrator.terminal.tables import duration, plain_table
-from trainables.config.metric_names import CHOSEN_ITERATIONS, CHOSEN_WARMUP
+from orchestrator.terminal.overview import fact_table, facts, group_table, left_text, search_lines, summary_line
+from orchestrator.terminal.tables import LineTable, one_line
+from trainables.config.metric_names import CHOSEN_ITERATIONS
 
 DRAW_INTERVAL_S = 0.5
-LINE_INTERVAL_S = 10.0
+FINISH_INTERVAL_S = 5.0  # between lines on finished stages; those between are counted
+SUMMARY_INTERVAL_S = 60.0  # without any other line
 MAX_EVENTS = 3
+LOW = 20  # lines below which one event is shown
+BAR_WIDTH = 20
+NARROW = 80  # columns below which there is no bar
 
 
 class Screen:
     """Draws the state of a sweep, and prints messages above it."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet)
+    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, quiet=quiet)
         self.live: Live | None = None
-        self.first_finished: int | None = None  # trials that were finished before this run
-        self.paced_since: tuple[float, int] | None = None
         self.last_drawn = 0.0
-        self.last_line = time.monotonic()
+        self.last_line = self.last_finish = time.monotonic()
+        self.unshown = 0  # finished stages without a line
+        self.width = self.console.width
         self.events: deque[str] = deque(maxlen=MAX_EVENTS)
 
     def __enter__(self) -> Screen:
-        if self.console.is_terminal and not self.console.quiet:
-            self.live = Live(console=self.console, auto_refresh=False, transient=True)
-            self.live.start()
+        if self.console.is_terminal and not self.console.is_dumb_terminal and not self.console.quiet:
+            self._start_live()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -45,93 +48,98 @@ class Screen:
             self.live = None
         sys.stderr.flush()
 
+    def _start_live(self) -> None:
+        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+        self.live.start()
+
     def print(self, line: str) -> None:
         """A line that stays on the screen."""
+        self.last_line = time.monotonic()
         (self.live.console if self.live else self.console).print(line, highlight=False, markup=False, soft_wrap=True)
 
     def print_event(self, line: str) -> None:
-        """Shows an event of one stage: the newest few on the live screen, else a line for each that is no normal end."""
+        """Shows an event of one stage: among the newest few on the live screen, else as a line."""
         self.events.append(line)
-        if self.live is None and not line.endswith(" finished"):
+        if self.live is None:
             self.print(line)
 
-    def draw(self, state: SweepState) -> None:
-        """Shows the state, at most twice a second; without a terminal a summary every ten seconds."""
-        now = time.monotonic()
-        if self.first_finished is None:
-            self.first_finished = state.counts()["finished"]
-        if self.live is not None and now - self.last_drawn >= DRAW_INTERVAL_S:
-            self.last_drawn = now
-            self.live.update(self._screen(state), refresh=True)
-        elif self.live is None and now - self.last_line >= LINE_INTERVAL_S:
-            self.last_line = now
-            self.print(summary_line(state) + self._time_left(state))
+    def print_finish(self, line: str, state: SweepState) -> None:
+        """The same for the normal end of a stage; where many end within seconds, a line stands for several."""
+        self.events.append(line)
+        if self.live is not None:
+            return
+        if time.monotonic() - self.last_finish < FINISH_INTERVAL_S:
+            self.unshown += 1
+            return
+        others = f" (and {self.unshown} others before it)" if self.unshown else ""
+        self._print_summary(f"{line}{others}; ", state)
 
-    def _screen(self, state: SweepState) -> Group:
-        counts = state.counts()
+    def draw(self, state: SweepState) -> None:
+        """Shows the state, at most twice a second; without a terminal a summary if nothing was said for a while."""
+        now = time.monotonic()
+        if self.live is None:
+            if now - self.last_line >= (FINISH_INTERVAL_S if self.unshown else SUMMARY_INTERVAL_S):
+                self._print_summary("", state)
+        elif now - self.last_drawn >= DRAW_INTERVAL_S:
+            self.last_drawn = now
+            self._follow_width()
+            self.live.update(self.screen(state), refresh=True)
+
+    def _print_summary(self, head: str, state: SweepState) -> None:
+        self.last_finish, self.unshown = time.monotonic(), 0
+        self.print(f"{head}{summary_line(state)}; {left_text(state)}")
+
+    def _follow_width(self) -> None:
+        """Begins on an empty screen after a change of width: a terminal wraps the old lines, so they cannot be erased."""
+        assert self.live is not None
+        if self.console.width != self.width:
+            self.width = self.console.width
+            self.live.stop()
+            self.console.clear()
+            self._start_live()
+
+    def screen(self, state: SweepState) -> Group:
+        """Everything at once, as high as the terminal at most."""
+        width, height = self.console.size
         head = Table.grid(padding=(0, 1))
-        head.add_row(
-            Text(state.sweep, style="bold"),
-            ProgressBar(total=_total(state), completed=counts["finished"], width=30),
-            summary_line(state) + self._time_left(state),
-        )
-        parts: list[object] = [head]
-        running = plain_table("running", "phase", "val/accuracy")
-        for warmup in state.warmups.values():
-            if warmup.state == "running":
-                running.add_row(warmup.name, f"warm-up {warmup.position}/{warmup.epochs}", "")
-        for trial in state.trials.values():
-            if trial.state == "running":
-                running.add_row(trial.name, _phase(trial), _accuracy(trial, "val/accuracy"))
+        name = one_line(state.sweep, "bold")
+        if width >= NARROW:
+            bar = ProgressBar(total=_total(state), completed=state.counts()["finished"], width=BAR_WIDTH)
+            head.add_row(name, bar, summary_line(state))
+        else:
+            head.add_row(name, summary_line(state))
+        parts: list[RenderableType] = [head, fact_table(facts(state, running=True))]
+        events = list(self.events)[-1 if height < LOW else -MAX_EVENTS :]
+        above = len(self.console.render_lines(Group(*parts), pad=False))
+        rest = height - above - len(events) - 2  # without the heads of the two tables
+        if (groups := group_table(state, width, max(2, rest // 2))) is not None:
+            parts.append(groups)
+            rest -= groups.row_count
+        searches = search_lines(state)[: max(0, rest // 2)]
+        parts += [one_line(line, "green") for line in searches]
+        running = _running_table(state, max(2, rest - len(searches)))
         if running.row_count:
             parts.append(running)
-        parts += [Text(line, style="green", overflow="ellipsis", no_wrap=True) for line in search_lines(state)]
-        best = best_trial(state)
-        if best is not None:
-            parts.append(Text(f"best so far: {best.name}, val/accuracy {_accuracy(best, 'val/accuracy')}", style="green"))
-        if state.tracking_error:
-            parts.append(Text(f"MLflow: {state.tracking_pending} events wait ({state.tracking_error})", style="yellow"))
-        parts += [Text(event, style="dim", overflow="ellipsis", no_wrap=True) for event in self.events]
-        return Group(*parts)  # type: ignore[arg-type]
-
-    def _time_left(self, state: SweepState) -> str:
-        """Estimated time left, by the pace since the first trial of this run finished, so that start-up does not count."""
-        if not state.settled:
-            return ""
-        counts = state.counts()
-        finished = counts["finished"]
-        done = finished - (self.first_finished or 0)
-        if done == 0:
-            return ""
-        self.paced_since = self.paced_since or (time.monotonic(), done)
-        since, before = self.paced_since
-        if done - before < 3:
-            return ""
-        seconds = (time.monotonic() - since) / (done - before) * (counts["waiting"] + counts["running"])
-        return f", about {duration(seconds)} left" if seconds >= 1 else ""
+        parts += [one_line(event, "dim") for event in events]
+        return Group(*parts)
 
 
-def summary_line(state: SweepState) -> str:
-    """How many trials are in which state; of a search without a total, which only its end shows."""
-    counts = state.counts() | {"stopped early": state.stopped_early}
-    counts["stopped"] -= state.stopped_early
-    total = "" if state.search else f"/{len(state.trials)}"
-    parts = [f"{counts['finished']}{total} finished"]
-    parts += [f"{counts[name]} {name}" for name in ("stopped early", "running", "failed", "stopped") if counts[name]]
-    warming_up = sum(warmup.state == "running" for warmup in state.warmups.values())
-    if warming_up:
-        parts.append(f"{warming_up} warming up")
-    return ", ".join(parts)
+def _running_table(state: SweepState, most: int) -> Table:
+    """The stages that run; where not all of them fit, the last row names the number of the others."""
+    rows = [(one.name, f"warm-up {one.position}/{one.epochs}", "") for one in state.warmups.values() if one.state == "running"]
+    rows += [(one.name, _phase(one), _accuracy(one, "val/accuracy")) for one in state.trials.values() if one.state == "running"]
+    table = LineTable("running", numbers=("phase", "val/accuracy"))
+    shown = rows if len(rows) <= most else rows[: most - 1]
+    for row in shown:
+        table.add_line(*row)
+    if len(shown) < len(rows):
+        table.add_line(f"and {len(rows) - len(shown)} more", style="dim")
+    return table
 
 
 def _total(state: SweepState) -> int | None:
     """The trials of the sweep; None, which draws a bar without an end, while a search may add some."""
     return max(len(state.trials), 1) if state.settled else None
-
-
-def search_lines(state: SweepState) -> list[str]:
-    """What the search of each group is doing, or has found."""
-    return [f"{group}: {doing}" for group, doing in state.search.items()]
 
 
 def best_trial(state: SweepState) -> TrialStatus | None:
@@ -149,9 +157,7 @@ def best_trial(state: SweepState) -> TrialStatus | None:
 
 
 def _phase(trial: TrialStatus) -> str:
-    training, metrics = trial.config["training"], trial.metrics
-    warmup = int(metrics.get(CHOSEN_WARMUP, trial.config["warmup_epochs"]))
-    epochs = training["epochs"] - (warmup if training["budget"] == "total" else 0)
+    metrics, epochs = trial.metrics, trial.sparse_epochs
     if trial.phase == "prune":
         return f"pruning {trial.position}/{int(metrics.get(CHOSEN_ITERATIONS, trial.config['prune_iterations']))}"
     if trial.phase == "level":

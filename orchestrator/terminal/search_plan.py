@@ -9,6 +9,7 @@ from rich.console import Console
 
 from orchestrator.planning.estimate import Estimate
 from orchestrator.planning.plan import Plan
+from orchestrator.prose import print_prose
 from orchestrator.search.cost import Cost, search_cost
 from orchestrator.search.factory import rungs_of
 from orchestrator.search.groups import Group, groups_of, seeds_of
@@ -86,24 +87,20 @@ def print_search(console: Console, spec: SweepSpec, facts: dict[str, Any]) -> No
     groups = facts["groups"]
     names = [group["name"] for group in groups]
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    _line(console, f"groups, compared within themselves alone: {', '.join(names[:MAX_NAMES])}{more}")
+    print_prose(console, f"groups, compared within themselves alone: {', '.join(names[:MAX_NAMES])}{more}")
     table = plain_table("configuration", "values", numbers=("number",))
     for key, axis in facts["axes"].items():
         table.add_row(key, axis_text(spec.search[key]), "unlimited" if axis["size"] is None else f"{axis['size']:,}")
     console.print(table)
     for line in (_strategy(spec, groups), _early_stopping(facts), _seeds(spec, facts), _budget(facts)):
-        _line(console, line)
-    _line(console, f"at most: {_cost_text(facts['most'])}")
-    _line(console, f"typically about: {_cost_text(facts['typical'])}")
+        print_prose(console, line)
+    print_prose(console, f"at most: {_cost_text(facts['most'])}")
+    print_prose(console, f"typically about: {_cost_text(facts['typical'])}")
     if facts["grid"]:
-        _line(console, f"the full grid: {_cost_text(facts['grid'])}")
+        print_prose(console, f"the full grid: {_cost_text(facts['grid'])}")
     for group in groups:
         if group["configurations"]:
-            _line(console, f"{group['name']}: {_progress(group)}")
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)
+            print_prose(console, f"{group['name']}: {_progress(group)}")
 
 
 def _strategy(spec: SweepSpec, groups: list[dict[str, Any]]) -> str:

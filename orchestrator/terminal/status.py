@@ -6,23 +6,33 @@ import sys
 from collections import Counter
 
 from orchestrator.command_line import command
+from orchestrator.prose import print_prose
 from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_state import SweepState, TrialStatus
-from orchestrator.terminal.progress import best_trial, search_lines, summary_line
+from orchestrator.terminal.overview import fact_table, facts, search_lines, summary_line
+from orchestrator.terminal.progress import best_trial
 from orchestrator.terminal.tables import plain_table, stdout_console
 
 LONGEST_LIST = 20
 
 
 def print_status(state: SweepState) -> None:
-    """Prints a summary line, what a search does, the unfinished trials, the recommendations, and what MLflow still lacks."""
+    """Prints a summary line, what a search does, the recommendations, time and epochs, the unfinished trials, how to go on."""
     console = stdout_console()
     driver = state.driver
     alive = driver_alive(driver)
     run_by = f"run by process {driver['pid']} on {driver['host']}" if alive else "not running"
     console.print(f"[bold]{state.sweep}[/bold]: {summary_line(state)} ({run_by})")
     for line in search_lines(state):
-        console.print(line, markup=False, soft_wrap=True)
+        print_prose(console, line)
+    for one in state.recommendations:
+        print_prose(console, one["sentence"], style="bold")
+        print_prose(console, one["details"][0], indent=2)
+    best = None if state.recommendations else best_trial(state)
+    if best is not None:
+        accuracies = ", ".join(f"{name} {best.metrics[name]:.4f}" for name in ("val/accuracy", "test/accuracy"))
+        console.print(f"best at the highest sparsity: {best.name} ({best.key}), {accuracies}", soft_wrap=True)
+    console.print(fact_table(facts(state, running=alive)))
     unfinished = [trial for trial in state.trials.values() if trial.state != "finished"]
     if unfinished:
         table = plain_table("key", "name", "state", "phase", no_wrap=True)
@@ -33,16 +43,8 @@ def print_status(state: SweepState) -> None:
         console.print(table)
         if len(unfinished) > LONGEST_LIST:
             console.print(f"and {len(unfinished) - LONGEST_LIST} more; --json lists all", style="dim")
-    for one in state.recommendations:
-        console.print(one["sentence"], style="bold", markup=False, soft_wrap=True)
-        console.print(f"  {one['details'][0]}", markup=False, soft_wrap=True)
-    best = None if state.recommendations else best_trial(state)
-    if best is not None:
-        accuracies = ", ".join(f"{name} {best.metrics[name]:.4f}" for name in ("val/accuracy", "test/accuracy"))
-        console.print(f"best at the highest sparsity: {best.name} ({best.key}), {accuracies}", soft_wrap=True)
-    if state.tracking_pending:
-        reason = f" ({state.tracking_error})" if state.tracking_error else ""
-        line = f"MLflow lacks {state.tracking_pending} events{reason}; `{command('sync', state.sweep)}` sends them"
+    if state.tracking_pending and not alive:
+        line = f"MLflow lacks {state.tracking_pending} events; `{command('sync', state.sweep)}` sends them"
         console.print(line, markup=False, soft_wrap=True)
     if not alive and not state.is_complete:
         console.print(f"to continue: {command('resume', state.sweep)}", markup=False, soft_wrap=True)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+PLAIN_WIDTH = 160  # columns of output that goes to a file or pipe, unless COLUMNS says it
 
 
 def stdout_console(width: int | None = None) -> Console:
     """Standard output without automatic highlighting; `width` overrides that of the terminal."""
-    return Console(highlight=False, width=width)
+    console = Console(highlight=False, width=width)
+    if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PLAIN_WIDTH
+    return console
 
 
 def plain_table(*texts: str, numbers: Iterable[str] = (), no_wrap: bool = False) -> Table:
@@ -23,6 +30,25 @@ def plain_table(*texts: str, numbers: Iterable[str] = (), no_wrap: bool = False)
     return table
 
 
+def one_line(text: str, style: str = "") -> Text:
+    """A text that is cut where its column is too narrow."""
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+
+
+class LineTable(Table):
+    """A table with one line for each row: texts are cut to fit, whole columns of `numbers` never."""
+
+    def __init__(self, *texts: str, numbers: Iterable[str] = ()) -> None:
+        super().__init__(box=None, header_style="dim", padding=(0, 2, 0, 0))
+        for name in texts:
+            self.add_column(one_line(name))
+        for name in numbers:
+            self.add_column(name, no_wrap=True)
+
+    def add_line(self, *cells: str, style: str = "") -> None:
+        self.add_row(*(one_line(cell, style) for cell in cells))
+
+
 def duration(seconds: float) -> str:
     """Such as 2 h 05 min, 3 min 07 s, or 12 s."""
     minutes, rest = divmod(round(seconds), 60)
@@ -30,3 +56,12 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def duration_range(low: float, high: float) -> str:
+    """Such as "30 min to 1 h 05 min"; without the seconds where they are no more than noise."""
+    texts = [
+        duration(60 * round(seconds / 60)).removesuffix(" 00 s") if seconds >= 600 else duration(seconds)
+        for seconds in (low, high)
+    ]
+    return f"about {texts[0]}" if texts[0] == texts[1] else f"{texts[0]} to {texts[1]}"

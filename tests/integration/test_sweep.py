@@ -52,7 +52,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("undisturbed")
     file, home = tiny_sweep(folder, epochs=12), folder / "home"  # long enough to be interrupted in the middle
     home.mkdir(mode=0o500)
-    drive_sweep("run", file, "--storage", folder / "runs", "--quiet", environment={"HOME": str(home)})
+    events = ("--events", folder / "events.jsonl")
+    drive_sweep("run", file, "--storage", folder / "runs", "--quiet", *events, environment={"HOME": str(home)})
     return Finished(file, folder / "runs", home)
 
 
@@ -93,6 +94,37 @@ def test_every_trial_finishes_and_warm_ups_are_trained_once(undisturbed: Finishe
     assert_same_as(undisturbed, undisturbed.storage)
     (warmup,) = by_role(undisturbed.storage)["warmup"]
     assert warmup.info.status == "FINISHED"
+
+
+def test_events_tell_the_course_of_the_sweep(undisturbed: Finished) -> None:
+    events = [json.loads(line) for line in (undisturbed.file.parent / "events.jsonl").read_text().splitlines()]
+    assert {one["sweep"] for one in events} == {"tiny"}
+    assert [one["time"] for one in events] == sorted(one["time"] for one in events)
+    assert (events[0]["event"], events[0]["waiting"]) == ("sweep_started", TRIALS)
+    assert (events[-1]["event"], events[-1]["exit_code"], events[-1]["finished"]) == ("sweep_finished", 0, TRIALS)
+    by_event: dict[str, list[Any]] = {}
+    for one in events:
+        by_event.setdefault(one["event"], []).append(one)
+    (warmup,) = by_event["warmup_finished"]
+    assert warmup["epochs"] == 2
+    trials = {trial["key"]: trial for trial in status("tiny", undisturbed.storage)["trials"]}
+    assert {one["key"] for one in by_event["trial_started"]} == trials.keys()
+    assert {one["key"]: one["val_accuracy"] for one in by_event["trial_finished"]} == {
+        key: trial["metrics"]["val/accuracy"] for key, trial in trials.items()
+    }
+    assert all(one["seconds"] == trials[one["key"]]["seconds"] > 0 for one in by_event["trial_finished"])
+    newest = by_event["recommendation_changed"][-1]
+    (recommendation,) = status("tiny", undisturbed.storage)["recommendations"]
+    assert newest["configuration"] == recommendation["configuration"]
+    assert set(by_event) == {
+        "sweep_started",
+        "warmup_started",
+        "warmup_finished",
+        "trial_started",
+        "trial_finished",
+        "recommendation_changed",
+        "sweep_finished",
+    }
 
 
 def test_the_sweeps_run_shows_what_was_seen_in_its_data(undisturbed: Finished) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from orchestrator.state.sweep_state import SweepState, TrialStatus, state_from_bytes, state_to_bytes
-from orchestrator.terminal.progress import Screen, summary_line
+from orchestrator.state.sweep_state import Progress, SweepState, TrialStatus, WarmupStatus, state_from_bytes, state_to_bytes
+from orchestrator.terminal.overview import summary_line
 from orchestrator.terminal.status import print_status
 from tests.support.trials import tiny_config
 from trainables.config.keys import complete
@@ -67,10 +70,53 @@ def test_states_of_searches_are_read_as_written() -> None:
     assert (read.search, read.settled, read.trials["b"].rung) == (state.search, False, 3)
 
 
-def test_no_time_left_is_named_while_trials_may_join() -> None:
-    screen, state = Screen(quiet=True), searched(settled=False)
-    screen.first_finished, screen.paced_since = 0, (-1000.0, 0)
-    state.trials |= {key: trial(key, "finished") for key in "cdef"} | {"g": trial("g", "waiting")}
-    assert screen._time_left(state) == ""
-    state.settled = True
-    assert "left" in screen._time_left(state)
+def test_status_has_the_facts_of_the_screen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.terminal.status.driver_alive", bool)
+    state = searched(settled=False)
+    state.driver = {"pid": 7, "host": "here"}
+    state.progress = Progress(slots=2, seconds=3700, seconds_left=(1800, 2500), last_error="b failed (code): boom")
+    state.trials["c"] = trial("c", "running", started=time.time() - 60, seconds=100)
+    state.tracking_pending, state.tracking_error = 12, "the server is down"
+    print_status(state)
+    text = capsys.readouterr().out
+    assert "1 of 2 busy" in text
+    assert "1 h 01 min spent, 2 min 40 s of slots; 30 min to 42 min left" in text
+    assert "12 events wait: the server is down" in text
+    assert "b failed (code): boom" in text
+    print_status(replace(state, driver={}))
+    text = capsys.readouterr().out
+    assert "busy" not in text
+    assert " left" not in text
+    assert "MLflow lacks 12 events; `drive-sweep sync x` sends them" in text
+
+
+def test_json_has_the_same_facts() -> None:
+    state = searched()
+    state.progress = Progress(slots=2, seconds=5.0, seconds_left=(1.0, 2.0))
+    facts = state.to_status()["progress"]
+    assert facts["seconds_left"] == (1.0, 2.0)
+    assert (facts["slots"], facts["busy"], facts["epochs_saved_by_stopping"]) == (2, 0, 0)
+
+
+def test_epochs_are_saved_by_sharing_once_trials_have_used_a_warmup() -> None:
+    state = SweepState(sweep="x", warmups={"w": WarmupStatus(key="w", name="w", state="running", epochs=2, position=1)})
+    assert state.saved_by_sharing == 0
+    state.trials = {key: trial(key, "finished") for key in "abc"}  # with 2 warm-up epochs each
+    assert state.saved_by_sharing == 5
+    state.warmups["w"].state, state.warmups["w"].position = "finished", 0  # as a later run finds it
+    assert state.saved_by_sharing == 4
+    state.warmups = {}
+    assert state.saved_by_sharing == 0
+
+
+def test_a_state_of_an_older_version_is_read() -> None:
+    state = state_to_bytes(searched(), {})
+    older = json.loads(state)
+    for name in ("groups", "progress", "state_sha256"):
+        del older[name]
+    for one in older["trials"].values():
+        del one["started"], one["seconds"]
+    read = state_from_bytes(json.dumps(older).encode())
+    assert read is not None
+    assert read.progress == Progress()
+    print_status(read)
