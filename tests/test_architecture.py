@@ -61,6 +61,11 @@ ORCHESTRATOR = {
         "errors command_line prose spec storage state search recommendation",
         f"{LIGHT} records pruning analysis export",
     ),
+    "figures": ("recommendation reporting search", "config records wording"),
+    "page": (
+        "figures recommendation reporting search state storage tracking",
+        "config records wording",
+    ),
     "terminal": ("command_line prose spec storage state planning search", "config"),
     "cluster": ("errors command_line process version storage planning", f"{LIGHT} data"),
     "jobs": ("errors command_line uris process version spec cluster", LIGHT),
@@ -71,11 +76,11 @@ ORCHESTRATOR = {
     ),
     "execution": (
         "errors bug_report command_line process version spec storage state planning search preflight tracking"
-        " recommendation reporting terminal cluster scheduling",
+        " recommendation reporting page terminal cluster scheduling",
         f"{LIGHT} data records preflight trial worker",
     ),
     "commands": (
-        "errors command_line uris process spec storage state planning search preflight tracking reporting terminal jobs"
+        "errors command_line uris process spec storage state planning search preflight tracking reporting page terminal jobs"
         " diagnostics execution",
         "config records",
     ),

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from orchestrator.commands.options import notify, spec_from
+from orchestrator.commands.output_files import write_output
 from orchestrator.errors import EXIT_DONE, UserError
 from orchestrator.preflight.data import (
     PreflightError,
@@ -55,12 +56,7 @@ def data(options: Namespace) -> int:
 
 def _write_picture(sheet: bytes, first: Path, number: int) -> Path:
     picture = first.with_stem(numbered(first.stem, number))
-    try:
-        picture.write_bytes(sheet)
-    except OSError as error:
-        raise UserError(
-            f"--out must be a file that can be written, got {str(picture)!r}: {error.strerror}", code="output-not-writable"
-        ) from error
+    write_output("--out", picture, sheet)
     return picture
 
 

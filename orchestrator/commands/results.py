@@ -17,6 +17,7 @@ from pathlib import Path
 
 from orchestrator.command_line import command
 from orchestrator.commands.options import follow_moved_storage, notify, spec_of, storage_from
+from orchestrator.commands.output_files import write_output, write_output_folder
 from orchestrator.errors import EXIT_DONE, UserError
 from orchestrator.process.output import answer, reader_gone
 from orchestrator.state.driver_liveness import driver_alive
@@ -82,19 +83,28 @@ def _log_lines(folder: SweepFolder, follow: bool) -> Iterator[str]:
 
 
 def report(options: Namespace) -> int:
-    from orchestrator.reporting.report import make_report
+    from orchestrator.reporting.report import report_of
+    from orchestrator.reporting.sweep_results import sweep_results
 
     folder = open_sweep(storage_from(options), options.name)
     follow_moved_storage(folder.storage)
     state = folder.read_state() or SweepState(sweep=options.name)
-    results = make_report(folder, state)
+    results = sweep_results(folder, state)
     if options.html:
-        Path(options.html).write_text(results.to_html())
+        from orchestrator.page.page import html_page
+
+        write_output("--html", Path(options.html), html_page(results).encode())
         notify(f"wrote {options.html}")
+    if options.out:
+        from orchestrator.page.artifacts import report_files
+
+        files = report_files(results)
+        write_output_folder("--out", Path(options.out), files)
+        notify(f"wrote {len(files)} files into {options.out}")
     if options.json:
-        answer(json.dumps(results.to_json(), indent=1))
+        answer(json.dumps(report_of(results).to_json(), indent=1))
     else:
-        results.print()
+        report_of(results).print()
     return EXIT_DONE
 
 

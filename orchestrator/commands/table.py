@@ -255,6 +255,12 @@ _ALL = (
             *SWEEP,
             JSON,
             argument("--html", metavar="FILE", completes="file", help="write the report as one HTML file"),
+            argument(
+                "--out",
+                metavar="FOLDER",
+                completes="folder",
+                help="write the page, each figure as PNG and SVG, and the trials as CSV and Parquet",
+            ),
             ASK,
         ),
         reach=Reach.ASKS_JOBS,

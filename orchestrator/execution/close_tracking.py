@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from orchestrator.command_line import command
 from orchestrator.execution.driver import Driver
+from orchestrator.page.artifacts import write_report
 from orchestrator.planning.plan import Plan
 from orchestrator.preflight.data import preflight_artifacts
-from orchestrator.reporting.report import outcome_text, write_report
+from orchestrator.reporting.report import outcome_text
 from orchestrator.tracking.plan_runs import sweep_status
 
 FLUSH_TIMEOUT_S = 120.0

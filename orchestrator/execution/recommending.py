@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.execution.driver import Driver
 from orchestrator.recommendation.sentences import details, sentence, short_form
-from orchestrator.reporting.report import recommended
+from orchestrator.reporting.sweep_results import recommended
 from orchestrator.search.overview import recorded_overview
 
 INTERVAL_S = 5.0

@@ -8,9 +8,10 @@ from typing import Any
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError, SweepError, UserError
 from orchestrator.execution.driver import initial_state
+from orchestrator.page.artifacts import write_report
 from orchestrator.planning.plan import Plan
 from orchestrator.preflight.data import preflight_artifacts
-from orchestrator.reporting.report import outcome_text, write_report
+from orchestrator.reporting.report import outcome_text
 from orchestrator.scheduling.stage_queue import StageQueue
 from orchestrator.search.plans import plan_from_record
 from orchestrator.spec.loader import spec_from_resolved

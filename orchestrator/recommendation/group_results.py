@@ -25,7 +25,7 @@ class ConfigurationResults:
     """One configuration of a group.
 
     Attributes:
-        values: of the axes that make up a configuration.
+        values: of the axes that make up a configuration, without those that its method has no use for.
         trials: seed -> its finished trial.
     """
 
@@ -118,14 +118,23 @@ class _Gathered:
         self.trials.setdefault(values, {})[config.seed] = trial
 
     def finished(self, objective: str) -> list[ConfigurationResults]:
-        keys = [axis.key for axis in self.group.space.axes]
+        keys, used = [axis.key for axis in self.group.space.axes], self._used_axes()
         results = []
         for values, trials in self.trials.items():
             ended = _with_metric(trials, objective)
             if ended:
-                named = dict(zip(keys, values, strict=True))
+                named = {key: value for key, value in zip(keys, values, strict=True) if key in used}
                 results.append(ConfigurationResults(values=named, config=self.configs[values], trials=ended))
         return results
+
+    def _used_axes(self) -> set[str]:
+        """The axes that make a difference to the trials, or have one value."""
+        seed, first = self.corner.seed, self.group.space.first()
+        return {
+            axis.key
+            for axis in self.group.space.axes
+            if axis.first == axis.last or self.group.trial({**first, axis.key: axis.last}, seed) != self.corner
+        }
 
 
 def _with_metric(trials: Mapping[int, TrialStatus], name: str) -> dict[int, TrialStatus]:

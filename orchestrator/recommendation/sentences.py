@@ -6,6 +6,7 @@ import statistics
 from typing import Any
 
 from orchestrator.recommendation.choice import Certainty
+from orchestrator.recommendation.group_results import ConfigurationResults
 from orchestrator.recommendation.recommendation import Gain, Recommendation
 from orchestrator.search.space import values_text
 from trainables.config.automatic import as_chosen
@@ -17,7 +18,7 @@ AXIS_WORDS = {"warmup_epochs": "warm-up epoch", "prune_iterations": "iteration"}
 def sentence(one: Recommendation) -> str:
     """What to take, what it gives, and what that is against the dense network, in one sentence."""
     parts = [_value_text(one), *_dense_text(one)]
-    return f"{one.name}: {_configuration_text(one)}: {', '.join(parts)}"
+    return f"{one.name}: {configuration_text(one.best)}: {', '.join(parts)}"
 
 
 def certainty_text(one: Recommendation) -> str:
@@ -30,20 +31,20 @@ def certainty_text(one: Recommendation) -> str:
     if choice.certainty is Certainty.SETTLED:
         return f"settled: {_no_other(others)} better by more than {_difference(one, one.indifference)} (95 %)"
     rivals = counted(len(choice.rivals), "other configuration")
-    at_most = f"{rivals} may be better, by at most {_difference(one, max(choice.rivals.values()))} (95 %)"
+    at_most = f"may be better, by at most {_difference(one, max(choice.rivals.values()))} (95 %)"
     if choice.more_seeds is None:
-        return f"not settled: {at_most}"
+        return f"not settled: {rivals} {at_most}"
     seeds = counted(choice.more_seeds, "more seed")
     if choice.certainty is Certainty.MORE_SEEDS:
-        return f"needs about {seeds}: {at_most}"
-    return f"cannot be told from {at_most}; it would take about {seeds}"
+        return f"needs about {seeds}: {rivals} {at_most}"
+    return f"cannot be told from {rivals}, which {at_most}; to tell would take about {seeds}"
 
 
 def short_form(one: Recommendation) -> dict[str, Any]:
     """The recommendation for a line of a table; the interval is None where it is not known."""
     interval = None if one.interval is None else "{} to {}".format(*(_number(one, bound) for bound in one.interval))
     return {
-        "configuration": _configuration_text(one),
+        "configuration": configuration_text(one.best),
         "objective": one.results.objective,
         "value": _number(one, one.results.sign * one.choice.estimate.mean),
         "interval": interval,
@@ -64,30 +65,32 @@ def details(one: Recommendation) -> list[str]:
     """The cheapest configuration that is not worse, and what more of each axis buys."""
     lines = [certainty_text(one)]
     if one.cheapest is not None:
-        lines.append(f"cheapest that is not shown to be worse: {values_text(one.cheapest.values)}{_saved_text(one)}")
+        lines.append(f"cheapest that is not shown to be worse: {configuration_text(one.cheapest)}{_saved_text(one)}")
     return lines + [_gain_text(one, gain) for gain in one.gains]
 
 
-def _configuration_text(one: Recommendation) -> str:
+def configuration_text(one: ConfigurationResults) -> str:
+    """What to do, with the numbers that the trials chose themselves."""
     values = _chosen_values(one)
-    if set(values) <= set(AXIS_WORDS):
-        parts = []
-        if "warmup_epochs" in values:
-            parts.append(f"warm up {_counted(values['warmup_epochs'], 'epoch')}")
-        if "prune_iterations" in values:
-            parts.append(f"prune in {_counted(values['prune_iterations'], 'iteration')}")
-        return ", ".join(parts) or one.results.group.base.method
-    return values_text(values)
+    if not set(values) <= set(AXIS_WORDS):
+        return values_text(values)
+    parts = []
+    if "warmup_epochs" in values:
+        parts.append(f"warm up {_counted(values['warmup_epochs'], 'epoch')}")
+    if "prune_iterations" in values:
+        parts.append(f"prune in {_counted(values['prune_iterations'], 'iteration')}")
+    if one.config.level_epochs:
+        parts.append(f"prune in {counted(one.config.rounds, 'level')}")
+    return ", ".join(parts) or one.config.method
 
 
-def _chosen_values(one: Recommendation) -> dict[str, Any]:
+def _chosen_values(one: ConfigurationResults) -> dict[str, Any]:
     """The values of the configuration, and those that its trials chose themselves."""
-    values: dict[str, Any] = dict(one.best.values)
-    config = one.best.config
-    chosen = [as_chosen(config, trial.metrics) for trial in one.best.trials.values()]
-    if config.warmup.auto:
+    values: dict[str, Any] = dict(one.values)
+    chosen = [as_chosen(one.config, trial.metrics) for trial in one.trials.values()]
+    if one.config.warmup.auto:
         values["warmup_epochs"] = _span([each.warmup_epochs for each in chosen])
-    if config.iterations.auto:
+    if one.config.iterations.auto:
         values["prune_iterations"] = _span([each.prune_iterations for each in chosen])
     return values
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -182,7 +182,7 @@ def best_of(panel: list[ConfigSummary]) -> ConfigSummary | None:
     return panel[max(ranked)[2]] if ranked else None
 
 
-def fingerprint_counts(results: list[dict[str, Any]]) -> Counter[str]:
+def fingerprint_counts(results: Iterable[Mapping[str, Any]]) -> Counter[str]:
     """How many trials ran under which fingerprint; with more than one, bits may differ."""
     counts: Counter[str] = Counter()
     for result in results:

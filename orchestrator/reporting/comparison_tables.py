@@ -1,11 +1,10 @@
-"""The tables of a comparison of methods, on the terminal and as a section of the HTML report.
+"""The tables of a comparison of methods.
 
 A reference that loses is shown as clearly as one that wins: by a mark and a colour.
 """
 
 from __future__ import annotations
 
-import html
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -101,24 +100,6 @@ def _broken(text: str) -> str:
         return re.sub(r"(?<=[:.])", "\n", text)
     text = NARROW_HEADERS.get(text, text)
     return text.replace(" ± ", "\n± ").replace("…", "…\n").replace(" | ", " |\n")
-
-
-def to_html(comparison: Comparison) -> str:
-    """The same tables as one section without a page around it."""
-    parts = [f"<section><h2>{html.escape(comparison.reference)} against the other methods</h2>"]
-    for block in tables_of(comparison):
-        head = "".join(f"<th>{html.escape(column)}</th>" for column in block.columns)
-        rows = "".join(
-            f"<tr>{''.join(f'<td class={row.verdict_of(cell)!r}>{html.escape(cell)}</td>' for cell in row.cells)}</tr>"
-            for row in block.rows
-        )
-        parts.append(
-            f"<h3>{html.escape(block.title)}</h3>"
-            f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-            + (f"<p class='remark'>{html.escape(block.footnote_line())}</p>" if block.footnotes else "")
-        )
-    parts += [f"<p class='remark'>{html.escape(line)}</p>" for line in notes_of(comparison)]
-    return "".join([*parts, "</section>"])
 
 
 def tables_of(comparison: Comparison) -> list[ResultTable]:

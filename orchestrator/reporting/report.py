@@ -1,9 +1,8 @@
-"""The results of a sweep as a table with notes, in the terminal, as JSON and as artifacts of the sweep's run."""
+"""The results of a sweep as a table with notes, in the terminal and as JSON."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -11,27 +10,18 @@ from rich.table import Table
 
 from orchestrator.command_line import command
 from orchestrator.prose import print_prose
-from orchestrator.recommendation.recommendation import Recommendation, recommendations, to_json
+from orchestrator.recommendation.recommendation import Recommendation, to_json
 from orchestrator.recommendation.sentences import details, sentence
-from orchestrator.reporting.aggregate import (
-    ConfigSummary,
-    config_name,
-    config_summaries,
-    fingerprint_counts,
-)
+from orchestrator.reporting.aggregate import ConfigSummary, config_name, fingerprint_counts
 from orchestrator.reporting.comparison import Comparison, can_compare, compare
-from orchestrator.reporting.comparison_tables import to_html as comparison_html
-from orchestrator.reporting.figures import draw_figures
 from orchestrator.reporting.heatmap_grids import grids
-from orchestrator.reporting.html_page import Row, html_page
 from orchestrator.reporting.report_columns import fitting_columns, json_values, shown_columns
 from orchestrator.reporting.search_section import SearchSection
+from orchestrator.reporting.sweep_results import SweepResults, recommended, sweep_results
 from orchestrator.reporting.terminal_heatmap import terminal_maps
-from orchestrator.search.overview import SearchOverview, recorded_overview
-from orchestrator.spec.loader import spec_from_resolved
+from orchestrator.search.overview import recorded_overview
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
-from orchestrator.state.trial_results import recorded_state
 from trainables.config.keys import canonical
 
 PLAIN_WIDTH = 110  # columns of output that goes to a file
@@ -87,26 +77,6 @@ class Report:
             "search": search,
             "recommendation": [to_json(one) for one in self.recommendations],
         }
-
-    def to_html(self) -> str:
-        """One page that needs nothing else."""
-        return html_page(
-            title=self.sweep,
-            summary=self.summary().partition(": ")[2],
-            recommendations=[(sentence(one), details(one)) for one in self.recommendations],
-            figures=self.figures(),
-            columns=self.columns(),
-            rows=[
-                Row(tuple(self.cells(one)), "best" if one.best else "dense" if one.is_dense else "") for one in self.settings
-            ],
-            notes=self.notes(),
-            sections=(self.search.to_html() if self.search else "")
-            + (comparison_html(self.comparison) if self.comparison else ""),
-        )
-
-    def figures(self) -> dict[str, bytes]:
-        """File name -> PNG of every figure."""
-        return draw_figures(self.settings)
 
     def columns(self) -> list[str]:
         return [column.head for column in shown_columns(self.settings)]
@@ -167,38 +137,22 @@ def terminal() -> Console:
 
 def make_report(folder: SweepFolder, state: SweepState) -> Report:
     """The report of what has finished so far."""
-    state, results, damage = recorded_state(folder.storage, state)
-    counts = fingerprint_counts(list(results.values()))
-    overview = recorded_overview(folder, with_importances=True) if state.search else None
-    advice = recommended(folder, state, overview)
-    keys = frozenset(key for one in advice for key in one.keys)
-    settings = config_summaries(state)
-    if advice or state.search:
-        settings = [replace(one, best=not keys.isdisjoint(one.keys)) for one in settings]
+    return report_of(sweep_results(folder, state))
+
+
+def report_of(results: SweepResults) -> Report:
+    settings = list(results.settings)
+    counts = fingerprint_counts(results.records.values())
     return Report(
-        sweep=folder.name,
+        sweep=results.name,
         settings=settings,
-        counts=state.counts(),
+        counts=results.state.counts(),
         fingerprints=[f"{kind}: {count} trials" for kind, count in counts.most_common()],
-        damage=list(damage.values()),
-        comparison=compare(state) if can_compare(settings) else None,
-        search=SearchSection.of(overview, state) if overview else None,
-        recommendations=advice,
+        damage=list(results.damage.values()),
+        comparison=compare(results.state) if can_compare(settings) else None,
+        search=SearchSection.of(results.overview, results.state) if results.overview else None,
+        recommendations=list(results.recommendations),
     )
-
-
-def recommended(folder: SweepFolder, state: SweepState, overview: SearchOverview | None) -> list[Recommendation]:
-    """The recommendation for each group by what has finished so far; none without a single objective, or a sweep file.
-
-    Args:
-        overview: of a search, whose groups have chosen themselves.
-    """
-    record = folder.storage.read_json(folder.file("spec.json"))
-    if record is None:
-        return []
-    spec = spec_from_resolved(record)
-    groups = overview.groups if overview else ()
-    return recommendations(spec, state, {group.name: frozenset(group.best.keys) for group in groups if group.best})
 
 
 def outcome_text(folder: SweepFolder, state: SweepState) -> str:
@@ -208,20 +162,3 @@ def outcome_text(folder: SweepFolder, state: SweepState) -> str:
     if overview:
         lines += SearchSection.of(overview, state).lines()
     return "\n".join(f"- {line.strip()}" for line in lines)
-
-
-def write_report(folder: SweepFolder, state: SweepState) -> dict[str, bytes]:
-    """Artifacts of the sweep's run by file name: the HTML page, the heat maps, the numbers, the sweep file.
-
-    With several methods compare.json is one of them.
-    """
-    report = make_report(folder, state)
-    if not report.settings:
-        return {}
-    artifacts = report.figures()
-    artifacts["report.html"] = report.to_html().encode()
-    artifacts["report.json"] = json.dumps(report.to_json(), indent=1).encode()
-    if report.comparison:
-        artifacts["compare.json"] = json.dumps(report.comparison.to_json(), indent=1).encode()
-    artifacts["sweep.yaml"] = folder.storage.read(folder.file("sweep.yaml")) or b""
-    return artifacts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -152,20 +151,3 @@ class SearchSection:
             "importances": dict(group.importances),
             "pareto_front": sorted(one.number for one in self._on_front(group)) if several else None,
         }
-
-    def to_html(self) -> str:
-        """One section without a page around it."""
-        parts = ["<section><h2>the search</h2>"]
-        parts += [f"<p>{html.escape(line.strip())}</p>" for line in self.lines()]
-        for block in self.blocks():
-            head = _cells("th", block.columns)
-            rows = "".join(f"<tr>{_cells('td', row)}</tr>" for row in block.rows)
-            parts.append(
-                f"<h3>{html.escape(block.title)}</h3>"
-                f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-            )
-        return "".join([*parts, "</section>"])
-
-
-def _cells(tag: str, texts: tuple[str, ...]) -> str:
-    return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)

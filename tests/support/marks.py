@@ -33,6 +33,7 @@ STARTERS = {
     "tests.support.ray_nodes.RayNodes": "ray",
     "orchestrator.cluster.connection.connect_to_cluster": "ray",
     "orchestrator.process.child.ask": "process",
+    "tests.support.browser.running_chromium": "process",
 }
 COMMANDS = {"tests.support.cli.drive_sweep", "tests.support.cli.start"}
 COMMANDS_WITH_RAY = {"run", "resume", "doctor"}

@@ -56,7 +56,7 @@ def test_cheapest_that_is_not_worse_is_found() -> None:
     assert values(one.cheapest.values) == (2, 10)
     assert one.epochs == (8.0, 6.0)
     assert details(one)[1] == (
-        "cheapest that is not shown to be worse: warmup_epochs 2, prune_iterations 10 (6 instead of 8 epochs)"
+        "cheapest that is not shown to be worse: warm up 2 epochs, prune in 10 iterations (6 instead of 8 epochs)"
     )
 
 

@@ -16,13 +16,17 @@ from rich.console import Console
 from scipy.stats import ttest_rel
 
 from orchestrator.errors import UserError
+from orchestrator.figures import table as figures_table
+from orchestrator.figures.heat_maps import maps_of_test
+from orchestrator.page.artifacts import write_report
+from orchestrator.page.settings import comparison_section
 from orchestrator.recommendation.paired_test import paired_difference
-from orchestrator.reporting import figures
 from orchestrator.reporting.aggregate import config_summaries
 from orchestrator.reporting.comparison import Comparison, Pair, can_compare, compare
-from orchestrator.reporting.comparison_tables import notes_of, print_tables, tables_of, to_html
+from orchestrator.reporting.comparison_tables import notes_of, print_tables, tables_of
 from orchestrator.reporting.heatmap_grids import Grid, grids
-from orchestrator.reporting.report import make_report, write_report
+from orchestrator.reporting.report import make_report
+from orchestrator.reporting.sweep_results import sweep_results
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from orchestrator.storage.factory import open_storage
@@ -350,21 +354,21 @@ def test_chosen_options_of_a_method_are_shown_below_its_table() -> None:
     assert detail.footnote_line() == "#1: drive.normalize=rank"
 
 
-def test_page_shows_losses_in_a_separate_colour() -> None:
-    page = to_html(compare(won_lost_and_open()))
+def test_page_shows_losses_in_a_separate_colour(tmp_path: Path) -> None:
+    page = comparison_section(make_report(stored(won_lost_and_open(), tmp_path), won_lost_and_open())).content
     # Whole lines of 11 cells, one won and two lost, and a count of the summary each.
-    assert (page.count("class='win'"), page.count("class='lose'")) == (11 + 1, 2 * 11 + 1)
+    assert (page.count('class="win"'), page.count('class="lose"')) == (11 + 1, 2 * 11 + 1)
 
 
 def test_the_report_has_the_comparison_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "FIGURES", {})  # drawing takes its time
+    monkeypatch.setattr(figures_table, "FIGURES", ())  # drawing takes its time
     folder = stored(won_lost_and_open(), tmp_path)
     written = write_report(folder, won_lost_and_open())
     assert json.loads(written["compare.json"])["reference"] == "drive"
     assert b"drive against the other methods" in written["report.html"]
     alone = sweep_of(seeds_of(of("drive"), {0: 0.9}))
     assert "compare.json" not in write_report(folder, alone)
-    assert "against" not in make_report(folder, alone).to_html()
+    assert comparison_section(make_report(folder, alone)).content == ""
 
 
 # heat maps
@@ -425,11 +429,10 @@ def test_a_sweep_of_one_method_has_its_maps_as_before() -> None:
 
 def test_the_report_draws_and_prints_both_kinds_of_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = mixed_methods(best_at_2=1)
-    report = make_report(stored(state, tmp_path), state)
-    pictures = report.figures()
-    assert list(pictures) == ["heatmap-methods-s0.9.png", "heatmap-drive-s0.9.png"]
-    assert all(png.startswith(b"\x89PNG") for png in pictures.values())
-    report.print()
+    folder = stored(state, tmp_path)
+    maps = maps_of_test(sweep_results(folder, state))
+    assert [figure.name for figure in maps] == ["heatmap-methods-s0.9", "heatmap-drive-s0.9"]
+    make_report(folder, state).print()
     out = capsys.readouterr().out
     assert "0.0100  (1 iteration)" in out
     assert "test accuracy, drive, sparsity 0.9" in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.page.settings import settings_section
 from orchestrator.reporting import report_columns
 from orchestrator.reporting.aggregate import ConfigSummary
 from orchestrator.reporting.report import Report
@@ -30,8 +31,9 @@ def test_toy_column_shows_everywhere(monkeypatch: pytest.MonkeyPatch, capsys: py
     printed = capsys.readouterr().out
     assert "toy column" in printed
     assert "<0.25>" in printed
-    assert "<th>toy column</th>" in report.to_html()
-    assert "&lt;0.25&gt;" in report.to_html()
+    page = settings_section(report).content
+    assert ">toy column<" in page
+    assert "&lt;0.25&gt;" in page
     assert report.to_json()["settings"][0]["toy"] == 0.25
 
 

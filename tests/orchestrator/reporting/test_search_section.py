@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from orchestrator.execution.sweep_files import write_sweep_files
+from orchestrator.page.page import html_page
 from orchestrator.reporting.report import Report, make_report, outcome_text
+from orchestrator.reporting.sweep_results import sweep_results
 from orchestrator.search.decision_file import DecisionFile
 from orchestrator.search.decisions import Decision
 from orchestrator.search.plans import plan_sweep
@@ -109,8 +111,8 @@ def test_json_and_html_have_the_search(reported: tuple[Any, Any, Report]) -> Non
     assert (easy["outcome"], easy["best"]["values"]) == ("better", {"warmup_epochs": 0, "prune_iterations": 1})
     assert [one["key"] for one in easy["stopped_early"]] == ["e2"]
     assert (answer["epochs"], answer["grid_epochs"], easy["pareto_front"]) == (22, 66, None)
-    page = report.to_html()
-    assert "<h2>the search</h2>" in page
+    page = html_page(sweep_results(reported[0], reported[1]), drawn=[])
+    assert "<h2>The search</h2>" in page
     assert "<td>name-e2</td>" in page
 
 
@@ -123,10 +125,11 @@ def test_description_of_the_run_has_the_outcome(reported: tuple[SweepFolder, Swe
 
 def test_other_sweeps_have_no_section(reported: tuple[SweepFolder, SweepState, Any]) -> None:
     folder, state, _ = reported
-    report = make_report(folder, replace(state, search={}))
+    state = replace(state, search={})
+    report = make_report(folder, state)
     assert report.search is None
     assert report.to_json()["search"] is None
-    assert "the search" not in report.to_html()
+    assert "The search" not in html_page(sweep_results(folder, state), drawn=[])
 
 
 def test_several_objectives_have_their_front() -> None:

@@ -1,0 +1,63 @@
+"""A figure: a Vega-Lite specification with its data, its title and a text alternative."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Spec = dict[str, Any]
+Rows = Sequence[Mapping[str, Any]]
+
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+CONTAINER = "container"  # as wide as the page allows
+SIGNIFICANT_DIGITS = 6  # of numbers in a figure's data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One figure.
+
+    Attributes:
+        name: of its files, without the ending.
+        description: what it shows, for those who cannot see it.
+        spec: Vega-Lite; colours may be `var(--name)` with the names of theme.py.
+        is_wide: whether a page gives it its whole width.
+    """
+
+    name: str
+    title: str
+    description: str
+    spec: Spec
+    is_wide: bool = False
+
+
+def chart(rows: Rows, *, height: int | Spec = 260, **parts: Any) -> Spec:
+    """A specification as wide as its surroundings.
+
+    Args:
+        height: in pixels, or that of each row as `{"step": pixels}`.
+        rows: the data; numbers are rounded to a few digits.
+        parts: mark, encoding, layer, transform, params.
+    """
+    data = [{name: _rounded(value) for name, value in row.items()} for row in rows]
+    fit = {"type": "fit" if isinstance(height, int) else "fit-x", "contains": "padding"}
+    return {"$schema": SCHEMA, "data": {"values": data}, "autosize": fit, "width": CONTAINER, "height": height, **parts}
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if isinstance(value, float) else value
+
+
+def field(name: str, kind: str, title: str | None = None, **options: Any) -> Spec:
+    """An encoding by a field of the data.
+
+    Args:
+        kind: quantitative, ordinal or nominal.
+    """
+    return {"field": name, "type": kind, "title": title, **options}
+
+
+def tooltip(**titles: str) -> list[Spec]:
+    """What shows when one points at a mark: each field with its title."""
+    return [{"field": name, "title": title} for name, title in titles.items()]
