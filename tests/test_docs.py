@@ -217,7 +217,7 @@ def test_no_old_words(document: Path) -> None:
 
 def test_readme_is_short_and_has_a_short_glossary() -> None:
     text = README.read_text()
-    assert len(text.splitlines()) <= 200
+    assert len(text.splitlines()) <= 210
     glossary = rows(text.partition("## Glossary")[2])
     assert 10 < len(glossary) <= 20
 

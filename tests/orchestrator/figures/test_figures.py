@@ -75,7 +75,8 @@ def test_one_seed_has_no_interval(two_methods: SweepResults) -> None:
     single = [cell for cell in rows(figure) if cell["seeds"] == "1, 2 seeds missing"]
     assert [(cell["interval"], len(cell["text"])) for cell in single] == [("not known with one seed", 1)]
     assert interval_of_mean(MeanStd(mean=0.9, std=None, n=1)) is None
-    assert interval_of_mean(MeanStd(mean=0.99, std=0.1, n=2)) == (pytest.approx(0.99 - 12.7062 * 0.1 / 2**0.5, abs=1e-4), 1.0)
+    interval = interval_of_mean(MeanStd(mean=0.99, std=0.1, n=2))
+    assert interval == pytest.approx((0.99 - 12.7062 * 0.1 / 2**0.5, 1.0), abs=1e-4)
 
 
 def test_lines_over_sparsity_are_the_recommended_settings(two_methods: SweepResults) -> None:
