@@ -66,7 +66,7 @@ ORCHESTRATOR = {
         "figures recommendation reporting search state storage tracking",
         "config records wording",
     ),
-    "terminal": ("command_line prose spec storage state planning search", "config"),
+    "terminal": ("command_line prose spec storage state planning search", "wording config"),
     "cluster": ("errors command_line process version storage planning", f"{LIGHT} data"),
     "jobs": ("errors command_line uris process version spec cluster", LIGHT),
     "scheduling": ("back_off cluster", "errors"),
@@ -114,6 +114,7 @@ TORCH = (
     "trainables/trial/",
     "trainables/preflight/",
     "trainables/runtime/hashing.py",
+    "trainables/worker/speed.py",
     "trainables/worker/warmup_stage.py",
 )
 # Inside those, what is needed without PyTorch.

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.command_line import command
 from orchestrator.commands.options import notify, spec_from
 from orchestrator.errors import EXIT_DONE, UserError
 from orchestrator.process.output import answer
 from orchestrator.storage.factory import open_storage
+
+if TYPE_CHECKING:
+    from orchestrator.planning.plan import Plan
+    from orchestrator.storage.base import Storage
+    from orchestrator.terminal.plan import Measured
 
 
 def init(options: Namespace) -> int:
@@ -32,6 +38,7 @@ def schema(options: Namespace) -> int:
 
 
 def plan(options: Namespace) -> int:
+    from orchestrator.planning.price import parsed_price
     from orchestrator.search.plans import plan_sweep
     from orchestrator.terminal.plan import plan_facts, print_plan
     from orchestrator.tracking.target import tracking_target
@@ -39,13 +46,23 @@ def plan(options: Namespace) -> int:
     spec = spec_from(options)
     storage = open_storage(spec.storage)
     tracking_target(spec, storage)
-    planned = plan_sweep(spec, storage, hash_data=options.hash)
-    facts = plan_facts(planned, storage)
+    price = None if options.price_per_hour is None else parsed_price(options.price_per_hour)
+    planned = plan_sweep(spec, storage, hash_data=options.hash or options.measure)
+    facts = plan_facts(planned, storage, _measured(planned, storage) if options.measure else None, price)
     if options.json:
         answer(json.dumps(facts, indent=1))
     else:
         print_plan(planned, facts)
     return EXIT_DONE
+
+
+def _measured(planned: Plan, storage: Storage) -> Measured:
+    from orchestrator.execution.measuring import measure
+    from orchestrator.state.sweep_folder import SweepFolder
+    from orchestrator.terminal.plan import Measured
+
+    found = measure(planned.checked, SweepFolder(storage, planned.spec.name))
+    return Measured(timed=found.timed, device=found.device, where=found.where)
 
 
 def trial(options: Namespace) -> int:

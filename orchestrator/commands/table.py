@@ -95,7 +95,7 @@ CLUSTER = (
         help="Ray cluster to join, HOST:PORT (default: RAY_ADDRESS, else a local Ray); with `resume` also a dashboard, http://...",
     ),
     argument("--quiet", action="store_true", help="no progress"),
-    argument("--events", metavar="FILE", help="append what happens to a file, a JSON line for each event"),
+    argument("--events", metavar="FILE", completes="file", help="append a JSON line for each event to a file"),
 )
 DASHBOARD = argument("--address", help="dashboard of the cluster, http://HEAD:8265 (default: RAY_API_SERVER_ADDRESS)")
 ASK = argument("--address", help="URL of the cluster's dashboard, http://HEAD:8265; query the sweep's newest job there")
@@ -126,6 +126,12 @@ _ALL = (
             *FILE,
             JSON,
             argument("--hash", action="store_true", help="read the data to compute its digest, so that reuse can be shown"),
+            argument("--measure", action="store_true", help="time a few batches and rounds on this machine; reads the data"),
+            argument(
+                "--price-per-hour",
+                metavar="PRICE",
+                help="of one GPU, on CPUs of the CPUs of one trial; is multiplied by the hours that trials hold them",
+            ),
         ),
     ),
     Command(

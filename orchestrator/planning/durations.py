@@ -30,7 +30,7 @@ class Work:
     Attributes:
         network: stages with the same network, data and batch size have the same.
         epochs: those of levels and of a warm-up of its own included.
-        rounds: of pruning, without training between them.
+        rounds: of pruning before the training, without training between them.
     """
 
     network: str
@@ -66,7 +66,7 @@ def trial_work(config: TrialConfig, *, trains_warmup: bool) -> Work:
         network=network_of(config),
         method=config.method,
         epochs=warmup + config.level_epochs + config.sparse_epochs,
-        rounds=0 if config.pruning.course is Course.LEVELS else config.rounds,
+        rounds=config.rounds if config.pruning.course in (Course.ONE_ROUND, Course.ROUNDS) else 0,
     )
 
 
@@ -79,11 +79,12 @@ def timed_trial(
         config: with what the trial chose itself.
         seconds: that it held a slot; by default the sum of its phases.
     """
-    if not {"cost/warmup_seconds", "cost/search_seconds", "cost/total_seconds"} <= metrics.keys():
+    if "cost/total_seconds" not in metrics:
         return None
-    warmup = metrics["cost/warmup_seconds"] if trains_warmup else 0.0
-    pruning = metrics["cost/search_seconds"] - metrics["cost/warmup_seconds"]
-    training = metrics["cost/total_seconds"] - metrics["cost/search_seconds"]
+    before = metrics.get("cost/warmup_seconds", 0.0)
+    pruning = metrics.get("cost/search_seconds", before) - before
+    training = metrics["cost/total_seconds"] - before - pruning
+    warmup = before if trains_warmup else 0.0
     in_levels = pruning if config.pruning.course is Course.LEVELS else 0.0
     return Timed(
         work=trial_work(config, trains_warmup=trains_warmup),
@@ -126,18 +127,16 @@ class Pace:
         return max(0.0, statistics.median(rest)) if rest else 0.0
 
     def expected(self, work: Work) -> float | None:
-        """Seconds that a stage takes on the whole; None if nothing is known of the rounds of its method or of others."""
+        """Seconds that a stage takes on the whole; None if nothing is known of the rounds of its method."""
         changing = self.changing(work.method, work.epochs, work.rounds)
         fixed = 0.0 if work.method == WARMUP else self._fixed
         return None if changing is None else fixed + changing
 
     def changing(self, method: str, epochs: float, rounds: float) -> float | None:
-        """The same without the fixed time of a stage."""
+        """The same without the fixed time of a stage. A single round hardly counts beside the epochs."""
         per_round = self._per_round.get(method)
-        if per_round is None and rounds:
-            if not self._per_round:
-                return None
-            per_round = statistics.fmean(self._per_round.values())
+        if per_round is None and rounds > 1:
+            return None
         return (self._per_epoch or 0.0) * epochs + (per_round or 0.0) * rounds
 
     @cached_property

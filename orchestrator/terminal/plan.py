@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Console
 
-from orchestrator.planning.estimate import Estimate, estimate
+from orchestrator.planning.durations import Timed
+from orchestrator.planning.estimate import Estimate, estimate, read_records
 from orchestrator.planning.kept_weights import counts_of_plan
 from orchestrator.planning.plan import Plan
+from orchestrator.planning.price import price_of
+from orchestrator.planning.resolved_settings import read_resolved
+from orchestrator.planning.written_bytes import WrittenBytes, written_bytes
+from orchestrator.prose import print_prose
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
-from orchestrator.terminal.tables import duration, plain_table, stdout_console
+from orchestrator.terminal.tables import duration, duration_range, plain_table, stdout_console
+from trainables.wording import counted
+
+SIZES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"), (1, "B"))
 
 
-def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was measured on this machine: stages with their times, the device (cpu or cuda), and in words where."""
+
+    timed: Sequence[Timed]
+    device: str
+    where: str
+
+
+def plan_facts(
+    plan: Plan, storage: Storage, measured: Measured | None = None, price_per_hour: float | None = None
+) -> dict[str, Any]:
     """The answer of `plan --json`; keys are null while the digest of the data is not known.
 
     Raises:
         UserError: a setting keeps no weight.
     """
     checked, is_search = plan.checked, plan.spec.is_search
-    cost = estimate(replace(plan, trials=checked.trials) if is_search and not plan.settled else plan, storage)
+    unsettled = is_search and not plan.settled
+    records = read_records(checked, storage) if unsettled else read_records(plan, storage)
+    cost = estimate(replace(plan, trials=checked.trials) if unsettled else plan, records, measured.timed if measured else ())
+    written = WrittenBytes(models=None, snapshots=None, checkpoint=None)
+    if plan.settled:
+        written = written_bytes(plan, records.mean_model_bytes)
+    hours = cost.hours if plan.settled else None
     before = SweepFolder(storage, plan.spec.name)
+    price = None
+    if price_per_hour is not None:
+        resolved = read_resolved(before) or ({"device": measured.device} if measured else {})
+        price = asdict(price_of(hours, price_per_hour, plan.spec.resources, resolved))
     known = before.storage.read_json(before.file("trials.json"), fields=("trials",))
     old = {one["key"] for one in known["trials"]} if known else set()
     new = {trial.key for trial in plan.trials}
@@ -39,8 +69,18 @@ def plan_facts(plan: Plan, storage: Storage) -> dict[str, Any]:
         "epochs": plan.epochs(),
         "epochs_at_most": any(trial.config.warmup.auto for trial in plan.unfinished),
         "kept_weights": [count.to_json() for count in counts_of_plan(checked)],
-        "slot_hours": cost.hours if plan.settled else None,
-        "model_bytes": cost.model_bytes if plan.settled else None,
+        "slot_hours": hours,
+        "slot_hours_range": cost.hours_range if plan.settled else None,
+        "time_source": {
+            "records": cost.records,
+            "devices": list(cost.devices),
+            "measured": measured.where if measured else None,
+            "unknown": list(cost.unknown),
+        },
+        "model_bytes": written.models,
+        "snapshot_bytes": written.snapshots,
+        "checkpoint_bytes": written.checkpoint,
+        "price": price,
         "damaged": list(plan.damage.values()),
         "data_digest": plan.data_digest,
         "data_problem": plan.data_problem or None,
@@ -89,10 +129,57 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     share = f" ({saved} saved by sharing warm-ups, {saved / epochs['unshared']:.0%})" if saved else ""
     at_most = "at most " if facts["epochs_at_most"] else ""
     console.print(f"epochs to train: {at_most}{epochs['shared']}{share}")
-    hours, size = facts["slot_hours"], facts["model_bytes"]
-    console.print("time of one slot: " + (duration(hours * 3600) if hours is not None else "not known before a first trial"))
-    if size is not None:
-        console.print(f"sparse models: about {size / 1e6:.1f} MB")
+    print_prose(console, f"time: {_time_text(facts)}")
+    print_prose(console, f"written: {_bytes_text(facts)}")
+    if facts["price"]:
+        print_prose(console, f"price: {_price_text(facts)}")
+
+
+def _time_text(facts: dict[str, Any]) -> str:
+    """Hours of one slot, their range, and where they are from."""
+    hours, source = facts["slot_hours"], facts["time_source"]
+    if hours is None:
+        networks = ", ".join(source["unknown"])
+        return (
+            f"not known: the storage has no finished trials of {networks} on these data and with these methods; "
+            "--measure times a few batches on this machine"
+        )
+    whole = f"about {duration(hours * 3600)} of one slot"
+    if source["measured"]:
+        return f"{whole}, without the start of trials; measured {source['measured']}"
+    spread = facts["slot_hours_range"]
+    span = f" ({duration_range(*(3600 * bound for bound in spread))})" if spread else ""
+    if not source["records"]:
+        return f"{whole}{span}"
+    return f"{whole}{span}, by {counted(source['records'], 'finished trial')} on {', '.join(source['devices'])}"
+
+
+def _bytes_text(facts: dict[str, Any]) -> str:
+    parts = [
+        f"{_size(facts['model_bytes'])} of sparse models",
+        f"{_size(facts['snapshot_bytes'])} of warm-up snapshots",
+        f"and for each running trial a checkpoint of {_size(facts['checkpoint_bytes'])}",
+    ]
+    return f"{', '.join(parts)}; MLflow has copies of the models that it logs"
+
+
+def _size(number: int | None) -> str:
+    """Such as "about 1.2 MB"."""
+    if number is None:
+        return "a number of bytes that is not known"
+    value, unit = next((number / size, unit) for size, unit in SIZES if number >= size or size == 1)
+    return f"about {value:.3g} {unit}"
+
+
+def _price_text(facts: dict[str, Any]) -> str:
+    price = facts["price"]
+    share = "" if price["units_per_slot"] in (1.0, None) else f" x {price['units_per_slot']:g} {price['unit']} each"
+    if price["amount"] is None:
+        return f"not known: {price['reason']}"
+    hours, amount = f"{facts['slot_hours']:.3g} slot hours", price["amount"]
+    amount_text = f"{amount:,.2f}" if amount >= 1 else f"{amount:.2g}"
+    factors = f"{price['per_hour']:g} for a {price['unit']} hour x {hours}{share}"
+    return f"about {amount_text} = {factors}; hours in which nothing runs are not counted"
 
 
 def _heading(facts: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import version
@@ -73,18 +74,41 @@ def prunable_shapes(config: TrialConfig, facts: DataFacts, custom_files: CustomF
     Raises:
         ConfigError: the network cannot be built, or `prunable.exclude` leaves nothing.
     """
-    file = cache_folder() / f"network-{_content(config, facts, custom_files)}.json"
-    try:
-        layers = {name: tuple(shape) for name, shape in json.loads(file.read_text()).items()}
-    except (OSError, ValueError):
-        layers = _layers(config, facts, custom_files)
-        with atomic_write(file) as partial:
-            partial.write_text(json.dumps(layers))
+    layers = network_shape(config, facts, custom_files).layers
     patterns = config.prunable.exclude
     kept = {name: shape for name, shape in layers.items() if not any(fnmatchcase(name, pattern) for pattern in patterns)}
     if not kept:
         raise ConfigError(f"prunable.exclude: {list(patterns)} leaves no layer to prune")
     return {f"{name}.weight": shape for name, shape in kept.items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkShape:
+    """The numbers of a network.
+
+    Attributes:
+        layers: shapes of the weights of all conv and linear layers, by the name of the layer.
+        parameters: that are trained, in all.
+        values: numbers of its state, which has buffers too.
+    """
+
+    layers: Shapes
+    parameters: int
+    values: int
+
+
+def network_shape(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -> NetworkShape:
+    """The numbers of the trial's network. Raises ConfigError if it cannot be built."""
+    file = cache_folder() / f"network-{_content(config, facts, custom_files)}.json"
+    try:
+        record = json.loads(file.read_text())
+        layers = {name: tuple(shape) for name, shape in record["layers"].items()}
+        return NetworkShape(layers=layers, parameters=record["parameters"], values=record["values"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # earlier versions wrote the layers alone
+        shape = _built_shape(config, facts, custom_files)
+        with atomic_write(file) as partial:
+            partial.write_text(json.dumps(asdict(shape)))
+        return shape
 
 
 def _content(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -> str:
@@ -104,8 +128,7 @@ def _digest_of_built_in_code() -> str:
     return f"{hashlib.sha256(code).hexdigest()} {version('torchvision')}"
 
 
-def _layers(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -> dict[str, tuple[int, ...]]:
-    """Shapes of the weights of all conv and linear layers, by the name of the layer."""
+def _built_shape(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -> NetworkShape:
     from trainables.models.prunable import prunable_weights
     from trainables.models.registry import meta_model, network_of
 
@@ -114,4 +137,9 @@ def _layers(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) ->
         network = network_of(config, facts.image_shape, facts.num_classes)
     else:
         network = meta_model(config.model, facts.image_shape, facts.num_classes, config.width)
-    return {name.removesuffix(".weight"): tuple(weight.shape) for name, weight in prunable_weights(network).items()}
+    layers = {name.removesuffix(".weight"): tuple(weight.shape) for name, weight in prunable_weights(network).items()}
+    return NetworkShape(
+        layers=layers,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        values=sum(tensor.numel() for tensor in network.state_dict().values()),
+    )

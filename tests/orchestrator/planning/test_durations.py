@@ -28,7 +28,8 @@ def test_parts_of_the_time_are_found_again() -> None:
     pace = Pace([timed("drive", 4, 10), timed("drive", 8, 2), timed(WARMUP, 5, 0, fixed=0.0)])
     assert pace.is_known
     assert pace.expected(work("drive", 10, 100)) == pytest.approx(2 + 30 + 50)
-    assert pace.expected(work("magnitude", 10, 1)) == pytest.approx(2 + 30 + 0.5)  # a round as of the other method
+    assert pace.expected(work("magnitude", 10, 1)) == pytest.approx(2 + 30)
+    assert pace.expected(work("synflow", 10, 100)) is None  # its rounds may take any time
     assert pace.expected(work(WARMUP, 10)) == pytest.approx(30)
 
 
@@ -67,6 +68,10 @@ def test_time_of_a_shared_warmup_is_not_the_trials() -> None:
     assert (shared.epoch_seconds, shared.round_seconds, shared.seconds) == (4.0, 2.0, 9.0)
     assert (alone.epoch_seconds, alone.round_seconds, alone.seconds) == (9.0, 2.0, 11.0)
     assert timed_trial(config, {"val/accuracy": 0.5}, trains_warmup=True) is None
+
+
+def test_updates_during_training_are_part_of_its_epochs() -> None:
+    assert trial_work(tiny_config(method="gmp"), trains_warmup=False).rounds == 0
 
 
 def costs(*, warmup: float, prune: float, train: float) -> dict[str, float]:

@@ -122,7 +122,7 @@ def test_custom_networks_are_counted_where_they_can_be_imported(tmp_path: Path) 
 def test_shapes_are_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(tmp_path, sparsity=[0.9])
     first = counts_of_plan(plan)
-    monkeypatch.setattr(module, "_layers", lambda *args: pytest.fail("made again"))
+    monkeypatch.setattr(module, "_built_shape", lambda *args: pytest.fail("made again"))
     assert counts_of_plan(plan) == first
     for file in cache_folder().glob("network-*.json"):
         file.write_text("{")

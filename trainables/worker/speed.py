@@ -1,0 +1,113 @@
+"""The time of an epoch and of a pruning round of a trial, from a few of its batches and rounds on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import nn
+
+from trainables.config.method import Course
+from trainables.config.trial import TrialConfig
+from trainables.data.normalization import EVALUATION_BATCH
+from trainables.data.splits import Data, load_data
+from trainables.data.staging import StagedDataset
+from trainables.models.prunable import prunable_weights
+from trainables.models.registry import initialized_network
+from trainables.pruning.masks import full_masks
+from trainables.pruning.rounds import prune_round
+from trainables.pruning.sparse_trainers import SparseTraining, updater_class
+from trainables.runtime.device import Runtime
+from trainables.training.loop import evaluate_raw, train_epoch
+from trainables.training.optimizer import make_optimizer
+
+FEW_BATCHES = 2  # from which it follows how many fit into the time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Speed:
+    """Seconds of one epoch with its validation, and of one round of scoring and pruning; 0 where there are no rounds."""
+
+    epoch_seconds: float
+    round_seconds: float
+
+
+def measure_speed(config: TrialConfig, source: StagedDataset, runtime: Runtime, seconds: float) -> Speed:
+    """The speed of a trial when it has the device to itself.
+
+    Args:
+        config: its custom modules must be imported.
+        seconds: that each of the measurements may take, apart from its first batch or round, which is not counted.
+    """
+    runtime = runtime.for_trial(config.precision)
+    runtime.activate()
+    data = load_data(config.dataset, source.prepare(), runtime.device, runtime.threads)
+    network = runtime.to_device(initialized_network(config, data.image_shape, data.num_classes))
+    epoch = _epoch_seconds(config, data, network, runtime, seconds)
+    if config.pruning.course not in (Course.ONE_ROUND, Course.ROUNDS):
+        return Speed(epoch_seconds=epoch, round_seconds=0.0)
+    return Speed(epoch_seconds=epoch, round_seconds=_round_seconds(config, data, network, runtime, seconds))
+
+
+def _epoch_seconds(config: TrialConfig, data: Data, network: nn.Module, runtime: Runtime, seconds: float) -> float:
+    batch_size = config.training.batch_size
+    steps = len(data.train) // batch_size
+    optimizer = make_optimizer(network, config.training)
+    training = SparseTraining(
+        model=network,
+        optimizer=optimizer,
+        masks=full_masks(prunable_weights(network, config.prunable.exclude)),
+        config=config,
+        first_step=0,
+        steps=max(1, config.sparse_epochs * steps),
+    )
+    updater = updater_class(config).start(training)
+
+    def train(batches: int) -> None:
+        train_epoch(
+            network,
+            optimizer,
+            updater,
+            replace(data, train=data.train.first(batches * batch_size)),
+            training=config.training,
+            lr=0.0,  # a diverging loss would end the measurement
+            seed=config.seed,
+            epoch=0,
+            runtime=runtime,
+        )
+
+    few = min(FEW_BATCHES, steps)
+    batches = max(few, min(steps, int(seconds * few / _mean_seconds(partial(train, few), 0.0))))
+    trained = _mean_seconds(partial(train, batches), seconds) * steps / batches
+    some = data.validation.first(4 * EVALUATION_BATCH)
+    if not len(some):
+        return trained
+    evaluation = partial(evaluate_raw, network, some, data.normalization, runtime, config.training.loss)
+    return trained + _mean_seconds(evaluation, seconds / 4) * len(data.validation) / len(some)
+
+
+def _round_seconds(config: TrialConfig, data: Data, network: nn.Module, runtime: Runtime, seconds: float) -> float:
+    """The mean over the rounds after the first; of the first, if it is the only one."""
+    weights = prunable_weights(network, config.prunable.exclude)
+    masks, done = full_masks(weights), 0
+
+    def prune() -> None:
+        nonlocal masks, done
+        if done == config.rounds:  # begins again; what was pruned stays zero, which takes the same time
+            masks, done = full_masks(weights), 0
+        done += 1
+        masks, _, _ = prune_round(network, weights, masks, data, config, done, runtime)
+
+    return _mean_seconds(prune, seconds)
+
+
+def _mean_seconds(work: Callable[[], object], seconds: float) -> float:
+    """Mean duration of a call, over as many as fit into the time, at least one; a first one is not counted."""
+    work()
+    start, calls = time.perf_counter(), 0
+    while calls == 0 or time.perf_counter() - start < seconds:
+        work()
+        calls += 1
+    return (time.perf_counter() - start) / calls
