@@ -91,13 +91,14 @@ def _note(invocation: Invocation) -> None:
     os.environ[INVOCATION_VARIABLE] = json.dumps(asdict(invocation))
 
 
-def command(name: str, *arguments: str, storage: str | None = None, address: str | None = None) -> str:
+def command(name: str, *arguments: str, storage: str | None = None, address: str | None = None, anywhere: bool = False) -> str:
     """A command line for the same sweep file, storage and cluster as the running command.
 
     Args:
         arguments: its arguments; if the first one, the sweep file or the sweep's name, is omitted, it is that of the running
             command.
         storage, address: instead of those of the running command.
+        anywhere: name the default storage too, which depends on the current folder.
     """
     words = list(arguments)
     if not words or words[0].startswith("-"):
@@ -110,7 +111,7 @@ def command(name: str, *arguments: str, storage: str | None = None, address: str
     address = address or _running.address or ""
     storage = _absolute(storage) or _running.storage
     dashboard = address.startswith(("http://", "https://"))
-    if name in STORAGE_COMMANDS and storage and storage != _absolute(DEFAULT_STORAGE):
+    if name in STORAGE_COMMANDS and storage and (anywhere or storage != _absolute(DEFAULT_STORAGE)):
         # At a dashboard the newest job of the sweep knows its storage.
         words += (
             ["--storage", storage] if not dashboard or name not in DASHBOARD_COMMANDS or name in ("submit", "doctor") else []

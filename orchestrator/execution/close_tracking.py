@@ -1,14 +1,17 @@
-"""Sends the last updates and the report of a sweep to MLflow."""
+"""Sends the last updates and the summary of a sweep to MLflow."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from orchestrator.command_line import command
 from orchestrator.execution.driver import Driver
-from orchestrator.page.artifacts import write_report
+from orchestrator.execution.summarizing import sweep_summary, with_report
 from orchestrator.planning.plan import Plan
 from orchestrator.preflight.data import preflight_artifacts
-from orchestrator.reporting.report import outcome_text
 from orchestrator.tracking.plan_runs import sweep_status
+from orchestrator.tracking.plan_text import plan_text
+from orchestrator.tracking.sweep_summary import SweepSummary
 
 FLUSH_TIMEOUT_S = 120.0
 STOPPED_FLUSH_TIMEOUT_S = 6.0  # after a request to stop: the sender of a signal will not wait for long
@@ -20,8 +23,9 @@ def close_tracking(driver: Driver, plan: Plan) -> None:
     status = sweep_status(driver.state)
     # A request after the last trial had finished stopped nothing.
     stopped = status != "FINISHED" and (earlier_signal is not None or driver.stop_deadline is not None)
-    artifacts = {} if stopped else _report(driver) | preflight_artifacts(plan, driver.folder.storage)
-    driver.tracking.close_sweep("KILLED" if stopped else status, artifacts, "" if stopped else _outcome(driver))
+    summary = _summary(driver, plan)
+    summary = replace(summary, recommended=()) if stopped else _with_artifacts(summary, driver, plan)
+    driver.tracking.close_sweep("KILLED" if stopped else status, summary)
     timeout_s = STOPPED_FLUSH_TIMEOUT_S if stopped else FLUSH_TIMEOUT_S
     if not driver.tracking.flush(timeout_s, give_up=lambda: driver.signal != earlier_signal):
         driver.screen.print(
@@ -30,20 +34,21 @@ def close_tracking(driver: Driver, plan: Plan) -> None:
         )
 
 
-def _outcome(driver: Driver) -> str:
-    """What was found; what goes wrong with it must not fail a sweep either."""
+def _summary(driver: Driver, plan: Plan) -> SweepSummary:
+    """What was found; what goes wrong with it must not fail a sweep."""
     try:
-        return outcome_text(driver.folder, driver.state)
+        return sweep_summary(driver.folder, driver.state, plan_text(plan, driver.folder.storage))
     except Exception as error:
         driver.screen.print(str(error))
-        return ""
+        return SweepSummary()
 
 
-def _report(driver: Driver) -> dict[str, bytes]:
-    """The report as artifacts; a figure that cannot be drawn must not fail a sweep."""
+def _with_artifacts(summary: SweepSummary, driver: Driver, plan: Plan) -> SweepSummary:
+    """The summary with the report, if its figures can be drawn."""
+    summary = replace(summary, artifacts=preflight_artifacts(plan, driver.folder.storage))
     try:
-        return write_report(driver.folder, driver.state)
+        return with_report(summary, driver.folder, driver.state)
     except Exception as error:
         again = command("report", driver.folder.name)
         driver.screen.print(f"the report could not be written ({error}); `{again}` tries again")
-        return {}
+        return summary

@@ -23,6 +23,7 @@ from orchestrator.execution.close_tracking import close_tracking
 from orchestrator.execution.driver import Driver, initial_state, make_queue
 from orchestrator.execution.events import EventFile
 from orchestrator.execution.recommending import Recommender
+from orchestrator.execution.refreshing import SummaryRefresher, made_by_child
 from orchestrator.execution.search_run import search_plan, stopped_early
 from orchestrator.execution.signals import install_signal_handlers
 from orchestrator.execution.sweep_files import write_sweep_files
@@ -42,6 +43,7 @@ from orchestrator.terminal.overview import summary_line
 from orchestrator.terminal.progress import Screen
 from orchestrator.tracking.client import CREDENTIALS
 from orchestrator.tracking.plan_runs import item_states, planned_runs, sweep_run_spec
+from orchestrator.tracking.plan_text import plan_text
 from orchestrator.tracking.process import TrackingProcess
 from orchestrator.version import source_revision
 from trainables.data.staging import StagedDataset
@@ -234,11 +236,13 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
 
     recommender = Recommender(driver=driver)
     time_left = TimeLeft(driver=driver, slots=lambda: capacity.max_concurrent or capacity.slots)
+    refresher = SummaryRefresher(driver=driver, plan=plan_text(plan, driver.folder.storage), make=made_by_child)
 
     def on_tick() -> None:
         driver.on_tick()
         recommender.on_tick()
         time_left.on_tick()
+        refresher.on_tick()
         capacity.refresh()
         searcher.resolve_lost_workers()
 

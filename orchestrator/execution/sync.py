@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError, SweepError, UserError
 from orchestrator.execution.driver import initial_state
-from orchestrator.page.artifacts import write_report
+from orchestrator.execution.summarizing import sweep_summary, with_report
 from orchestrator.planning.plan import Plan
 from orchestrator.preflight.data import preflight_artifacts
-from orchestrator.reporting.report import outcome_text
 from orchestrator.scheduling.stage_queue import StageQueue
 from orchestrator.search.plans import plan_from_record
 from orchestrator.spec.loader import spec_from_resolved
@@ -48,8 +48,8 @@ def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
     started = [trial.result["started_ms"] for trial in plan.trials if trial.result is not None]
     sync = sweep_run.open(start_ms=min(started, default=None), reopen=False)
     sync.reconcile(item_states(plan, state, items))
-    artifacts = write_report(folder, state) | preflight_artifacts(plan, folder.storage)
-    sync.close_sweep(sweep_status(state), artifacts, outcome_text(folder, state))
+    summary = replace(sweep_summary(folder, state, sweep_run.description), artifacts=preflight_artifacts(plan, folder.storage))
+    sync.close_sweep(sweep_status(state), with_report(summary, folder, state))
     run_ids = sync.run_ids()
     for status in state.all_stages():
         status.mlflow_run_id = run_ids.get(status.key, status.mlflow_run_id)

@@ -17,9 +17,8 @@ from orchestrator.reporting.comparison import Comparison, can_compare, compare
 from orchestrator.reporting.heatmap_grids import grids
 from orchestrator.reporting.report_columns import fitting_columns, json_values, shown_columns
 from orchestrator.reporting.search_section import SearchSection
-from orchestrator.reporting.sweep_results import SweepResults, recommended, sweep_results
+from orchestrator.reporting.sweep_results import SweepResults, sweep_results
 from orchestrator.reporting.terminal_heatmap import terminal_maps
-from orchestrator.search.overview import recorded_overview
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
 from trainables.config.keys import canonical
@@ -153,12 +152,3 @@ def report_of(results: SweepResults) -> Report:
         search=SearchSection.of(results.overview, results.state) if results.overview else None,
         recommendations=list(results.recommendations),
     )
-
-
-def outcome_text(folder: SweepFolder, state: SweepState) -> str:
-    """What was found, for the description of the sweep's run: the recommendations, and of a search how it went."""
-    overview = recorded_overview(folder) if state.search else None
-    lines = [line for one in recommended(folder, state, overview) for line in (sentence(one), *details(one))]
-    if overview:
-        lines += SearchSection.of(overview, state).lines()
-    return "\n".join(f"- {line.strip()}" for line in lines)

@@ -17,6 +17,7 @@ from orchestrator.tracking.client import import_mlflow
 from orchestrator.tracking.protocol import Tracking
 from orchestrator.tracking.records import RunSpec
 from orchestrator.tracking.run_sync import RunSync
+from orchestrator.tracking.sweep_summary import SweepSummary
 from trainables.records.metrics import Point
 
 UpdateKey = tuple[str, str]  # role and key of an item
@@ -37,6 +38,7 @@ class _PendingUpdate:
     Attributes:
         started_ms: when the item started, if MLflow does not know it.
         end: brings the run to its final state, the start and the points of this update included.
+        waits_for_others: it is sent after everything else.
         events: how many calls of the driver this stands for.
     """
 
@@ -44,6 +46,7 @@ class _PendingUpdate:
     started_ms: int | None = None
     points: list[Point] = field(default_factory=list)
     end: Callable[[RunSync, _PendingUpdate], object] | None = None
+    waits_for_others: bool = False
     events: int = 1
     failures: int = 0
     not_before: float = 0.0
@@ -54,6 +57,7 @@ class _PendingUpdate:
             self.started_ms, self.end = self.started_ms or later.started_ms, None
         self.points = self.points + later.points
         self.end = later.end or self.end
+        self.waits_for_others = self.waits_for_others or later.waits_for_others
         self.events += later.events
 
     def send(self, sync: RunSync) -> None:
@@ -136,9 +140,14 @@ class TrackingThread(Tracking):
 
         self._add(_PendingUpdate(end=send), FIRST)
 
-    def close_sweep(self, status: str, artifacts: dict[str, bytes], outcome: str = "") -> None:
+    def summarize(self, summary: SweepSummary) -> None:
+        """Brings what is shown of the sweep as a whole up to date; of several that wait, the last one counts."""
+        self._add(_PendingUpdate(end=lambda sync, update: sync.summarize(summary)), LAST)
+
+    def close_sweep(self, status: str, summary: SweepSummary) -> None:
         """Ends the sweep's run after all other updates."""
-        self._add(_PendingUpdate(end=lambda sync, update: sync.close_sweep(status, artifacts, outcome)), LAST)
+        end = _PendingUpdate(end=lambda sync, update: sync.close_sweep(status, summary), waits_for_others=True)
+        self._add(end, LAST)
 
     @property
     def pending(self) -> int:
@@ -263,7 +272,9 @@ class TrackingThread(Tracking):
     def _take(self, key: UpdateKey) -> _PendingUpdate | None:
         with self._lock:
             update = self._updates[key]
-            is_early = key == LAST and any(other != LAST and not self._updates[other].failures for other in self._updates)
+            is_early = update.waits_for_others and any(
+                other != LAST and not self._updates[other].failures for other in self._updates
+            )
             if is_early or (time.monotonic() < update.not_before and not self._flushing):
                 return None
             del self._updates[key]

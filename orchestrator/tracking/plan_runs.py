@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from orchestrator.planning.plan import Plan
-from orchestrator.spec.ranges import axis_text
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
+from orchestrator.tracking.plan_text import plan_text
 from orchestrator.tracking.records import RunSpec
 from orchestrator.tracking.sweep_run import SweepRunSpec
 from orchestrator.tracking.target import tracking_target
@@ -43,15 +43,13 @@ def _params(config: TrialConfig, spec: SweepSpec) -> dict[str, str]:
 def sweep_run_spec(plan: Plan, storage: Storage) -> SweepRunSpec:
     """What opens the sweep's run: the tracking target, and the description, params and tags of the run."""
     spec = plan.spec
-    axes = "\n".join(f"- `{key}`: {axis_text(axis)}" for key, axis in spec.search.items())
-    what = f"a search ({spec.strategy.name})" if spec.is_search else f"{len(plan.trials)} trials"
     return SweepRunSpec(
         target=tracking_target(spec, storage),
         storage=storage,
         sweep=spec.name,
         log_models=spec.tracking.models == "all",
         trial_keys=tuple(trial.key for trial in plan.trials),
-        description=f"DRIVE sweep **{spec.name}**: {what} of {spec.model} on {spec.dataset.name}\n\n{axes}",
+        description=plan_text(plan, storage),
         params={"model": spec.model, "dataset": spec.dataset.name}
         | ({} if spec.is_search else {"trials": str(len(plan.trials))}),
         tags={"drive.data_digest": plan.data_digest or ""},

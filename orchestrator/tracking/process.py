@@ -27,6 +27,7 @@ from orchestrator.tracking.client import import_mlflow
 from orchestrator.tracking.protocol import Tracking
 from orchestrator.tracking.records import RunSpec
 from orchestrator.tracking.sweep_run import SweepRunSpec
+from orchestrator.tracking.sweep_summary import SweepSummary
 from trainables.records.metrics import Point
 
 # Only the two packages are imported from the folder of this code: neither its other files nor the current folder may shadow a
@@ -102,8 +103,11 @@ class TrackingProcess(Tracking):
     def reconcile(self, items: Sequence[tuple[RunSpec, str]]) -> None:
         self._call("reconcile", list(items))
 
-    def close_sweep(self, status: str, artifacts: dict[str, bytes], outcome: str = "") -> None:
-        self._call("close_sweep", status, artifacts, outcome)
+    def summarize(self, summary: SweepSummary) -> None:
+        self._call("summarize", summary)
+
+    def close_sweep(self, status: str, summary: SweepSummary) -> None:
+        self._call("close_sweep", status, summary)
 
     def take_messages(self) -> list[str]:
         """Messages on what was done to the store, since the last call."""
@@ -171,7 +175,7 @@ class _Child:
         sweep_run: SweepRunSpec = pickle.load(calls)
         uri = sweep_run.target.uri
         self.messages: list[str] = []
-        open_sync = partial(sweep_run.open, notify=self.messages.append)
+        open_sync = partial(sweep_run.open, notify=self._notify)
         self.thread = TrackingThread(open_sync, import_first=lambda: import_mlflow(uri))
         self.calls, self.reports = calls, reports
         self.lock = threading.Lock()
@@ -179,6 +183,10 @@ class _Child:
         self.reported: _Status | None = None
         self.reported_ids: dict[str, str] = {}
         self.reported_messages = 0
+
+    def _notify(self, message: str) -> None:
+        if message not in self.messages:  # what goes wrong each time is said once
+            self.messages.append(message)
 
     def run(self) -> None:
         """Until the driver closes its end."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from orchestrator.tracking.records import RunSpec
+from orchestrator.tracking.sweep_summary import SweepSummary
 from trainables.records.metrics import Point
 
 
@@ -43,8 +44,11 @@ class Tracking(Protocol):
     def reconcile(self, items: Sequence[tuple[RunSpec, str]]) -> None:
         """Brings MLflow up to date with the states as they are now, before the updates that come later."""
 
-    def close_sweep(self, status: str, artifacts: dict[str, bytes], outcome: str = "") -> None:
-        """Ends the sweep's run after all other updates; the outcome is added to its description."""
+    def summarize(self, summary: SweepSummary) -> None:
+        """Brings what is shown of the sweep as a whole up to date; of several that wait, the last one counts."""
+
+    def close_sweep(self, status: str, summary: SweepSummary) -> None:
+        """Ends the sweep's run after all other updates, with its last summary."""
 
     @property
     def pending(self) -> int:

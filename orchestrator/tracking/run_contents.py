@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.tracking.records import RunRecord, RunSpec
@@ -13,17 +13,31 @@ from orchestrator.tracking.runs import FAILURE_TAGS, Run, SweepRuns
 from trainables.wording import shortened
 
 SYNC_VERSION = 2  # raised when ended runs should look different, so that the next sync brings them up to date
-NOT_IN_TAGS = re.compile(r"[^\w\-. :/]", re.ASCII)  # MLflow rejects them in the name of a tag, not of a file
+UPLOADED, FORMER_UPLOADED = "drive.artifacts", "drive.artifact."  # tags with the digests of artifacts
+LONGEST_TAG = 5000  # characters that every MLflow takes
 
 
-def upload_artifacts(runs: SweepRuns, run: Run, artifacts: dict[str, bytes]) -> None:
-    """Uploads the artifacts (path -> content) that are new or changed."""
-    for path, content in artifacts.items():
-        digest = hashlib.sha256(content).hexdigest()
-        tag = f"drive.artifact.{NOT_IN_TAGS.sub('_', path)}"
-        if run.tags.get(tag) != digest:
-            _upload(runs, run, Path(path), content)
-            runs.log(run, tags={tag: digest})
+def upload_artifacts(runs: SweepRuns, run: Run, artifacts: Mapping[str, bytes]) -> None:
+    """Uploads the artifacts (path -> content) that are new or changed, as a tag tells; earlier versions had one for each."""
+    uploaded = _uploaded(run)
+    digests = {path: hashlib.sha256(content).hexdigest()[:12] for path, content in artifacts.items()}
+    for path, digest in digests.items():
+        if uploaded.get(path) != digest:
+            _upload(runs, run, Path(path), artifacts[path])
+    if not digests.items() <= uploaded.items():
+        noted = uploaded | digests
+        while len(text := json.dumps(noted, separators=(",", ":"))) > LONGEST_TAG:
+            noted.popitem()  # so that file is uploaded each time
+        runs.log(run, tags={UPLOADED: text})
+    runs.drop_tags(run, [tag for tag in run.tags if tag.startswith(FORMER_UPLOADED)])
+
+
+def _uploaded(run: Run) -> dict[str, str]:
+    """Path -> digest of what the run has."""
+    try:
+        return dict(json.loads(run.tags.get(UPLOADED, "{}")))
+    except (ValueError, TypeError):
+        return {}
 
 
 def _upload(runs: SweepRuns, run: Run, path: Path, content: bytes) -> None:

@@ -20,10 +20,14 @@ from orchestrator.tracking.client import TrackingTarget, as_setup_error, connect
 from orchestrator.tracking.database import Notify
 from orchestrator.tracking.database_file import database_id, file_identity
 from orchestrator.tracking.logged_models import LoggedModelInfo, SweepModels
+from orchestrator.tracking.model_registry import ModelRegistry
 from orchestrator.tracking.records import RunRecord, RunSpec, read_record
 from orchestrator.tracking.run_contents import content_digest, failure_tags, result_tags, upload_artifacts
 from orchestrator.tracking.run_outputs import attach_model, log_dataset, log_layers, points_on_model, require_matching_files
 from orchestrator.tracking.runs import FAILURE_TAGS, STOP_TAGS, SWEEP, Run, SweepRuns
+from orchestrator.tracking.shared_views import save_views
+from orchestrator.tracking.summary_metrics import log_summary_metrics
+from orchestrator.tracking.sweep_summary import SweepSummary
 from trainables.records.metrics import Point
 
 DESCRIPTION = "mlflow.note.content"  # tag that MLflow shows as the description of a run
@@ -59,8 +63,9 @@ class RunSync:
         self.runs = SweepRuns(self.client, self.experiment_id, sweep)
         self.models = SweepModels(self.client, self.experiment_id)
         self.models.invalidate(trial_keys)
+        self.registry = ModelRegistry(self.client, sweep, target.experiment)
+        self._notify = notify
         self.parent_run_id = ""
-        self.description = ""
 
     def is_replaced(self) -> bool:
         """Whether another database has replaced the one that was opened; it lacks what was sent so far."""
@@ -90,16 +95,17 @@ class RunSync:
         """The id of the sweep's run, created if there is none.
 
         Args:
+            description: of a new run, until there is a summary.
             params: those that the run does not have are added; MLflow cannot change a param.
             start_ms: when the sweep started; used for a new run only.
             reopen: set the run to RUNNING; `sync` leaves a run that has ended as it is.
         """
         with as_setup_error(self.uri):
             self.refresh()
-            self.description = description
-            tags = tags | {"drive.sweep": self.sweep, "drive.role": "sweep", DESCRIPTION: description}
+            tags = tags | {"drive.sweep": self.sweep, "drive.role": "sweep"}
             run = self.runs.ensure(SWEEP, self.sweep, tags, start_ms)
-            self.runs.log(run, params=params, tags=tags)
+            first = {} if DESCRIPTION in run.tags else {DESCRIPTION: description}
+            self.runs.log(run, params=params, tags=tags | first)
             self.parent_run_id = run.run_id
             if reopen:
                 self.runs.reopen(run)
@@ -146,17 +152,31 @@ class RunSync:
         record = read_record(self.storage, item.role, item.key)
         return self._end(item, record, "KILLED", started_ms=started_ms, points=points)
 
-    def close_sweep(self, status: str, artifacts: dict[str, bytes], outcome: str = "") -> None:
-        """Ends the sweep's run with its last child; uploads the artifacts (path -> content) that are new or changed.
+    def summarize(self, summary: SweepSummary) -> None:
+        """Brings what is shown of the sweep as a whole up to date; what is there already stays as it is.
 
-        Args:
-            outcome: of a search, to be added to the description of the run.
+        What goes wrong in the model registry, which not everybody may use, is said and raises nothing.
         """
         with as_setup_error(self.uri):
             run = self.runs.by_key[SWEEP]
-            upload_artifacts(self.runs, run, artifacts)
-            if outcome:
-                self.runs.log(run, tags={DESCRIPTION: f"{self.description}\n\n{outcome}"})
+            if summary.description:
+                self.runs.log(run, tags={DESCRIPTION: summary.description})
+            log_summary_metrics(self.runs, run, summary)
+            upload_artifacts(self.runs, run, summary.artifacts)
+            save_views(self.runs, summary.metrics or ())
+        if not self.log_models:
+            return
+        try:
+            with as_setup_error(self.uri):
+                self.registry.register(summary.recommended, self.runs)
+        except SetupError as error:
+            self._notify(f"the model registry lacks the recommended models: {error}")
+
+    def close_sweep(self, status: str, summary: SweepSummary) -> None:
+        """Ends the sweep's run with its last child, after its last summary."""
+        self.summarize(summary)
+        with as_setup_error(self.uri):
+            run = self.runs.by_key[SWEEP]
             ends = [child.end_ms for key, child in self.runs.by_key.items() if key != SWEEP and child.end_ms]
             self.runs.end(run, status, max([*ends, run.start_ms]) if ends else None)
 

@@ -23,6 +23,7 @@ class Run:
 
     Attributes:
         metrics: last values when the run was loaded.
+        latest: the same as points, with their steps and times.
         known_points: times of the points that an older process sent, by key and step; None if they were not looked up.
         sent_points: points that this process has sent since the run started.
     """
@@ -38,6 +39,7 @@ class Run:
     model_ids: set[str]
     known_points: dict[tuple[str, int], int] | None = None
     sent_points: set[Point] = field(default_factory=set)
+    latest: dict[str, Point] = field(default_factory=dict)
 
 
 class SweepRuns:
@@ -74,6 +76,7 @@ class SweepRuns:
                 tags=tags,
                 metrics=dict(hit.data.metrics),
                 model_ids={output.model_id for output in (hit.outputs.model_outputs if hit.outputs else ())},
+                latest={one.key: Point(one.key, one.step, one.value, one.timestamp) for one in hit.data._metric_objs},
             )
             key = (tags.get("drive.role", ""), tags.get("drive.trial_key", ""))
             if key not in self.by_key or run.start_ms < self.by_key[key].start_ms:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from orchestrator.tracking.client import TrackingTarget, connect
 from orchestrator.tracking.run_sync import RunSync
 
 TIMED = ("start", "end", "inputs")
-TAGS_OF_TIME = ("drive.projection", "mlflow.user", "mlflow.source.name", "drive.artifact.")
+TAGS_OF_TIME = ("drive.projection", "mlflow.user", "mlflow.source.name", "drive.artifact", "mlflow.note.content")
+COSTS = re.compile(r"cost/|best/.*/epochs")
 ID_TAGS = ("mlflow.parentRunId", "drive.model_id")
 
 
@@ -156,7 +158,7 @@ def timeless(plain: dict[str, Any]) -> dict[str, Any]:
     runs = []
     for run in plain["runs"]:
         kept = {name: value for name, value in run.items() if name not in TIMED}
-        kept["points"] = [(key, step, value) for key, step, value, _ in run["points"] if not key.startswith("cost/")]
+        kept["points"] = [(key, step, value) for key, step, value, _ in run["points"] if not COSTS.match(key)]
         kept["tags"] = {name: value for name, value in run["tags"].items() if not name.startswith(TAGS_OF_TIME)}
         runs.append(kept)
     models = []

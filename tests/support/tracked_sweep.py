@@ -14,6 +14,7 @@ from orchestrator.tracking.background_sync import TrackingThread
 from orchestrator.tracking.client import TrackingTarget
 from orchestrator.tracking.records import RunSpec
 from orchestrator.tracking.run_sync import RunSync
+from orchestrator.tracking.sweep_summary import SweepSummary
 from tests.support.trials import tiny_config, tiny_settings, tiny_training, write_result
 from trainables.config.keys import canonical, trial_key, warmup_key
 from trainables.data.digits import DIGITS_DIGEST
@@ -25,6 +26,7 @@ SWEEP = "tiny"
 DESCRIPTION = "a sweep of **tests**"
 PARAMS = {"training.epochs": "2"}
 ARTIFACTS = {"report.html": b"<p>done</p>", "figures/heat.png": b"not really"}
+SUMMARY = SweepSummary(artifacts=ARTIFACTS)
 TRIALS = {
     "w02-r0": tiny_config(seed=0),
     "w02-i001-r0": tiny_config(seed=0, prune_iterations=1),
@@ -119,7 +121,7 @@ def synced(
     """What `sync` does."""
     sync = open_sync(target, storage, sweep, log_models=log_models, reopen=False)
     sync.reconcile(states)
-    sync.close_sweep("FINISHED", ARTIFACTS)
+    sync.close_sweep("FINISHED", SUMMARY)
     return sync
 
 

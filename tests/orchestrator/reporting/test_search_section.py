@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.execution.sweep_files import write_sweep_files
 from orchestrator.page.page import html_page
-from orchestrator.reporting.report import Report, make_report, outcome_text
+from orchestrator.reporting.report import Report, make_report
 from orchestrator.reporting.sweep_results import sweep_results
 from orchestrator.search.decision_file import DecisionFile
 from orchestrator.search.decisions import Decision
@@ -114,13 +114,6 @@ def test_json_and_html_have_the_search(reported: tuple[Any, Any, Report]) -> Non
     page = html_page(sweep_results(reported[0], reported[1]), drawn=[])
     assert "<h2>The search</h2>" in page
     assert "<td>name-e2</td>" in page
-
-
-def test_description_of_the_run_has_the_outcome(reported: tuple[SweepFolder, SweepState, Any]) -> None:
-    folder, state, _ = reported
-    text = outcome_text(folder, state)
-    assert text.startswith("- s0.9: recommended is warmup_epochs 0, prune_iterations 1")
-    assert outcome_text(folder, replace(state, search={})) == ""
 
 
 def test_other_sweeps_have_no_section(reported: tuple[SweepFolder, SweepState, Any]) -> None:

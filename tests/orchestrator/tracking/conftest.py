@@ -10,8 +10,8 @@ from orchestrator.storage.local import LocalStorage
 from orchestrator.tracking.background_sync import TrackingThread
 from tests.support.mlflow_stores import new_target
 from tests.support.tracked_sweep import (
-    ARTIFACTS,
     STATES,
+    SUMMARY,
     TRIALS,
     WARMUP,
     TrackedSweep,
@@ -35,7 +35,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackedSweep]:
     run_stage(storage, thread, WARMUP, stage)
     for name in TRIALS:
         run_stage(storage, thread, item(name), trial_stage(name))
-    thread.close_sweep("FINISHED", ARTIFACTS)
+    thread.close_sweep("FINISHED", SUMMARY)
     assert thread.flush(60), thread.last_error
     yield TrackedSweep(storage, target, thread)
     thread.close()

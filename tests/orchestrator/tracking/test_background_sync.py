@@ -15,11 +15,12 @@ from orchestrator.tracking.background_sync import TrackingThread
 from orchestrator.tracking.client import TrackingTarget
 from orchestrator.tracking.records import RunSpec
 from orchestrator.tracking.run_sync import RunSync
+from orchestrator.tracking.sweep_summary import SweepSummary
 from orchestrator.tracking.ui_server import serve
 from tests.support.mlflow_stores import Content, new_target, recorded
 from tests.support.tracked_sweep import (
-    ARTIFACTS,
     STATES,
+    SUMMARY,
     SWEEP,
     TRIALS,
     WARMUP,
@@ -109,7 +110,7 @@ def test_outage_of_the_server_loses_nothing(tracked: TrackedSweep, tmp_path: Pat
         lambda: thread.finish(one),
         lambda: thread.start_item(two),
         lambda: thread.finish(two),
-        lambda: thread.close_sweep("FINISHED", ARTIFACTS),
+        lambda: thread.close_sweep("FINISHED", SUMMARY),
     ]
     assert max(duration_s(call, pause_s=0.2) for call in calls) < 0.1, "no call waits for the server"
     assert duration_s(lambda: thread.flush(60)) < 30, "gives up long before the deadline"
@@ -167,7 +168,7 @@ def test_item_that_cannot_be_sent_does_not_hold_up_the_others(tracked: TrackedSw
     missing = RunSpec(key="0" * 16, name="no-record", role="trial", params={}, tags={})
     thread.finish(missing)
     thread.finish(item("w00-s0.9-r1"))
-    thread.close_sweep("FAILED", {})
+    thread.close_sweep("FAILED", SweepSummary())
     assert not thread.flush(60)
     thread.close()
     assert thread.pending == 1

@@ -21,6 +21,7 @@ from orchestrator.tracking.client import TrackingTarget
 from orchestrator.tracking.database_locations import COLUMNS, MOVED_FROM, follow_storage
 from orchestrator.tracking.records import RunSpec
 from orchestrator.tracking.sweep_run import SweepRunSpec
+from orchestrator.tracking.sweep_summary import SweepSummary
 from orchestrator.tracking.target import storage_target
 from tests.support.mlflow_stores import Content, empty_database
 from tests.support.trials import SWEEP, new_storage, run, tiny_config
@@ -52,7 +53,7 @@ def projected(folder: Path) -> TrackingTarget:
     )
     opened = opening.open(reopen=False)
     opened.reconcile([(TRIAL, "finished")])
-    opened.close_sweep("FINISHED", {"report.html": b"<p>done</p>"})
+    opened.close_sweep("FINISHED", SweepSummary(artifacts={"report.html": b"<p>done</p>"}))
     return target
 
 

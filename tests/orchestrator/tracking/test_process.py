@@ -17,6 +17,7 @@ from orchestrator.process.import_paths import ROOT, WorkerFolders
 from orchestrator.tracking.process import TrackingProcess
 from orchestrator.tracking.records import RunSpec
 from orchestrator.tracking.sweep_run import SweepRunSpec
+from orchestrator.tracking.sweep_summary import SweepSummary
 from tests.support.mlflow_stores import Content, new_target
 from tests.support.trials import SWEEP, new_storage, run, tiny_config
 from trainables.config.keys import trial_key
@@ -86,7 +87,7 @@ def test_everything_sent_is_in_mlflow_after_a_flush(opening: SweepRunSpec, track
     result = run(tiny_config(), opening.storage)
     tracking.finish(TRIAL)
     tracking.fail(OTHER, "the loss became nan")
-    tracking.close_sweep("FAILED", {"report.html": b"<p>"})
+    tracking.close_sweep("FAILED", SweepSummary(artifacts={"report.html": b"<p>"}))
     assert tracking.pending
     assert tracking.flush(60), tracking.last_error
     assert (tracking.pending, tracking.last_error) == (0, None)

@@ -16,12 +16,14 @@ from orchestrator.storage.local import LocalStorage
 from orchestrator.tracking.client import TrackingTarget, connect
 from orchestrator.tracking.records import RunSpec
 from orchestrator.tracking.run_sync import RunSync
+from orchestrator.tracking.sweep_summary import SweepSummary
 from tests.support.mlflow_stores import Content, empty_database, new_target, recorded
 from tests.support.tracked_sweep import (
     ARTIFACTS,
     DESCRIPTION,
     PARAMS,
     STATES,
+    SUMMARY,
     SWEEP,
     TRIALS,
     WARMUP,
@@ -116,8 +118,8 @@ def test_second_sync_changes_nothing_and_makes_few_calls(tracked: TrackedSweep, 
     calls = recorded(sync).calls
     sync.open_sweep(DESCRIPTION, PARAMS, {"drive.version": "1"}, reopen=False)
     sync.reconcile(STATES)
-    sync.close_sweep("FINISHED", ARTIFACTS)
-    assert calls == ["search_runs", "search_runs", "search_logged_models"]
+    sync.close_sweep("FINISHED", SUMMARY)
+    assert calls == ["search_runs", "search_runs", "search_logged_models", "get_experiment"]
     assert Content(target).plain(ids=True) == before
 
 
@@ -229,9 +231,10 @@ def test_artifacts_are_uploaded_when_they_changed(tracked: TrackedSweep, tmp_pat
     target = new_target(tmp_path)
     sync = open_sync(target, tracked.storage)
     named_by_an_axis = {"heatmap-s0.9-training.epochs=2.png": b"png"}
-    sync.close_sweep("FINISHED", ARTIFACTS | named_by_an_axis)
+    sync.close_sweep("FINISHED", SweepSummary(artifacts=ARTIFACTS | named_by_an_axis))
     calls = recorded(sync).calls
-    sync.close_sweep("FINISHED", ARTIFACTS | named_by_an_axis | {"report.html": b"<p>more</p>"})
+    more = ARTIFACTS | named_by_an_axis | {"report.html": b"<p>more</p>"}
+    sync.close_sweep("FINISHED", SweepSummary(artifacts=more))
     assert calls.count("log_artifact") == 1
     (run,) = Content(target).runs
     folder = Path(run.info.artifact_uri.removeprefix("file://"))

@@ -1,0 +1,64 @@
+"""The description of a sweep's run in MLflow: the recommendations first, since MLflow shows a few lines and hides the rest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from orchestrator.recommendation.recommendation import Recommendation
+from orchestrator.recommendation.sentences import details, sentence
+from orchestrator.state.sweep_state import SweepState
+from trainables.wording import counted
+
+LONGEST = 5000  # characters that every MLflow takes
+SPECIAL = re.compile(r"[\\`*<\[\]]")
+
+
+def description(state: SweepState, advice: Sequence[Recommendation], search: Sequence[str], plan: str) -> str:
+    """Markdown.
+
+    Args:
+        search: lines on how a search went.
+        plan: what the sweep is, in Markdown.
+    """
+    rest = "\n\n".join([_progress(state), plan])
+    sentences = [sentence(one) for one in advice]
+    more = [f"{one.name}: {line}" if len(advice) > 1 else line for one in advice for line in details(one)]
+    details_part = [f"**How sure that is, and what else was seen:**\n\n{_list(more)}"] if more else []
+    search_part = [f"**The search:**\n\n{_list(search)}"] if search else []
+    for parts in ([*details_part, *search_part], search_part, []):
+        if len(text := _joined(_list(sentences), *parts, rest)) <= LONGEST:
+            return text
+    shown = len(sentences)
+    while len(text) > LONGEST and shown:
+        shown -= 1
+        text = _joined(_list(sentences[:shown]), _left_out(len(sentences) - shown), rest)
+    return text
+
+
+def escaped(text: str) -> str:
+    """The text as Markdown that shows it as it is."""
+    return SPECIAL.sub(r"\\\g<0>", text)
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {escaped(line.strip())}" for line in lines)
+
+
+def _joined(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def _left_out(number: int) -> str:
+    return f"{counted(number, 'more group')} in `report.html`."
+
+
+def _progress(state: SweepState) -> str:
+    counts = state.counts()
+    parts = [f"{counts['finished']} of {len(state.trials)} trials have finished"]
+    if state.stopped_early:
+        parts.append(f"{state.stopped_early} were stopped early")
+    if counts["failed"]:
+        parts.append(f"{counts['failed']} failed")
+    where = " Figures and all numbers: `report.html` among the artifacts." if counts["finished"] else ""
+    return f"{', '.join(parts)}.{where}"
