@@ -1,4 +1,4 @@
-"""The commands that read results: status, logs, report, compare, ui.
+"""The commands that read results: status, logs, report, compare.
 
 Each is a function that takes the parsed options and returns the exit code. Heavy modules are imported inside the functions that
 need them, so that `status` answers at once.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import sys
 import time
 from argparse import Namespace
@@ -16,14 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.command_line import command
-from orchestrator.commands.options import follow_moved_storage, notify, spec_of, storage_from
+from orchestrator.commands.options import follow_moved_storage, notify, storage_from
 from orchestrator.commands.output_files import write_output, write_output_folder
-from orchestrator.errors import EXIT_DONE, UserError
+from orchestrator.errors import EXIT_DONE
 from orchestrator.process.output import answer, reader_gone
 from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_folder import SweepFolder, open_sweep, require_known_trials
 from orchestrator.state.sweep_state import SweepState
-from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import trial_file
 from trainables.records.file_names import ERROR
 
@@ -138,45 +136,3 @@ def compare(options: Namespace) -> int:
         print_tables(mask_overlap.tables_of(comparison.reference, overlaps, stability), console)
         console.print(mask_overlap.NOTE, style="dim", markup=False)
     return EXIT_DONE
-
-
-def ui(options: Namespace) -> int:
-    from orchestrator.tracking.client import is_server
-    from orchestrator.tracking.target import tracking_target
-    from orchestrator.tracking.ui_server import compare_url, run_url, runs_url, serve
-    from trainables.config.lookup import is_dense
-
-    storage = storage_from(options)
-    folder = open_sweep(storage, options.name or _newest_sweep(storage))
-    state = folder.read_state()
-    runs: dict[float, list[str]] = {}
-    for trial in state.trials.values() if state else ():
-        if trial.mlflow_run_id and not is_dense(trial.config["method"]):  # it has no iterations to be drawn over
-            runs.setdefault(trial.config["sparsity"], []).append(trial.mlflow_run_id)
-    if state is None or not runs or not state.experiment_id:
-        raise UserError(
-            f"MLflow has no runs of sweep {folder.name!r} yet",
-            f"`{command('sync', folder.name)}` sends them",
-            code="runs-not-found",
-        )
-    target = tracking_target(spec_of(folder), storage)
-    with serve(target, options.port) as base:
-        print(f"trials, best first:  {runs_url(base, state.experiment_id, folder.name)}")
-        if state.parent_run_id:
-            print(f"the sweep's run:     {run_url(base, state.experiment_id, state.parent_run_id)}")
-        for sparsity, run_ids in sorted(runs.items()):
-            print(f"compare at {sparsity!r}:".ljust(20), compare_url(base, state.experiment_id, run_ids))
-        sys.stdout.flush()
-        notify("for the surface choose Contour Plot, with warmup_epochs, prune_iterations and test/accuracy")
-        if is_server(target.uri):
-            return EXIT_DONE
-        notify("Ctrl-C stops the server")
-        signal.pause()
-    return EXIT_DONE
-
-
-def _newest_sweep(storage: Storage) -> str:
-    names = storage.names("sweeps")
-    if not names:
-        raise UserError(f"no sweeps in storage {storage.root}", "another storage: --storage", code="sweep-not-found")
-    return max(names, key=lambda name: storage.modified(SweepFolder(storage, name).file("state.json")))

@@ -326,13 +326,19 @@ _ALL = (
     ),
     Command(
         name="ui",
-        module="results",
-        example="ui cifar10-resnet20 --port 5001",
-        help="open the MLflow UI for a sweep, and print the link that compares all its trials",
+        module="ui",
+        example="ui cifar10-resnet20 --print-links",
+        help="open the MLflow UI at a sweep, in the browser where there is one, and print the link",
         arguments=(
             argument("name", metavar="NAME", nargs="?", completes="sweep", help="name of the sweep (default: the newest)"),
             STORAGE,
             argument("--port", type=int, default=5000, help="port of the server on loopback (default: 5000)"),
+            argument(
+                "--print-links",
+                action="store_true",
+                help="print links to the sweep's run, its trials, those of each sparsity, and its models; open none",
+            ),
+            argument("--no-browser", action="store_true", help="open no browser"),
         ),
     ),
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from orchestrator.reporting.sweep_results import SweepResults
 from orchestrator.tracking.client import is_server
+from orchestrator.tracking.links import run_url
 from orchestrator.tracking.target import tracking_target
-from orchestrator.tracking.ui_server import run_url
 
 LOCAL_UI = "http://127.0.0.1:5000"  # where `drive-sweep ui` serves a storage's own database
 

@@ -1,8 +1,7 @@
-"""The MLflow UI on the store of a sweep, and the link that compares its trials."""
+"""The MLflow UI on the store of a sweep."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -11,12 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 from urllib.error import URLError
-from urllib.parse import quote, urlencode
 from urllib.request import urlopen
 
 from orchestrator.errors import SetupError
@@ -27,31 +25,6 @@ from orchestrator.tracking.error_hints import database_error
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 180.0  # a busy machine imports slowly, and a new database is migrated first
-VIEW = {"workflowType": "machine_learning"}  # of training; MLflow's default is another
-
-
-def compare_url(base: str, experiment_id: str, run_ids: Sequence[str]) -> str:
-    """The page that draws the runs' params against their metrics; it opens with parallel coordinates."""
-    runs = quote(json.dumps(list(run_ids), separators=(",", ":")), safe="")
-    experiments = quote(json.dumps([experiment_id]), safe="")
-    return f"{base.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}&{urlencode(VIEW)}"
-
-
-def run_url(base: str, experiment_id: str, run_id: str) -> str:
-    """One run's page."""
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{urlencode(VIEW)}"
-
-
-def runs_url(base: str, experiment_id: str, sweep: str) -> str:
-    """The list of a sweep's trials, best validation accuracy first."""
-    state = VIEW | {
-        "searchFilter": f"tags.`drive.sweep` = '{sweep}' and tags.`drive.role` = 'trial'",
-        "orderByKey": "metrics.`val/accuracy`",
-        "orderByAsc": "false",
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-    }
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?{urlencode(state)}"
 
 
 @contextmanager

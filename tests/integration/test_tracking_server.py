@@ -88,8 +88,10 @@ def test_sweep_shows_what_a_local_one_shows_but_no_login(
     assert {run["status"] for run in shown["runs"]} == {"FINISHED"}
     assert len(shown["models"]) == 7
 
-    link = drive_sweep("ui", "tiny", "--storage", remote, timeout_s=60).stdout
-    assert f"{server.uri}/#/compare-runs?" in link
+    assert drive_sweep("ui", "tiny", "--storage", remote, timeout_s=60).stdout.startswith(f"{server.uri}/#/experiments/")
+    links = drive_sweep("ui", "tiny", "--print-links", "--storage", remote, timeout_s=60).stdout
+    names = [line.partition(": ")[0] for line in links.splitlines()]
+    assert names == ["the sweep's run", "trials, best first", "compare at 0.9", "model tiny-convnet"]
 
 
 def readable_secrets(driver: int) -> list[str]:
