@@ -30,13 +30,14 @@ STORAGE_COMMANDS = (
     "sync",
     "report",
     "compare",
+    "export",
     "ui",
     "doctor",
 )
 DASHBOARD_COMMANDS = ("submit", "list", "resume", "status", "logs", "stop", "report", "doctor")
 JOINING_COMMANDS = ("run", "resume", "doctor")  # a cluster, at HOST:PORT
 FILE_COMMANDS = ("plan", "data", "trial", "run", "submit")
-SWEEP_COMMANDS = ("resume", "status", "logs", "stop", "sync", "report", "compare")
+SWEEP_COMMANDS = ("resume", "status", "logs", "stop", "sync", "report", "compare", "export")
 
 
 @dataclass(frozen=True, kw_only=True)

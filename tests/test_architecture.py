@@ -66,6 +66,10 @@ ORCHESTRATOR = {
         "figures recommendation reporting search state storage tracking",
         "config records wording",
     ),
+    "export": (
+        "errors command_line version spec storage state planning search recommendation reporting",
+        f"{LIGHT} records data export",
+    ),
     "terminal": ("command_line prose spec storage state planning search", "wording config"),
     "cluster": ("errors command_line process version storage planning", f"{LIGHT} data"),
     "jobs": ("errors command_line uris process version spec cluster", LIGHT),
@@ -80,9 +84,9 @@ ORCHESTRATOR = {
         f"{LIGHT} data records preflight trial worker",
     ),
     "commands": (
-        "errors command_line uris process spec storage state planning search preflight tracking reporting page terminal jobs"
-        " diagnostics execution",
-        "config records",
+        "errors command_line uris process spec storage state planning search preflight tracking reporting page export terminal"
+        " jobs diagnostics execution",
+        "config records export",
     ),
     "cli": ("errors bug_report command_line uris process cluster commands", "errors"),
 }
@@ -124,6 +128,7 @@ WITHOUT_TORCH = (
     "trainables/pruning/sparsity_schedules.py",
     "trainables/training/lr_schedules.py",
     "trainables/preflight/network_case.py",
+    "trainables/export/table.py",
     "trainables/worker/probe.py",
     "trainables/worker/trainable.py",
 )

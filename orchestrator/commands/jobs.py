@@ -110,6 +110,14 @@ def report(options: Namespace) -> int:
     return EXIT_DONE
 
 
+def export(options: Namespace) -> NoReturn:
+    raise UserError(
+        "--address: must not go with export, which writes files on this machine",
+        "give --storage alone where this machine sees the storage",
+        code="option-invalid",
+    )
+
+
 def logs(options: Namespace) -> int:
     """The output of the sweep's newest job; for one trial, its lines of the sweep's log."""
     jobs = Jobs(api_address(options.address))

@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.command_line import DEFAULT_STORAGE, PROGRAM
 from orchestrator.commands.shell_functions import SHELLS
 from orchestrator.uris import STORAGE_FORMS
+from trainables.export.table import FORMATS
 
 STORAGE_HELP = f"where results are kept: {STORAGE_FORMS} (default: {DEFAULT_STORAGE})"
 FILE_HELP = "sweep file, or the name of a preset such as digits or reference/cifar10-vgg16"
@@ -307,6 +308,29 @@ _ALL = (
                 "--method", metavar="METHOD", completes="method", help="the method to compare with the others (default: drive)"
             ),
         ),
+    ),
+    Command(
+        name="export",
+        module="export",
+        example="export digits --sparsity 0.9 --format onnx --out digits-onnx",
+        help="write a sweep's model for use elsewhere, with a model card, and check it",
+        arguments=(
+            *SWEEP,
+            JSON,
+            argument("--sparsity", type=float, metavar="S", help="the model recommended for this sparsity"),
+            argument("--trial", metavar="KEY", help="the model of this finished trial (default: the recommended one)"),
+            argument(
+                "--format",
+                required=True,
+                choices=list(FORMATS),
+                help="; ".join(f"{name}: {each.description}" for name, each in FORMATS.items()),
+            ),
+            argument("--out", required=True, metavar="FOLDER", help="new or empty folder"),
+            argument("--license", metavar="TEXT", help="for the model card (default: not stated)"),
+            argument("--no-latency", action="store_true", help="do not measure how fast it is"),
+            argument("--address", metavar="URL", help="must be left out, since files are written on this machine"),
+        ),
+        reach=Reach.ASKS_JOBS,
     ),
     Command(
         name="guide",

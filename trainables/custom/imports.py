@@ -97,6 +97,25 @@ def bundled_function(reference: str, source_sha256: str) -> Callable[..., Any]:
     return loaded
 
 
+def bundle(source: bytes) -> None:
+    """Imports the copy of a user's file that a trial has kept, for `bundled_function`.
+
+    Raises:
+        ValueError: it cannot be executed.
+    """
+    name = f"{PACKAGE}.{bundled_name(sha256(source))}"
+    if name in sys.modules:
+        return
+    module = ModuleType(name)
+    sys.modules[name] = module  # dataclasses look it up while it is executed
+    module.__file__ = f"{name}.py"
+    try:
+        exec(compile(source.decode(), module.__file__, "exec"), module.__dict__)
+    except Exception as error:
+        del sys.modules[name]
+        raise ValueError(f"its file must be importable, got {type(error).__name__}: {error}") from error
+
+
 def bundled_name(source_sha256: str) -> str:
     """Name of the module that holds a copy of the user's file; models of several versions of it load in one process."""
     return f"own_{source_sha256[:16]}"

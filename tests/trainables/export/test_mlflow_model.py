@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from orchestrator.tracking.model_packaging import SparseModelRecord, model_code,
 from orchestrator.tracking.records import RunSpec
 from orchestrator.tracking.run_sync import RunSync
 from tests import ROOT
+from tests.support.cli import free_port
 from tests.support.mlflow_stores import Content, new_target
 from tests.support.trials import DIGITS, new_storage, run, tiny_config, tiny_training
 from trainables.config.keys import trial_key
@@ -213,21 +213,35 @@ def test_packaged_modules_load_under_another_name(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("42\n", "")
 
 
-def test_model_serves_predictions_over_http(logged: Logged) -> None:
+def documented_commands(target: TrackingTarget, model_id: str, port: int) -> str:
+    """The commands of the guide that serve a model, for another environment, database, model and port."""
+    text = (ROOT / "orchestrator/guide/export.md").read_text().partition("## Serve it over HTTP")[2]
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    commands = "\n".join(lines)
+    for documented, here in (
+        (".venv/bin/activate", f"{sys.prefix}/bin/activate"),
+        ("sqlite:///runs/mlflow.db", target.uri),
+        ("m-...", model_id),
+        ("5001", str(port)),
+    ):
+        assert commands.count(documented) == 1, documented
+        commands = commands.replace(documented, here)
+    return commands
+
+
+def test_the_documented_commands_serve_a_model_over_http(logged: Logged) -> None:
     from mlflow import pyfunc
 
     model = Content(logged.target).models[0]
     images = np.load(logged.folder / "images.npy")[:2]
     expected = pyfunc.load_model(model.artifact_location).predict(images)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model.artifact_location, "--env-manager", "local"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow looks for uvicorn there
-    environment = os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "PATH": path}
+    port = free_port()
+    script = documented_commands(logged.target, model.model_id, port)
+    environment = {"HOME": str(logged.folder), "PATH": os.defpath, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
     with open(logged.folder / "serve.log", "wb") as log:
-        server = subprocess.Popen(command, env=environment, cwd="/", stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(
+            ["bash", "-ec", script], env=environment, cwd="/", stdout=log, stderr=log, start_new_session=True
+        )
     try:
         wait_for(server, f"http://127.0.0.1:{port}/ping", logged.folder / "serve.log")
         request = Request(
