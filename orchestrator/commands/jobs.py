@@ -98,9 +98,9 @@ def status(options: Namespace) -> int:
 
 
 def report(options: Namespace) -> int:
-    if options.html:
+    for option in (name for name in ("html", "out") if getattr(options, name)):
         raise UserError(
-            "--html: must not go with --address, since only a file on the cluster could be written",
+            f"--{option}: must not go with --address, since files would be written on the cluster",
             "the page is an artifact of the sweep's run in MLflow, or give --storage alone where this machine sees it",
             code="option-invalid",
         )

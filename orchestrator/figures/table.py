@@ -13,6 +13,7 @@ from orchestrator.figures.hours import hours
 from orchestrator.figures.layer_densities import layer_densities
 from orchestrator.figures.learning_curves import learning_curves
 from orchestrator.figures.pruning_cost import pruning_cost
+from orchestrator.figures.search_slices import search_slices
 from orchestrator.reporting.sweep_results import SweepResults
 
 
@@ -37,6 +38,11 @@ FIGURES = (
         title="Warm-up and iterations",
         caption="Mean validation accuracy in percent, ± its deviation over seeds. The frame marks the recommended setting.",
         draw=maps_of_validation,
+    ),
+    FigureKind(
+        title="What the search tried",
+        caption="A point is a configuration, at the mean over its seeds; those with one seed tell little.",
+        draw=search_slices,
     ),
     FigureKind(
         title="Accuracy over sparsity",

@@ -203,3 +203,9 @@ def test_a_user_may_have_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(getpass, "getuser", nameless)
     assert job_metadata("s3://a/b")["drive.user"].isdigit()
+
+
+@pytest.mark.parametrize("option", ["--html", "--out"])
+def test_report_writes_no_files_on_the_cluster(api: JobsApi, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert asked(api, "report", "s", option, "x") == 2
+    assert f"{option}: must not go with --address" in capsys.readouterr().err

@@ -186,3 +186,13 @@ def test_indifference_is_in_the_unit_of_the_objective() -> None:
         state = finished_sweep(BASE + GRID, lambda config: metrics(config) | {"val/loss": 1.0})[1]
         staged = spec.model_copy(update={"seeds": load_text(text).seeds})
         assert recommendations(staged, state)[0].indifference == pytest.approx(expected)
+
+
+def test_keys_that_a_method_does_not_use_are_not_recommended() -> None:
+    spec, state = finished_sweep(f"{BASE}method: [drive, imp, random]\n{GRID}", metrics)
+    found = {one.name: one for one in recommendations(spec, state)}
+    assert set(found["drive-s0.9"].best.values) == {"warmup_epochs", "prune_iterations"}
+    for method in ("imp", "random"):
+        assert list(to_json(found[f"{method}-s0.9"])["configuration"]) == ["warmup_epochs"]
+    assert ": warm up 2 epochs, prune in 11 levels: val/accuracy " in sentence(found["imp-s0.9"])
+    assert ": warm up 2 epochs: val/accuracy " in sentence(found["random-s0.9"])
