@@ -72,15 +72,14 @@ def details(one: Recommendation) -> list[str]:
 def configuration_text(one: ConfigurationResults) -> str:
     """What to do, with the numbers that the trials chose themselves."""
     values = _chosen_values(one)
-    if not set(values) <= set(AXIS_WORDS):
-        return values_text(values)
     parts = []
     if "warmup_epochs" in values:
-        parts.append(f"warm up {_counted(values['warmup_epochs'], 'epoch')}")
+        parts.append(f"warm up {_counted(values.pop('warmup_epochs'), 'epoch')}")
     if "prune_iterations" in values:
-        parts.append(f"prune in {_counted(values['prune_iterations'], 'iteration')}")
+        parts.append(f"prune in {_counted(values.pop('prune_iterations'), 'iteration')}")
     if one.config.level_epochs:
         parts.append(f"prune in {counted(one.config.rounds, 'level')}")
+    parts += [values_text(values)] if values else []
     return ", ".join(parts) or one.config.method
 
 

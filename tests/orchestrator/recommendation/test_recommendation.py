@@ -196,3 +196,9 @@ def test_keys_that_a_method_does_not_use_are_not_recommended() -> None:
         assert list(to_json(found[f"{method}-s0.9"])["configuration"]) == ["warmup_epochs"]
     assert ": warm up 2 epochs, prune in 11 levels: val/accuracy " in sentence(found["imp-s0.9"])
     assert ": warm up 2 epochs: val/accuracy " in sentence(found["random-s0.9"])
+
+
+def test_other_axes_stand_after_warm_up_and_iterations() -> None:
+    axes = "strategy: {axes: [training.lr, warmup_epochs]}\nsearch: {training.lr: [0.1, 0.2], warmup_epochs: [1, 2]}\n"
+    spec, state = finished_sweep(f"{BASE}sparsity: 0.9\n{axes}", metrics)
+    assert ": warm up 2 epochs, training.lr 0.1: val/accuracy " in sentence(recommendations(spec, state)[0])
