@@ -53,10 +53,16 @@ training: {epochs: 4, batch_size: 64}
 """
 
 
-def stored_sweep(text: str, storage: Storage, not_finished: dict[int, str] | None = None) -> tuple[SweepFolder, SweepState]:
-    """The sweep of a file's text, with all trials finished but those in `not_finished`: number of a trial -> its state."""
+def stored_sweep(
+    text: str, storage: Storage, not_finished: dict[int, str] | None = None, digest: str = "0" * 32
+) -> tuple[SweepFolder, SweepState]:
+    """The sweep of a file's text, with all trials finished but those in `not_finished`: number of a trial -> its state.
+
+    Args:
+        digest: of the data.
+    """
     spec = load_text(text).model_copy(update={"storage": storage.root})
-    plan = make_plan(spec, storage, digest="0" * 32)
+    plan = make_plan(spec, storage, digest=digest)
     folder = SweepFolder(storage, spec.name)
     write_sweep_files(folder, plan, text)
     state = initial_state(plan, None, StageQueue(warmups={}, trials={}))
