@@ -13,11 +13,11 @@ import random
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from trainables.config.keys import canonical
 from trainables.config.method import Course
-from trainables.config.trial import TrialConfig
+from trainables.config.trial import DatasetConfig, TrialConfig
 
 ENOUGH = 3  # times that a spread can be told from
 WARMUP = "warm-up"  # stands for the method of a shared warm-up
@@ -51,8 +51,12 @@ class Timed:
 
 def network_of(config: TrialConfig) -> str:
     """Names what an epoch's time depends on, besides the machine."""
-    dataset, batch_size = canonical(config.dataset), config.training.batch_size
-    return json.dumps([config.model, config.width, dataset, batch_size, config.precision], sort_keys=True)
+    return _network(config.model, config.width, config.dataset, config.training.batch_size, config.precision)
+
+
+@lru_cache(maxsize=256)
+def _network(model: str, width: int, dataset: DatasetConfig, batch_size: int, precision: str) -> str:
+    return json.dumps([model, width, canonical(dataset), batch_size, precision], sort_keys=True)
 
 
 def trial_work(config: TrialConfig, *, trains_warmup: bool) -> Work:

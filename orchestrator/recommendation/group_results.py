@@ -69,13 +69,13 @@ def group_results(spec: SweepSpec, state: SweepState) -> list[GroupResults]:
     ((objective, direction),) = spec.objective.items()
     gathered = [_Gathered(group, corner=group.trial(group.space.first(), spec.seed)) for group in groups_of(spec)]
     dense: dict[TrialConfig, dict[int, TrialStatus]] = {}
-    for trial in state.trials.values():
-        config = from_canonical(TrialConfig, trial.config)
+    for trials in _by_configuration(state):
+        config = from_canonical(TrialConfig, next(iter(trials.values())).config)
         if config.is_dense:
-            dense.setdefault(_without_seed(config, spec.seed), {})[config.seed] = trial
+            dense.setdefault(_without_seed(config, spec.seed), {}).update(trials)
             continue
         for one in gathered:
-            one.add(config, trial)
+            one.add(config, trials)
     results = []
     for one in gathered:
         finished = one.finished(objective)
@@ -93,6 +93,14 @@ def group_results(spec: SweepSpec, state: SweepState) -> list[GroupResults]:
     return results
 
 
+def _by_configuration(state: SweepState) -> list[dict[int, TrialStatus]]:
+    """Seed -> trial, of trials that differ in nothing else; thousands of them are compared by their text, which is fast."""
+    found: dict[str, dict[int, TrialStatus]] = {}
+    for trial in state.trials.values():
+        found.setdefault(repr(trial.config | {"seed": None}), {})[trial.config["seed"]] = trial
+    return list(found.values())
+
+
 @dataclass
 class _Gathered:
     """The trials of a group, by the values of their configuration.
@@ -106,8 +114,12 @@ class _Gathered:
     trials: dict[tuple[Any, ...], dict[int, TrialStatus]] = field(default_factory=dict)
     configs: dict[tuple[Any, ...], TrialConfig] = field(default_factory=dict)
 
-    def add(self, config: TrialConfig, trial: TrialStatus) -> None:
-        """Adds a trial if it is of this group; one whose method has no use for a key may be of several."""
+    def add(self, config: TrialConfig, trials: Mapping[int, TrialStatus]) -> None:
+        """Adds the trials of a configuration if it is of this group; one whose method has no use for a key may be of several.
+
+        Args:
+            config: of any of the seeds.
+        """
         if (config.method, config.sparsity) != (self.corner.method, self.corner.sparsity):
             return
         named = {axis.key: value_at(config, axis.key) for axis in self.group.space.axes}
@@ -115,7 +127,7 @@ class _Gathered:
             return
         values = tuple(named.values())
         self.configs.setdefault(values, config)
-        self.trials.setdefault(values, {})[config.seed] = trial
+        self.trials.setdefault(values, {}).update(trials)
 
     def finished(self, objective: str) -> list[ConfigurationResults]:
         keys, used = [axis.key for axis in self.group.space.axes], self._used_axes()

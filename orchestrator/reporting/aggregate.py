@@ -89,12 +89,9 @@ class ConfigSummary:
 
 def config_summaries(state: SweepState) -> list[ConfigSummary]:
     """The configurations with at least one finished trial: dense first, then by other axes, sparsity, warm-up, iterations."""
-    varying = _varying_keys(state)
-    groups: dict[str, list[TrialStatus]] = {}
-    for trial in state.trials.values():
-        without_seed = {key: value for key, value in flatten(trial.config).items() if key != "seed"}
-        groups.setdefault(repr(sorted(without_seed.items(), key=lambda item: item[0])), []).append(trial)
-    summaries = [_summary(trials, varying) for trials in groups.values()]
+    groups = _by_configuration(state)
+    varying = _varying_keys([flatten(trials[0].config) for trials in groups])
+    summaries = [_summary(trials, varying) for trials in groups]
     summaries = [summary for summary in summaries if summary.test is not None]
     summaries.sort(key=lambda one: (not one.is_dense, one.extra_axes, one.config.method, *_position(one)))
     best = {id(best_of(members)) for _, members in heatmap_groups(summaries)}
@@ -124,11 +121,24 @@ def several_methods(settings: Sequence[ConfigSummary]) -> bool:
     return len({one.config.method for one in settings if not one.is_dense}) > 1
 
 
-def _varying_keys(state: SweepState) -> list[str]:
-    """Dotted keys that differ among the pruned trials, apart from those with a column of their own."""
-    configs = [flatten(trial.config) for trial in state.trials.values() if not is_dense(trial.config["method"])]
-    keys = dict.fromkeys(key for config in configs for key in config if key not in ("method", *AXES))
-    return [key for key in keys if len({repr(config.get(key)) for config in configs if _may_have(config, key)}) > 1]
+def _by_configuration(state: SweepState) -> list[list[TrialStatus]]:
+    """The trials that differ in their seed alone; equal texts are looked up, since there may be thousands."""
+    groups: dict[str, list[TrialStatus]] = {}
+    known: dict[str, list[TrialStatus]] = {}  # text of a configuration -> its group
+    for trial in state.trials.values():
+        text = repr(trial.config | {"seed": None})
+        if text not in known:
+            flat = flatten(trial.config | {"seed": None})
+            known[text] = groups.setdefault(repr(sorted(flat.items(), key=lambda item: item[0])), [])
+        known[text].append(trial)
+    return list(groups.values())
+
+
+def _varying_keys(configs: list[dict[str, Any]]) -> list[str]:
+    """Dotted keys that differ among the pruned configurations, apart from those with a column of their own."""
+    pruned = [config for config in configs if not is_dense(config["method"])]
+    keys = dict.fromkeys(key for config in pruned for key in config if key not in ("method", *AXES))
+    return [key for key in keys if len({repr(config.get(key)) for config in pruned if _may_have(config, key)}) > 1]
 
 
 def _may_have(config: dict[str, Any], key: str) -> bool:

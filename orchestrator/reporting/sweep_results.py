@@ -62,14 +62,15 @@ def sweep_results(folder: SweepFolder, state: SweepState) -> SweepResults:
     """What has finished so far."""
     state, records, damage = recorded_state(folder.storage, state)
     overview = recorded_overview(folder, with_importances=True) if state.search else None
-    advice = recommended(folder, state, overview)
+    spec = _spec(folder)
+    advice = _recommended(spec, state, overview)
     keys = frozenset(key for one in advice for key in one.keys)
     settings = config_summaries(state)
     if advice or state.search:
         settings = [replace(one, best=not keys.isdisjoint(one.keys)) for one in settings]
     return SweepResults(
         folder=folder,
-        spec=_spec(folder),
+        spec=spec,
         state=state,
         records=records,
         damage=damage,
@@ -85,7 +86,10 @@ def recommended(folder: SweepFolder, state: SweepState, overview: SearchOverview
     Args:
         overview: of a search, whose groups have chosen themselves.
     """
-    spec = _spec(folder)
+    return _recommended(_spec(folder), state, overview)
+
+
+def _recommended(spec: SweepSpec | None, state: SweepState, overview: SearchOverview | None) -> list[Recommendation]:
     if spec is None:
         return []
     groups = overview.groups if overview else ()

@@ -212,12 +212,18 @@ def _conflicts(spec: SweepSpec, data: dict[str, Any], known: list[Problem]) -> l
     for conflict in (*dataset_conflicts(spec), *unused_auto_conflicts(spec)):
         values = {key: _value(spec, key) for key in conflict.keys}
         first.setdefault(conflict.keys, _conflict_problem(conflict, values, data, spec))
-    for config in representative_trials(spec):
+    for config in representative_trials(_with_one_seed(spec)):
         for conflict in config_conflicts(config):
             if conflict.keys not in first:
                 first[conflict.keys] = _conflict_problem(conflict, _values(config), data, spec)
     broken = [*first.values(), *search_problems(spec)]
     return [problem for problem in broken if not any(is_invalid(key) for key in problem.keys)]
+
+
+def _with_one_seed(spec: SweepSpec) -> SweepSpec:
+    """The sweep with its first seed alone: no rule is about seeds, and there may be many."""
+    search = {key: axis[:1] if key == "seed" and not isinstance(axis, Range) else axis for key, axis in spec.search.items()}
+    return spec.model_copy(update={"search": search})
 
 
 def _value(spec: SweepSpec, key: str) -> Any:

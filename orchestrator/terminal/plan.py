@@ -129,6 +129,8 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     share = f" ({saved} saved by sharing warm-ups, {saved / epochs['unshared']:.0%})" if saved else ""
     at_most = "at most " if facts["epochs_at_most"] else ""
     console.print(f"epochs to train: {at_most}{epochs['shared']}{share}")
+    if not plan.unfinished:
+        return
     print_prose(console, f"time: {_time_text(facts)}")
     print_prose(console, f"written: {_bytes_text(facts)}")
     if facts["price"]:
