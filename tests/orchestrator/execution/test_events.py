@@ -72,7 +72,7 @@ def test_without_a_path_nothing_is_written(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_guide_has_every_event() -> None:
-    page = (ROOT / "orchestrator/guide/results.md").read_text()
+    page = (ROOT / "orchestrator/guide/progress.md").read_text()
     table = re.findall(r"^\| `([a-z_]+)` \| (.+) \|$", page.partition("| event |")[2].partition("\n\n")[0], re.MULTILINE)
     assert dict(table) == EVENTS
 
