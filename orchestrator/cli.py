@@ -15,7 +15,7 @@ from importlib import import_module
 
 from orchestrator import commands as command_modules
 from orchestrator.bug_report import driver_bug
-from orchestrator.cluster.addresses import is_jobs_api
+from orchestrator.cluster.addresses import is_jobs_api, jobs_api_of_environment
 from orchestrator.command_line import note_options
 from orchestrator.commands.parser import make_parser
 from orchestrator.commands.table import COMMANDS, Reach
@@ -78,6 +78,7 @@ def _function(options: argparse.Namespace) -> Callable[[argparse.Namespace], int
         Reach.HERE: False,
         Reach.JOBS: True,
         Reach.ASKS_JOBS: bool(address),
+        Reach.LISTS: not getattr(options, "storage", None) and bool(address or jobs_api_of_environment()),
         Reach.JOINS: bool(address) and is_jobs_api(address),
     }[command.reach]
     module = import_module(f"{command_modules.__name__}.{'jobs' if through_jobs else command.module}")

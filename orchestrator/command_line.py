@@ -33,11 +33,14 @@ STORAGE_COMMANDS = (
     "export",
     "ui",
     "doctor",
+    "list",
+    "rename",
+    "delete",
 )
 DASHBOARD_COMMANDS = ("submit", "list", "resume", "status", "logs", "stop", "report", "doctor")
 JOINING_COMMANDS = ("run", "resume", "doctor")  # a cluster, at HOST:PORT
 FILE_COMMANDS = ("plan", "data", "trial", "run", "submit")
-SWEEP_COMMANDS = ("resume", "status", "logs", "stop", "sync", "report", "compare", "export")
+SWEEP_COMMANDS = ("resume", "status", "logs", "stop", "sync", "report", "compare", "export", "rename", "delete")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +101,7 @@ def command(name: str, *arguments: str, storage: str | None = None, address: str
     Args:
         arguments: its arguments; if the first one, the sweep file or the sweep's name, is omitted, it is that of the running
             command.
-        storage, address: instead of those of the running command.
+        storage, address: instead of those of the running command; an empty address is none.
         anywhere: name the default storage too, which depends on the current folder.
     """
     words = list(arguments)
@@ -109,7 +112,7 @@ def command(name: str, *arguments: str, storage: str | None = None, address: str
         words += _running.settings
     if name == "sync" and _running.tracking_uri:
         words += ["--tracking-uri", _running.tracking_uri]
-    address = address or _running.address or ""
+    address = (_running.address or "") if address is None else address
     storage = _absolute(storage) or _running.storage
     dashboard = address.startswith(("http://", "https://"))
     if name in STORAGE_COMMANDS and storage and (anywhere or storage != _absolute(DEFAULT_STORAGE)):

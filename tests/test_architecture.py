@@ -55,6 +55,7 @@ ORCHESTRATOR = {
     "planning": ("errors process spec storage state", f"{LIGHT} data models pruning preflight"),
     "preflight": ("errors command_line process storage state planning", f"{LIGHT} data preflight"),
     "tracking": ("errors back_off command_line uris process spec storage state planning", f"{LIGHT} records"),
+    "housekeeping": ("errors command_line spec storage state", "records"),
     "search": ("errors command_line spec storage state planning", "wording config custom"),
     "recommendation": ("spec state search", "wording config"),
     "reporting": (
@@ -85,8 +86,8 @@ ORCHESTRATOR = {
     ),
     "commands": (
         "errors command_line uris process spec storage state planning search preflight tracking reporting page export terminal"
-        " jobs diagnostics execution",
-        "config records export",
+        " jobs diagnostics execution housekeeping",
+        "wording config records export",
     ),
     "cli": ("errors bug_report command_line uris process cluster commands", "errors"),
 }

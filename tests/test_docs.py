@@ -118,7 +118,7 @@ def refused_commands(lines: list[str]) -> list[str]:
     """Lines that the command line's parser does not take; a command's name alone may stand for the command."""
     refused = []
     for line in lines:
-        words = shlex.split(line.partition(" > ")[0].partition(" && ")[0])
+        words = shlex.split(re.split(r" (?:>|&&|\\?\|) ", line)[0])
         if words[0] in commands() and (len(words) == 1 or words[1:] == ["--fix"]):
             continue
         if PLACEHOLDER.fullmatch(words[0]) and words[1:] == ["--help"]:

@@ -7,6 +7,8 @@ import socket
 
 from orchestrator.errors import SetupError
 
+ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+
 
 def require_cluster_reachable(address: str) -> None:
     """Raises SetupError if nothing listens at HOST:PORT; Ray would retry for minutes."""
@@ -34,3 +36,8 @@ def is_local_ray(address: str | None) -> bool:
 def is_jobs_api(address: str | None) -> bool:
     """Whether an address is that of a dashboard with a Jobs API, and not HOST:PORT of a cluster that a driver joins."""
     return bool(address) and str(address).startswith(("http://", "https://"))
+
+
+def jobs_api_of_environment() -> str | None:
+    """The dashboard that the environment names."""
+    return next((os.environ[name] for name in ADDRESS_VARIABLES if is_jobs_api(os.environ.get(name))), None)

@@ -153,7 +153,7 @@ def stop(options: Namespace) -> int:
     return EXIT_DONE
 
 
-def list_jobs(options: Namespace) -> int:
+def list_sweeps(options: Namespace) -> int:
     """The jobs of all sweeps on a cluster, newest first."""
     jobs = Jobs(api_address(options.address)).all()
     if options.json:
@@ -167,6 +167,7 @@ def list_jobs(options: Namespace) -> int:
         code = "" if job.exit_code is None else str(job.exit_code)
         table.add_row(job.sweep, job.id, job.state, started, code, job.user, job.storage)
     stdout_console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
+    notify(f"the sweeps of a storage: {command('list', '--storage', 'FOLDER', address='')}")
     return EXIT_DONE
 
 

@@ -34,6 +34,7 @@ class Reach(Enum):
     HERE = "on this machine"
     JOBS = "through a cluster's Jobs API"
     ASKS_JOBS = "on this machine; with --address through a cluster's Jobs API"
+    LISTS = "on a storage; without --storage, but with --address or RAY_API_SERVER_ADDRESS, through a cluster's Jobs API"
     JOINS = "on this machine; with --address HOST:PORT as a driver of that cluster, with a dashboard through its Jobs API"
 
 
@@ -188,12 +189,33 @@ _ALL = (
     ),
     Command(
         name="list",
-        module="jobs",
-        example="list --address http://head:8265",
-        function="list_jobs",
-        help="list the sweeps that were submitted to a cluster, newest first",
-        arguments=(JSON, DASHBOARD),
-        reach=Reach.JOBS,
+        module="sweeps",
+        function="list_sweeps",
+        help="list the sweeps of a storage, or those submitted to a cluster, newest first",
+        description="list the sweeps of a storage, or those submitted to a cluster, newest first\n\n"
+        "With --address, or RAY_API_SERVER_ADDRESS and no --storage: the jobs of that cluster.",
+        example="list --storage /data/sweeps",
+        arguments=(JSON, STORAGE, DASHBOARD),
+        reach=Reach.LISTS,
+    ),
+    Command(
+        name="rename",
+        module="sweeps",
+        help="give a sweep another name, here and in MLflow; trials keep their keys",
+        example="rename digits digits-first-try",
+        arguments=(*SWEEP, argument("new", metavar="NEW", help="its new name"), JSON),
+    ),
+    Command(
+        name="delete",
+        module="sweeps",
+        help="delete a sweep, with the trials and warm-ups that no other sweep uses; MLflow keeps its runs",
+        example="delete digits --dry-run",
+        arguments=(
+            *SWEEP,
+            JSON,
+            argument("--dry-run", action="store_true", help="only show what would be deleted"),
+            argument("--yes", action="store_true", help="do not ask"),
+        ),
     ),
     Command(
         name="resume",

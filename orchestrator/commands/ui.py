@@ -11,7 +11,7 @@ from argparse import Namespace
 from orchestrator.command_line import command
 from orchestrator.commands.options import notify, spec_of, storage_from
 from orchestrator.errors import EXIT_DONE, UserError
-from orchestrator.state.sweep_folder import SweepFolder, open_sweep
+from orchestrator.state.sweep_folder import SweepFolder, open_sweep, sweep_names
 from orchestrator.storage.base import Storage
 
 
@@ -62,7 +62,7 @@ def open_in_browser(url: str) -> bool:
 
 
 def _newest_sweep(storage: Storage) -> str:
-    names = storage.names("sweeps")
+    names = sweep_names(storage)
     if not names:
         raise UserError(f"no sweeps in storage {storage.root}", "another storage: --storage", code="sweep-not-found")
     return max(names, key=lambda name: storage.modified(SweepFolder(storage, name).file("state.json")))

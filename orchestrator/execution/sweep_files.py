@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.planning.entries import PlannedTrial
 from orchestrator.planning.plan import Plan
 from orchestrator.spec.loader import resolved
-from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.sweep_folder import DELETING, SweepFolder
 
 TRIALS_INTERVAL_S = 10.0  # between two writes of trials.json while a search adds trials
 
@@ -17,6 +17,7 @@ TRIALS_INTERVAL_S = 10.0  # between two writes of trials.json while a search add
 def write_sweep_files(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
     """Writes the sweep file, the resolved specification and the trials, before anything runs."""
     folder.clear_stop_requests()
+    folder.storage.remove(folder.file(DELETING))  # a deletion that was interrupted is called off
     folder.storage.write(folder.file("sweep.yaml"), spec_text.encode())
     spec = resolved(plan.spec)
     if plan.spec.dataset.root is not None:  # `resume` may be called from another folder

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from orchestrator.cluster.addresses import is_jobs_api, require_reachable
+from orchestrator.cluster.addresses import ADDRESS_VARIABLES, is_jobs_api, jobs_api_of_environment, require_reachable
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError, UserError
 from orchestrator.jobs.job import Job, job_from, without_ray_lines
@@ -24,7 +24,6 @@ from orchestrator.process.proxies import proxy_hint, proxy_of
 from orchestrator.uris import same_location
 from trainables.wording import first_line, one_line
 
-ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 AUTH_HINT = "export RAY_AUTH_MODE=token and the cluster's own RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file that holds it)"
 STOP_GRACE_S = 30  # a driver stops within 20 s, even on a busy machine
@@ -40,7 +39,7 @@ def api_address(option: str | None) -> str:
     Raises:
         UserError: there is none.
     """
-    address = option or next((os.environ[name] for name in ADDRESS_VARIABLES if is_jobs_api(os.environ.get(name))), None)
+    address = option or jobs_api_of_environment()
     if not address or not is_jobs_api(address):
         got = repr(option) if option else "none"
         raise UserError(

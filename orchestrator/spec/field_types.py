@@ -70,11 +70,9 @@ PositiveFloat = Annotated[float, Gt(0)]
 ImageSize = Annotated[int, Ge(8), BeforeValidator(_as_integer)]
 Limit = Annotated[int, Ge(10), BeforeValidator(_as_integer)]
 Text = Annotated[str, Field(min_length=1)]
-SweepName = Annotated[
-    str,
-    Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"),
-    RuleText("at most 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"),
-]
+SWEEP_NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+SWEEP_NAME_RULE = "at most 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"
+SweepName = Annotated[str, Field(pattern=SWEEP_NAME), RuleText(SWEEP_NAME_RULE)]
 Uri = Annotated[Text, _uri_validator(uri_problem), RuleText(ANY_RULE)]
 StorageUri = Annotated[Text, _uri_validator(storage_uri_problem), RuleText(STORAGE_RULE)]
 Milestones = Annotated[

@@ -34,6 +34,9 @@ from trainables.errors import StorageError
 LEASE_TTL_S = 30.0  # without a heartbeat, for a driver whose process cannot be seen from this host
 MAX_TRIES = 5
 
+LEASE_FILES = ("driver.lock", "driver.json")
+HOLDER_FIELDS = ("owner", "pid", "host", "heartbeat")
+
 DriverRecord = dict[str, Any]  # identifies a driver by host and process, with its heartbeat
 
 
@@ -83,6 +86,21 @@ def driver_lease(
             yield
         finally:
             lease.release()
+
+
+def lease_holder(storage: Storage, folder: str, alive: Callable[[DriverRecord], bool]) -> str:
+    """Who holds the lease of the sweep in `folder`, in words; empty if nobody does."""
+    if storage.exists(f"{folder}/driver.lock"):  # else the look would create it
+        with storage.try_lock(f"{folder}/driver.lock") as is_locked:
+            if is_locked is not None:
+                return "" if is_locked else "another process"
+    holder = storage.read_json(f"{folder}/driver.json", fields=HOLDER_FIELDS)
+    return _in_words(holder) if holder and alive(holder) else ""
+
+
+def _in_words(holder: DriverRecord) -> str:
+    age = time.time() - float(holder["heartbeat"])
+    return f"process {holder['pid']} on {holder['host']}, last heartbeat {age:.0f} s ago"
 
 
 class _Lease:
@@ -138,11 +156,10 @@ class _Lease:
     def _require_no_other(self) -> None:
         other = self._other()
         if other and self.alive(other):
-            age = time.time() - float(other["heartbeat"])
-            raise LeaseHeldError(f"process {other['pid']} on {other['host']}, last heartbeat {age:.0f} s ago")
+            raise LeaseHeldError(_in_words(other))
 
     def _other(self) -> DriverRecord | None:
-        holder: DriverRecord | None = self.storage.read_json(self.name, fields=("owner", "pid", "host", "heartbeat"))
+        holder: DriverRecord | None = self.storage.read_json(self.name, fields=HOLDER_FIELDS)
         return holder if holder and holder["owner"] != self.owner else None
 
     def _write(self) -> None:

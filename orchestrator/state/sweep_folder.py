@@ -8,6 +8,8 @@
                             sweep.log       events, a line each
                             driver.lock     held by the driver; driver.json if there are no locks
                             stop, stop-KEY  requests to stop
+                            deleting.json   what a deletion has begun to remove; gone when it is done
+                            renamed.json    the former name; gone when MLflow shows the new one
 
 `status` reads nothing else. The driver writes state.json after a change, at most every 2 s (less often if a write takes long),
 and at least every 10 s as a heartbeat, unless a write takes longer than that.
@@ -22,11 +24,13 @@ from dataclasses import dataclass
 
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError, UserError
-from orchestrator.state.driver_lease import LEASE_TIMES, LeaseHeldError, LeaseTimes, driver_lease
+from orchestrator.state.driver_lease import LEASE_TIMES, LeaseHeldError, LeaseTimes, driver_lease, lease_holder
 from orchestrator.state.driver_liveness import driver_alive, this_driver
 from orchestrator.state.sweep_state import SweepState, state_from_bytes, state_to_bytes
 from orchestrator.storage.base import Storage, report_damage
 from orchestrator.storage.layout import stop_files
+
+DELETING, RENAMED = "deleting.json", "renamed.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,10 @@ class SweepFolder:
         if state is not None and driver_alive(state.driver):
             raise self._lease_held_error(f"process {state.driver['pid']} on {state.driver['host']}")
 
+    def lease_holder(self) -> str:
+        """Who holds the sweep's lease, in words; empty if nobody does."""
+        return lease_holder(self.storage, f"sweeps/{self.name}", driver_alive)
+
     @contextmanager
     def driver_lease(self, times: LeaseTimes = LEASE_TIMES) -> Iterator[None]:
         """Holds the lease of the sweep's only driver during the block.
@@ -106,17 +114,42 @@ class SweepFolder:
         )
 
 
+def sweep_names(storage: Storage) -> list[str]:
+    """The names of the sweeps in a storage, without folders that are no whole sweep."""
+    return [name for name in storage.names("sweeps") if SweepFolder(storage, name).exists()]
+
+
 def open_sweep(storage: Storage, name: str) -> SweepFolder:
     """The folder of a sweep. Raises UserError, with the names of those that exist, if there is none."""
     folder = SweepFolder(storage, name)
     if not folder.exists():
-        known = ", ".join(sorted(storage.names("sweeps"))) or "none"
-        raise UserError(
-            f"no sweep {name!r} in storage {storage.root}",
-            f"sweeps there: {known} (another storage: --storage)",
-            code="sweep-not-found",
-        )
+        raise _interrupted_change(folder) or sweep_not_found(folder)
     return folder
+
+
+def sweep_not_found(folder: SweepFolder) -> UserError:
+    known = ", ".join(sweep_names(folder.storage)) or "none"
+    return UserError(
+        f"no sweep {folder.name!r} in storage {folder.storage.root}",
+        f"sweeps there: {known} (another storage: --storage)",
+        code="sweep-not-found",
+    )
+
+
+def _interrupted_change(folder: SweepFolder) -> UserError | None:
+    """The error for a sweep whose deletion or renaming was interrupted; None if neither was."""
+    if folder.storage.exists(folder.file(DELETING)):
+        hint = f"`{command('delete', folder.name)}` removes the rest"
+        return UserError(f"the deletion of sweep {folder.name!r} was interrupted", hint, code="sweep-half-deleted")
+    for name in folder.storage.names("sweeps"):
+        other = SweepFolder(folder.storage, name)
+        if folder.storage.exists(other.file(RENAMED)) and not other.exists():
+            record = folder.storage.read_json(other.file(RENAMED), fields=("from",))
+            if record and folder.name in (name, record["from"]):
+                message = f"the renaming of sweep {record['from']!r} to {name!r} was interrupted"
+                hint = f"`{command('rename', record['from'], name)}` completes it"
+                return UserError(message, hint, code="sweep-half-renamed")
+    return None
 
 
 def require_known_trials(sweep: str, keys: Iterable[str], known: Container[str]) -> None:

@@ -13,10 +13,23 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from trainables.records.self_digest import FIELD, is_whole, with_digest
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """What a listing says of a file.
+
+    Attributes:
+        modified: Unix time of the last change.
+    """
+
+    bytes: int
+    modified: float
 
 
 class Storage(ABC):
@@ -83,12 +96,20 @@ class Storage(ABC):
         """Names in a folder, sorted, without those that start with a dot, such as files that are being written."""
 
     @abstractmethod
+    def files(self, folder: str) -> dict[str, FileInfo]:
+        """Path in the storage -> what is known, of every file in a folder and in those below it, hidden ones too; sorted."""
+
+    @abstractmethod
     def modified(self, name: str) -> float:
         """Unix time of the file's last change; 0.0 if there is no such file."""
 
     @abstractmethod
     def move_folder(self, source: str, target: str) -> None:
         """Renames a folder with everything in it; the target must not exist."""
+
+    @abstractmethod
+    def remove_folder(self, folder: str) -> None:
+        """Removes a folder with everything in it, if it exists."""
 
     @abstractmethod
     def local_copy(self, name: str) -> AbstractContextManager[Path | None]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from orchestrator.storage.base import Storage
+from orchestrator.storage.base import FileInfo, Storage
 from trainables.errors import StorageError
 from trainables.runtime.cache_folder import cache_folder
 from trainables.runtime.files import atomic_write
@@ -88,6 +89,15 @@ class LocalStorage(Storage):
             except FileNotFoundError:
                 return []
 
+    def files(self, folder: str) -> dict[str, FileInfo]:
+        found: dict[str, FileInfo] = {}
+        for parent, _, names in os.walk(self.path(folder)):
+            for path in (Path(parent, name) for name in names):
+                with suppress(FileNotFoundError):  # removed since it was listed
+                    facts = path.lstat()
+                    found[path.relative_to(self.root).as_posix()] = FileInfo(facts.st_size, facts.st_mtime)
+        return dict(sorted(found.items()))
+
     def modified(self, name: str) -> float:
         try:
             return self.path(name).stat().st_mtime
@@ -98,6 +108,10 @@ class LocalStorage(Storage):
         with self._translate_errors(source, "moved"):
             self.path(target).parent.mkdir(parents=True, exist_ok=True)
             self.path(source).rename(self.path(target))
+
+    def remove_folder(self, folder: str) -> None:
+        with self._translate_errors(folder, "removed"), suppress(FileNotFoundError):
+            shutil.rmtree(self.path(folder))
 
     @contextmanager
     def local_copy(self, name: str) -> Iterator[Path | None]:

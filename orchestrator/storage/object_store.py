@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from orchestrator.storage.background import BufferedAppend, ExistencePoller, run_with_timeout
-from orchestrator.storage.base import Storage
+from orchestrator.storage.base import FileInfo, Storage
 from orchestrator.storage.object_store_errors import NO_SUCH_BUCKET, ErrorRule, explain
 from trainables.errors import StorageError
 
@@ -159,6 +159,16 @@ class ObjectStorage(Storage):
         names = [Path(info.path).name for info in self._list(folder)]
         return sorted(name for name in names if not name.startswith("."))
 
+    def files(self, folder: str) -> dict[str, FileInfo]:
+        from pyarrow.fs import FileType
+
+        root = f"{self._path('')}/"
+        entries = [one for one in self._list(folder, recursive=True) if one.type == FileType.File]
+        return {
+            one.path.removeprefix(root): FileInfo(one.size, one.mtime.timestamp() if one.mtime else 0.0)
+            for one in sorted(entries, key=lambda one: str(one.path))
+        }
+
     def modified(self, name: str) -> float:
         with self._translate_errors():
             info = self.filesystem.get_file_info(self._path(name))
@@ -173,6 +183,10 @@ class ObjectStorage(Storage):
             for file in files:
                 self.filesystem.copy_file(file, self._path(target) + file.removeprefix(self._path(source)))
             self.filesystem.delete_dir(self._path(source))
+
+    def remove_folder(self, folder: str) -> None:
+        with self._translate_errors(), suppress(FileNotFoundError):
+            self.filesystem.delete_dir(self._path(folder))
 
     @contextmanager
     def local_copy(self, name: str) -> Iterator[Path | None]:

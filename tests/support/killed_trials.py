@@ -42,6 +42,11 @@ class MortalStorage(LocalStorage):
         if self.fuse.burns(name):
             raise KilledError(name)
 
+    def remove_folder(self, folder: str) -> None:
+        for name in self.files(folder):
+            self.remove(name)
+        super().remove_folder(folder)
+
 
 @dataclass(frozen=True)
 class CopiedStorage(LocalStorage):

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Self
 
-from orchestrator.storage.base import Storage
+from orchestrator.storage.base import FileInfo, Storage
 from orchestrator.storage.local import LocalStorage
 from orchestrator.uris import STORAGE_SCHEMES, StorageScheme
 
@@ -56,11 +56,17 @@ class ToyStorage(Storage):
     def names(self, folder: str) -> list[str]:
         return self._files.names(folder)
 
+    def files(self, folder: str) -> dict[str, FileInfo]:
+        return self._files.files(folder)
+
     def modified(self, name: str) -> float:
         return self._files.modified(name)
 
     def move_folder(self, source: str, target: str) -> None:
         self._files.move_folder(source, target)
+
+    def remove_folder(self, folder: str) -> None:
+        self._files.remove_folder(folder)
 
     def local_copy(self, name: str) -> AbstractContextManager[Path | None]:
         return self._files.local_copy(name)

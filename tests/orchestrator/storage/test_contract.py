@@ -136,6 +136,36 @@ def test_a_folder_is_moved_with_all_that_is_in_it(storage: Storage) -> None:
     assert storage.read("fromage") == b"stays"
 
 
+def test_files_are_all_files_below_a_folder_with_their_sizes(storage: Storage) -> None:
+    for name, size in (
+        ("trials/k/b", 3),
+        ("trials/k/a", 0),
+        ("trials/k/warmup/c", 5),
+        ("trials/k/.hidden", 1),
+        ("trials/k2/d", 2),
+    ):
+        storage.write(name, b"x" * size)
+    listed = storage.files("trials/k")
+    assert {name: one.bytes for name, one in listed.items()} == {
+        "trials/k/.hidden": 1,
+        "trials/k/a": 0,
+        "trials/k/b": 3,
+        "trials/k/warmup/c": 5,
+    }
+    assert list(listed) == sorted(listed)
+    assert all(abs(one.modified - time.time()) < 30 for one in listed.values())
+    assert storage.files("nothing") == {}
+
+
+def test_a_removed_folder_is_gone_with_all_that_was_in_it(storage: Storage) -> None:
+    for name in ("trials/k/a", "trials/k/warmup/b", "trials/k2/c"):
+        storage.write(name, b"x")
+    storage.remove_folder("trials/k")
+    storage.remove_folder("trials/k")
+    assert list(storage.files("trials")) == ["trials/k2/c"]
+    assert storage.names("trials") == ["k2"]
+
+
 def test_a_local_copy_has_the_name_and_the_content(storage: Storage) -> None:
     storage.write("trials/k/model.safetensors.zst", b"model")
     with storage.local_copy("trials/k/model.safetensors.zst") as file, storage.local_copy("trials/k/none") as none:

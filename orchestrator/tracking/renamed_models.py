@@ -1,0 +1,47 @@
+"""Moves the registered models of a sweep to its new name; versions and aliases stay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from orchestrator.tracking.model_registry import MODEL_ID, SHOWN_AS_VERSIONS, registered_name
+
+
+def move_registered_models(client: Any, former: str, sweep: str, experiment: str) -> None:
+    """Renames what model_registry.py has registered for the sweep; a model whose new name is taken stays as it is."""
+    owned = f"tags.`drive.sweep` = '{former}' AND tags.`drive.experiment` = '{experiment}'"
+    before, after = registered_name(former, ""), registered_name(sweep, "")
+    for name in [model.name for model in _hits(client.search_registered_models, owned)]:
+        new = after + name.removeprefix(before) if name.startswith(before) else name
+        if new != name:
+            if any(_hits(client.search_registered_models, f"name = '{new}'")):
+                continue
+            client.rename_registered_model(name, new)
+        for version in _hits(client.search_model_versions, f"name = '{new}'"):
+            _move_link(client, version, before, after)
+        client.set_registered_model_tag(new, "drive.sweep", sweep)  # last: until then the next try finds it
+
+
+def _hits(search: Any, query: str) -> Iterator[Any]:
+    """Every hit of a search in the model registry."""
+    token = None
+    while True:
+        page = search(query, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _move_link(client: Any, version: Any, before: str, after: str) -> None:
+    """Makes the page of the version's logged model link the registered model under its new name."""
+    if (model_id := version.tags.get(MODEL_ID)) is None:
+        return
+    links = json.loads(client.get_logged_model(model_id).tags.get(SHOWN_AS_VERSIONS, "[]"))
+    moved = [
+        link | {"name": version.name} if version.name == after + link["name"].removeprefix(before) else link for link in links
+    ]
+    if moved != links:
+        client.set_logged_model_tags(model_id, {SHOWN_AS_VERSIONS: json.dumps(moved)})
