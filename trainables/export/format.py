@@ -26,7 +26,8 @@ class Format:
         write: writes the model's files into a folder and returns the Python code that loads them, without this project, where
             that is the current folder. The code defines `predict(images)`, from float images (N, C, H, W) in 0..1 that are not
             normalised to class scores (N, classes), and `images`, an example. Raises ExportRefusedError.
-        tolerance: how far a score may be from the trial's, as a share of the largest score; 0 means equal bits.
+        tolerance: how far a score of a built-in network may be from the trial's, as a share of the largest score; 0 means
+            equal bits.
         runtime: what runs the exported model.
         write_dense: writes the files that `write` has left in one folder to another one, with no weight zero; None where
             PyTorch runs the same network with dense weights.

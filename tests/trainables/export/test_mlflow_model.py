@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -213,20 +214,30 @@ def test_packaged_modules_load_under_another_name(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("42\n", "")
 
 
-def documented_commands(target: TrackingTarget, model_id: str, port: int) -> str:
-    """The commands of the guide that serve a model, for another environment, database, model and port."""
+NAME, ALIAS = "digits-convnet", "best-s90"  # in the guide
+
+
+def documented_commands(target: TrackingTarget, port: int) -> str:
+    """The commands of the guide that serve a model, for another environment, database and port."""
     text = (ROOT / "orchestrator/guide/export.md").read_text().partition("## Serve it over HTTP")[2]
     lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
     commands = "\n".join(lines)
     for documented, here in (
         (".venv/bin/activate", f"{sys.prefix}/bin/activate"),
         ("sqlite:///runs/mlflow.db", target.uri),
-        ("m-...", model_id),
         ("5001", str(port)),
     ):
         assert commands.count(documented) == 1, documented
         commands = commands.replace(documented, here)
     return commands
+
+
+def register(target: TrackingTarget, model: Any) -> None:
+    """Gives a logged model the name and the alias that the guide serves, as a sweep does."""
+    client = Content(target).client
+    client.create_registered_model(NAME)
+    version = client.create_model_version(NAME, source=model.artifact_location, model_id=model.model_id)
+    client.set_registered_model_alias(NAME, ALIAS, version.version)
 
 
 def test_the_documented_commands_serve_a_model_over_http(logged: Logged) -> None:
@@ -236,7 +247,9 @@ def test_the_documented_commands_serve_a_model_over_http(logged: Logged) -> None
     images = np.load(logged.folder / "images.npy")[:2]
     expected = pyfunc.load_model(model.artifact_location).predict(images)
     port = free_port()
-    script = documented_commands(logged.target, model.model_id, port)
+    script = documented_commands(logged.target, port)
+    assert f"-m models:/{NAME}@{ALIAS} " in script
+    register(logged.target, model)
     environment = {"HOME": str(logged.folder), "PATH": os.defpath, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
     with open(logged.folder / "serve.log", "wb") as log:
         server = subprocess.Popen(
