@@ -236,7 +236,9 @@ def register(target: TrackingTarget, model: Any) -> None:
     """Gives a logged model the name and the alias that the guide serves, as a sweep does."""
     client = Content(target).client
     client.create_registered_model(NAME)
-    version = client.create_model_version(NAME, source=model.artifact_location, model_id=model.model_id)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", target.uri)  # where MLflow looks for the model
+        version = client.create_model_version(NAME, source=model.artifact_location, model_id=model.model_id)
     client.set_registered_model_alias(NAME, ALIAS, version.version)
 
 
