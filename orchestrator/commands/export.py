@@ -37,7 +37,8 @@ def export(options: Namespace) -> int:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from orchestrator.export.wording import accuracy_text, check_line, latency_lines, size
+    from orchestrator.export.wording import accuracy_text, check_line, latency_head, latency_notes, latency_rows, size
+    from orchestrator.terminal.tables import plain_table, stdout_console
 
     files = ", ".join(f"{one['name']} {size(one['bytes'])}" for one in facts["files"])
     print(f"trial      {facts['trial']} {facts['name']}: {facts['reason']}")
@@ -46,6 +47,10 @@ def _print(facts: dict[str, Any]) -> None:
     print(f"files      {files}; dense weights alone {size(facts['dense_bytes'])}")
     print(f"check      {check_line(facts)}")
     if facts["latency"]:
-        print(f"latency    {facts['processor']}, 1 thread, median (middle 80 %); dense: the same network with no weight zero")
-        for line in latency_lines(facts):
-            print(f"           {line}")
+        print(f"latency    {latency_head(facts)}")
+        table = plain_table("", "", "", "", "")
+        for row in latency_rows(facts):
+            table.add_row(" " * 8, *row)
+        table.show_header = False
+        stdout_console().print(table)
+        print("\n".join(latency_notes(facts)))

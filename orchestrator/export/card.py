@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from orchestrator.export.wording import accuracy_text, check_line, latency_lines, size
+from orchestrator.export.wording import accuracy_text, check_line, latency_head, latency_notes, latency_rows, size
 
 CODE_MARK = "```python"  # the code between this and the next ``` runs as it stands, in the folder of the card
 
@@ -40,8 +41,9 @@ def _loading(facts: dict[str, Any]) -> str:
     shape = ", ".join(str(one) for one in network["image_shape"])
     needed = [name for name in packages if name not in ("drive-sweep", "python")]
     needed = [name for name in needed if name != "torch"] if facts["format"] == "onnx" else needed
+    versions = ", ".join(f"{name} {packages[name]}" for name in needed)
     return (
-        f"It needs {' and '.join(f'{name} ({packages[name]} wrote it)' for name in needed)}, and nothing of drive-sweep. "
+        f"It needs {' and '.join(needed)}, and nothing of drive-sweep. It was written and read with {versions}. "
         f"In the folder of this file:\n\n{CODE_MARK}\n{facts['code']}```\n\n"
         f"Images are float32 of shape (N, {shape}), with values in 0..1, **not normalised**: the model subtracts the mean "
         f"{_numbers(network['mean'])} and divides by the standard deviation {_numbers(network['std'])} of each channel itself. "
@@ -92,8 +94,7 @@ def _model_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _configuration_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """What differs from the defaults."""
-    return [(f"`{key}`", f"`{value}`") for key, value in facts["config"].items()]
+    return [(f"`{key}`", f"`{json.dumps(value)}`") for key, value in facts["config"].items() if value is not None]
 
 
 def _check(facts: dict[str, Any]) -> str:
@@ -105,12 +106,9 @@ def _check(facts: dict[str, Any]) -> str:
 def _latency(facts: dict[str, Any]) -> str:
     if not facts["latency"]:
         return "Not measured."
-    lines = "\n".join(f"- {line}" for line in latency_lines(facts))
-    how = (
-        f"{facts['processor']}, 1 thread; median and middle 80 % of calls in turns in one process; dense is the same network "
-        "with no weight zero."
-    )
-    return f"{how}\n\n{lines}"
+    table = _table(latency_rows(facts), ("batch", "model", "time", "against dense in the same runtime"))
+    notes = " ".join(latency_notes(facts))
+    return f"{_sentence(latency_head(facts))}\n\n{table}\n\n{notes}"
 
 
 def _files(facts: dict[str, Any]) -> str:

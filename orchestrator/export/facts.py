@@ -12,7 +12,7 @@ from orchestrator.export.images import ComparedImages
 from orchestrator.export.selection import VALIDATION, Selection, over_seeds
 from orchestrator.recommendation.sentences import sentence
 from orchestrator.version import source_revision
-from trainables.config.keys import canonical, flatten, from_canonical
+from trainables.config.keys import complete, flatten, from_canonical
 from trainables.config.trial import TrialConfig
 from trainables.custom.references import sha256
 from trainables.export.table import ListedFormat
@@ -60,7 +60,7 @@ def facts_of(
         },
         "data": {"name": config.dataset.name, "digest": result.get("data_digest")},
         "method": config.method,
-        "config": flatten(canonical(config)),
+        "config": flatten(complete(config)),
         "seed": config.seed,
         "sparsity": {
             "requested": config.sparsity,

@@ -7,8 +7,8 @@ from typing import Any
 from trainables.wording import counted
 
 NOTE = (
-    "Most runtimes multiply by zeros too: unstructured sparsity makes a model smaller to store, and seldom faster. Another "
-    "machine, runtime or network may differ."
+    "Most runtimes multiply by zeros too: unstructured sparsity makes a model smaller to store, and seldom faster. It may be "
+    "otherwise on another machine, in another runtime or for another network."
 )
 
 
@@ -28,22 +28,33 @@ def check_line(facts: dict[str, Any]) -> str:
     return f"{line}, {check['correct']:,} right ({percent(check['correct'] / check['images'])}{as_recorded})"
 
 
-def latency_lines(facts: dict[str, Any]) -> list[str]:
-    """One line for each size of batch, and what is to be said about them; empty if nothing was measured."""
-    if not facts["latency"]:
-        return []
-    lines = []
+def latency_rows(facts: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Images in a batch, model, its time, and how much faster the exported one is; a row for each model."""
+    rows = []
     for one in facts["latency"]:
-        times = ", ".join(f"{each['label']} {_milliseconds(each)}" for each in one["models"])
-        median, low, high = one["speedup"]
-        beside = one["models"][-2]["label"].partition(", ")[2]
-        ratio = f"{median:.2f} times as fast as dense ({low:.2f} to {high:.2f}): {one['verdict']} in {beside}"
-        lines.append(f"{counted(one['batch'], 'image')}: {times}; {ratio}")
-    return [*lines, *filter(None, [facts["note"]]), NOTE]
+        for model in one["models"]:
+            time = f"{model['median']:.3g} ms ({model['low']:.3g} to {model['high']:.3g})"
+            is_exported = model is one["models"][-1]
+            rows.append((counted(one["batch"], "image"), model["label"], time, _speedup(one) if is_exported else ""))
+    return rows
 
 
-def _milliseconds(measured: dict[str, Any]) -> str:
-    return f"{measured['median']:.3g} ms ({measured['low']:.3g} to {measured['high']:.3g})"
+def _speedup(latency: dict[str, Any]) -> str:
+    median, low, high = latency["speedup"]
+    return f"{latency['verdict']}: {median:.2f} times as fast as dense ({low:.2f} to {high:.2f})"
+
+
+def latency_head(facts: dict[str, Any]) -> str:
+    """How it was measured."""
+    rounds = " and ".join(f"{one['rounds']:,}" for one in facts["latency"])
+    return (
+        f"{facts['processor']}, 1 thread: median and middle 80 % of {rounds} calls of each model in turns; dense is the same "
+        "network with no weight zero"
+    )
+
+
+def latency_notes(facts: dict[str, Any]) -> list[str]:
+    return [*filter(None, [facts["note"]]), NOTE]
 
 
 def accuracy_text(facts: dict[str, Any], metric: str) -> str:

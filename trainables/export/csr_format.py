@@ -8,6 +8,7 @@ loaded.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -38,6 +39,7 @@ for name in pruned:
         size=(shape[0], torch.Size(shape[1:]).numel()),
     )
     weights[name] = matrix if name in SPARSE else matrix.to_dense().view(shape)
+
 """
 
 
@@ -50,7 +52,7 @@ def write(model: SparseModel, folder: Path) -> str:
     for name, value in state_of(model).items():
         tensors |= _rows(name, value, masks[name]) if name in masks else {name: value.contiguous()}
     save_file(tensors, folder / WEIGHTS, metadata_of(model))
-    weights = LOADING.format(sparse=sparse, weights=WEIGHTS)
+    weights = LOADING.format(sparse=json.dumps(sparse), weights=WEIGHTS)
     return loading_code(model, weights, "from safetensors.torch import load_file\n")
 
 

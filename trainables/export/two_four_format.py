@@ -8,6 +8,7 @@ that of the weight. Where fewer than two are kept, zeros fill up. What is not pr
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -64,7 +65,7 @@ def write(model: SparseModel, folder: Path) -> str:
         tensors |= _packed(name, value, masks[name]) if name in masks else {name: value.contiguous()}
     save_file(tensors, folder / WEIGHTS, metadata_of(model))
     code = loading_code(model, LOADING.format(weights=WEIGHTS), "from safetensors.torch import load_file\n")
-    return code + (ON_A_GPU.format(sparse=sparse) if sparse else "")
+    return code + (ON_A_GPU.format(sparse=json.dumps(sparse)) if sparse else "")
 
 
 def require_two_of_four(name: str, mask: Tensor) -> None:

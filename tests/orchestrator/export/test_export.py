@@ -231,7 +231,7 @@ def test_two_four_weights_run_on_sparse_tensor_cores(tmp_path: Path, monkeypatch
         weights["1.weight"].mul_(masks["1.weight"])
     model = model_of(network, masks)
     code = two_four_format.write(model, tmp_path)
-    assert "SPARSE = ['1.weight']" in code
+    assert 'SPARSE = ["1.weight"]' in code
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(code, names)
