@@ -109,7 +109,7 @@ def group_table(state: SweepState, width: int, most: int) -> Table | None:
     wide = width >= WIDE
     wide = width >= WIDE
     numbers = [objectives.pop() if len(objectives) == 1 else "value", *(["95 %", "how sure"] if wide else [])]
-    table = LineTable("group", "best so far", numbers=numbers)
+    table = LineTable("group", "best so far", *numbers, kept=numbers)
     # Groups with results come first where not all of them fit.
     shown = names if len(names) <= most else sorted(names, key=lambda name: name not in known)[: most - 1]
     for name in shown:

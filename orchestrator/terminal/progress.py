@@ -128,7 +128,7 @@ def _running_table(state: SweepState, most: int) -> Table:
     """The stages that run; where not all of them fit, the last row names the number of the others."""
     rows = [(one.name, f"warm-up {one.position}/{one.epochs}", "") for one in state.warmups.values() if one.state == "running"]
     rows += [(one.name, _phase(one), _accuracy(one, "val/accuracy")) for one in state.trials.values() if one.state == "running"]
-    table = LineTable("running", numbers=("phase", "val/accuracy"))
+    table = LineTable("running", "phase", "val/accuracy", kept=("phase", "val/accuracy"))
     shown = rows if len(rows) <= most else rows[: most - 1]
     for row in shown:
         table.add_line(*row)

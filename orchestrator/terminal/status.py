@@ -5,15 +5,19 @@ from __future__ import annotations
 import sys
 from collections import Counter
 
+from rich.console import Console
+
 from orchestrator.command_line import command
 from orchestrator.prose import print_prose
 from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_state import SweepState, TrialStatus
-from orchestrator.terminal.overview import fact_table, facts, search_lines, summary_line
+from orchestrator.terminal.overview import WIDE, fact_table, facts, search_lines, summary_line
 from orchestrator.terminal.progress import best_trial
-from orchestrator.terminal.tables import plain_table, stdout_console
+from orchestrator.terminal.tables import LineTable, stdout_console
+from trainables.wording import counted
 
 LONGEST_LIST = 20
+MOST_ERRORS = 5
 
 
 def print_status(state: SweepState) -> None:
@@ -33,21 +37,36 @@ def print_status(state: SweepState) -> None:
         accuracies = ", ".join(f"{name} {best.metrics[name]:.4f}" for name in ("val/accuracy", "test/accuracy"))
         console.print(f"best at the highest sparsity: {best.name} ({best.key}), {accuracies}", soft_wrap=True)
     console.print(fact_table(facts(state, running=alive)))
-    unfinished = [trial for trial in state.trials.values() if trial.state != "finished"]
-    if unfinished:
-        table = plain_table("key", "name", "state", "phase", no_wrap=True)
-        table.add_column("reason" if state.search else "error", overflow="fold")
-        order = {"running": 0, "failed": 1, "stopped": 2, "waiting": 3}
-        for trial in sorted(unfinished, key=lambda one: (order[one.state], one.was_stopped_early))[:LONGEST_LIST]:
-            table.add_row(trial.key, trial.name, _state(trial), _phase(trial), trial.error or "")
-        console.print(table)
-        if len(unfinished) > LONGEST_LIST:
-            console.print(f"and {len(unfinished) - LONGEST_LIST} more; --json lists all", style="dim")
+    _print_unfinished(console, state)
     if state.tracking_pending and not alive:
         line = f"MLflow lacks {state.tracking_pending} events; `{command('sync', state.sweep)}` sends them"
         console.print(line, markup=False, soft_wrap=True)
     if not alive and not state.is_complete:
         console.print(f"to continue: {command('resume', state.sweep)}", markup=False, soft_wrap=True)
+
+
+def _print_unfinished(console: Console, state: SweepState) -> None:
+    """The unfinished trials, a line each, and below in full what went wrong, equal errors once."""
+    unfinished = [trial for trial in state.trials.values() if trial.state != "finished"]
+    if not unfinished:
+        return
+    order = {"running": 0, "failed": 1, "stopped": 2, "waiting": 3}
+    unfinished.sort(key=lambda one: (order[one.state], one.was_stopped_early))
+    shown = unfinished[:LONGEST_LIST]
+    kept = ("key", "state", "phase")
+    # In a narrow terminal names need the room; errors stand below anyway.
+    why = ("reason",) if state.search else ("error",) if console.width >= WIDE else ()
+    table = LineTable("key", "name", "state", "phase", *why, kept=kept)
+    for trial in shown:
+        table.add_line(trial.key, trial.name, _state(trial), _phase(trial), *([trial.error or ""] if why else []))
+    console.print(table)
+    if len(unfinished) > len(shown):
+        console.print(f"and {len(unfinished) - len(shown)} more; --json lists all", style="dim")
+    errors = Counter(trial.error for trial in unfinished if trial.error and trial.state == "failed")
+    for error, count in errors.most_common(MOST_ERRORS):
+        print_prose(console, f"{counted(count, 'trial')} failed: {error}", style="red")
+    if len(errors) > MOST_ERRORS:
+        console.print(f"and {len(errors) - MOST_ERRORS} other errors", style="dim")
 
 
 def _state(trial: TrialStatus) -> str:

@@ -36,14 +36,13 @@ def one_line(text: str, style: str = "") -> Text:
 
 
 class LineTable(Table):
-    """A table with one line for each row: texts are cut to fit, whole columns of `numbers` never."""
+    """A table with one line for each row: columns that are not among `kept` are cut to fit."""
 
-    def __init__(self, *texts: str, numbers: Iterable[str] = ()) -> None:
+    def __init__(self, *columns: str, kept: Iterable[str]) -> None:
         super().__init__(box=None, header_style="dim", padding=(0, 2, 0, 0))
-        for name in texts:
-            self.add_column(one_line(name))
-        for name in numbers:
-            self.add_column(name, no_wrap=True)
+        never_cut = set(kept)
+        for name in columns:
+            self.add_column(one_line(name), no_wrap=name in never_cut)
 
     def add_line(self, *cells: str, style: str = "") -> None:
         self.add_row(*(one_line(cell, style) for cell in cells))

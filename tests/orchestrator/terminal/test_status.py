@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
 from typing import Any
@@ -120,3 +121,20 @@ def test_a_state_of_an_older_version_is_read() -> None:
     assert read is not None
     assert read.progress == Progress()
     print_status(read)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_long_error_is_cut_in_its_row_and_stands_below_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    error = "the training loss became nan in epoch 1 (learning rate 1e+30), and this goes on for more than a line"
+    state = SweepState(sweep="x")
+    state.trials = {key: trial(key, "failed", error=error) for key in "abc"}
+    print_status(state)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= width
+    assert [line.split()[:3] for line in lines if line.startswith("a ")] == [["a", "name-a", "failed"]]
+    assert " ".join(" ".join(lines).split()).count(f"3 trials failed: {error}") == 1
