@@ -78,9 +78,11 @@ class TimeLeft:
         known = {network: paces[network] for network in {self._work(stage).network for stage in left}}
         for stage in left:
             pace = known[self._work(stage).network]
-            seconds = pace.expected(self._work(stage)) if pace.is_known else None
-            if seconds is None:
+            seconds = pace.expected(self._work(stage))
+            if not pace.is_known:
                 return None, "too few stages have ended"
+            if seconds is None:
+                return None, f"no trial of {self._work(stage).method} has ended"
             expected[stage.key] = seconds
         draw = random.Random(0)
         ends = sorted(self._course(left, known, expected, slots, draw) for _ in range(COURSES))

@@ -15,9 +15,10 @@ from orchestrator.state.sweep_state import SweepState, TrialStatus
 from orchestrator.terminal.overview import fact_table, facts, group_table, left_text, search_lines, summary_line
 from orchestrator.terminal.tables import LineTable, one_line
 from trainables.config.metric_names import CHOSEN_ITERATIONS
+from trainables.wording import counted
 
 DRAW_INTERVAL_S = 0.5
-FINISH_INTERVAL_S = 5.0  # between lines on finished stages; those between are counted
+FINISH_INTERVAL_S = 10.0  # between lines on finished stages; those between are counted
 SUMMARY_INTERVAL_S = 60.0  # without any other line
 MAX_EVENTS = 3
 LOW = 20  # lines below which one event is shown
@@ -33,7 +34,7 @@ class Screen:
         self.live: Live | None = None
         self.last_drawn = 0.0
         self.last_line = self.last_finish = time.monotonic()
-        self.unshown = 0  # finished stages without a line
+        self.unshown: list[str] = []  # lines on finished stages that wait to be shown as one
         self.width = self.console.width
         self.events: deque[str] = deque(maxlen=MAX_EVENTS)
 
@@ -68,25 +69,29 @@ class Screen:
         self.events.append(line)
         if self.live is not None:
             return
-        if time.monotonic() - self.last_finish < FINISH_INTERVAL_S:
-            self.unshown += 1
-            return
-        others = f" (and {self.unshown} others before it)" if self.unshown else ""
-        self._print_summary(f"{line}{others}; ", state)
+        self.unshown.append(line)
+        if time.monotonic() - self.last_finish >= FINISH_INTERVAL_S:
+            self._print_summary(state)
 
     def draw(self, state: SweepState) -> None:
         """Shows the state, at most twice a second; without a terminal a summary if nothing was said for a while."""
         now = time.monotonic()
         if self.live is None:
-            if now - self.last_line >= (FINISH_INTERVAL_S if self.unshown else SUMMARY_INTERVAL_S):
-                self._print_summary("", state)
+            due = self.unshown and now - self.last_finish >= FINISH_INTERVAL_S
+            if due or now - self.last_line >= SUMMARY_INTERVAL_S:
+                self._print_summary(state)
         elif now - self.last_drawn >= DRAW_INTERVAL_S:
             self.last_drawn = now
             self._follow_width()
             self.live.update(self.screen(state), refresh=True)
 
-    def _print_summary(self, head: str, state: SweepState) -> None:
-        self.last_finish, self.unshown = time.monotonic(), 0
+    def _print_summary(self, state: SweepState) -> None:
+        """A line on the newest finished stage, if there is one, and on the sweep."""
+        head = ""
+        if self.unshown:
+            others = counted(len(self.unshown) - 1, "other")
+            head = f"{self.unshown[-1]}{f' (and {others})' if len(self.unshown) > 1 else ''}; "
+        self.last_finish, self.unshown = time.monotonic(), []
         self.print(f"{head}{summary_line(state)}; {left_text(state)}")
 
     def _follow_width(self) -> None:

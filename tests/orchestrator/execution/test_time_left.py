@@ -170,3 +170,13 @@ def test_the_state_has_range_and_slots_after_a_tick() -> None:
         sweep.left.on_tick()
     assert sweep.state.progress.slots == SLOTS
     assert sweep.state.progress.seconds_left == (0.0, 0.0)
+
+
+def test_a_method_whose_rounds_nobody_has_seen_is_named() -> None:
+    sweep = Simulation(0)
+    other = tiny_config(method="synflow", prune_iterations=100)
+    sweep.state.trials["other"] = TrialStatus(key="other", name="other", state="waiting", config=complete(other))
+    sweep.queue.trials["other"] = stage("trial", "other", other)
+    for _, found in zip(range(8), sweep.steps(), strict=False):
+        assert found is None
+    assert sweep.left.estimate() == (None, "no trial of synflow has ended")

@@ -127,16 +127,19 @@ def test_without_a_terminal_finished_stages_within_seconds_share_a_line(monkeypa
     monkeypatch.setattr("orchestrator.terminal.progress.time.monotonic", lambda: now[0])
     state = running_sweep()
     with Screen(console=console) as screen:
-        for name in "abcd":
-            now[0] += 2
+        for name in "abcdefgh":
+            now[0] += 3
             screen.print_finish(f"{name} finished", state)
-        screen.print_event("e failed (code): boom")
-        now[0] += 6
-        screen.draw(state)
-        now[0] += 30
-        screen.draw(state)
-        now[0] += 31
-        screen.draw(state)
+            screen.draw(state)
+        screen.print_event("i failed (code): boom")
+        for seconds in (6, 30, 31):
+            now[0] += seconds
+            screen.draw(state)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     summary = "10/80 finished, 39 running, 30 waiting, 1 failed, 1 warming up; 2 h 02 min to 3 h 20 min left"
-    assert lines == [f"c finished (and 2 others before it); {summary}", "e failed (code): boom", summary, summary]
+    assert lines == [
+        f"d finished (and 3 others); {summary}",
+        f"h finished (and 3 others); {summary}",
+        "i failed (code): boom",
+        summary,
+    ]
