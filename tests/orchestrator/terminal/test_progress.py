@@ -11,6 +11,7 @@ from rich.console import Console
 
 from orchestrator.state.sweep_state import Progress, SweepState, TrialStatus, WarmupStatus
 from orchestrator.terminal.progress import Screen, _phase
+from orchestrator.terminal.tables import LineTable
 from tests.support.trials import tiny_config, tiny_training
 from trainables.config.keys import complete
 
@@ -143,3 +144,13 @@ def test_without_a_terminal_finished_stages_within_seconds_share_a_line(monkeypa
         "i failed (code): boom",
         summary,
     ]
+
+
+def test_columns_of_numbers_are_never_cut() -> None:
+    console = Console(file=io.StringIO(), width=30)
+    table = LineTable("name", "value", "interval", kept=("value", "interval"))
+    table.add_line("a-name", "0.9123456", "0.90 to 0.92")
+    with console.capture() as capture:
+        console.print(table)
+    assert "0.9123456  0.90 to 0.92" in capture.get()
+    assert "a-…" in capture.get()
