@@ -89,6 +89,10 @@ ORCHESTRATOR = {
         " jobs diagnostics execution housekeeping",
         "wording config records export",
     ),
+    "api": (
+        "errors command_line process spec storage state recommendation reporting figures page export",
+        "config records export",
+    ),
     "cli": ("errors bug_report command_line uris process cluster commands", "errors"),
 }
 
@@ -306,6 +310,14 @@ def test_every_init_of_a_folder_is_empty() -> None:
 def test_public_names_are_imported_on_first_use() -> None:
     code = "import trainables; report('package'); from trainables import load_masks, load_sparse_model; report('names')"
     assert loaded_after(code, ("torch", "numpy")) == {"package": [], "names": ["numpy", "torch"]}
+
+
+def test_the_package_and_its_public_names_are_light() -> None:
+    code = "import orchestrator; report('package'); orchestrator.load; orchestrator.run; report('names')"
+    packages = ("numpy", "torch", "ray", "mlflow", "pandas", "pydantic", "rich")
+    loaded = loaded_after(code, packages)
+    assert loaded["package"] == []
+    assert set(loaded["names"]) <= {"pydantic", "rich"}
 
 
 def test_other_names_are_not_public() -> None:

@@ -103,10 +103,10 @@ def _recommended(
     if len(groups) > 1:
         raise _several_groups(folder.name, groups, others)
     (one,) = groups
-    return _selection(_best_seed(one), results, advice, _reason(one))
+    return _selection(best_seed(one), results, advice, _reason(one))
 
 
-def _best_seed(one: Recommendation) -> TrialStatus:
+def best_seed(one: Recommendation) -> TrialStatus:
     """The trial of the recommended configuration with the highest validation accuracy; of equals the lowest seed."""
     trials = one.best.trials
     return trials[min(trials, key=lambda seed: (-trials[seed].metrics.get(VALIDATION, 0.0), seed))]
@@ -127,7 +127,7 @@ def _several_groups(sweep: str, groups: list[Recommendation], others: Sequence[s
     lines = []
     for one, sparsity in zip(groups, sparsities, strict=True):
         unique = sparsities.count(sparsity) == 1
-        choice = ("--sparsity", repr(sparsity)) if unique else ("--trial", _best_seed(one).key)
+        choice = ("--sparsity", repr(sparsity)) if unique else ("--trial", best_seed(one).key)
         lines.append(f"  {one.name}: {command(EXPORT, sweep, *choice, *others)}")
     return UserError(
         f"sweep {sweep!r} has a recommendation for each of {len(groups)} groups",

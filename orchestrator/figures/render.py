@@ -22,14 +22,14 @@ def page_spec(figure: Figure) -> dict[str, Any]:
 def png(figure: Figure) -> bytes:
     import vl_convert
 
-    return bytes(vl_convert.vegalite_to_png(_file_spec(figure), vl_version=VEGA_LITE, scale=PNG_SCALE))
+    return bytes(vl_convert.vegalite_to_png(file_spec(figure), vl_version=VEGA_LITE, scale=PNG_SCALE))
 
 
 def svg(figure: Figure) -> bytes:
     """An image with its text alternative."""
     import vl_convert
 
-    image = str(vl_convert.vegalite_to_svg(_file_spec(figure), vl_version=VEGA_LITE))
+    image = str(vl_convert.vegalite_to_svg(file_spec(figure), vl_version=VEGA_LITE))
     head, end, drawing = image.partition(">")
     texts = f"<title>{escape(figure.title)}</title><desc>{escape(figure.description)}</desc>"
     return f'{head} role="img"{end}{texts}{drawing}'.encode()
@@ -42,7 +42,7 @@ def library() -> str:
     return str(vl_convert.javascript_bundle(vl_version=VEGA_LITE))  # type: ignore[call-arg]  # its stub has no default
 
 
-def _file_spec(figure: Figure) -> dict[str, Any]:
+def file_spec(figure: Figure) -> dict[str, Any]:
     """With a width, a title and the colours of a light scheme in place of those of the page."""
     spec = page_spec(figure) | {"title": figure.title}
     if spec.get("width") == CONTAINER:

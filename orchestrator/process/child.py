@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -58,6 +59,18 @@ def serve(respond: Callable[[Any], Any]) -> None:
     os.dup2(2, 1)
     json.dump(respond(json.load(sys.stdin)), output)
     output.flush()
+
+
+def stop_with_parent() -> None:
+    """Makes this process stop as at a request to stop, with checkpoints, when its parent is gone."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_INTERVAL_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _exit_with_parent(parent: int) -> None:

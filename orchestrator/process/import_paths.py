@@ -8,10 +8,8 @@ from collections.abc import Iterable
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-import orchestrator
-
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in the environment of a job's driver
-ROOT = Path(str(orchestrator.__file__)).absolute().parent.parent  # holds `orchestrator` and `trainables`
+ROOT = Path(__file__).absolute().parents[2]  # holds `orchestrator` and `trainables`
 
 
 class WorkerFolders(list[str]):

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator import run as run_from_python
 from tests.support.cli import (
     command_line,
     curves,
@@ -145,7 +146,9 @@ def test_finished_sweep_runs_again_without_ray_or_mlflow(undisturbed: Finished) 
 
 
 def test_unshared_warm_ups_give_the_same_bits_and_curves(undisturbed: Finished, storage: Path) -> None:
-    drive_sweep("run", undisturbed.file, "--storage", storage, "--set", "share_warmups=false", "--quiet")
+    """Run from Python, which runs the same command."""
+    sweep = run_from_python(undisturbed.file, storage=str(storage), settings={"share_warmups": False}, quiet=True)
+    assert list(sweep.trials().state) == ["finished"] * TRIALS
     assert digests("tiny", storage) == digests("tiny", undisturbed.storage)
     assert curves(storage) == curves(undisturbed.storage)
     assert not list(storage.glob("warmups/*/*"))

@@ -33,6 +33,7 @@ STARTERS = {
     "tests.support.ray_nodes.RayNodes": "ray",
     "orchestrator.cluster.connection.connect_to_cluster": "ray",
     "orchestrator.process.child.ask": "process",
+    "orchestrator.api.running.run": "ray",
     "tests.support.browser.running_chromium": "process",
 }
 COMMANDS = {"tests.support.cli.drive_sweep", "tests.support.cli.start"}
