@@ -10,15 +10,18 @@ from orchestrator.errors import UserError
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.tracking.client import as_setup_error, import_mlflow
 from orchestrator.tracking.model_registry import registered_name
+from orchestrator.tracking.run_contents import uploaded_artifacts
 from orchestrator.tracking.shared_views import TAG, sparsity_view_key, sweeps_view_key, trials_view_key
 from trainables.config.lookup import is_dense
 
+REPORT = "report.html"
 VIEW = {"workflowType": "machine_learning"}  # of training; MLflow's default is another
 
 
-def run_url(base: str, experiment_id: str, run_id: str) -> str:
-    """One run's page."""
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{urlencode(VIEW)}"
+def run_url(base: str, experiment_id: str, run_id: str, artifact: str = "") -> str:
+    """One run's page, or one of its artifacts."""
+    place = f"{run_id}/artifacts/{quote(artifact)}" if artifact else run_id
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{place}?{urlencode(VIEW)}"
 
 
 def view_url(base: str, experiment_id: str, key: str, *, charts: bool = False) -> str:
@@ -33,7 +36,7 @@ def model_url(base: str, name: str) -> str:
 
 
 def links(base: str, state: SweepState) -> dict[str, str]:
-    """What is shown -> its link: the sweep's run, its trials, those of each sparsity, and its registered models.
+    """What is shown -> its link: the sweep's run and report, its trials, those of each sparsity, and its registered models.
 
     Args:
         base: address of the server, which is asked what there is.
@@ -46,20 +49,21 @@ def links(base: str, state: SweepState) -> dict[str, str]:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    sweep, experiment_id = state.sweep, state.experiment_id or ""
+    sweep, experiment_id, parent = state.sweep, state.experiment_id or "", state.parent_run_id or ""
     client = MlflowClient(tracking_uri=base)
     with as_setup_error(base):
         tags = client.get_experiment(experiment_id).tags
+        artifacts = uploaded_artifacts(client.get_run(parent).data.tags)
     if f"{TAG}{trials_view_key(sweep)}" not in tags:
         raise UserError(
             f"MLflow lacks the views of sweep {sweep!r} that links open",
             f"`{command('sync', sweep)}` adds them",
             code="views-not-found",
         )
-    shown = {
-        "the sweep's run": run_url(base, experiment_id, state.parent_run_id or ""),
-        "trials, best first": view_url(base, experiment_id, trials_view_key(sweep)),
-    }
+    shown = {"the sweep's run": run_url(base, experiment_id, parent)}
+    if REPORT in artifacts:
+        shown["its report"] = run_url(base, experiment_id, parent, REPORT)
+    shown["trials, best first"] = view_url(base, experiment_id, trials_view_key(sweep))
     trials = [trial.config for trial in state.trials.values() if not is_dense(trial.config["method"])]
     for sparsity in sorted({config["sparsity"] for config in trials}):
         key = sparsity_view_key(sweep, sparsity)

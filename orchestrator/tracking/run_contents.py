@@ -19,7 +19,7 @@ LONGEST_TAG = 5000  # characters that every MLflow takes
 
 def upload_artifacts(runs: SweepRuns, run: Run, artifacts: Mapping[str, bytes]) -> None:
     """Uploads the artifacts (path -> content) that are new or changed, as a tag tells; earlier versions had one for each."""
-    uploaded = _uploaded(run)
+    uploaded = uploaded_artifacts(run.tags)
     digests = {path: hashlib.sha256(content).hexdigest()[:12] for path, content in artifacts.items()}
     for path, digest in digests.items():
         if uploaded.get(path) != digest:
@@ -32,10 +32,10 @@ def upload_artifacts(runs: SweepRuns, run: Run, artifacts: Mapping[str, bytes]) 
     runs.drop_tags(run, [tag for tag in run.tags if tag.startswith(FORMER_UPLOADED)])
 
 
-def _uploaded(run: Run) -> dict[str, str]:
-    """Path -> digest of what the run has."""
+def uploaded_artifacts(tags: Mapping[str, str]) -> dict[str, str]:
+    """Path -> digest of the artifacts of a run with these tags."""
     try:
-        return dict(json.loads(run.tags.get(UPLOADED, "{}")))
+        return dict(json.loads(tags.get(UPLOADED, "{}")))
     except (ValueError, TypeError):
         return {}
 

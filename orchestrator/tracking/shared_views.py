@@ -16,6 +16,7 @@ TAG = "mlflow.sharedViewState."  # before the key of a view
 SHOWN_METRICS = ("val/accuracy", "test/accuracy")
 SHOWN_OF_SWEEPS = ("val_accuracy", "test_accuracy", "warmup_epochs", "prune_iterations", "epochs")
 MOST_COLUMNS = 20
+MIN_WIDTH, WIDTH_OF_LETTER = 90, 9  # pixels
 AXES = ("warmup_epochs", "prune_iterations")
 SECTION = "drive-section"
 
@@ -76,13 +77,16 @@ def _varying(params: list[Mapping[str, str]]) -> list[str]:
 
 def _table(query: str, metrics: Sequence[str], params: Sequence[str]) -> dict[str, Any]:
     """The runs that a query finds, best first metric first."""
+    columns = {f"{kind}.`{name}`": name for kind, names in (("metrics", metrics), ("params", params)) for name in names}
     return {
         "searchFilter": query,
         "orderByKey": f"metrics.`{metrics[0]}`",
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
-        "selectedColumns": [*(f"metrics.`{name}`" for name in metrics), *(f"params.`{name}`" for name in params)],
+        "selectedColumns": list(columns),
+        "columnOrder": list(columns),
+        "columnWidths": {column: max(MIN_WIDTH, 20 + WIDTH_OF_LETTER * len(name)) for column, name in columns.items()},
     }
 
 

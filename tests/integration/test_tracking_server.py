@@ -91,7 +91,14 @@ def test_sweep_shows_what_a_local_one_shows_but_no_login(
     assert drive_sweep("ui", "tiny", "--storage", remote, timeout_s=60).stdout.startswith(f"{server.uri}/#/experiments/")
     links = drive_sweep("ui", "tiny", "--print-links", "--storage", remote, timeout_s=60).stdout
     names = [line.partition(": ")[0] for line in links.splitlines()]
-    assert names == ["the sweep's run", "trials, best first", "compare at 0.9", "model tiny-convnet"]
+    assert names == [
+        "the sweep's run",
+        "its report",
+        "trials, best first",
+        "compare at 0.9",
+        "all sweeps",
+        "model tiny-convnet",
+    ]
 
 
 def readable_secrets(driver: int) -> list[str]:

@@ -14,7 +14,7 @@ from orchestrator.execution.summarizing import sweep_summary
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from orchestrator.tracking.sweep_summary import SweepSummary
 from tests.orchestrator.execution.test_summarizing import TEXT, metrics
-from tests.support.stored_sweep import stored_sweep
+from tests.support.finished_sweeps import finished_on_disk
 
 
 class Sweep:
@@ -123,7 +123,7 @@ def test_what_goes_wrong_is_said_once_and_nothing_begins_while_stopping() -> Non
 @pytest.mark.process
 def test_a_child_makes_the_same_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folder, state = stored_sweep(tmp_path / "runs", TEXT.replace("[drive, random]", "drive"), metrics)
+    folder, state = finished_on_disk(tmp_path / "runs", TEXT.replace("[drive, random]", "drive"), metrics)
     here, made = sweep_summary(folder, state, "plan"), made_by_child(folder, "plan")
     assert (made.description, made.step, made.recommended) == (here.description, here.step, here.recommended)
     assert made.artifacts["report.html"].startswith(b"<!doctype html>")

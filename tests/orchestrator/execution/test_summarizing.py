@@ -17,8 +17,7 @@ from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.layout import trial_file
 from orchestrator.tracking.sweep_summary import SweepSummary
-from tests.support.finished_sweeps import finished_sweep
-from tests.support.stored_sweep import FIRST_END_MS, stored_sweep
+from tests.support.finished_sweeps import FIRST_END_MS, finished_on_disk, finished_sweep
 from trainables.config.trial import TrialConfig
 
 TEXT = """\
@@ -49,7 +48,7 @@ def metrics(config: TrialConfig) -> dict[str, float]:
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[SweepFolder, SweepState]:
     monkeypatch.chdir(tmp_path)
-    return stored_sweep(tmp_path / "runs", TEXT, metrics)
+    return finished_on_disk(tmp_path / "runs", TEXT, metrics)
 
 
 def test_figures_are_those_of_the_best_configuration(sweep: tuple[SweepFolder, SweepState]) -> None:
@@ -110,7 +109,7 @@ def test_a_summary_survives_the_way_to_another_process(sweep: tuple[SweepFolder,
 
 def test_before_the_first_trial_there_is_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folder, state = stored_sweep(tmp_path / "runs", TEXT, lambda config: None)
+    folder, state = finished_on_disk(tmp_path / "runs", TEXT, lambda config: None)
     summary = sweep_summary(folder, state, PLAN)
     assert summary.description.startswith("0 of 39 trials have finished.\n\n")
     assert (summary.metrics, summary.recommended, summary.step) == ({}, (), 0)

@@ -42,11 +42,12 @@ def test_links_are_short_with_500_trials(tracked: TrackedSweep, tmp_path: Path) 
     with pytest.raises(UserError, match=r"lacks the views of sweep 'tiny' .*; `drive-sweep sync tiny"):
         links(target.uri, state)
     trials = (RecommendedTrial(group="s0.9", alias="best-s90", trial_key=one.key, network="convnet", sentence="this one"),)
-    summary = SweepSummary(metrics={"best/s0.9/val_accuracy": 0.5}, step=1, recommended=trials)
+    page = {"report.html": b"<p>"}
+    summary = SweepSummary(metrics={"best/s0.9/val_accuracy": 0.5}, step=1, recommended=trials, artifacts=page)
     sync.summarize(summary)
     shown = links(target.uri, state)
     compared = [f"compare at {sparsity}" for sparsity in SPARSITIES]
-    assert list(shown) == ["the sweep's run", "trials, best first", *compared, "all sweeps", "model tiny-convnet"]
+    assert list(shown) == ["the sweep's run", "its report", "trials, best first", *compared, "all sweeps", "model tiny-convnet"]
     assert max(len(url) - len(target.uri) for url in shown.values()) < 150
     calls = recorded(sync).calls
     sync.summarize(replace(summary, recommended=()))
