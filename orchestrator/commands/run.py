@@ -24,9 +24,11 @@ from orchestrator.errors import EXIT_DONE, EXIT_TRIALS_FAILED, SetupError
 from orchestrator.process.output import answer
 from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_folder import SweepFolder, open_sweep, require_known_trials
+from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
 from orchestrator.storage.layout import trial_file
+from orchestrator.uris import redacted
 from trainables.records.file_names import CHECKPOINT
 
 STOP_TIMEOUT_S = 60.0
@@ -199,10 +201,21 @@ def _print_outcome(folder: SweepFolder, options: Namespace, code: int) -> int:
         make_report(folder, state).print()
     print_failures(state)
     if code == EXIT_DONE:
-        notify(f"MLflow UI: {command('ui', folder.name)}")
+        notify(f"MLflow UI: {_link_on_server(folder, state) or command('ui', folder.name)}")
     elif not state.is_complete:
         notify(f"to continue: {command('resume', folder.name)}")
     return code
+
+
+def _link_on_server(folder: SweepFolder, state: SweepState) -> str:
+    """The link to the sweep's run on a tracking server; empty without one."""
+    from orchestrator.tracking.client import is_server
+    from orchestrator.tracking.links import run_url
+
+    uri = spec_of(folder).tracking.uri
+    if uri is None or not is_server(uri) or not state.experiment_id or not state.parent_run_id:
+        return ""
+    return run_url(redacted(uri), state.experiment_id, state.parent_run_id)
 
 
 def _resume_counts(planned: Plan, keys: set[str], failed: set[str], storage: Storage, from_scratch: bool) -> dict[str, Any]:

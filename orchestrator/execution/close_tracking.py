@@ -23,7 +23,7 @@ def close_tracking(driver: Driver, plan: Plan) -> None:
     status = sweep_status(driver.state)
     # A request after the last trial had finished stopped nothing.
     stopped = status != "FINISHED" and (earlier_signal is not None or driver.stop_deadline is not None)
-    summary = _summary(driver, plan)
+    summary = _summary(driver, plan, report=not stopped)
     summary = replace(summary, recommended=()) if stopped else _with_artifacts(summary, driver, plan)
     driver.tracking.close_sweep("KILLED" if stopped else status, summary)
     timeout_s = STOPPED_FLUSH_TIMEOUT_S if stopped else FLUSH_TIMEOUT_S
@@ -34,10 +34,10 @@ def close_tracking(driver: Driver, plan: Plan) -> None:
         )
 
 
-def _summary(driver: Driver, plan: Plan) -> SweepSummary:
+def _summary(driver: Driver, plan: Plan, *, report: bool) -> SweepSummary:
     """What was found; what goes wrong with it must not fail a sweep."""
     try:
-        return sweep_summary(driver.folder, driver.state, plan_text(plan, driver.folder.storage))
+        return sweep_summary(driver.folder, driver.state, plan_text(plan, driver.folder.storage), report=report)
     except Exception as error:
         driver.screen.print(str(error))
         return SweepSummary()

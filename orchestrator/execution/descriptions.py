@@ -11,17 +11,19 @@ from orchestrator.state.sweep_state import SweepState
 from trainables.wording import counted
 
 LONGEST = 5000  # characters that every MLflow takes
+REPORT = " Figures and all numbers: `report.html` among the artifacts."
 SPECIAL = re.compile(r"[\\`*<\[\]]")
 
 
-def description(state: SweepState, advice: Sequence[Recommendation], search: Sequence[str], plan: str) -> str:
+def description(state: SweepState, advice: Sequence[Recommendation], search: Sequence[str], plan: str, *, report: bool) -> str:
     """Markdown.
 
     Args:
         search: lines on how a search went.
         plan: what the sweep is, in Markdown.
+        report: the run has the report among its artifacts.
     """
-    rest = "\n\n".join([_progress(state), plan])
+    rest = _joined(_progress(state) + (REPORT if report else ""), plan)
     sentences = [sentence(one) for one in advice]
     more = [f"{one.name}: {line}" if len(advice) > 1 else line for one in advice for line in details(one)]
     details_part = [f"**How sure that is, and what else was seen:**\n\n{_list(more)}"] if more else []
@@ -50,7 +52,7 @@ def _joined(*parts: str) -> str:
 
 
 def _left_out(number: int) -> str:
-    return f"{counted(number, 'more group')} in `report.html`."
+    return f"{counted(number, 'more group')} in the report."
 
 
 def _progress(state: SweepState) -> str:
@@ -60,5 +62,4 @@ def _progress(state: SweepState) -> str:
         parts.append(f"{state.stopped_early} were stopped early")
     if counts["failed"]:
         parts.append(f"{counts['failed']} failed")
-    where = " Figures and all numbers: `report.html` among the artifacts." if counts["finished"] else ""
-    return f"{', '.join(parts)}.{where}"
+    return f"{', '.join(parts)}."

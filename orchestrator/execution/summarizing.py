@@ -32,11 +32,12 @@ MEANS = {  # name in the summary -> metric of the trials
 }
 
 
-def sweep_summary(folder: SweepFolder, state: SweepState, plan: str) -> SweepSummary:
+def sweep_summary(folder: SweepFolder, state: SweepState, plan: str, *, report: bool = True) -> SweepSummary:
     """The summary of what has finished so far, without artifacts.
 
     Args:
         plan: what the sweep is, in Markdown.
+        report: it will get the report as artifacts (`with_report`), which exists once a trial has finished.
     """
     state, results, _ = recorded_state(folder.storage, state)
     overview = recorded_overview(folder) if state.search else None
@@ -45,7 +46,7 @@ def sweep_summary(folder: SweepFolder, state: SweepState, plan: str) -> SweepSum
     names = group_names([(one.name, one.best.config.sparsity) for one in advice])
     trials = [_best_trial(one) for one in advice]
     return SweepSummary(
-        description=description(state, advice, search, plan),
+        description=description(state, advice, search, plan, report=report and bool(results)),
         metrics={
             f"{BEST}{name.group}/{metric}": value
             for name, one in zip(names, advice, strict=True)

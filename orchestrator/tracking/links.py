@@ -9,7 +9,7 @@ from orchestrator.command_line import command
 from orchestrator.errors import UserError
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.tracking.client import as_setup_error, import_mlflow
-from orchestrator.tracking.model_registry import registered_name
+from orchestrator.tracking.model_registry import is_of, owner_tags, registered_name
 from orchestrator.tracking.run_contents import uploaded_artifacts
 from orchestrator.tracking.shared_views import TAG, sparsity_view_key, sweeps_view_key, trials_view_key
 from trainables.config.lookup import is_dense
@@ -52,8 +52,9 @@ def links(base: str, state: SweepState) -> dict[str, str]:
     sweep, experiment_id, parent = state.sweep, state.experiment_id or "", state.parent_run_id or ""
     client = MlflowClient(tracking_uri=base)
     with as_setup_error(base):
-        tags = client.get_experiment(experiment_id).tags
+        experiment = client.get_experiment(experiment_id)
         artifacts = uploaded_artifacts(client.get_run(parent).data.tags)
+    tags = experiment.tags
     if f"{TAG}{trials_view_key(sweep)}" not in tags:
         raise UserError(
             f"MLflow lacks the views of sweep {sweep!r} that links open",
@@ -74,7 +75,6 @@ def links(base: str, state: SweepState) -> dict[str, str]:
     for network in sorted({config["model"] for config in trials}):
         name = registered_name(sweep, network)
         with suppress(MlflowException):  # there is none
-            registered = client.get_registered_model(name)
-            if registered.tags.get("drive.sweep") == sweep:
+            if is_of(client.get_registered_model(name), owner_tags(sweep, experiment.name)):
                 shown[f"model {name}"] = model_url(base, name)
     return shown

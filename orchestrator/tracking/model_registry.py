@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,16 @@ def registered_name(sweep: str, network: str) -> str:
     return NOT_IN_NAMES.sub("_", f"{sweep}-{network}")
 
 
+def owner_tags(sweep: str, experiment: str) -> dict[str, str]:
+    """The tags that say whose a registered model is; sweeps of one name in two experiments are two."""
+    return {"drive.sweep": sweep, "drive.experiment": experiment}
+
+
+def is_of(registered: Any, owner: Mapping[str, str]) -> bool:
+    """Whether a registered model is the one of this sweep."""
+    return owner.items() <= dict(registered.tags).items()
+
+
 @dataclass(kw_only=True)
 class _Version:
     number: str
@@ -43,7 +53,7 @@ class ModelRegistry:
     def __init__(self, client: Any, sweep: str, experiment: str) -> None:
         self.client = client
         self.sweep = sweep
-        self.owner = {"drive.sweep": sweep, "drive.experiment": experiment}
+        self.owner = owner_tags(sweep, experiment)
 
     def register(self, recommended: Sequence[RecommendedTrial], runs: SweepRuns) -> None:
         """Registers the models of the recommended trials that MLflow has, and moves the aliases to them.
@@ -94,7 +104,7 @@ class ModelRegistry:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             registered = self.client.create_registered_model(name, tags=self.owner, description=description)
-        if not self.owner.items() <= dict(registered.tags).items():
+        if not is_of(registered, self.owner):
             raise SetupError(
                 f"registered model {name!r} must be that of sweep {self.sweep!r} in experiment "
                 f"{self.owner['drive.experiment']!r}, got one without its tags",

@@ -53,13 +53,13 @@ def test_no_password_stands_on_a_command_line_of_the_server(server: Server) -> N
 def test_wrong_login_is_reported_and_nothing_is_lost(server: Server, tmp_path: Path) -> None:
     sweep = [tiny_sweep(tmp_path), "--set", "search.warmup_epochs=[0]", "--set", "search.prune_iterations=[1]"]
     wrong = server.login | {"MLFLOW_TRACKING_PASSWORD": "not-this-one"}
-    place = ["--storage", tmp_path / "runs", "--tracking-uri", server.uri]
+    place = ["--name", "refused", "--storage", tmp_path / "runs", "--tracking-uri", server.uri]
     answer = drive_sweep("run", *sweep, *place, environment=wrong)
     assert re.search(r"MLflow: \d+ events could not be sent \(.*(credential|login|auth|401)", answer.stderr, re.IGNORECASE)
-    state = drive_sweep("sync", "tiny", "--storage", tmp_path / "runs", environment=wrong, expect=3)
+    state = drive_sweep("sync", "refused", "--storage", tmp_path / "runs", environment=wrong, expect=3)
     assert "MLFLOW_TRACKING_USERNAME" in state.stderr
     assert "not-this-one" not in answer.stderr + state.stderr
-    drive_sweep("sync", "tiny", "--storage", tmp_path / "runs", environment=server.login)
+    drive_sweep("sync", "refused", "--storage", tmp_path / "runs", environment=server.login)
 
 
 def test_sweep_shows_what_a_local_one_shows_but_no_login(

@@ -89,6 +89,8 @@ def test_description_begins_with_the_sentences_and_ends_with_the_plan(sweep: tup
     assert "- drive-s0.9: settled: " in text
     assert "39 of 39 trials have finished" in text
     assert text.endswith(PLAN)
+    assert "`report.html`" in text
+    assert "`report.html`" not in sweep_summary(*sweep, PLAN, report=False).description
 
 
 def test_damaged_trials_do_not_count(sweep: tuple[SweepFolder, SweepState]) -> None:
@@ -120,12 +122,12 @@ def test_description_fits_into_mlflow(tmp_path: Path, monkeypatch: pytest.Monkey
     sparsities = [round(0.5 + 0.01 * step, 2) for step in range(45)]
     spec, state = finished_sweep(TEXT.replace("[0.9, 0.995]", str(sparsities)), metrics)
     advice = recommendations(spec, state)
-    text = description(state, advice, [], PLAN)
+    text = description(state, advice, [], PLAN, report=True)
     assert len(text) <= LONGEST
     assert text.startswith("- drive-s0.5: ")
     assert text.endswith(PLAN)
     shown = sum(line.startswith(("- drive-", "- random-")) for line in text.splitlines())
-    assert f"{len(advice) - shown} more groups in `report.html`." in text
+    assert f"{len(advice) - shown} more groups in the report." in text
 
 
 def test_markdown_shows_a_text_as_it_is() -> None:

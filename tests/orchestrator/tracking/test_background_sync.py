@@ -131,6 +131,22 @@ def test_outage_of_the_server_loses_nothing(tracked: TrackedSweep, tmp_path: Pat
             assert file.read_bytes() == tracked.storage.read(f"trials/{of.key}/model.safetensors.zst")
 
 
+def test_of_several_summaries_the_last_one_counts(tracked: TrackedSweep, tmp_path: Path) -> None:
+    target = new_target(tmp_path)
+    thread = TrackingThread(lambda: open_sync(target, tracked.storage), interval_s=0.05)
+    for step in (1, 2):
+        thread.summarize(SweepSummary(description=f"after {step}", metrics={"best/s0.9/a": 0.5}, step=step, time_ms=step))
+    thread.start()
+    assert thread.flush(60), thread.last_error
+    assert Content(target).named(SWEEP)["status"] == "RUNNING"
+    thread.close_sweep("FINISHED", SweepSummary(description="at the end", metrics={"best/s0.9/a": 0.5}, step=3, time_ms=3))
+    assert thread.flush(60), thread.last_error
+    thread.close()
+    run = Content(target).named(SWEEP)
+    assert (run["status"], run["tags"]["mlflow.note.content"]) == ("FINISHED", "at the end")
+    assert [point[1] for point in run["points"] if point[0] == "trials/finished"] == [2, 3]
+
+
 def port_of(base: str) -> int:
     return int(base.rpartition(":")[2])
 

@@ -52,6 +52,8 @@ def test_links_are_short_with_500_trials(tracked: TrackedSweep, tmp_path: Path) 
     calls = recorded(sync).calls
     sync.summarize(replace(summary, recommended=()))
     assert calls == ["get_experiment"], "equal views are not sent again"
+    sync.registry.client.delete_registered_model_tag("tiny-convnet", "drive.experiment")
+    assert list(links(target.uri, state)) == list(shown)[:-1], "that model is somebody else's"
 
 
 def test_views_filter_sort_and_chart_what_varies(tracked: TrackedSweep, tmp_path: Path) -> None:
