@@ -30,7 +30,6 @@ LONG = (
     "orchestrator/diagnostics/test_doctor.py",
     "integration/test_tracking_server.py",
     "trainables/custom/test_trials.py",
-    "orchestrator/scheduling/test_worker_reuse.py",
     "orchestrator/preflight/test_networks.py",
 )
 

@@ -340,6 +340,7 @@ def test_diverging_warmup_fails_its_trials_alone(tmp_path: Path, storage: Path) 
     assert {run.info.status for run in by_role(storage)["trial"]} == {"FINISHED", "FAILED"}
 
 
+@pytest.mark.long
 def test_a_widened_grid_runs_only_the_new_trials(undisturbed: Finished, tmp_path: Path, storage: Path) -> None:
     shutil.copytree(undisturbed.storage, storage, ignore=shutil.ignore_patterns("mlflow.db", "artifacts"))
     file = tmp_path / "wider.yaml"
@@ -355,6 +356,7 @@ def test_a_widened_grid_runs_only_the_new_trials(undisturbed: Finished, tmp_path
     assert (warmup["epochs"], warmup["trained_epochs"]) == (3, 1)
 
 
+@pytest.mark.long
 def test_lost_and_damaged_snapshots_are_reported_and_rebuilt(undisturbed: Finished, storage: Path) -> None:
     shutil.copytree(undisturbed.storage, storage, ignore=shutil.ignore_patterns("mlflow.db", "artifacts"))
     first, second = sorted(storage.glob("warmups/*/epoch-*"))

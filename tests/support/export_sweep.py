@@ -28,9 +28,9 @@ precision: fp32
 """
 
 
-def export_sweep(home: Path) -> SweepFolder:
-    """The folder of the sweep, whose trials this process computes."""
-    (home / "sweep.yaml").write_text(TEXT)
+def export_sweep(home: Path, text: str = TEXT) -> SweepFolder:
+    """The folder of the sweep of a file's text, whose trials this process computes."""
+    (home / "sweep.yaml").write_text(text)
     spec = load_spec(str(home / "sweep.yaml"), [])
     storage, configs = new_storage(home / "runs"), expand(spec)
     state = SweepState(sweep=spec.name)

@@ -102,6 +102,7 @@ def test_a_trial_of_a_loud_module_answers_in_json_alone(tmp_path: Path) -> None:
         assert line in answer.stderr
 
 
+@pytest.mark.long
 def test_a_closed_terminal_stops_a_sweep_as_a_signal_does(tmp_path: Path) -> None:
     """The terminal hangs up, and with it stderr and all processes of the terminal; the answer on stdout is whole."""
     file, storage = loud_sweep(tmp_path, epochs=400), tmp_path / "runs"

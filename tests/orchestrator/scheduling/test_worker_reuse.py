@@ -51,6 +51,7 @@ def stage_of(slow: SlowStart) -> Callable[[dict[str, Any]], None]:
     return stage
 
 
+@pytest.mark.long
 def test_a_free_worker_does_not_end_one_that_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # workers find the stage of this file

@@ -112,6 +112,7 @@ def test_custom_network_weights_depend_only_on_the_seed(folder: Path) -> None:
     assert not torch.equal(weights(1), first)
 
 
+@pytest.mark.long
 def test_sweep_of_custom_code_and_its_records_outlive_the_files(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

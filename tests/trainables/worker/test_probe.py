@@ -80,6 +80,7 @@ def test_missing_compiler_is_reported_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
+@pytest.mark.long
 def test_working_compiler_has_no_problem(tmp_path: Path) -> None:
     assert examined_elsewhere(tmp_path)["compile_problem"] == ""
     assert list((tmp_path / "inductor").rglob("*.so"))  # something was compiled
