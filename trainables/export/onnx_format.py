@@ -36,18 +36,11 @@ def write(model: SparseModel, folder: Path) -> str:
     assert exported is not None
     exported.save(folder / FILE, external_data=False)
     proto = onnx.load(folder / FILE)
-    _remove_places(proto)
     _name_batch(proto)
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, folder / FILE)
     predict = f'return session.run(None, {{"{INPUT}": images}})[0]'
     return LOADING + example_code(model, predict, 'np.random.rand({shape}).astype("float32")')
-
-
-def _remove_places(proto: ModelProto) -> None:
-    """Removes what names places in source code on the machine that exports."""
-    for part in (proto, proto.graph, *proto.graph.node, *proto.graph.initializer, *proto.graph.value_info):
-        del part.metadata_props[:]
 
 
 def _name_batch(proto: ModelProto) -> None:

@@ -47,6 +47,8 @@ for number, folder in enumerate(sys.argv[2:]):
     names = {}
     exec(code, names)
     given = images if isinstance(names["images"], np.ndarray) else sys.modules["torch"].from_numpy(images)
+    weights = names.get("weights", {}).values()
+    assert all(one.data_ptr() % 64 == 0 for one in weights if one.layout == sys.modules["torch"].strided), "bits may differ"
     np.save(results / f"scores{number}.npy", np.asarray(names["predict"](given)))
     np.save(results / f"first{number}.npy", np.asarray(names["predict"](given[:1])))
 """
