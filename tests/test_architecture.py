@@ -64,7 +64,7 @@ ORCHESTRATOR = {
     ),
     "figures": ("recommendation reporting search", "config records wording"),
     "page": (
-        "figures recommendation reporting search state storage tracking",
+        "command_line figures recommendation reporting search state storage tracking",
         "config records wording",
     ),
     "export": (

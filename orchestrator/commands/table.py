@@ -347,7 +347,7 @@ _ALL = (
                 choices=list(FORMATS),
                 help="; ".join(f"{name}: {each.description}" for name, each in FORMATS.items()),
             ),
-            argument("--out", required=True, metavar="FOLDER", help="new or empty folder"),
+            argument("--out", required=True, metavar="FOLDER", completes="folder", help="new or empty folder"),
             argument("--license", metavar="TEXT", help="for the model card (default: not stated)"),
             argument("--no-latency", action="store_true", help="do not measure how fast it is"),
             argument("--address", metavar="URL", help="must be left out, since files are written on this machine"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from orchestrator.command_line import command
 from orchestrator.page.links import link_to_run, mlflow_base
 from orchestrator.page.markup import Cell, Line, Section, paragraph, preformatted, table, text
 from orchestrator.reporting.sweep_results import SweepResults
@@ -38,7 +39,7 @@ def trials_section(results: SweepResults) -> Section:
     lines = [_line(trial, link_to_run(results, base, trial.mlflow_run_id)) for trial in results.state.trials.values()]
     hint = "The names lead to the runs in MLflow."
     if base.startswith("http://127.0.0.1"):
-        hint += f" They open while `drive-sweep ui {results.name}` runs."
+        hint += f" They open while `{command('ui', results.name)}` runs."
     content = (paragraph(hint, "remark") if base else "") + table(HEADS, lines, "all trials", "trials")
     return Section(id="all-trials", title="Trials", content=content)
 

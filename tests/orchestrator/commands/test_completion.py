@@ -19,6 +19,7 @@ from tests import ROOT
 from tests.support.shells import interactive_shell
 
 START = {"bash": ["bash", "--norc", "-i"], "zsh": ["zsh", "-f", "-i"]}
+PATHS = ("FILE", "FOLDER", "PNG", "FOLDER|URI")
 # What is typed, the tab key included -> what the line is then.
 COMPLETED = {
     "drive-sweep rep\t": "drive-sweep report ",
@@ -99,6 +100,8 @@ def test_the_script_names_every_command_and_option(shell: str) -> None:
 def test_arguments_complete_what_the_script_knows() -> None:
     from orchestrator.commands.completion import words_by_kind
 
+    paths = [one for command in COMMANDS.values() for one in command.arguments if one.settings.get("metavar") in PATHS]
+    assert all(one.completes for one in paths), "what is a path is completed"
     named = {one.completes for command in COMMANDS.values() for one in command.arguments} - {""}
     assert named == set(words_by_kind())
     assert make_parser().parse_args(["completion", "zsh"]).shell == "zsh"
