@@ -28,7 +28,7 @@ from tests.support.export_sweep import spec_of
 from tests.support.exported_models import images, model_of
 from tests.support.trials import new_storage
 from trainables.data.splits import load_data
-from trainables.export import latency, two_four_format, verification
+from trainables.export import latency, two_four_format
 from trainables.export.format import Format
 from trainables.export.sparse_model import SparseModel
 from trainables.export.table import FORMATS
@@ -41,32 +41,58 @@ def run_export(folder: SweepFolder, out: Path, *options: str) -> int:
     return main(["export", folder.name, "--storage", folder.storage.root, "--out", str(out), *options])
 
 
+def toy_format(patch: pytest.MonkeyPatch, scores: str, tolerance: float) -> None:
+    """Makes the format `torch` write one file, and code whose `predict` gives these scores."""
+
+    def write(model: SparseModel, folder: Path) -> str:
+        (folder / "half").write_text("written")
+        return CODE.format(scores=scores)
+
+    module = ModuleType("trainables.export.toy_format")
+    module.FORMAT = Format(write=write, tolerance=tolerance, runtime="Toy")  # type: ignore[attr-defined]
+    patch.setitem(sys.modules, module.__name__, module)
+    patch.setitem(FORMATS, "torch", replace(FORMATS["torch"], module="toy_format"))
+
+
 @pytest.fixture(scope="module")
 def exported(finished: SweepFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the command has written."""
+    """The folder that the command has written, in a format that gives every image to class 0."""
     out = tmp_path_factory.mktemp("command") / "model"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verification, "SECONDS", 0.02)
-        assert run_export(finished, out, "--format", "csr", "--license", "mit") == 0
+        toy_format(patch, "np.zeros((len(images), 10), dtype='f')", tolerance=1.0)
+        assert run_export(finished, out, "--format", "torch", "--license", "mit", "--no-latency") == 0
     return out
 
 
 @pytest.mark.process
 def test_command_writes_model_card_and_facts(exported: Path, finished: SweepFolder) -> None:
-    names = {file.name for file in exported.iterdir()}
-    assert names == {"model.safetensors", "network.pt2", "README.md", "export.json"}
+    assert {file.name for file in exported.iterdir()} == {"half", "README.md", "export.json"}
     assert [file.name for file in exported.parent.iterdir()] == ["model"]
     facts = json.loads((exported / "export.json").read_text())
     chosen = select_trial(finished, None, None, ())
     assert (facts["trial"], facts["seed"]) == (chosen.trial.key, chosen.trial.config["seed"])
     assert facts["accuracy"]["test/accuracy"]["trial"] == chosen.result["metrics"]["test/accuracy"]
     assert (facts["sparsity"]["kept"], facts["sparsity"]["prunable"]) == (chosen.result["kept_weights"], 15_248)
+    test = load_data(expand(spec_of(finished))[0].dataset, spec_of(finished).source(), "cpu").test
+    check = facts["check"]
+    assert (check["images"], check["what"]) == (40, "all 40 test images")
+    assert check["correct"] == int((test.labels == 0).sum())
+    assert 0 < check["max_difference"] <= check["accepted"]
+    assert facts["latency"] == []
+
+
+@pytest.mark.long
+@pytest.mark.process
+def test_command_compares_and_measures_a_real_format(finished: SweepFolder, out: Path) -> None:
+    assert run_export(finished, out, "--format", "csr") == 0
+    assert {file.name for file in out.iterdir()} == {"model.safetensors", "network.pt2", "README.md", "export.json"}
+    facts = json.loads((out / "export.json").read_text())
     check = facts["check"]
     assert check["images"] == check["equal_decisions"] == 40
-    assert check["what"] == "all 40 test images"
-    assert check["correct"] / 40 == chosen.result["metrics"]["test/accuracy"]
+    assert check["correct"] / 40 == facts["accuracy"]["test/accuracy"]["trial"]
     assert 0 <= check["max_difference"] <= check["accepted"] < 1e-2
     assert [(one["batch"], len(one["models"])) for one in facts["latency"]] == [(size, 2) for size in latency.BATCHES]
+    assert "times as fast as dense" in (out / "README.md").read_text()
 
 
 @pytest.mark.process
@@ -87,7 +113,7 @@ def test_model_card_says_what_the_model_is(exported: Path, finished: SweepFolder
         "not normalised",
         f"torch {version('torch')}",
         "drive-sweep abc1234",
-        "seldom faster",
+        "Not measured",
     ):
         assert expected in text, expected
 
@@ -100,23 +126,6 @@ def test_a_folder_with_files_is_left_alone(finished: SweepFolder, out: Path, cap
     assert [file.name for file in out.rglob("*")] == ["mine.txt"]
     assert run_export(finished, out / "mine.txt", "--format", "torch") == 2
     assert (out / "mine.txt").read_text() == "mine"
-
-
-@pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that sets what the format `torch` writes: one file, and code whose `predict` gives these scores."""
-
-    def write_as(scores: str) -> None:
-        def write(model: SparseModel, folder: Path) -> str:
-            (folder / "half").write_text("written")
-            return CODE.format(scores=scores)
-
-        module = ModuleType("trainables.export.toy_format")
-        module.FORMAT = Format(write=write, tolerance=0.5, runtime="Toy")  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setitem(FORMATS, "torch", replace(FORMATS["torch"], module="toy_format"))
-
-    return write_as
 
 
 @pytest.mark.process
@@ -134,9 +143,9 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_a_model_that_fails_its_check_leaves_nothing(
-    scores: str, problem: str, toy: Any, finished: SweepFolder, out: Path
+    scores: str, problem: str, finished: SweepFolder, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    toy(scores)
+    toy_format(monkeypatch, scores, tolerance=0.5)
     with pytest.raises(SetupError) as error:
         export_model(finished, out, "torch", measure_latency=False)
     assert problem in str(error.value)
