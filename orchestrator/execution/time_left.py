@@ -20,6 +20,7 @@ INTERVAL_S = 5.0
 INTERVAL_FACTOR = 50.0  # times the duration of the last estimate
 COURSES = 60
 LEFT_OUT = 0.05  # of the courses, at each end
+WIDEST = 20.0  # the most over the least; a wider range tells nothing
 LONG_ENOUGH_S = 10.0  # that a phase of a running stage has to be watched
 
 
@@ -87,7 +88,10 @@ class TimeLeft:
         draw = random.Random(0)
         ends = sorted(self._course(left, known, expected, slots, draw) for _ in range(COURSES))
         out = int(LEFT_OUT * COURSES)
-        return (ends[out], ends[-1 - out]), ""
+        least, most = ends[out], ends[-1 - out]
+        if most > WIDEST * max(least, INTERVAL_S):
+            return None, "the times of the first stages differ too much"
+        return (least, most), ""
 
     def _course(
         self,

@@ -151,6 +151,17 @@ def test_most_ranges_hold_the_end() -> None:
     assert wide / shown < 0.2
 
 
+def test_a_range_that_tells_nothing_is_not_shown() -> None:
+    reasons, widths = set(), []
+    sweep = Simulation(0, noise=3.0)
+    for _ in sweep.steps():
+        found, reason = sweep.left.estimate()
+        reasons.add(reason)
+        widths += [found[1] / max(found[0], 5.0)] if found else []
+    assert "the times of the first stages differ too much" in reasons
+    assert max(widths, default=0.0) <= 20
+
+
 def test_while_a_search_may_add_trials_it_says_why_it_cannot_know() -> None:
     sweep = Simulation(0)
     sweep.state.settled = False
