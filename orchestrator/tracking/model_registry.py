@@ -141,7 +141,7 @@ class ModelRegistry:
         number = versions[model_id].number
         links = json.loads(model.tags.get(SHOWN_AS_VERSIONS, "[]"))
         if not any(link["name"] == name and str(link["version"]) == number for link in links):
-            links.append({"name": name, "version": number})
+            links.append({"name": name, "version": int(number)})  # as a server does
             self.client.set_logged_model_tags(model_id, {SHOWN_AS_VERSIONS: json.dumps(links)})
 
     def _describe(self, name: str, version: _Version, description: str) -> None:

@@ -75,7 +75,7 @@ def test_recommended_model_is_a_version_that_loads(target: TrackingTarget, track
     folder = Path(client.get_model_version_download_uri(NAME, "1"))
     assert (folder / "MLmodel").is_file()
     (logged,) = [one for one in Content(target).models if one.name == f"sparse-{FIRST}"]
-    assert logged.tags["mlflow.modelVersions"] == f'[{{"name": "{NAME}", "version": "1"}}]'
+    assert logged.tags["mlflow.modelVersions"] == f'[{{"name": "{NAME}", "version": 1}}]'
 
 
 def test_alias_moves_to_a_better_model_and_back(target: TrackingTarget, tracked: TrackedSweep) -> None:
