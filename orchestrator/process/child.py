@@ -16,6 +16,7 @@ from collections.abc import Callable
 from threading import Thread
 from typing import Any
 
+from orchestrator.process.credentials import environment_without_login
 from orchestrator.process.import_paths import ROOT
 
 PARENT_POLL_INTERVAL_S = 0.5
@@ -31,7 +32,7 @@ class ChildError(Exception):
 
 
 def ask(module: str, request: Any, keep_errors: bool = False) -> Any:
-    """The response of the module's `main` to a request.
+    """The response of the module's `main` to a request; the child has no login for MLflow.
 
     Args:
         keep_errors: keep the child's output for the error message instead of showing it.
@@ -44,6 +45,7 @@ def ask(module: str, request: Any, keep_errors: bool = False) -> Any:
         input=json.dumps(request),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if keep_errors else None,
+        env=environment_without_login(),
         text=True,
         check=False,
     )

@@ -19,9 +19,9 @@ from urllib.parse import unquote
 
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError
+from orchestrator.process.credentials import CREDENTIALS as CREDENTIALS
 from orchestrator.tracking.database import Notify, make_ready
 from orchestrator.tracking.database_locations import follow_storage
-from orchestrator.tracking.error_hints import CREDENTIALS as CREDENTIALS
 from orchestrator.tracking.error_hints import tracking_error
 from orchestrator.uris import redacted
 

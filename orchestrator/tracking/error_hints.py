@@ -10,14 +10,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.errors import SetupError
+from orchestrator.process.credentials import CREDENTIALS
 from orchestrator.uris import redacted
 from trainables.wording import one_line
 
-CREDENTIALS = (
-    "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
-)
 ELSEWHERE = "or give another with --tracking-uri"
 NOISE = re.compile(r"\[SQL: .*|\(Background on this error at: .*|<!doctype .*|<html.*|Stack trace.*", re.DOTALL | re.IGNORECASE)
 STATUS = re.compile(r"error code (\d{3})|too many (\d{3}) error responses|status[ _]code:? (\d{3})", re.IGNORECASE)
