@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -71,12 +72,12 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def environment_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Commands that a test runs in this process prepare it for Ray and find users' modules, which no later test may inherit."""
-    before, folders = dict(os.environ), list(sys.path)
-    monkeypatch.setattr(command_line, "_running", command_line._running)  # undone with what the test sets
+@contextmanager
+def environment_as_before() -> Iterator[None]:
+    """Undoes how commands prepare this process for Ray, record their options, and find users' modules."""
+    before, folders, running = dict(os.environ), list(sys.path), command_line._running
     yield
+    command_line._running = running
     if added := set(sys.path) - set(folders):
         for name, module in list(sys.modules.items()):
             if os.path.dirname(vars(module).get("__file__") or "") in added:
@@ -85,6 +86,19 @@ def environment_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def environment_of_modules() -> Iterator[None]:
+    """What the fixtures of a module leave behind, no other module may inherit."""
+    with environment_as_before():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def environment_of_tests(environment_of_modules: None) -> Iterator[None]:
+    with environment_as_before():
+        yield
 
 
 @pytest.fixture(autouse=True)
