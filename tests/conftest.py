@@ -16,6 +16,7 @@ from orchestrator import command_line
 from tests import ROOT
 from tests.support.cli import kill_all, started
 from tests.support.marks import MARKS, Guard, audit_multiprocessing, marks_of
+from trainables.custom.imports import COPIES, PACKAGE
 
 # Tests of properties: 100 examples, or as many as their own command asks for (DRIVE_SWEEP_EXAMPLES=10000 pytest -k ...).
 settings.register_profile("drive-sweep", max_examples=int(os.environ.get("DRIVE_SWEEP_EXAMPLES", "100")), deadline=None)
@@ -74,10 +75,12 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @contextmanager
 def environment_as_before() -> Iterator[None]:
-    """Undoes how commands prepare this process for Ray, record their options, and find users' modules."""
+    """Undoes how commands prepare this process for Ray, record their options, and find users' modules or a trial's copies."""
     before, folders, running = dict(os.environ), list(sys.path), command_line._running
     yield
     command_line._running = running
+    for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}.{COPIES}")]:
+        del sys.modules[name]
     if added := set(sys.path) - set(folders):
         for name, module in list(sys.modules.items()):
             if os.path.dirname(vars(module).get("__file__") or "") in added:

@@ -15,6 +15,7 @@ from trainables.custom.references import module_and_function, sha256
 from trainables.errors import ConfigError
 
 PACKAGE = __name__.partition(".")[0]  # trainables, or the name of the copy that travels with a model
+COPIES = "own_"  # what the names of modules begin with that hold copies of users' files
 
 _sources: dict[str, bytes] = {}  # module -> the text that was executed; a worker is reused from stage to stage
 
@@ -118,7 +119,7 @@ def bundle(source: bytes) -> None:
 
 def bundled_name(source_sha256: str) -> str:
     """Name of the module that holds a copy of the user's file; models of several versions of it load in one process."""
-    return f"own_{source_sha256[:16]}"
+    return f"{COPIES}{source_sha256[:16]}"
 
 
 def _installed_module(name: str, reference: str, source_sha256: str) -> ModuleType:
