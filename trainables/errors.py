@@ -24,6 +24,7 @@ class FailureKind(StrEnum):
     STORAGE = "storage"
     WORKER_LOST = "lost"
     NODE_LOST = "lost_node"
+    HANG = "hang"
 
 
 class TrialError(Exception):

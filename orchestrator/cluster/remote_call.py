@@ -17,6 +17,16 @@ def call_on(node_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
     return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(function).remote(*arguments)
 
 
+def is_answered(call: Any) -> bool:
+    """Whether the result of a call is there, or its failure."""
+    return bool(ray.wait([call], timeout=0)[0])
+
+
+def result_of(call: Any) -> Any:
+    """The result of a call; waits for it, and raises the error with which it failed."""
+    return ray.get(call)
+
+
 def reason_of(error: Exception) -> str:
     """Why a call on a node failed, in one line."""
     return last_line(getattr(error, "cause", None) or error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,12 +20,14 @@ from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState, TrialStatus, WarmupStatus
 from orchestrator.storage.background import run_with_timeout
 from orchestrator.storage.base import Storage
-from orchestrator.storage.layout import newest_attempt
+from orchestrator.storage.layout import TrialFolder, newest_attempt
 from orchestrator.terminal.progress import Screen
 from orchestrator.tracking.process import TrackingProcess
 from orchestrator.tracking.records import RunSpec
 from trainables.config.keys import canonical, complete, warmup_rule
 from trainables.config.trial import TrialConfig
+from trainables.errors import FailureKind, StaleAttemptError, StorageError
+from trainables.records.failure_record import publish_failure
 from trainables.records.metrics import Point, points_from_json
 
 STOP_CHECK_INTERVAL_S = 0.5
@@ -152,6 +155,22 @@ class Driver:
                 if "model_sha256" in report:
                     status.metrics, status.model_sha256 = dict(report["metrics"]), report["model_sha256"]
         self.writer.changed(status)
+
+    def on_hang(self, stage: QueuedStage, message: str, stacks: str) -> None:
+        """A stage reported nothing for too long, and its process was ended; the log and its record get the stacks."""
+        self.announce(f"{stage.name} hung in {self._place(stage)}: {message}")
+        self.folder.log(f"{stage.name}: the stacks of its process\n{stacks or 'are not known'}")
+        if stage.is_warmup:
+            return
+        files = TrialFolder(self.folder.storage, stage.key, stage.attempt, self.folder.name)
+        with suppress(StaleAttemptError, StorageError):
+            publish_failure(files, FailureKind.HANG, f"{message}; stage_timeout in the sweep file sets the limit", stacks)
+
+    def _place(self, stage: QueuedStage) -> str:
+        """Where a stage was when it last said so."""
+        status = self._status(stage)
+        phase = "warmup" if isinstance(status, WarmupStatus) else status.phase
+        return f"phase {phase} after {status.position}" if phase else "its first phase"
 
     def on_tick(self) -> None:
         """Looks for requests to stop, and draws."""

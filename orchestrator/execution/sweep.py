@@ -33,6 +33,7 @@ from orchestrator.planning.resolved_settings import ResolvedSettings
 from orchestrator.preflight.data import BackgroundPreflight
 from orchestrator.preflight.network_process import BackgroundNetworkChecks
 from orchestrator.scheduling.queued_stage import StageState
+from orchestrator.scheduling.watchdog import Watchdog
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.trial_results import damaged_files
@@ -49,6 +50,7 @@ from orchestrator.version import source_revision
 from trainables.data.staging import StagedDataset
 from trainables.errors import StorageError
 from trainables.preflight.network_case import NetworkReport
+from trainables.runtime.heartbeat import INTERVAL_S
 
 if TYPE_CHECKING:
     from orchestrator.scheduling.tune_adapter import StageSearcher
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 PREFLIGHT_TIMEOUT_S = 30.0  # to wait for the data preflight, which a short sweep may outrun
 CLEAR_TIMEOUT_S = 5.0
 MAX_REPORTS_PER_S = 200  # of all stages together; Tune needs half a millisecond for each
+SIGNS_OF_LIFE = 4  # of a stage, in the time after which it counts as hung
 METRICS_INTERVAL_S = 5.0  # between two writes of a trial's points; on an object store they come with the checkpoints
 
 
@@ -244,10 +247,11 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
         time_left.on_tick()
         refresher.on_tick()
         capacity.refresh()
+        searcher.end_hung_workers()
         searcher.resolve_lost_workers()
 
-    hooks = Hooks(driver.on_report, on_tick, driver.request_stop)
-    searcher = StageSearcher(driver.queue, hooks, capacity)
+    hooks = Hooks(driver.on_report, on_tick, driver.request_stop, driver.on_hang)
+    searcher = StageSearcher(driver.queue, hooks, capacity, Watchdog(timeout_s=plan.spec.stage_timeout))
     if plan.spec.is_search:
         start_search(driver, plan, capacity, gpus_per_trial=resolved.gpus_per_trial)
     driver.queue.can_retry_on_whole_gpu = 0 < resolved.gpus_per_trial < 1
@@ -302,6 +306,7 @@ def _settings(driver: Driver, plan: Plan, resolved: ResolvedSettings, data: Stag
         provenance={"data_digest": plan.data_digest, "revision": source_revision(), "sweep": folder.name},
         custom_files=plan.custom_files,
         progress_seconds=max(1.0, slots / MAX_REPORTS_PER_S),
+        alive_seconds=min(INTERVAL_S, spec.stage_timeout / SIGNS_OF_LIFE) if spec.stage_timeout else INTERVAL_S,
     )
 
 

@@ -38,6 +38,7 @@ class QueuedStage:
         work: epochs and rounds, to start long stages first.
         worker_failures: attempts that ended because the process or the storage was lost; they are limited.
         node_failures: attempts that ended because the node was lost; they are not.
+        hung_on: nodes on which an attempt reported nothing for too long.
         whole_gpu: run alone on a GPU, after it was out of memory once.
         not_before: time of the queue's clock before which it is not tried again.
         failure: why it failed; None in other states.
@@ -59,6 +60,8 @@ class QueuedStage:
     attempt: int = 0
     worker_failures: int = 0
     node_failures: int = 0
+    hangs: int = 0
+    hung_on: frozenset[str] = frozenset()
     whole_gpu: bool = False
     not_before: float = 0.0
     message: str = ""

@@ -8,6 +8,7 @@
     oom                            another try on a whole GPU    once, if trials share GPUs              1 s
     misplaced                      another try on another node   no limit on a cluster; else "data"      1 s
     unprovided                     another try on another node   while one may have it; then "setting"   1 s
+    hang                           another try, elsewhere if any once                                    1 s
 
 Kinds are named as they are stored (FailureKind). The longer delays follow earlier failures of the same trial that the same
 counter counts. tune_adapter.py says whether there is another node; a local Ray has none.
@@ -22,6 +23,7 @@ from orchestrator.back_off import BackOff
 from trainables.errors import FailureKind
 
 BACK_OFF = BackOff((1, 2, 5, 10, 30, 60))
+MAX_HANGS = 1  # of a stage, after which it is tried again
 
 
 class Action(Enum):
@@ -39,6 +41,7 @@ class Counter(Enum):
 
     WORKER_FAILURES = "worker failures"
     NODE_FAILURES = "node failures"
+    HANGS = "hangs"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +72,7 @@ POLICIES: dict[FailureKind, RetryPolicy] = {
     FailureKind.STALE_ATTEMPT: STOPPED,
     FailureKind.WORKER_LOST: WORKER_FAILURE,
     FailureKind.STORAGE: WORKER_FAILURE,
+    FailureKind.HANG: RetryPolicy(action=Action.RETRY, counter=Counter.HANGS),
     FailureKind.NODE_LOST: RetryPolicy(action=Action.RETRY, counter=Counter.NODE_FAILURES),
     FailureKind.OUT_OF_MEMORY: RetryPolicy(action=Action.RETRY_ON_WHOLE_GPU),
     FailureKind.WRONG_NODE: RetryPolicy(action=Action.RETRY_ON_OTHER_NODE, at_limit=FailureKind.DATA),
@@ -81,7 +85,7 @@ class RetryContext:
     """What decides whether a stage may be tried again.
 
     Attributes:
-        worker_failures, node_failures: earlier attempts that ended so.
+        worker_failures, node_failures, hangs: earlier attempts that ended so.
         max_worker_failures: `retries.lost` of the sweep file.
         can_use_whole_gpu: trials share GPUs, and this one has not had a whole one yet.
         has_other_node: another node may have what this one lacks.
@@ -89,6 +93,7 @@ class RetryContext:
 
     worker_failures: int = 0
     node_failures: int = 0
+    hangs: int = 0
     max_worker_failures: int = 10
     can_use_whole_gpu: bool = False
     has_other_node: bool = False
@@ -118,6 +123,8 @@ def decide(kind: FailureKind, context: RetryContext) -> Decision:
 def _is_at_limit(policy: RetryPolicy, context: RetryContext) -> bool:
     if policy.counter is Counter.WORKER_FAILURES:
         return context.worker_failures >= context.max_worker_failures
+    if policy.counter is Counter.HANGS:
+        return context.hangs >= MAX_HANGS
     if policy.action is Action.RETRY_ON_WHOLE_GPU:
         return not context.can_use_whole_gpu
     return policy.action is Action.RETRY_ON_OTHER_NODE and not context.has_other_node
@@ -126,4 +133,9 @@ def _is_at_limit(policy: RetryPolicy, context: RetryContext) -> bool:
 def _count(counter: Counter | None, context: RetryContext) -> int:
     if counter is None:
         return 0
-    return context.worker_failures if counter is Counter.WORKER_FAILURES else context.node_failures
+    counts = {
+        Counter.WORKER_FAILURES: context.worker_failures,
+        Counter.NODE_FAILURES: context.node_failures,
+        Counter.HANGS: context.hangs,
+    }
+    return counts[counter]

@@ -159,6 +159,7 @@ class StageQueue:
         return RetryContext(
             worker_failures=stage.worker_failures,
             node_failures=stage.node_failures,
+            hangs=stage.hangs,
             max_worker_failures=self.max_worker_failures,
             can_use_whole_gpu=self.can_retry_on_whole_gpu and not stage.whole_gpu,
             has_other_node=has_other_node,
@@ -203,6 +204,7 @@ class StageQueue:
     def _retry(self, stage: QueuedStage, decision: Decision) -> None:
         stage.worker_failures += decision.counter is Counter.WORKER_FAILURES
         stage.node_failures += decision.counter is Counter.NODE_FAILURES
+        stage.hangs += decision.counter is Counter.HANGS
         stage.whole_gpu = stage.whole_gpu or decision.action is Action.RETRY_ON_WHOLE_GPU
         stage.state = StageState.WAITING
         stage.not_before = self.clock() + decision.delay_s

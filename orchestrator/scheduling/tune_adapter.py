@@ -20,9 +20,11 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.cluster.capacity import ClusterCapacity, address_of
+from orchestrator.scheduling.hang_ender import HangEnder, Worker
 from orchestrator.scheduling.queued_stage import QueuedStage
 from orchestrator.scheduling.retry_policy import POLICIES, Action
 from orchestrator.scheduling.stage_queue import StageQueue
+from orchestrator.scheduling.watchdog import Watchdog
 from trainables.errors import FailureKind
 
 NODE_FAILURE_GRACE_S = 20.0  # from the loss of a process until Ray reports that of its node: 5 health checks of 3 s
@@ -35,6 +37,7 @@ class Hooks:
     Attributes:
         on_report: takes a stage's report, its end included.
         on_tick: called a few times a second, also while nothing happens.
+        on_hang: takes a stage that was ended because it hung, why, and the stacks of its process.
         on_bug: called once, when one of the others or the queue has raised; must stop the sweep in an orderly way.
         traceback: of that error; None while there is none.
     """
@@ -44,8 +47,10 @@ class Hooks:
         on_report: Callable[[QueuedStage, dict[str, Any]], None],
         on_tick: Callable[[], None],
         on_bug: Callable[[], None],
+        on_hang: Callable[[QueuedStage, str, str], None] = lambda stage, message, stacks: None,
     ) -> None:
         self.on_report = on_report
+        self.on_hang = on_hang
         self.on_tick = on_tick
         self.on_bug = on_bug
         self.traceback: str | None = None
@@ -69,9 +74,11 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         nodes: Tune's trial -> the node that it started on; before that, the nodes that it may start on.
         lost_workers: stages whose process was lost, with their nodes and the time by which to decide.
         missing_on_nodes: stage key -> nodes that lack a file of this stage.
+        hangs: ends the workers of stages that hang.
+        hung: Tune's trial -> a stage whose worker was ended so, with its nodes, until its node has said how.
     """
 
-    def __init__(self, queue: StageQueue, hooks: Hooks, capacity: ClusterCapacity) -> None:
+    def __init__(self, queue: StageQueue, hooks: Hooks, capacity: ClusterCapacity, watchdog: Watchdog | None = None) -> None:
         super().__init__(metric="event", mode="max")
         self.queue = queue
         self.hooks = hooks
@@ -81,6 +88,8 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         self.nodes: dict[str, frozenset[str]] = {}
         self.lost_workers: list[tuple[QueuedStage, frozenset[str], float]] = []
         self.missing_on_nodes: dict[str, set[str]] = {}
+        self.hangs = HangEnder(watchdog or Watchdog())
+        self.hung: dict[str, tuple[QueuedStage, frozenset[str]]] = {}
 
     def suggest(self, trial_id: str) -> Any:
         # While nothing runs Tune calls nothing but this, once a second.
@@ -100,6 +109,7 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         self.in_flight.add(trial_id)
         self.running[trial_id] = stage
         self.nodes[trial_id] = self.capacity.alive
+        avoided = self._without_hung(stage, avoided)
         config = {
             "kind": stage.kind,
             "key": stage.key,
@@ -119,12 +129,16 @@ class StageSearcher(Searcher):  # type: ignore[misc]
             return
         if result.get("event") == "begun":
             self.nodes[trial_id] = frozenset([result["node"]])
+            self.hangs.begin(trial_id, stage.kind, Worker(node=result["node"], pid=result["pid"], stacks=result["stacks"]))
             self.hooks.guarded(self.queue.on_start, stage)
+        else:
+            self.hangs.hear(trial_id)
         if stage.is_warmup and result.get("phase") == "warmup":
             self.queue.on_snapshot(stage.key, stage.published_after(result["position"]))
         self.hooks.guarded(self.hooks.on_report, stage, result)
         if result.get("event") == "ended":  # Tune shows the last report twice; the stage is gone by then
             del self.running[trial_id]
+            self.hangs.end(trial_id, finished=result["status"] == FINISHED)
             self.hooks.guarded(self._on_end, stage, self.nodes.pop(trial_id), result["status"], result["message"])
 
     def requeue(self, trial_id: str) -> None:
@@ -138,7 +152,13 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         stage = self.running.pop(trial_id, None)
         if stage is None:
             return
-        self.lost_workers.append((stage, self.nodes.pop(trial_id), time.monotonic() + NODE_FAILURE_GRACE_S))
+        nodes = self.nodes.pop(trial_id)
+        self.hangs.lose(trial_id)
+        if trial_id in self.hangs.endings:
+            self.hung[trial_id] = stage, nodes
+            self.hooks.guarded(self.end_hung_workers)
+            return
+        self.lost_workers.append((stage, nodes, time.monotonic() + NODE_FAILURE_GRACE_S))
         self.hooks.guarded(self.resolve_lost_workers)
 
     def resolve_lost_workers(self) -> None:
@@ -152,6 +172,24 @@ class StageSearcher(Searcher):  # type: ignore[misc]
                 self.queue.on_end(stage, FailureKind.WORKER_LOST, "its process was lost")
             else:
                 self.lost_workers.append((stage, nodes, deadline))
+
+    def end_hung_workers(self) -> None:
+        """Ends the workers of stages that report nothing for too long; a worker that cannot be ended is given up."""
+        for trial_id in self.hangs.look():
+            if trial_id in self.running:
+                self.hangs.lose(trial_id)
+                self.hung[trial_id] = self.running.pop(trial_id), self.nodes.pop(trial_id)
+        for trial_id, (stage, nodes) in list(self.hung.items()):
+            if (hang := self.hangs.take(trial_id)) is not None:
+                del self.hung[trial_id]
+                stage.hung_on |= nodes
+                self.hooks.on_hang(stage, hang.message, hang.stacks)
+                self.queue.on_end(stage, FailureKind.HANG, hang.message)
+
+    def _without_hung(self, stage: QueuedStage, avoided: list[str]) -> list[str]:
+        """The nodes that the stage must avoid: also those on which it hung, if there are others."""
+        usable = self.capacity.usable_nodes - set(avoided)
+        return sorted({*avoided, *stage.hung_on}) if usable - stage.hung_on else avoided
 
     def _on_end(self, stage: QueuedStage, nodes: frozenset[str], status: str, message: str) -> None:
         failure = None if status == FINISHED else FailureKind(status)
@@ -216,7 +254,7 @@ class PendingTrialScheduler(FIFOScheduler):  # type: ignore[misc]
         # Tune sets its own limit, one pending trial or TUNE_MAX_PENDING_TRIALS_PG, only once, at its start.
         tune_controller.update_max_pending_trials(self.searcher.capacity.max_in_flight)
         avoided = set(self.searcher.capacity.excluded_nodes())
-        if self.avoided - avoided:
+        if self.avoided - avoided or self._is_bound_nowhere(avoided):
             self.searcher.hooks.guarded(self._requeue_bound_elsewhere, tune_controller, avoided)
         self.avoided = avoided
         self.waiting = [trial for trial in self.waiting if trial.status == Trial.PENDING]
@@ -225,6 +263,11 @@ class PendingTrialScheduler(FIFOScheduler):  # type: ignore[misc]
             if cached.has_cached_object(trial.placement_group_factory) and not _has_worker(tune_controller, trial):
                 return trial
         return self.waiting[0] if self.waiting else None
+
+    def _is_bound_nowhere(self, avoided: set[str]) -> bool:
+        """Whether a pending stage avoids every node that is left, since it hung on one and the others were lost."""
+        left = self.searcher.capacity.usable_nodes - avoided
+        return bool(left) and any(left <= set(trial.config["avoided"]) for trial in self.waiting)
 
     def _requeue_bound_elsewhere(self, controller: Any, avoided: set[str]) -> None:
         """Requeues the pending stages that avoid a node which is included again; `avoided` are those excluded now."""

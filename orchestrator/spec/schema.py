@@ -110,6 +110,12 @@ class SweepSpec(TrialSpec):
         ge=0,
         description="Minimum number of seconds between checkpoints of a trial; they are written at the next boundary.",
     )
+    stage_timeout: float | None = Field(
+        default=None,
+        ge=10,
+        description="Seconds without any report after which a stage counts as hung and is ended; by default 5 times the median "
+        "duration of its kind, at least 600.",
+    )
     share_warmups: bool = Field(default=True, description="Whether equal warm-ups are trained only once, for all their trials.")
 
     @property

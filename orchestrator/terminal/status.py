@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
+from typing import Any
 
 from rich.console import Console
 
@@ -13,10 +15,11 @@ from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from orchestrator.terminal.overview import WIDE, fact_table, facts, search_lines, summary_line
 from orchestrator.terminal.progress import best_trial
-from orchestrator.terminal.tables import LineTable, stdout_console
+from orchestrator.terminal.tables import LineTable, duration, stdout_console
 from trainables.wording import counted
 
 LONGEST_LIST = 20
+SILENT_S = 60.0  # a driver writes its heartbeat every ten seconds
 MOST_ERRORS = 5
 
 
@@ -25,7 +28,7 @@ def print_status(state: SweepState) -> None:
     console = stdout_console()
     driver = state.driver
     alive = driver_alive(driver)
-    run_by = f"run by process {driver['pid']} on {driver['host']}" if alive else "not running"
+    run_by = f"run by process {driver['pid']} on {driver['host']}{_silence(driver)}" if alive else "not running"
     console.print(f"[bold]{state.sweep}[/bold]: {summary_line(state)} ({run_by})")
     for line in search_lines(state):
         print_prose(console, line)
@@ -67,6 +70,12 @@ def _print_unfinished(console: Console, state: SweepState) -> None:
         print_prose(console, f"{counted(count, 'trial')} failed: {error}", style="red")
     if len(errors) > MOST_ERRORS:
         console.print(f"and {len(errors) - MOST_ERRORS} other errors", style="dim")
+
+
+def _silence(driver: dict[str, Any]) -> str:
+    """How long a driver has written nothing, if that is too long: it may be stopped, or its storage hangs."""
+    seconds = time.time() - float(driver.get("heartbeat", time.time()))
+    return f", silent for {duration(seconds)}" if seconds > SILENT_S else ""
 
 
 def _state(trial: TrialStatus) -> str:

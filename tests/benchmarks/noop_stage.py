@@ -30,7 +30,7 @@ def noop_stage(config: dict[str, Any], settings: SweepSettings) -> None:
     stage = Stage(**config["stage"])
     started_ms = int(time.time() * 1000)
     node = str(ray.get_runtime_context().get_node_id())
-    tune.report({"event": "begun", "pid": os.getpid(), "node": node})
+    tune.report({"event": "begun", "pid": os.getpid(), "node": node, "stacks": -1})
     end = time.monotonic() + float(os.environ.get(SLEEP_S, "0"))
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(settings.progress_seconds, left))

@@ -16,6 +16,7 @@ from trainables.data.normalization import EVALUATION_BATCH, Normalization
 from trainables.data.split_counts import scoring_counts
 from trainables.data.splits import Data, Split, class_counts, stratified_indices
 from trainables.errors import DataError
+from trainables.runtime.heartbeat import beat
 from trainables.runtime.seeding import derived_seed
 
 
@@ -40,8 +41,9 @@ def training_batches(data: Data, batch_size: int, seed: int, epoch: int) -> Iter
 
 
 def normalized(batches: Iterable[tuple[Tensor, Tensor]], normalization: Normalization) -> Iterator[tuple[Tensor, Tensor]]:
-    """uint8 batches -> float32 batches, normalised on their device."""
+    """uint8 batches -> float32 batches, normalised on their device; each is a sign of life."""
     for images_BCHW, labels_B in batches:
+        beat()
         yield normalization.apply(images_BCHW.float() / 255), labels_B
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from trainables.data.source import DatasetSource, readable
 from trainables.data.table import dataset_of
 from trainables.runtime.cache_folder import cache_folder as cache_folder
 from trainables.runtime.files import atomic_write
+from trainables.runtime.heartbeat import beat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 LINES = {"content": content_line, "raw content": raw_content_line, "size": size_line}
 # Version of reading image files and data functions; increased when any pixel changes, so that older caches are not used.
 READING = 2
+LOCK_POLL_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,7 +198,13 @@ def content_digest(source: DatasetSource) -> str:
 def cache_lock(cache: Path) -> Iterator[None]:
     """Exclusive lock for writing a file of the node's cache; other processes of the node wait."""
     with open(cache.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        while True:  # the one that holds it may read a large data set, so waiting is work too
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                beat()
+                time.sleep(LOCK_POLL_S)
         yield
 
 

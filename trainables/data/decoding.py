@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.errors import DataError
+from trainables.runtime.heartbeat import beat
 from trainables.runtime.machine import processors
 
 if TYPE_CHECKING:
@@ -179,7 +180,10 @@ def decode_squares(paths: Sequence[Path], size: int) -> NDArray[Any]:
         return None
 
     with ThreadPoolExecutor(max_workers=processors()) as pool:
-        errors = [error for error in pool.map(decode, range(len(paths)), chunksize=256) if error]
+        errors = []
+        for error in pool.map(decode, range(len(paths)), chunksize=256):
+            beat()
+            errors += [error] if error else []
     if errors:
         named = errors[:MAX_NAMES]
         more = f"; and {len(errors) - MAX_NAMES} more" if len(errors) > MAX_NAMES else ""

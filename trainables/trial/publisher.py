@@ -20,6 +20,7 @@ from trainables.custom.references import is_custom
 from trainables.data.splits import Data
 from trainables.errors import StopRequestedError, kind_of
 from trainables.export.sparse_model import ModelCard, encode
+from trainables.records.failure_record import publish_failure
 from trainables.records.file_names import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, NETWORK, RESULT, STOPPED
 from trainables.records.metrics import DamagedRecordError, MetricLog, points_from_lines
 from trainables.records.protocols import TrialFiles
@@ -181,11 +182,4 @@ class TrialPublisher:
 
 def publish_error(files: TrialFiles, error: Exception) -> None:
     """Writes error.json: kind, message and traceback of the error that is being handled."""
-    record = {
-        "kind": kind_of(error),
-        "message": str(error) or type(error).__name__,
-        "traceback": traceback.format_exc(),
-        "attempt": files.attempt,
-        "time": int(time.time() * 1000),
-    }
-    files.publish(ERROR, json.dumps(with_digest(record), indent=1).encode())
+    publish_failure(files, kind_of(error), str(error) or type(error).__name__, traceback.format_exc())

@@ -36,6 +36,11 @@ class ProgressReporter(logging.Handler):
         new, self.reported_points = points[self.reported_points :], len(points)
         return new
 
+    def alive(self) -> None:
+        """Reports that the stage works."""
+        self.last_report = time.monotonic()
+        self.report({"event": "alive"})
+
     def progress(self, state: TrialState, force: bool = False) -> None:
         """Reports phase and position, at most once per interval unless forced."""
         if not force and time.monotonic() - self.last_report < self.interval_s:

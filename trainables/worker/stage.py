@@ -10,6 +10,7 @@ from trainables.custom.files import NO_CUSTOM_FILES, CustomFiles
 from trainables.data.staging import StagedDataset
 from trainables.preflight.network_case import Adjustments
 from trainables.runtime.device import Runtime
+from trainables.runtime.heartbeat import INTERVAL_S
 
 if TYPE_CHECKING:
     from trainables.records.protocols import SnapshotFiles, TrialFiles
@@ -44,6 +45,7 @@ class SweepSettings:
     Attributes:
         runtime: its precision is what "auto" stands for.
         progress_seconds: shortest time between two progress reports of a stage.
+        alive_seconds: between two signs of life of a stage that has nothing else to report.
         adjustments: fields of the runtime that differ for some networks.
     """
 
@@ -55,6 +57,7 @@ class SweepSettings:
     metrics_seconds: float
     provenance: dict[str, Any]
     progress_seconds: float
+    alive_seconds: float = INTERVAL_S
     custom_files: CustomFiles = NO_CUSTOM_FILES
     adjustments: Adjustments = field(default_factory=dict)
 

@@ -27,6 +27,8 @@ from trainables.errors import (
 )
 from trainables.preflight.network_case import adjusted_runtime
 from trainables.runtime.device import Runtime
+from trainables.runtime.heartbeat import heard_by
+from trainables.runtime.stacks import stacks_on_signal
 from trainables.worker.progress import ProgressReporter, Report
 from trainables.worker.stage import Stage, SweepSettings
 
@@ -41,7 +43,8 @@ def run_stage(config: dict[str, Any], settings: SweepSettings) -> None:
     """Runs one stage and reports its status; the entry point that Tune calls."""
     from ray import tune
 
-    tune.report({"event": "begun", "pid": os.getpid(), "node": _node_id()})
+    process = {"pid": os.getpid(), "node": _node_id(), "stacks": stacks_on_signal()}
+    tune.report({"event": "begun", **process})
     tune.report(execute_stage(Stage(**config["stage"]), settings, tune.report))
 
 
@@ -59,7 +62,8 @@ def execute_stage(stage: Stage, settings: SweepSettings, report: Report) -> dict
     reporter = ProgressReporter(report, settings.progress_seconds)
     logging.getLogger("trainables").addHandler(reporter)
     try:
-        outcome = _run(stage, settings, reporter)
+        with heard_by(reporter.alive, settings.alive_seconds):
+            outcome = _run(stage, settings, reporter)
         status, message = "finished", ""
     except Exception as error:
         outcome, status, message = {}, kind_of(error).value, str(error)

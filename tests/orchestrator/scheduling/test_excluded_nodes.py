@@ -57,7 +57,7 @@ def test_stages_of_a_lost_node_start_on_a_readmitted_node(node: str, tmp_path: P
         capacity.refresh()
 
     def stage(config: dict[str, Any]) -> None:
-        tune.report({"event": "begun", "node": "any"})
+        tune.report({"event": "begun", "node": "any", "pid": 1, "stacks": -1})
         tune.report({"event": "ended", "status": "finished", "message": ""})
 
     def placement(config: dict[str, Any]) -> Any:
@@ -119,7 +119,7 @@ def test_trial_whose_file_no_node_has_fails_and_excludes_no_node() -> None:
         searcher.queue.trials["y"].not_before = float("inf")
         trial = f"id-{number}"
         assert searcher.suggest(trial)["stage"]["key"] == "x"
-        searcher.on_trial_result(trial, {"event": "begun", "node": place})
+        searcher.on_trial_result(trial, {"event": "begun", "node": place, "pid": 1, "stacks": -1})
         until = searcher.capacity._excluded_until
         exclude = lambda node, reason, until=until: until.update({node: time.monotonic() + 60})  # noqa: E731
         searcher.capacity.exclude_node = exclude  # type: ignore[method-assign]

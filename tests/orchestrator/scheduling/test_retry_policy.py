@@ -8,7 +8,7 @@ from orchestrator.scheduling.retry_policy import POLICIES, Action, Counter, Retr
 from trainables.errors import FailureKind
 
 FRESH = RetryContext(max_worker_failures=2, can_use_whole_gpu=True, has_other_node=True)
-AT_LIMIT = RetryContext(worker_failures=2, node_failures=99, max_worker_failures=2)
+AT_LIMIT = RetryContext(worker_failures=2, node_failures=99, hangs=1, max_worker_failures=2)
 
 # Kind: what follows at first, after how long; what follows at the limit, recorded as which kind.
 ROWS: dict[FailureKind, tuple[Action, float, Action, str]] = {
@@ -21,6 +21,7 @@ ROWS: dict[FailureKind, tuple[Action, float, Action, str]] = {
     FailureKind.WORKER_LOST: (Action.RETRY, 1, Action.FAIL, "lost"),
     FailureKind.STORAGE: (Action.RETRY, 1, Action.FAIL, "storage"),
     FailureKind.NODE_LOST: (Action.RETRY, 1, Action.RETRY, "lost_node"),
+    FailureKind.HANG: (Action.RETRY, 1, Action.FAIL, "hang"),
     FailureKind.OUT_OF_MEMORY: (Action.RETRY_ON_WHOLE_GPU, 1, Action.FAIL, "oom"),
     FailureKind.WRONG_NODE: (Action.RETRY_ON_OTHER_NODE, 1, Action.FAIL, "data"),
     FailureKind.MISSING_FILE: (Action.RETRY_ON_OTHER_NODE, 1, Action.FAIL, "setting"),
@@ -52,5 +53,5 @@ def test_node_failures_delay_by_a_separate_count() -> None:
 
 
 def test_stored_texts_of_kinds_are_unchanged() -> None:
-    texts = "code oom nonfinite data setting superseded misplaced unprovided stopped storage lost lost_node"
+    texts = "code oom nonfinite data setting superseded misplaced unprovided stopped storage lost lost_node hang"
     assert [kind.value for kind in FailureKind] == texts.split()

@@ -44,7 +44,7 @@ class SlowStart:
 def stage_of(slow: SlowStart) -> Callable[[dict[str, Any]], None]:
     def stage(config: dict[str, Any]) -> None:
         assert slow.first.exists()
-        tune.report({"event": "begun", "node": "any", "pid": os.getpid()})
+        tune.report({"event": "begun", "node": "any", "pid": os.getpid(), "stacks": -1})
         time.sleep(STAGE_S)
         tune.report({"event": "ended", "status": "finished", "message": ""})
 

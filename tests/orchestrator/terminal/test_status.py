@@ -138,3 +138,13 @@ def test_a_long_error_is_cut_in_its_row_and_stands_below_once(
     assert max(map(len, lines)) <= width
     assert [line.split()[:3] for line in lines if line.startswith("a ")] == [["a", "name-a", "failed"]]
     assert " ".join(" ".join(lines).split()).count(f"3 trials failed: {error}") == 1
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(20, ")"), (250, ", silent for 4 min)")])
+def test_a_driver_that_writes_nothing_is_said_to_be_silent(
+    seconds: float, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.terminal.status.driver_alive", bool)
+    monkeypatch.setenv("COLUMNS", "200")
+    print_status(replace(searched(), driver={"pid": 7, "host": "h", "heartbeat": time.time() - seconds}))
+    assert f"run by process 7 on h{said}" in capsys.readouterr().out

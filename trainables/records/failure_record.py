@@ -1,0 +1,30 @@
+"""error.json: why the last attempt at a trial has failed."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from trainables.errors import FailureKind
+from trainables.records.file_names import ERROR
+from trainables.records.protocols import TrialFiles
+from trainables.records.self_digest import with_digest
+
+
+def publish_failure(files: TrialFiles, kind: FailureKind, message: str, traceback: str) -> None:
+    """Writes error.json.
+
+    Args:
+        traceback: of the error, or the stacks of a process that was ended.
+
+    Raises:
+        StaleAttemptError: a newer attempt has started.
+    """
+    record = {
+        "kind": kind,
+        "message": message,
+        "traceback": traceback,
+        "attempt": files.attempt,
+        "time": int(time.time() * 1000),
+    }
+    files.publish(ERROR, json.dumps(with_digest(record), indent=1).encode())
