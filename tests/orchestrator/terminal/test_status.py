@@ -140,7 +140,7 @@ def test_a_long_error_is_cut_in_its_row_and_stands_below_once(
     assert " ".join(" ".join(lines).split()).count(f"3 trials failed: {error}") == 1
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(20, ")"), (250, ", silent for 4 min)")])
+@pytest.mark.parametrize(("seconds", "said"), [(20, ")"), (250, ", silent for 4 min")])
 def test_a_driver_that_writes_nothing_is_said_to_be_silent(
     seconds: float, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
