@@ -10,6 +10,7 @@ from orchestrator.figures.figure import CONTAINER, Figure
 from orchestrator.figures.theme import CONFIG, LIGHT, with_colours
 
 FILE_WIDTH = 560  # pixels of a figure that has no surroundings; a PNG has twice as many
+FILE_PADDING = 10
 PNG_SCALE = 2.0
 VEGA_LITE = "6.4"
 
@@ -48,5 +49,5 @@ def file_spec(figure: Figure) -> dict[str, Any]:
     if spec.get("width") == CONTAINER:
         spec["width"] = FILE_WIDTH
     settled: dict[str, Any] = json.loads(with_colours(json.dumps(spec), LIGHT))
-    settled["config"] = settled["config"] | {"background": LIGHT["paper"]}
+    settled["config"] = settled["config"] | {"background": LIGHT["paper"], "padding": FILE_PADDING}
     return settled
