@@ -16,7 +16,7 @@ from pathlib import Path
 from orchestrator.storage.factory import open_storage
 from tests.benchmarks.summary import spread
 from tests.support.cli import command
-from tests.support.recorded_sweeps import SIX_METHODS, smaller, stored_sweep
+from tests.support.stored_sweeps import SIX_METHODS, smaller, stored_sweep
 from trainables.data.digits import DIGITS_DIGEST
 
 RUNS = 5

@@ -16,7 +16,7 @@ from orchestrator.page.page import html_page
 from orchestrator.reporting.sweep_results import sweep_results
 from orchestrator.storage.factory import open_storage
 from tests.support.browser import chromium, open_page, running_chromium
-from tests.support.recorded_sweeps import SIX_METHODS, recorded_sweep, smaller
+from tests.support.stored_sweeps import SIX_METHODS, smaller, stored_sweep
 
 RUNS = 5
 
@@ -28,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)
-        folder, state = recorded_sweep(smaller(SIX_METHODS, seed=list(range(options.seeds))), open_storage("runs", create=True))
+        folder, state = stored_sweep(smaller(SIX_METHODS, seed=list(range(options.seeds))), open_storage("runs", create=True))
         reading, making = [], []
         for _ in range(RUNS):
             started = time.perf_counter()

@@ -15,8 +15,8 @@ from orchestrator.storage.factory import open_storage
 from orchestrator.storage.s3 import S3Storage
 from orchestrator.uris import STORAGE_SCHEMES
 from tests.support import toy_storage
-from tests.support.recorded_sweeps import FAILED, TWO_METHODS, WAITING, recorded_sweep
 from tests.support.s3_server import BUCKET, ObjectStore, s3_server
+from tests.support.stored_sweeps import FAILED, TWO_METHODS, WAITING, stored_sweep
 
 
 @pytest.fixture(scope="module")
@@ -55,5 +55,5 @@ def two_methods(tmp_path_factory: pytest.TempPathFactory) -> SweepResults:
     folder = tmp_path_factory.mktemp("two")
     with chdir(folder):
         return sweep_results(
-            *recorded_sweep(TWO_METHODS, open_storage(str(folder / "runs"), create=True), {0: FAILED, 1: WAITING})
+            *stored_sweep(TWO_METHODS, open_storage(str(folder / "runs"), create=True), {0: FAILED, 1: WAITING})
         )
