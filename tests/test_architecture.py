@@ -28,7 +28,7 @@ TRAINABLES = {
     "runtime": "errors",
     "custom": "errors config",
     "records": "errors config custom",
-    "data": "errors findings config runtime custom",
+    "data": "errors findings wording config runtime custom",
     "models": "errors findings wording config runtime custom",
     "pruning": "errors wording config runtime custom data models",
     "training": "errors config runtime custom data models pruning",

@@ -338,3 +338,13 @@ def test_planted_faults_are_seen(tmp_path: Path) -> None:
     assert old_words("Mistakes are told with the way\nout.") == ["way out", "told"]
     assert rows("| a | b |\n|---|---|\n| `c\\|d` | e |\n") == [["`c\\|d`", "e"]]
     assert schema_defaults(json_schema(), json_schema())["training.gamma"] == 0.1
+
+
+def test_the_top_level_holds_what_it_must_and_nothing_else() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    top = {name.partition("/")[0] for name in listed.stdout.splitlines()}
+    folders = {"orchestrator", "trainables", "tests", "cluster"}
+    files = {"pyproject.toml", "README.md", "Makefile", "LICENSE", "requirements.txt"}
+    assert {name for name in top if not name.startswith(".")} == folders | files

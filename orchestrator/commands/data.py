@@ -83,7 +83,7 @@ def print_report(report: dict[str, Any], setting: str) -> None:
     for finding in findings_of(report):
         style = {"error": "red", "warning": "yellow"}.get(finding.severity, "dim")
         console.print(f"{finding.severity}: {finding}", style=style, markup=False, soft_wrap=True)
-    console.print(f"checked in {report['seconds']:.1f} s", style="dim")
+    console.print(f"computed in {report['seconds']:.1f} s, and kept for this data and split", style="dim")
 
 
 def _counts(report: dict[str, Any]) -> Table:

@@ -66,9 +66,10 @@ def list_sweeps(options: Namespace) -> int:
 
 def rename(options: Namespace) -> int:
     """Renames a sweep, and its runs in MLflow as far as that can be reached."""
-    from orchestrator.housekeeping.renaming import rename_sweep
+    from orchestrator.housekeeping.renaming import rename_sweep, require_new_name
 
     storage = storage_from(options)
+    require_new_name(storage, options.name, options.new)
     tracked = _require_free_in_mlflow(SweepFolder(storage, options.name), options.new)
     folder = rename_sweep(storage, options.name, options.new)
     notify(f"sweep {options.name!r} is {folder.name!r} now; trials and their keys stay")

@@ -11,6 +11,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 CONTAINER = "container"  # as wide as the page allows
+PERCENT = {"labelExpr": "format(100 * datum.value, '~r') + ' %'"}  # of an axis of shares
 SIGNIFICANT_DIGITS = 6  # of numbers in a figure's data
 
 

@@ -32,11 +32,8 @@ def rename_sweep(storage: Storage, name: str, new: str, times: LeaseTimes = LEAS
         UserError: there is no such sweep, the new name is taken or invalid, or a record is damaged.
         SetupError: the sweep is running.
     """
+    require_new_name(storage, name, new)
     before, after = SweepFolder(storage, name), SweepFolder(storage, new)
-    _require_valid(name, new)
-    if not _was_interrupted(before, after):
-        open_sweep(storage, name)
-        _require_free(after)
     with ExitStack() as leases:
         for folder in (before, after):
             leases.enter_context(folder.driver_lease(times))
@@ -50,6 +47,15 @@ def rename_sweep(storage: Storage, name: str, new: str, times: LeaseTimes = LEAS
             storage.remove(before.file(file))
     storage.remove_folder(f"sweeps/{name}")
     return after
+
+
+def require_new_name(storage: Storage, name: str, new: str) -> None:
+    """Raises UserError if there is no such sweep, or the new name is taken or invalid."""
+    before, after = SweepFolder(storage, name), SweepFolder(storage, new)
+    _require_valid(name, new)
+    if not _was_interrupted(before, after):
+        open_sweep(storage, name)
+        _require_free(after)
 
 
 def _require_valid(name: str, new: str) -> None:

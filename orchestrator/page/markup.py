@@ -52,11 +52,11 @@ def text(value: object) -> str:
 
 
 def paragraph(value: object, css_class: str = "") -> str:
-    return f"<p{_class(css_class)}>{text(value)}</p>"
+    return f"<p{_class(css_class)}>{_prose(value)}</p>"
 
 
 def listing(lines: Iterable[object]) -> str:
-    items = "".join(f"<li>{text(line)}</li>" for line in lines)
+    items = "".join(f"<li>{_prose(line)}</li>" for line in lines)
     return f"<ul>{items}</ul>" if items else ""
 
 
@@ -89,11 +89,16 @@ def json_block(block_id: str, content: Mapping[str, Any]) -> str:
     return f'<script type="application/json" id="{block_id}">{data}</script>'
 
 
+def _prose(value: object) -> str:
+    """A sentence, in which no percentage is broken."""
+    return text(value).replace(" %", "&nbsp;%")
+
+
 def _filter(table_id: str, count: int) -> str:
     count_id = f"{table_id}-count"
     return (
         f'<p class="controls"><label>filter <input type="search" data-table="{text(table_id)}" '
-        f'placeholder="such as s0.95 drive" aria-describedby="{text(count_id)}"></label> '
+        f'placeholder="words of a row" aria-describedby="{text(count_id)}"></label> '
         f'<span id="{text(count_id)}" role="status" class="remark">{count} of {count}</span></p>'
     )
 

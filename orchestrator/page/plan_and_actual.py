@@ -35,7 +35,5 @@ def plan_section(results: SweepResults) -> Section:
         rows.append(
             ("epochs of the full grid, and of the search", f"{results.overview.grid_epochs:,}", f"{results.overview.epochs:,}")
         )
-    lines = [
-        Line(cells=[Cell(text=name, css_class="text"), Cell(text=planned), Cell(text=actual)]) for name, planned, actual in rows
-    ]
+    lines = [Line(cells=[Cell(text=row[0], css_class="text wrap"), *(Cell(text=cell) for cell in row[1:])]) for row in rows]
     return Section(id="plan", title="Plan and what was done", content=table(HEADS, lines, "plan and what was done"))

@@ -18,6 +18,7 @@ from trainables.wording import counted, shortened
 
 HEADS = (
     "trial",
+    "key",
     "state",
     "method",
     "sparsity",
@@ -28,7 +29,6 @@ HEADS = (
     "test accuracy",
     "epochs",
     "seconds",
-    "key",
 )
 MOST_FAILURES = 20
 LAST_LINES = 6  # of a traceback
@@ -67,6 +67,7 @@ def _line(trial: TrialStatus, link: str) -> Line:
     dense = config.is_dense
     cells = [
         Cell(text=trial.name, link=link, css_class="text"),
+        Cell(text=trial.key, css_class="text"),
         Cell(text="stopped early" if trial.was_stopped_early else trial.state, css_class="text"),
         Cell(text=config.method, css_class="text"),
         Cell(text="" if dense else f"{config.sparsity!r}"),
@@ -76,7 +77,6 @@ def _line(trial: TrialStatus, link: str) -> Line:
         *(_number(trial, metric) for metric in ("val/accuracy", "test/accuracy")),
         Cell(text=str(chosen.trained_epochs) if trial.state == "finished" else ""),
         _number(trial, "cost/total_seconds", ".1f"),
-        Cell(text=trial.key, css_class="text"),
     ]
     return Line(cells=cells, css_class="dense" if dense else "")
 

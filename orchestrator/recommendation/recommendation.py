@@ -54,7 +54,7 @@ class AgainstDense:
     times_fewer_flops: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Recommendation:
     """The recommendation for one group; `choice` holds the numbers of the configurations in `results`.
 
@@ -70,6 +70,9 @@ class Recommendation:
     gains: tuple[Gain, ...]
     dense: AgainstDense
     epochs: tuple[float | None, float | None]
+
+    def __repr__(self) -> str:
+        return f"Recommendation({self.name!r}, {dict(self.best.values)}, {self.choice.certainty.value})"
 
     @property
     def name(self) -> str:

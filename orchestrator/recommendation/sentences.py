@@ -37,7 +37,7 @@ def certainty_text(one: Recommendation) -> str:
     seeds = counted(choice.more_seeds, "more seed")
     if choice.certainty is Certainty.MORE_SEEDS:
         return f"needs about {seeds}: {rivals} {at_most}"
-    return f"cannot be told from {rivals}, which {at_most}; to tell would take about {seeds}"
+    return f"cannot be distinguished from {rivals}, which {at_most}; that would take about {seeds}"
 
 
 def short_form(one: Recommendation) -> dict[str, Any]:
@@ -111,17 +111,20 @@ def _value_text(one: Recommendation) -> str:
         return f"{value} ({seeds}, so its interval is not known)"
     low, high = one.interval
     mean = _number(one, statistics.fmean(one.best.metric(one.results.objective).values()))
-    gave = f"; its {seeds} gave {mean}" if mean != expected else f", {seeds}"
-    return f"{value} (95 %: {_number(one, low)} to {_number(one, high)}{gave})"
+    interval = f"95 %: {_number(one, low)} to {_number(one, high)}"
+    return f"{value} ({interval}, {seeds})" if mean == expected else f"{value} ({interval}); its {seeds} gave {mean}"
 
 
 def _dense_text(one: Recommendation) -> list[str]:
     parts = []
     if (lost := one.dense.difference) is not None:
         word = "worse" if lost.mean >= 0 else "better"
-        parts.append(f"{_difference(one, abs(lost.mean))} {word} than dense")
+        interval = ""
+        if lost.interval is not None:  # of how much is lost, so that its ends change their places
+            interval = f" (95 %: {_signed(one, -lost.interval[1])} to {_signed(one, -lost.interval[0])})"
+        parts.append(f"{_difference(one, abs(lost.mean))} {word} than dense{interval}")
     if one.dense.times_smaller is not None:
-        parts.append(f"{one.dense.times_smaller:.3g} times smaller")
+        parts.append(f"{one.dense.times_smaller:.3g} times fewer parameters")
     if one.dense.times_fewer_flops is not None:
         parts.append(f"{one.dense.times_fewer_flops:.3g} times fewer multiply-adds")
     return parts
@@ -145,10 +148,11 @@ def _why_unknown(one: Recommendation) -> str:
 
 
 def _saved_text(one: Recommendation) -> str:
-    best, cheapest = one.epochs
-    if best is None or cheapest is None:
-        return ""
-    return f" ({cheapest:.3g} instead of {best:.3g} epochs)"
+    means, (best, cheapest) = one.choice.fit.means, one.epochs
+    parts = [f"{_signed(one, means[one.choice.cheapest] - means[one.choice.best])} in the mean"]
+    if best is not None and cheapest is not None:
+        parts.append(f"costs {cheapest:.3g} instead of {best:.3g} epochs")
+    return f" ({', '.join(parts)})"
 
 
 def _gain_text(one: Recommendation, gain: Gain) -> str:

@@ -17,6 +17,7 @@ from trainables.config.automatic import as_chosen
 from trainables.config.keys import canonical, flatten, from_canonical
 from trainables.config.lookup import is_dense, is_option, option_block
 from trainables.config.trial import AXES, TrialConfig
+from trainables.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,7 +198,7 @@ def fingerprint_counts(results: Iterable[Mapping[str, Any]]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for result in results:
         kinds = {
-            f"{one['processor']}, torch {one['torch']}, {one['precision']}, {one['threads']} threads"
+            f"{one['processor']}, torch {one['torch']}, {one['precision']}, {counted(one['threads'], 'thread')}"
             for one in result["fingerprints"]
         }
         counts[" then ".join(sorted(kinds))] += 1

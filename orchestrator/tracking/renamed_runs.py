@@ -90,7 +90,7 @@ def _require_free(client: Any, parent: Any, children: list[Any], sweep: str) -> 
     if any(run.info.run_id not in family for run in others):
         raise SetupError(
             f"MLflow has runs of another sweep {sweep!r}",
-            f"choose another name: `{command('rename', sweep, 'NEW')}`",
+            f"choose another name: `{command('rename', str(parent.data.tags.get(NAME_TAG)), 'NEW')}`",
             code="sweep-name-taken",
         )
 

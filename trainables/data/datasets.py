@@ -26,9 +26,11 @@ from trainables.data.image_files import SkippedFiles
 from trainables.data.repeatability import HEADER, arrays_digest, cached_digest, require_same
 from trainables.data.source import DatasetSource, readable
 from trainables.data.table import dataset_of
+from trainables.errors import DataError
 from trainables.runtime.cache_folder import cache_folder as cache_folder
 from trainables.runtime.files import atomic_write
 from trainables.runtime.heartbeat import beat
+from trainables.wording import one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,11 +111,18 @@ def download_if_missing(source: DatasetSource) -> None:
     """Downloads the data set if its files are missing and `source.download` is set.
 
     Raises:
-        DataError: a file is still missing.
+        DataError: it cannot be downloaded, or a file is still missing.
     """
     dataset = dataset_of(source.name)
     if source.root is not None and source.download and dataset.can_download:
-        dataset.download(source.root)
+        try:
+            dataset.download(source.root)
+        except (OSError, RuntimeError) as error:  # no network or no room, or what came is damaged
+            reason = one_line(getattr(error, "reason", None) or error)
+            raise DataError(
+                f"{source.name} cannot be downloaded into dataset.root {source.root!r}: {reason}",
+                "put its files there, or try again",
+            ) from error
     files(source)
 
 

@@ -159,6 +159,6 @@ def test_a_name_of_another_sweep_in_mlflow_is_refused(store: Store) -> None:
     store.folder = SweepFolder(store.storage, "other")
     store.note(store.parent)
     client, experiment = connect(store.target)
-    with pytest.raises(SetupError, match=r"`drive-sweep rename other NEW"):
+    with pytest.raises(SetupError, match=r"`drive-sweep rename tiny NEW"):
         follow_renaming(client, experiment, store.folder, store.target.uri)
     assert content(store.target) == before
