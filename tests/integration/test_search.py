@@ -113,6 +113,7 @@ def test_more_configurations_take_an_ended_search_on(undisturbed: Path) -> None:
     assert sum(one["kind"] == "end" for one in after) == 4
 
 
+@pytest.mark.long
 def test_stopped_trials_are_taken_on_to_their_end(undisturbed: Path) -> None:
     """Last of this file, since it changes the sweep of all others."""
     before = decisions(undisturbed)

@@ -145,6 +145,7 @@ def test_finished_sweep_runs_again_without_ray_or_mlflow(undisturbed: Finished) 
     assert {path: path.stat().st_mtime_ns for path in undisturbed.storage.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.long
 def test_unshared_warm_ups_give_the_same_bits_and_curves(undisturbed: Finished, storage: Path) -> None:
     """Run from Python, which runs the same command."""
     sweep = run_from_python(undisturbed.file, storage=str(storage), settings={"share_warmups": False}, quiet=True)
