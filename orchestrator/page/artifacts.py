@@ -17,7 +17,7 @@ PAGE = "report.html"
 
 
 def write_report(folder: SweepFolder, state: SweepState) -> dict[str, bytes]:
-    """Artifacts of the sweep's run by file name: the page, the heat maps as PNG, the numbers, the sweep file.
+    """Artifacts of the sweep's run by file name: the page, every figure as PNG, the numbers, the sweep file.
 
     With several methods compare.json is one of them. Empty while no trial has finished.
     """
