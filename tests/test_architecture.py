@@ -85,8 +85,8 @@ ORCHESTRATOR = {
         f"{LIGHT} data records preflight trial worker",
     ),
     "commands": (
-        "errors command_line uris process spec storage state planning search preflight tracking reporting page export terminal"
-        " jobs diagnostics execution housekeeping",
+        "errors command_line uris process version spec storage state planning search preflight tracking reporting page export"
+        " terminal jobs diagnostics execution housekeeping",
         "wording config records export",
     ),
     "api": (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, HelpFormatter
+from argparse import Action, ArgumentParser, HelpFormatter, Namespace
 from textwrap import fill
+from typing import Any
 
 from orchestrator.command_line import PROGRAM
 from orchestrator.commands.table import COMMANDS
@@ -19,6 +20,7 @@ def make_parser() -> ArgumentParser:
         epilog=_example("run digits"),
         formatter_class=_Help,
     )
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version of this code and exit")
     added = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS.values():
         options = added.add_parser(
@@ -32,6 +34,16 @@ def make_parser() -> ArgumentParser:
             action = options.add_argument(*argument.flags, **argument.settings)
             action.completes = argument.completes  # type: ignore[attr-defined]
     return parser
+
+
+class _ShowVersion(Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: str | None = None) -> None:
+        from orchestrator.version import source_revision
+
+        print(f"{PROGRAM} {source_revision()}")
+        parser.exit()
 
 
 class _Help(HelpFormatter):

@@ -25,6 +25,7 @@ from orchestrator.state.driver_liveness import this_driver
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.factory import open_storage
+from orchestrator.version import source_revision
 from tests import ROOT
 from tests.support.cli import tiny_sweep
 
@@ -195,3 +196,10 @@ def test_the_last_words_of_a_run_work_as_they_are(
             assert main([*words, "--dry-run"] if words[0] == "resume" else words) == (0 if words[0] == "resume" else 2)
             output = capsys.readouterr().err
             assert words[0] == "resume" or "MLflow has no runs of sweep 'tiny' yet" in output
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        make_parser().parse_args(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"drive-sweep {source_revision()}\n"
