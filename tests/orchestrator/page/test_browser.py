@@ -13,7 +13,7 @@ from orchestrator.page.page import html_page
 from orchestrator.reporting.sweep_results import SweepResults
 from tests.support.browser import OpenedPage, needs_chromium, open_page, running_chromium
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.process]
 
 
 @pytest.fixture(scope="module")
