@@ -36,7 +36,7 @@ class EventFile:
 
     Attributes:
         sweep: its name, which each line has.
-        notify: is told once if the file can no longer be written; the sweep goes on.
+        notify: called once with a line if the file can no longer be written; the sweep goes on.
     """
 
     def __init__(self, path: str | None = None, sweep: str = "") -> None:

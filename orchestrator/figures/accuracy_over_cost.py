@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.figures.chosen_settings import mean_of, methods_of
-from orchestrator.figures.figure import PERCENT, Figure, Spec, chart, field, tooltip
+from orchestrator.figures.figure import PERCENT, Figure, Spec, chart, field, mean_text, tooltip
 from orchestrator.figures.theme import series_scales
 from orchestrator.reporting.aggregate import ConfigSummary
 from orchestrator.reporting.sweep_results import SweepResults
@@ -65,7 +65,7 @@ def _row(one: ConfigSummary, records: Records, cost: Cost) -> list[dict[str, Any
             "cost": amount,
             "amount": f"{amount:,.0f}",
             "mean": one.test.mean,
-            "accuracy": f"{100 * one.test.mean:.2f} %" + (f" ± {100 * one.test.std:.2f}" if one.test.std is not None else ""),
+            "accuracy": mean_text(one.test),
             "sparsity": "dense" if one.is_dense else f"{100 * config.sparsity:g} %",
             "setting": "" if one.is_dense else f"warm-up {config.warmup_label}, iterations {config.iterations_label}",
             "seeds": one.test.n,

@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from orchestrator.figures.chosen_settings import ChosenSetting, chosen_settings, dense_settings, methods_of
-from orchestrator.figures.figure import PERCENT, Figure, Spec, chart, field, tooltip
+from orchestrator.figures.figure import PERCENT, Figure, Spec, chart, field, mean_text, percent, tooltip
 from orchestrator.figures.theme import series_scales
 from orchestrator.reporting.aggregate import MeanStd
 from orchestrator.reporting.sweep_results import SweepResults
@@ -39,8 +39,8 @@ def _row(one: ChosenSetting, test: MeanStd) -> dict[str, Any]:
         "mean": test.mean,
         "low": test.mean - spread,
         "high": test.mean + spread,
-        "accuracy": f"{100 * test.mean:.2f} %" + (f" ± {100 * spread:.2f}" if test.std is not None else ""),
-        "validation": f"{100 * validation.mean:.2f} %" if validation else "not known",
+        "accuracy": mean_text(test),
+        "validation": percent(validation.mean) if validation else "not known",
         "seeds": test.n,
         "setting": one.label,
     }
@@ -90,7 +90,7 @@ def _spec(rows: list[dict[str, Any]], dense: float | None, methods: list[str]) -
         },
     ]
     if dense is not None:
-        line = {"values": [{"dense": dense, "text": f"dense {100 * dense:.2f} %"}]}
+        line = {"values": [{"dense": dense, "text": f"dense {percent(dense)}"}]}
         height = {"y": field("dense", "quantitative", "test accuracy", **accuracy)}
         layers += [
             {"data": line, "mark": {"type": "rule", "color": "var(--muted)", "strokeDash": [5, 4]}, "encoding": height},
@@ -108,6 +108,6 @@ def _description(rows: list[dict[str, Any]], dense: float | None) -> str:
     for series in dict.fromkeys(row["series"] for row in rows):
         points = ", ".join(f"{row['accuracy']} at {row['sparsity']}" for row in rows if row["series"] == series)
         parts.append(f"{series}: {points}")
-    line = f" The dense network has {100 * dense:.2f} %." if dense is not None else ""
+    line = f" The dense network has {percent(dense)}." if dense is not None else ""
     bands = "The bands are ± one standard deviation over seeds."
     return f"Test accuracy of the recommended settings by sparsity. {'; '.join(parts)}.{line} {bands}"

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.reporting.aggregate import MeanStd
+
 Spec = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 
@@ -57,6 +59,25 @@ def field(name: str, kind: str, title: str | None = None, **options: Any) -> Spe
         kind: quantitative, ordinal or nominal.
     """
     return {"field": name, "type": kind, "title": title, **options}
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+def mean_text(values: MeanStd | None) -> str:
+    """Mean and standard deviation over seeds, in percent."""
+    if values is None:
+        return "not known"
+    return percent(values.mean) + ("" if values.std is None else f" ± {100 * values.std:.2f}")
+
+
+def ink_on(name: str) -> Spec:
+    """The colour of text on a cell that a field of the data colours: the better of black and white, at least 4.58:1."""
+    return {
+        "condition": {"test": f"contrast('black', scale('color', datum.{name})) > 4.58", "value": "black"},
+        "value": "white",
+    }
 
 
 def tooltip(**titles: str) -> list[Spec]:

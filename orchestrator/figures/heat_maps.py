@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.figures.figure import Figure, Spec, chart, field, tooltip
+from orchestrator.figures.figure import Figure, Spec, chart, field, ink_on, mean_text, percent, tooltip
 from orchestrator.figures.theme import HEAT
+from orchestrator.recommendation.paired_test import student_reach
 from orchestrator.reporting.aggregate import ConfigSummary, MeanStd, baseline_of
 from orchestrator.reporting.heatmap_grids import Grid, HeatmapCell, grids
 from orchestrator.reporting.sweep_results import SweepResults
 from trainables.wording import counted
 
 ROW_HEIGHT, LINE_HEIGHT = 46, 14
-LEVEL = 0.05
 Values = Callable[[ConfigSummary], MeanStd | None]
 
 
@@ -40,7 +39,7 @@ def _maps(results: SweepResults, split: str, prefix: str, values: Values) -> lis
         figures.append(
             Figure(
                 name=prefix + file_part(grid.title),
-                title=f"{split} accuracy, {grid.title}" + (f" (dense: {_percent(dense.mean)})" if dense else ""),
+                title=f"{split} accuracy, {grid.title}" + (f" (dense: {percent(dense.mean)})" if dense else ""),
                 description=_description(grid, split, rows),
                 spec=_spec(grid, rows),
             )
@@ -57,9 +56,7 @@ def interval_of_mean(values: MeanStd) -> tuple[float, float] | None:
     """Student's 95 % interval of the mean of accuracies over seeds; None with one seed."""
     if values.std is None:
         return None
-    from scipy.special import stdtrit
-
-    reach = float(stdtrit(values.n - 1, 1 - LEVEL / 2)) * values.std / math.sqrt(values.n)
+    reach = student_reach(values.std, values.n)
     return max(0.0, values.mean - reach), min(1.0, values.mean + reach)
 
 
@@ -74,11 +71,11 @@ def _row(grid: Grid, position: tuple[int, int], cell: HeatmapCell, values: Value
         "mean": shown.mean,
         "text": lines,
         "lines": len(lines),
-        "accuracy": _percent(shown.mean),
-        "interval": f"{_percent(interval[0])} to {_percent(interval[1])}" if interval else "not known with one seed",
+        "accuracy": percent(shown.mean),
+        "interval": f"{percent(interval[0])} to {percent(interval[1])}" if interval else "not known with one seed",
         "seeds": _seeds(cell.setting, shown),
-        "validation": _mean_text(cell.setting.validation),
-        "test": _mean_text(cell.setting.test),
+        "validation": mean_text(cell.setting.validation),
+        "test": mean_text(cell.setting.test),
         "epochs": f"{cell.setting.trained_epochs:g}",
         "iterations": str(cell.setting.config.iterations_label),
         "selected": cell.selected,
@@ -91,8 +88,7 @@ def _spec(grid: Grid, rows: list[dict[str, Any]]) -> Spec:
     y = field("row", "ordinal", grid.row_axis, sort=None, scale={"domain": list(grid.rows)})
     y["axis"] = {"domain": False, "ticks": False, "labelLimit": 150}
     values = field("mean", "quantitative", None, scale={"scheme": HEAT, "zero": False, "nice": False}, legend=None)
-    # The better of black and white has a contrast of at least 4.58 to any colour.
-    ink = {"condition": {"test": "contrast('black', scale('color', datum.mean)) > 4.58", "value": "black"}, "value": "white"}
+    ink = ink_on("mean")
     hover = tooltip(
         warmup="warm-up epochs",
         **({"row": grid.row_axis} if grid.row_axis != "iterations" else {}),
@@ -149,16 +145,6 @@ def _description(grid: Grid, split: str, rows: list[dict[str, Any]]) -> str:
 
 def _place(grid: Grid, row: dict[str, Any]) -> str:
     return f"warm-up {row['warmup']}, {grid.row_axis} {row['row']}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
-
-
-def _mean_text(values: MeanStd | None) -> str:
-    if values is None:
-        return "not known"
-    return _percent(values.mean) + ("" if values.std is None else f" ± {100 * values.std:.2f}")
 
 
 def _seeds(setting: ConfigSummary, shown: MeanStd) -> str:

@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from orchestrator.figures.chosen_settings import ChosenSetting, chosen_settings
-from orchestrator.figures.figure import Figure, Spec, chart, field, tooltip
+from orchestrator.figures.figure import Figure, Spec, chart, field, ink_on, tooltip
 from orchestrator.figures.theme import HEAT
 from orchestrator.reporting.sweep_results import SweepResults
 
@@ -68,10 +68,7 @@ def _spec(rows: list[dict[str, Any]]) -> Spec:
         }
     ]
     if len(groups) <= MOST_LABELLED:
-        ink = {
-            "condition": {"test": "contrast('black', scale('color', datum.density)) > 4.58", "value": "black"},
-            "value": "white",
-        }
+        ink = ink_on("density")
         layer.append(
             {
                 "mark": {"type": "text", "fontSize": 11, "aria": False},

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.figures.figure import PERCENT, Figure, Spec, chart, field, tooltip
+from orchestrator.figures.figure import PERCENT, Figure, Spec, chart, field, percent, tooltip
 from orchestrator.figures.theme import series_scales
 from orchestrator.recommendation.group_results import ConfigurationResults
 from orchestrator.recommendation.recommendation import Recommendation
@@ -76,7 +76,7 @@ def _rows(name: str, curves: list[dict[int, float]]) -> list[dict[str, Any]]:
         values = [curve[epoch] for curve in curves]
         mean = statistics.fmean(values)
         span = f"{100 * min(values):.2f} to {100 * max(values):.2f} %"
-        rows.append({"setting": name, "epoch": epoch, "mean": mean, "accuracy": f"{100 * mean:.2f} %", "seeds": span})
+        rows.append({"setting": name, "epoch": epoch, "mean": mean, "accuracy": percent(mean), "seeds": span})
     return rows
 
 

@@ -1,7 +1,7 @@
 """Colours and fonts of the figures: on a page they are CSS variables, which follow its scheme; in a file they are set.
 
-The colours of series are told apart with each of the common colour vision deficiencies, and each series has a shape of its own
-as well. A test measures both that and the contrast.
+The colours of series differ for people with each of the common colour vision deficiencies, and each series has a shape of its
+own as well. A test measures both that and the contrast.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from trainables.config.keys import canonical
 from trainables.config.method import Course
 from trainables.config.trial import DatasetConfig, TrialConfig
 
-ENOUGH = 3  # times that a spread can be told from
+ENOUGH = 3  # times from which a spread can be estimated
 WARMUP = "warm-up"  # stands for the method of a shared warm-up
 
 

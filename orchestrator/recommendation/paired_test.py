@@ -30,6 +30,13 @@ class Difference:
         return self.p is not None and self.p < ALPHA
 
 
+def student_reach(std: float, n: int) -> float:
+    """Half the width of Student's interval of the mean of n values at 1 - ALPHA."""
+    from scipy.special import stdtrit  # the inverse of the distribution function
+
+    return float(stdtrit(n - 1, 1 - ALPHA / 2)) * (std / math.sqrt(n))
+
+
 def paired_difference(reference: dict[int, float], other: dict[int, float]) -> Difference:
     """Reference minus other; both have the same seeds, at least one."""
     # Accuracies are fractions of image counts; rounded, differences that are equal by count are equal here too.
@@ -38,9 +45,9 @@ def paired_difference(reference: dict[int, float], other: dict[int, float]) -> D
     std = statistics.stdev(values) if n > 1 else None
     if not std:
         return Difference(mean=mean, std=std, n=n, p=None, interval=None)
-    from scipy.special import stdtr, stdtrit  # Student's t: the distribution function and its inverse
+    from scipy.special import stdtr  # Student's t: the distribution function
 
     error = std / math.sqrt(n)
-    reach = float(stdtrit(n - 1, 1 - ALPHA / 2)) * error
+    reach = student_reach(std, n)
     p = 2 * float(stdtr(n - 1, -abs(mean) / error))
     return Difference(mean=mean, std=std, n=n, p=p, interval=(mean - reach, mean + reach))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import SetupError
-from orchestrator.tracking.runs import SweepRuns
+from orchestrator.tracking.runs import SweepRuns, every_hit
 from orchestrator.tracking.sweep_summary import RecommendedTrial
 
 NOT_IN_NAMES = re.compile(r"[^\w\-.]", re.ASCII)
@@ -117,7 +117,7 @@ class ModelRegistry:
 
     def _versions(self, name: str) -> dict[str, _Version]:
         """Id of a logged model -> its version; the oldest one if somebody made two."""
-        hits = sorted(_pages(self.client, f"name='{name}'"), key=lambda hit: -int(hit.version))
+        hits = sorted(every_hit(self.client.search_model_versions, f"name='{name}'"), key=lambda hit: -int(hit.version))
         return {
             hit.tags[MODEL_ID]: _Version(number=str(hit.version), description=hit.description or "")
             for hit in hits
@@ -170,13 +170,3 @@ def _joined(lines: Iterable[str]) -> str:
             break
         kept.append(line)
     return "\n".join(kept)
-
-
-def _pages(client: Any, query: str) -> Iterable[Any]:
-    token = None
-    while True:
-        page = client.search_model_versions(query, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.tracking.model_registry import MODEL_ID, SHOWN_AS_VERSIONS, registered_name
+from orchestrator.tracking.model_registry import MODEL_ID, SHOWN_AS_VERSIONS, owner_tags, registered_name
+from orchestrator.tracking.runs import every_hit
 
 
 def move_registered_models(client: Any, former: str, sweep: str, experiment: str) -> None:
     """Renames what model_registry.py has registered for the sweep; a model whose new name is taken stays as it is."""
-    owned = f"tags.`drive.sweep` = '{former}' AND tags.`drive.experiment` = '{experiment}'"
+    owned = " AND ".join(f"tags.`{tag}` = '{value}'" for tag, value in owner_tags(former, experiment).items())
     before, after = registered_name(former, ""), registered_name(sweep, "")
-    for name in [model.name for model in _hits(client.search_registered_models, owned)]:
+    for name in [model.name for model in every_hit(client.search_registered_models, owned)]:
         new = after + name.removeprefix(before) if name.startswith(before) else name
         if new != name:
-            if any(_hits(client.search_registered_models, f"name = '{new}'")):
+            if any(every_hit(client.search_registered_models, f"name = '{new}'")):
                 continue
             client.rename_registered_model(name, new)
-        for version in _hits(client.search_model_versions, f"name = '{new}'"):
+        for version in every_hit(client.search_model_versions, f"name = '{new}'"):
             _move_link(client, version, before, after)
         client.set_registered_model_tag(new, "drive.sweep", sweep)  # last: until then the next try finds it
-
-
-def _hits(search: Any, query: str) -> Iterator[Any]:
-    """Every hit of a search in the model registry."""
-    token = None
-    while True:
-        page = search(query, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def _move_link(client: Any, version: Any, before: str, after: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from trainables.records.metrics import Point
@@ -195,9 +196,14 @@ class SweepRuns:
 
 def pages(search: Any, experiment_id: str, query: str) -> Iterator[Any]:
     """Every hit of a client's search of runs or models in an experiment."""
+    return every_hit(partial(search, [experiment_id]), query)
+
+
+def every_hit(search: Any, query: str) -> Iterator[Any]:
+    """Every hit of a client's search of what belongs to no experiment, such as registered models."""
     token = None
     while True:
-        page = search([experiment_id], filter_string=query, page_token=token)
+        page = search(filter_string=query, page_token=token)
         yield from page
         token = page.token
         if not token:

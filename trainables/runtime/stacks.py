@@ -1,6 +1,6 @@
 """The Python stacks of all threads of a process, written at a signal even while it hangs, and read from outside.
 
-They are in memory under a name of their own, so nothing is left behind, and a process that has taken over an id is told apart.
+They are in memory under a name of their own, so nothing is left behind, and a process that has taken over an id is recognised.
 Linux only.
 """
 

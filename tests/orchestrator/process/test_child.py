@@ -1,4 +1,4 @@
-"""Child processes: their answer, their errors, and what they are not told."""
+"""Child processes: their answer, their errors, and the login that they do not have."""
 
 from __future__ import annotations
 

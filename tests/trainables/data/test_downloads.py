@@ -1,4 +1,4 @@
-"""A data set that cannot be downloaded is an error of the data, with the reason and a way out."""
+"""A data set that cannot be downloaded is an error of the data, with the reason and the fix."""
 
 from __future__ import annotations
 
