@@ -94,11 +94,10 @@ class Sweep:
         Raises:
             SweepError: there is no such trial or group, several groups are left, or the model is gone or damaged.
         """
-        from orchestrator.export.selection import best_seed
         from orchestrator.export.trial_model import trial_model
 
         results = self._results()
-        trial = best_seed(self._chosen(results, group)) if key is None else self._trial(results, key)
+        trial = self._chosen(results, group).best_trial if key is None else self._trial(results, key)
         if trial.key not in results.records or results.spec is None:
             why = results.damage.get(trial.key, f"it is {trial.state}")
             message = f"trial {trial.key} of sweep {self.name!r} has no result: {why}"

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from orchestrator.execution.descriptions import description
 from orchestrator.page.artifacts import write_report
-from orchestrator.recommendation.recommendation import Recommendation
+from orchestrator.recommendation.recommendation import VALIDATION, Recommendation
 from orchestrator.recommendation.sentences import sentence
 from orchestrator.reporting.search_section import SearchSection
 from orchestrator.reporting.sweep_results import recommended
 from orchestrator.search.overview import recorded_overview
 from orchestrator.state.sweep_folder import SweepFolder
-from orchestrator.state.sweep_state import SweepState, TrialStatus
+from orchestrator.state.sweep_state import SweepState
 from orchestrator.state.trial_results import recorded_state
 from orchestrator.tracking.group_names import group_names
 from orchestrator.tracking.summary_metrics import BEST
@@ -22,9 +22,8 @@ from orchestrator.tracking.sweep_summary import RecommendedTrial, SweepSummary
 from trainables.config.automatic import as_chosen
 from trainables.config.trial import AXES
 
-ACCURACY = "val/accuracy"
 MEANS = {  # name in the summary -> metric of the trials
-    "val_accuracy_of_seeds": ACCURACY,
+    "val_accuracy_of_seeds": VALIDATION,
     "test_accuracy": "test/accuracy",
     "sparsity": "model/sparsity",
     "compression_ratio": "model/compression_ratio",
@@ -44,7 +43,6 @@ def sweep_summary(folder: SweepFolder, state: SweepState, plan: str, *, report: 
     advice = recommended(folder, state, overview)
     search = SearchSection.of(overview, state).lines() if overview else []
     names = group_names([(one.name, one.best.config.sparsity) for one in advice])
-    trials = [_best_trial(one) for one in advice]
     return SweepSummary(
         description=description(state, advice, search, plan, report=report and bool(results)),
         metrics={
@@ -58,11 +56,11 @@ def sweep_summary(folder: SweepFolder, state: SweepState, plan: str, *, report: 
             RecommendedTrial(
                 group=name.group,
                 alias=name.alias,
-                trial_key=trial.key,
-                network=str(trial.config["model"]),
+                trial_key=one.best_trial.key,
+                network=str(one.best_trial.config["model"]),
                 sentence=sentence(one),
             )
-            for name, one, trial in zip(names, advice, trials, strict=True)
+            for name, one in zip(names, advice, strict=True)
         ),
     )
 
@@ -101,10 +99,3 @@ def _setting(one: Recommendation) -> dict[str, float]:
         setting["prune_iterations"] = statistics.fmean(config.rounds for config in chosen)
     others = {key: value for key, value in one.best.values.items() if key not in AXES}
     return setting | {key: value for key, value in others.items() if type(value) in (int, float)}
-
-
-def _best_trial(one: Recommendation) -> TrialStatus:
-    """The seed with the best validation accuracy, or the best objective where that is not known; of equal ones the first."""
-    metric, sign = (ACCURACY, 1) if one.best.metric(ACCURACY) else (one.results.objective, one.results.sign)
-    values = one.best.metric(metric)
-    return one.best.trials[min(values, key=lambda seed: (-sign * values[seed], seed))]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.export.images import ComparedImages
-from orchestrator.export.selection import VALIDATION, Selection, over_seeds
+from orchestrator.export.selection import Selection, over_seeds
+from orchestrator.recommendation.recommendation import VALIDATION
 from orchestrator.recommendation.sentences import sentence
 from orchestrator.version import source_revision
 from trainables.config.keys import complete, flatten, from_canonical

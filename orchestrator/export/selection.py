@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError, UserError
 from orchestrator.recommendation.group_results import ConfigurationResults
-from orchestrator.recommendation.recommendation import Recommendation
+from orchestrator.recommendation.recommendation import VALIDATION, Recommendation
 from orchestrator.reporting.sweep_results import recommended
 from orchestrator.search.overview import recorded_overview
 from orchestrator.state.sweep_folder import SweepFolder, require_known_trials
@@ -18,7 +18,6 @@ from orchestrator.state.sweep_state import SweepState, TrialStatus
 from orchestrator.state.trial_results import recorded_state
 from trainables.wording import counted
 
-VALIDATION = "val/accuracy"
 EXPORT = "export"  # the command
 
 
@@ -103,23 +102,16 @@ def _recommended(
     if len(groups) > 1:
         raise _several_groups(folder.name, groups, others)
     (one,) = groups
-    return _selection(best_seed(one), results, advice, _reason(one))
-
-
-def best_seed(one: Recommendation) -> TrialStatus:
-    """The trial of the recommended configuration with the highest validation accuracy; of equals the lowest seed."""
-    trials = one.best.trials
-    return trials[min(trials, key=lambda seed: (-trials[seed].metrics.get(VALIDATION, 0.0), seed))]
+    return _selection(one.best_trial, results, advice, _reason(one))
 
 
 def _reason(one: Recommendation) -> str:
     where = f"of the configuration that is recommended for group {one.name}"
     if len(one.best.trials) == 1:
         return f"the only finished trial {where}"
-    if not one.best.metric(VALIDATION):
-        return f"the lowest seed {where}, whose trials have no validation accuracy"
     seeds = counted(len(one.best.trials), "seed")
-    return f"the best one by validation accuracy of the {seeds} {where} (test accuracy decides nothing)"
+    metric = "validation accuracy" if one.seed_metric == VALIDATION else one.seed_metric
+    return f"the best one by {metric} of the {seeds} {where} (test accuracy decides nothing)"
 
 
 def _several_groups(sweep: str, groups: list[Recommendation], others: Sequence[str]) -> UserError:
@@ -127,7 +119,7 @@ def _several_groups(sweep: str, groups: list[Recommendation], others: Sequence[s
     lines = []
     for one, sparsity in zip(groups, sparsities, strict=True):
         unique = sparsities.count(sparsity) == 1
-        choice = ("--sparsity", repr(sparsity)) if unique else ("--trial", best_seed(one).key)
+        choice = ("--sparsity", repr(sparsity)) if unique else ("--trial", one.best_trial.key)
         lines.append(f"  {one.name}: {command(EXPORT, sweep, *choice, *others)}")
     return UserError(
         f"sweep {sweep!r} has a recommendation for each of {len(groups)} groups",

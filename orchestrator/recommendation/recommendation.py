@@ -17,9 +17,10 @@ from orchestrator.recommendation.paired_test import Difference, paired_differenc
 from orchestrator.search.rules import POINTS, unit_of
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.spec.search_schema import Seeds
-from orchestrator.state.sweep_state import SweepState
+from orchestrator.state.sweep_state import SweepState, TrialStatus
 
 COST = "cost/total_dense_epochs"
+VALIDATION = "val/accuracy"
 GAIN_AXES = ("warmup_epochs", "prune_iterations")
 
 
@@ -87,6 +88,18 @@ class Recommendation:
         """The cheapest configuration that is not shown to be worse; None if that is the best itself."""
         chosen = self.choice.cheapest
         return None if chosen == self.choice.best else self.results.configurations[chosen]
+
+    @property
+    def seed_metric(self) -> str:
+        """What the seeds of the best configuration are compared by: the objective where validation accuracy is not known."""
+        return VALIDATION if self.best.metric(VALIDATION) else self.results.objective
+
+    @property
+    def best_trial(self) -> TrialStatus:
+        """The best seed of the best configuration by `seed_metric`; of equal ones the lowest."""
+        sign = 1 if self.seed_metric == VALIDATION else self.results.sign
+        values = self.best.metric(self.seed_metric)
+        return self.best.trials[min(values, key=lambda seed: (-sign * values[seed], seed))]
 
     @property
     def keys(self) -> frozenset[str]:

@@ -201,3 +201,20 @@ def test_other_axes_stand_after_warm_up_and_iterations() -> None:
     axes = "strategy: {axes: [training.lr, warmup_epochs]}\nsearch: {training.lr: [0.1, 0.2], warmup_epochs: [1, 2]}\n"
     spec, state = finished_sweep(f"{BASE}sparsity: 0.9\n{axes}", metrics)
     assert ": warm up 2 epochs, training.lr 0.1: val/accuracy " in sentence(recommendations(spec, state)[0])
+
+
+@pytest.mark.parametrize(
+    ("objective", "values", "seed"),
+    [
+        ("", {"val/accuracy": (0.8, 0.9, 0.9), "test/accuracy": (0.99, 0.1, 0.1)}, 1),
+        ("objective: {val/loss: min}\n", {"val/accuracy": (0.8, 0.7, 0.9), "val/loss": (0.1, 0.2, 0.3)}, 2),
+        ("objective: {train/loss: min}\n", {"train/loss": (0.3, 0.1, 0.2)}, 1),
+    ],
+)
+def test_best_seed_is_that_of_validation_or_else_of_the_objective(
+    objective: str, values: dict[str, tuple[float, ...]], seed: int
+) -> None:
+    text = f"{BASE}{objective}search:\n  warmup_epochs: [2]\n  seed: [0, 1, 2]\n"
+    spec, state = finished_sweep(text, lambda config: {name: each[config.seed] for name, each in values.items()})
+    (one,) = recommendations(spec, state)
+    assert one.best_trial.config["seed"] == seed
