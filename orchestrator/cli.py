@@ -16,14 +16,14 @@ from importlib import import_module
 from orchestrator import commands as command_modules
 from orchestrator.bug_report import driver_bug
 from orchestrator.cluster.addresses import is_jobs_api, jobs_api_of_environment
-from orchestrator.command_line import note_options
+from orchestrator.command_line import command, note_options
 from orchestrator.commands.parser import make_parser
 from orchestrator.commands.table import COMMANDS, Reach
 from orchestrator.errors import EXIT_SIGINT, SetupError, SweepError, with_code
 from orchestrator.process.output import STDOUT, reserve_stdout
 from orchestrator.process.setup import prepare_process, require_current_folder
 from orchestrator.uris import require_no_credentials
-from trainables.errors import StorageError
+from trainables.errors import StorageError, StorageFullError
 
 STORAGE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 
@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SweepError as error:
         return _print_error(error)
     except StorageError as error:
+        if isinstance(error, StorageFullError):
+            hint = f"free space there, or make it writable (`{command('gc')}` shows what no sweep needs)"
+            return _print_error(SetupError(error.message, hint, code="storage-full"))
         return _print_error(SetupError(error.message, error.hint, code="storage-unavailable"))
     except OSError as error:
         if error.errno not in STORAGE_ERRORS:

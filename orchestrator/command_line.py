@@ -36,6 +36,7 @@ STORAGE_COMMANDS = (
     "list",
     "rename",
     "delete",
+    "gc",
 )
 DASHBOARD_COMMANDS = ("submit", "list", "resume", "status", "logs", "stop", "report", "doctor")
 JOINING_COMMANDS = ("run", "resume", "doctor")  # a cluster, at HOST:PORT

@@ -55,7 +55,7 @@ ORCHESTRATOR = {
     "planning": ("errors process spec storage state", f"{LIGHT} data models pruning preflight"),
     "preflight": ("errors command_line process storage state planning", f"{LIGHT} data preflight"),
     "tracking": ("errors back_off command_line uris process spec storage state planning", f"{LIGHT} records"),
-    "housekeeping": ("errors command_line spec storage state", "records"),
+    "housekeeping": ("errors command_line spec storage state", "records wording"),
     "search": ("errors command_line spec storage state planning", "wording config custom"),
     "recommendation": ("spec state search", "wording config"),
     "reporting": (

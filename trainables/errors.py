@@ -25,6 +25,7 @@ class FailureKind(StrEnum):
     WORKER_LOST = "lost"
     NODE_LOST = "lost_node"
     HANG = "hang"
+    STORAGE_FULL = "full"
 
 
 class TrialError(Exception):
@@ -103,3 +104,9 @@ class StorageError(TrialError, OSError):
     """The storage cannot be reached or used. It may come back, so the trial is tried again; its record says nothing of it."""
 
     kind = FailureKind.STORAGE
+
+
+class StorageFullError(StorageError):
+    """The storage can take no more: it is full, a quota is spent, or it became read-only. Only somebody can help it."""
+
+    kind = FailureKind.STORAGE_FULL

@@ -1,4 +1,4 @@
-"""The commands that look after the sweeps of a storage: list, rename, delete."""
+"""The commands that look after the sweeps of a storage: list, rename, delete, gc."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -127,7 +128,7 @@ def delete(options: Namespace) -> int:
     for line in _lines(plan, mlflow):
         notify(line)
     if not options.dry_run:
-        _require_consent(options)
+        _require_consent(options, f"delete {options.name}", "Delete these files?")
         plan = delete_sweep(storage, options.name)
         notify(f"deleted sweep {options.name!r}")
     if options.json:
@@ -135,33 +136,62 @@ def delete(options: Namespace) -> int:
     return EXIT_DONE
 
 
-def _require_consent(options: Namespace) -> None:
+def collect_garbage(options: Namespace) -> int:
+    """Frees what no sweep needs any more, after it has shown that, and was confirmed."""
+    from orchestrator.housekeeping.garbage import Options, find_garbage, free_garbage
+
+    storage = storage_from(options)
+    chosen = Options(archives=options.archives, unused_trials=options.unused_trials)
+    garbage = find_garbage(storage, chosen)
+    sizes = garbage.sizes()
+    for line in _size_lines(sizes):
+        notify(line)
+    for reason in garbage.kept:
+        notify(f"kept {reason}")
+    done = not options.dry_run and bool(sizes)
+    if done:
+        _require_consent(options, "gc", "Free them?")
+        garbage = free_garbage(storage, chosen)
+        sizes = garbage.sizes()
+        notify(f"freed {size_text(sum(size for _, size in sizes.values()))}")
+    elif not sizes:
+        notify(f"storage {storage.root}: every file is needed")
+    if options.json:
+        kinds = {kind: {"files": files, "bytes": size} for kind, (files, size) in sizes.items()}
+        answer(json.dumps({"freed": done, "kinds": kinds, "kept": list(garbage.kept)}, indent=1))
+    return EXIT_DONE
+
+
+def _require_consent(options: Namespace, what: str, question: str) -> None:
     if options.yes:
         return
     if not sys.stdin.isatty():
         raise UserError(
-            f"delete {options.name}: must be confirmed, and there is no terminal to ask at",
+            f"{what}: must be confirmed, and there is no terminal to ask at",
             "give --yes, or --dry-run to see what would go",
             code="not-confirmed",
         )
-    print("Delete these files? [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UserError("nothing was deleted", code="not-confirmed")
 
 
 def _lines(plan: Deletion, mlflow: str) -> list[str]:
     """What goes and what stays, for people."""
-    sizes = plan.sizes()
-    width = max(map(len, sizes), default=0)
-    lines = [f"sweep {plan.sweep!r}:"]
-    for kind, (files, size) in sizes.items():
-        lines.append(f"  {kind:{width}}  {size_text(size):>10} in {counted(files, 'file')}")
-    lines.append(f"  {'together':{width}}  {size_text(sum(size for _, size in sizes.values())):>10}")
+    lines = [f"sweep {plan.sweep!r}:", *_size_lines(plan.sizes())]
     kept = [counted(len(plan.kept_trials), "trial")] if plan.kept_trials else []
     kept += [counted(len(plan.kept_warmups), "shared warm-up")] if plan.kept_warmups else []
     if kept:
         lines.append(f"kept, since other sweeps use them: {' and '.join(kept)}")
     return lines + ([f"kept: {mlflow}; they can be deleted there"] if mlflow else [])
+
+
+def _size_lines(sizes: Mapping[str, tuple[int, int]]) -> list[str]:
+    """A line for each kind of files, and one for all together; none without files."""
+    width = max(map(len, sizes), default=0)
+    lines = [f"  {kind:{width}}  {size_text(size):>10} in {counted(files, 'file')}" for kind, (files, size) in sizes.items()]
+    together = f"  {'together':{width}}  {size_text(sum(size for _, size in sizes.values())):>10}"
+    return [*lines, together] if lines else []
 
 
 def _facts(plan: Deletion, mlflow: str, *, done: bool) -> dict[str, object]:

@@ -218,6 +218,21 @@ _ALL = (
         ),
     ),
     Command(
+        name="gc",
+        module="sweeps",
+        function="collect_garbage",
+        help="free what no sweep of a storage needs any more: snapshots of warm-ups, leftovers; shows it first",
+        example="gc --storage /data/sweeps --dry-run",
+        arguments=(
+            STORAGE,
+            JSON,
+            argument("--archives", action="store_true", help="also archived trials, in trials/.aside"),
+            argument("--unused-trials", action="store_true", help="also trials that no sweep names, with their results"),
+            argument("--dry-run", action="store_true", help="only show what would be freed"),
+            argument("--yes", action="store_true", help="do not ask"),
+        ),
+    ),
+    Command(
         name="resume",
         module="run",
         example="resume cifar10-resnet20 --only failed",

@@ -15,6 +15,7 @@ from orchestrator.planning.plan import Plan
 from orchestrator.scheduling.queued_stage import QueuedStage, StageState
 from orchestrator.scheduling.stage_queue import StageQueue
 from orchestrator.search.groups import groups_of
+from orchestrator.state.space_reserve import SpaceReserve
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState, TrialStatus, WarmupStatus
@@ -26,7 +27,7 @@ from orchestrator.tracking.process import TrackingProcess
 from orchestrator.tracking.records import RunSpec
 from trainables.config.keys import canonical, complete, warmup_rule
 from trainables.config.trial import TrialConfig
-from trainables.errors import FailureKind, StaleAttemptError, StorageError
+from trainables.errors import FailureKind, StaleAttemptError, StorageError, StorageFullError
 from trainables.records.failure_record import publish_failure
 from trainables.records.metrics import Point, points_from_json
 
@@ -54,6 +55,7 @@ class Driver:
         search: the search that the sweep is, if it is one.
         events: where events are written that the user asked for.
         stop_grace_s: how long stages have to leave a checkpoint after a request to stop.
+        full: why the sweep stops, if its storage can take no more.
     """
 
     folder: SweepFolder
@@ -66,6 +68,7 @@ class Driver:
     search: StageObserver | None = None
     events: EventFile = field(default_factory=EventFile)
     stop_grace_s: float = 10.0
+    full: StorageFullError | None = None
     signal: int | None = None
     stop_deadline: float | None = None
     last_stop_check: float = 0.0
@@ -96,6 +99,8 @@ class Driver:
             self.tracking.fail(item, stage.message)
             self._log_failure(stage, f"{stage.name} failed ({stage.failure}): {stage.message}")
         elif stage.state is StageState.STOPPED:
+            if stage.last_failure is FailureKind.STORAGE_FULL:
+                self.on_full(StorageFullError(stage.message))
             self.tracking.stop(item)
             self.log(f"{stage.name} stopped: {status.error}")
             early = isinstance(status, TrialStatus) and status.was_stopped_early
@@ -191,6 +196,15 @@ class Driver:
             self.log("stopping: waiting for checkpoints")
             # Without the file the stages are cut off at the deadline.
             run_with_timeout(self.stop_grace_s / 2, self.folder.request_stop)
+
+    def on_full(self, error: StorageFullError) -> None:
+        """The storage can take no more: stops the sweep, with the reserve for its last state and log."""
+        if self.full is None:
+            self.full = error
+            SpaceReserve(self.folder).release()
+            self.state.progress.last_error = error.message
+            self.announce(f"the sweep stops, since its storage can take no more: {error.message}")
+            self.request_stop()
 
     def update_tracking_status(self) -> None:
         """Copies what the tracking process reports into the state."""

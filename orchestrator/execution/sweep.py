@@ -18,10 +18,18 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.bug_report import driver_bug
 from orchestrator.cluster.addresses import is_local_ray
 from orchestrator.cluster.connection import connect_to_cluster, ray_environment, require_enough_resources
-from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_SIGINT, EXIT_TRIALS_FAILED, DriverBugError, SweepError
+from orchestrator.errors import (
+    EXIT_DONE,
+    EXIT_ENVIRONMENT,
+    EXIT_SIGINT,
+    EXIT_TRIALS_FAILED,
+    DriverBugError,
+    SweepError,
+)
 from orchestrator.execution.close_tracking import close_tracking
 from orchestrator.execution.driver import Driver, initial_state, make_queue
 from orchestrator.execution.events import EventFile
+from orchestrator.execution.full_storage import full_explained, full_noted
 from orchestrator.execution.recommending import Recommender
 from orchestrator.execution.refreshing import SummaryRefresher, made_by_child
 from orchestrator.execution.search_run import search_plan, stopped_early
@@ -34,8 +42,10 @@ from orchestrator.preflight.data import BackgroundPreflight
 from orchestrator.preflight.network_process import BackgroundNetworkChecks
 from orchestrator.scheduling.queued_stage import StageState
 from orchestrator.scheduling.watchdog import Watchdog
+from orchestrator.state.space_reserve import SpaceReserve
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.sweep_state import state_to_bytes
 from orchestrator.state.trial_results import damaged_files
 from orchestrator.storage.background import run_with_timeout
 from orchestrator.storage.base import Storage
@@ -48,7 +58,7 @@ from orchestrator.tracking.plan_text import plan_text
 from orchestrator.tracking.process import TrackingProcess
 from orchestrator.version import source_revision
 from trainables.data.staging import StagedDataset
-from trainables.errors import StorageError
+from trainables.errors import StorageError, StorageFullError
 from trainables.preflight.network_case import NetworkReport
 from trainables.runtime.heartbeat import INTERVAL_S
 
@@ -83,11 +93,12 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
     """Runs the unfinished trials of the plan and returns the command's exit code.
 
     Raises:
-        SetupError: another driver runs this sweep, Ray cannot be reached, or the cluster has no GPUs that were requested.
+        SetupError: another driver runs this sweep, Ray cannot be reached, the cluster has no GPUs that were requested, or
+            the storage can take no more.
         DriverBugError: drive-sweep itself failed.
     """
     folder = SweepFolder(storage, plan.spec.name)
-    with folder.driver_lease(), _failure_written(options.events), _bugs_logged(folder):
+    with folder.driver_lease(), _failure_written(options.events), full_explained(folder), _bugs_logged(folder):
         finished = {trial.key: trial.result for trial in plan.trials if trial.result is not None}
         damage = {**plan.damage, **damaged_files(storage, finished)}
         from_scratch = options.from_scratch | damage.keys()
@@ -129,6 +140,8 @@ def _run_with_lease(folder: SweepFolder, plan: Plan, spec_text: str, options: Ru
     queue = make_queue(plan, folder.storage, options.selected)
     state = initial_state(plan, folder.read_state(), queue)
     write_sweep_files(folder, plan, spec_text)
+    reserve = SpaceReserve(folder)
+    reserve.take(len(state_to_bytes(state, {})))
     writer = StateWriter(folder, state)
     writer.start()
     tracking = TrackingProcess(sweep_run_spec(plan, folder.storage))
@@ -157,23 +170,30 @@ def _run_with_lease(folder: SweepFolder, plan: Plan, spec_text: str, options: Ru
                 screen.print(line)
             try:
                 if queue.trials or not plan.settled:
-                    _run_trials(driver, plan, options)
+                    with full_noted(driver):
+                        _run_trials(driver, plan, options)
             finally:
                 driver.mark_interrupted()
-                plan = search_plan(driver, plan)
+                with full_noted(driver):
+                    plan = search_plan(driver, plan)
                 Recommender(driver=driver).update()
                 close_tracking(driver, plan)
                 driver.update_tracking_status()
                 state.progress.seconds_left = None
+        if driver.full is not None and driver.signal is None:
+            raise driver.full
         code = _exit_code(driver)
         options.events.write("sweep_finished", exit_code=code, seconds=state.progress.seconds, **state.counts())
-        return code
     finally:
         tracking.close()
+        reserve.release()
         writer.close()
         folder.storage.flush()
         # with a timeout, since the next run clears them too
         run_with_timeout(CLEAR_TIMEOUT_S, folder.clear_stop_requests)
+    if isinstance(writer.problem, StorageFullError):
+        raise writer.problem
+    return code
 
 
 def _run_trials(driver: Driver, plan: Plan, options: RunOptions) -> None:
@@ -263,6 +283,8 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
     what = "a search" if plan.spec.is_search else f"{len(driver.queue.trials)} trials"
     driver.screen.print(f"{what} on {capacity.slots} slots, {settings.runtime.device}")
     _run_until_done(driver, trainable, searcher)
+    if isinstance(hooks.error, StorageError):
+        raise hooks.error
     if hooks.traceback:
         raise log_bug(driver.folder, hooks.traceback)
 

@@ -7,12 +7,12 @@ the rest, except what other sweeps have come to use meanwhile.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError
+from orchestrator.housekeeping.sweep_uses import named_keys
 from orchestrator.state.driver_lease import LEASE_FILES, LEASE_TIMES, LeaseTimes
 from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_folder import DELETING, SweepFolder, open_sweep
@@ -20,8 +20,6 @@ from orchestrator.storage.base import FileInfo, Storage
 from orchestrator.storage.layout import trial_file
 from trainables.records.file_names import RESULT
 
-KEY = re.compile(rb"(?<![0-9a-f])[0-9a-f]{16}(?![0-9a-f])")
-KEY_FILES = ("spec.json", "trials.json", "state.json", "decisions.jsonl")  # of a sweep: they name the keys that it uses
 DECISIVE_FILES = ("trials.json", "state.json", "spec.json")  # what other commands look for goes first
 ASIDE = "trials/.aside"
 
@@ -121,7 +119,7 @@ def _keys_of(folder: SweepFolder) -> tuple[frozenset[str], frozenset[str]]:
     begun = storage.read_json(folder.file(DELETING), fields=("trials", "warmups")) or {"trials": [], "warmups": []}
     listed = (storage.read_json(folder.file("trials.json"), fields=("trials",)) or {"trials": []})["trials"]
     state = folder.read_state()
-    decided = {key.decode() for key in KEY.findall(storage.read(folder.file("decisions.jsonl")) or b"")}
+    decided = named_keys(folder, ("decisions.jsonl",))
     trials = {*begun["trials"], *(one["key"] for one in listed), *(state.trials if state else ()), *decided}
     warmups = {*begun["warmups"], *(one.get("warmup_key") for one in listed), *(state.warmups if state else ())}
     return frozenset(trials), frozenset(warmups - {None})
@@ -133,7 +131,7 @@ def _keys_in_use(storage: Storage, name: str) -> frozenset[str]:
     Raises:
         SetupError: another sweep may take up further trials, or its list of trials is damaged.
     """
-    used: set[bytes] = set()
+    used: set[str] = set()
     for other in storage.names("sweeps"):
         folder = SweepFolder(storage, other)
         if other == name:
@@ -147,9 +145,8 @@ def _keys_in_use(storage: Storage, name: str) -> frozenset[str]:
                 f"`{command('resume', other)}` writes it again",
                 code="sweep-file-damaged",
             )
-        for content in storage.read_all([folder.file(file) for file in KEY_FILES]):
-            used.update(KEY.findall(content or b""))
-    return frozenset(key.decode() for key in used)
+        used |= named_keys(folder)
+    return frozenset(used)
 
 
 def _require_settled(folder: SweepFolder, name: str) -> None:

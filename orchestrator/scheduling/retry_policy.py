@@ -3,6 +3,7 @@
     kind                           what follows                  how often                               after
     code, nonfinite, data, setting failed                        -                                       -
     stopped, superseded            stopped; `resume` continues   -                                       -
+    full (storage)                 stopped, and so is the sweep  -                                       -
     lost (worker), storage         another try                   `retries.lost` times together           1, 2, 5, 10, 30, 60 s
     lost_node                      another try                   no limit                                1, 2, 5, 10, 30, 60 s
     oom                            another try on a whole GPU    once, if trials share GPUs              1 s
@@ -31,6 +32,7 @@ class Action(Enum):
 
     FAIL = "fail"
     STOP = "stop"
+    STOP_SWEEP = "stop the sweep"
     RETRY = "retry"
     RETRY_ON_WHOLE_GPU = "retry on a whole GPU"
     RETRY_ON_OTHER_NODE = "retry on another node"
@@ -61,6 +63,7 @@ class RetryPolicy:
 
 FAILED = RetryPolicy(action=Action.FAIL)
 STOPPED = RetryPolicy(action=Action.STOP)
+STOPS_SWEEP = RetryPolicy(action=Action.STOP_SWEEP)
 WORKER_FAILURE = RetryPolicy(action=Action.RETRY, counter=Counter.WORKER_FAILURES)
 
 POLICIES: dict[FailureKind, RetryPolicy] = {
@@ -72,6 +75,7 @@ POLICIES: dict[FailureKind, RetryPolicy] = {
     FailureKind.STALE_ATTEMPT: STOPPED,
     FailureKind.WORKER_LOST: WORKER_FAILURE,
     FailureKind.STORAGE: WORKER_FAILURE,
+    FailureKind.STORAGE_FULL: STOPS_SWEEP,
     FailureKind.HANG: RetryPolicy(action=Action.RETRY, counter=Counter.HANGS),
     FailureKind.NODE_LOST: RetryPolicy(action=Action.RETRY, counter=Counter.NODE_FAILURES),
     FailureKind.OUT_OF_MEMORY: RetryPolicy(action=Action.RETRY_ON_WHOLE_GPU),
@@ -112,7 +116,7 @@ class Decision:
 def decide(kind: FailureKind, context: RetryContext) -> Decision:
     """What follows a failure of this kind."""
     policy = POLICIES[kind]
-    if policy.action in (Action.FAIL, Action.STOP):
+    if policy.action in (Action.FAIL, Action.STOP, Action.STOP_SWEEP):
         return Decision(action=policy.action, kind=kind)
     if _is_at_limit(policy, context):
         return Decision(action=Action.FAIL, kind=policy.at_limit or kind)

@@ -168,7 +168,8 @@ class StageQueue:
     def _apply(self, stage: QueuedStage, decision: Decision) -> None:
         if decision.action is Action.FAIL:
             self._fail(stage, decision.kind)
-        elif decision.action is Action.STOP:
+        elif decision.action in (Action.STOP, Action.STOP_SWEEP):
+            self.stopping = self.stopping or decision.action is Action.STOP_SWEEP
             self._stop(stage)
         else:
             self._retry(stage, decision)

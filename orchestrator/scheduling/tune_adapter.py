@@ -39,7 +39,7 @@ class Hooks:
         on_tick: called a few times a second, also while nothing happens.
         on_hang: takes a stage that was ended because it hung, why, and the stacks of its process.
         on_bug: called once, when one of the others or the queue has raised; must stop the sweep in an orderly way.
-        traceback: of that error; None while there is none.
+        error, traceback: that error; None while there is none.
     """
 
     def __init__(
@@ -53,15 +53,16 @@ class Hooks:
         self.on_hang = on_hang
         self.on_tick = on_tick
         self.on_bug = on_bug
+        self.error: Exception | None = None
         self.traceback: str | None = None
 
     def guarded(self, call: Callable[..., None], *arguments: Any) -> None:
         """Runs driver code inside a hook of Tune; an error is kept for later, as it must not leave the hook."""
         try:
             call(*arguments)
-        except Exception:
-            if self.traceback is None:
-                self.traceback = traceback.format_exc()
+        except Exception as error:
+            if self.error is None:
+                self.error, self.traceback = error, traceback.format_exc()
                 self.on_bug()
 
 

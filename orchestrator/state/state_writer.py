@@ -20,6 +20,9 @@ class StateWriter:
 
     Change the state under `lock`, then call `changed` with the entry. Other entries are not encoded again: with thousands of
     trials that alone would keep a processor busy.
+
+    Attributes:
+        problem: why the last write failed; None if it did not.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class StateWriter:
         self.write_interval_s = write_interval_s
         self.write_interval_factor = write_interval_factor
         self.lock = threading.Lock()
+        self.problem: OSError | None = None
         self._texts: dict[str, str] = {}  # key of a trial or warm-up -> its JSON
         self._changed = threading.Event()
         self._closed = threading.Event()
@@ -83,5 +87,7 @@ class StateWriter:
             content = state_to_bytes(self.state, self._texts)
         try:
             self.folder.storage.write(self.folder.file("state.json"), content)
+            self.problem = None
         except OSError as error:  # the next change tries again, and results do not depend on this file
+            self.problem = error
             self.state.tracking_error = f"state.json cannot be written: {error}"

@@ -10,6 +10,7 @@
                             stop, stop-KEY  requests to stop
                             deleting.json   what a deletion has begun to remove; gone when it is done
                             renamed.json    the former name; gone when MLflow shows the new one
+                            .reserve        room for the last state and log, while a driver runs (space_reserve.py)
 
 `status` reads nothing else. The driver writes state.json after a change, at most every 2 s (less often if a write takes long),
 and at least every 10 s as a heartbeat, unless a write takes longer than that.
@@ -26,11 +27,12 @@ from orchestrator.command_line import command
 from orchestrator.errors import SetupError, UserError
 from orchestrator.state.driver_lease import LEASE_TIMES, LeaseHeldError, LeaseTimes, driver_lease, lease_holder
 from orchestrator.state.driver_liveness import driver_alive, this_driver
+from orchestrator.state.gc_lease import require_no_gc
 from orchestrator.state.sweep_state import SweepState, state_from_bytes, state_to_bytes
 from orchestrator.storage.base import Storage, report_damage
 from orchestrator.storage.layout import stop_files
 
-DELETING, RENAMED = "deleting.json", "renamed.json"
+DELETING, RENAMED, RESERVE = "deleting.json", "renamed.json", ".reserve"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,12 @@ class SweepFolder:
         """Holds the lease of the sweep's only driver during the block.
 
         Raises:
-            SetupError: another driver holds it.
+            SetupError: another driver holds it, or a gc of the storage runs.
         """
         self.require_no_driver()
         try:
             with driver_lease(self.storage, f"sweeps/{self.name}", this_driver, driver_alive, times):
+                require_no_gc(self.storage)
                 yield
         except LeaseHeldError as error:
             raise self._lease_held_error(str(error)) from None

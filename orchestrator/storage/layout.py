@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from orchestrator.storage.base import Storage
+from orchestrator.storage.full_storage import write_with_grace
 from trainables.errors import ConfigError, StaleAttemptError
 from trainables.records.file_names import RESULT
 from trainables.records.metrics import DamagedRecordError
@@ -61,15 +62,16 @@ class TrialFolder:
         newest = newest_attempt(self.storage, self.key)
         if newest > self.attempt:
             raise self._stale_attempt(newest)
-        self.storage.write_json(trial_file(self.key, "attempt.json"), {"attempt": self.attempt, "owner": self.owner})
+        record = {"attempt": self.attempt, "owner": self.owner}
+        write_with_grace(lambda: self.storage.write_json(trial_file(self.key, "attempt.json"), record))
 
     def read(self, name: str) -> bytes | None:
         return self.storage.read(trial_file(self.key, name))
 
     def publish(self, name: str, content: bytes) -> None:
         """Writes a file. Raises StaleAttemptError if a newer attempt has started, by then or during a slow write."""
-        started = time.time()
-        self.storage.write(trial_file(self.key, name), content, before_publish=self._require_newest)
+        started, path = time.time(), trial_file(self.key, name)
+        write_with_grace(lambda: self.storage.write(path, content, before_publish=self._require_newest))
         if time.time() - started > self.slow_write_grace_s:
             self._require_newest(f"; its {name} was written late and may have replaced that of the newer attempt")
 
@@ -147,7 +149,7 @@ class WarmupFolder:
         return self.storage.read(self._name(epoch))
 
     def publish(self, epoch: int, content: bytes) -> None:
-        self.storage.write(self._name(epoch), content)
+        write_with_grace(lambda: self.storage.write(self._name(epoch), content))
 
     def remove(self, epoch: int) -> None:
         self.storage.remove(self._name(epoch))
@@ -156,7 +158,7 @@ class WarmupFolder:
         return self.storage.read(self._rule_name(key))
 
     def publish_rule(self, key: str, content: bytes) -> None:
-        self.storage.write(self._rule_name(key), content)
+        write_with_grace(lambda: self.storage.write(self._rule_name(key), content))
 
     def remove_rules(self) -> None:
         for name in self.storage.names(self.folder):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from orchestrator.storage.base import FileInfo, Storage
+from orchestrator.storage.full_storage import storage_error
 from trainables.errors import StorageError
 from trainables.runtime.cache_folder import cache_folder
 from trainables.runtime.files import atomic_write
@@ -133,10 +134,7 @@ class LocalStorage(Storage):
         except StorageError:
             raise
         except OSError as error:
-            raise StorageError(
-                f"storage {self.root}: {name} cannot be {action}: {error.strerror or error}",
-                "make room there, or give another folder with --storage",
-            ) from error
+            raise storage_error(f"storage {self.root}: {name} cannot be {action}", error) from error
 
 
 def node_cache() -> LocalStorage:

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from orchestrator.storage.background import BufferedAppend, ExistencePoller, run_with_timeout
 from orchestrator.storage.base import FileInfo, Storage
-from orchestrator.storage.object_store_errors import NO_SUCH_BUCKET, ErrorRule, explain
+from orchestrator.storage.object_store_errors import FULL, NO_SUCH_BUCKET, ErrorRule, explain
 from trainables.errors import StorageError
 
 FLUSH_TIMEOUT_S = 5.0
@@ -236,5 +236,4 @@ class ObjectStorage(Storage):
 
     def _storage_error(self, error: OSError) -> StorageError:
         facts = {"bucket": self.bucket, "endpoint": self.endpoint or self.provider, "region": self.region}
-        problem, hint = explain(str(error), self.error_rules, **facts)
-        return StorageError(f"storage {self.root}: {problem}", hint)
+        return explain(str(error), (FULL, *self.error_rules), f"storage {self.root}", **facts)

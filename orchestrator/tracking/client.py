@@ -72,6 +72,7 @@ def import_mlflow(uri: str = SQLITE) -> None:
     if not is_server(uri):
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of errors that it raises as well
     warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.")
 
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.state.warmup_points import warmup_points
 from orchestrator.storage.base import Storage
-from orchestrator.storage.layout import longest_snapshot, trial_file
+from orchestrator.storage.layout import trial_file
 from trainables.records.file_names import ERROR, METRICS, MODEL, RESULT
-from trainables.records.metrics import DamagedRecordError, Point, points_from_json, points_from_lines
+from trainables.records.metrics import DamagedRecordError, Point, points_from_lines
 from trainables.records.result_record import decode_result, metrics_damage
 from trainables.records.self_digest import is_whole
-from trainables.runtime.files import safetensors_metadata
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,19 +135,11 @@ def _error(content: bytes) -> dict[str, Any]:
 
 
 def _warmup_record(storage: Storage, key: str) -> RunRecord:
-    """The points in the longest snapshot; only its header is read, which needs no torch."""
-    longest = longest_snapshot(storage, key) or ""
-    content = storage.read(longest) if longest else None
-    name = longest.rpartition("/")[2]
     points: list[Point] = []
     damage = ""
-    if content is not None:
-        try:
-            state = json.loads(safetensors_metadata(content)["state"])
-            points = [points_from_json(point) for point in state["metrics"]]
-            if state.get("key", key) != key:
-                damage, points = f"{name} is of {state['key']}", []
-        except (ValueError, KeyError, TypeError):
-            damage = f"{name} is no snapshot"
+    try:
+        points = warmup_points(storage, key)
+    except DamagedRecordError as error:
+        damage = str(error)
     digest = hashlib.sha256(json.dumps([point.to_json() for point in points]).encode()).hexdigest()
     return RunRecord(storage=storage, key=key, points=points, digest=digest, damage=damage)

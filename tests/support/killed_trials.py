@@ -1,13 +1,16 @@
-"""What a kill leaves of a trial: at one write, or at each of them in a single run."""
+"""What a kill or a full disk leaves of a trial: at one write, or at each of them in a single run."""
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator.storage.local import LocalStorage
+from trainables.runtime.files import atomic_write
 
 
 class KilledError(BaseException):
@@ -88,3 +91,22 @@ class CopiedStorage(LocalStorage):
     def killed(self) -> list[LocalStorage]:
         """The copies, in order."""
         return [LocalStorage(str(self.copies / str(number))) for number in range(1, len(self.changes) + 1)]
+
+
+@dataclass(frozen=True)
+class FullStorage(LocalStorage):
+    """The real storage on a disk without room from its fuse's write on: of each such file half is written, then none is.
+
+    Removals need no room.
+    """
+
+    fuse: Fuse = field(default_factory=Fuse)
+
+    def write(self, name: str, content: bytes, before_publish: Any = lambda: None) -> None:
+        if self.fuse.burns(name) or len(self.fuse.names) > self.fuse.at:
+            path = self.path(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._translate_errors(name, "written"), atomic_write(path) as partial:
+                partial.write_bytes(content[: len(content) // 2])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().write(name, content, before_publish)

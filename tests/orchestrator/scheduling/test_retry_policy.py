@@ -23,6 +23,7 @@ ROWS: dict[FailureKind, tuple[Action, float, Action, str]] = {
     FailureKind.NODE_LOST: (Action.RETRY, 1, Action.RETRY, "lost_node"),
     FailureKind.HANG: (Action.RETRY, 1, Action.FAIL, "hang"),
     FailureKind.OUT_OF_MEMORY: (Action.RETRY_ON_WHOLE_GPU, 1, Action.FAIL, "oom"),
+    FailureKind.STORAGE_FULL: (Action.STOP_SWEEP, 0, Action.STOP_SWEEP, "full"),
     FailureKind.WRONG_NODE: (Action.RETRY_ON_OTHER_NODE, 1, Action.FAIL, "data"),
     FailureKind.MISSING_FILE: (Action.RETRY_ON_OTHER_NODE, 1, Action.FAIL, "setting"),
 }
@@ -53,5 +54,5 @@ def test_node_failures_delay_by_a_separate_count() -> None:
 
 
 def test_stored_texts_of_kinds_are_unchanged() -> None:
-    texts = "code oom nonfinite data setting superseded misplaced unprovided stopped storage lost lost_node hang"
+    texts = "code oom nonfinite data setting superseded misplaced unprovided stopped storage lost lost_node hang full"
     assert [kind.value for kind in FailureKind] == texts.split()

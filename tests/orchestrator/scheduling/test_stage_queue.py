@@ -77,6 +77,17 @@ def test_trial_starts_when_its_snapshot_is_published() -> None:
     assert keys_ready(queue) == ["long"]
 
 
+def test_nothing_begins_after_a_storage_was_full() -> None:
+    queue = queue_of(warmup("a", 2), trial("x", "a", 2), trial("y"), trial("z"))
+    running = [taken(queue), taken(queue)]
+    queue.on_end(running[0], FailureKind.STORAGE_FULL, "no room")
+    assert (running[0].state, running[0].message) == (StageState.STOPPED, "no room")
+    assert (keys_ready(queue), queue.done) == ([], False)
+    queue.on_end(running[1])
+    assert (running[1].state, queue.done) == (StageState.FINISHED, True)
+    assert {stage.state for stage in queue.trials.values()} == {StageState.WAITING, StageState.FINISHED}
+
+
 def test_finished_warmup_releases_all_its_trials() -> None:
     queue = queue_of(warmup("a", 1, 4), trial("long", "a", 4))
     keys_ready(queue)
