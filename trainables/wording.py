@@ -1,4 +1,4 @@
-"""Texts for messages: one line of an error or of a program's output, shortened between words; and lists of names."""
+"""Texts for messages: one line of an error or of a program's output, shortened between words; lists, counts and sizes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # escape sequences of a terminal
 LONGEST = 300  # characters of another program's message
 ELLIPSIS = " ..."
+UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def one_line(text: object, longest: int = LONGEST) -> str:
@@ -52,3 +53,13 @@ def listed(names: Iterable[object], limit: int) -> str:
 def counted(number: int, noun: str) -> str:
     """The number with its noun, such as "1 seed" and "2 seeds"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def size_text(size: int) -> str:
+    """Such as 512 bytes, 3.4 kB or 1.2 GB, in powers of 1000."""
+    value, unit = float(size), UNITS[0]
+    for larger in UNITS[1:]:
+        if round(value) < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{size} {unit}" if unit == UNITS[0] else f"{value:.3g} {unit}"

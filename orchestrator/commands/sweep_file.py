@@ -39,6 +39,7 @@ def schema(options: Namespace) -> int:
 
 def plan(options: Namespace) -> int:
     from orchestrator.planning.price import parsed_price
+    from orchestrator.planning.room import require_room
     from orchestrator.search.plans import plan_sweep
     from orchestrator.terminal.plan import plan_facts, print_plan
     from orchestrator.tracking.target import tracking_target
@@ -53,6 +54,7 @@ def plan(options: Namespace) -> int:
         answer(json.dumps(facts, indent=1))
     else:
         print_plan(planned, facts)
+    require_room(planned, storage)
     return EXIT_DONE
 
 

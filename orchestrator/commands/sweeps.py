@@ -17,13 +17,12 @@ from orchestrator.process.output import answer
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from orchestrator.uris import redacted
-from trainables.wording import counted
+from trainables.wording import counted, size_text
 
 if TYPE_CHECKING:
     from orchestrator.housekeeping.deletion import Deletion
 
 PLAIN_WIDTH = 200  # columns of a table in a file or pipe
-UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def list_sweeps(options: Namespace) -> int:
@@ -217,13 +216,3 @@ def _kept_in_mlflow(storage: Storage, name: str) -> str:
     if not runs:
         return ""
     return f"{runs} runs and their models in MLflow at {redacted(tracking_target(spec_of(folder), storage).uri)}"
-
-
-def size_text(size: int) -> str:
-    """Such as 512 bytes, 3.4 kB or 1.2 GB, in powers of 1000."""
-    value, unit = float(size), UNITS[0]
-    for larger in UNITS[1:]:
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{size} {unit}" if unit == UNITS[0] else f"{value:.3g} {unit}"

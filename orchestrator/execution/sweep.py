@@ -38,6 +38,7 @@ from orchestrator.execution.sweep_files import write_sweep_files
 from orchestrator.execution.time_left import TimeLeft
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.resolved_settings import ResolvedSettings
+from orchestrator.planning.room import require_room
 from orchestrator.preflight.data import BackgroundPreflight
 from orchestrator.preflight.network_process import BackgroundNetworkChecks
 from orchestrator.scheduling.queued_stage import StageState
@@ -94,7 +95,7 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
 
     Raises:
         SetupError: another driver runs this sweep, Ray cannot be reached, the cluster has no GPUs that were requested, or
-            the storage can take no more.
+            the storage has too little room or can take no more.
         DriverBugError: drive-sweep itself failed.
     """
     folder = SweepFolder(storage, plan.spec.name)
@@ -102,10 +103,12 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
         finished = {trial.key: trial.result for trial in plan.trials if trial.result is not None}
         damage = {**plan.damage, **damaged_files(storage, finished)}
         from_scratch = options.from_scratch | damage.keys()
+        plan = plan.without_results(from_scratch)
+        require_room(plan, storage, options.selected)
         for key in from_scratch:
             archive_trial(storage, key)
         notes = [f"{problem}; the trial is computed again, its old files are in trials/.aside" for problem in damage.values()]
-        return _run_with_lease(folder, plan.without_results(from_scratch), spec_text, options, notes)
+        return _run_with_lease(folder, plan, spec_text, options, notes)
 
 
 @contextmanager

@@ -14,14 +14,13 @@ from orchestrator.planning.kept_weights import counts_of_plan
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.price import price_of
 from orchestrator.planning.resolved_settings import read_resolved
+from orchestrator.planning.room import room_for
 from orchestrator.planning.written_bytes import WrittenBytes, written_bytes
 from orchestrator.prose import print_prose
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from orchestrator.terminal.tables import duration, duration_range, plain_table, stdout_console
-from trainables.wording import counted
-
-SIZES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"), (1, "B"))
+from trainables.wording import counted, size_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,8 @@ def plan_facts(
     cost = estimate(replace(plan, trials=checked.trials) if unsettled else plan, records, measured.timed if measured else ())
     written = WrittenBytes(models=None, snapshots=None, checkpoint=None)
     if plan.settled:
-        written = written_bytes(plan, records.mean_model_bytes)
+        written = written_bytes(plan, records.mean_model_bytes, storage.folder)
+    room = room_for(plan, written, storage)
     hours = cost.hours if plan.settled else None
     before = SweepFolder(storage, plan.spec.name)
     price = None
@@ -80,6 +80,12 @@ def plan_facts(
         "model_bytes": written.models,
         "snapshot_bytes": written.snapshots,
         "checkpoint_bytes": written.checkpoint,
+        "mlflow_bytes": written.mlflow.bytes if plan.settled and written.mlflow else None,
+        "needed_bytes": room.needed.bytes if room.needed else None,
+        "needed_files": room.needed.files if room.needed else None,
+        "free_bytes": room.free.bytes if room.free else None,
+        "free_files": room.free.files if room.free else None,
+        "room_suffices": room.suffices,
         "price": price,
         "damaged": list(plan.damage.values()),
         "data_digest": plan.data_digest,
@@ -133,6 +139,7 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
         return
     print_prose(console, f"time: {_time_text(facts)}")
     print_prose(console, f"written: {_bytes_text(facts)}")
+    print_prose(console, f"room: {_room_text(facts)}")
     if facts["price"]:
         print_prose(console, f"price: {_price_text(facts)}")
 
@@ -162,15 +169,20 @@ def _bytes_text(facts: dict[str, Any]) -> str:
         f"{_size(facts['snapshot_bytes'])} of warm-up snapshots",
         f"and for each running trial a checkpoint of {_size(facts['checkpoint_bytes'])}",
     ]
-    return f"{', '.join(parts)}; MLflow has copies of the models that it logs"
+    mlflow = facts["mlflow_bytes"]
+    copies = f"{_size(mlflow)} of MLflow's database and copies" if mlflow else "MLflow has copies of the models that it logs"
+    return f"{', '.join(parts)}; {copies}"
+
+
+def _room_text(facts: dict[str, Any]) -> str:
+    """What all files together need, and what is free."""
+    needed, free = _size(facts["needed_bytes"]), facts["free_bytes"]
+    return f"{needed} with all small files, " + ("what is free is not known" if free is None else f"{size_text(free)} are free")
 
 
 def _size(number: int | None) -> str:
     """Such as "about 1.2 MB"."""
-    if number is None:
-        return "a number of bytes that is not known"
-    value, unit = next((number / size, unit) for size, unit in SIZES if number >= size or size == 1)
-    return f"about {value:.3g} {unit}"
+    return "a number of bytes that is not known" if number is None else f"about {size_text(number)}"
 
 
 def _price_text(facts: dict[str, Any]) -> str:

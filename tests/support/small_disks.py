@@ -38,11 +38,11 @@ class SmallDisk:
 
 
 @contextmanager
-def small_disk(folder: Path, kibibytes: int) -> Iterator[SmallDisk]:
-    """A disk of this size at the folder, which is created."""
+def small_disk(folder: Path, kibibytes: int, files: int | None = None) -> Iterator[SmallDisk]:
+    """A disk of this size at the folder, which is created; with room for at most so many files and folders."""
     folder.mkdir(parents=True)
     try:
-        _mount(folder, 0, kibibytes)
+        _mount(folder, 0, kibibytes, files)
     except PermissionError as error:
         pytest.skip(f"no file system can be mounted here: {error.strerror}")
     try:
@@ -51,8 +51,8 @@ def small_disk(folder: Path, kibibytes: int) -> Iterator[SmallDisk]:
         _libc.umount2(os.fsencode(folder), DETACH)
 
 
-def _mount(folder: Path, flags: int, kibibytes: int | None = None) -> None:
-    options = b"" if kibibytes is None else f"size={kibibytes}k".encode()
-    if _libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", ctypes.c_ulong(flags), options):
+def _mount(folder: Path, flags: int, kibibytes: int | None = None, files: int | None = None) -> None:
+    limits = ([f"size={kibibytes}k"] if kibibytes else []) + ([f"nr_inodes={files}"] if files else [])
+    if _libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", ctypes.c_ulong(flags), ",".join(limits).encode()):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(folder))

@@ -1,4 +1,4 @@
-"""list, rename and delete on the command line: what they print, ask and refuse."""
+"""list, rename, delete and gc on the command line: what they print, ask and refuse."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.commands.sweeps import size_text
 from orchestrator.state.sweep_folder import sweep_names
 from orchestrator.storage.local import LocalStorage
 from tests.support.recorded_sweeps import recorded_sweep
@@ -101,8 +100,19 @@ def test_rename_says_what_a_sweep_file_needs_now(storage: LocalStorage, run: Run
     assert json.loads(capsys.readouterr().out) == {"sweep": "tiny", "former": "small", "mlflow_pending": False}
 
 
-@pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (25_460, "25.5 kB"), (3 * 10**9, "3 GB")]
-)
-def test_sizes_in_words(size: int, text: str) -> None:
-    assert size_text(size) == text
+def test_gc_shows_what_it_frees_and_needs_consent(
+    storage: LocalStorage, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "every file is needed" in run("gc")
+    key = next(one["key"] for one in storage.read_json("sweeps/tiny/trials.json")["trials"])
+    storage.write(f"trials/{key}/checkpoint", bytes(1000))
+    shown = run("gc", "--dry-run").splitlines()
+    assert shown[0].split() == ["checkpoints", "of", "finished", "trials", "1", "kB", "in", "1", "file"]
+    assert shown[2].startswith("kept 1 warm-up: warmups/")  # these snapshots are made up
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert "give --yes" in run("gc", expect=2)
+    assert storage.exists(f"trials/{key}/checkpoint")
+    assert main(["gc", "--yes", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["freed"], facts["kinds"]) == (True, {"checkpoints of finished trials": {"files": 1, "bytes": 1000}})
+    assert not storage.exists(f"trials/{key}/checkpoint")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 from contextlib import chdir
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from orchestrator.storage.factory import open_storage
 from orchestrator.terminal.progress import Screen
 from orchestrator.tracking.plan_runs import planned_runs, sweep_run_spec
 from orchestrator.tracking.process import TrackingProcess
-from tests.support.cli import digests, drive_sweep, status, tiny_sweep
+from tests.support.cli import digests, drive_sweep, start, status, tiny_sweep, wait_for
 from tests.support.small_disks import small_disk
 from trainables.errors import FailureKind, StorageFullError
 
@@ -79,25 +79,28 @@ def test_the_error_says_how_the_sweep_goes_on() -> None:
 @pytest.mark.ray
 @pytest.mark.process
 def test_a_sweep_whose_disk_fills_stops_and_ends_alike_when_there_is_room(tmp_path: Path) -> None:
-    elsewhere = f"sqlite:///{tmp_path}/mlflow.db"
-    with chdir(tmp_path), small_disk(tmp_path / "disk", kibibytes=620) as disk:
-        file = tiny_sweep(tmp_path, epochs=6)
-        drive_sweep("run", file, "--storage", tmp_path / "whole", "--tracking-uri", elsewhere)
+    """It needs what `plan` has said, MLflow's files included; on the other disk somebody else takes all room."""
+    whole, elsewhere = tmp_path / "whole", f"sqlite:///{tmp_path}/mlflow.db"
+    with chdir(tmp_path), small_disk(tmp_path / "disk", kibibytes=8192) as disk:
+        file = tiny_sweep(tmp_path, epochs=40)
+        planned = json.loads(drive_sweep("plan", file, "--storage", whole, "--json").stdout)
+        drive_sweep("run", file, "--storage", whole)
+        written = sum(path.lstat().st_blocks * 512 for path in whole.rglob("*"))
+        assert 0.7 < planned["needed_bytes"] / written < 1.5
+
         runs = disk.folder / "runs"
-        os.mkdir(runs)
-        first = drive_sweep("run", file, "--storage", runs, "--tracking-uri", elsewhere, expect=3)
-        assert "No space left on device; free space there" in first.stderr
-        assert f"then `drive-sweep resume tiny --storage {runs}` [storage-full]" in first.stderr
-        check_stopped(runs)
-        disk.resize(8192)
+        process = start("run", file, "--storage", runs, "--tracking-uri", elsewhere)
+        wait_for(lambda: len(list(runs.glob("trials/*/checkpoint"))) > 1)
+        disk.fill()
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 3
+        assert f"then `drive-sweep resume tiny --storage {runs}` [storage-full]" in output
+        assert not [path for path in runs.rglob(".*") if path.suffix == ".partial"]
+        state = status("tiny", runs)
+        assert state["running"] == 0
+        assert state["finished"] < state["total"]
+        assert "No space left on device" in (runs / "sweeps/tiny/sweep.log").read_text()
+
+        (disk.folder / "filler").unlink()
         drive_sweep("resume", "tiny", "--storage", runs)
-        assert digests("tiny", runs) == digests("tiny", tmp_path / "whole")
-
-
-def check_stopped(runs: Path) -> None:
-    """Nothing half-written is left, and the records say why the sweep has stopped."""
-    assert not [path for path in runs.rglob(".*") if path.name != ".mlflow.db.lock"]
-    state = status("tiny", runs)
-    assert state["running"] == 0
-    assert state["finished"] < state["total"]
-    assert "No space left on device" in (runs / "sweeps/tiny/sweep.log").read_text()
+        assert digests("tiny", runs) == digests("tiny", whole)

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.planning.entries import PlannedTrial
 from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.planning.record_bytes import Written
 from orchestrator.planning.written_bytes import WrittenBytes, model_kind, written_bytes
 from orchestrator.spec.loader import load_spec
 from orchestrator.storage.factory import open_storage
@@ -60,9 +61,51 @@ def test_known_models_count_by_what_their_size_depends_on(plan: Plan) -> None:
 def test_what_is_finished_writes_nothing_more(plan: Plan) -> None:
     (trial,) = of_trials(plan, tiny_config()).trials
     done = replace(plan, trials=(replace(trial, result={"metrics": {}}),))
-    assert written_bytes(done, {}) == WrittenBytes(models=0, snapshots=0, checkpoint=0)
+    assert written_bytes(done, {}, Path()) == WrittenBytes(models=0, snapshots=0, checkpoint=0)
+    assert written_bytes(done, {}, Path()).needed == Written()
 
 
 def test_without_facts_of_the_data_sizes_are_not_known(plan: Plan) -> None:
     unknown = replace(of_trials(plan, tiny_config()), data_facts=None)
-    assert written_bytes(unknown, {}) == WrittenBytes(models=None, snapshots=None, checkpoint=None)
+    written = written_bytes(unknown, {}, Path())
+    assert (written.models, written.snapshots, written.checkpoint) == (None, None, None)
+    assert (written.mlflow, written.needed) == (None, None)
+
+
+def test_what_lies_side_by_side_is_needed_at_once(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.planning.written_bytes.processors", lambda: 4)
+    configs = [tiny_config(warmup_epochs=epochs, seed=seed) for epochs in (2, 4) for seed in range(5)]
+    shared = written_bytes(of_trials(plan, *configs), {})
+    assert (shared.running, shared.mlflow) == (4, Written())
+    assert shared.needed is not None
+    assert (
+        shared.needed.bytes
+        == (shared.models or 0) + (shared.snapshots or 0) + 4 * (shared.checkpoint or 0) + shared.records.bytes
+    )
+    changes = {"share_warmups": False, "resources": plan.spec.resources.model_copy(update={"max_concurrent": 3})}
+    unshared = replace(plan, spec=plan.spec.model_copy(update=changes))
+    own = written_bytes(of_trials(unshared, *configs), {})
+    assert (own.running, own.snapshots, own.own_snapshots) == (3, 0, (shared.snapshots or 0) // 10)
+
+
+def test_mlflow_counts_where_its_files_lie_in_the_storage(plan: Plan, tmp_path: Path) -> None:
+    trials = of_trials(plan, *(tiny_config(seed=seed) for seed in range(10)))
+    new = written_bytes(trials, {}, tmp_path).mlflow
+    (tmp_path / "mlflow.db").touch()
+    there = written_bytes(trials, {}, tmp_path).mlflow
+    assert new is not None
+    assert there is not None
+    assert new.bytes - there.bytes == 1_000_000  # the empty database, of 954,368 bytes
+
+
+def test_mlflow_counts_as_the_sweep_file_says(plan: Plan, tmp_path: Path) -> None:
+    trials = of_trials(plan, *(tiny_config(seed=seed) for seed in range(10)))
+
+    def mlflow(**tracking: object) -> Written:
+        changed = plan.spec.model_copy(update={"tracking": plan.spec.tracking.model_copy(update=tracking)})
+        written = written_bytes(replace(trials, spec=changed), {}, tmp_path).mlflow
+        assert written is not None
+        return written
+
+    assert mlflow(uri="http://127.0.0.1:9") == Written()
+    assert mlflow().bytes - mlflow(models="none").bytes > 10 * 200_000
