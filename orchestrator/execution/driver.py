@@ -73,6 +73,7 @@ class Driver:
     stop_deadline: float | None = None
     last_stop_check: float = 0.0
     _began: float = field(default_factory=time.monotonic)
+    _stages_began: dict[str, float] = field(default_factory=dict)
     _backlog_error: str | None = None
 
     def __post_init__(self) -> None:
@@ -110,13 +111,13 @@ class Driver:
         self.writer.changed(status)
 
     def _count_time(self, status: TrialStatus | WarmupStatus) -> None:
-        """Counts the time that a stage holds a slot."""
-        now = time.time()
+        """Counts the time that a stage holds a slot, by a clock that never jumps."""
+        now = time.monotonic()
         with self.writer.lock:
             if status.state == StageState.RUNNING.value:
-                status.started = now
+                status.started, self._stages_began[status.key] = time.time(), now
             elif status.started is not None:
-                status.seconds += now - status.started
+                status.seconds += now - self._stages_began.pop(status.key)
                 status.started = None
 
     def _log_finish(self, stage: QueuedStage, status: TrialStatus | WarmupStatus) -> None:

@@ -138,7 +138,7 @@ class SweepState:
         """Seconds that stages have held a slot, those that run included."""
         stages = self.all_stages()
         return sum(stage.seconds for stage in stages) + sum(
-            now - stage.started for stage in stages if stage.state == "running" and stage.started is not None
+            max(0.0, now - stage.started) for stage in stages if stage.state == "running" and stage.started is not None
         )
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,15 +12,20 @@ import pytest
 
 from orchestrator.errors import SetupError
 from orchestrator.execution import sweep
-from orchestrator.execution.driver import initial_state, make_queue
+from orchestrator.execution.driver import Driver, initial_state, make_queue
 from orchestrator.execution.sweep import RunOptions, run_sweep
 from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.scheduling.queued_stage import StageState
 from orchestrator.spec.loader import load_spec
+from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
 from orchestrator.storage.layout import TrialFolder, archive_trial, newest_attempt, trial_file
+from orchestrator.terminal.progress import Screen
+from orchestrator.tracking.plan_runs import planned_runs, sweep_run_spec
+from orchestrator.tracking.process import TrackingProcess
 from tests.support.cli import tiny_sweep
 from tests.support.trials import write_result
 from trainables.errors import StaleAttemptError
@@ -161,3 +167,28 @@ time.sleep(float(sys.argv[1]))
         code, output = ended(*hanging)
         assert code == 128 + 15
         assert "`resume` continues" in output
+
+
+def test_a_clock_that_jumps_counts_no_time(plan: Plan, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, queue = SweepFolder(storage, plan.spec.name), make_queue(plan, storage, lambda key: True)
+    state = initial_state(plan, None, queue)
+    driver = Driver(
+        folder=folder,
+        state=state,
+        writer=StateWriter(folder, state),
+        tracking=TrackingProcess(sweep_run_spec(plan, storage)),
+        items=planned_runs(plan),
+        screen=Screen(quiet=True),
+        queue=queue,
+    )
+    now = time.time()
+    for key, hours in zip(list(queue.trials)[:2], (1, -1), strict=True):
+        stage = queue.trials[key]
+        stage.state = StageState.RUNNING
+        driver.on_change(stage)
+        monkeypatch.setattr(time, "time", lambda hours=hours: now + 3600 * hours)
+        assert state.slot_seconds(time.time()) >= 0
+        stage.state = StageState.STOPPED
+        driver.on_change(stage)
+        monkeypatch.undo()
+        assert 0 <= state.trials[key].seconds < 60
