@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Where it is set, every process compiles torch, ray and mlflow anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo check quick-tests test test-long lint setup clean
+.PHONY: demo check quick-tests test test-long chaos lint setup clean
 
 setup: .venv/.installed
 
@@ -32,6 +32,10 @@ test: setup lint
 # The tests that `test` skips because they take most of a minute each.
 test-long: setup
 	DRIVE_SWEEP_LONG=1 $(BIN)/pytest --numprocesses 2 --dist load -m long
+
+# Rounds of a small sweep under random faults; tests/chaos says what must hold afterwards.
+chaos: setup
+	$(BIN)/python -m tests.chaos --rounds 200
 
 lint: setup
 	$(BIN)/ruff format --check .

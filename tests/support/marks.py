@@ -35,6 +35,8 @@ STARTERS = {
     "orchestrator.process.child.ask": "process",
     "orchestrator.api.running.run": "ray",
     "tests.support.browser.running_chromium": "process",
+    "tests.chaos.proxy.proxy_of": "server",
+    "tests.chaos.ground.Ground": "ray",
 }
 COMMANDS = {"tests.support.cli.drive_sweep", "tests.support.cli.start"}
 COMMANDS_WITH_RAY = {"run", "resume", "doctor"}

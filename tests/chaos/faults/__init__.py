@@ -1,0 +1,1 @@
+"""The faults, one family a file; table.py lists them."""

@@ -1,0 +1,240 @@
+"""One round: a sweep, its faults, and what a user does about them until it has finished."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator import cli
+from tests.chaos.checks import check
+from tests.chaos.faults import full_disk
+from tests.chaos.faults.fault import Fault, Hit, Scene
+from tests.chaos.ground import Ground
+from tests.chaos.plan import Moment, RoundPlan
+from tests.chaos.records import FolderRecords, ObjectRecords, Records
+from tests.chaos.sweep import Undisturbed
+from tests.support.cli import command, descendants
+from tests.support.s3_server import BUCKET
+
+MOST_ATTEMPTS = 6
+ATTEMPT_S = 300.0  # after which a driver counts as hung
+STACKS_S = 1.0
+POLL_S = 0.02
+
+
+@dataclass(kw_only=True)
+class Injection:
+    """A fault of a round, and what became of it.
+
+    Attributes:
+        due: time of the monotonic clock at which its moment has come.
+        hit: after it was injected.
+        has_hit: whether it met what it was meant for; known when its attempt has ended.
+    """
+
+    moment: Moment
+    fault: Fault
+    due: float | None = None
+    hit: Hit | None = None
+    has_hit: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.fault.name} ({self.moment}{'' if self.has_hit else ', too late'})"
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """How a round ended.
+
+    Attributes:
+        codes: exit codes of its attempts, the last one included; None for one that hung.
+        problems: what did not hold; empty if all did.
+    """
+
+    plan: RoundPlan
+    injections: list[tuple[str, bool]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    codes: list[int | None] = field(default_factory=list)
+    seconds: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+
+class Round:
+    """One round on its ground."""
+
+    def __init__(self, ground: Ground, plan: RoundPlan, folder: Path, expected: Undisturbed | None) -> None:
+        self.ground, self.plan, self.folder, self.expected = ground, plan, folder, expected
+        self.name = f"round{plan.number}"
+        self.events = folder / "events.jsonl"
+        self.scratch = folder / "tmp"
+        self.on_tmpfs = any(fault.name == full_disk.NAME for _, fault in plan.faults)
+        self.injections = [Injection(moment=moment, fault=fault) for moment, fault in plan.faults]
+        self.outcome = Outcome(plan=plan)
+        self.damaged: list[str] = []
+        self.draw = random.Random(f"{plan.seed}/{plan.number}/faults")
+        self.records: Records
+        if plan.setting.storage == "s3":
+            self.storage = f"s3://{BUCKET}/{self.name}"
+            self.records = ObjectRecords(ground.objects, self.name)
+        else:
+            self.storage = str(folder / "disk" / "runs")
+            self.records = FolderRecords(Path(self.storage))
+
+    def run(self) -> Outcome:
+        """The whole round; whatever goes wrong is a problem of its outcome."""
+        self.began = began = time.monotonic()
+        self.scratch.mkdir(parents=True)
+        if self.on_tmpfs:
+            full_disk.mount(self.folder / "disk")
+        try:
+            self._attempts()
+            if not self.outcome.problems:
+                self.outcome.problems += check(self)
+        except Exception:
+            self.outcome.problems.append(traceback.format_exc())
+        finally:
+            self.outcome.seconds = time.monotonic() - began
+            self.outcome.injections = [(one.fault.name, one.has_hit) for one in self.injections]
+            self.outcome.texts = [str(one) for one in self.injections]
+        return self.outcome
+
+    def _attempts(self) -> None:
+        for attempt in range(MOST_ATTEMPTS):
+            scene = self._start(attempt)
+            try:
+                code = self._watch(scene)
+            finally:
+                self._end(scene)
+            self.outcome.codes.append(code)
+            if code is None:
+                self.outcome.problems.append(f"attempt {attempt + 1} did not end within {ATTEMPT_S:.0f} s")
+                return
+            if code == 0 and not scene.damaged:
+                break
+            self.damaged += scene.damaged
+            self.ground.repair()
+            if scene.damaged:
+                self.ask("doctor", "--fix", "--storage", self.storage, *self.tracking_options())
+        else:
+            self.outcome.problems.append(f"not finished after {MOST_ATTEMPTS} attempts")
+            return
+        self.ground.repair()
+        self.final_status = self.status()
+        if self.final_status["tracking_pending"]:
+            self.ask("sync", self.name, "--storage", self.storage)
+            self.final_status = self.status()
+
+    def _start(self, attempt: int) -> Scene:
+        place: list[object] = ["--storage", self.storage, "--events", self.events, "--quiet"]
+        environment = self.environment()
+        if self.plan.setting.ray == "joined":
+            place += ["--address", self.ground.cluster.gcs]
+        if attempt == 0 or self.outcome.codes[-1] == 2 or f"sweeps/{self.name}/sweep.yaml" not in self.records.names():
+            first = ["run", self.ground.file, "--name", self.name, "--set", f"tracking.experiment={self.name}"]
+            line = command(*first, *self.tracking_options(), *place)
+        else:
+            line = command("resume", self.name, *place)
+        with open(self.folder / "output.log", "ab") as output:
+            output.write(f"--- attempt {attempt + 1}: {' '.join(line)}\n".encode())
+            output.flush()
+            driver = subprocess.Popen(line, stdout=output, stderr=output, env=environment, start_new_session=True)
+        return Scene(
+            ground=self.ground,
+            setting=self.plan.setting,
+            draw=self.draw,
+            folder=self.folder,
+            records=self.records,
+            driver=driver,
+        )
+
+    def _watch(self, scene: Scene) -> int | None:
+        """Injects what is due until the driver ends; its exit code, None if it hung."""
+        deadline = time.monotonic() + ATTEMPT_S
+        while scene.driver.poll() is None:
+            if time.monotonic() > deadline:
+                return None
+            self._inject(scene)
+            scene.do_what_is_due()
+            time.sleep(POLL_S)
+        return scene.driver.returncode
+
+    def _inject(self, scene: Scene) -> None:
+        lines, now = self.events.read_bytes().count(b"\n") if self.events.exists() else 0, time.monotonic()
+        for one in self.injections:
+            if one.hit is not None:
+                continue
+            if one.due is None:
+                if not one.moment.events:
+                    one.due = self.began + one.moment.seconds
+                elif lines >= one.moment.events:
+                    one.due = now + one.moment.seconds
+            if one.due is not None and now >= one.due:
+                one.hit = one.fault.inject(scene)
+                if one.hit is not None:
+                    self.note(f"{one.fault.name} at {lines} events, {now - self.began:.1f} s {scene.damaged}")
+
+    def _end(self, scene: Scene) -> None:
+        """Ends what is left of an attempt, by force if it hangs."""
+        for one in self.injections:
+            one.has_hit = one.has_hit or (one.hit is not None and one.hit())
+        scene.do_what_is_due(all_of_it=True)
+        if scene.driver.poll() is not None:
+            return
+        scene.driver.send_signal(signal.SIGABRT)  # it leaves the stacks of its threads in output.log
+        time.sleep(STACKS_S)
+        for pid in [scene.driver.pid, *descendants(scene.driver.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        scene.driver.wait()
+
+    def environment(self) -> dict[str, str]:
+        """Of this round's drivers."""
+        environment = self.ground.driver_environment(self.scratch) | {"CHAOS_ROUND": self.name}
+        if self.plan.setting.ray == "joined":
+            environment |= self.ground.cluster.environment
+        if self.plan.setting.storage == "s3":
+            environment |= self.ground.objects.environment | {"AWS_ENDPOINT_URL": self.ground.store.uri}
+        return environment
+
+    def ask(self, *arguments: object) -> tuple[int, str]:
+        """Exit code and output of a command that needs no process of its own, without faults."""
+        output = io.StringIO()
+        with changed_environment(self.environment()), contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            code = cli.main([str(argument) for argument in arguments])
+        self.note(f"{' '.join(map(str, arguments))}: {code}\n{output.getvalue()}")
+        return code, output.getvalue()
+
+    def status(self) -> dict[str, Any]:
+        code, output = self.ask("status", self.name, "--storage", self.storage, "--json")
+        assert code == 0, output
+        answer: dict[str, Any] = json.loads(output)
+        return answer
+
+    def note(self, text: str) -> None:
+        with open(self.folder / "round.log", "a") as file:
+            file.write(f"{text.rstrip()}\n")
+
+    def tracking_options(self) -> list[str]:
+        return ["--tracking-uri", self.ground.tracking.uri] if self.plan.setting.tracking == "server" else []
+
+
+@contextlib.contextmanager
+def changed_environment(environment: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
