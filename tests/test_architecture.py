@@ -27,7 +27,7 @@ TRAINABLES = {
     "config": "errors",
     "runtime": "errors",
     "custom": "errors config",
-    "records": "errors config custom",
+    "records": "errors config custom runtime",
     "data": "errors findings wording config runtime custom",
     "models": "errors findings wording config runtime custom",
     "pruning": "errors wording config runtime custom data models",
@@ -56,7 +56,7 @@ ORCHESTRATOR = {
     "preflight": ("errors command_line process storage state planning", f"{LIGHT} data preflight"),
     "tracking": ("errors back_off command_line uris process spec storage state planning", f"{LIGHT} records"),
     "housekeeping": ("errors command_line spec storage state", "records wording"),
-    "search": ("errors command_line spec storage state planning", "wording config custom"),
+    "search": ("errors command_line spec storage state planning", "wording config custom records"),
     "recommendation": ("spec state search", "wording config"),
     "reporting": (
         "errors command_line prose spec storage state search recommendation",
@@ -65,7 +65,7 @@ ORCHESTRATOR = {
     "figures": ("recommendation reporting search", "config records wording"),
     "page": (
         "command_line figures recommendation reporting search state storage tracking",
-        "config records wording",
+        "config records runtime wording",
     ),
     "export": (
         "errors command_line version spec storage state planning search recommendation reporting",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.errors import EXIT_DONE, EXIT_ENVIRONMENT
+from trainables.runtime.json_text import parse_json
 
 ACTIVE = ("PENDING", "RUNNING")
 EXIT_STOPPED = 143  # of SIGTERM; Ray does not keep the exit code of a stopped job
@@ -66,7 +66,7 @@ def job_from(details: Any) -> Job:
         problem="" if details.driver_exit_code is not None else str(details.message or ""),
         revision=metadata.get("drive.revision", ""),
         user=metadata.get("drive.user", ""),
-        custom_files=json.loads(metadata.get("drive.own", "{}")),
+        custom_files=parse_json(metadata.get("drive.own", "{}")),
     )
 
 

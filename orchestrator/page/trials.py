@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from orchestrator.command_line import command
 from orchestrator.page.links import link_to_run, mlflow_base
 from orchestrator.page.markup import Cell, Line, Section, paragraph, preformatted, table, text
@@ -14,6 +12,7 @@ from trainables.config.automatic import as_chosen
 from trainables.config.keys import from_canonical
 from trainables.config.trial import TrialConfig
 from trainables.records.file_names import ERROR
+from trainables.runtime.json_text import parse_json
 from trainables.wording import counted, shortened
 
 HEADS = (
@@ -90,7 +89,7 @@ def _number(trial: TrialStatus, metric: str, form: str = ".4f") -> Cell:
 def _traceback(results: SweepResults, trial: TrialStatus) -> str:
     content = results.folder.storage.read(trial_file(trial.key, ERROR))
     try:
-        lines = str(json.loads(content or b"{}").get("traceback", "")).strip().splitlines()
-    except (ValueError, AttributeError, RecursionError):
+        lines = str(parse_json(content or b"{}").get("traceback", "")).strip().splitlines()
+    except (ValueError, AttributeError):
         return ""
     return preformatted("\n".join(lines[-LAST_LINES:])) if lines else ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.command_line import command
 from orchestrator.errors import UserError
-from orchestrator.search.decisions import Decision, from_text
+from orchestrator.search.decisions import Decision, from_text, to_text
 from orchestrator.storage.base import Storage
 
 
@@ -35,4 +35,4 @@ class DecisionFile:
             ) from error
 
     def write(self, decisions: Sequence[Decision]) -> None:
-        self.storage.append_durably(self.path, "".join(f"{decision.to_line()}\n" for decision in decisions))
+        self.storage.append_durably(self.path, to_text(decisions))

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Protocol
 
+from trainables.records.checked_lines import checked_line, read_checked_line
+
 
 class Kind(StrEnum):
     """What a line says."""
@@ -69,8 +71,8 @@ class Decision:
     @classmethod
     def from_line(cls, line: str) -> Decision:
         """Raises ValueError if the line is not a decision."""
-        values = json.loads(line)
-        if not isinstance(values, dict) or not set(values) <= set(_DEFAULTS) or "kind" not in values:
+        values = read_checked_line(line)
+        if not set(values) <= set(_DEFAULTS) or "kind" not in values:
             raise ValueError(f"{line[:80]!r} is no decision")
         return cls(**values | {"kind": Kind(values["kind"])})
 
@@ -99,6 +101,11 @@ class MemoryLog:
 
     def write(self, decisions: Sequence[Decision]) -> None:
         self.decisions += decisions
+
+
+def to_text(decisions: Sequence[Decision]) -> str:
+    """The lines of the decisions in a decisions.jsonl, each with its checksum."""
+    return "".join(f"{checked_line(decision.to_line())}\n" for decision in decisions)
 
 
 def from_text(text: str) -> list[Decision]:

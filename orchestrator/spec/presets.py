@@ -14,6 +14,7 @@ from orchestrator.spec.error_messages import did_you_mean
 from orchestrator.spec.guide_tables import template_lines
 
 TEMPLATE = "template"
+MOST_BYTES = 256 << 10  # of a sweep file; the YAML reader takes up to 5 s for that
 
 
 def preset_names() -> list[str]:
@@ -59,7 +60,12 @@ def sweep_text(file: str) -> str:
     path = FilePath(os.path.expanduser(file))
     try:
         source = _sweeps().joinpath(f"{file}.yaml") if file in preset_names() and not path.is_file() else path
-        return source.read_bytes().decode("utf-8-sig")
+        with source.open("rb") as opened:
+            content = opened.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            message = f"{file}: must be a sweep file, got more than {MOST_BYTES >> 10} KiB"
+            raise UserError(message, "give another file", code="sweep-file-unreadable")
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
         known = preset_names()
         rule = f"must be a file or one of the presets {', '.join(known)}"

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.scanner import Scanner
 
 from orchestrator.command_line import command
 from orchestrator.errors import UserError
@@ -25,6 +26,8 @@ KeyPath = tuple[str | int, ...]
 PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float")}
 TEXT_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "value", "merge")}
 COLLECTION_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq")}
+MOST_LEVELS = 100
+MOST_VALUES = 100_000  # with those behind aliases, which a few lines can multiply without end
 HINTS = {  # text in the parser's message -> hint
     "'\\t'": "indent with spaces, not with tabs",
     "mapping values are not allowed": "one `key: value` a line, a space after the colon, keys of one mapping equally indented",
@@ -84,11 +87,13 @@ def _compose(text: str, location: Callable[[int], str]) -> Node | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an anchor may be redefined
-            root: Node | None = YAML(typ="safe", pure=True).compose(text)
+            reader = YAML(typ="safe", pure=True)
+            reader.Scanner = _Scanner
+            root: Node | None = reader.compose(text)
     except MarkedYAMLError as error:
         raise _syntax_error(error, text, location) from None
     except RecursionError:
-        message = f"{location(1)}: must be nested less deeply, got hundreds of levels"
+        message = f"{location(1)}: must be nested less deeply, got {MOST_LEVELS} levels or more"
         raise UserError(message, "a sweep file has three", code="yaml-invalid") from None
     except ReaderError as error:
         number = text.count("\n", 0, error.position) + 1
@@ -112,12 +117,26 @@ def _syntax_error(error: MarkedYAMLError, text: str, location: Callable[[int], s
     return UserError(f"{location(number + 1)}: must be YAML, got {shortened(line, 60)!r}", hint, code="yaml-invalid")
 
 
+class _Scanner(Scanner):
+    """Refuses many open brackets early, since ruamel's time grows with their square."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:
+        if self.flow_level >= MOST_LEVELS:
+            raise RecursionError
+        super().fetch_flow_collection_start(TokenClass, to_push)
+
+
 class _Reader:
-    """Nodes -> values; `location` names a line in messages. An anchored value is read once, however often it is used."""
+    """Nodes -> values; `location` names a line in messages. An anchored value is read once, however often it is used.
+
+    Attributes:
+        counts: values in a node that was read, those behind its aliases as often as they are used.
+    """
 
     def __init__(self, location: Callable[[int], str]) -> None:
         self.location = location
         self.values: dict[int, Any] = {}
+        self.counts: dict[int, int] = {}
         self.scalars = YAML(typ="safe", pure=True).constructor
 
     def plain(self, node: Node, inside: tuple[Node, ...] = ()) -> Any:
@@ -126,6 +145,9 @@ class _Reader:
         if id(node) not in self.values:
             value = self.scalar(node) if isinstance(node, ScalarNode) else self.collection(node, (*inside, node))
             self.values[id(node)] = value
+            self.counts[id(node)] = 1 + sum(self.counts[id(child)] for child in _children(node))
+            if self.counts[id(node)] > MOST_VALUES:
+                self.fail(node, f"must have at most {MOST_VALUES} values, got {self.counts[id(node)]}", "write fewer")
         return self.values[id(node)]
 
     def collection(self, node: Node, inside: tuple[Node, ...]) -> Any:
@@ -189,6 +211,15 @@ def _child(node: Node | None, step: str | int, line: int) -> tuple[int, Node | N
             if child is not None:
                 return child_line, child
     return line, None
+
+
+def _children(node: Node) -> list[Node]:
+    """The items of a list, the values of a mapping, and the mappings that it merges."""
+    if isinstance(node, SequenceNode):
+        return list(node.value)
+    if not isinstance(node, MappingNode):
+        return []
+    return [child for key, value in node.value for child in (_merged_mappings(value) if _is_merge(key) else [value])]
 
 
 def _is_merge(key_node: Node) -> bool:

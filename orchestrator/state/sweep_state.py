@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.state.driver_liveness import driver_alive
 from trainables.config.metric_names import CHOSEN_WARMUP
+from trainables.runtime.json_text import parse_json
 
 DIGEST_MARK, DIGEST_END = b',\n"state_sha256": "', b'"\n}\n'  # around the SHA-256 of all that stands before it
 
@@ -217,10 +218,10 @@ def state_from_bytes(content: bytes) -> SweepState | None:
     if mark and digest != hashlib.sha256(text).hexdigest().encode() + DIGEST_END:
         return None
     try:
-        values = json.loads(text + b"}" if mark else content)
+        values = parse_json(text + b"}" if mark else content)
         trials = {key: TrialStatus(**trial) for key, trial in values.pop("trials").items()}
         warmups = {key: WarmupStatus(**warmup) for key, warmup in values.pop("warmups").items()}
         progress = Progress(**values.pop("progress", {}))
         return SweepState(**values, trials=trials, warmups=warmups, progress=progress)
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -5,14 +5,13 @@ warmups/KEY/metrics.jsonl   written by `gc` before it removes the snapshots, for
 
 from __future__ import annotations
 
-import json
-
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import SNAPSHOT_NAME, longest_snapshot
 from trainables.errors import StorageFullError
+from trainables.records.checkpoint_header import read_checkpoint_header
 from trainables.records.file_names import METRICS
 from trainables.records.metrics import DamagedRecordError, MetricLog, Point, points_from_json, points_from_lines
-from trainables.runtime.files import safetensors_metadata
+from trainables.runtime.json_text import parse_json
 
 
 def warmup_points(storage: Storage, key: str) -> list[Point]:
@@ -58,7 +57,7 @@ def _snapshot_points(storage: Storage, key: str) -> list[Point]:
         return []
     name = longest.rpartition("/")[2]
     try:
-        state = json.loads(safetensors_metadata(content)["state"])
+        state = parse_json(read_checkpoint_header(content)[0])
         points = [points_from_json(point) for point in state["metrics"]]
     except (ValueError, KeyError, TypeError):
         raise DamagedRecordError(f"{name} is no snapshot") from None

@@ -17,7 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from trainables.errors import StorageError
 from trainables.records.self_digest import FIELD, is_whole, with_digest
+from trainables.runtime.json_text import parse_json
+from trainables.runtime.sizes import OversizeError, require_room
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,9 @@ class FileInfo:
 
     bytes: int
     modified: float
+
+
+MOST_JSON_BYTES = 256 << 20  # of a record; the state of a sweep of 10,000 trials has about 10 MB
 
 
 class Storage(ABC):
@@ -119,6 +125,21 @@ class Storage(ABC):
     def try_lock(self, name: str) -> AbstractContextManager[bool | None]:
         """Whether this process has the lock of that name during the block; None where there are no locks."""
 
+    def bytes_to_read(self, name: str, size: int) -> int:
+        """How many of a file's bytes `read` returns: all; of a JSON file too large for a record the first ones, and its reader
+        finds it damaged.
+
+        Raises:
+            StorageError: the file has more bytes than this machine has memory.
+        """
+        if name.endswith((".json", ".jsonl")):
+            return min(size, MOST_JSON_BYTES)
+        try:
+            require_room(size, name)
+        except OversizeError as error:
+            raise StorageError(f"storage {self.root}: {error}", "use a machine with more, or move the file away") from error
+        return size
+
     def read_json(self, name: str, fields: Sequence[str] = ()) -> Any:
         """The content of a JSON file; None if there is none, or if it is damaged, which is reported once.
 
@@ -159,8 +180,8 @@ _reported_damage: set[tuple[str, str]] = set()
 def _parsed(content: bytes | None) -> Any:
     """The value of a JSON file; None if it is not JSON, or a record that does not match its digest."""
     try:
-        value = None if content is None else json.loads(content)
-    except (ValueError, RecursionError):
+        value = None if content is None else parse_json(content)
+    except ValueError:
         return None
     if not isinstance(value, dict):
         return value

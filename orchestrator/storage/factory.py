@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -13,6 +12,7 @@ from orchestrator.storage.layout import LAYOUT_FILE, LAYOUT_VERSION
 from orchestrator.uris import STORAGE_SCHEMES, require_no_credentials, storage_scheme
 from trainables.errors import StorageError
 from trainables.records.self_digest import FIELD, is_whole
+from trainables.runtime.json_text import parse_json
 
 
 def open_storage(uri: str, create: bool = False) -> Storage:
@@ -64,8 +64,8 @@ def _check_layout(storage: Storage, create: bool) -> None:
 def _layout_in(content: bytes) -> int | None:
     """The layout that the file names; None if it is damaged. Only layout 1 was ever written without a digest."""
     try:
-        record = json.loads(content)
-    except (ValueError, RecursionError):
+        record = parse_json(content)
+    except ValueError:
         return None
     layout = record.get("layout") if isinstance(record, dict) else None
     if not isinstance(layout, int) or isinstance(layout, bool):

@@ -15,6 +15,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from orchestrator.storage.base import Storage
 from orchestrator.storage.full_storage import write_with_grace
@@ -86,7 +87,7 @@ class TrialFolder:
         return any(exists(name) for name in stop_files(self.sweep, self.key))
 
     def _require_newest(self, remark: str = "") -> None:
-        record = self.storage.read_json(trial_file(self.key, "attempt.json"), fields=("attempt",)) or {"attempt": 0}
+        record = _attempt_record(self.storage, self.key) or {"attempt": 0}
         same = record["attempt"] == self.attempt and record.get("owner", self.owner) != self.owner
         if record["attempt"] > self.attempt or same:
             raise self._stale_attempt(record["attempt"], remark)
@@ -98,12 +99,18 @@ class TrialFolder:
 def newest_attempt(storage: Storage, key: str) -> int:
     """The number of the newest attempt at a trial; 0 before the first."""
     name = trial_file(key, "attempt.json")
-    record = storage.read_json(name, fields=("attempt",))
+    record = _attempt_record(storage, key)
     if record is None and (content := storage.read(name)) is not None:
         # A late worker must see a number above its own, so count on from above every number that the file may have held.
         numbers = [int(number) for number in re.findall(rb"\d{1,6}", content)]
         return max(numbers, default=0) + DAMAGED_COUNT_GAP
     return int(record["attempt"]) if record else 0
+
+
+def _attempt_record(storage: Storage, key: str) -> dict[str, Any] | None:
+    """The content of attempt.json; None if there is none, or if it is damaged."""
+    record = storage.read_json(trial_file(key, "attempt.json"), fields=("attempt",))
+    return record if record is not None and type(record["attempt"]) is int else None
 
 
 def archive_trial(storage: Storage, key: str) -> None:

@@ -44,7 +44,7 @@ class LocalStorage(Storage):
             try:
                 with open(self.path(name), "rb") as file:
                     file.seek(offset)
-                    return file.read()
+                    return file.read(self.bytes_to_read(name, max(0, os.fstat(file.fileno()).st_size - offset)))
             except (FileNotFoundError, NotADirectoryError):
                 return None
 

@@ -103,8 +103,9 @@ class ObjectStorage(Storage):
     def _read_unchanged(self, path: str, offset: int) -> bytes | None:
         """The content, or None if the file was replaced meanwhile."""
         with self.filesystem.open_input_file(path) as file:
-            file.seek(min(offset, file.size()))
-            content = bytes(file.read())
+            start = min(offset, file.size())
+            file.seek(start)
+            content = bytes(file.read(self.bytes_to_read(path, file.size() - start)))
             with self.filesystem.open_input_file(path) as now:
                 return content if now.metadata() == file.metadata() else None
 

@@ -6,7 +6,6 @@ keeps the former path. Nothing is written at the former path, since the original
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sqlite3
@@ -20,6 +19,7 @@ from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.tracking.database import Notify
 from orchestrator.tracking.database_file import NAME, open_database
 from orchestrator.tracking.error_hints import database_error
+from trainables.runtime.json_text import parse_json
 
 ARTIFACTS = "artifacts"
 COLUMNS = (  # table and column of each location
@@ -90,7 +90,7 @@ def _require_not_used_elsewhere(folder: Path, roots: list[str]) -> None:
         return  # the original of a copy has its own database
     for file in sorted((folder / "sweeps").glob("*/state.json")):
         try:
-            driver = json.loads(file.read_bytes()).get("driver") or {}
+            driver = parse_json(file.read_bytes()).get("driver") or {}
         except (OSError, ValueError, AttributeError):
             continue
         if driver.get("storage") != str(folder) and driver_alive(driver):

@@ -17,6 +17,7 @@ from typing import Any
 from orchestrator.errors import SetupError
 from orchestrator.tracking.runs import SweepRuns, every_hit
 from orchestrator.tracking.sweep_summary import RecommendedTrial
+from trainables.runtime.json_text import parse_json
 
 NOT_IN_NAMES = re.compile(r"[^\w\-.]", re.ASCII)
 OF_GROUPS = "best-"  # what every alias of a group begins with
@@ -139,7 +140,7 @@ class ModelRegistry:
             versions[model_id] = _Version(number=str(created.version), description=description)
             model = self.client.get_logged_model(model_id)  # a server adds the link by itself
         number = versions[model_id].number
-        links = json.loads(model.tags.get(SHOWN_AS_VERSIONS, "[]"))
+        links = parse_json(model.tags.get(SHOWN_AS_VERSIONS, "[]"))
         if not any(link["name"] == name and str(link["version"]) == number for link in links):
             links.append({"name": name, "version": int(number)})  # as a server does
             self.client.set_logged_model_tags(model_id, {SHOWN_AS_VERSIONS: json.dumps(links)})

@@ -16,6 +16,7 @@ from trainables.records.file_names import ERROR, METRICS, MODEL, RESULT
 from trainables.records.metrics import DamagedRecordError, Point, points_from_lines
 from trainables.records.result_record import decode_result, metrics_damage
 from trainables.records.self_digest import is_whole
+from trainables.runtime.json_text import parse_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +128,8 @@ def _trial_record(storage: Storage, key: str) -> RunRecord:
 def _error(content: bytes) -> dict[str, Any]:
     """The content of error.json; empty if there is none."""
     try:
-        record = json.loads(content or b"{}")
-    except (ValueError, RecursionError):
+        record = parse_json(content or b"{}")
+    except ValueError:
         return {}
     whole = isinstance(record, dict) and is_whole(record) and isinstance(record.get("time", 0), int)
     return record if whole else {}

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.tracking.model_registry import MODEL_ID, SHOWN_AS_VERSIONS, owner_tags, registered_name
 from orchestrator.tracking.runs import every_hit
+from trainables.runtime.json_text import parse_json
 
 
 def move_registered_models(client: Any, former: str, sweep: str, experiment: str) -> None:
@@ -28,7 +29,7 @@ def _move_link(client: Any, version: Any, before: str, after: str) -> None:
     """Makes the page of the version's logged model link the registered model under its new name."""
     if (model_id := version.tags.get(MODEL_ID)) is None:
         return
-    links = json.loads(client.get_logged_model(model_id).tags.get(SHOWN_AS_VERSIONS, "[]"))
+    links = parse_json(client.get_logged_model(model_id).tags.get(SHOWN_AS_VERSIONS, "[]"))
     moved = [
         link | {"name": version.name} if version.name == after + link["name"].removeprefix(before) else link for link in links
     ]

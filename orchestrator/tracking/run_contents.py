@@ -10,6 +10,7 @@ from pathlib import Path
 
 from orchestrator.tracking.records import RunRecord, RunSpec
 from orchestrator.tracking.runs import FAILURE_TAGS, Run, SweepRuns
+from trainables.runtime.json_text import parse_json
 from trainables.wording import shortened
 
 SYNC_VERSION = 2  # raised when ended runs should look different, so that the next sync brings them up to date
@@ -35,7 +36,7 @@ def upload_artifacts(runs: SweepRuns, run: Run, artifacts: Mapping[str, bytes]) 
 def uploaded_artifacts(tags: Mapping[str, str]) -> dict[str, str]:
     """Path -> digest of the artifacts of a run with these tags."""
     try:
-        return dict(json.loads(tags.get(UPLOADED, "{}")))
+        return dict(parse_json(tags.get(UPLOADED, "{}")))
     except (ValueError, TypeError):
         return {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from trainables.data.splits import Data, load_data
 from trainables.data.staging import StagedDataset
 from trainables.errors import StopRequestedError
 from trainables.records.file_names import METRICS, MODEL, RESULT
+from trainables.records.metrics import points_from_lines
 from trainables.records.result_record import encode_result
 from trainables.runtime.device import Runtime
 from trainables.trial.checkpoint import TrialState
@@ -138,9 +138,9 @@ def write_result(storage: Storage, key: str, result: dict[str, Any]) -> None:
 
 
 def metric_lines(config: TrialConfig, storage: Storage) -> list[dict[str, Any]]:
-    """The lines of the trial's metrics.jsonl."""
+    """The points of the trial's metrics.jsonl."""
     content = trial_folder(config, storage).read("metrics.jsonl")
-    return [json.loads(line) for line in (content or b"").splitlines()]
+    return [point.to_json() for point in points_from_lines(content or b"")]
 
 
 def metric_points(config: TrialConfig, storage: Storage) -> dict[tuple[str, int], float | None]:

@@ -9,6 +9,9 @@ host or revision, so equal trials give equal files.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +26,15 @@ from trainables.custom.references import is_custom
 from trainables.data.normalization import EVALUATION_BATCH, Normalization
 from trainables.export.model_input import validated_images
 from trainables.models.custom_network import build_custom_network
-from trainables.models.registry import build_model
+from trainables.models.registry import meta_model
 from trainables.pruning.masks import Masks
 from trainables.runtime.files import safetensors_metadata
 from trainables.runtime.hashing import tensors_sha256
+from trainables.runtime.json_text import parse_json
+from trainables.runtime.sizes import require_room, unpack_zstd
 
 FORMAT = 2
+BYTES_OF_A_WEIGHT = 5  # dense: the value and its mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +125,16 @@ def _card_fields(card: ModelCard) -> dict[str, Any]:
     return {name: value for name, value in asdict(card).items() if value is not None}
 
 
+def _card(fields: dict[str, Any]) -> ModelCard:
+    """The card of a header. Raises exceptions of many types if it is not as `_card_fields` gives it."""
+    normalization = Normalization(**{name: tuple(map(float, values)) for name, values in fields["normalization"].items()})
+    channels, height, width = map(int, fields["image_shape"])
+    card = ModelCard(**fields | {"normalization": normalization, "image_shape": (channels, height, width)})
+    if not (isinstance(card.model, str) and isinstance(card.config, dict) and isinstance(card.num_classes, int)):
+        raise ValueError("its card has fields of other types")
+    return card
+
+
 def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     """The model of a file's path or content, ready for `predict`.
 
@@ -128,16 +144,11 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     """
     header, tensors = _unpacked(file)
     sha256 = tensors_sha256(tensors)
-    masks, dense = _decoded(header, tensors)
-    fields = header["card"]
-    normalization = Normalization(**{name: tuple(values) for name, values in fields["normalization"].items()})
-    card = ModelCard(
-        **fields | {"normalization": normalization, "image_shape": tuple(fields["image_shape"])},
-    )
-    network = _network(card)
-    network.load_state_dict(dense)
+    masks, dense = _decoded(file, header, tensors)
+    with _misfits_named(file):
+        card, patterns = _card(header["card"]), header.get("patterns", {})
+    network = _network(file, card, dense)
     memory_format = _set_memory_format(network.eval(), card)
-    patterns = header.get("patterns", {})
     return SparseModel(network=network, masks=masks, patterns=patterns, card=card, sha256=sha256, memory_format=memory_format)
 
 
@@ -161,47 +172,67 @@ def stored_sha256(file: str | Path | bytes) -> str:
 
 def load_masks(file: str | Path | bytes) -> Masks:
     """The masks of a file's path or content alone, without its network. Raises as `load_sparse_model` does."""
-    header, tensors = _unpacked(file)
+    return _decoded(file, *_unpacked(file))[0]
+
+
+@contextmanager
+def _misfits_named(file: str | Path | bytes) -> Iterator[None]:
+    """Whatever a part of the file leads to that is not as `encode` wrote it becomes a ValueError that names the file."""
     try:
-        return _decoded(header, tensors)[0]
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"not a sparse model file: {error}") from error
+        yield
+    except Exception as error:
+        raise ValueError(f"{'content' if isinstance(file, bytes) else file} is not a sparse model file: {error}") from error
 
 
 def _unpacked(file: str | Path | bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The header and the stored tensors."""
-    import zstandard
-
     content = file if isinstance(file, bytes) else Path(file).read_bytes()
-    try:
-        plain = zstandard.ZstdDecompressor().decompress(content)
+    with _misfits_named(file):
+        plain = unpack_zstd(content, checksum=True)
         tensors = load(plain)
-        header = json.loads(safetensors_metadata(plain)["header"])
-    except Exception as error:
-        raise ValueError(f"{'content' if isinstance(file, bytes) else file} is not a sparse model file: {error}") from error
-    if header["format"] > FORMAT:
-        raise ValueError(f"sparse model format {header['format']} is newer than {FORMAT}; update drive-sweep")
+        header: dict[str, Any] = parse_json(safetensors_metadata(plain)["header"])
+        version = int(header["format"])
+    if version > FORMAT:
+        raise ValueError(f"sparse model format {version} is newer than {FORMAT}; update drive-sweep")
     return header, tensors
 
 
-def _decoded(header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Masks, dict[str, Tensor]]:
+def _decoded(file: str | Path | bytes, header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Masks, dict[str, Tensor]]:
     """The masks, and all tensors in dense form, in the shapes of the network."""
     masks: Masks = {}
     dense = dict(tensors)
-    patterns: dict[str, str] = header.get("patterns", {})
-    for name, shape in header["shapes"].items():
-        stored = [shape[0], *shape[2:], shape[1]] if name in patterns else shape
-        bits = np.unpackbits(dense.pop(f"{name}.mask").numpy(), count=int(np.prod(shape))).astype(bool)
-        mask, kept = torch.from_numpy(bits).view(stored), dense.pop(f"{name}.kept")
-        values = torch.zeros(stored, dtype=kept.dtype).masked_scatter_(mask, kept)
-        if name in patterns:
-            values, mask = values.movedim(-1, 1).contiguous(), mask.movedim(-1, 1).contiguous()
-        masks[name], dense[name] = mask, values
+    with _misfits_named(file):
+        patterns: dict[str, str] = header.get("patterns", {})
+        require_room(sum(math.prod(shape) * BYTES_OF_A_WEIGHT for shape in header["shapes"].values()), "the dense network")
+        for name, shape in header["shapes"].items():
+            stored = [shape[0], *shape[2:], shape[1]] if name in patterns else shape
+            packed, kept = dense.pop(f"{name}.mask"), dense.pop(f"{name}.kept").reshape(-1)
+            if len(packed) != -(-math.prod(shape) // 8):
+                raise ValueError(f"{name} has {len(packed)} bytes of mask bits for {shape}")
+            mask = torch.from_numpy(np.unpackbits(packed.numpy(), count=math.prod(shape)).astype(bool)).view(stored)
+            if len(kept) != int(mask.sum()):
+                raise ValueError(f"{name} has {len(kept)} values for the {int(mask.sum())} weights that its mask keeps")
+            values = torch.zeros(stored, dtype=kept.dtype).masked_scatter_(mask, kept)
+            if name in patterns:
+                values, mask = values.movedim(-1, 1).contiguous(), mask.movedim(-1, 1).contiguous()
+            masks[name], dense[name] = mask, values
     return masks, dense
 
 
-def _network(card: ModelCard) -> nn.Module:
+def _network(file: str | Path | bytes, card: ModelCard, dense: dict[str, Tensor]) -> nn.Module:
+    """The network with its weights; a built-in one takes memory only if it has the shapes that the file holds."""
     if is_custom(card.model):
         function = bundled_function(card.model, str(card.source_sha256))
-        return build_custom_network(card.model, function, card.image_shape, card.num_classes)
-    return build_model(card.model, card.image_shape, card.num_classes, card.config.get("width", 1))
+        network = build_custom_network(card.model, function, card.image_shape, card.num_classes)
+        with _misfits_named(file):
+            network.load_state_dict(dense)
+        return network
+    with _misfits_named(file):
+        network = meta_model(card.model, card.image_shape, card.num_classes, card.config.get("width", 1))
+        if {name: value.shape for name, value in network.state_dict().items()} != {
+            name: value.shape for name, value in dense.items()
+        }:
+            raise ValueError(f"its tensors are not those of {card.model}")
+        network = network.to_empty(device="cpu")
+        network.load_state_dict(dense)
+    return network

@@ -42,7 +42,7 @@ def load_initial_weights(network: nn.Module, custom_files: CustomFiles) -> None:
             "run the sweep again, or give this machine the same file",
         )
     expected = network.state_dict()
-    weights = _state_dict(content, file)
+    weights = read_state_dict(content, file)
     if not any(name.endswith(MASK) for name in expected):
         weights = _under_masks(weights)
     weights = _with_names_of(expected, weights)
@@ -51,7 +51,7 @@ def load_initial_weights(network: nn.Module, custom_files: CustomFiles) -> None:
     network.load_state_dict(weights)
 
 
-def _state_dict(content: bytes, file: str) -> dict[str, Tensor]:
+def read_state_dict(content: bytes, file: str) -> dict[str, Tensor]:
     try:
         if content[8:9] == b"{":  # after the length of its header
             return load(content)

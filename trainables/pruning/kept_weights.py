@@ -23,6 +23,7 @@ from trainables.data.facts import DataFacts
 from trainables.errors import ConfigError
 from trainables.runtime.cache_folder import cache_folder
 from trainables.runtime.files import atomic_write
+from trainables.runtime.json_text import parse_json
 
 Shapes = Mapping[str, tuple[int, ...]]  # of prunable weights, by name
 MODELS = Path(__file__).parent.parent / "models"
@@ -101,7 +102,7 @@ def network_shape(config: TrialConfig, facts: DataFacts, custom_files: CustomFil
     """The numbers of the trial's network. Raises ConfigError if it cannot be built."""
     file = cache_folder() / f"network-{_content(config, facts, custom_files)}.json"
     try:
-        record = json.loads(file.read_text())
+        record = parse_json(file.read_text())
         layers = {name: tuple(shape) for name, shape in record["layers"].items()}
         return NetworkShape(layers=layers, parameters=record["parameters"], values=record["values"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # earlier versions wrote the layers alone

@@ -10,8 +10,11 @@ import json
 import math
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+from trainables.records.checked_lines import checked_line, read_checked_line
 
 
 class DamagedRecordError(Exception):
@@ -58,7 +61,7 @@ class MetricLog:
 
     def to_lines(self) -> bytes:
         """The content of metrics.jsonl."""
-        return b"".join(json.dumps(point.to_json()).encode() + b"\n" for point in self._points.values())
+        return b"".join(checked_line(json.dumps(point.to_json())).encode() + b"\n" for point in self._points.values())
 
 
 def points_from_lines(content: bytes) -> list[Point]:
@@ -70,11 +73,18 @@ def points_from_lines(content: bytes) -> list[Point]:
     points = []
     for number, line in enumerate(content.splitlines(), start=1):
         try:
-            points.append(points_from_json(json.loads(line)))
-        except (ValueError, KeyError, TypeError):
+            points.append(points_from_json(read_checked_line(line.decode())))
+        except ValueError:
             raise DamagedRecordError(f"has no metric point in line {number}") from None
     return points
 
 
-def points_from_json(point: dict[str, Any]) -> Point:
-    return Point(point["key"], int(point["step"]), float(point["value"]), int(point["time"]))
+def points_from_json(point: Any) -> Point:
+    """Raises ValueError if it is not what `Point.to_json` gives: values are finite, and no other field is there."""
+    match point:
+        case {"key": str(key), "step": int(step), "value": int() | float() as value, "time": int(time_ms), **others}:
+            if not others and not any(isinstance(number, bool) for number in (step, value, time_ms)):
+                with suppress(OverflowError):  # an integer of more than 308 digits
+                    if math.isfinite(value):
+                        return Point(key, step, float(value), time_ms)
+    raise ValueError(f"{str(point)[:80]} is no metric point")

@@ -15,6 +15,7 @@ from trainables.custom.references import sha256
 from trainables.records.metrics import DamagedRecordError, MetricLog, points_from_lines
 from trainables.records.self_digest import FIELD as RECORD
 from trainables.records.self_digest import is_whole, with_digest
+from trainables.runtime.json_text import parse_json
 
 KEY, METRICS_FILE, MODEL_FILE = "trial_key", "metrics_sha256", "model_file_sha256"
 FIELDS: dict[str, tuple[type, ...]] = {  # of a record without digests
@@ -57,15 +58,14 @@ def decode_result(content: bytes, key: str | None = None) -> dict[str, Any]:
         DamagedRecordError: the content is not what was written.
     """
     try:
-        record = json.loads(content)
-    except (ValueError, RecursionError):
+        record = parse_json(content)
+    except ValueError:
         raise DamagedRecordError("is no JSON") from None
     if not isinstance(record, dict):
         raise DamagedRecordError("is no record of a trial")
-    if RECORD in record:
-        if not is_whole(record):
-            raise DamagedRecordError(f"does not match its own SHA-256 ({RECORD})")
-    else:
+    if not is_whole(record):
+        raise DamagedRecordError(f"does not match its own SHA-256 ({RECORD})")
+    if METRICS_FILE not in record:
         _check_form(record)
     if key is not None and (named := record.get(KEY) or record.get("key") or _key_of(record)) not in (None, key):
         raise DamagedRecordError(f"is the record of trial {named}")
@@ -96,7 +96,7 @@ def _check_form(record: Mapping[str, Any]) -> None:
     try:
         kept = sum(int(layer["kept"]) for layer in record["layers"])
         numbers = [float(value) for value in record["metrics"].values()]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise DamagedRecordError("has layers or metrics that are not numbers") from None
     if kept != record["kept_weights"] or not numbers:
         raise DamagedRecordError(f"keeps {record['kept_weights']} weights, {kept} in its layers")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from trainables.runtime.json_text import parse_json
 
 
 @contextmanager
@@ -32,8 +33,10 @@ def safetensors_metadata(content: bytes) -> dict[str, str]:
     """The metadata of a safetensors file.
 
     Raises:
-        ValueError, KeyError, TypeError: the content is no such file, or has no metadata.
+        ValueError: the content is no such file, or has no metadata.
     """
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    metadata: dict[str, str] = header["__metadata__"]
+    header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    if not isinstance(metadata, dict):
+        raise ValueError("it has no metadata")
     return metadata

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from trainables.config.automatic import Choice
 from trainables.config.trial import TrainingConfig
 from trainables.pruning.masks import Masks
+from trainables.records.checkpoint_header import checkpoint_header, read_checkpoint_header
 from trainables.records.metrics import MetricLog, points_from_json
-from trainables.runtime.files import safetensors_metadata
 from trainables.runtime.hashing import tensors_sha256
+from trainables.runtime.json_text import parse_json
 from trainables.training.optimizer import make_optimizer, momentum_of
 
 
@@ -69,7 +70,7 @@ def to_bytes(state: TrialState, key: str) -> bytes:
     if state.choices:
         metadata["choices"] = {key: choice.to_json() for key, choice in state.choices.items()}
     state_json = json.dumps(metadata)
-    return save(tensors, {"state": state_json, "sha256": _checksum(tensors, state_json)})
+    return save(tensors, checkpoint_header(state_json, _checksum(tensors, state_json)))
 
 
 def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig, key: str) -> TrialState:
@@ -80,10 +81,10 @@ def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig, key: 
     """
     try:
         tensors = load(content)
-        header = safetensors_metadata(content)
-        if _checksum(tensors, header["state"]) != header["sha256"]:
+        state_json, digest = read_checkpoint_header(content)
+        if _checksum(tensors, state_json) != digest:
             raise DamagedCheckpointError("the content does not match its SHA-256")
-        metadata = json.loads(header["state"])
+        metadata = parse_json(state_json)
         if metadata.get("key", key) != key:  # older files do not name it
             raise DamagedCheckpointError(f"it is of {metadata['key']}")
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "mask": {}}
@@ -105,7 +106,7 @@ def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig, key: 
             layer_scores=metadata.get("layer_scores", {}),
             choices={key: Choice(**choice) for key, choice in metadata.get("choices", {}).items()},
         )
-    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
         raise DamagedCheckpointError(f"not a whole checkpoint: {error}") from error
 
 

@@ -26,6 +26,7 @@ from trainables.records.metrics import DamagedRecordError, MetricLog, points_fro
 from trainables.records.protocols import TrialFiles
 from trainables.records.result_record import encode_result
 from trainables.records.self_digest import is_whole, with_digest
+from trainables.runtime.json_text import parse_json
 from trainables.trial.checkpoint import TrialState, to_bytes
 from trainables.trial.context import TrialContext
 from trainables.trial.result import cost_metrics, size_metrics, weight_summary
@@ -52,8 +53,8 @@ class TrialPublisher:
     def _is_config(self, content: bytes | None) -> bool:
         """Whether the content is a whole config.json of this trial."""
         try:
-            record = json.loads(content or b"")
-        except (ValueError, RecursionError):
+            record = parse_json(content or b"")
+        except ValueError:
             return False
         return isinstance(record, dict) and is_whole(record) and record.get("config") == canonical(self.config)
 

@@ -19,6 +19,8 @@ from torch import Tensor
 from trainables.config.automatic import Choice
 from trainables.pruning.masks import Masks, flattened
 from trainables.records.self_digest import is_whole, with_digest
+from trainables.runtime.json_text import parse_json
+from trainables.runtime.sizes import unpack_zstd
 from trainables.trial.mask_stability import MaskHistory, Reading
 
 
@@ -48,7 +50,7 @@ def decode_rule(
         weights: the prunable weights, whose shapes the masks have.
     """
     try:
-        record: dict[str, Any] = json.loads(content)
+        record: dict[str, Any] = parse_json(content)
         if not is_whole(record) or record["rule"] != key:
             return None
         choice = None if record["choice"] is None else Choice(**record["choice"])
@@ -57,9 +59,9 @@ def decode_rule(
             masks=[_unpacked(text, weights) for text in record["masks"]],
             readings=[Reading(**reading) for reading in record["readings"]],
         )
-    except (ValueError, KeyError, TypeError, RecursionError, zstandard.ZstdError):
+        return history, choice, float(record["seconds"])
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
-    return history, choice, float(record["seconds"])
 
 
 def _packed(masks: Masks) -> str:
@@ -69,7 +71,7 @@ def _packed(masks: Masks) -> str:
 
 def _unpacked(text: str, weights: Mapping[str, Tensor]) -> Masks:
     sizes = [weight.numel() for weight in weights.values()]
-    packed = np.frombuffer(zstandard.decompress(base64.b64decode(text)), dtype=np.uint8)
+    packed = np.frombuffer(unpack_zstd(base64.b64decode(text), -(-sum(sizes) // 8)), dtype=np.uint8)
     flat = torch.from_numpy(np.unpackbits(packed, count=sum(sizes)).astype(bool))
     layers = zip(weights.items(), flat.split(sizes), strict=True)
     return {name: layer.view(weight.shape).to(weight.device) for (name, weight), layer in layers}

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.errors import UserError
 from orchestrator.search.decision_file import DecisionFile
-from orchestrator.search.decisions import Decision, Kind
+from orchestrator.search.decisions import Decision, Kind, to_text
 from orchestrator.storage.base import Storage
 
 LINES = [Decision(kind=Kind.START, values={"course": "a"}), Decision(kind=Kind.END, group="s0.9", state="better")]
@@ -24,11 +24,10 @@ def test_decisions_are_read_as_written(any_storage: Storage) -> None:
 
 def test_what_a_crash_left_of_a_line_is_replaced(any_storage: Storage) -> None:
     file = DecisionFile(any_storage, "sweep")
-    whole = LINES[0].to_line() + "\n"
-    any_storage.write(file.path, (whole + LINES[1].to_line()[:-5]).encode())
+    any_storage.write(file.path, to_text(LINES)[:-5].encode())
     assert file.read() == LINES[:1]
     file.write(LINES[1:])
-    assert any_storage.read(file.path) == (whole + LINES[1].to_line() + "\n").encode()
+    assert any_storage.read(file.path) == to_text(LINES).encode()
     assert file.read() == LINES
 
 

@@ -178,7 +178,10 @@ def test_only_required_modules_are_bundled() -> None:
         "pruning/masks.py",
         "runtime/files.py",
         "runtime/hashing.py",
+        "runtime/json_text.py",
+        "runtime/machine.py",
         "runtime/seeding.py",
+        "runtime/sizes.py",
     }
     names = [requirement.partition("==")[0] for requirement in code.requirements]
     assert names == ["mlflow", "numpy", "safetensors", "torch", "torchvision", "zstandard"]
