@@ -18,6 +18,7 @@ from tests.fuzz.sample import Sample
 from tests.support.trials import tiny_config
 from trainables.config.automatic import Choice
 from trainables.config.keys import canonical
+from trainables.custom.references import sha256
 from trainables.data.normalization import Normalization
 from trainables.errors import ConfigError
 from trainables.export.sparse_model import ModelCard, encode, load_masks, load_sparse_model
@@ -140,10 +141,12 @@ def tensors_edit(content: bytes, choices: Choices) -> bytes:
         values = json.loads(header)
         names = sorted(values["__metadata__"])
         name = names[choices.number(len(names))]
-        if name == "sha256":
+        if name.endswith("sha256"):
             values["__metadata__"][name] = "0" * 64
         else:
             values["__metadata__"][name] = json.dumps(with_other_value(json.loads(values["__metadata__"][name]), choices))
+        if "state_sha256" in names and name == "state":
+            values["__metadata__"]["state_sha256"] = sha256(values["__metadata__"][name].encode())
         header = json.dumps(values).encode()
     return struct.pack("<Q", len(header)) + header + data
 

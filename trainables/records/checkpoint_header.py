@@ -24,7 +24,7 @@ def read_checkpoint_header(content: bytes) -> tuple[str, str]:
         ValueError: the content is no checkpoint, or its state does not match its digest.
     """
     header = safetensors_metadata(content)
-    state_json, whole_digest = header.get(STATE), header.get(WHOLE_DIGEST)
+    state_json, whole_digest = header.get(STATE), header.get(WHOLE_DIGEST, "")
     if (
         not isinstance(state_json, str)
         or not isinstance(whole_digest, str)
