@@ -158,7 +158,7 @@ def warmup_rule_key(rule: TrialConfig, custom: Mapping[str, str]) -> str:
     """16 hex digits that name a `warmup_rule` among those of its warm-up.
 
     Args:
-        custom: SHA-256 of custom files by key (CustomFiles.digests_of).
+        custom: what stands for custom files, by key (CustomFiles.identities_of).
     """
     return _digest({"rule": canonical(rule), "custom": dict(custom), "numerics": NUMERICS})
 
@@ -167,7 +167,8 @@ def inputs_digest(data_digest: str, custom: Mapping[str, str], versions: Mapping
     """Digest of what decides a trial's numbers besides the configuration; only the data's digest if there is nothing else.
 
     Args:
-        custom: SHA-256 of custom files by key (CustomFiles.digests_of). A data set's module is already in the data's digest.
+        custom: what stands for custom files, by key (CustomFiles.identities_of). A data set's module is already in the data's
+            digest.
         versions: of rules that changed only for this configuration on this data, such as SPLIT_VERSION.
     """
     digests: dict[str, str | int] = {key: digest for key, digest in custom.items() if key != "dataset"}

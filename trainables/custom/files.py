@@ -16,6 +16,7 @@ from pathlib import Path
 from trainables.config.trial import TrialConfig
 from trainables.custom.imports import PACKAGE, import_source, is_imported, require_function
 from trainables.custom.references import WEIGHTS, custom_references, module_and_function, sha256
+from trainables.custom.versions import NAME, declared_version
 from trainables.errors import ConfigError, MissingFileError
 
 # Prefix of a path below the folder that a job brings to every node; where that folder is differs from node to node.
@@ -33,24 +34,34 @@ class CustomFiles:
         modules_path: folder where modules are looked up first.
         initial_weights: file of the weights that trials start from.
         digests: reference or WEIGHTS -> SHA-256 of the file.
+        versions: reference -> the `__version__` of its file, which stands for the file in keys; of files that declare one.
     """
 
     modules_path: str = "."
     initial_weights: str | None = None
     digests: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
 
     def with_digests(self, configs: Iterable[TrialConfig]) -> CustomFiles:
-        """The same with the digests of all files that these trials use; imports nothing.
+        """The same with the digests and versions of all files that these trials use; imports nothing.
 
         Raises:
             ConfigError: there is no such file.
         """
         used = {reference: key for config in configs for key, reference in custom_references(config).items()}
-        return replace(self, digests={reference: self._digest(key, reference) for reference, key in used.items()})
+        digests: dict[str, str] = {}
+        versions: dict[str, str] = {}
+        for reference, key in used.items():
+            if reference == WEIGHTS:
+                digests[reference] = self._digest_of_weights()
+                continue
+            source = source_file(key, reference, self.modules_path).read_bytes()
+            digests[reference] = sha256(source)
+            if (version := declared_version(source)) is not None:
+                versions[reference] = version
+        return replace(self, digests=digests, versions=versions)
 
-    def _digest(self, key: str, reference: str) -> str:
-        if reference != WEIGHTS:
-            return sha256(source_file(key, reference, self.modules_path).read_bytes())
+    def _digest_of_weights(self) -> str:
         try:
             with open(local_path(str(self.initial_weights)), "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
@@ -60,6 +71,20 @@ class CustomFiles:
     def digests_of(self, config: TrialConfig) -> dict[str, str]:
         """Key of the sweep file -> SHA-256, of the files that decide this trial's numbers."""
         return {key: self.digests[reference] for key, reference in custom_references(config).items()}
+
+    def versions_of(self, config: TrialConfig) -> dict[str, str]:
+        """Key of the sweep file -> `__version__`, of those among these files that declare one."""
+        references = custom_references(config)
+        return {key: self.versions[reference] for key, reference in references.items() if reference in self.versions}
+
+    def identities_of(self, config: TrialConfig) -> dict[str, str]:
+        """Key of the sweep file -> what stands for the file in keys: its version, or its SHA-256."""
+        return {key: self.identity(reference) for key, reference in custom_references(config).items()}
+
+    def identity(self, reference: str) -> str:
+        """What stands for one file in keys."""
+        version = self.versions.get(reference)
+        return self.digests[reference] if version is None else f"{NAME} {version}"
 
     def missing(self, config: TrialConfig) -> MissingFileError | None:
         """The error for a file of the trial that is missing on this machine; None if all are there."""

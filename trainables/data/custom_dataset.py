@@ -14,6 +14,7 @@ from trainables.custom.files import source_file
 from trainables.custom.imports import load_function, source_of
 from trainables.data.custom_arrays import validated_arrays
 from trainables.data.dataset import Arrays, Dataset, Files
+from trainables.data.file_digests import MODULE
 from trainables.data.source import DatasetSource
 from trainables.errors import DataError
 
@@ -38,7 +39,7 @@ def dataset_files(reference: str, root: str | None, modules_path: str) -> Files:
         ConfigError: there is no such module.
         DataError: there is no such folder.
     """
-    files = [("module", source_file("dataset", reference, modules_path))]
+    files = [(MODULE, source_file("dataset", reference, modules_path))]
     if root is None:
         return files
     root = os.path.expanduser(root)

@@ -10,10 +10,13 @@ import gzip
 import hashlib
 from pathlib import Path
 
+from trainables.custom.versions import NAME as VERSION
+from trainables.custom.versions import declared_version
 from trainables.data.decoding import HEAD_BYTES, is_sixteen_bit_grey
 from trainables.data.torchvision_files import BROKEN_GZIP
 from trainables.errors import DataError
 
+MODULE = "module"  # name of the function's own file; all others begin with root/
 NEW_PIXELS = "\0high bytes"  # mark of 16-bit grey, which older versions cut off at 255
 
 
@@ -33,9 +36,13 @@ def content_line(named: tuple[str, Path]) -> bytes:
 
 
 def raw_content_line(named: tuple[str, Path]) -> bytes:
-    """The line of a file that a user's function reads; nothing is decompressed, since a .gz may be anything."""
+    """The line of a file that a user's function reads, or of the function's own file, for which its version stands if it
+    declares one; nothing is decompressed, since a .gz may be anything.
+    """
     name, path = named
     content = _bytes(path)
+    if name == MODULE and (version := declared_version(content)) is not None:
+        return encoded_line(f"{name}\0{VERSION}\0{hashlib.sha256(version.encode()).hexdigest()}")
     return encoded_line(f"{name}\0{len(content)}\0{hashlib.sha256(content).hexdigest()}")
 
 

@@ -45,12 +45,12 @@ def require_same(name: str, before: str | None, now: str | None) -> None:
     """Compares the digests of two calls; does nothing if there was no earlier call.
 
     Raises:
-        OtherImagesError: the digests differ; the message names the usual causes.
+        ChangedArraysError: the digests differ; the message names the usual causes.
     """
     if before not in (None, now):
         raise ChangedArraysError(
             f"dataset: {name} must return the same arrays in the same order on every call, got others (digest "
             f"{str(now)[:12]}) than before ({str(before)[:12]}), so images would move between training and test",
             "seed what it draws at random, sort what it lists, or save the split in a file. If other images are meant, change "
-            "the function's file (a comment is enough): then its trials get new keys",
+            "the function's file (a comment is enough, or its __version__ if it has one): then its trials get new keys",
         )

@@ -124,7 +124,7 @@ class AutoWarmup:
             watch.seconds += share
 
     def _watch(self, rule: TrialConfig, state: TrialState) -> _Watch:
-        key = warmup_rule_key(rule, self.trainer.custom_files.digests_of(rule))
+        key = warmup_rule_key(rule, self.trainer.custom_files.identities_of(rule))
         window, content = rule.warmup.window, self.trainer.snapshots.read_rule(key)
         recorded = None if content is None else decode_rule(content, key, window, _prunable(state, rule))
         if recorded is None:

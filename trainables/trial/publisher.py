@@ -41,7 +41,9 @@ class TrialPublisher:
         self.files = context.files
         self.started_ms = int(time.time() * 1000)
         self.custom_digests = context.custom_files.digests_of(config)
+        versions = context.custom_files.versions_of(config)
         self.provenance = context.provenance | ({"own_digests": self.custom_digests} if self.custom_digests else {})
+        self.provenance |= {"own_versions": versions} if versions else {}
         self.last_checkpoint = self.last_metrics = time.monotonic()
 
     def config_file(self) -> None:
