@@ -70,7 +70,9 @@ def note_options(options: Namespace) -> None:
     """Records the options of the running command."""
     values = vars(options)
     settings = [word for setting in values.get("set") or () for word in ("--set", setting)]
-    if "set" in values:  # of a command that takes a sweep file
+    if "file" not in values:
+        settings = []
+    elif "set" in values:
         settings += ["--name", options.name] if options.name else []
         settings += ["--tracking-uri", options.tracking_uri] if options.tracking_uri else []
     _note(

@@ -52,7 +52,7 @@ ORCHESTRATOR = {
     "spec": ("errors command_line uris", f"{LIGHT} data models"),
     "storage": ("errors uris", "errors wording runtime records"),
     "state": ("errors command_line storage", f"{LIGHT} records export"),
-    "planning": ("errors command_line process spec storage state", f"{LIGHT} data models pruning preflight"),
+    "planning": ("errors command_line process spec storage state", f"{LIGHT} data models pruning preflight records"),
     "preflight": ("errors command_line process storage state planning", f"{LIGHT} data preflight"),
     "tracking": ("errors back_off command_line uris process spec storage state planning", f"{LIGHT} records"),
     "housekeeping": ("errors command_line spec storage state", "records wording"),
@@ -87,7 +87,7 @@ ORCHESTRATOR = {
     "commands": (
         "errors command_line uris process version spec storage state planning search preflight tracking reporting page export"
         " terminal jobs diagnostics execution housekeeping",
-        "wording config records export",
+        "errors wording config records export",
     ),
     "api": (
         "errors command_line process spec storage state recommendation reporting figures page export",

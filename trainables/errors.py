@@ -28,6 +28,19 @@ class FailureKind(StrEnum):
     STORAGE_FULL = "full"
 
 
+# The kinds with which a trial may be failed for good; after the others it goes on somewhere, or is stopped.
+FINAL_KINDS = (
+    FailureKind.CODE,
+    FailureKind.CONFIG,
+    FailureKind.DATA,
+    FailureKind.NON_FINITE,
+    FailureKind.OUT_OF_MEMORY,
+    FailureKind.HANG,
+    FailureKind.WORKER_LOST,
+    FailureKind.STORAGE,
+)
+
+
 class TrialError(Exception):
     """A failure of one trial. Its text is "message; hint".
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -51,6 +51,8 @@ def run(
     settings: Mapping[str, Any] | None = None,
     address: str | None = None,
     quiet: bool = False,
+    accept_changed: Sequence[str] = (),
+    recompute: bool = False,
 ) -> Sweep:
     """Runs a sweep to its end, or continues it, and returns it; relative paths are those of the current folder.
 
@@ -62,6 +64,8 @@ def run(
         settings: dotted key of the sweep file -> value, instead of the specification's, such as {"training.epochs": 4}.
         address: HOST:PORT of a Ray cluster to join; by default RAY_ADDRESS, else a Ray of its own on this machine.
         quiet: no progress.
+        accept_changed: files of yours that have changed since trials were finished with them, which stay.
+        recompute: archive the results of earlier runs, and compute them again.
 
     Raises:
         SweepError: what would end the command with a message, such as an invalid specification, or an interruption from
@@ -75,6 +79,8 @@ def run(
         words = ["run", file, *(word for option in options for word in ("--set", option))]
         words += ["--address", address] if address else []
         words += ["--quiet"] if quiet else []
+        words += [word for file in accept_changed for word in ("--accept-changed", file)]
+        words += ["--recompute"] if recompute else []
         code, last = _run_command(words)
     if code not in (EXIT_DONE, EXIT_TRIALS_FAILED):
         _fail(code, last, checked.name)

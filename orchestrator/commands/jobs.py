@@ -52,9 +52,10 @@ def resume(options: Namespace) -> int:
     require_files(last.custom_files)
     arguments = ["resume", last.sweep, "--storage", last.storage]
     arguments += ["--only", options.only] if options.only else []
-    for key in options.trial or ():
-        arguments += ["--trial", key]
-    for option in ("continue_stopped", "from_scratch", "quiet"):
+    for option in ("kind", "trial", "set", "accept_changed"):
+        for value in getattr(options, option) or ():
+            arguments += [f"--{option.replace('_', '-')}", value]
+    for option in ("recompute", "continue_stopped", "from_scratch", "quiet"):
         arguments += [f"--{option.replace('_', '-')}"] if getattr(options, option) else []
     if options.dry_run:
         arguments += ["--dry-run", *_json(options)]

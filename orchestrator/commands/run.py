@@ -1,4 +1,4 @@
-"""The commands that run a sweep, continue it, or stop it.
+"""The commands that run a sweep, or stop it.
 
 Each takes the parsed options and returns the exit code. Ray and MLflow are imported only if there is something to do.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import time
 from argparse import Namespace
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.command_line import command
+from orchestrator.commands.changed_files import settle_changes
 from orchestrator.commands.options import (
     follow_moved_storage,
     notify,
@@ -25,11 +25,8 @@ from orchestrator.process.output import answer
 from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_folder import SweepFolder, open_sweep, require_known_trials
 from orchestrator.state.sweep_state import SweepState
-from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
-from orchestrator.storage.layout import trial_file
 from orchestrator.uris import redacted
-from trainables.records.file_names import CHECKPOINT
 
 STOP_TIMEOUT_S = 60.0
 STOP_POLL_INTERVAL_S = 0.3
@@ -50,69 +47,26 @@ def run(options: Namespace) -> int:
     storage = open_storage(spec.storage)
     tracking_target(spec, storage)  # before anything is read that takes time
     warn_of_unused_environment(spec)
-    planned = plan_sweep(spec, storage, hash_data=True)
+    planned, changes = settle_changes(plan_sweep(spec, storage, hash_data=True), storage, options)
     folder = SweepFolder(storage, spec.name)
     again = frozenset(trial.key for trial in planned.trials if trial.result is not None) if options.recompute else frozenset()
-    if not again and _is_complete(folder, planned):
-        return _already_finished(folder, options, events)
+    if not again and is_complete(folder, planned):
+        return already_finished(folder, options, events)
     from orchestrator.planning.kept_weights import require_kept_weights
 
     require_kept_weights(planned.checked)
     from orchestrator.execution.sweep import RunOptions, run_sweep
 
     storage = open_storage(spec.storage, create=True)
-    chosen = RunOptions(from_scratch=again, address=options.address, quiet=options.quiet, events=events)
-    code = run_sweep(planned, sweep_text(options.file), storage, chosen)
-    return _print_outcome(folder, options, code)
-
-
-def resume(options: Namespace) -> int:
-    from orchestrator.execution.events import EventFile
-    from orchestrator.execution.sweep import RunOptions, run_sweep
-    from orchestrator.search.plans import plan_sweep
-
-    storage = storage_from(options)
-    folder = open_sweep(storage, options.name)
-    events = EventFile(options.events, options.name)
-    folder.require_no_driver()
-    spec = spec_of(folder)
-    warn_of_unused_environment(spec)
-    planned = plan_sweep(spec, storage, hash_data=True)
-    if options.continue_stopped:
-        planned = replace(planned, stopped={})
-    state = folder.read_state()
-    failed = {key for key, status in state.trials.items() if status.state == "failed"} if state else set()
-    keys = {one.key for one in planned.unfinished}
-    if options.only:
-        keys = keys & failed if options.only == "failed" else keys - failed
-    if options.trial:
-        require_known_trials(options.name, sorted(options.trial), {one.key for one in planned.trials})
-        keys &= set(options.trial)
-    facts = _resume_counts(planned, keys, failed, storage, options.from_scratch)
-    stopped = f"{facts['stopped_early']} stopped early and kept so, " if facts["stopped_early"] else ""
-    notify(
-        f"{facts['finished']} finished and kept, {stopped}"
-        f"{facts['failed']} failed and {facts['unfinished']} unfinished to run, "
-        f"{facts['from_checkpoint']} of them from a checkpoint, {facts['left_alone']} not selected"
-    )
-    if options.dry_run:
-        if options.json:
-            answer(json.dumps(facts, indent=1))
-        return EXIT_DONE
-    if not keys and planned.settled:
-        if _is_complete(folder, planned):
-            return _already_finished(folder, options, events)
-        if planned.unfinished:
-            notify("nothing to resume")
-            if options.json and state:
-                answer(json.dumps(state.to_status(), indent=1))
-            return EXIT_DONE
-    text = (storage.read(folder.file("sweep.yaml")) or b"").decode()
-    again = frozenset(keys) if options.from_scratch else frozenset()
     chosen = RunOptions(
-        selected=lambda key: key in keys, from_scratch=again, address=options.address, quiet=options.quiet, events=events
+        from_scratch=again,
+        decide_anew=options.recompute and bool(changes.files) and spec.is_search,
+        address=options.address,
+        quiet=options.quiet,
+        events=events,
     )
-    return _print_outcome(folder, options, run_sweep(planned, text, storage, chosen))
+    code = run_sweep(planned, sweep_text(options.file), storage, chosen)
+    return print_outcome(folder, options, code)
 
 
 def stop(options: Namespace) -> int:
@@ -144,7 +98,7 @@ def stop(options: Namespace) -> int:
     )
 
 
-def _is_complete(folder: SweepFolder, planned: Plan) -> bool:
+def is_complete(folder: SweepFolder, planned: Plan) -> bool:
     """Whether the sweep's files show that all trials of this plan are finished and tracked."""
     from orchestrator.execution.sync import is_in_present_database
     from orchestrator.state.trial_results import damaged_files
@@ -171,20 +125,21 @@ def _is_complete(folder: SweepFolder, planned: Plan) -> bool:
     return same and state.is_complete and all(status.mlflow_run_id for status in state.trials.values())
 
 
-def _already_finished(folder: SweepFolder, options: Namespace, events: EventFile) -> int:
+def already_finished(folder: SweepFolder, options: Namespace, events: EventFile) -> int:
     state = folder.read_state()
     counts = state.counts() if state else {}
     events.write("sweep_started", **counts)
     events.write("sweep_finished", exit_code=EXIT_DONE, seconds=0.0, **counts)
     follow_moved_storage(folder.storage)
     notify(f"sweep {folder.name!r} is finished; nothing to do")
-    return _print_outcome(folder, options, EXIT_DONE)
+    return print_outcome(folder, options, EXIT_DONE)
 
 
-def _print_outcome(folder: SweepFolder, options: Namespace, code: int) -> int:
+def print_outcome(folder: SweepFolder, options: Namespace, code: int) -> int:
     """Prints the end of `run` and `resume`: the results, failed trials with their errors, how to continue."""
     from orchestrator.execution.sync import sync_sweeps_left_behind
     from orchestrator.reporting.report import make_report
+    from orchestrator.terminal.pause import pause_lines
     from orchestrator.terminal.status import print_failures
 
     state = folder.read_state()
@@ -202,6 +157,9 @@ def _print_outcome(folder: SweepFolder, options: Namespace, code: int) -> int:
     print_failures(state)
     if code == EXIT_DONE:
         notify(f"MLflow UI: {_link_on_server(folder, state) or command('ui', folder.name)}")
+    elif state.pause:
+        for line in pause_lines(state):
+            notify(line)
     elif not state.is_complete:
         notify(f"to continue: {command('resume', folder.name)}")
     return code
@@ -216,17 +174,3 @@ def _link_on_server(folder: SweepFolder, state: SweepState) -> str:
     if uri is None or not is_server(uri) or not state.experiment_id or not state.parent_run_id:
         return ""
     return run_url(redacted(uri), state.experiment_id, state.parent_run_id)
-
-
-def _resume_counts(planned: Plan, keys: set[str], failed: set[str], storage: Storage, from_scratch: bool) -> dict[str, Any]:
-    """How many trials `resume` keeps, runs and does not select, and the keys of those that it runs."""
-    resumable = {key for key in keys if storage.exists(trial_file(key, CHECKPOINT))} if not from_scratch else set()
-    return {
-        "finished": sum(trial.result is not None for trial in planned.trials),
-        "stopped_early": len(planned.stopped),
-        "failed": len(keys & failed),
-        "unfinished": len(keys - failed),
-        "from_checkpoint": len(resumable),
-        "left_alone": len(planned.unfinished) - len(keys),
-        "trials": sorted(keys),
-    }

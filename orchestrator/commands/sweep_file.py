@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.command_line import command
+from orchestrator.commands.changed_files import note_changes
 from orchestrator.commands.options import notify, spec_from
 from orchestrator.errors import EXIT_DONE, UserError
 from orchestrator.process.output import answer
@@ -49,6 +50,7 @@ def plan(options: Namespace) -> int:
     tracking_target(spec, storage)
     price = None if options.price_per_hour is None else parsed_price(options.price_per_hour)
     planned = plan_sweep(spec, storage, hash_data=options.hash or options.measure)
+    note_changes(planned, storage)
     facts = plan_facts(planned, storage, _measured(planned, storage) if options.measure else None, price)
     if options.json:
         answer(json.dumps(facts, indent=1))

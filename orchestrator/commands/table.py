@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.command_line import DEFAULT_STORAGE, PROGRAM
 from orchestrator.commands.shell_functions import SHELLS
 from orchestrator.uris import STORAGE_FORMS
+from trainables.errors import FINAL_KINDS
 from trainables.export.table import FORMATS
 
 STORAGE_HELP = f"where results are kept: {STORAGE_FORMS} (default: {DEFAULT_STORAGE})"
@@ -99,6 +100,14 @@ CLUSTER = (
     argument("--quiet", action="store_true", help="no progress"),
     argument("--events", metavar="FILE", completes="file", help="append a JSON line for each event to a file"),
 )
+RECOMPUTE = argument("--recompute", action="store_true", help="archive the results of earlier runs and compute them again")
+ACCEPT = argument(
+    "--accept-changed",
+    metavar="FILE",
+    action="append",
+    completes="file",
+    help="keep the trials that were finished before this file of yours changed; may be repeated",
+)
 DASHBOARD = argument("--address", help="dashboard of the cluster, http://HEAD:8265 (default: RAY_API_SERVER_ADDRESS)")
 ASK = argument("--address", help="URL of the cluster's dashboard, http://HEAD:8265; query the sweep's newest job there")
 
@@ -169,7 +178,8 @@ _ALL = (
         arguments=(
             *FILE,
             JSON,
-            argument("--recompute", action="store_true", help="archive the results of earlier runs and compute them again"),
+            RECOMPUTE,
+            ACCEPT,
             *CLUSTER,
         ),
         reach=Reach.JOINS,
@@ -234,14 +244,30 @@ _ALL = (
     ),
     Command(
         name="resume",
-        module="run",
+        module="resume",
         example="resume cifar10-resnet20 --only failed",
         help="run the trials that failed or did not finish",
         arguments=(
             *SWEEP,
             JSON,
             argument("--only", choices=["failed", "unfinished"], help="only failed trials, or only the other unfinished ones"),
+            argument(
+                "--kind",
+                action="append",
+                metavar="KIND",
+                choices=[kind.value for kind in FINAL_KINDS],
+                help=f"only trials that failed so: {', '.join(FINAL_KINDS)}; may be repeated",
+            ),
             argument("--trial", metavar="KEY", action="append", help="only this trial; may be repeated"),
+            argument(
+                "--set",
+                metavar="KEY=VALUE",
+                action="append",
+                default=[],
+                help="change a key of the sweep file that decides no number, from now on",
+            ),
+            ACCEPT,
+            RECOMPUTE,
             argument("--continue-stopped", action="store_true", help="take trials that were stopped early on to their end"),
             argument("--from-scratch", action="store_true", help="ignore checkpoints"),
             argument("--dry-run", action="store_true", help="only show what would run"),

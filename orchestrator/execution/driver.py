@@ -53,6 +53,7 @@ class Driver:
 
     Attributes:
         search: the search that the sweep is, if it is one.
+        on_failure: called with every trial that has failed for good.
         events: where events are written that the user asked for.
         stop_grace_s: how long stages have to leave a checkpoint after a request to stop.
         full: why the sweep stops, if its storage can take no more.
@@ -66,6 +67,7 @@ class Driver:
     screen: Screen
     queue: StageQueue
     search: StageObserver | None = None
+    on_failure: Callable[[QueuedStage], None] = lambda trial: None
     events: EventFile = field(default_factory=EventFile)
     stop_grace_s: float = 10.0
     full: StorageFullError | None = None
@@ -84,6 +86,8 @@ class Driver:
         status = self._status(stage)
         status.state = stage.state.value
         status.error = stage.message or None
+        if isinstance(status, TrialStatus):
+            status.failure, status.place = stage.failure and stage.failure.value, stage.place
         self._count_time(status)
         if self.search is not None and not stage.state.is_active and stage.state is not StageState.WAITING:
             self.search.on_end(stage)
@@ -99,6 +103,8 @@ class Driver:
         elif stage.state is StageState.FAILED:
             self.tracking.fail(item, stage.message)
             self._log_failure(stage, f"{stage.name} failed ({stage.failure}): {stage.message}")
+            if not stage.is_warmup:
+                self.on_failure(stage)
         elif stage.state is StageState.STOPPED:
             if stage.last_failure is FailureKind.STORAGE_FULL:
                 self.on_full(StorageFullError(stage.message))
@@ -271,7 +277,7 @@ def initial_state(plan: Plan, before: SweepState | None, queue: StageQueue) -> S
         elif old is not None:
             status.metrics = old.metrics
             if trial.key not in queue.trials and old.state in ("failed", "stopped"):
-                status.state, status.error = old.state, old.error
+                status.state, status.error, status.failure, status.place = old.state, old.error, old.failure, old.place
         if trial.key in plan.stopped and trial.key not in queue.trials:
             stop = plan.stopped[trial.key]
             status.state, status.error, status.rung = "stopped", stop.reason, stop.epoch

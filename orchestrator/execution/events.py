@@ -24,6 +24,7 @@ EVENTS: dict[str, str] = {  # name -> what its line has, besides time, event and
     "trial_finished": "`key`, `name`, `val_accuracy`, `seconds` that it held a slot",
     "trial_failed": "`key`, `name`, `kind` of failure, `message`, `retry` (whether it is tried again)",
     "trial_stopped": "`key`, `name`, `reason`, `early` (whether a search stopped it)",
+    "sweep_paused": "the same error in two trials: `kind`, `message`, `place` (file and line), `trials`, `file` to be accepted",
     "decision": "of a search, as in decisions.jsonl: `kind`, `group`, `reason`, ...",
     "recommendation_changed": "`group`, `configuration`, `value`, `certainty`, and the `sentence` of the report",
     "tracking_backlog": "MLflow fails, or takes everything again: `pending` events, and the `error` or null",

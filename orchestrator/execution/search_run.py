@@ -57,6 +57,7 @@ class SearchRun:
     def begin(self) -> None:
         """Settles what happened while no driver ran, and takes over the trials that are in the queue already."""
         queued = self.driver.queue.trials
+        self.search.begin_again(self._changed_keys())
         self.continued = frozenset(
             key for key in queued if {trial.state for trial in self.search.trials(key)} == {records.STOPPED}
         )
@@ -74,11 +75,21 @@ class SearchRun:
         self.driver.queue.refill = self.refill
         self.search.on_decision = self.on_decision
 
+    def _changed_keys(self) -> dict[str, str]:
+        """Key in the search -> key in the plan, of trials whose files have changed; those that were stopped early stay so."""
+        planned = {trial.config: trial.key for trial in self.plan.trials}
+        return {
+            trial.key: planned[trial.config]
+            for group in self.search.groups
+            for trial in group.trials()
+            if trial.state != records.STOPPED and planned.get(trial.config, trial.key) != trial.key
+        }
+
     def refill(self) -> None:
         """Adds the next trials of the search to the queue, one for each free slot."""
         queue = self.driver.queue
         slots = self.slots()
-        while not queue.stopping and queue.occupied < slots and queue.occupied + queue.blocked < 2 * slots:
+        while not queue.closed and queue.occupied < slots and queue.occupied + queue.blocked < 2 * slots:
             begun = self.search.next_trial()
             if begun is None:
                 self._show()
@@ -154,7 +165,7 @@ class SearchRun:
 
     def _add(self, begun: SearchTrial) -> None:
         """Adds a trial to the plan, the state, MLflow and, unless it is finished, the queue."""
-        planned = self.plan.planned(begun.config, self.names.of(begun.config), self._result(begun))
+        planned = self.plan.planned(begun.config, self.names.of(begun.config), begun.key, self._result(begun))
         if begun.key in self.driver.state.trials:  # stopped early in another group; it goes on from its checkpoint
             self.driver.folder.withdraw_stop(begun.key)
         self.plan = self.plan.with_trial(planned)

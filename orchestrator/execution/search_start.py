@@ -23,6 +23,7 @@ from orchestrator.spec.schema import SweepSpec
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import longest_warmup
+from trainables.config.trial import TrialConfig
 
 
 def start_search(driver: Driver, plan: Plan, capacity: ClusterCapacity, *, gpus_per_trial: float) -> None:
@@ -31,13 +32,21 @@ def start_search(driver: Driver, plan: Plan, capacity: ClusterCapacity, *, gpus_
     log = DecisionFile(storage, spec.name)
     before = max((decision.elapsed_s for decision in log.read()), default=0.0)
     started = time.monotonic()
+    existing = _Results(storage)
+
+    def key_of(config: TrialConfig) -> str:
+        """That under which a trial is finished, if it stays though its files have changed; else that under present ones."""
+        earlier = plan.accepted.keys_of(config)
+        is_kept = earlier is not None and earlier[0] in plan.accepted.finished and existing(earlier[0]) is not None
+        return earlier[0] if earlier is not None and is_kept else plan.keys_of(config)[0]
+
     search = make_search(
         spec,
         log=log,
-        key_of=lambda config: plan.keys_of(config)[0],
+        key_of=key_of,
         warmups=_ledger(plan, storage),
         stopper_of=early_stoppers(spec),
-        existing=_Results(storage),
+        existing=existing,
         elapsed=lambda: before + time.monotonic() - started,
         learn=lambda groups, objectives: learned_decisions(storage, spec.strategy.learn_from, groups, objectives),
         gpus_per_trial=gpus_per_trial,

@@ -54,6 +54,12 @@ def run_one(options: Namespace, load: Callable[[Namespace], SweepSpec]) -> int:
         storage = open_storage(spec.storage, create=True)
         plan = plan_sweep(spec, storage, hash_data=True)
         trial = _by_index(plan, options.index)
+    if trial.key in plan.accepted.finished:
+        raise UserError(
+            f"trial {trial.key} was made with an earlier file, which is not there any more",
+            "put that file back to compute it again",
+            code="file-changed",
+        )
     if trial.result is not None:
         return _reproduce(plan, trial, storage, options)
     return _run(plan, trial, storage, options)

@@ -30,6 +30,7 @@ from orchestrator.execution.close_tracking import close_tracking
 from orchestrator.execution.driver import Driver, initial_state, make_queue
 from orchestrator.execution.events import EventFile
 from orchestrator.execution.full_storage import full_explained, full_noted
+from orchestrator.execution.pausing import Pauser
 from orchestrator.execution.recommending import Recommender
 from orchestrator.execution.refreshing import SummaryRefresher, made_by_child
 from orchestrator.execution.search_run import search_plan, stopped_early
@@ -43,6 +44,7 @@ from orchestrator.preflight.data import BackgroundPreflight
 from orchestrator.preflight.network_process import BackgroundNetworkChecks
 from orchestrator.scheduling.queued_stage import StageState
 from orchestrator.scheduling.watchdog import Watchdog
+from orchestrator.search.decision_file import DecisionFile
 from orchestrator.state.space_reserve import SpaceReserve
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
@@ -80,11 +82,13 @@ class RunOptions:
     Attributes:
         selected: which unfinished trials to run, by key.
         from_scratch: keys of trials that start again; their records are archived.
+        decide_anew: a search begins with no decisions; the earlier ones are set aside.
         address: a Ray cluster; None starts a local one unless RAY_ADDRESS is set.
     """
 
     selected: Callable[[str], bool] = lambda key: True
     from_scratch: frozenset[str] = frozenset()
+    decide_anew: bool = False
     address: str | None = None
     quiet: bool = False
     events: EventFile = field(default_factory=EventFile)
@@ -107,6 +111,8 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
         require_room(plan, storage, options.selected)
         for key in from_scratch:
             archive_trial(storage, key)
+        if options.decide_anew:
+            DecisionFile(storage, folder.name).set_aside()
         notes = [f"{problem}; the trial is computed again, its old files are in trials/.aside" for problem in damage.values()]
         return _run_with_lease(folder, plan, spec_text, options, notes)
 
@@ -164,6 +170,7 @@ def _run_with_lease(folder: SweepFolder, plan: Plan, spec_text: str, options: Ru
             options.events.notify = driver.announce
             options.events.write("sweep_started", **state.counts())
             queue.on_change = driver.on_change
+            driver.on_failure = Pauser(driver=driver, spec=plan.spec).on_failure
             install_signal_handlers(driver)
             for note in notes:
                 driver.announce(note)

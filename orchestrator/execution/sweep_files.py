@@ -29,12 +29,8 @@ def write_sweep_files(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
 
 def write_trials(folder: SweepFolder, plan: Plan) -> None:
     """Writes trials.json."""
-    record = {
-        "data_digest": plan.data_digest,
-        "data_facts": plan.data_facts and plan.data_facts.to_json(),
-        "own_digests": plan.custom_files.digests,
-        "trials": _entries(plan.trials),
-    }
+    assert plan.inputs is not None
+    record = plan.inputs.to_record() | plan.accepted.to_record() | {"trials": _entries(plan.trials)}
     folder.storage.write_json(folder.file("trials.json"), record)
 
 

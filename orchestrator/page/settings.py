@@ -38,6 +38,7 @@ def versions_section(report: Report, results: SweepResults) -> Section:
     revisions = Counter(str(record.get("revision") or "unknown") for record in results.records.values())
     lines = [f"drive-sweep at revision {revision}: {count} trials" for revision, count in revisions.most_common()]
     lines += report.fingerprints
+    lines += [one.sentence for one in report.earlier_files]
     file = results.folder.storage.read(results.folder.file("sweep.yaml"))
     written = "<h3>sweep file</h3>" + preformatted(file.decode(errors="replace")) if file else ""
     return Section(id="versions", title="Sweep file and versions", content=listing(lines) + written)

@@ -11,22 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.planning.accepted_changes import NO_CHANGES, AcceptedChanges, LastRun
 from orchestrator.planning.entries import EarlyStop, PlannedTrial, PlannedWarmup
+from orchestrator.planning.inputs import Inputs
 from orchestrator.planning.known_data import known_data
 from orchestrator.spec.grid import representative_trials
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.spec.trial_names import trial_names
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
-from trainables.config.keys import inputs_digest, trial_key, warmup_key
+from trainables.config.keys import warmup_key
 from trainables.config.trial import TrialConfig
 from trainables.custom.files import CustomFiles
-from trainables.custom.references import is_custom, without_method
+from trainables.custom.references import is_custom
 from trainables.data import datasets
 from trainables.data.facts import DataFacts
 from trainables.data.source import DatasetSource
 from trainables.data.split_checks import split_findings, split_lines
-from trainables.data.split_counts import split_counts, split_versions
+from trainables.data.split_counts import split_counts
 from trainables.errors import ConfigError, DataError
 from trainables.models.image_sizes import image_size_problem
 
@@ -44,6 +46,8 @@ class Plan:
         stopped: trial key -> its early stop by a search; a trial that was taken on to its end is not among them.
         tags: trial key -> what a search says of the trial, for its MLflow run.
         settled: no further trials will join the plan.
+        last_run: of this sweep; None before the first.
+        accepted: the trials that stay in the sweep though they were made with earlier files of the user's.
     """
 
     spec: SweepSpec
@@ -57,6 +61,8 @@ class Plan:
     stopped: Mapping[str, EarlyStop] = field(default_factory=dict)
     tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     settled: bool = True
+    last_run: LastRun | None = None
+    accepted: AcceptedChanges = NO_CHANGES
 
     @property
     def checked(self) -> Plan:
@@ -81,15 +87,24 @@ class Plan:
         raise KeyError(key)
 
     def keys_of(self, config: TrialConfig) -> tuple[str, str]:
-        """The keys of a trial on these data, and of its warm-up; empty while the digest of the data is not known."""
-        if self.data_digest is None:
-            return "", ""
-        return _keys(config, self.data_digest, self.custom_files, self.data_facts)
+        """The keys of a trial on these inputs, and of its warm-up; empty while the digest of the data is not known."""
+        return ("", "") if self.inputs is None else self.inputs.keys_of(config)
 
-    def planned(self, config: TrialConfig, name: str, result: dict[str, Any] | None = None) -> PlannedTrial:
-        """A trial that joins the plan."""
-        key, warmup = self.keys_of(config)
-        return PlannedTrial(name=name, config=config, key=key, warmup_key=warmup, result=result)
+    @property
+    def inputs(self) -> Inputs | None:
+        """What decides keys besides configurations; None while the digest of the data is not known."""
+        return _inputs(self.data_digest, self.data_facts, self.custom_files)
+
+    def planned(self, config: TrialConfig, name: str, key: str = "", result: dict[str, Any] | None = None) -> PlannedTrial:
+        """A trial that joins the plan.
+
+        Args:
+            key: of a trial that stays though it was made with earlier files; by default that under the present ones.
+        """
+        keys = self.keys_of(config)
+        if key not in ("", keys[0]):
+            keys = self.accepted.keys_of(config) or keys
+        return PlannedTrial(name=name, config=config, key=keys[0], warmup_key=keys[1], result=result)
 
     def with_trial(self, trial: PlannedTrial) -> Plan:
         """The plan with one more trial, or another state of one."""
@@ -102,8 +117,17 @@ class Plan:
         return trial.warmup_key if self.spec.share_warmups and trial.uses_shared_warmup else None
 
     def without_results(self, keys: Container[str]) -> Plan:
-        """The plan with these trials unfinished."""
-        return replace(self, trials=tuple(replace(one, result=None) if one.key in keys else one for one in self.trials))
+        """The plan with these trials unfinished, under the keys of the present files."""
+        return replace(
+            self, trials=tuple(self.planned(one.config, one.name) if one.key in keys else one for one in self.trials)
+        )
+
+    def without_earlier_files(self, storage: Storage) -> Plan:
+        """The plan in which no trial stays that was made with earlier files of the user's."""
+        if not self.accepted.changes:
+            return self
+        trials, damage = with_results([self.planned(one.config, one.name) for one in self.trials], NO_CHANGES, storage)
+        return replace(self, trials=tuple(trials), accepted=NO_CHANGES, damage=damage)
 
     def warmups(self, unfinished_only: bool = False) -> list[PlannedWarmup]:
         """The shared warm-ups, longest first."""
@@ -152,26 +176,28 @@ def make_plan(
     storage: Storage,
     hash_data: bool = False,
     digest: str | None = None,
-    custom_digests: dict[str, str] | None = None,
     facts: DataFacts | None = None,
     decided: Sequence[TrialConfig] | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> Plan:
     """The plan of a sweep.
 
     Args:
+        record: the sweep's trials.json, if it was run before.
         decided: of a search, the trials that it has begun and its baselines; checks look at the bounds of its space.
         hash_data: read the data to make their digest if it is not known; without it the plan may show no reuse.
-        digest: the recorded digest, for commands that only read records; neither the data nor custom files need to exist then.
-        custom_digests: the recorded digests of custom files.
+        digest: the recorded digest, for commands that only read records; neither the data nor custom files need to exist then,
+            and `record` names these.
         facts: the recorded facts of the data; older records have none.
 
     Raises:
         UserError: `hash_data` is set and the data, or custom files, are not where the sweep file says.
     """
     source, custom_files, configs = spec.source(), spec.custom_files(), representative_trials(spec)
+    last_run = LastRun.from_record(record, custom_files) if record else None
     if digest is not None:
-        custom_files = replace(custom_files, digests=custom_digests or {})
-        return _planned(spec, storage, configs, custom_files, digest, facts, decided=decided)
+        custom_files = last_run.inputs.custom_files if last_run else custom_files
+        return _planned(spec, storage, configs, custom_files, digest, facts, decided=decided, last_run=last_run)
     problem = ""
     if is_custom(source.name) and source.root and storage.folder and _holds(source.root, storage.folder):
         raise UserError(
@@ -191,23 +217,13 @@ def make_plan(
     if facts is not None:
         _require_possible_splits(configs, facts)
         _require_image_size(configs, facts)
-    return _planned(spec, storage, configs, custom_files, digest, facts, problem, decided)
+    return _planned(spec, storage, configs, custom_files, digest, facts, problem, decided, last_run)
 
 
 def _require_possible_splits(configs: Sequence[TrialConfig], facts: DataFacts) -> None:
     findings = dict.fromkeys(finding for config in configs for finding in split_findings(config, facts))
     if errors := [str(finding) for finding in findings if finding.severity == "error"]:
         raise UserError("\n".join(errors), code="split-impossible")
-
-
-def _keys(config: TrialConfig, digest: str, custom_files: CustomFiles, facts: DataFacts | None) -> tuple[str, str]:
-    """Keys of the trial and of its warm-up; without facts as versions made them that had none."""
-    versions: tuple[dict[str, int], dict[str, int]] = ({}, {})
-    if facts is not None:
-        versions = split_versions(config, facts.train_counts, facts.test_counts)
-    of_trial = inputs_digest(digest, custom_files.digests_of(config), versions[0])
-    of_warmup = inputs_digest(digest, custom_files.digests_of(without_method(config)), versions[1])
-    return trial_key(config, of_trial), warmup_key(config, of_warmup)
 
 
 def recorded_plan(
@@ -223,9 +239,9 @@ def recorded_plan(
         spec,
         storage,
         digest=record["data_digest"],
-        custom_digests=record.get("own_digests"),
         facts=DataFacts.from_json(facts) if facts else None,
         decided=decided,
+        record=record,
     )
 
 
@@ -254,18 +270,22 @@ def _planned(
     facts: DataFacts | None,
     problem: str = "",
     decided: Sequence[TrialConfig] | None = None,
+    last_run: LastRun | None = None,
 ) -> Plan:
+    inputs = _inputs(digest, facts, custom_files)
+
     def planned(configs: Sequence[TrialConfig]) -> list[PlannedTrial]:
-        keys = [_keys(config, digest, custom_files, facts) if digest else ("", "") for config in configs]
+        keys = [inputs.keys_of(config) if inputs else ("", "") for config in configs]
         rows = zip(trial_names(configs, outline), configs, keys, strict=True)
         return [PlannedTrial(name=name, config=config, key=key, warmup_key=warmup) for name, config, (key, warmup) in rows]
 
     outline = () if decided is None else configs
     trials = planned(configs if decided is None else decided)
+    accepted = NO_CHANGES
     damage: dict[str, str] = {}
-    if digest:
-        results, damage = read_results(storage, [trial.key for trial in trials])
-        trials = [replace(trial, result=results.get(trial.key)) for trial in trials]
+    if inputs:
+        accepted = last_run.accepted_under(inputs) if last_run else NO_CHANGES
+        trials, damage = with_results(trials, accepted, storage)
     return Plan(
         spec=spec,
         trials=tuple(trials),
@@ -275,7 +295,32 @@ def _planned(
         data_facts=facts,
         damage=damage,
         outline=tuple(planned(outline)),
+        last_run=last_run,
+        accepted=accepted,
     )
+
+
+def with_results(
+    trials: Sequence[PlannedTrial], accepted: AcceptedChanges, storage: Storage
+) -> tuple[list[PlannedTrial], dict[str, str]]:
+    """Trials under the keys of the present files -> the same with their results, under earlier keys where they stay; damage.
+
+    A trial that stays and whose record is damaged or gone is one to run, with the present files.
+    """
+    earlier = {trial.key: keys for trial in trials if accepted.changes and (keys := accepted.keys_of(trial.config))}
+    results, damage = read_results(storage, [trial.key for trial in trials] + [key for key, _ in earlier.values()])
+
+    def chosen(trial: PlannedTrial) -> PlannedTrial:
+        key, warmup = earlier.get(trial.key, (trial.key, trial.warmup_key))
+        if key in results or (key in accepted.stopped and trial.key not in results):
+            trial = replace(trial, key=key, warmup_key=warmup)
+        return replace(trial, result=results.get(trial.key))
+
+    return [chosen(trial) for trial in trials], damage
+
+
+def _inputs(digest: str | None, facts: DataFacts | None, custom_files: CustomFiles) -> Inputs | None:
+    return None if digest is None else Inputs(data_digest=digest, data_facts=facts, custom_files=custom_files)
 
 
 def _prefix_without_data(config: TrialConfig) -> str:

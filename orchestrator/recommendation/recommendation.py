@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.recommendation.choice import Choice, choose
@@ -17,6 +17,7 @@ from orchestrator.recommendation.paired_test import Difference, paired_differenc
 from orchestrator.search.rules import POINTS, unit_of
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.spec.search_schema import Seeds
+from orchestrator.state.earlier_files import EarlierFile, Files, earlier_files
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 
 COST = "cost/total_dense_epochs"
@@ -62,6 +63,7 @@ class Recommendation:
     Attributes:
         indifference: difference that does not matter, in the unit of the objective.
         gains: what more of each axis gives, where that was tried.
+        earlier_files: of the user's, that some of the compared trials were made with.
         epochs: mean cost of the best and of the cheapest configuration, in epochs of the trial; None where it is not known.
     """
 
@@ -71,6 +73,7 @@ class Recommendation:
     gains: tuple[Gain, ...]
     dense: AgainstDense
     epochs: tuple[float | None, float | None]
+    earlier_files: tuple[EarlierFile, ...] = ()
 
     def __repr__(self) -> str:
         return f"Recommendation({self.name!r}, {dict(self.best.values)}, {self.choice.certainty.value})"
@@ -124,19 +127,32 @@ def _is_accuracy(objective: str) -> bool:
 
 
 def recommendations(
-    spec: SweepSpec, state: SweepState, recommended: Mapping[str, frozenset[str]] | None = None
+    spec: SweepSpec,
+    state: SweepState,
+    recommended: Mapping[str, frozenset[str]] | None = None,
+    kept: Mapping[str, Files] | None = None,
 ) -> list[Recommendation]:
     """The recommendation for each group with a finished trial, in the order of the file.
 
     Args:
         recommended: of a search, group -> keys of the trials of the configuration that it has recommended.
+        kept: trials that were made with earlier files of the user's (`kept_trials`).
     """
     chosen = recommended or {}
     return [
-        _recommendation(one, _indifference(spec, one.objective), chosen.get(one.group.name, frozenset()))
+        replace(
+            _recommendation(one, _indifference(spec, one.objective), chosen.get(one.group.name, frozenset())),
+            earlier_files=tuple(earlier_files(kept or {}, _compared(one))),
+        )
         for one in group_results(spec, state)
         if one.configurations
     ]
+
+
+def _compared(results: GroupResults) -> set[str]:
+    """Keys of all trials that a recommendation looks at."""
+    sparse = (trial.key for one in results.configurations for trial in one.trials.values())
+    return {*sparse, *(trial.key for trial in results.dense.values())}
 
 
 def _indifference(spec: SweepSpec, objective: str) -> float:
@@ -238,4 +254,5 @@ def to_json(one: Recommendation) -> dict[str, Any]:
             "times_smaller": one.dense.times_smaller,
             "times_fewer_multiply_adds": one.dense.times_fewer_flops,
         },
+        "earlier_files": [file.to_json() for file in one.earlier_files],
     }

@@ -18,7 +18,8 @@ AXIS_WORDS = {"warmup_epochs": "warm-up epoch", "prune_iterations": "iteration"}
 def sentence(one: Recommendation) -> str:
     """What to take, what it gives, and what that is against the dense network, in one sentence."""
     parts = [_value_text(one), *_dense_text(one)]
-    return f"{one.name}: {configuration_text(one.best)}: {', '.join(parts)}"
+    mixed = "".join(f"; {file.sentence}" for file in one.earlier_files)
+    return f"{one.name}: {configuration_text(one.best)}: {', '.join(parts)}{mixed}"
 
 
 def certainty_text(one: Recommendation) -> str:

@@ -19,6 +19,7 @@ from orchestrator.reporting.report_columns import fitting_columns, json_values, 
 from orchestrator.reporting.search_section import SearchSection
 from orchestrator.reporting.sweep_results import SweepResults, sweep_results
 from orchestrator.reporting.terminal_heatmap import terminal_maps
+from orchestrator.state.earlier_files import EarlierFile, earlier_files
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
 from trainables.config.keys import canonical
@@ -38,6 +39,7 @@ class Report:
     comparison: Comparison | None = None  # where the sweep has DRIVE and other methods
     search: SearchSection | None = None  # where the sweep is a search
     recommendations: list[Recommendation] = field(default_factory=list)  # of each group with results
+    earlier_files: list[EarlierFile] = field(default_factory=list)  # of the user's, that some trials were made with
 
     def print(self) -> None:
         """The recommendations, the table and a heat map per sparsity on stdout, as wide as the terminal allows."""
@@ -75,6 +77,7 @@ class Report:
             "damaged": self.damage,
             "search": search,
             "recommendation": [to_json(one) for one in self.recommendations],
+            "earlier_files": [one.to_json() for one in self.earlier_files],
         }
 
     def columns(self) -> list[str]:
@@ -116,6 +119,7 @@ class Report:
         ]
         if len(self.fingerprints) > 1:
             lines.append("trials ran under different fingerprints, so bits may differ: " + "; ".join(self.fingerprints))
+        lines += [one.sentence for one in self.earlier_files]
         again = command("resume", self.sweep)
         lines += [f"excluded: {problem}; `{again}` computes the trial again" for problem in self.damage]
         return lines
@@ -151,4 +155,5 @@ def report_of(results: SweepResults) -> Report:
         comparison=compare(results.state) if can_compare(settings) else None,
         search=SearchSection.of(results.overview, results.state) if results.overview else None,
         recommendations=list(results.recommendations),
+        earlier_files=earlier_files(results.kept, results.records.keys()),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.recommendation.recommendation import Recommendation, recommendations
@@ -12,6 +12,7 @@ from orchestrator.reporting.aggregate import ConfigSummary, config_summaries
 from orchestrator.search.overview import SearchOverview, recorded_overview
 from orchestrator.spec.loader import spec_from_resolved
 from orchestrator.spec.schema import SweepSpec
+from orchestrator.state.earlier_files import Files, kept_trials
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.state.trial_results import recorded_state
@@ -30,6 +31,7 @@ class SweepResults:
         records: trial key -> its result.json.
         damage: trial key -> the damaged file and what is wrong with it.
         overview: of a search.
+        kept: trials that were made with earlier files of the user's.
         settings: the configurations with a finished trial; the recommended ones are marked as best.
     """
 
@@ -41,6 +43,7 @@ class SweepResults:
     overview: SearchOverview | None
     recommendations: tuple[Recommendation, ...]
     settings: tuple[ConfigSummary, ...]
+    kept: Mapping[str, Files] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -62,8 +65,8 @@ def sweep_results(folder: SweepFolder, state: SweepState) -> SweepResults:
     """What has finished so far."""
     state, records, damage = recorded_state(folder.storage, state)
     overview = recorded_overview(folder, with_importances=True) if state.search else None
-    spec = _spec(folder)
-    advice = _recommended(spec, state, overview)
+    spec, kept = _spec(folder), kept_trials(folder)
+    advice = _recommended(spec, state, overview, kept)
     keys = frozenset(key for one in advice for key in one.keys)
     settings = config_summaries(state)
     if advice or state.search:
@@ -77,6 +80,7 @@ def sweep_results(folder: SweepFolder, state: SweepState) -> SweepResults:
         overview=overview,
         recommendations=tuple(advice),
         settings=tuple(settings),
+        kept=kept,
     )
 
 
@@ -86,14 +90,16 @@ def recommended(folder: SweepFolder, state: SweepState, overview: SearchOverview
     Args:
         overview: of a search, whose groups have chosen themselves.
     """
-    return _recommended(_spec(folder), state, overview)
+    return _recommended(_spec(folder), state, overview, kept_trials(folder))
 
 
-def _recommended(spec: SweepSpec | None, state: SweepState, overview: SearchOverview | None) -> list[Recommendation]:
+def _recommended(
+    spec: SweepSpec | None, state: SweepState, overview: SearchOverview | None, kept: Mapping[str, Files]
+) -> list[Recommendation]:
     if spec is None:
         return []
     groups = overview.groups if overview else ()
-    return recommendations(spec, state, {group.name: frozenset(group.best.keys) for group in groups if group.best})
+    return recommendations(spec, state, {group.name: frozenset(group.best.keys) for group in groups if group.best}, kept)
 
 
 def _spec(folder: SweepFolder) -> SweepSpec | None:

@@ -41,6 +41,7 @@ class QueuedStage:
         hung_on: nodes on which an attempt reported nothing for too long.
         whole_gpu: run alone on a GPU, after it was out of memory once.
         not_before: time of the queue's clock before which it is not tried again.
+        place: FILE:LINE at which its last attempt failed; empty where that is not known.
         failure: why it failed; None in other states.
         last_failure: why its last attempt ended, whatever followed; None of one that succeeded.
     """
@@ -65,6 +66,7 @@ class QueuedStage:
     whole_gpu: bool = False
     not_before: float = 0.0
     message: str = ""
+    place: str = ""
     failure: FailureKind | None = None
     last_failure: FailureKind | None = None
 

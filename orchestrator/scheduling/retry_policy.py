@@ -53,24 +53,29 @@ class RetryPolicy:
     Attributes:
         counter: counts the failures and sets the delay; without one every retry waits the first delay.
         at_limit: the kind that is recorded when there is no other try; None keeps the kind itself.
+        pauses: the same error in two trials with nothing in common pauses the sweep (repeated_errors.py). So it is with errors
+            of the user's code, settings or data; not with what a value of an axis leads to, such as a loss that is no number,
+            nor with lost processes.
     """
 
     action: Action
     counter: Counter | None = None
     back_off: BackOff = BACK_OFF
     at_limit: FailureKind | None = None
+    pauses: bool = False
 
 
 FAILED = RetryPolicy(action=Action.FAIL)
+FAILED_FOR_ALL = RetryPolicy(action=Action.FAIL, pauses=True)
 STOPPED = RetryPolicy(action=Action.STOP)
 STOPS_SWEEP = RetryPolicy(action=Action.STOP_SWEEP)
 WORKER_FAILURE = RetryPolicy(action=Action.RETRY, counter=Counter.WORKER_FAILURES)
 
 POLICIES: dict[FailureKind, RetryPolicy] = {
-    FailureKind.CODE: FAILED,
+    FailureKind.CODE: FAILED_FOR_ALL,
     FailureKind.NON_FINITE: FAILED,
-    FailureKind.DATA: FAILED,
-    FailureKind.CONFIG: FAILED,
+    FailureKind.DATA: FAILED_FOR_ALL,
+    FailureKind.CONFIG: FAILED_FOR_ALL,
     FailureKind.STOPPED: STOPPED,
     FailureKind.STALE_ATTEMPT: STOPPED,
     FailureKind.WORKER_LOST: WORKER_FAILURE,

@@ -27,6 +27,8 @@ class StageQueue:
         can_retry_on_whole_gpu: trials share GPUs, so one that is out of memory gets a second try alone.
         clock: seconds that only grow.
         refill: called when nothing is ready; may add stages.
+        stopping: nothing new begins, and what runs was asked to stop.
+        paused: nothing new begins, and what runs goes on.
         published: warm-up key -> longest snapshot announced.
     """
 
@@ -39,6 +41,7 @@ class StageQueue:
     clock: Callable[[], float] = time.monotonic
     refill: Callable[[], None] = lambda: None
     stopping: bool = False
+    paused: bool = False
     published: dict[str, int] = field(default_factory=dict)
     _ready: list[tuple[tuple[int, ...], QueuedStage]] = field(default_factory=list)  # a heap, the next one first
     _blocked: dict[str, list[QueuedStage]] = field(default_factory=dict)  # warm-up key -> trials that wait for a snapshot
@@ -62,7 +65,7 @@ class StageQueue:
 
     def next_stage(self) -> QueuedStage | None:
         """The stage to run now, marked as dispatched, with a new attempt; None if there is none at the moment."""
-        if self.stopping or self.clock() < self._paused_until:
+        if self.closed or self.clock() < self._paused_until:
             return None
         if not self._ready:
             self.refill()
@@ -78,7 +81,7 @@ class StageQueue:
             self._pause_dispatch(stage, str(error))
             return None
         self._failed_lookups = 0
-        stage.state, stage.message, stage.failure = StageState.DISPATCHED, "", None
+        stage.state, stage.message, stage.place, stage.failure = StageState.DISPATCHED, "", "", None
         self._active.add((stage.kind, stage.key))
         stage.attempt = max(stage.attempt, newest) + 1
         stage.dispatch()
@@ -96,7 +99,7 @@ class StageQueue:
 
     def refill_if_idle(self) -> None:
         """Asks for more stages when there is nothing left, so that `done` says whether there are any."""
-        if not self._active and not self._ready and not self._blocked and not self.stopping:
+        if not self._active and not self._ready and not self._blocked and not self.closed:
             self.refill()
 
     def add(self, trial: QueuedStage, warmup: QueuedStage | None) -> None:
@@ -135,7 +138,17 @@ class StageQueue:
     @property
     def done(self) -> bool:
         """Whether nothing runs and nothing will."""
-        return not self._active and (self.stopping or not (self._ready or self._blocked))
+        return not self._active and (self.closed or not (self._ready or self._blocked))
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing new begins."""
+        return self.stopping or self.paused
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether trials have not begun that would."""
+        return any(trial.state in (StageState.WAITING, StageState.DISPATCHED) for trial in self.trials.values())
 
     def on_snapshot(self, warmup_key: str, epoch: int) -> None:
         """A snapshot was published; trials that need no longer one are released."""
@@ -199,7 +212,7 @@ class StageQueue:
         if stage.is_warmup:
             for trial in self._blocked.pop(stage.key, ()):
                 trial.state, trial.failure, trial.last_failure = StageState.FAILED, kind, kind
-                trial.message = f"its warm-up {stage.name} failed: {stage.message}"
+                trial.message, trial.place = f"its warm-up {stage.name} failed: {stage.message}", stage.place
                 self.on_change(trial)
 
     def _retry(self, stage: QueuedStage, decision: Decision) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray import tune
@@ -140,6 +140,7 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         if result.get("event") == "ended":  # Tune shows the last report twice; the stage is gone by then
             del self.running[trial_id]
             self.hangs.end(trial_id, finished=result["status"] == FINISHED)
+            stage.place = result.get("place", "")
             self.hooks.guarded(self._on_end, stage, self.nodes.pop(trial_id), result["status"], result["message"])
 
     def requeue(self, trial_id: str) -> None:
@@ -232,7 +233,8 @@ class PendingTrialScheduler(FIFOScheduler):  # type: ignore[misc]
 
     A free worker goes to the first stage that has none. Tune itself would give it to the very first stage and end the worker
     that is starting for that one, so slots whose workers start slowly would never be used. A pending stage that is bound to
-    other nodes than one that is included again is requeued, since it would wait for ever if these were lost.
+    other nodes than one that is included again is requeued, since it would wait for ever if these were lost. So are all in a
+    pause.
 
     Tune calls this at every step, about ten times a second, which drives the driver's ticks too. A callback of Tune could do
     that, but then Tune imports MLflow to count its users, which takes a second.
@@ -255,8 +257,11 @@ class PendingTrialScheduler(FIFOScheduler):  # type: ignore[misc]
         # Tune sets its own limit, one pending trial or TUNE_MAX_PENDING_TRIALS_PG, only once, at its start.
         tune_controller.update_max_pending_trials(self.searcher.capacity.max_in_flight)
         avoided = set(self.searcher.capacity.excluded_nodes())
-        if self.avoided - avoided or self._is_bound_nowhere(avoided):
-            self.searcher.hooks.guarded(self._requeue_bound_elsewhere, tune_controller, avoided)
+        if self.searcher.queue.paused:
+            self.searcher.hooks.guarded(self._requeue, tune_controller, list(self.waiting))
+        elif self.avoided - avoided or self._is_bound_nowhere(avoided):
+            bound = [trial for trial in self.waiting if not set(trial.config["avoided"]) <= avoided]
+            self.searcher.hooks.guarded(self._requeue, tune_controller, bound)
         self.avoided = avoided
         self.waiting = [trial for trial in self.waiting if trial.status == Trial.PENDING]
         cached = tune_controller._actor_cache
@@ -270,10 +275,10 @@ class PendingTrialScheduler(FIFOScheduler):  # type: ignore[misc]
         left = self.searcher.capacity.usable_nodes - avoided
         return bool(left) and any(left <= set(trial.config["avoided"]) for trial in self.waiting)
 
-    def _requeue_bound_elsewhere(self, controller: Any, avoided: set[str]) -> None:
-        """Requeues the pending stages that avoid a node which is included again; `avoided` are those excluded now."""
-        for trial in self.waiting:
-            if trial.status != Trial.PENDING or set(trial.config["avoided"]) <= avoided or _has_worker(controller, trial):
+    def _requeue(self, controller: Any, trials: Sequence[Trial]) -> None:
+        """Requeues those of the pending stages that no worker has taken up."""
+        for trial in trials:
+            if trial.status != Trial.PENDING or _has_worker(controller, trial):
                 continue
             self.searcher.requeue(trial.trial_id)
             if trial in controller._staged_trials:  # else an actor would be kept for it

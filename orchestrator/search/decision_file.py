@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from orchestrator.command_line import command
 from orchestrator.errors import UserError
@@ -33,6 +34,14 @@ class DecisionFile:
                 f"move the file away and run `{command('resume', self.sweep)}`: finished trials stay, the search decides anew",
                 code="decisions-damaged",
             ) from error
+
+    def set_aside(self) -> None:
+        """Moves the file to the first free decisions-N.jsonl, so that the search decides anew."""
+        content = self.storage.read(self.path)
+        if content is not None:
+            names = (f"sweeps/{self.sweep}/decisions-{number}.jsonl" for number in count(1))
+            self.storage.write(next(name for name in names if not self.storage.exists(name)), content)
+            self.storage.remove(self.path)
 
     def write(self, decisions: Sequence[Decision]) -> None:
         self.storage.append_durably(self.path, to_text(decisions))

@@ -98,6 +98,19 @@ class GroupSearch:
             reason=reason,
         )
 
+    def beginning_again(self, former: str, present: str, cost: int) -> Decision:
+        """A trial begins again under another key."""
+        configuration, trial = self.by_key[former]
+        reason = "again, since a file that it uses has changed"
+        return self._decision(Kind.TRIAL, configuration, trial.seed, key=present, epoch=cost, reason=reason)
+
+    def key_of_same_trial(self, beginning: Decision) -> str | None:
+        """The key under which the trial that begins was known before; None if it is new, or has the same key."""
+        assert beginning.configuration is not None
+        assert beginning.seed is not None
+        before = self.configurations[beginning.configuration].trials.get(beginning.seed)
+        return None if before is None or before.key == beginning.key else before.key
+
     def _next_first_seed(self) -> Decision | None:
         for configuration in self.configurations:
             if configuration.ruled_out or configuration.stopped_trial or configuration.has_failed:
@@ -222,6 +235,9 @@ class GroupSearch:
         assert decision.seed is not None
         configuration = self.configurations[decision.configuration]
         config = self.group.trial(configuration.values, decision.seed)
+        if (former := self.key_of_same_trial(decision)) is not None:
+            del self.by_key[former]
+            self.standings.changed()
         trial = TrialRecord(
             key=decision.key,
             seed=decision.seed,

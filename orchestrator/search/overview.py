@@ -143,7 +143,7 @@ def overview(spec: SweepSpec, decisions: Sequence[Decision], *, with_importances
         epochs = sum(one.epoch or 0 for one in results if one.group == group.group.name)
         shares = _importances(spec, group) if with_importances else {}
         groups.append(_group(group, epochs, shares))
-    trials = len({one.key for one in decisions if one.kind is Kind.TRIAL})
+    trials = len({key for group in search.groups for key in group.by_key})
     return SearchOverview(objectives=spec.objective, groups=tuple(groups), closed=search.closed, trials=trials)
 
 

@@ -122,6 +122,17 @@ class Search:
                 trial = group.by_key[key][1]
                 self.meter.running[key] = max(self.meter.running.get(key, 0), trial.cost - trial.epochs)
 
+    def begin_again(self, keys: Mapping[str, str]) -> None:
+        """Trials begin again under other keys, since what they compute with has changed; what they were before is forgotten.
+
+        Args:
+            keys: former key -> present key.
+        """
+        for former, present in keys.items():
+            for group in list(self._groups_of.get(former, ())):
+                cost = 0 if present in self._groups_of else group.cost_of(group.by_key[former][1].config)
+                self._take([group.beginning_again(former, present, cost)])
+
     def summary(self) -> dict[str, str]:
         """Group -> what its search is doing, in words."""
         return {group.group.name: group.summary() for group in self.groups}
@@ -222,6 +233,10 @@ class Search:
             return
         group = next(one for one in self.groups if one.group.name == decision.group)
         elsewhere = self._epochs_elsewhere(group, decision)
+        former = group.key_of_same_trial(decision) if decision.kind is Kind.TRIAL else None
+        if former is not None:
+            self._groups_of[former].remove(group)
+            self.meter.running.pop(former, None)
         group.apply(decision, refill=refill)
         if decision.kind is Kind.TRIAL:
             members = self._groups_of.setdefault(decision.key, [])
@@ -230,6 +245,7 @@ class Search:
             if decision.epoch:
                 self.warmups.add(group.by_key[decision.key][1].config)
             first = decision.configuration is not None and len(group.configurations[decision.configuration].trials) == 1
+            first = first and former is None
             self.meter.begin(decision.key, decision.epoch or 0, new_configuration=first and bool(decision.epoch))
         elif decision.kind is Kind.RESULT:
             self.meter.end(decision.key, decision.epoch or 0, decision.seconds or 0.0, elsewhere)

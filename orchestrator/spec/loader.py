@@ -70,6 +70,19 @@ def spec_from_resolved(values: dict[str, Any]) -> SweepSpec:
     return _validated(values, lambda path: "resolved sweep", lambda path: (0, 0), [])
 
 
+def with_options(spec: SweepSpec, overrides: Sequence[str]) -> SweepSpec:
+    """The sweep with options `KEY=VALUE`. Raises UserError for an invalid one."""
+    values = resolved(spec)
+    options = [_option(override) for override in overrides]
+    for path, value in options:
+        values = _with(_with_named_strategy(values), path, value)
+
+    def location(path: KeyPath) -> str:
+        return next((f"--set {dotted(option)}" for option, _ in options if option[0] == path[0]), "resolved sweep")
+
+    return _validated(values, location, lambda path: (0, 0), [])
+
+
 def _option(override: str) -> tuple[KeyPath, Any]:
     """Path and value of `KEY=VALUE`; below `search` a dotted key is one step of the path."""
     key, equals, value = override.partition("=")

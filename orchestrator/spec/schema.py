@@ -104,6 +104,10 @@ class SweepSpec(TrialSpec):
     storage: StorageUri = Field(
         default=DEFAULT_STORAGE, description=f"Where trials, warm-ups and sweeps are stored: {STORAGE_FORMS}."
     )
+    on_error: Literal["pause", "continue"] = Field(
+        default="pause",
+        description="Whether the same error in two trials that have no value of an axis in common pauses the sweep.",
+    )
     tracking: Tracking = Field(default=Tracking.defaults(), description="Where MLflow runs are logged.")
     checkpoint_seconds: float = Field(
         default=60.0,

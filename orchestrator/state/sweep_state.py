@@ -20,6 +20,8 @@ class TrialStatus:
     """One line of `status --json`; metrics holds the last value by full metric name.
 
     Attributes:
+        failure: of a failed trial, the kind of its failure; None where an older version wrote the state.
+        place: FILE:LINE of its error; empty where that is not known.
         rung: sparse epochs after which a search stopped the trial early; None of one that was stopped otherwise.
         started: Unix time at which the running attempt began; None while none runs.
         seconds: that its ended attempts have held a slot.
@@ -33,6 +35,8 @@ class TrialStatus:
     mlflow_run_id: str | None = None
     model_sha256: str | None = None
     error: str | None = None
+    failure: str | None = None
+    place: str = ""
     phase: str | None = None
     position: int = 0
     rung: int | None = None
@@ -107,6 +111,8 @@ class SweepState:
         search: group -> what its search is doing, in words; empty where the trials are known beforehand.
         settled: no further trials will join.
         groups: names of all groups whose configurations are compared, in the order of the sweep file.
+        pause: the error that has paused the last run: its kind, message and place, the names of two trials, and the file of
+            the user's to which it belongs; empty if none has.
         recommendations: of each group with results: group, sentence, details, and its short form.
     """
 
@@ -124,6 +130,7 @@ class SweepState:
     settled: bool = True
     recommendations: list[dict[str, Any]] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
+    pause: dict[str, Any] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
 
     def counts(self) -> dict[str, int]:
@@ -184,6 +191,7 @@ class SweepState:
             "settled": self.settled,
             "recommendations": self.recommendations,
             "groups": self.groups,
+            "pause": self.pause,
             "progress": asdict(self.progress)
             | {
                 "busy": self.busy,

@@ -14,6 +14,7 @@ from orchestrator.prose import print_prose
 from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from orchestrator.terminal.overview import WIDE, fact_table, facts, search_lines, summary_line
+from orchestrator.terminal.pause import pause_lines
 from orchestrator.terminal.progress import best_trial
 from orchestrator.terminal.tables import LineTable, duration, stdout_console
 from trainables.wording import counted
@@ -30,6 +31,8 @@ def print_status(state: SweepState) -> None:
     alive = driver_alive(driver)
     run_by = f"run by process {driver['pid']} on {driver['host']}{_silence(driver)}" if alive else "not running"
     console.print(f"[bold]{state.sweep}[/bold]: {summary_line(state)} ({run_by})")
+    for line in pause_lines(state):
+        print_prose(console, line, style="yellow")
     for line in search_lines(state):
         print_prose(console, line)
     for one in state.recommendations:
@@ -44,7 +47,7 @@ def print_status(state: SweepState) -> None:
     if state.tracking_pending and not alive:
         line = f"MLflow lacks {state.tracking_pending} events; `{command('sync', state.sweep)}` sends them"
         console.print(line, markup=False, soft_wrap=True)
-    if not alive and not state.is_complete:
+    if not alive and not state.is_complete and not state.pause:
         console.print(f"to continue: {command('resume', state.sweep)}", markup=False, soft_wrap=True)
 
 

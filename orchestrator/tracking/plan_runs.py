@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.planning.plan import Plan
 from orchestrator.spec.schema import SweepSpec
+from orchestrator.state.earlier_files import files_text
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.tracking.plan_text import plan_text
@@ -21,6 +22,7 @@ def planned_runs(plan: Plan) -> dict[str, RunSpec]:
         params = _params(trial.config, plan.spec)
         tags = {"drive.warmup_key": trial.warmup_key} if trial.uses_shared_warmup else {}
         tags |= plan.tags.get(trial.key, {})
+        tags |= {"drive.earlier_files": files_text(files)} if (files := plan.accepted.finished.get(trial.key)) else {}
         items[trial.key] = RunSpec(key=trial.key, name=trial.name, role="trial", params=params, tags=tags)
     for warmup in plan.warmups() if plan.spec.share_warmups else ():
         config = warmup.config

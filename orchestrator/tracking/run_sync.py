@@ -24,7 +24,7 @@ from orchestrator.tracking.model_registry import ModelRegistry
 from orchestrator.tracking.records import RunRecord, RunSpec, read_record
 from orchestrator.tracking.run_contents import content_digest, failure_tags, result_tags, upload_artifacts
 from orchestrator.tracking.run_outputs import attach_model, log_dataset, log_layers, points_on_model, require_matching_files
-from orchestrator.tracking.runs import FAILURE_TAGS, STOP_TAGS, SWEEP, Run, SweepRuns
+from orchestrator.tracking.runs import FAILURE_TAGS, STOP_TAGS, SUPERSEDED, SWEEP, Run, SweepRuns
 from orchestrator.tracking.shared_views import save_views
 from orchestrator.tracking.summary_metrics import log_summary_metrics
 from orchestrator.tracking.sweep_summary import SweepSummary
@@ -200,7 +200,7 @@ class RunSync:
             expected = {(item.role, item.key) for item, _ in items} | {SWEEP}
             for key, run in self.runs.by_key.items():
                 if key not in expected:
-                    self.runs.log(run, tags={"drive.superseded": "true"})
+                    self.runs.log(run, tags={SUPERSEDED: "true"})
                     if run.status == "RUNNING":
                         self.runs.end(run, "KILLED", None)
         if problems:
@@ -235,7 +235,7 @@ class RunSync:
 
     def _ensure_named(self, item: RunSpec, start_ms: int | None, tags: dict[str, str]) -> Run:
         run = self.runs.ensure((item.role, item.key), item.name, self._item_tags(item) | tags, start_ms)
-        self.runs.drop_tags(run, ("drive.superseded",))
+        self.runs.drop_tags(run, (SUPERSEDED,))
         return run
 
     def _item_tags(self, item: RunSpec) -> dict[str, str]:

@@ -13,6 +13,7 @@ from trainables.records.metrics import Point
 BATCH = 800  # metrics in one call: MLflow takes 1000 entries, of which 100 params and 100 tags
 FAILURE_TAGS = ("drive.failure", "drive.failure_kind")
 STOP_TAGS = ("drive.stopped", "drive.rung")  # of a trial that a search stopped early
+SUPERSEDED = "drive.superseded"  # tag of a trial that was recomputed, or that its sweep no longer has
 SWEEP = ("sweep", "")  # the key of the sweep's own run
 
 RunKey = tuple[str, str]  # role and trial key or warm-up key
@@ -65,7 +66,7 @@ class SweepRuns:
     def _find(self, query: str) -> None:
         for hit in pages(self.client.search_runs, self.experiment_id, query):
             tags = dict(hit.data.tags)
-            if tags.get("drive.superseded") == "recomputed":
+            if tags.get(SUPERSEDED) == "recomputed":
                 continue
             run = Run(
                 run_id=hit.info.run_id,
@@ -118,7 +119,7 @@ class SweepRuns:
         run = self.by_key[key]
         if run.status == "RUNNING":
             self.end(run, "KILLED", None)
-        self.log(run, tags={"drive.superseded": "recomputed"})
+        self.log(run, tags={SUPERSEDED: "recomputed"})
         del self.by_key[key]
 
     def log(

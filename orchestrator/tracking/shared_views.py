@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.tracking.runs import SweepRuns
+from orchestrator.tracking.runs import SUPERSEDED, SweepRuns
 
 TAG = "mlflow.sharedViewState."  # before the key of a view
 SHOWN_METRICS = ("val/accuracy", "test/accuracy")
@@ -38,7 +38,9 @@ def sweeps_view_key(sweep: str) -> str:
 
 def save_views(runs: SweepRuns, summary_metrics: Iterable[str]) -> None:
     """Brings the views of the sweep up to date with its runs; equal ones are not sent again."""
-    views = _views(runs.sweep, [run.params for (role, _), run in runs.by_key.items() if role == "trial"])
+    trials = [run for (role, _), run in runs.by_key.items() if role == "trial"]
+    present_ones = [run.params for run in trials if SUPERSEDED not in run.tags]
+    views = _views(runs.sweep, present_ones, without_superseded=len(present_ones) < len(trials))
     if columns := [name for name in summary_metrics if name.rpartition("/")[2] in SHOWN_OF_SWEEPS][:MOST_COLUMNS]:
         views[sweeps_view_key(runs.sweep)] = _table("tags.drive.role = 'sweep'", columns, [])
     present = runs.client.get_experiment(runs.experiment_id).tags if views else {}
@@ -48,16 +50,18 @@ def save_views(runs: SweepRuns, summary_metrics: Iterable[str]) -> None:
             runs.client.set_experiment_tag(runs.experiment_id, f"{TAG}{key}", text)
 
 
-def _views(sweep: str, trials: Iterable[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+def _views(sweep: str, trials: Iterable[Mapping[str, str]], *, without_superseded: bool) -> dict[str, dict[str, Any]]:
     """Key -> view: all trials, and those of each sparsity over warm-ups and iterations.
 
     Args:
         trials: params of each.
+        without_superseded: leave out runs of trials that the sweep no longer has, which older servers cannot do.
     """
     params = list(trials)
     if not params:
         return {}
     every = f"tags.drive.sweep = '{sweep}' and tags.drive.role = 'trial'"
+    every += f" and tags.{SUPERSEDED} IS NULL" if without_superseded else ""
     views = {trials_view_key(sweep): _table(every, SHOWN_METRICS, _varying(params))}
     sparsities = {one["sparsity"] for one in params if one.get("method") != "dense" and "sparsity" in one}
     for sparsity in sorted(sparsities, key=float):

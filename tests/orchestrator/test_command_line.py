@@ -67,7 +67,11 @@ def calls() -> list[list[str]]:
             continue
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "command" and node.args:
-                words = [str(word.value) if isinstance(word, ast.Constant) else "x" for word in node.args]
+                words = [
+                    str(word.value) if isinstance(word, ast.Constant) else "x"
+                    for word in node.args
+                    if not isinstance(word, ast.Starred)
+                ]
                 result += [words] if words[0] in COMMANDS else []
     return result
 
@@ -182,13 +186,13 @@ def test_commands_that_are_printed_work_as_they_are(
 def test_the_last_words_of_a_run_work_as_they_are(
     unfinished: tuple[Path, SweepFolder, SweepState], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from orchestrator.commands.run import _print_outcome
+    from orchestrator.commands.run import print_outcome
     from orchestrator.errors import EXIT_DONE, EXIT_SIGINT
 
     file, folder, _ = unfinished
     note_options(Namespace(command="run", file=str(file), set=[], name=None, tracking_uri=None, storage=folder.storage.root))
     for code, expected in ((EXIT_DONE, ["resume", "ui"]), (EXIT_SIGINT, ["resume"])):
-        _print_outcome(folder, Namespace(json=False), code)
+        print_outcome(folder, Namespace(json=False), code)
         lines = printed(capsys.readouterr().err)
         assert [line.split()[1] for line in lines] == expected
         for line in lines:

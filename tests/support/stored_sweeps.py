@@ -20,6 +20,8 @@ from tests.support.sweep_files import load_text
 from tests.support.trials import write_result
 from trainables.config.keys import canonical
 from trainables.config.trial import TrialConfig
+from trainables.custom.files import CustomFiles
+from trainables.custom.references import custom_references
 from trainables.records.file_names import ERROR, METRICS
 
 LAYERS = (("conv1.weight", (16, 1, 3, 3), 64), ("conv2.weight", (32, 16, 3, 3), 16), ("head.weight", (10, 128), 1))
@@ -54,15 +56,15 @@ training: {epochs: 4, batch_size: 64}
 
 
 def stored_sweep(
-    text: str, storage: Storage, not_finished: dict[int, str] | None = None, digest: str = "0" * 32
+    text: str, storage: Storage, not_finished: dict[int, str] | None = None, digest: str | None = "0" * 32
 ) -> tuple[SweepFolder, SweepState]:
     """The sweep of a file's text, with all trials finished but those in `not_finished`: number of a trial -> its state.
 
     Args:
-        digest: of the data.
+        digest: of the data; None is that of the data themselves, as sweeps with files of the user's need it.
     """
     spec = load_text(text).model_copy(update={"storage": storage.root})
-    plan = make_plan(spec, storage, digest=digest)
+    plan = make_plan(spec, storage, digest=digest, hash_data=digest is None)
     folder = SweepFolder(storage, spec.name)
     write_sweep_files(folder, plan, text)
     state = initial_state(plan, None, StageQueue(warmups={}, trials={}))
@@ -72,7 +74,7 @@ def stored_sweep(
         status = state.trials[trial.key]
         status.state = (not_finished or {}).get(number, "finished")
         if status.state == "finished":
-            _finish(status, trial.config, plan.shared_warmup_key(trial), folder, number)
+            _finish(status, trial.config, plan.shared_warmup_key(trial), folder, number, plan.custom_files)
         elif status.state == FAILED:
             status.error = "ValueError: the loss is not finite"
             traceback = 'Traceback (most recent call last):\n  File "x.py", line 1, in f\n' + status.error
@@ -94,7 +96,9 @@ def accuracy(config: TrialConfig, draw: random.Random) -> float:
     return min(1.0, level + gain + draw.gauss(0, 0.004))
 
 
-def _finish(status: TrialStatus, config: TrialConfig, warmup_key: str | None, folder: SweepFolder, number: int) -> None:
+def _finish(
+    status: TrialStatus, config: TrialConfig, warmup_key: str | None, folder: SweepFolder, number: int, files: CustomFiles
+) -> None:
     draw = random.Random(status.key)
     top = accuracy(config, draw)
     layers = [_layer(name, shape, uses, config) for name, shape, uses in LAYERS]
@@ -141,6 +145,7 @@ def _finish(status: TrialStatus, config: TrialConfig, warmup_key: str | None, fo
         "started_ms": STARTED_MS + 1000 * number,
         "finished_ms": STARTED_MS + 1000 * number + 900,
     }
+    record |= {"own_digests": files.digests_of(config)} if custom_references(config) else {}
     write_result(folder.storage, status.key, record)
     status.metrics, status.model_sha256, status.seconds = metrics, "0" * 64, pruning + training + 0.3
     status.mlflow_run_id = f"{number:032x}"

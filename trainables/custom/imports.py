@@ -32,6 +32,11 @@ def source_of(reference: str) -> bytes:
     return _sources[module_and_function(reference)[0]]
 
 
+def is_from_user(module: str) -> bool:
+    """Whether a module was imported from a file that a sweep names."""
+    return module in _sources
+
+
 def is_imported(module: str, digest: str) -> bool:
     """Whether the module was imported from a file with this SHA-256."""
     return module in _sources and sha256(_sources[module]) == digest

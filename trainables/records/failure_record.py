@@ -11,10 +11,11 @@ from trainables.records.protocols import TrialFiles
 from trainables.records.self_digest import with_digest
 
 
-def publish_failure(files: TrialFiles, kind: FailureKind, message: str, traceback: str) -> None:
+def publish_failure(files: TrialFiles, kind: FailureKind, message: str, traceback: str, place: str = "") -> None:
     """Writes error.json.
 
     Args:
+        place: FILE:LINE of the error (failure_place.py); empty if there is none.
         traceback: of the error, or the stacks of a process that was ended.
 
     Raises:
@@ -24,6 +25,7 @@ def publish_failure(files: TrialFiles, kind: FailureKind, message: str, tracebac
         "kind": kind,
         "message": message,
         "traceback": traceback,
+        "place": place,
         "attempt": files.attempt,
         "time": int(time.time() * 1000),
     }

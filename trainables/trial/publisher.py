@@ -20,6 +20,7 @@ from trainables.custom.references import is_custom
 from trainables.data.splits import Data
 from trainables.errors import StopRequestedError, kind_of
 from trainables.export.sparse_model import ModelCard, encode
+from trainables.records.failure_place import place_of
 from trainables.records.failure_record import publish_failure
 from trainables.records.file_names import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, NETWORK, RESULT, STOPPED
 from trainables.records.metrics import DamagedRecordError, MetricLog, points_from_lines
@@ -184,5 +185,5 @@ class TrialPublisher:
 
 
 def publish_error(files: TrialFiles, error: Exception) -> None:
-    """Writes error.json: kind, message and traceback of the error that is being handled."""
-    publish_failure(files, kind_of(error), str(error) or type(error).__name__, traceback.format_exc())
+    """Writes error.json: kind, message, traceback and place of the error that is being handled."""
+    publish_failure(files, kind_of(error), str(error) or type(error).__name__, traceback.format_exc(), place_of(error))

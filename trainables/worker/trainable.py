@@ -26,6 +26,7 @@ from trainables.errors import (
     kind_of,
 )
 from trainables.preflight.network_case import adjusted_runtime
+from trainables.records.failure_place import place_of
 from trainables.runtime.device import Runtime
 from trainables.runtime.heartbeat import heard_by
 from trainables.runtime.stacks import stacks_on_signal
@@ -64,15 +65,15 @@ def execute_stage(stage: Stage, settings: SweepSettings, report: Report) -> dict
     try:
         with heard_by(reporter.alive, settings.alive_seconds):
             outcome = _run(stage, settings, reporter)
-        status, message = "finished", ""
+        status, message, place = "finished", "", ""
     except Exception as error:
-        outcome, status, message = {}, kind_of(error).value, str(error)
+        outcome, status, message, place = {}, kind_of(error).value, str(error), place_of(error)
         if not isinstance(error, TrialError):
             message = f"{type(error).__name__}: {error}"
             reporter.lines.append(traceback.format_exc())  # a warm-up has no error.json
     finally:
         logging.getLogger("trainables").removeHandler(reporter)
-    return {"event": "ended", "status": status, "message": message, "log": reporter.new_lines(), **outcome}
+    return {"event": "ended", "status": status, "message": message, "place": place, "log": reporter.new_lines(), **outcome}
 
 
 def _run(stage: Stage, settings: SweepSettings, reporter: ProgressReporter) -> dict[str, Any]:
