@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import tempfile
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -105,19 +107,20 @@ def results(storage: Path) -> dict[str, str]:
 
 
 def runs_of(storage: Path) -> list[dict[str, Any]]:
-    """Role, key and status of each MLflow run of the sweep, and whether it is superseded."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{storage}/mlflow.db")
-    experiment = client.get_experiment_by_name("drive-sweep")
+    """Role, key and status of each MLflow run of the sweep, and whether it is superseded; as the database has them now."""
+    with closing(sqlite3.connect(storage / "mlflow.db")) as database:
+        states = dict(database.execute("select run_uuid, status from runs"))
+        tags: dict[str, dict[str, str]] = {run: {} for run in states}
+        for run, key, value in database.execute("select run_uuid, key, value from tags"):
+            tags[run][key] = value
     return [
         {
-            "role": run.data.tags["drive.role"],
-            "key": run.data.tags.get("drive.trial_key"),
-            "status": run.info.status,
-            "superseded": "drive.superseded" in run.data.tags,
+            "role": tags[run]["drive.role"],
+            "key": tags[run].get("drive.trial_key"),
+            "status": state,
+            "superseded": "drive.superseded" in tags[run],
         }
-        for run in client.search_runs([experiment.experiment_id])
+        for run, state in states.items()
     ]
 
 
