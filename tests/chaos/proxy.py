@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 SLOW_S = 5.0
 POLL_S = 0.05
-HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
 
 
 class Mood(StrEnum):
@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
     proxy: Proxy
 
     def _hand_on(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self._body()
         proxy = self.proxy
         mood = proxy.mood
         proxy.disturbed += mood is not Mood.WELL
@@ -106,10 +106,23 @@ class _Handler(BaseHTTPRequestHandler):
             status, headers, content = self._ask(body)
             self._answer(status, headers, content, cut=mood is Mood.CUT)
 
+    def _body(self) -> bytes:
+        """The body of the request, also of one that comes in chunks, as uploads to an object store do."""
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunks = []
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        return b"".join(chunks)
+
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection(self.proxy.upstream, timeout=60)
         try:
-            connection.request(self.command, self.path, body or None, dict(self.headers.items()))
+            asked = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
+            connection.request(self.command, self.path, body or None, asked)
             answer = connection.getresponse()
             content = answer.read()
             headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]

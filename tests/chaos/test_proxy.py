@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from http.client import IncompleteRead, RemoteDisconnected
+from contextlib import closing
+from http.client import HTTPConnection, IncompleteRead, RemoteDisconnected
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -56,6 +57,9 @@ def test_it_hands_on_and_heals(echo: tuple[Proxy, list[bytes]], monkeypatch: pyt
     monkeypatch.setattr(proxies, "SLOW_S", 0.3)
     content = bytes(range(256)) * 400
     assert post(proxy, content) == (201, "/a?b=c", content)
+    with closing(HTTPConnection("127.0.0.1", proxy.port)) as connection:
+        connection.request("POST", "/chunks", iter([b"in ", b"chunks"]), encode_chunked=True)
+        assert connection.getresponse().read() == b"in chunks"
     assert proxy.disturbed == 0
     errors = {
         Mood.ERRORS: HTTPError,
