@@ -45,7 +45,7 @@ ORCHESTRATOR = {
     "command_line": ("", ""),
     "prose": ("", ""),
     "uris": ("errors", ""),
-    "process": ("errors uris", ""),
+    "process": ("errors uris", "runtime"),
     "version": ("process", ""),
     "bug_report": ("errors command_line version", ""),
     "back_off": ("", ""),
@@ -74,7 +74,7 @@ ORCHESTRATOR = {
     "terminal": ("command_line prose spec storage state planning search", "wording config"),
     "cluster": ("errors command_line process version storage planning", f"{LIGHT} data"),
     "jobs": ("errors command_line uris process version spec cluster", LIGHT),
-    "scheduling": ("back_off cluster", "errors"),
+    "scheduling": ("back_off cluster process", "errors"),
     "diagnostics": (
         "errors command_line spec storage state planning search preflight tracking cluster",
         f"{LIGHT} data preflight",

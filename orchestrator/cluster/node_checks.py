@@ -7,7 +7,7 @@ from the driver's node, if these are small.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,13 @@ import ray
 
 from orchestrator.cluster.capacity import address_of, alive_nodes
 from orchestrator.cluster.node_info import Problem
-from orchestrator.cluster.remote_call import call_on, reason_of
+from orchestrator.cluster.remote_call import only_on, reason_of
 from orchestrator.cluster.shared_storage_probe import SharedStorageProbe
+from orchestrator.cluster.watched_process import HungProcessError, WatchedProcess
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError
 from orchestrator.planning.plan import Plan
+from orchestrator.process.patience import FUNCTION_S, limit_s
 from orchestrator.storage.base import Storage
 from trainables.config.trial import TrialConfig
 from trainables.custom.files import CustomFiles
@@ -28,7 +30,7 @@ from trainables.errors import TrialError, WrongNodeError
 
 NODE_TIMEOUT_S = 150.0  # for other nodes, after the first one has answered; on a dead NFS mount a process hangs for ever
 WAIT_MESSAGE_S = 30.0
-HANG_HINT = "check whether its storage or its data hang"
+HANG_HINT = "check whether its storage, its data or the sweep's modules hang there"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +88,17 @@ def prepare_nodes(
         SetupError: a node does not have the same storage as the driver, or no node has the data or can run trials.
         InterruptedError: `interrupted` became true.
     """
-    nodes = [node for node in alive_nodes() if node["Resources"].get(kind)]
+    nodes = [node["NodeID"] for node in alive_nodes() if node["Resources"].get(kind)]
     probe = SharedStorageProbe.create(storage)
+    limit = limit_s(plan.spec.stage_timeout, FUNCTION_S)
+    processes = {node: WatchedProcess(limit, num_cpus=0, **only_on(node)) for node in nodes}
     try:
         config = plan.trials[0].config
         calls = {
-            node["NodeID"]: call_on(node["NodeID"], node_report, node["NodeID"], probe, data, config, plan.custom_files)
-            for node in nodes
+            node: process.work.call.remote(node_report, node, probe, data, config, plan.custom_files)
+            for node, process in processes.items()
         }
-        reports = _collect_reports(calls, notify, interrupted)
+        reports = _collect_reports(calls, notify, interrupted, processes)
         without_storage = {node: report.storage for node, report in reports.items() if report.storage}
         wrote = [node for node, report in reports.items() if not (report.storage or report.error)]
         for node in probe.missing(wrote, interrupted):
@@ -102,6 +106,8 @@ def prepare_nodes(
         if interrupted():
             raise InterruptedError
     finally:
+        for process in processes.values():
+            process.kill()
         probe.cleanup()
     if without_storage:
         lines = [f"node {address_of(node)}: {problem}" for node, problem in sorted(without_storage.items())]
@@ -135,34 +141,53 @@ def _collect_reports(
     calls: dict[str, Any],
     notify: Callable[[str], None],
     interrupted: Callable[[], bool],
+    processes: Mapping[str, WatchedProcess],
     timeout_s: float = NODE_TIMEOUT_S,
 ) -> dict[str, NodeReport]:
-    """Every node's report; a lost node has none, and one that does not answer in time has an error."""
+    """Every node's report; a lost node has none, and one that hangs or does not answer in time has an error.
+
+    Args:
+        calls: node -> the call in the process of that node.
+    """
     started, is_announced = time.monotonic(), False
+    reports: dict[str, NodeReport] = {}
     first: float | None = None
     waiting = list(calls.values())
     while waiting and (first is None or time.monotonic() - first < timeout_s):
         answered, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=0.5)
         if interrupted():
             raise InterruptedError
-        if answered and first is None:
+        for node in [node for node, answer in calls.items() if answer in waiting]:
+            try:
+                processes[node].look()
+            except HungProcessError as error:
+                reports[node] = _hung(error)
+                waiting.remove(calls[node])
+        if (answered or reports) and first is None:
             first = time.monotonic()
         if waiting and not is_announced and time.monotonic() - started > WAIT_MESSAGE_S:
             is_announced = True
             late = ", ".join(address_of(node) for node, answer in calls.items() if answer in waiting)
             notify(f"waiting for nodes that check the storage and prepare the data: {late}")
-    reports = {}
     alive = {node["NodeID"] for node in alive_nodes()}
     for node, answer in calls.items():
+        if node in reports:
+            continue
         if answer in waiting:
             late = f"it has not answered {timeout_s:.0f} s after the first node"
             reports[node] = NodeReport(error=Problem(late, HANG_HINT))
             continue
         try:
-            reports[node] = ray.get(answer)
+            reports[node] = processes[node].result(answer)
+        except HungProcessError as error:
+            reports[node] = _hung(error)
         except ray.exceptions.RayError as error:
             if node in alive:
                 reports[node] = NodeReport(error=Problem(f"it cannot run drive-sweep: {reason_of(error)}"))
             else:
                 notify(f"node {address_of(node)} was lost while it checked the storage and the data")
     return reports
+
+
+def _hung(error: HungProcessError) -> NodeReport:
+    return NodeReport(error=Problem(f"its check did not end, got {error}", HANG_HINT))

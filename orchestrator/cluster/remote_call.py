@@ -13,8 +13,12 @@ from trainables.wording import last_line
 
 def call_on(node_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """The reference to the result of a call on that node; it takes no CPU from trials."""
-    strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(function).remote(*arguments)
+    return ray.remote(num_cpus=0, max_retries=0, **only_on(node_id))(function).remote(*arguments)
+
+
+def only_on(node_id: str) -> dict[str, Any]:
+    """The option that binds a call or an actor to that node."""
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
 
 
 def is_answered(call: Any) -> bool:

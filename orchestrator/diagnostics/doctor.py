@@ -150,10 +150,16 @@ def _check_images(plan: Plan, storage: Storage) -> str:
 
 def _check_networks(plan: Plan, storage: Storage) -> Iterator[Check]:
     """The checks that a sweep makes of its networks before it starts."""
-    from orchestrator.preflight.networks import local_reports, local_runtime
+    from orchestrator.preflight.network_process import child_reports
+    from orchestrator.preflight.networks import local_runtime
 
     runtime = local_runtime(plan, SweepFolder(storage, plan.spec.name))
-    for report in local_reports(plan, cases_of(trial.config for trial in plan.trials), runtime):
+    try:
+        reports = child_reports(plan, cases_of(trial.config for trial in plan.trials), runtime)
+    except UserError as error:
+        yield from_error("network", error)
+        return
+    for report in reports:
         for finding in report.findings:
             ok = finding.severity != "error"
             yield Check(name="network", ok=ok, message=f"{report.model}: {finding.message}", hint=finding.hint)

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster.capacity import NO_CAPACITY, alive_nodes
+from orchestrator.cluster.remote_call import only_on
+from orchestrator.cluster.watched_process import HungProcessError, WatchedProcess
 from orchestrator.errors import SetupError
 from orchestrator.execution.driver import Driver
 from orchestrator.planning.plan import Plan
@@ -28,6 +29,7 @@ from orchestrator.planning.resolved_settings import (
     write_resolved,
 )
 from orchestrator.preflight.networks import NetworkChecks
+from orchestrator.process.patience import HINT, limit_s
 from orchestrator.spec.schema import Resources
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.local import node_cache
@@ -142,15 +144,13 @@ def _ask_worker(
     capacities = [node["Resources"] for node in alive_nodes()]
     if not any(capacity.get("CPU") and capacity.get("GPU", 0) >= needs["num_gpus"] for capacity in capacities):
         driver.announce(NO_CAPACITY)
-    remote_probe = ray.remote(**needs)(probe_hardware)
-    answer = _await_all(
-        driver,
-        [
-            remote_probe.remote(
-                resolved.device, asks_compile, cases, data, plan.data_facts, runtime, plan.custom_files, cached.get("precision")
-            )
-        ],
-    )[0]
+    process = WatchedProcess(limit_s(plan.spec.stage_timeout), **needs)
+    known = cached.get("precision")
+    question = (resolved.device, asks_compile, cases, data, plan.data_facts, runtime, plan.custom_files, known)
+    try:
+        answer = _ask_all(driver, [process], "call", probe_hardware, *question)[0]
+    finally:
+        process.kill()
     answers: dict[str, Any] = {"precision": answer["precision"]} if asks_precision or asks_compile else {}
     if asks_compile:
         problem = answer["compile_problem"]
@@ -163,7 +163,8 @@ def _ask_worker(
 def _tune_gpu_share(driver: Driver, plan: Plan, data: StagedDataset, resolved: ResolvedSettings, node: dict[str, Any]) -> float:
     """The share of a GPU for each trial with which concurrent trials train the most images per second."""
     with _probes(driver, plan, data, resolved, 1, {"num_cpus": 1, "num_gpus": 1}, node) as (measure, peak, probe):
-        fits = max(1, min(MAX_TRIALS_PER_GPU, int(MEMORY_SHARE * _await_all(driver, [probe.gpu_bytes.remote()])[0] // peak)))
+        gpu_bytes = _ask_all(driver, [probe], "ask", "gpu_bytes")[0]
+        fits = max(1, min(MAX_TRIALS_PER_GPU, int(MEMORY_SHARE * gpu_bytes // peak)))
         totals = {1: measure()}
     count = 2
     while count <= fits and totals[count // 2] >= NEAR_BEST * max(totals.values()):  # as long as it still pays
@@ -208,7 +209,7 @@ def _probes(
     count: int,
     needs: dict[str, float],
     node: dict[str, Any],
-) -> Iterator[tuple[Callable[[], float], int, Any]]:
+) -> Iterator[tuple[Callable[[], float], int, WatchedProcess]]:
     """Probes of the sweep's largest trial on one node.
 
     Yields a function that measures their total images/s, the peak memory of one in bytes, and one of them.
@@ -216,18 +217,19 @@ def _probes(
     largest = max((trial.config for trial in plan.trials), key=lambda config: config.training.batch_size)
     runtime = adjusted_runtime(resolved.runtime(plan.spec.resources), largest, resolved.adjustments)
     config = canonical(largest)
-    actor = ray.remote(**needs, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))(Probe)
-    probes = [actor.remote(config, data, runtime, plan.custom_files) for _ in range(count)]
+    limit = limit_s(plan.spec.stage_timeout)
+    probes = [WatchedProcess(limit, **needs, **only_on(node["NodeID"])) for _ in range(count)]
     try:
-        peak = max(_await_all(driver, [probe.measure_peak_memory.remote() for probe in probes]))
+        _ask_all(driver, probes, "create", Probe, config, data, runtime, plan.custom_files)
+        peak = max(_ask_all(driver, probes, "ask", "measure_peak_memory"))
 
         def measure() -> float:
-            return float(sum(_await_all(driver, [probe.images_per_second.remote(MEASURE_DURATION_S) for probe in probes])))
+            return float(sum(_ask_all(driver, probes, "ask", "images_per_second", MEASURE_DURATION_S)))
 
         yield measure, peak, probes[0]
     finally:
         for probe in probes:
-            ray.kill(probe)
+            probe.kill()
 
 
 def _on_largest_node(
@@ -270,22 +272,29 @@ def _largest_node(resource: str, other_resource: str, excluded: Collection[str])
     return max(nodes, key=lambda node: float(node["Resources"][resource]))
 
 
-def _await_all(driver: Driver, answers: list[Any]) -> list[Any]:
-    """Waits for all answers, however long a free slot takes.
+def _ask_all(driver: Driver, processes: Sequence[WatchedProcess], method: str, *arguments: Any) -> list[Any]:
+    """The answers of all processes, however long a free slot takes.
 
     Raises:
         InterruptedError: a signal came meanwhile.
-        SetupError: one of them failed; ProbeLostError if its process was lost.
+        SetupError: one of them failed or hung; ProbeLostError if its process was lost.
     """
+    answers = [getattr(process.work, method).remote(*arguments) for process in processes]
     waited_s = 0.0
-    while len(ray.wait(answers, num_returns=len(answers), timeout=WAIT_INTERVAL_S)[0]) < len(answers):
-        waited_s += WAIT_INTERVAL_S
-        if driver.signal is not None:
-            raise InterruptedError
-        if waited_s == 30:
-            driver.screen.print("waiting for workers, to measure the automatic settings there")
     try:
-        return list(ray.get(answers))
+        while waiting := ray.wait(answers, num_returns=len(answers), timeout=WAIT_INTERVAL_S)[1]:
+            waited_s += WAIT_INTERVAL_S
+            if driver.signal is not None:
+                raise InterruptedError
+            if waited_s == 30:
+                driver.screen.print("waiting for workers, to measure the automatic settings there")
+            for process, answer in zip(processes, answers, strict=True):
+                if answer in waiting:
+                    process.look()
+        return [process.result(answer) for process, answer in zip(processes, answers, strict=True)]
+    except HungProcessError as error:
+        driver.folder.log(f"an automatic setting: the stacks of its probe\n{error.stacks or 'are not known'}")
+        raise SetupError(f"an automatic setting could not be measured, got {error}", HINT, code="probe-hung") from error
     except ray.exceptions.RayError as error:
         reason = shortened(str(getattr(error, "cause", None) or error).strip().splitlines()[-1])
         error_class = ProbeLostError if isinstance(error, ray.exceptions.RayActorError) else SetupError

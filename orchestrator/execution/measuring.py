@@ -12,6 +12,7 @@ from orchestrator.planning.durations import Timed, Work, network_of
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.resolved_settings import read_resolved
 from orchestrator.process.child import ChildError, ask, serve
+from orchestrator.process.patience import limit_s
 from orchestrator.state.sweep_folder import SweepFolder
 from trainables.config.keys import canonical, from_canonical
 from trainables.config.trial import TrialConfig
@@ -70,7 +71,7 @@ def measure(plan: Plan, folder: SweepFolder) -> Measurement:
         "seconds": max(LEAST_SECONDS, SECONDS * len({network for network, _ in kinds}) / max(1, len(kinds))) / 2,
     }
     try:
-        answer = ask(__name__, request, keep_errors=True)
+        answer = ask(__name__, request, keep_errors=True, limit_s=limit_s(plan.spec.stage_timeout))
     except ChildError as error:
         raise UserError(
             f"--measure: a batch of each network must run on this machine, got {error}",

@@ -23,6 +23,8 @@ from orchestrator.planning.entries import PlannedTrial
 from orchestrator.planning.plan import Plan
 from orchestrator.preflight.networks import checked_runtime
 from orchestrator.process.output import answer
+from orchestrator.process.own_silence import ended_if_silent
+from orchestrator.process.patience import limit_s
 from orchestrator.process.setup import stop_signals
 from orchestrator.search.plans import plan_sweep
 from orchestrator.spec.loader import spec_from_resolved
@@ -35,7 +37,8 @@ from orchestrator.terminal.tables import plain_table, stdout_console
 from orchestrator.version import source_revision
 from trainables.config.keys import canonical
 from trainables.data.staging import StagedDataset
-from trainables.errors import StopRequestedError, StorageError, TrialError
+from trainables.errors import FailureKind, StopRequestedError, StorageError, TrialError
+from trainables.records.failure_record import publish_failure
 from trainables.worker.stage import Stage, SweepSettings
 from trainables.worker.trainable import trial_context
 
@@ -150,6 +153,17 @@ def _reproduce(plan: Plan, trial: PlannedTrial, recorded_in: Storage, options: N
 
 def _compute(plan: Plan, trial: PlannedTrial, files: TrialFolder, storage: Storage, recorded_in: Storage) -> dict[str, Any]:
     """The trial's result, with the automatic settings that the sweep has resolved in `recorded_in`."""
+
+    def on_hang(message: str, stacks: str) -> None:
+        publish_failure(files, FailureKind.HANG, message, stacks)
+
+    with ended_if_silent(limit_s(plan.spec.stage_timeout), on_hang):
+        return _compute_watched(plan, trial, files, storage, recorded_in)
+
+
+def _compute_watched(
+    plan: Plan, trial: PlannedTrial, files: TrialFolder, storage: Storage, recorded_in: Storage
+) -> dict[str, Any]:
     from trainables.trial.runner import run_trial
 
     runtime = checked_runtime(

@@ -31,6 +31,7 @@ from orchestrator.execution.driver import Driver, initial_state, make_queue
 from orchestrator.execution.events import EventFile
 from orchestrator.execution.full_storage import full_explained, full_noted
 from orchestrator.execution.pausing import Pauser
+from orchestrator.execution.predicted_durations import PredictedDurations
 from orchestrator.execution.recommending import Recommender
 from orchestrator.execution.refreshing import SummaryRefresher, made_by_child
 from orchestrator.execution.search_run import search_plan, stopped_early
@@ -280,7 +281,7 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
         searcher.end_hung_workers()
         searcher.resolve_lost_workers()
 
-    hooks = Hooks(driver.on_report, on_tick, driver.request_stop, driver.on_hang)
+    hooks = Hooks(driver.on_report, on_tick, driver.request_stop, driver.on_hang, PredictedDurations(checked, driver.folder))
     searcher = StageSearcher(driver.queue, hooks, capacity, Watchdog(timeout_s=plan.spec.stage_timeout))
     if plan.spec.is_search:
         start_search(driver, plan, capacity, gpus_per_trial=resolved.gpus_per_trial)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from orchestrator.process.patience import FUNCTION_S
 from orchestrator.storage.base import Storage
 from trainables.custom.files import CustomFiles
 from trainables.data import datasets
@@ -16,11 +17,14 @@ from trainables.data.table import dataset_of
 
 
 def known_data(
-    storage: Storage, source: DatasetSource, custom_files: CustomFiles, hash_data: bool
+    storage: Storage, source: DatasetSource, custom_files: CustomFiles, hash_data: bool, limit_s: float = FUNCTION_S
 ) -> tuple[str | None, DataFacts | None]:
     """Digest and facts of the data, as far as they are recorded for unchanged files or can be computed at once.
 
     Without facts no digest is of use, since keys follow from both.
+
+    Args:
+        limit_s: seconds that the function of a custom data set may take.
 
     Raises:
         DataError: the data are not where the sweep file says, or damaged.
@@ -36,7 +40,7 @@ def known_data(
     if hash_data:
         from orchestrator.planning.decoding_process import facts_by_decoding  # which only data without a record need
 
-        known = known or facts_by_decoding(source, custom_files)
+        known = known or facts_by_decoding(source, custom_files, limit_s)
         if digest is None or facts is None:
             digest = digest or datasets.content_digest(source)
             storage.write_json(file, {"digest": digest, "name": source.name, "root": source.root, "facts": known.to_json()})

@@ -15,6 +15,7 @@ from orchestrator.planning.accepted_changes import NO_CHANGES, AcceptedChanges, 
 from orchestrator.planning.entries import EarlyStop, PlannedTrial, PlannedWarmup
 from orchestrator.planning.inputs import Inputs
 from orchestrator.planning.known_data import known_data
+from orchestrator.process.patience import FUNCTION_S, limit_s
 from orchestrator.spec.grid import representative_trials
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.spec.trial_names import trial_names
@@ -209,7 +210,7 @@ def make_plan(
         custom_files = custom_files.with_digests(configs)
         if hash_data:
             datasets.download_if_missing(source)
-        digest, facts = known_data(storage, source, custom_files, hash_data)
+        digest, facts = known_data(storage, source, custom_files, hash_data, limit_s(spec.stage_timeout, FUNCTION_S))
     except (DataError, ConfigError) as error:
         if hash_data:
             raise UserError(error.message, error.hint, code="data-unusable") from error

@@ -20,7 +20,8 @@ from typing import Any
 
 from orchestrator.planning.decoding_process import import_function
 from orchestrator.planning.plan import Plan
-from orchestrator.process.child import ChildError, ask, serve
+from orchestrator.process.child import ChildError, HungChildError, ask, serve
+from orchestrator.process.patience import FUNCTION_S, HINT, limit_s
 from orchestrator.storage.base import Storage
 from orchestrator.storage.local import node_cache
 from trainables.config.keys import canonical, from_canonical
@@ -82,6 +83,12 @@ def stored_preflight(plan: Plan, storage: Storage, dataset: DatasetConfig) -> tu
     return None if report is None or sheet is None else (report, sheet)
 
 
+def reading_seconds(plan: Plan, storage: Storage, dataset: DatasetConfig) -> float:
+    """How long the data preflight took, which reads and splits the data; 0 if there was none."""
+    report = storage.read_json(stored_file(plan, dataset, "json")) or {}
+    return float(report.get("seconds", 0.0))
+
+
 def _store(plan: Plan, storage: Storage, dataset: DatasetConfig, report: dict[str, Any], sheet: bytes) -> None:
     storage.write(stored_file(plan, dataset, "png"), sheet)
     storage.write_json(stored_file(plan, dataset, "json"), report)
@@ -122,7 +129,9 @@ def _run_preflight(plan: Plan, dataset: DatasetConfig, low_priority: bool) -> tu
         "nice": low_priority,
     }
     try:
-        response = ask(__name__, request, keep_errors=True)
+        response = ask(__name__, request, keep_errors=True, limit_s=limit_s(plan.spec.stage_timeout, FUNCTION_S))
+    except HungChildError as error:
+        raise PreflightError(f"the data must be readable, got {error}", HINT) from error
     except ChildError as error:
         raise PreflightError(str(error)) from error
     if "error" in response:

@@ -135,6 +135,13 @@ class NetworkChecks:
         }
 
 
+def step_seconds(folder: SweepFolder) -> dict[str, float]:
+    """Case id -> seconds of a training pass of a batch, of the networks where the checks have measured it."""
+    record = folder.storage.read_json(folder.file(RECORD)) or {}
+    known = {id_: entry["report"].get("step_seconds") for id_, entry in record.items()}
+    return {id_: seconds for id_, seconds in known.items() if seconds is not None}
+
+
 @cache
 def code_digest() -> str:
     """SHA-256 (64 hex digits) of the code that builds, checks and trains networks."""
@@ -195,7 +202,12 @@ def require_no_errors(reports: Iterable[NetworkReport]) -> None:
     """Raises UserError with all errors of all networks."""
     lines = [f"  {report.model}: {finding}" for report in reports for finding in report.errors]
     if lines:
-        raise UserError(
-            "the networks of the sweep must pass the checks before training, got\n" + "\n".join(dict.fromkeys(lines)),
-            code="network-unusable",
-        )
+        raise unusable_networks("\n".join(("", *dict.fromkeys(lines))))
+
+
+def unusable_networks(problem: str, hint: str = "") -> UserError:
+    return UserError(
+        f"the networks of the sweep must pass the checks before training, got{problem}",
+        hint,
+        code="network-unusable",
+    )

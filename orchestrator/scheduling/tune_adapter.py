@@ -20,7 +20,8 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.cluster.capacity import ClusterCapacity, address_of
-from orchestrator.scheduling.hang_ender import HangEnder, Worker
+from orchestrator.cluster.process_ending import Worker
+from orchestrator.scheduling.hang_ender import HangEnder
 from orchestrator.scheduling.queued_stage import QueuedStage
 from orchestrator.scheduling.retry_policy import POLICIES, Action
 from orchestrator.scheduling.stage_queue import StageQueue
@@ -37,6 +38,7 @@ class Hooks:
     Attributes:
         on_report: takes a stage's report, its end included.
         on_tick: called a few times a second, also while nothing happens.
+        predict: how many seconds a stage will take, where that is known.
         on_hang: takes a stage that was ended because it hung, why, and the stacks of its process.
         on_bug: called once, when one of the others or the queue has raised; must stop the sweep in an orderly way.
         error, traceback: that error; None while there is none.
@@ -48,9 +50,11 @@ class Hooks:
         on_tick: Callable[[], None],
         on_bug: Callable[[], None],
         on_hang: Callable[[QueuedStage, str, str], None] = lambda stage, message, stacks: None,
+        predict: Callable[[QueuedStage], float | None] = lambda stage: None,
     ) -> None:
         self.on_report = on_report
         self.on_hang = on_hang
+        self.predict = predict
         self.on_tick = on_tick
         self.on_bug = on_bug
         self.error: Exception | None = None
@@ -130,7 +134,8 @@ class StageSearcher(Searcher):  # type: ignore[misc]
             return
         if result.get("event") == "begun":
             self.nodes[trial_id] = frozenset([result["node"]])
-            self.hangs.begin(trial_id, stage.kind, Worker(node=result["node"], pid=result["pid"], stacks=result["stacks"]))
+            worker = Worker(node=result["node"], pid=result["pid"], stacks=result["stacks"])
+            self.hangs.begin(trial_id, stage.kind, worker, self.hooks.predict(stage))
             self.hooks.guarded(self.queue.on_start, stage)
         else:
             self.hangs.hear(trial_id)

@@ -118,7 +118,7 @@ class SweepSpec(TrialSpec):
         default=None,
         ge=10,
         description="Seconds without any report after which a stage counts as hung and is ended; by default 5 times the median "
-        "duration of its kind, at least 600.",
+        "duration of its kind, or of what the checks predict for the first ones, at least 600.",
     )
     share_warmups: bool = Field(default=True, description="Whether equal warm-ups are trained only once, for all their trials.")
 

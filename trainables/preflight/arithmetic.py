@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from trainables.models.losses import Loss
 from trainables.runtime.device import Runtime
+from trainables.runtime.heartbeat import beat
 from trainables.wording import listed
 
 M_PERTURB = -6  # malloc.h of glibc: new memory is filled with the complement of this byte
@@ -67,6 +69,7 @@ def training_run(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, loss_o
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
     def run(runtime: Runtime) -> Values:
+        beat()
         model.load_state_dict(before)
         model.train()
         model.zero_grad(set_to_none=True)
@@ -82,6 +85,13 @@ def training_run(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, loss_o
     return run
 
 
+def seconds_of(run: Run, runtime: Runtime) -> float:
+    """Duration of a training run; one before it has warmed the device up."""
+    start = time.perf_counter()
+    float(run(runtime)["loss"])  # waits for the device
+    return time.perf_counter() - start
+
+
 def rounded_run(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, loss_of: Loss) -> Run:
     """The same with weights and images rounded to bf16."""
     rounded = deepcopy(model)
@@ -95,6 +105,7 @@ def evaluation_run(model: nn.Module, images_BCHW: Tensor) -> Run:
     """A run of one forward pass in eval mode."""
 
     def run(runtime: Runtime) -> Values:
+        beat()
         model.eval()
         seed_forward()
         with torch.inference_mode(), runtime.autocast():

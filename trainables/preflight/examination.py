@@ -14,6 +14,7 @@ from trainables.findings import Finding, Severity
 from trainables.models.registry import build_model, initialize, initialized_network
 from trainables.preflight.network_case import NetworkCase
 from trainables.runtime.device import Runtime
+from trainables.runtime.heartbeat import beat
 from trainables.wording import first_line, one_line
 
 OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
@@ -27,6 +28,7 @@ class Examination:
         runtime: of the sweep, adjusted where the network cannot use it.
         evaluation_sizes: numbers of images in the batches of an evaluation.
         adjusted: fields of the runtime that had to change.
+        step_seconds: of one training pass of a batch.
     """
 
     case: NetworkCase
@@ -36,6 +38,7 @@ class Examination:
     evaluation_sizes: list[int]
     findings: list[Finding] = field(default_factory=list)
     adjusted: dict[str, Any] = field(default_factory=dict)
+    step_seconds: float | None = None
 
     @property
     def failed(self) -> bool:
@@ -57,6 +60,7 @@ class Examination:
 
     def build(self) -> nn.Module:
         """The network at its initialisation, on the CPU."""
+        beat()
         config = self.case.config
         if is_custom(config.model):
             return initialized_network(config, self.image_shape, self.num_classes)
@@ -66,6 +70,7 @@ class Examination:
 
     def images(self, count: int) -> Tensor:
         """Noise in place of normalised images; a larger count starts with the images of a smaller one."""
+        beat()
         generator = torch.Generator().manual_seed(0)
         return torch.randn((count, *self.image_shape), generator=generator).to(self.runtime.device)
 

@@ -50,6 +50,7 @@ class NetworkReport:
     Attributes:
         adjusted: fields of Runtime that must differ for this network.
         seconds: duration of the checks.
+        step_seconds: of one training pass of a batch; None if it was not measured.
     """
 
     case: str
@@ -57,6 +58,7 @@ class NetworkReport:
     findings: tuple[Finding, ...]
     adjusted: dict[str, Any]
     seconds: float
+    step_seconds: float | None = None
 
     @property
     def errors(self) -> list[Finding]:
@@ -74,6 +76,7 @@ class NetworkReport:
             "findings": [finding.to_json() for finding in self.findings],
             "adjusted": self.adjusted,
             "seconds": round(self.seconds, 3),
+            "step_seconds": self.step_seconds,
         }
 
     @staticmethod

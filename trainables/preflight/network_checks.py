@@ -64,6 +64,7 @@ def examine_network(
         findings=tuple(dict.fromkeys(examination.findings)),
         adjusted=examination.adjusted,
         seconds=time.perf_counter() - start,
+        step_seconds=examination.step_seconds,
     )
 
 

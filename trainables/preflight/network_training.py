@@ -18,6 +18,7 @@ from trainables.preflight.arithmetic import (
     foreign_generator,
     nondeterministic_values,
     rounded_run,
+    seconds_of,
     training_run,
 )
 from trainables.preflight.examination import OUT_OF_MEMORY, Examination, error_line
@@ -105,6 +106,8 @@ def check_training(examination: Examination, model: nn.Module) -> None:
         with unchanged_state(model):
             evaluations = [evaluation_run(model, examination.images(size)) for size in examination.evaluation_sizes[1:]]
             _check_arithmetic(examination, run, rounded, evaluations)
+            if not examination.failed:
+                examination.step_seconds = seconds_of(run, examination.runtime)
     except OUT_OF_MEMORY:
         raise
     except RuntimeError as error:

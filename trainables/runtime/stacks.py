@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import re
 import signal
 from functools import cache
 from pathlib import Path
 
 SIGNAL = signal.SIGUSR2
 NAME = "drive-sweep-stacks"
-LONGEST = 20_000  # bytes that are read
 UNKNOWN = -1
+CALL = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)  # as faulthandler writes it
+LIBRARY = re.compile(r"/lib/python|/site-packages/|^<")
+ROOT = Path(__file__).parents[2]
+PROJECT = (f"{ROOT}/trainables/", f"{ROOT}/orchestrator/")
 
 
 @cache
@@ -36,10 +40,23 @@ def has_stacks(pid: int, descriptor: int) -> bool:
         return False
 
 
-def read_stacks(pid: int, descriptor: int) -> str:
-    """What the process has written so far, the end of it; empty if nothing can be read."""
+def read_stacks(pid: int, descriptor: int) -> bytes:
+    """What the process has written so far, and what the processes have that it forked; empty if nothing can be read."""
     try:
-        content = Path(f"/proc/{pid}/fd/{descriptor}").read_bytes()
+        return Path(f"/proc/{pid}/fd/{descriptor}").read_bytes()
     except OSError:
-        return ""
-    return content[-LONGEST:].decode(errors="replace")
+        return b""
+
+
+def place_in(stacks: str) -> str:
+    """Where a process works, such as "net.py line 7 (forward)": its innermost call outside of libraries; else empty.
+
+    Args:
+        stacks: of its threads; the one that works is the one that is deepest in this project.
+    """
+    threads = [CALL.findall(thread) for thread in reversed(stacks.split("\n\n"))]  # the main thread is written last
+    working = max(threads, key=lambda calls: sum(file.startswith(PROJECT) for file, _, _ in calls))
+    for file, line, function in working:
+        if file.startswith(PROJECT) or not LIBRARY.search(file):
+            return f"{Path(file).name} line {line} ({function})"
+    return ""

@@ -236,8 +236,7 @@ class Node:
         self, driver: Any, plan: Any, data: Any, choices: Any, count: int, needs: dict[str, float], node: Any
     ) -> Iterator[tuple[Callable[[], float], int, Any]]:
         self.measured.append((count, needs))
-        gpu = SimpleNamespace(gpu_bytes=SimpleNamespace(remote=lambda: 32 << 30))
-        yield lambda: 100.0 * count if count <= 4 else 300.0, self.trial_gib << 30, gpu
+        yield lambda: 100.0 * count if count <= 4 else 300.0, self.trial_gib << 30, None
 
 
 @pytest.fixture
@@ -246,7 +245,7 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Node:
     examining(monkeypatch, [])
     monkeypatch.setattr(autotune, "_probes", node.probes)
     monkeypatch.setattr("ray.nodes", lambda: [LARGE])
-    monkeypatch.setattr(autotune, "_await_all", lambda driver, answers: answers)
+    monkeypatch.setattr(autotune, "_ask_all", lambda driver, processes, *question: [32 << 30])  # bytes of the GPU
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
     return node
 

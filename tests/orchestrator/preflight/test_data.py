@@ -212,7 +212,7 @@ def test_report_is_computed_once_and_kept_in_storage_and_cache(tmp_path: Path, m
     def refused(*arguments: Any, **options: Any) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr("subprocess.run", refused)
+    monkeypatch.setattr("orchestrator.preflight.data.ask", refused)
     assert data_preflight(plan, storage, dataset) == (report, sheet)
     other = open_storage(str(tmp_path / "others"), create=True)
     assert data_preflight(plan, other, dataset) == (report, sheet)

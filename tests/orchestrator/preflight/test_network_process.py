@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import UserError
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.preflight.network_process import BackgroundNetworkChecks
 from orchestrator.preflight.networks import NetworkChecks, local_reports
@@ -23,8 +24,12 @@ from trainables.runtime.cache_folder import cache_folder
 from trainables.runtime.device import Runtime
 
 NETS = """\
-import os
+import os, time
 from torch import nn
+
+
+def stuck(image_shape, num_classes):
+    time.sleep(600)
 
 
 def frozen(image_shape, num_classes):
@@ -48,6 +53,7 @@ precision: fp32
 resources: {device: cpu, cpus_per_trial: 1, max_concurrent: 1}
 """
 CONVNET, FROZEN, LOST = "convnet", "{module: beside_nets.frozen}", "{module: beside_nets.lost}"
+STUCK = "{module: beside_nets.stuck}"
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +104,19 @@ def test_checks_that_need_a_worker_are_left_to_it(option: str) -> None:
 def test_a_lost_process_leaves_everything_to_a_worker() -> None:
     folder, plan = planned(CONVNET, LOST)
     assert BackgroundNetworkChecks(folder, plan, print).reports(lambda: False) == []
+
+
+@pytest.mark.long
+@pytest.mark.process
+def test_a_network_that_hangs_is_named_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.preflight.network_process.limit_s", lambda stage_timeout: 8.0)
+    folder, plan = planned(STUCK)
+    place = r"it was waiting in beside_nets\.py line 6 \(stuck\); correct it, or give it more time with stage_timeout"
+    with pytest.raises(
+        UserError, match=rf"must pass the checks before training, got a hang: nothing happened for 8 s, {place}"
+    ):
+        BackgroundNetworkChecks(folder, plan, print).reports(lambda: False)
+    assert b"in stuck" in (folder.storage.read(folder.file("sweep.log")) or b"")
 
 
 @pytest.mark.process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,13 +17,15 @@ from orchestrator.cluster import node_checks
 from orchestrator.cluster.capacity import ClusterCapacity
 from orchestrator.cluster.connection import connect_to_cluster, ray_environment
 from orchestrator.cluster.node_checks import NodeReport
-from orchestrator.cluster.remote_call import call_on
+from orchestrator.cluster.remote_call import only_on
 from orchestrator.cluster.shared_storage_probe import SharedStorageProbe
+from orchestrator.cluster.watched_process import HungProcessError, WatchedProcess
 from orchestrator.scheduling.queued_stage import QueuedStage
 from orchestrator.scheduling.stage_queue import StageQueue
 from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher, run_stages
 from orchestrator.storage.factory import open_storage
 from trainables.errors import FailureKind
+from trainables.runtime.heartbeat import beat
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +89,43 @@ def test_silent_or_hanging_node_is_left_out_but_not_a_lost_one(node: str, monkey
     monkeypatch.setattr(node_checks, "alive_nodes", lambda: [{"NodeID": name} for name in ("well", "unable", "hung")])
     messages: list[str] = []
     answering = {"well": well, "unable": unable, "lost": unable, "hung": slow}
-    asked = {name: call_on(node, function) for name, function in answering.items()}
-    reports = node_checks._collect_reports(asked, messages.append, lambda: False, timeout_s=3.0)
+    processes = {name: WatchedProcess(600.0, num_cpus=0, **only_on(node)) for name in answering}
+    asked = {name: processes[name].work.call.remote(function) for name, function in answering.items()}
+    reports = node_checks._collect_reports(asked, messages.append, lambda: False, processes, timeout_s=3.0)
     assert reports["well"] == NodeReport()
     assert "no right to read /data" in str(reports["unable"].error)
     assert "has not answered 3 s after the first node" in str(reports["hung"].error)
     assert "lost" not in reports
     assert messages == ["node lost was lost while it checked the storage and the data"]
-    ray.cancel(asked["hung"], force=True)
+    processes["hung"].kill()
+
+
+def test_process_that_runs_users_code_is_ended_when_it_hangs(node: str) -> None:
+    """What no other thread can answer is found too, here C code that holds Python's lock."""
+
+    def answer_slowly() -> str:
+        for _ in range(4):
+            time.sleep(0.4)
+            beat()
+        return "done"
+
+    def hold_python() -> None:
+        mutex = ctypes.create_string_buffer(64)
+        for _ in range(2):
+            ctypes.PyDLL(None).pthread_mutex_lock(mutex)
+
+    process = WatchedProcess(1.0, num_cpus=0, **only_on(node))
+
+    def answered(function: Any) -> Any:
+        answer = process.work.call.remote(function)
+        while not ray.wait([answer], timeout=0.2)[0]:
+            process.look()
+        return process.result(answer)
+
+    assert answered(answer_slowly) == "done"
+    with pytest.raises(HungProcessError, match=r"^a hang: nothing happened for 1 s, it was waiting in test_excl.*hold_python"):
+        answered(hold_python)
+    process.kill()
 
 
 def test_the_files_of_many_nodes_are_looked_for_at_the_same_time(tmp_path: Path) -> None:

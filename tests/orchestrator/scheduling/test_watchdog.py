@@ -7,7 +7,8 @@ import statistics
 
 import pytest
 
-from orchestrator.scheduling.watchdog import FACTOR, SHORTEST_S, START_S, Watchdog
+from orchestrator.process.patience import SHORTEST_S, START_S
+from orchestrator.scheduling.watchdog import FACTOR, Watchdog
 from trainables.runtime.heartbeat import INTERVAL_S
 
 
@@ -63,6 +64,20 @@ def test_the_limit_follows_the_finished_stages_of_its_kind(durations: list[float
     dog.end("failed")
     assert dog.limit_s("trial") == max(SHORTEST_S, FACTOR * statistics.median(durations))
     assert dog.limit_s("warmup") == SHORTEST_S
+
+
+def test_the_first_stages_of_a_kind_have_the_time_that_was_predicted() -> None:
+    dog, clock = watching()
+    dog.begin("long", "trial", predicted_s=3600.0)
+    dog.begin("short", "trial", predicted_s=1.0)
+    clock.now = SHORTEST_S + 1
+    assert [silence.run for silence in dog.silent()] == ["short"]
+    clock.now = FACTOR * 3600.0 + 1
+    assert [silence.run for silence in dog.silent()] == ["long", "short"]
+    dog.begin("b", "trial", predicted_s=3600.0)
+    clock.now += 10.0
+    dog.end("b", finished=True)
+    assert dog.limit_s("trial", 3600.0) == SHORTEST_S, "what finished tells more"
 
 
 def test_no_healthy_stage_is_ended() -> None:

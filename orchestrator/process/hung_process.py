@@ -1,4 +1,4 @@
-"""Ends a worker that hangs, on its node, after its stacks were read."""
+"""Ends a process of this machine that hangs, with its children, after their stacks were read."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from trainables.runtime.stacks import SIGNAL, has_stacks, read_stacks
+from trainables.runtime.stacks import SIGNAL, has_stacks, place_in, read_stacks
 
 STACKS_TIMEOUT_S = 3.0
 END_TIMEOUT_S = 10.0
 POLL_S = 0.1
 STOPPED = "a stopped process cannot write its stacks"  # and must not go on, lest it finishes while it is killed
 SAMPLES, SAMPLE_S = 5, 0.04
+LONGEST = 20_000  # bytes of stacks that are kept of a process
 STATES = {  # of a process, as Linux names them
     "R": "it was computing",
     "S": "it was waiting",
@@ -25,39 +26,47 @@ STATES = {  # of a process, as Linux names them
 }
 
 
-def end_hung_worker(pid: int, descriptor: int) -> dict[str, Any]:
-    """Reads the stacks of a worker of this machine and kills it.
+def end_hung_process(pid: int, descriptor: int) -> dict[str, Any]:
+    """Reads the stacks of a process of this machine and kills it, and whatever it has started, such as workers of a DataLoader.
 
     Args:
         descriptor: what its `stacks_on_signal` has returned.
 
     Returns:
-        "state": what the process did, in words; "stacks": of all its threads, or why there are none; "ended": whether it is
-        gone.
+        "state": what the process did and where, in words; "stacks": of all threads, its children's too, or why there are none;
+        "ended": whether it is gone.
     """
     if not has_stacks(pid, descriptor):
         return {"state": "its process is gone", "stacks": "", "ended": True}
     letter = _state(pid)
-    stacks = STOPPED if letter in "Tt" else _stacks(pid, descriptor)
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    return {"state": STATES.get(letter, ""), "stacks": stacks, "ended": _wait_for_end(pid, descriptor)}
+    children = descendants(pid)
+    own = STOPPED if letter in "Tt" else _stacks(pid, descriptor)
+    forked = {child: _stacks(child, descriptor) for child in children if has_stacks(child, descriptor)}
+    for one in (pid, *children):
+        with suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
+    place = place_in(own)
+    return {
+        "state": STATES.get(letter, "it hung") + (f" in {place}" if place else ""),
+        "stacks": "\n\n".join([own, *(f"its child process {child}\n{stacks}" for child, stacks in forked.items())]),
+        "ended": _wait_for_end(pid, descriptor),
+    }
 
 
 def _stacks(pid: int, descriptor: int) -> str:
     """The stacks that the process writes now."""
-    before = read_stacks(pid, descriptor)
+    before = size = len(read_stacks(pid, descriptor))
     with suppress(ProcessLookupError):
         os.kill(pid, SIGNAL)
     deadline = time.monotonic() + STACKS_TIMEOUT_S
-    size = -1
     while time.monotonic() < deadline:
         time.sleep(POLL_S)
-        now = read_stacks(pid, descriptor)
-        if now != before and len(now) == size:  # written to its end
-            return now.removeprefix(before).strip()
-        size = len(now)
-    return read_stacks(pid, descriptor).removeprefix(before).strip() or "it did not answer the signal that asks for its stacks"
+        now = len(read_stacks(pid, descriptor))
+        if before < now == size:  # written to its end
+            break
+        size = now
+    written = read_stacks(pid, descriptor)[before:][-LONGEST:].decode(errors="replace").strip()
+    return written or "it did not answer the signal that asks for its stacks"
 
 
 def _wait_for_end(pid: int, descriptor: int) -> bool:
@@ -87,3 +96,16 @@ def _threads(pid: int) -> set[str]:
         with suppress(OSError):
             states.add(file.read_text().rpartition(")")[2].split()[0])
     return states
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that it has started, and those that these have."""
+    children: dict[int, list[int]] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = int(file.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(file.parent.name))
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found[1:]
