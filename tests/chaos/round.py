@@ -59,6 +59,7 @@ class Outcome:
 
     Attributes:
         codes: exit codes of its attempts, the last one included; None for one that hung.
+        driver_seconds: of all attempts together.
         problems: what did not hold; empty if all did.
     """
 
@@ -66,6 +67,7 @@ class Outcome:
     injections: list[tuple[str, bool]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     codes: list[int | None] = field(default_factory=list)
+    driver_seconds: float = 0.0
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
 
@@ -112,10 +114,12 @@ class Round:
     def _attempts(self) -> None:
         for attempt in range(MOST_ATTEMPTS):
             scene = self._start(attempt)
+            started = time.monotonic()
             try:
                 code = self._watch(scene)
             finally:
                 self._end(scene)
+            self.outcome.driver_seconds += time.monotonic() - started
             self.outcome.codes.append(code)
             if code is None:
                 self.outcome.problems.append(f"attempt {attempt + 1} did not end within {ATTEMPT_S:.0f} s")

@@ -97,6 +97,7 @@ class Undisturbed:
     """What a round must end with.
 
     Attributes:
+        seconds: from the start of its driver to its end.
         events: lines of its events file.
         decisions: of the search, without times.
         digests: trial key -> model_sha256 of the finished trials.

@@ -24,7 +24,7 @@ def run_undisturbed(ground: Ground, folder: Path) -> Undisturbed:
     assert not outcome.problems, f"the sweep without faults fails: {outcome.problems}"
     trials, records = round_.final_status["trials"], round_.records
     return Undisturbed(
-        seconds=outcome.seconds,
+        seconds=outcome.driver_seconds,
         events=round_.events.read_bytes().count(b"\n"),
         decisions=timeless(records.read(f"sweeps/{round_.name}/decisions.jsonl").decode()),
         digests={trial["key"]: trial["model_sha256"] for trial in trials if trial["state"] == "finished"},
