@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.chaos.mlflow_checks import check_registry, check_runs
-from tests.chaos.sweep import timeless
 from tests.support.cli import command_line, points_in
+from tests.support.searched_sweep import timeless
 from trainables.export.sparse_model import stored_sha256
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,6 @@ def network(image_shape, num_classes):
     channels, height, width = image_shape
     return Shaky(nn.Flatten(), nn.Linear(channels * height * width, 32), nn.ReLU(), nn.Linear(32, num_classes))
 '''
-TIMES = ("elapsed_s", "seconds")
 
 
 def write_sweep(folder: Path) -> Path:
@@ -109,9 +107,3 @@ class Undisturbed:
     decisions: list[dict[str, Any]]
     digests: dict[str, str]
     points: dict[str, set[tuple[str, int, float]]]
-
-
-def timeless(text: str) -> list[dict[str, Any]]:
-    """The decisions of a decisions.jsonl without times, and without the starts of drivers."""
-    parsed = [json.loads(line) for line in text.splitlines()]
-    return [{key: value for key, value in one.items() if key not in TIMES} for one in parsed if one["kind"] != "start"]

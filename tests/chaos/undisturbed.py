@@ -8,8 +8,9 @@ from tests.chaos.faults.fault import Setting
 from tests.chaos.ground import Ground
 from tests.chaos.plan import RoundPlan
 from tests.chaos.round import Round
-from tests.chaos.sweep import Undisturbed, timeless
+from tests.chaos.sweep import Undisturbed
 from tests.support.cli import points_in
+from tests.support.searched_sweep import timeless
 
 
 def run_undisturbed(ground: Ground, folder: Path) -> Undisturbed:
