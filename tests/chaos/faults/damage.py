@@ -28,6 +28,7 @@ def foreign(content: bytes, draw: random.Random) -> bytes:
     return draw.choice((b'{"another": "program"}\n', b"PK\x03\x04" + draw.randbytes(200), b"null\n"))
 
 
+NO_RECORDS = {".mlflow.db.lock"}
 DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "emptied": emptied,
     "cut": cut,
@@ -37,13 +38,14 @@ DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
 
 
 def _damage(name: str, after_kill: bool, scene: Scene) -> Hit | None:
-    names = scene.records.names()
+    names = [name for name in scene.records.names() if name not in NO_RECORDS]
     if not names or scene.driver.poll() is not None:
         return None
     if after_kill:
         scene.driver.kill()
         scene.driver.wait()
-    file = scene.draw.choice(names)
+    folder = scene.draw.choice(sorted({name.partition("/")[0] for name in names}))
+    file = scene.draw.choice([name for name in names if name.partition("/")[0] == folder])
     try:
         content = scene.records.read(file)
         scene.records.write(file, DAMAGES[name](content, scene.draw))
