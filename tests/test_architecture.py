@@ -75,14 +75,18 @@ ORCHESTRATOR = {
     "cluster": ("errors command_line process version storage planning", f"{LIGHT} data"),
     "jobs": ("errors command_line uris process version spec cluster", LIGHT),
     "scheduling": ("back_off cluster process", "errors"),
-    "diagnostics": (
-        "errors command_line spec storage state planning search preflight tracking cluster",
-        f"{LIGHT} data preflight",
-    ),
     "execution": (
         "errors bug_report command_line process version spec storage state planning search preflight tracking"
         " recommendation reporting page terminal cluster scheduling",
         f"{LIGHT} data records preflight trial worker",
+    ),
+    "repair": (
+        "errors command_line spec storage state planning search tracking scheduling housekeeping execution",
+        f"{LIGHT} records trial",
+    ),
+    "diagnostics": (
+        "errors command_line spec storage state planning search preflight tracking cluster repair",
+        f"{LIGHT} data preflight",
     ),
     "commands": (
         "errors command_line uris process version spec storage state planning search preflight tracking reporting page export"

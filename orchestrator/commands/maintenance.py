@@ -28,13 +28,12 @@ def doctor(options: Namespace) -> int:
 
 
 def sync(options: Namespace) -> int:
-    from orchestrator.execution.sync import plan_of, sync_sweep, sync_sweeps_left_behind
+    from orchestrator.execution.sync import recorded_spec, sync_sweep, sync_sweeps_left_behind
 
     storage = storage_from(options)
     folder = open_sweep(storage, options.name)
-    planned = plan_of(folder, options.tracking_uri)
-    warn_of_unused_environment(planned.spec)
-    facts = sync_sweep(folder, planned)
+    warn_of_unused_environment(recorded_spec(folder, options.tracking_uri))
+    facts = sync_sweep(folder, options.tracking_uri)
     sync_sweeps_left_behind(storage, notify)
     if options.json:
         answer(json.dumps(facts))

@@ -85,6 +85,7 @@ def resume(options: Namespace) -> int:
         decide_anew=options.recompute and bool(changes.files) and spec.is_search,
         address=options.address,
         quiet=options.quiet,
+        is_resumed=True,
         events=events,
     )
     return print_outcome(folder, options, run_sweep(planned, text, storage, run))

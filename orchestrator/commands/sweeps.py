@@ -107,10 +107,10 @@ def _require_free_in_mlflow(folder: SweepFolder, new: str) -> bool:
 
 def _rename_in_mlflow(folder: SweepFolder) -> str:
     """Why MLflow could not be brought up to date; empty if it was."""
-    from orchestrator.execution.sync import plan_of, sync_sweep
+    from orchestrator.execution.sync import sync_sweep
 
     try:
-        sync_sweep(folder, plan_of(folder))
+        sync_sweep(folder)
     except SweepError as error:
         return str(error)
     return ""

@@ -353,7 +353,7 @@ _ALL = (
             argument(
                 "--storage", metavar="FOLDER", completes="folder", help=f"where results are kept (default: {DEFAULT_STORAGE})"
             ),
-            argument("--fix", action="store_true", help="archive trials with damaged records, to be computed again"),
+            argument("--fix", action="store_true", help="mend what does not agree in the storage and MLflow; deletes nothing"),
             argument("--address", help="Ray cluster to check, HOST:PORT or a dashboard, http://... (default: this machine)"),
         ),
         reach=Reach.JOINS,

@@ -16,16 +16,22 @@ MIN_FREE_MEMORY = 0.1  # of a GPU; with less, another process computes on it
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """What one check saw, and how to fix it if it failed."""
+    """What one check saw, and how to fix it if it failed.
+
+    Attributes:
+        places: of a kind of mismatch all places, of which the message has the first ones.
+    """
 
     name: str
     ok: bool
     message: str
     hint: str = ""
+    places: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """One entry of `doctor --json`."""
-        return {"check": self.name, "ok": self.ok, "message": self.message, "way_out": self.hint}
+        entry = {"check": self.name, "ok": self.ok, "message": self.message, "way_out": self.hint}
+        return entry | ({"places": list(self.places)} if self.places else {})
 
 
 def run_check(name: str, action: Callable[[], str], hint: str = "") -> Check:

@@ -13,26 +13,21 @@ from orchestrator.cluster.addresses import is_local_ray
 from orchestrator.cluster.connection import ray_folder
 from orchestrator.cluster.node_info import local_node_info
 from orchestrator.cluster.shared_storage_probe import SharedStorageProbe
+from orchestrator.diagnostics.agreement import agreement_checks
 from orchestrator.diagnostics.checks import Check, check_free_space, from_error, machine_checks, run_check
-from orchestrator.diagnostics.records import record_checks
 from orchestrator.errors import SweepError, UserError
 from orchestrator.planning.plan import Plan
 from orchestrator.preflight.data import PreflightError, data_preflight, dataset_settings, findings_of
 from orchestrator.search.plans import plan_sweep
-from orchestrator.spec.loader import spec_from_resolved
 from orchestrator.spec.schema import SweepSpec, Tracking
-from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
 from orchestrator.tracking.client import TrackingTarget
 from orchestrator.tracking.database_file import NAME as DATABASE
+from orchestrator.tracking.read_only import is_usable
 from orchestrator.tracking.target import given_target, storage_target, tracking_target
-from trainables.errors import StorageError
 from trainables.preflight.network_case import cases_of
-from trainables.wording import listed
-
-SHOWN_RUNS = 5
 
 
 def run_checks(
@@ -43,7 +38,7 @@ def run_checks(
     Args:
         spec: the sweep that will run; without it the data is not checked.
         tracking_uri: where runs go, if there is no sweep.
-        fix: archive trials with damaged records.
+        fix: mend what does not agree; without it nothing in the storage or in MLflow is changed.
     """
     storage, checks = _check_storage(storage_uri)
     yield from checks
@@ -52,7 +47,7 @@ def run_checks(
         target = _target(spec, storage, tracking_uri)
     except SweepError as error:
         yield from_error("tracking", error)
-    if target is not None:
+    if target is not None and is_usable(target):  # else the comparison below says what is wrong
         yield from _check_tracking(target)
     plan: Plan | None = None
     if spec is not None and storage is not None:
@@ -70,8 +65,7 @@ def run_checks(
 
         yield from cluster_checks(address, storage, target, plan)
     if storage is not None:
-        yield from _check_stale_runs(storage)
-        yield from record_checks(storage, fix)
+        yield from agreement_checks(storage, fix)
 
 
 def _ray_folder() -> str:
@@ -166,35 +160,3 @@ def _check_networks(plan: Plan, storage: Storage) -> Iterator[Check]:
         if not report.errors:
             message = f"{report.model} passes its checks, in {report.seconds:.1f} s"
             yield Check(name="network", ok=True, message=message)
-
-
-def _check_stale_runs(storage: Storage) -> Iterator[Check]:
-    """Ends the runs of sweeps whose driver is gone; drivers that ended normally have sent everything to MLflow."""
-    try:
-        names = storage.names("sweeps")
-    except StorageError as error:
-        yield from_error("orphans", error)
-        return
-    for name in names:
-        check = run_check("orphans", partial(_close_stale_runs, storage, name))
-        if check.message:
-            yield check
-
-
-def _close_stale_runs(storage: Storage, name: str) -> str:
-    """Ends the stale runs of a sweep, and says which; empty if its driver is alive or left none.
-
-    Raises:
-        SweepError: MLflow or the sweep's files cannot be used.
-        StorageError: the storage cannot be used.
-    """
-    from orchestrator.diagnostics.tracking import kill_stale_runs
-
-    folder = SweepFolder(storage, name)
-    state, record = folder.read_state(), storage.read_json(folder.file("spec.json"))
-    if state is None or record is None or driver_alive(state.driver) or not (state.driver or state.tracking_pending):
-        return ""
-    runs = kill_stale_runs(tracking_target(spec_from_resolved(record), storage), name)
-    if not runs:
-        return f"sweep {name!r}: its driver is gone, none of its runs was left RUNNING"
-    return f"sweep {name!r}: its driver is gone; runs that were RUNNING are KILLED now: {listed(runs, SHOWN_RUNS)}"

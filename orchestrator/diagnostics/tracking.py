@@ -1,15 +1,13 @@
-"""Checks that MLflow can store a sweep: it answers, accepts our login, is new enough, takes artifacts; and stale runs."""
+"""Checks that MLflow can store a sweep: it answers, accepts our login, is new enough, takes artifacts."""
 
 from __future__ import annotations
 
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from orchestrator.errors import SetupError
 from orchestrator.tracking.client import TrackingTarget, as_setup_error, connect, is_server
-from orchestrator.tracking.runs import pages
 
 MIN_VERSION = (3, 0)  # which has logged models
 ARTIFACT = "doctor.txt"
@@ -69,19 +67,3 @@ def check_artifacts(target: TrackingTarget) -> str:
             client.set_terminated(run.info.run_id, "FINISHED")
             client.delete_run(run.info.run_id)
     return f"artifacts can be written, read and removed at {run.info.artifact_uri.partition(run.info.run_id)[0]}"
-
-
-def kill_stale_runs(target: TrackingTarget, sweep: str) -> list[str]:
-    """Ends as KILLED the runs of a sweep that are RUNNING though it has no driver, and returns their names.
-
-    Raises:
-        SetupError: MLflow cannot be used.
-    """
-    client, experiment_id = connect(target, restore=False)
-    ended: list[Any] = []
-    with as_setup_error(target.uri):
-        stale = f"tags.`drive.sweep` = '{sweep}' AND attributes.status = 'RUNNING'"
-        for run in list(pages(client.search_runs, experiment_id, stale)):
-            client.set_terminated(run.info.run_id, "KILLED")
-            ended.append(run.info.run_name)
-    return sorted(ended)

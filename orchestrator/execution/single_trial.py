@@ -30,6 +30,7 @@ from orchestrator.search.plans import plan_sweep
 from orchestrator.spec.loader import spec_from_resolved
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.used_keys import require_not_in_use
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
 from orchestrator.storage.layout import StageFolders, TrialFolder, newest_attempt
@@ -107,6 +108,7 @@ def _by_index(plan: Plan, index: int | None) -> PlannedTrial:
 
 
 def _run(plan: Plan, trial: PlannedTrial, storage: Storage, options: Namespace) -> int:
+    require_not_in_use(storage, trial.key)
     files = TrialFolder(storage, trial.key, newest_attempt(storage, trial.key) + 1)
     files.claim_attempt()
     signals: list[int] = []

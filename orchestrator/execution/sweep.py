@@ -48,9 +48,10 @@ from orchestrator.scheduling.watchdog import Watchdog
 from orchestrator.search.decision_file import DecisionFile
 from orchestrator.state.space_reserve import SpaceReserve
 from orchestrator.state.state_writer import StateWriter
-from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.sweep_folder import SweepFolder, open_sweep
 from orchestrator.state.sweep_state import state_to_bytes
 from orchestrator.state.trial_results import damaged_files
+from orchestrator.state.used_keys import require_not_being_deleted
 from orchestrator.storage.background import run_with_timeout
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import StageFolders, archive_trial
@@ -84,6 +85,7 @@ class RunOptions:
         selected: which unfinished trials to run, by key.
         from_scratch: keys of trials that start again; their records are archived.
         decide_anew: a search begins with no decisions; the earlier ones are set aside.
+        is_resumed: the sweep must still be there when its lease is held; it may have been renamed or deleted meanwhile.
         address: a Ray cluster; None starts a local one unless RAY_ADDRESS is set.
     """
 
@@ -92,6 +94,7 @@ class RunOptions:
     decide_anew: bool = False
     address: str | None = None
     quiet: bool = False
+    is_resumed: bool = False
     events: EventFile = field(default_factory=EventFile)
 
 
@@ -105,6 +108,9 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
     """
     folder = SweepFolder(storage, plan.spec.name)
     with folder.driver_lease(), _failure_written(options.events), full_explained(folder), _bugs_logged(folder):
+        if options.is_resumed:
+            open_sweep(storage, folder.name)
+        require_not_being_deleted(folder, plan.keys())
         finished = {trial.key: trial.result for trial in plan.trials if trial.result is not None}
         damage = {**plan.damage, **damaged_files(storage, finished)}
         from_scratch = options.from_scratch | damage.keys()

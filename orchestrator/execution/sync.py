@@ -16,8 +16,9 @@ from orchestrator.scheduling.stage_queue import StageQueue
 from orchestrator.search.plans import plan_from_record
 from orchestrator.spec.loader import spec_from_resolved
 from orchestrator.spec.schema import SweepSpec
+from orchestrator.state.driver_lease import LEASE_TIMES, LeaseTimes
 from orchestrator.state.driver_liveness import driver_alive
-from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.state.sweep_folder import SweepFolder, open_sweep
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.tracking.database import Notify
@@ -27,22 +28,36 @@ from orchestrator.tracking.plan_runs import item_states, planned_runs, sweep_run
 from orchestrator.tracking.target import tracking_target
 
 
-def sync_sweep(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
+def sync_sweep(folder: SweepFolder, tracking_uri: str | None = None, times: LeaseTimes = LEASE_TIMES) -> dict[str, Any]:
     """Brings MLflow up to date from the trial folders, and returns how many runs it shows; idempotent.
+
+    It holds the sweep's lease: MLflow cannot find or create a run in one step, so two at a time would make it twice.
+
+    Args:
+        tracking_uri: in place of that of the sweep's files.
 
     Raises:
         SetupError: the sweep is running (its driver does this itself), or MLflow cannot be reached.
+        UserError: the sweep is gone, or its records were written by other code.
     """
-    stored, exists = folder.read_state(), folder.storage.exists(folder.file("state.json"))
-    state = stored or SweepState(sweep=folder.name)
-    if stored is None and exists:  # damaged: restored from the records
-        state = initial_state(plan, None, StageQueue(warmups={}, trials={}))
-    if driver_alive(state.driver):
+    state = folder.read_state()
+    if state is not None and driver_alive(state.driver):
         raise SetupError(
             f"sweep {folder.name!r} is running, and its driver keeps MLflow up to date",
             "sync when it has ended",
             code="sweep-running",
         )
+    with folder.driver_lease(times):
+        open_sweep(folder.storage, folder.name)
+        return sync_with_lease(folder, plan_of(folder, tracking_uri))
+
+
+def sync_with_lease(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
+    """`sync_sweep` by a process that holds the sweep's lease; the plan was made under it."""
+    stored, exists = folder.read_state(), folder.storage.exists(folder.file("state.json"))
+    state = stored or SweepState(sweep=folder.name)
+    if stored is None and exists:  # damaged: restored from the records
+        state = initial_state(plan, None, StageQueue(warmups={}, trials={}))
     items = planned_runs(plan)
     sweep_run = sweep_run_spec(plan, folder.storage)
     started = [trial.result["started_ms"] for trial in plan.trials if trial.result is not None]
@@ -66,10 +81,7 @@ def plan_of(folder: SweepFolder, tracking_uri: str | None = None) -> Plan:
     Raises:
         UserError: the sweep was run by code whose trial keys differ from this code's.
     """
-    spec = spec_from_resolved(folder.storage.read_json(folder.file("spec.json"), fields=("tracking",)))
-    spec = spec.model_copy(update={"storage": folder.storage.root})
-    if tracking_uri:
-        spec = spec.model_copy(update={"tracking": spec.tracking.model_copy(update={"uri": tracking_uri})})
+    spec = recorded_spec(folder, tracking_uri)
     record = folder.storage.read_json(folder.file("trials.json"), fields=("trials", "data_digest"))
     if record is None:
         raise UserError(
@@ -86,6 +98,13 @@ def plan_of(folder: SweepFolder, tracking_uri: str | None = None) -> Plan:
             code="numerics-differ",
         )
     return plan
+
+
+def recorded_spec(folder: SweepFolder, tracking_uri: str | None = None) -> SweepSpec:
+    """The specification of a sweep from its folder; `tracking_uri` replaces its own."""
+    spec = spec_from_resolved(folder.storage.read_json(folder.file("spec.json"), fields=("tracking",)))
+    tracking = spec.tracking.model_copy(update={"uri": tracking_uri}) if tracking_uri else spec.tracking
+    return spec.model_copy(update={"storage": folder.storage.root, "tracking": tracking})
 
 
 def is_in_present_database(spec: SweepSpec, storage: Storage, state: SweepState) -> bool:
@@ -106,7 +125,7 @@ def sync_sweeps_left_behind(storage: Storage, notify: Notify) -> None:
             continue
         try:
             if not is_in_present_database(spec_from_resolved(record), storage, state):
-                facts = sync_sweep(folder, plan_of(folder))
+                facts = sync_sweep(folder)
                 notify(f"MLflow shows {facts['runs']} runs of sweep {name!r} again, from the trial folders")
         except SweepError as error:
             notify(f"sweep {name!r} is not in the new MLflow database: {error}")

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError
-from orchestrator.housekeeping.sweep_uses import named_keys
 from orchestrator.state.driver_lease import LEASE_FILES, LEASE_TIMES, LeaseTimes
 from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_folder import DELETING, SweepFolder, open_sweep
+from orchestrator.state.used_keys import named_keys
 from orchestrator.storage.base import FileInfo, Storage
 from orchestrator.storage.layout import trial_file
 from trainables.records.file_names import RESULT
@@ -88,9 +88,13 @@ def delete_sweep(storage: Storage, name: str, times: LeaseTimes = LEASE_TIMES) -
     plan_deletion(storage, name)  # refuses before anything is written
     folder = SweepFolder(storage, name)
     with folder.driver_lease(times):
-        plan = plan_deletion(storage, name)
-        keys = {"trials": sorted(plan.trials | plan.kept_trials), "warmups": sorted(plan.warmups | plan.kept_warmups)}
-        storage.write_json(folder.file(DELETING), keys)
+        _announce(folder, plan_deletion(storage, name))
+        try:
+            plan = plan_deletion(storage, name)
+        except SetupError:  # a sweep has started since
+            if folder.exists():
+                storage.remove(folder.file(DELETING))
+            raise
         _remove_files(folder, but=(DELETING, *LEASE_FILES))
         for key in sorted(plan.trials):
             storage.remove(trial_file(key, RESULT))
@@ -102,6 +106,12 @@ def delete_sweep(storage: Storage, name: str, times: LeaseTimes = LEASE_TIMES) -
         storage.remove(folder.file(DELETING))
     storage.remove_folder(f"sweeps/{name}")
     return plan
+
+
+def _announce(folder: SweepFolder, plan: Deletion) -> None:
+    """Writes down what will be removed, for sweeps that start now (require_not_being_deleted) and for the next try."""
+    keys = {"trials": sorted(plan.trials | plan.kept_trials), "warmups": sorted(plan.warmups | plan.kept_warmups)}
+    folder.storage.write_json(folder.file(DELETING), keys)
 
 
 def _remove_files(folder: SweepFolder, but: Iterable[str]) -> None:

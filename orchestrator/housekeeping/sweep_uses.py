@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError
 from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_folder import DELETING, RENAMED, SweepFolder
+from orchestrator.state.used_keys import KEY_FILES, named_keys
 from orchestrator.storage.base import Storage
 
-KEY = re.compile(rb"(?<![0-9a-f])[0-9a-f]{16}(?![0-9a-f])")
-KEY_FILES = ("spec.json", "trials.json", "state.json", "decisions.jsonl")  # of a sweep: they name the keys that it uses
 BEGUN_FILES = (DELETING, RENAMED)  # of one that is being deleted or renamed
 
 
@@ -34,12 +32,6 @@ class SweepUse:
     running: bool = False
     grows: str = ""
     unknown: str = ""
-
-
-def named_keys(folder: SweepFolder, files: tuple[str, ...] = KEY_FILES) -> frozenset[str]:
-    """The keys in these files of a sweep."""
-    contents = folder.storage.read_all([folder.file(file) for file in files])
-    return frozenset(key.decode() for content in contents for key in KEY.findall(content or b""))
 
 
 def sweep_uses(storage: Storage) -> list[SweepUse]:

@@ -80,6 +80,10 @@ class Plan:
         """The trials that have no result and were not stopped early."""
         return [trial for trial in self.trials if trial.result is None and trial.key not in self.stopped]
 
+    def keys(self) -> set[str]:
+        """The keys of all trials, and of the warm-ups that they share."""
+        return {one for trial in self.trials for one in (trial.key, self.shared_warmup_key(trial)) if one}
+
     def trial(self, key: str) -> PlannedTrial:
         """Raises KeyError if the plan has no such trial."""
         for trial in reversed(self.trials):  # a search asks for its latest ones

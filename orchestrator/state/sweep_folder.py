@@ -90,7 +90,7 @@ class SweepFolder:
         """Raises SetupError if the sweep has a live driver."""
         state = self.read_state()
         if state is not None and driver_alive(state.driver):
-            raise self._lease_held_error(f"process {state.driver['pid']} on {state.driver['host']}")
+            raise self._in_use_error(f"process {state.driver['pid']} on {state.driver['host']}")
 
     def lease_holder(self) -> str:
         """Who holds the sweep's lease, in words; empty if nobody does."""
@@ -98,10 +98,10 @@ class SweepFolder:
 
     @contextmanager
     def driver_lease(self, times: LeaseTimes = LEASE_TIMES) -> Iterator[None]:
-        """Holds the lease of the sweep's only driver during the block.
+        """Holds the sweep during the block, as its only driver or as a command that changes it.
 
         Raises:
-            SetupError: another driver holds it, or a gc of the storage runs.
+            SetupError: another process holds it, or a gc of the storage runs.
         """
         self.require_no_driver()
         try:
@@ -109,11 +109,14 @@ class SweepFolder:
                 require_no_gc(self.storage)
                 yield
         except LeaseHeldError as error:
-            raise self._lease_held_error(str(error)) from None
+            others = "; `sync`, `doctor --fix`, `rename` and `delete` hold a sweep too, and end by themselves"
+            raise self._in_use_error(str(error), others) from None
 
-    def _lease_held_error(self, owner: str) -> SetupError:
+    def _in_use_error(self, owner: str, others: str = "") -> SetupError:
         return SetupError(
-            f"sweep {self.name!r} is being run by {owner}", f"`{command('stop', self.name)}` ends it", code="sweep-running"
+            f"sweep {self.name!r} is being run by {owner}",
+            f"`{command('stop', self.name)}` ends it{others}",
+            code="sweep-running",
         )
 
 

@@ -127,6 +127,16 @@ def archive_trial(storage: Storage, key: str) -> None:
         storage.write_json(trial_file(key, "attempt.json"), {"attempt": attempt + 1})
 
 
+def set_aside(storage: Storage, path: str) -> str:
+    """Moves a file into the hidden folder .aside beside the folders of its kind, and returns where it is now."""
+    kind, _, rest = path.partition("/")
+    targets = (f"{kind}/.aside/{rest}" + (f"-{number}" if number else "") for number in count())
+    target = next(name for name in targets if not storage.exists(name))
+    storage.write(target, storage.read(path) or b"")
+    storage.remove(path)
+    return target
+
+
 def stop_files(sweep: str, key: str) -> tuple[str, str]:
     """Paths whose existence asks the whole sweep, or one trial of it, to stop."""
     return f"sweeps/{sweep}/stop", f"sweeps/{sweep}/stop-{key}"

@@ -15,7 +15,7 @@ from typing import Any
 
 from orchestrator.tracking.database_locations import local_folder
 from orchestrator.tracking.model_packaging import ARTIFACTS, SparseModelRecord, write_served_model
-from orchestrator.tracking.runs import pages
+from orchestrator.tracking.runs import SUPERSEDED, pages
 
 MODEL_TYPE = "sparse-classifier"
 KEYS_PER_SEARCH = 100  # their models are mostly one page of answers; MLflow's parser of filters takes at most some thousands
@@ -31,6 +31,7 @@ class LoggedModelInfo:
     source_run_id: str
     created_ms: int
     ready: bool
+    location: str
 
 
 class SweepModels:
@@ -50,8 +51,12 @@ class SweepModels:
         self._to_look_up.update(trial_keys)
 
     def is_ready(self, trial_key: str, model_id: str) -> bool:
-        model = self._of(trial_key).get(model_id)
+        model = self.get(trial_key, model_id)
         return model is not None and model.ready
+
+    def get(self, trial_key: str, model_id: str) -> LoggedModelInfo | None:
+        """A model of the trial by its id; None if there is none."""
+        return self._of(trial_key).get(model_id)
 
     def find(self, trial_key: str, sha256: str, run_id: str, *, again: bool = False) -> LoggedModelInfo | None:
         """The ready model of these weights: the run's own, else the oldest one of the experiment.
@@ -92,13 +97,15 @@ class SweepModels:
 
 
 def _known(model: Any) -> LoggedModelInfo:
+    counts = SUPERSEDED not in model.tags  # else it is damaged: the model of no trial
     return LoggedModelInfo(
         model_id=model.model_id,
-        sha256=model.tags.get("drive.model_sha256", ""),
+        sha256=model.tags.get("drive.model_sha256", "") if counts else "",
         sweep=model.tags.get("drive.sweep", ""),
         source_run_id=model.source_run_id,
         created_ms=model.creation_timestamp,
-        ready=str(model.status) == "READY" and _has_files(model.artifact_location),
+        ready=counts and str(model.status) == "READY" and _has_files(model.artifact_location),
+        location=model.artifact_location,
     )
 
 

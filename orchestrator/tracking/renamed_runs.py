@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError
 from orchestrator.state.sweep_folder import RENAMED, SweepFolder
+from orchestrator.storage.base import Storage
 from orchestrator.tracking.client import TrackingTarget, as_setup_error, connect
 from orchestrator.tracking.renamed_models import move_registered_models
 from orchestrator.tracking.runs import pages
@@ -42,6 +43,20 @@ def follow_renaming(client: Any, experiment_id: str, folder: SweepFolder, uri: s
         if parent is not None and parent.data.tags.get(NAME_TAG) != folder.name:
             _move(client, parent, folder.name)
     folder.storage.remove(folder.file(RENAMED))
+
+
+def follow_renamings_from(client: Any, experiment_id: str, storage: Storage, name: str, uri: str) -> None:
+    """Moves the runs of sweeps that had this name until they were renamed, so that a new sweep does not take them for its own.
+
+    Raises:
+        SetupError: see `follow_renaming`.
+    """
+    others = [SweepFolder(storage, other) for other in storage.names("sweeps") if other != name]
+    for folder, content in zip(others, storage.read_all([one.file(RENAMED) for one in others]), strict=True):
+        if content is not None and folder.exists():
+            record = storage.read_json(folder.file(RENAMED), fields=("from",))
+            if record and record["from"] == name:
+                follow_renaming(client, experiment_id, folder, uri)
 
 
 def require_free_in_mlflow(target: TrackingTarget, parent_run_id: str, sweep: str) -> None:

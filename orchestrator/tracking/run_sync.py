@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from orchestrator.errors import SetupError
 from orchestrator.storage.base import Storage
@@ -50,10 +51,16 @@ class RunSync:
         log_models: bool = True,
         trial_keys: Iterable[str] = (),
         notify: Notify = print_on_stderr,
+        connection: tuple[Any, str] | None = None,
     ) -> None:
-        """`trial_keys` are trials whose models may be in MLflow already; they are looked up together when one is needed."""
+        """The sync.
+
+        Args:
+            trial_keys: trials whose models may be in MLflow already; they are looked up together when one is needed.
+            connection: a client and the id of the experiment, in place of those that `connect` gives.
+        """
         self.uri = target.uri
-        self.client, self.experiment_id = connect(target, notify)
+        self.client, self.experiment_id = connection or connect(target, notify)
         self._file = database_file(target.uri)
         self._identity = self._file and file_identity(self._file)
         self.database = (self._file and database_id(self._file)) or 0
@@ -194,7 +201,7 @@ class RunSync:
             self.models.invalidate(item.key for item, _ in items if item.role == "trial")
             for item, state in items:
                 try:
-                    self._reconcile_one(item, state)
+                    self.reconcile_one(item, state)
                 except SetupError as error:
                     problems.append(str(error))
             expected = {(item.role, item.key) for item, _ in items} | {SWEEP}
@@ -208,7 +215,8 @@ class RunSync:
                 f"{len(problems)} runs are not up to date in MLflow: " + ". ".join(problems[:3]), code="runs-not-synced"
             )
 
-    def _reconcile_one(self, item: RunSpec, state: str) -> None:
+    def reconcile_one(self, item: RunSpec, state: str) -> None:
+        """Makes the item's run agree with its record and its state; again it changes nothing."""
         run = self.runs.by_key.get((item.role, item.key))
         if state == "finished":
             self.finish(item)

@@ -13,8 +13,9 @@ from trainables.records.metrics import Point
 BATCH = 800  # metrics in one call: MLflow takes 1000 entries, of which 100 params and 100 tags
 FAILURE_TAGS = ("drive.failure", "drive.failure_kind")
 STOP_TAGS = ("drive.stopped", "drive.rung")  # of a trial that a search stopped early
-SUPERSEDED = "drive.superseded"  # tag of a trial that was recomputed, or that its sweep no longer has
 SWEEP = ("sweep", "")  # the key of the sweep's own run
+SUPERSEDED = "drive.superseded"  # tag of a run, model or version that counts no more, with the reason
+NOT_LOADED = ("recomputed", "doubled", "foreign")  # reasons for which a run never counts again
 
 RunKey = tuple[str, str]  # role and trial key or warm-up key
 
@@ -52,21 +53,23 @@ class SweepRuns:
         self.experiment_id = experiment_id
         self.sweep = sweep
         self.by_key: dict[RunKey, Run] = {}
+        self.doubles: dict[RunKey, list[Run]] = {}  # further runs of the same key
 
     def load(self) -> None:
-        """Loads every run of the sweep but recomputed ones; of runs with the same key the oldest one counts."""
-        self.by_key = {}
+        """Loads every run of the sweep that counts; of runs with the same key the oldest one does."""
+        self.by_key, self.doubles = {}, {}
         self._find(f"tags.`drive.sweep` = '{self.sweep}'")
 
     def load_one(self, key: RunKey) -> None:
         """Loads the run of one key again; the others stay."""
         self.by_key.pop(key, None)
+        self.doubles.pop(key, None)
         self._find(f"tags.`drive.sweep` = '{self.sweep}' AND tags.`drive.trial_key` = '{key[1]}'")
 
     def _find(self, query: str) -> None:
         for hit in pages(self.client.search_runs, self.experiment_id, query):
             tags = dict(hit.data.tags)
-            if tags.get(SUPERSEDED) == "recomputed":
+            if tags.get(SUPERSEDED) in NOT_LOADED:
                 continue
             run = Run(
                 run_id=hit.info.run_id,
@@ -81,8 +84,10 @@ class SweepRuns:
                 latest={one.key: Point(one.key, one.step, one.value, one.timestamp) for one in hit.data._metric_objs},
             )
             key = (tags.get("drive.role", ""), tags.get("drive.trial_key", ""))
-            if key not in self.by_key or run.start_ms < self.by_key[key].start_ms:
-                self.by_key[key] = run
+            counted = min(self.by_key.get(key, run), run, key=lambda one: one.start_ms)
+            if key in self.by_key:
+                self.doubles.setdefault(key, []).append(self.by_key[key] if counted is run else run)
+            self.by_key[key] = counted
 
     def ensure(self, key: RunKey, name: str, tags: dict[str, str], start_ms: int | None) -> Run:
         """The run of a key with this name, created with these tags if there is none."""

@@ -8,7 +8,7 @@ from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from orchestrator.tracking.client import TrackingTarget, print_on_stderr
 from orchestrator.tracking.database import Notify
-from orchestrator.tracking.renamed_runs import follow_renaming
+from orchestrator.tracking.renamed_runs import follow_renaming, follow_renamings_from
 from orchestrator.tracking.run_sync import RunSync
 
 
@@ -35,6 +35,7 @@ class SweepRunSpec:
         sync = RunSync(
             self.target, self.storage, self.sweep, log_models=self.log_models, trial_keys=self.trial_keys, notify=notify
         )
+        follow_renamings_from(sync.client, sync.experiment_id, self.storage, self.sweep, self.target.uri)
         follow_renaming(sync.client, sync.experiment_id, SweepFolder(self.storage, self.sweep), self.target.uri)
         sync.open_sweep(self.description, self.params, self.tags, start_ms=start_ms, reopen=reopen)
         return sync

@@ -80,13 +80,7 @@ def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig, key: 
         DamagedCheckpointError: the file is not whole, is of another trial or warm-up, or does not fit the network.
     """
     try:
-        tensors = load(content)
-        state_json, digest = read_checkpoint_header(content)
-        if _checksum(tensors, state_json) != digest:
-            raise DamagedCheckpointError("the content does not match its SHA-256")
-        metadata = parse_json(state_json)
-        if metadata.get("key", key) != key:  # older files do not name it
-            raise DamagedCheckpointError(f"it is of {metadata['key']}")
+        tensors, metadata = _whole(content, key)
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "mask": {}}
         for name, tensor in tensors.items():
             group, _, weight = name.partition(".")
@@ -108,6 +102,34 @@ def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig, key: 
         )
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
         raise DamagedCheckpointError(f"not a whole checkpoint: {error}") from error
+
+
+def checkpoint_damage(content: bytes, key: str) -> str:
+    """What is wrong with a checkpoint or a snapshot of the trial or warm-up; empty if it is as it was written."""
+    try:
+        _whole(content, key)
+    except DamagedCheckpointError as error:
+        return str(error)
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
+        return f"not a whole checkpoint: {error}"
+    return ""
+
+
+def _whole(content: bytes, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the metadata of a checkpoint.
+
+    Raises:
+        DamagedCheckpointError: it does not match its SHA-256, or is of another trial or warm-up.
+        SafetensorError, KeyError, ValueError, TypeError, AttributeError: it is no checkpoint.
+    """
+    tensors = load(content)
+    state_json, digest = read_checkpoint_header(content)
+    if _checksum(tensors, state_json) != digest:
+        raise DamagedCheckpointError("the content does not match its SHA-256")
+    metadata = parse_json(state_json)
+    if metadata.get("key", key) != key:  # older files do not name it
+        raise DamagedCheckpointError(f"it is of {metadata['key']}")
+    return tensors, metadata
 
 
 def _checksum(tensors: dict[str, Tensor], state_json: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.diagnostics.records import record_checks
+from orchestrator.diagnostics.agreement import agreement_checks
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState, TrialStatus, state_to_bytes
 from orchestrator.state.trial_results import damaged_files, read_results
@@ -91,7 +91,7 @@ def test_doctor_fix_archives_trials_that_recompute_alike(tmp_path: Path) -> None
     storage, config = new_storage(tmp_path), tiny_config()
     result = run(config, storage)
     key = result["trial_key"]
-    assert [check.ok for check in record_checks(storage, fix=False)] == [True]
+    assert all(check.ok for check in agreement_checks(storage, fix=False))
     config_file = trial_file(key, CONFIG)
     written = storage.read(config_file)
     for number, name in enumerate((MODEL, "metrics.jsonl", RESULT)):
@@ -100,11 +100,10 @@ def test_doctor_fix_archives_trials_that_recompute_alike(tmp_path: Path) -> None
         storage.write(config_file, b"foreign")
         results, damage = read_results(storage, [key])
         assert (damage | damaged_files(storage, results)).keys() == {key}
-        (check,) = record_checks(storage, fix=False)
-        assert (check.ok, f"trials/{key}/{name}" in check.message) == (False, True)
-        assert "--fix" in check.hint
-        (check,) = record_checks(storage, fix=True)
-        assert check.ok
+        damaged, *_ = agreement_checks(storage, fix=False)
+        assert (damaged.ok, damaged.name, f"trials/{key}/{name}" in damaged.message) == (False, "records", True)
+        assert "--fix" in damaged.hint
+        assert all(check.ok for check in agreement_checks(storage, fix=True))
         assert not storage.exists(trial_file(key, RESULT))
         assert run(config, storage, attempt=10 + number)["model_sha256"] == result["model_sha256"]
         assert storage.read(config_file) == written

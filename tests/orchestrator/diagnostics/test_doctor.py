@@ -11,10 +11,6 @@ from typing import Any
 import pytest
 
 from orchestrator.diagnostics.doctor import run_checks
-from orchestrator.spec.loader import load_spec, resolved
-from orchestrator.state.sweep_folder import SweepFolder
-from orchestrator.state.sweep_state import SweepState
-from orchestrator.storage.factory import open_storage
 from tests.support.cli import drive_sweep, kill_all, start, status, tiny_sweep, wait_for
 from tests.support.faulty_nodes import Broken, broken_cluster, namespaces_work
 
@@ -64,15 +60,6 @@ def test_doctor_runs_all_checks_after_a_failed_one(tmp_path: Path, monkeypatch: 
     assert results["tracking"].ok
     assert results["versions"].ok
 
-    storage = open_storage(str(tmp_path / "runs"), create=True)
-    for name, spec in (("damaged", {"name": 1}), ("well", resolved(load_spec(str(tiny_sweep(tmp_path)))))):
-        folder = SweepFolder(storage, name)
-        folder.write_state(SweepState(sweep=name, driver={"host": "gone", "heartbeat": 0.0}))
-        storage.write_json(folder.file("spec.json"), spec)
-    damaged, well = (check for check in run_checks(None, storage.root, None, None) if check.name == "orphans")
-    assert not damaged.ok
-    assert well.message == "sweep 'well': its driver is gone, none of its runs was left RUNNING"
-
 
 @pytest.mark.long
 def test_runs_of_a_killed_driver_are_ended(tmp_path: Path) -> None:
@@ -89,9 +76,13 @@ def test_runs_of_a_killed_driver_are_ended(tmp_path: Path) -> None:
     wait_for(lambda: "mlflow_run_id" in _state(storage) and '"mlflow_run_id": "' in _state(storage))
     kill_all(process)
     assert "RUNNING" in states()
-    (orphans,) = checks("--storage", storage, expect=0)["orphans"]
-    assert "runs that were RUNNING are KILLED now" in orphans["message"]
+    found = checks("--storage", storage, expect=3)["orphans"]
+    assert any(one["message"].startswith("run left RUNNING without a driver: ") for one in found)
+    assert "RUNNING" in states(), "nothing is changed without --fix"
+    mended = checks("--storage", storage, "--fix", expect=0)["orphans"]
+    assert any(one["message"].startswith("run left RUNNING") and one["way_out"].startswith("mended") for one in mended)
     assert "RUNNING" not in states()
+    assert "orphans" not in checks("--storage", storage, expect=0)
 
 
 def _state(storage: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import SetupError
+from orchestrator.errors import SetupError, UserError
 from orchestrator.execution import sweep
 from orchestrator.execution.driver import Driver, initial_state, make_queue
 from orchestrator.execution.sweep import RunOptions, run_sweep
@@ -141,6 +141,8 @@ def test_trials_begin_anew_only_under_the_lock_of_their_driver(
     with SweepFolder(storage, "tiny").driver_lease(), pytest.raises(SetupError, match="being run by another process"):
         run_sweep(plan, "", storage, again)
     assert storage.exists(trial_file(first, RESULT))
+    with pytest.raises(UserError, match="no sweep 'tiny' in storage"):  # renamed or deleted since it was planned
+        run_sweep(plan, "", storage, RunOptions(is_resumed=True))
     run_sweep(plan, "", storage, again)
     results = [trial.result for trial in plans[0].trials if trial.key in (first, second)]
     assert [result and result["revision"] for result in results] == [None, "earlier"]

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.diagnostics.records import record_checks
 from orchestrator.errors import SetupError, UserError
 from orchestrator.execution.sweep_files import write_sweep_files
 from orchestrator.housekeeping.deletion import delete_sweep, plan_deletion
+from orchestrator.repair.mismatch import Scope
+from orchestrator.repair.trial_records import damaged_records
 from orchestrator.state.driver_liveness import this_driver
 from orchestrator.state.sweep_folder import DELETING, SweepFolder, open_sweep, sweep_names
 from orchestrator.state.trial_results import read_results
@@ -47,7 +48,7 @@ def assert_whole(storage: Storage) -> None:
         assert state is not None
         assert state.is_complete
         assert read_results(storage, list(state.trials))[0].keys() == state.trials.keys()
-    assert all(check.ok for check in record_checks(storage, fix=False))
+    assert not list(damaged_records(Scope.of(storage, thorough=True)))
 
 
 def test_what_only_the_sweep_uses_goes_and_the_rest_stays(storage: LocalStorage) -> None:

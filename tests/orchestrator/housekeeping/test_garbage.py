@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.diagnostics.records import record_checks
 from orchestrator.errors import SetupError
 from orchestrator.execution.sweep_files import write_sweep_files
 from orchestrator.housekeeping import garbage
@@ -32,6 +31,8 @@ from orchestrator.housekeeping.garbage import (
     find_garbage,
     free_garbage,
 )
+from orchestrator.repair.mismatch import Scope
+from orchestrator.repair.trial_records import damaged_records
 from orchestrator.state.driver_lease import LeaseTimes
 from orchestrator.state.driver_liveness import this_driver
 from orchestrator.state.gc_lease import gc_lease
@@ -309,7 +310,7 @@ def test_a_gc_that_is_killed_after_any_removal_is_completed_by_the_next(made: Lo
         assert find_garbage(storage, EVERYTHING).files == {}
         assert read_record(storage, "warmup", shared).points == points
         assert not storage.files(f"trials/{NO_SWEEP}")
-        assert all(check.ok for check in record_checks(storage, fix=False))
+        assert not list(damaged_records(Scope.of(storage, thorough=True)))
     assert number > 5
 
 

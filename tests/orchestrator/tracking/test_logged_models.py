@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SetupError
-from orchestrator.execution.sync import sync_sweep
+from orchestrator.execution.sync import sync_with_lease
 from orchestrator.planning.plan import make_plan
 from orchestrator.spec.loader import load_spec
 from orchestrator.state.sweep_folder import SweepFolder
@@ -79,7 +79,7 @@ def test_sweep_file_decides_whether_models_are_logged(tracked: TrackedSweep, tmp
     for models, number in (("none", 0), ("all", 1)):
         plan = make_plan(load_spec(str(file), [f"tracking.models={models}"]), storage, digest=DIGITS_DIGEST)
         assert [trial.key for trial in plan.trials] == [item("w02-r0").key]
-        assert sync_sweep(SweepFolder(storage, SWEEP), plan)["runs"] == 1
+        assert sync_with_lease(SweepFolder(storage, SWEEP), plan)["runs"] == 1
         content = Content(target)
         assert len(content.models) == number
         assert {run.info.status for run in content.runs if run.data.tags["drive.role"] == "trial"} == {"FINISHED"}

@@ -47,12 +47,12 @@ class Store:
     def note(self, parent: str | None) -> None:
         self.storage.write_json(self.folder.file(RENAMED), {"from": SWEEP, "parent_run_id": parent, "trials": {}})
 
-    def sync(self) -> None:
-        """What `sync` does for the sweep under its new name."""
+    def sync(self, name: str = NEW) -> None:
+        """What `sync` does for the sweep under its new name, or for a new one under its former name."""
         spec = SweepRunSpec(
             target=self.target,
             storage=self.storage,
-            sweep=NEW,
+            sweep=name,
             log_models=True,
             trial_keys=(),
             description=DESCRIPTION,
@@ -96,6 +96,17 @@ def test_a_sync_finds_all_runs_and_models_again_and_doubles_none(store: Store) -
     assert Counter(run["tags"]["drive.sweep"] for run in before["runs"])[SWEEP] == len(STATES) + 1
     assert any(run["tags"].get("drive.reused_from") == SWEEP for run in before["runs"])
     assert not store.storage.exists(store.folder.file(RENAMED))
+
+
+def test_a_new_sweep_of_the_former_name_gets_runs_of_its_own(store: Store) -> None:
+    before = content(store.target)
+    store.storage.write_json(store.folder.file("trials.json"), {})
+    store.sync(SWEEP)  # begun before the renamed sweep was synced
+    after = content(store.target)
+    new = [run for run in after["runs"] if run["tags"]["drive.sweep"] == SWEEP]
+    assert len(new) == len(STATES) + 1
+    assert not {run["id"] for run in new} & {run["id"] for run in before["runs"]}
+    assert [run for run in after["runs"] if run not in new] == expected(before)["runs"]
 
 
 def test_the_registered_model_keeps_its_version_and_alias_and_no_view_is_left_behind(store: Store) -> None:
