@@ -123,7 +123,7 @@ def test_trials_begin_anew_only_under_the_lock_of_their_driver(
     spec = load_spec(str(tiny_sweep(tmp_path)))
     first, second, *_ = (trial.key for trial in make_plan(spec, storage).trials)
     for key in (first, second):
-        write_result(storage, key, {"revision": "earlier"})
+        write_result(storage, key, {"revision": "earlier", "config": {"setting": "of an earlier version"}})
     plan, again = make_plan(spec, storage), RunOptions(from_scratch=frozenset([first]))
     plans: list[Plan] = []
 
