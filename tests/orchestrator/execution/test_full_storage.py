@@ -82,7 +82,7 @@ def test_a_sweep_whose_disk_fills_stops_and_ends_alike_when_there_is_room(tmp_pa
     """It needs what `plan` has said, MLflow's files included; on the other disk somebody else takes all room."""
     whole, elsewhere = tmp_path / "whole", f"sqlite:///{tmp_path}/mlflow.db"
     with chdir(tmp_path), small_disk(tmp_path / "disk", kibibytes=8192) as disk:
-        file = tiny_sweep(tmp_path, epochs=40)
+        file = tiny_sweep(tmp_path, epochs=20)
         planned = json.loads(drive_sweep("plan", file, "--storage", whole, "--json").stdout)
         drive_sweep("run", file, "--storage", whole)
         written = sum(path.lstat().st_blocks * 512 for path in whole.rglob("*"))
