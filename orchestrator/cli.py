@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _print_bug()
         if error.filename == STDOUT:
             return _print_error(SetupError(f"{STDOUT}: {error.strerror}", "make room there", code="output-not-writable"))
-        message, hint = f"{error.filename or 'storage'}: {error.strerror}", "make room, or give another --storage"
+        message = f"{error.filename or 'storage'}: {error.strerror}"
+        hint = "make room there, or give another folder: --storage, or DRIVE_SWEEP_CACHE for decoded images"
         return _print_error(SetupError(message, hint, code="storage-unavailable"))
     except KeyboardInterrupt:
         return EXIT_SIGINT

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -78,17 +80,29 @@ def decoded_file(source: DatasetSource) -> Path:
     cache = cache_file(source)
     with cache_lock(cache):
         if not is_whole(cache):
-            from safetensors.numpy import save_file
-
             arrays, header = read(source), {}
             if is_custom(source.name):
                 header = {HEADER: arrays_digest(arrays)}
                 require_same(source.name, source.arrays_digest, header[HEADER])
             with atomic_write(cache) as partial:
-                save_file(arrays, partial, metadata=header or None)
+                _save(arrays, partial, header)
         elif is_custom(source.name):
             require_same(source.name, source.arrays_digest, cached_digest(cache))
     return cache
+
+
+def _save(arrays: dict[str, NDArray[Any]], file: Path, header: dict[str, str]) -> None:
+    """Writes a safetensors file. Raises OSError with the system's number, which safetensors has in its message alone."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(arrays, file, metadata=header or None)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def cache_file(source: DatasetSource) -> Path:

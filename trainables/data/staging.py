@@ -18,7 +18,7 @@ from trainables.data.repeatability import ChangedArraysError
 from trainables.data.source import DatasetSource
 from trainables.data.table import dataset_of
 from trainables.errors import ConfigError, DataError, TrialError, WrongNodeError
-from trainables.runtime.cache_folder import cache_folder
+from trainables.runtime.cache_folder import VARIABLE, cache_folder
 from trainables.runtime.files import atomic_write
 
 Fetch = Callable[[], bytes]
@@ -99,7 +99,7 @@ def _as_wrong_node_error(source: DatasetSource) -> Iterator[None]:
         path = error.filename or source.root or "its cache"
         raise WrongNodeError(
             f"{source.name} cannot be read or kept there: {path}: {error.strerror or error}",
-            "repair it, or take the node out of the cluster",
+            f"free space there, name another cache with {VARIABLE}, or take the node out of the cluster",
         ) from error
 
 

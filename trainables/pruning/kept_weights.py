@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -107,7 +108,7 @@ def network_shape(config: TrialConfig, facts: DataFacts, custom_files: CustomFil
         return NetworkShape(layers=layers, parameters=record["parameters"], values=record["values"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # earlier versions wrote the layers alone
         shape = _built_shape(config, facts, custom_files)
-        with atomic_write(file) as partial:
+        with suppress(OSError), atomic_write(file) as partial:  # a cache without room; the next one counts again
             partial.write_text(json.dumps(asdict(shape)))
         return shape
 

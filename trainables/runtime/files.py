@@ -25,6 +25,10 @@ def atomic_write(file: Path, before_publish: Callable[[], None] = lambda: None) 
             os.fsync(written.fileno())
         before_publish()
         os.replace(partial, file)
+    except OSError as error:
+        if error.filename is None and type(error) is OSError:  # of a write, which does not say where
+            raise OSError(error.errno, error.strerror, str(file)) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save
 
+from tests.support.small_disks import small_disk
 from trainables.runtime.files import atomic_write, safetensors_metadata
 
 
@@ -33,6 +35,14 @@ def test_atomic_write_keeps_the_old_file_after_an_error(tmp_path: Path) -> None:
         fail_halfway()
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_write_without_room_names_the_file(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", kibibytes=16) as disk:
+        with pytest.raises(OSError, match="No space left on device") as raised, atomic_write(disk.folder / "file") as partial:
+            partial.write_bytes(bytes(32 * 1024))
+        assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(disk.folder / "file"))
+        assert list(disk.folder.iterdir()) == []
 
 
 def test_safetensors_metadata_is_what_was_saved() -> None:
