@@ -138,10 +138,11 @@ def _checkpoint(storage: Storage, key: str) -> tuple[str | None, int | None] | N
     name = trial_file(key, CHECKPOINT)
     if storage.folder is None:
         return (None, None) if storage.exists(name) else None
-    with suppress(OSError), open(storage.folder / name, "rb") as file:
-        head = file.read(8)
+    file = storage.folder / name
+    with suppress(OSError), open(file, "rb") as content:
+        head = content.read(8)
+        length = min(int.from_bytes(head, "little"), file.stat().st_size)  # whatever a damaged file claims
         with suppress(ValueError, KeyError, TypeError):
-            state = json.loads(safetensors_metadata(head + file.read(int.from_bytes(head, "little")))["state"])
+            state = json.loads(safetensors_metadata(head + content.read(length))["state"])
             return str(state["phase"]), int(state["position"])
-        return None  # it is damaged, and so of no use
-    return None
+    return None  # there is none, or a damaged one, which is of no use

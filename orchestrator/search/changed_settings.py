@@ -28,7 +28,8 @@ def with_settings(spec: SweepSpec, overrides: Sequence[str]) -> SweepSpec:
         changed = with_options(spec, [override])
         if decided := next(_differences(spec, changed), ""):
             raise UserError(
-                f"--set {override}: must not change what decides numbers in a sweep that has begun, but decides {decided}",
+                f"--set {override}: {override.partition('=')[0]} decides {decided}, and must stay as it was in a sweep that "
+                "has begun",
                 "run the sweep file with it and another --name; finished trials of the storage are reused",
                 code="setting-decides",
             )
