@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from orchestrator.command_line import command
+from orchestrator.command_line import JOBS_API_VARIABLE, command
 from orchestrator.commands.options import notify
 from orchestrator.errors import UserError
 
@@ -54,9 +55,12 @@ def note_changes(plan: Plan, storage: Storage) -> None:
 
 def _ways_out(changes: Changes, options: Namespace) -> str:
     """The two commands that decide, as they are to be typed."""
-    words = [word for file in changes.files if file.trials for word in ("--accept-changed", file.name)]
+    files = [file for file in changes.files if file.trials]
+    words = [word for file in files for word in ("--accept-changed", file.name)]
     name, settings = "run", []
-    if options.command == "resume" or (options.address or "").startswith("http"):
+    if options.command == "resume" or JOBS_API_VARIABLE in os.environ:  # a job's sweep file is not where the user is
         name, settings = "resume", [word for setting in options.set for word in ("--set", setting)]
     keep, anew = (command(name, *way, *settings) for way in (words, ["--recompute"]))
+    if not all(file.can_be_accepted for file in files):
+        return f"`{anew}` computes all of them anew"
     return f"`{keep}` keeps them and runs the others with the changed file, `{anew}` computes all of them anew"

@@ -42,6 +42,11 @@ class ChangedFile:
     versions: tuple[str, ...] = ()
 
     @property
+    def can_be_accepted(self) -> bool:
+        """Whether finished trials may stay; initial weights decide every number."""
+        return WEIGHTS not in self.references
+
+    @property
     def difference(self) -> str:
         """What it was and is, in words."""
         if self.versions:
@@ -86,7 +91,7 @@ def changes_since_last_run(plan: Plan, storage: Storage) -> Changes:
     """What has changed since the last run of the sweep; without a change of files everything is empty."""
     last = plan.last_run
     references = _changed_references(last, plan)
-    if last is None or not references:
+    if last is None or plan.inputs is None or not references:
         return Changes(earlier={})
     keys = {trial.key: last.keys_of(trial.config) for trial in plan.trials}
     moved = {present: earlier for present, earlier in keys.items() if earlier is not None and earlier[0] != present}
@@ -146,7 +151,7 @@ def accept_changes(plan: Plan, changes: Changes, storage: Storage, time_ms: int)
     assert last is not None
     assert inputs is not None
     for file in changes.files:
-        if WEIGHTS in file.references:
+        if not file.can_be_accepted:
             raise UserError(
                 f"--accept-changed {file.name}: trials that start from other weights cannot stand beside earlier ones",
                 "use --recompute",

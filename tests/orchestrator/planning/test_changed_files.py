@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from orchestrator.cli import main
 from orchestrator.errors import UserError
 from orchestrator.execution.driver import initial_state, make_queue
 from orchestrator.execution.sweep_files import write_sweep_files
@@ -27,7 +29,7 @@ model: convnet
 method: [drive, {module: scores.f}]
 search: {warmup_epochs: [0, 2], seed: [0, 1, 2]}
 sparsity: 0.9
-training: {epochs: 2}
+training: {epochs: 2, loss: {module: losses.f}}  # a file that stays as it is
 """
 FIRST, SECOND, THIRD = (f"def f(context):\n    return {number}\n" for number in (1, 2, 3))
 OF_FILE = 6  # trials that use it; 6 of drive and 3 dense ones do not
@@ -38,6 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepFolder:
     """A sweep of 15 trials, in which one with the file has failed and one has not begun; all others are finished."""
     monkeypatch.chdir(tmp_path)
     write(FIRST)
+    Path("losses.py").write_text("def f(logits, labels): ...\n")
     storage = open_storage(str(tmp_path / "runs"), create=True)
     folder, state = stored_sweep(TEXT, storage, {6: FAILED, 7: WAITING}, digest=None)
     methods = [trial.config["method"] for trial in state.trials.values()]
@@ -175,3 +178,20 @@ def test_other_data_or_weights_are_not_accepted(folder: SweepFolder) -> None:
     plan = plan_sweep(plan.spec, folder.storage, hash_data=True)
     with pytest.raises(UserError, match="the data are not those of the last run"):
         accept_changes(plan, changes, folder.storage, 5)
+
+
+def test_other_initial_weights_can_only_be_recomputed(folder: SweepFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("dense.safetensors").write_bytes(b"one")
+    text = TEXT.replace("mixed", "weighted") + "initial_weights: ./dense.safetensors\n"
+    stored_sweep(text, folder.storage, {}, digest=None)
+    Path("dense.safetensors").write_bytes(b"two")
+    assert main(["resume", "weighted", "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert "`drive-sweep resume weighted --recompute` computes all of them anew" in error
+    assert "--accept-changed" not in error
+
+
+def test_without_the_digest_of_the_data_nothing_is_said(folder: SweepFolder) -> None:
+    write(SECOND)
+    plan, _ = planned(folder)
+    assert changes_since_last_run(replace(plan, data_digest=None), folder.storage) == Changes(earlier={})
