@@ -4,7 +4,7 @@
     checkpoints      of finished trials, left by an interruption
     own warm-ups     of finished trials, left by an interruption
     unfinished files of writers that are gone, and reserves of drivers that are gone
-    archives         trials/.aside, if asked for
+    archives         in the folders .aside of trials, warm-ups and sweeps, if asked for
     unused trials    whose keys no sweep names, if asked for: they are results, and another sweep may want them
 
 Kept: what a running sweep names; the warm-ups that a search names until it has ended; and, while a search runs or it is not
@@ -32,7 +32,7 @@ from trainables.records.file_names import CHECKPOINT, RESULT
 from trainables.records.metrics import DamagedRecordError
 from trainables.wording import counted
 
-ASIDE = "trials/.aside"
+ASIDE = ".aside"  # in each of the folders
 PARTIAL = re.compile(r"\..+\.\d+-\d+\.partial")  # as runtime/files.py names them
 FOLDERS = ("trials", "warmups", "sweeps", "data")
 HOUR_S = 3600.0
@@ -103,7 +103,7 @@ class _Search:
         self.uses = uses
         self.options = options
         self.now = now
-        self.listed = {folder: storage.files(folder) for folder in FOLDERS}
+        self.listed = {folder: _inside(storage.files(folder)) for folder in FOLDERS}
         self.named = frozenset().union(*(use.named for use in uses))
         self.running = frozenset().union(*(use.named for use in uses if use.running))
         self.kept: list[str] = []
@@ -178,16 +178,16 @@ class _Search:
             if PARTIAL.fullmatch(path.rpartition("/")[2]) and self.now - info.modified > HOUR_S
         }
         reserves = {path: info for path, info in self.listed["sweeps"].items() if path in idle}
-        return {path: info for path, info in (stale | reserves).items() if not path.startswith(f"{ASIDE}/")}
+        return {path: info for path, info in (stale | reserves).items() if not _is_archived(path)}
 
     def _archives(self) -> Files:
-        return {path: info for path, info in self.listed["trials"].items() if path.startswith(f"{ASIDE}/")}
+        return {path: info for files in self.listed.values() for path, info in files.items() if _is_archived(path)}
 
     def _unused(self) -> Files:
         """The trials that no sweep names; the command `trial` may be at one that changed within a day."""
         folders: dict[str, dict[str, FileInfo]] = {}
         for path, info in self.listed["trials"].items():
-            if not path.startswith(f"{ASIDE}/"):
+            if not _is_archived(path):
                 folders.setdefault(path.split("/")[1], {})[path] = info
         unused = {key: files for key, files in folders.items() if key not in self.named}
         recent = {key for key, files in unused.items() if self.now - max(one.modified for one in files.values()) < DAY_S}
@@ -200,6 +200,15 @@ class _Search:
         new = sorted(set(keys) - self.finished.keys())
         results, _ = read_results(self.storage, new)
         self.finished |= {key: key in results for key in new}
+
+
+def _inside(files: Files) -> Files:
+    """Without what somebody has put beside the folders of trials, warm-ups and sweeps."""
+    return {path: info for path, info in files.items() if path.count("/") > 1 or path.startswith("data/")}
+
+
+def _is_archived(path: str) -> bool:
+    return path.split("/")[1] == ASIDE
 
 
 def _remove_files(storage: Storage, files: Files) -> None:

@@ -39,7 +39,7 @@ from orchestrator.state.gc_lease import gc_lease
 from orchestrator.state.sweep_folder import RESERVE, SweepFolder
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
-from orchestrator.storage.layout import archive_trial, trial_file
+from orchestrator.storage.layout import archive_trial, set_aside, trial_file
 from orchestrator.storage.local import LocalStorage
 from orchestrator.storage.s3 import S3Storage
 from orchestrator.tracking.records import read_record
@@ -124,6 +124,8 @@ def age(storage: LocalStorage, seconds: float) -> None:
 
 def test_snapshots_go_when_all_trials_of_the_warmup_are_finished_in_every_sweep(storage: LocalStorage) -> None:
     (shared,) = sharers(storage, "tiny")
+    for folder in ("trials", "warmups", "sweeps"):
+        storage.write(f"{folder}/notes.txt", b"of the user")
     assert warmups(find_garbage(storage, Options())) == {shared}
     for key in sharers(storage, "wide")[shared][:1]:
         storage.remove(trial_file(key, RESULT))
@@ -184,10 +186,12 @@ def test_unfinished_files_go_when_no_writer_can_be_at_work(storage: LocalStorage
 
 def test_archives_and_trials_of_no_sweep_go_only_if_asked_for(storage: LocalStorage) -> None:
     archive_trial(storage, next(iter(sharers(storage, "wide").values()))[0])
+    storage.write(damaged := f"warmups/{NO_SWEEP}/epoch-0001.f.safetensors", b"damaged")
+    set_aside(storage, damaged)
     storage.write(trial_file(NO_SWEEP, RESULT), b"{}")
     assert not {ARCHIVES, UNUSED} & find_garbage(storage, Options()).files.keys()
     found = find_garbage(storage, EVERYTHING)
-    assert (len(paths(found, ARCHIVES)), paths(found, UNUSED)) == (3, set())
+    assert (len(paths(found, ARCHIVES)), paths(found, UNUSED)) == (4, set())
     assert "1 trial of no sweep: changed within a day" in found.kept
     age(storage, DAY_S + 60)
     assert paths(find_garbage(storage, EVERYTHING), UNUSED) == {trial_file(NO_SWEEP, RESULT)}
