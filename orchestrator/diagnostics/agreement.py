@@ -46,7 +46,7 @@ def _by_kind(found: Iterable[Finding], *, fix: bool) -> list[Check]:
         mismatch = one.mismatch
         way = mismatch.remedy if mismatch.mend is None else f"`{command('doctor', '--fix')}` {mismatch.remedy}"
         if one.mended:
-            way = f"mended: {mismatch.remedy}"
+            way = f"mended: the repair {mismatch.remedy}"
         elif fix and mismatch.mend is not None:
             way = f"not mended: {one.problem or 'it came again'}"
         kinds[one.check, mismatch.kind, way, one.mended, one.problem].append(mismatch.place)

@@ -86,11 +86,16 @@ class SweepFolder:
         with suppress(OSError):
             self.storage.append(self.file("sweep.log"), f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
+    def live_driver(self) -> str:
+        """The driver that its state names, on whichever host, in words; empty if it has none or a dead one."""
+        state = self.read_state()
+        alive = state is not None and driver_alive(state.driver)
+        return f"process {state.driver['pid']} on {state.driver['host']}" if state is not None and alive else ""
+
     def require_no_driver(self) -> None:
         """Raises SetupError if the sweep has a live driver."""
-        state = self.read_state()
-        if state is not None and driver_alive(state.driver):
-            raise self._in_use_error(f"process {state.driver['pid']} on {state.driver['host']}")
+        if driver := self.live_driver():
+            raise self._in_use_error(driver)
 
     def lease_holder(self) -> str:
         """Who holds the sweep's lease, in words; empty if nobody does."""

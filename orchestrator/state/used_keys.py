@@ -22,7 +22,8 @@ def named_keys(folder: SweepFolder, files: tuple[str, ...] = KEY_FILES) -> froze
 
 def held_sweeps(storage: Storage) -> dict[str, str]:
     """Name -> who holds it, in words, of each sweep that runs, on any host, or that a command is at work on."""
-    holders = {name: SweepFolder(storage, name).lease_holder() for name in storage.names("sweeps")}
+    folders = [SweepFolder(storage, name) for name in storage.names("sweeps")]
+    holders = {one.name: one.live_driver() or one.lease_holder() for one in folders}  # some locks hold on their host only
     return {name: holder for name, holder in holders.items() if holder}
 
 

@@ -99,8 +99,8 @@ def _of_item(sync: RunSync, item: RunSpec, state: str) -> Iterator[Difference]:
             )
         return
     record = read_record(sync.storage, item.role, item.key)
-    if item.role == "warmup" and not record.points and run.status == "FINISHED":
-        return  # its snapshots have been removed: there is nothing to compare with
+    if record.damage or (item.role == "warmup" and not record.points and run.status == "FINISHED"):
+        return  # there is nothing to compare with
     differences = [*_points(sync, item, run, record), *_models(sync, item, run, record)]
     yield from differences
     if not differences:
