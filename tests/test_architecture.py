@@ -43,7 +43,7 @@ LIGHT = "errors findings wording config runtime custom"
 ORCHESTRATOR = {
     "errors": ("", ""),
     "command_line": ("", ""),
-    "prose": ("", ""),
+    "prose": ("", "wording"),
     "uris": ("errors", ""),
     "process": ("errors uris", "runtime"),
     "version": ("process", ""),
@@ -85,7 +85,7 @@ ORCHESTRATOR = {
         f"{LIGHT} records trial",
     ),
     "diagnostics": (
-        "errors command_line spec storage state planning search preflight tracking cluster repair",
+        "errors command_line prose spec storage state planning search preflight tracking cluster repair",
         f"{LIGHT} data preflight",
     ),
     "commands": (

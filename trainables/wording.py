@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # escape sequences of a terminal
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")  # not line ends and tabs
+MARKDOWN = re.compile(r"[\\`*<\[\]]")  # what begins a code, an emphasis, a tag, a link or an image
 LONGEST = 300  # characters of another program's message
 ELLIPSIS = " ..."
 UNITS = ("bytes", "kB", "MB", "GB", "TB")
@@ -13,7 +15,21 @@ UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 def one_line(text: object, longest: int = LONGEST) -> str:
     """The text, or that of an error, on one line of at most so many characters; an error without text gives its type."""
-    return shortened(" ".join(COLOURS.sub("", str(text)).split()), longest) or type(text).__name__
+    return shortened(without_controls(" ".join(COLOURS.sub("", str(text)).split())), longest) or type(text).__name__
+
+
+def without_controls(text: str) -> str:
+    """The text without colours; other control characters, which could move the cursor or hide text, as escapes.
+
+    Halves of surrogate pairs, which no file can hold, are escapes too.
+    """
+    plain = COLOURS.sub("", text.replace("\r\n", "\n"))
+    return CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), plain)
+
+
+def as_markdown(text: str) -> str:
+    """The text as Markdown that shows it as it is."""
+    return MARKDOWN.sub(r"\\\g<0>", text)
 
 
 def first_line(text: object) -> str:

@@ -24,6 +24,7 @@ from orchestrator.state.sweep_folder import SweepFolder, open_sweep, require_kno
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.layout import trial_file
 from trainables.records.file_names import ERROR
+from trainables.wording import without_controls
 
 LOG_POLL_INTERVAL_S, STORE_POLL_INTERVAL_S = 0.5, 3.0  # of `logs --follow`, on a folder and on an object store
 LOG_HEAD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
@@ -55,10 +56,10 @@ def logs(options: Namespace) -> int:
         if LOG_HEAD.match(line):  # lines without a time belong to the one before them
             shown = bool(pattern.search(line.rstrip()))
         if shown:
-            print(line)
+            print(without_controls(line))
     error = storage.read_json(trial_file(options.trial, ERROR), ("attempt", "kind", "traceback")) if options.trial else None
     if error:
-        print(f"attempt {error['attempt']} failed ({error['kind']}):\n{error['traceback']}", end="")
+        print(without_controls(f"attempt {error['attempt']} failed ({error['kind']}):\n{error['traceback']}"), end="")
     return EXIT_DONE
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from orchestrator.prose import PlainConsole
 
 if TYPE_CHECKING:
     from orchestrator.diagnostics.checks import Check
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 def print_checks(checks: Iterable[Check]) -> list[Check]:
     """Prints each check as soon as it is done, and returns all."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     done = []
     for check in checks:
-        mark = "[green]ok  [/green]" if check.ok else "[red]FAIL[/red]"
-        console.print(f"{mark} {check.name:<10}", end="")
-        console.print(check.message, markup=False)
+        mark, style = ("ok  ", "green") if check.ok else ("FAIL", "red")
+        console.print(mark, style=style, end="")
+        console.print(f" {check.name:<10}{check.message}")
         if check.hint:
-            console.print(f"     {check.hint}", markup=False)
+            console.print(f"     {check.hint}")
         done.append(check)
     return done

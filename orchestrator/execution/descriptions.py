@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from orchestrator.recommendation.recommendation import Recommendation
 from orchestrator.recommendation.sentences import details, sentence
 from orchestrator.state.sweep_state import SweepState
-from trainables.wording import counted
+from trainables.wording import as_markdown, counted
 
 LONGEST = 5000  # characters that every MLflow takes
 REPORT = " Figures and all numbers: `report.html` among the artifacts."
-SPECIAL = re.compile(r"[\\`*<\[\]]")
 
 
 def description(state: SweepState, advice: Sequence[Recommendation], search: Sequence[str], plan: str, *, report: bool) -> str:
@@ -38,13 +36,8 @@ def description(state: SweepState, advice: Sequence[Recommendation], search: Seq
     return text
 
 
-def escaped(text: str) -> str:
-    """The text as Markdown that shows it as it is."""
-    return SPECIAL.sub(r"\\\g<0>", text)
-
-
 def _list(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {escaped(line.strip())}" for line in lines)
+    return "\n".join(f"- {as_markdown(line.strip())}" for line in lines)
 
 
 def _joined(*parts: str) -> str:

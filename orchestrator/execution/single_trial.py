@@ -40,6 +40,7 @@ from trainables.config.keys import canonical
 from trainables.data.staging import StagedDataset
 from trainables.errors import FailureKind, StopRequestedError, StorageError, TrialError
 from trainables.records.failure_record import publish_failure
+from trainables.wording import without_controls
 from trainables.worker.stage import Stage, SweepSettings
 from trainables.worker.trainable import trial_context
 
@@ -124,10 +125,10 @@ def _run(plan: Plan, trial: PlannedTrial, storage: Storage, options: Namespace) 
     except StorageError:
         raise  # not the trial's failure
     except StopRequestedError as error:
-        print(f"{trial.name}: {error}", file=sys.stderr)
+        print(f"{trial.name}: {without_controls(str(error))}", file=sys.stderr)
         return 128 + signals[-1]
     except TrialError as error:
-        print(f"{trial.key} {trial.name} failed ({error.kind}): {error}", file=sys.stderr)
+        print(f"{trial.key} {trial.name} failed ({error.kind}): {without_controls(str(error))}", file=sys.stderr)
         return EXIT_TRIALS_FAILED
     return _print_result(result, trial, options)
 
@@ -142,7 +143,10 @@ def _reproduce(plan: Plan, trial: PlannedTrial, recorded_in: Storage, options: N
         try:
             result = _compute(plan, trial, files, storage, recorded_in)
         except TrialError as error:
-            print(f"{trial.key} {trial.name} cannot be computed again ({error.kind}): {error}", file=sys.stderr)
+            print(
+                f"{trial.key} {trial.name} cannot be computed again ({error.kind}): {without_controls(str(error))}",
+                file=sys.stderr,
+            )
             return EXIT_TRIALS_FAILED
     same = result["model_sha256"] == trial.result["model_sha256"]
     then, now = trial.result["fingerprints"], result["fingerprints"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.figures.figure import CONTAINER, Figure
 from orchestrator.figures.theme import CONFIG, LIGHT, with_colours
+from trainables.wording import without_controls
 
 FILE_WIDTH = 560  # pixels of a figure that has no surroundings; a PNG has twice as many
 FILE_PADDING = 10
@@ -16,8 +17,18 @@ VEGA_LITE = "6.4"
 
 
 def page_spec(figure: Figure) -> dict[str, Any]:
-    """What a page hands to the library that draws it."""
-    return {**figure.spec, "description": figure.description, "config": CONFIG}
+    """What a page hands to the library that draws it; its expressions take no line separators in texts."""
+    spec: dict[str, Any] = _without_controls({**figure.spec, "description": figure.description, "config": CONFIG})
+    return spec
+
+
+def _without_controls(part: Any) -> Any:
+    """A part of a specification in which control characters of all texts are escapes."""
+    if isinstance(part, dict):
+        return {name: _without_controls(value) for name, value in part.items()}
+    if isinstance(part, list):
+        return [_without_controls(value) for value in part]
+    return without_controls(part) if isinstance(part, str) else part
 
 
 def png(figure: Figure) -> bytes:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainables.wording import without_controls
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -48,7 +50,7 @@ class Section:
 
 
 def text(value: object) -> str:
-    return html.escape(str(value))
+    return html.escape(without_controls(str(value)))
 
 
 def paragraph(value: object, css_class: str = "") -> str:

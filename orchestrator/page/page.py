@@ -19,6 +19,7 @@ from orchestrator.recommendation.recommendation import Recommendation
 from orchestrator.recommendation.sentences import details, sentence
 from orchestrator.reporting.report import report_of
 from orchestrator.reporting.sweep_results import SweepResults
+from trainables.wording import without_controls
 
 MOST_WHOLE = 4  # recommendations with all their details
 MOST_AT_ONCE = 4  # figures of a kind; of more a page shows the one that is chosen
@@ -45,7 +46,7 @@ def html_page(results: SweepResults, drawn: Drawn | None = None) -> str:
         versions_section(report, results),
     ]
     sections = [section for section in sections if section.content]
-    specs = {figure.name: page_spec(figure) for _, figures in drawn for figure in figures}
+    specs = {without_controls(figure.name): page_spec(figure) for _, figures in drawn for figure in figures}
     contents = "".join(f'<a href="#{section.id}">{text(section.title)}</a>' for section in sections)
     summary = report.summary().partition(": ")[2]
     return "".join(

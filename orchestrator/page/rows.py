@@ -52,12 +52,19 @@ def trial_rows(results: SweepResults) -> list[dict[str, Any]]:
 
 
 def to_csv(rows: list[dict[str, Any]]) -> bytes:
-    """The rows with a head; nothing stands where something is not known."""
+    """The rows with a head; nothing stands where something is not known.
+
+    A text that a spreadsheet would take for a formula has an apostrophe before it, which such programs hide.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _no_formula(value) for name, value in row.items()} for row in rows)
     return text.getvalue().encode()
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def to_parquet(rows: list[dict[str, Any]]) -> bytes:

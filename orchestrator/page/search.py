@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.page.markup import Cell, Line, Section, listing, paragraph, table
+from orchestrator.page.markup import Cell, Line, Section, listing, paragraph, table, text
 from orchestrator.reporting.search_section import SearchSection
 from orchestrator.reporting.sweep_results import SweepResults
 from orchestrator.search.overview import ConfigurationOverview, GroupOverview
@@ -15,7 +15,7 @@ def search_section(results: SweepResults) -> Section:
     parts = [listing(line.strip() for line in section.lines())]
     for block in section.blocks():
         lines = [Line(cells=[Cell(text=cell) for cell in row]) for row in block.rows]
-        parts.append(f"<h3>{block.title}</h3>" + table(block.columns, lines, block.title))
+        parts.append(f"<h3>{text(block.title)}</h3>" + table(block.columns, lines, block.title))
     lines = [_line(group, one) for group in results.overview.groups for one in group.configurations if one.ruled_out]
     if lines:
         objective = next(iter(results.overview.objectives))

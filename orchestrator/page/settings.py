@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from orchestrator.page.markup import Cell, Line, Section, listing, paragraph, preformatted, table
+from orchestrator.page.markup import Cell, Line, Section, listing, paragraph, preformatted, table, text
 from orchestrator.reporting.comparison_tables import ResultTable, notes_of, tables_of
 from orchestrator.reporting.report import Report
 from orchestrator.reporting.report_columns import shown_columns
@@ -47,4 +47,4 @@ def versions_section(report: Report, results: SweepResults) -> Section:
 def _result_table(block: ResultTable) -> str:
     lines = [Line(cells=[Cell(text=cell, css_class=row.verdict_of(cell)) for cell in row.cells]) for row in block.rows]
     footnotes = paragraph(block.footnote_line(), "remark") if block.footnotes else ""
-    return f"<h3>{block.title}</h3>" + table(block.columns, lines, block.title) + footnotes
+    return f"<h3>{text(block.title)}</h3>" + table(block.columns, lines, block.title) + footnotes

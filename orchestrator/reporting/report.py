@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.command_line import command
-from orchestrator.prose import print_prose
+from orchestrator.prose import PlainConsole, print_prose
 from orchestrator.recommendation.recommendation import Recommendation, to_json
 from orchestrator.recommendation.sentences import details, sentence
 from orchestrator.reporting.aggregate import ConfigSummary, config_name, fingerprint_counts
@@ -132,7 +132,7 @@ def _block(setting: ConfigSummary) -> tuple[str, float]:
 
 def terminal() -> Console:
     """Stdout, as wide as the terminal allows, PLAIN_WIDTH columns in a file or pipe."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console

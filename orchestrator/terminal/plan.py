@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from orchestrator.planning.durations import Timed
 from orchestrator.planning.estimate import Estimate, estimate, read_records
@@ -105,7 +106,7 @@ def _search_facts(plan: Plan, storage: Storage, cost: Estimate) -> dict[str, Any
 
 def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     console = stdout_console()
-    console.print(f"[bold]{facts['sweep']}[/bold]: {_heading(facts)}")
+    console.print(Text.assemble((facts["sweep"], "bold"), f": {_heading(facts)}"))
     for revision, count in facts["reused_by_revision"].items():
         console.print(f"  {count} reused, made by revision {revision}")
     if facts["added"] is not None and (facts["added"] or facts["removed"]):

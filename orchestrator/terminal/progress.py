@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from orchestrator.prose import PlainConsole
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from orchestrator.terminal.overview import fact_table, facts, group_table, left_text, search_lines, summary_line
 from orchestrator.terminal.tables import LineTable, one_line
@@ -30,7 +31,7 @@ class Screen:
     """Draws the state of a sweep, and prints messages above it."""
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, quiet=quiet)
+        self.console = console or PlainConsole(stderr=True, quiet=quiet)
         self.live: Live | None = None
         self.last_drawn = 0.0
         self.last_line = self.last_finish = time.monotonic()

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from orchestrator.command_line import command
 from orchestrator.prose import print_prose
@@ -17,7 +18,7 @@ from orchestrator.terminal.overview import WIDE, fact_table, facts, search_lines
 from orchestrator.terminal.pause import pause_lines
 from orchestrator.terminal.progress import best_trial
 from orchestrator.terminal.tables import LineTable, duration, stdout_console
-from trainables.wording import counted
+from trainables.wording import counted, without_controls
 
 LONGEST_LIST = 20
 SILENT_S = 60.0  # a driver writes its heartbeat every ten seconds
@@ -30,7 +31,7 @@ def print_status(state: SweepState) -> None:
     driver = state.driver
     alive = driver_alive(driver)
     run_by = f"run by process {driver['pid']} on {driver['host']}{_silence(driver)}" if alive else "not running"
-    console.print(f"[bold]{state.sweep}[/bold]: {summary_line(state)} ({run_by})")
+    console.print(Text.assemble((state.sweep, "bold"), f": {summary_line(state)} ({run_by})"))
     for line in pause_lines(state):
         print_prose(console, line, style="yellow")
     for line in search_lines(state):
@@ -99,4 +100,4 @@ def print_failures(state: SweepState) -> None:
     for error, count in errors.most_common():
         first = next(trial for trial in failed if (trial.error or "") == error)
         more = f" and {count - 1} more" if count > 1 else ""
-        print(f"failed: {first.key} {first.name}{more}: {error}", file=sys.stderr)
+        print(f"failed: {first.key} {first.name}{more}: {without_controls(error)}", file=sys.stderr)

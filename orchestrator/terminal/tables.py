@@ -9,12 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.prose import PlainConsole
+
 PLAIN_WIDTH = 160  # columns of output that goes to a file or pipe, unless COLUMNS says it
 
 
 def stdout_console(width: int | None = None) -> Console:
     """Standard output without automatic highlighting; `width` overrides that of the terminal."""
-    console = Console(highlight=False, width=width)
+    console = PlainConsole(width=width)
     if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PLAIN_WIDTH
     return console

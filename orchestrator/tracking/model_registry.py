@@ -18,6 +18,7 @@ from orchestrator.errors import SetupError
 from orchestrator.tracking.runs import SweepRuns, every_hit
 from orchestrator.tracking.sweep_summary import RecommendedTrial
 from trainables.runtime.json_text import parse_json
+from trainables.wording import as_markdown
 
 NOT_IN_NAMES = re.compile(r"[^\w\-.]", re.ASCII)
 OF_GROUPS = "best-"  # what every alias of a group begins with
@@ -160,7 +161,7 @@ def _model_id(runs: SweepRuns, one: RecommendedTrial) -> str:
 def _description(sweep: str, name: str, recommended: Sequence[RecommendedTrial]) -> str:
     head = [f"The recommended models of sweep {sweep}, each under its alias.", ""]
     load = [f'    mlflow.pyfunc.load_model("models:/{name}@{recommended[0].alias}")', ""]
-    return _joined([*head, *load, *(f"- `{one.alias}`: {one.sentence}" for one in recommended)])
+    return _joined([*head, *load, *(f"- `{one.alias}`: {as_markdown(one.sentence)}" for one in recommended)])
 
 
 def _joined(lines: Iterable[str]) -> str:

@@ -85,7 +85,7 @@ def samples(folder: Path) -> list[Sample]:
         Sample(
             name="points",
             content=content(metrics),
-            read=lambda one: set(points_from_lines(one)),
+            read=lambda one: Subset(points_from_lines(one)),
             errors=(DamagedRecordError,),
             edit=checked_line_edit,
         ),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import Any
 
 from trainables.data.dataset import Arrays, Dataset, Files
 from trainables.data.facts import DataFacts, facts_of, numbered_classes, tally
 from trainables.data.source import DatasetSource
-from trainables.data.torchvision_files import BROKEN_GZIP, published_files, torchvision_layout
+from trainables.data.torchvision_files import published_content, published_files, torchvision_layout
 from trainables.errors import DataError
 
 FILES = tuple(f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
@@ -36,7 +35,7 @@ class FashionMnist(Dataset):
             for split in splits:
                 if len(split.data) != len(split.targets) or int(split.targets.max()) > 9:
                     raise ValueError(f"{len(split.data)} images, {len(split.targets)} labels up to {int(split.targets.max())}")
-        except (*BROKEN_GZIP, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:  # of its IDX parser
+        except (AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:  # of its IDX parser
             raise DataError(f"Fashion-MNIST in {str(folder)!r} is damaged: {type(error).__name__} {error}") from error
         arrays: list[Any] = []
         for split in splits:
@@ -55,10 +54,7 @@ class FashionMnist(Dataset):
 
 
 def _idx_labels(path: Path) -> bytes:
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except BROKEN_GZIP as error:
-        raise DataError(f"{str(path)!r} is damaged: {error}") from error
+    content = published_content(path)
     labels = content[8:]
     if not content.startswith(IDX_LABELS) or len(labels) != int.from_bytes(content[4:8], "big") or max(labels, default=0) > 9:
         raise DataError(f"{str(path)!r} is damaged: it must be an IDX file of labels from 0 to 9", "download it again")

@@ -6,15 +6,13 @@ pixels are not reused; the lines of all other files are those of older versions.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from pathlib import Path
 
 from trainables.custom.versions import NAME as VERSION
 from trainables.custom.versions import declared_version
 from trainables.data.decoding import HEAD_BYTES, is_sixteen_bit_grey
-from trainables.data.torchvision_files import BROKEN_GZIP
-from trainables.errors import DataError
+from trainables.data.torchvision_files import published_content
 
 MODULE = "module"  # name of the function's own file; all others begin with root/
 NEW_PIXELS = "\0high bytes"  # mark of 16-bit grey, which older versions cut off at 255
@@ -24,13 +22,10 @@ def content_line(named: tuple[str, Path]) -> bytes:
     """The line of a file that this project decodes; compressed files count by their content.
 
     Raises:
-        DataError: its compression is damaged.
+        DataError: its compression is damaged, or it unpacks to more than a published file.
     """
     name, path = named
-    try:
-        content = gzip.decompress(_bytes(path)) if path.suffix == ".gz" else _bytes(path)
-    except BROKEN_GZIP as error:
-        raise DataError(f"{str(path)!r} is damaged: {error}") from error
+    content = published_content(path) if path.suffix == ".gz" else _bytes(path)
     mark = NEW_PIXELS if is_sixteen_bit_grey(content[:HEAD_BYTES]) else ""
     return encoded_line(f"{name}\0{len(content)}\0{hashlib.sha256(content).hexdigest()}{mark}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from trainables.data.dataset import Files
 from trainables.data.source import DatasetSource, dataset_folder
 from trainables.errors import DataError
 
-BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
+MOST_BYTES = 256 << 20  # of a published file; the largest, CIFAR-100's training images, has 148 MiB
 
 
 def published_files(source: DatasetSource, names: Sequence[str], below: Sequence[str]) -> Files:
@@ -38,14 +37,32 @@ def published_files(source: DatasetSource, names: Sequence[str], below: Sequence
 
 @contextmanager
 def torchvision_layout(files: Files, below: str) -> Iterator[str]:
-    """A temporary folder with links to the files in torchvision's layout; gzip files are unpacked."""
+    """A temporary folder with copies of the files in torchvision's layout; gzip files are unpacked.
+
+    Copies, so that nobody can replace a file between torchvision's check of its MD5 and its unpickling.
+    """
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root, below)
         folder.mkdir(parents=True)
         for name, path in files:
-            if path.suffix == ".gz":
-                with gzip.open(path) as packed, open(folder / name, "wb") as plain:
-                    shutil.copyfileobj(packed, plain)
-            else:
-                (folder / name).symlink_to(path.absolute())
+            (folder / name).write_bytes(published_content(path))
         yield root
+
+
+def published_content(path: Path) -> bytes:
+    """The content of a published file, plain or gzip.
+
+    Raises:
+        DataError: it is damaged, or larger than any published file.
+        OSError: it cannot be read; the error names it.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = bytes(file.read(MOST_BYTES + 1))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{str(path)!r} is damaged: {error}", "download it again") from error
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    if len(content) > MOST_BYTES:
+        raise DataError(f"{str(path)!r} must have at most {MOST_BYTES >> 20} MiB, got more", "download it again")
+    return content

@@ -77,7 +77,9 @@ def verify(exported: Exported, model: SparseModel, images: Tensor, *, measure: b
             "seconds": SECONDS,
         }
         answer = _ask(request)
-        scores, first_scores = (torch.from_numpy(np.load(files[name])) for name in ("scores", "first_scores"))
+        scores, first_scores = (
+            torch.from_numpy(np.load(files[name], allow_pickle=False)) for name in ("scores", "first_scores")
+        )
     difference, accepted = _difference(expected, scores, first, first_scores, tolerance_of(exported.format, model))
     labels = [*dense, f"exported, {exported.format.runtime}"]
     decisions = scores.argmax(1)

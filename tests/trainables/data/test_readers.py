@@ -104,7 +104,7 @@ def test_truncated_fashion_mnist_is_rejected_with_its_folder(tmp_path: Path, pac
     fashion_files(tmp_path / "set", packed)
     path = tmp_path / "set" / (f"{name}.gz" if packed else name)
     path.write_bytes(path.read_bytes()[: min(left, path.stat().st_size - 1)])
-    with pytest.raises(DataError, match=rf"Fashion-MNIST in '{tmp_path / 'set'}' is damaged"):
+    with pytest.raises(DataError, match=rf"'{tmp_path / 'set'}.*' is damaged"):
         load(DatasetSource(name="fashion_mnist", root=str(tmp_path / "set")))
 
 
