@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Where it is set, every process compiles torch, ray and mlflow anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo check quick-tests test test-long chaos lint setup clean
+.PHONY: demo check quick-tests test test-long chaos audit lint setup clean
 
 setup: .venv/.installed
 
@@ -36,6 +36,10 @@ test-long: setup
 # Rounds of a small sweep under random faults; tests/chaos says what must hold afterwards.
 chaos: setup
 	$(BIN)/python -m tests.chaos --rounds 200
+
+# The pinned packages against published advisories; says so where no source of them can be reached.
+audit: setup
+	$(BIN)/python -m tests.audit
 
 lint: setup
 	$(BIN)/ruff format --check .

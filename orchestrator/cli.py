@@ -24,6 +24,7 @@ from orchestrator.process.output import STDOUT, reserve_stdout
 from orchestrator.process.setup import prepare_process, require_current_folder
 from orchestrator.uris import require_no_credentials
 from trainables.errors import StorageError, StorageFullError
+from trainables.runtime.secrets import without_secrets
 from trainables.wording import without_controls
 
 STORAGE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
@@ -72,7 +73,7 @@ def _print_bug() -> int:
 
 
 def _print_error(error: SweepError) -> int:
-    print(f"drive-sweep: {without_controls(with_code(str(error), error.code))}", file=sys.stderr)
+    print(f"drive-sweep: {without_controls(without_secrets(with_code(str(error), error.code)))}", file=sys.stderr)
     return error.exit_code
 
 

@@ -71,7 +71,7 @@ ORCHESTRATOR = {
         "errors command_line version spec storage state planning search recommendation reporting",
         f"{LIGHT} records data export",
     ),
-    "terminal": ("command_line prose spec storage state planning search", "wording config"),
+    "terminal": ("command_line prose spec storage state planning search", "wording config runtime"),
     "cluster": ("errors command_line process version storage planning", f"{LIGHT} data"),
     "jobs": ("errors command_line uris process version spec cluster", LIGHT),
     "scheduling": ("back_off cluster process", "errors"),
@@ -97,7 +97,7 @@ ORCHESTRATOR = {
         "errors command_line process spec storage state recommendation reporting figures page export",
         "config records export",
     ),
-    "cli": ("errors bug_report command_line uris process cluster commands", "errors"),
+    "cli": ("errors bug_report command_line uris process cluster commands", "errors runtime wording"),
 }
 
 # Everything else is free of them; inside these files they may still be imported late.

@@ -30,6 +30,7 @@ from trainables.config.trial import TrialConfig
 from trainables.errors import FailureKind, StaleAttemptError, StorageError, StorageFullError
 from trainables.records.failure_record import publish_failure
 from trainables.records.metrics import Point, points_from_json
+from trainables.runtime.secrets import without_secrets
 
 STOP_CHECK_INTERVAL_S = 0.5
 
@@ -217,7 +218,7 @@ class Driver:
         """Copies what the tracking process reports into the state."""
         with self.writer.lock:
             self.state.tracking_pending = self.tracking.pending
-            self.state.tracking_error = self.tracking.last_error
+            self.state.tracking_error = self.tracking.last_error and without_secrets(self.tracking.last_error)
             self.state.tracking_cpu_seconds = self.tracking.cpu_seconds
             if self.tracking.database is not None:
                 self.state.tracking_database = self.tracking.database

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.errors import UserError
+from trainables.runtime.secrets import without_secrets
 
 EVENTS: dict[str, str] = {  # name -> what its line has, besides time, event and sweep
     "sweep_started": "how many trials are `finished`, `waiting`, ... (as in `status --json`)",
@@ -64,7 +65,8 @@ class EventFile:
             return
         assert event in EVENTS, event
         time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = json.dumps({"time": time, "event": event, "sweep": self.sweep} | _without_infinities(facts)) + "\n"
+        facts = {"time": time, "event": event, "sweep": self.sweep} | _without_infinities(facts)
+        line = without_secrets(json.dumps(facts)) + "\n"
         content = (("\n" if self._torn else "") + line).encode()
         try:
             self._torn = os.write(self._descriptor, content) < len(content)

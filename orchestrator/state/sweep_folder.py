@@ -31,6 +31,7 @@ from orchestrator.state.gc_lease import require_no_gc
 from orchestrator.state.sweep_state import SweepState, state_from_bytes, state_to_bytes
 from orchestrator.storage.base import Storage, report_damage
 from orchestrator.storage.layout import stop_files
+from trainables.runtime.secrets import without_secrets
 
 DELETING, RENAMED, RESERVE = "deleting.json", "renamed.json", ".reserve"
 
@@ -84,7 +85,7 @@ class SweepFolder:
     def log(self, line: str) -> None:
         """Adds a line to sweep.log; nothing depends on it, so errors of the storage are ignored."""
         with suppress(OSError):
-            self.storage.append(self.file("sweep.log"), f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+            self.storage.append(self.file("sweep.log"), f"{time.strftime('%Y-%m-%d %H:%M:%S')} {without_secrets(line)}\n")
 
     def live_driver(self) -> str:
         """The driver that its state names, on whichever host, in words; empty if it has none or a dead one."""

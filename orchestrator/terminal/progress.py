@@ -16,6 +16,7 @@ from orchestrator.state.sweep_state import SweepState, TrialStatus
 from orchestrator.terminal.overview import fact_table, facts, group_table, left_text, search_lines, summary_line
 from orchestrator.terminal.tables import LineTable, one_line
 from trainables.config.metric_names import CHOSEN_ITERATIONS
+from trainables.runtime.secrets import without_secrets
 from trainables.wording import counted
 
 DRAW_INTERVAL_S = 0.5
@@ -57,7 +58,9 @@ class Screen:
     def print(self, line: str) -> None:
         """A line that stays on the screen."""
         self.last_line = time.monotonic()
-        (self.live.console if self.live else self.console).print(line, highlight=False, markup=False, soft_wrap=True)
+        (self.live.console if self.live else self.console).print(
+            without_secrets(line), highlight=False, markup=False, soft_wrap=True
+        )
 
     def print_event(self, line: str) -> None:
         """Shows an event of one stage: among the newest few on the live screen, else as a line."""

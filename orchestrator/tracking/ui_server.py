@@ -24,6 +24,7 @@ from orchestrator.tracking.database_locations import correct_locations, follow_s
 from orchestrator.tracking.error_hints import database_error
 
 HOST = "127.0.0.1"
+ALLOWED_HOSTS = "127.0.0.1:*,localhost:*"  # else a page of the web could reach the server under a name of its own
 START_TIMEOUT_S = 180.0  # a busy machine imports slowly, and a new database is migrated first
 
 
@@ -44,7 +45,7 @@ def serve(target: TrackingTarget, port: int = 5000) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="drive-sweep-ui-") as scratch, tempfile.TemporaryFile() as log:
         readable = served_database(target, Path(scratch))
         command = [sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", readable]
-        command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+        command += ["--host", HOST, "--port", str(port), "--workers", "1", "--allowed-hosts", ALLOWED_HOSTS]
         if target.artifact_root:
             command += ["--default-artifact-root", target.artifact_root]
         else:

@@ -1,4 +1,4 @@
-"""error.json: why the last attempt at a trial has failed."""
+"""error.json: why the last attempt at a trial has failed, without secrets that the error quotes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from trainables.errors import FailureKind
 from trainables.records.file_names import ERROR
 from trainables.records.protocols import TrialFiles
 from trainables.records.self_digest import with_digest
+from trainables.runtime.secrets import without_secrets
 
 
 def publish_failure(files: TrialFiles, kind: FailureKind, message: str, traceback: str, place: str = "") -> None:
@@ -23,8 +24,8 @@ def publish_failure(files: TrialFiles, kind: FailureKind, message: str, tracebac
     """
     record = {
         "kind": kind,
-        "message": message,
-        "traceback": traceback,
+        "message": without_secrets(message),
+        "traceback": without_secrets(traceback),
         "place": place,
         "attempt": files.attempt,
         "time": int(time.time() * 1000),

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from trainables.runtime.secrets import without_secrets
+
 if TYPE_CHECKING:
     from trainables.trial.checkpoint import TrialState
 
@@ -29,7 +31,7 @@ class ProgressReporter(logging.Handler):
 
     def new_lines(self) -> list[str]:
         lines, self.lines = self.lines, []
-        return lines
+        return [without_secrets(line) for line in lines]
 
     def new_points(self, state: TrialState) -> list[dict[str, Any]]:
         points = [point.to_json() for point in state.metrics.points()]

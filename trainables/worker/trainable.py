@@ -29,6 +29,7 @@ from trainables.preflight.network_case import adjusted_runtime
 from trainables.records.failure_place import place_of
 from trainables.runtime.device import Runtime
 from trainables.runtime.heartbeat import heard_by
+from trainables.runtime.secrets import without_secrets
 from trainables.runtime.stacks import stacks_on_signal
 from trainables.worker.progress import ProgressReporter, Report
 from trainables.worker.stage import Stage, SweepSettings
@@ -73,7 +74,8 @@ def execute_stage(stage: Stage, settings: SweepSettings, report: Report) -> dict
             reporter.lines.append(traceback.format_exc())  # a warm-up has no error.json
     finally:
         logging.getLogger("trainables").removeHandler(reporter)
-    return {"event": "ended", "status": status, "message": message, "place": place, "log": reporter.new_lines(), **outcome}
+    facts = {"status": status, "message": without_secrets(message), "place": place, "log": reporter.new_lines()}
+    return {"event": "ended"} | facts | outcome
 
 
 def _run(stage: Stage, settings: SweepSettings, reporter: ProgressReporter) -> dict[str, Any]:

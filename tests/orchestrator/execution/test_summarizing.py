@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.descriptions import LONGEST, description, escaped
+from orchestrator.execution.descriptions import LONGEST, description
 from orchestrator.execution.summarizing import sweep_summary
 from orchestrator.recommendation.recommendation import recommendations
 from orchestrator.state.sweep_folder import SweepFolder
@@ -19,6 +19,7 @@ from orchestrator.storage.layout import trial_file
 from orchestrator.tracking.sweep_summary import SweepSummary
 from tests.support.finished_sweeps import FIRST_END_MS, finished_on_disk, finished_sweep
 from trainables.config.trial import TrialConfig
+from trainables.wording import as_markdown
 
 TEXT = """\
 name: chosen
@@ -131,4 +132,4 @@ def test_description_fits_into_mlflow(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_markdown_shows_a_text_as_it_is() -> None:
-    assert escaped('exclude ["head","blocks.0.*"] <b> `x`') == 'exclude \\["head","blocks.0.\\*"\\] \\<b> \\`x\\`'
+    assert as_markdown('exclude ["head","blocks.0.*"] <b> `x`') == 'exclude \\["head","blocks.0.\\*"\\] \\<b> \\`x\\`'

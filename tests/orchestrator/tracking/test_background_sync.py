@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import requests
 
 from orchestrator.errors import SetupError
 from orchestrator.tracking.background_sync import TrackingThread
@@ -91,6 +93,19 @@ def test_calls_per_trial_do_not_grow_with_the_sweep(tracked: TrackedSweep, tmp_p
         assert len(content.models) == number * log_models
 
 
+def status(base: str, host: str) -> int:
+    """Of an answer to a request under another name, as a page that had its name point here would send it."""
+    search = f"{base}/api/2.0/mlflow/experiments/search"
+    return requests.post(search, json={"max_results": 5}, headers={"Host": host}, timeout=60).status_code
+
+
+def listeners(port: int) -> set[str]:
+    """The addresses at which something listens on a port."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    places = [fields[1].split(":") for fields in lines if fields[3] == "0A"]
+    return {socket.inet_ntoa(bytes.fromhex(address)[::-1]) for address, number in places if int(number, 16) == port}
+
+
 def test_outage_of_the_server_loses_nothing(tracked: TrackedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where the server puts the artifacts that it is sent
     database = TrackingTarget(uri=new_target(tmp_path).uri, experiment="pruning", artifact_root=None)
@@ -105,6 +120,8 @@ def test_outage_of_the_server_loses_nothing(tracked: TrackedSweep, tmp_path: Pat
         assert thread.flush(60), thread.last_error
         with pytest.raises(SetupError, match=r"port \d+ is taken.*--port"), serve(database, port=port_of(base)):
             pass
+        assert [status(base, host) for host in ("evil.example", "192.168.0.1", f"localhost:{port_of(base)}")] == [403, 403, 200]
+        assert listeners(port_of(base)) == {"127.0.0.1"}
     calls: list[Callable[[], None]] = [
         lambda: thread.points(one, points[3:]),
         lambda: thread.finish(one),
