@@ -72,7 +72,8 @@ def _corrected(state: SweepState, plan: Plan) -> SweepState:
         one = trials[trial.key]
         if trial.result is not None:
             metrics, digest = trial.result["metrics"], trial.result["model_sha256"]
-            trials[trial.key] = replace(one, state="finished", metrics=metrics, model_sha256=digest, error=None, rung=None)
+            known = one if one.state == "finished" else replace(one, state="finished", error=None, rung=None)
+            trials[trial.key] = replace(known, metrics=metrics, model_sha256=digest)
         elif one.state in ("finished", "running"):
             trials[trial.key] = _waiting(one)
     warmups = {key: replace(one, state="waiting") if one.state == "running" else one for key, one in state.warmups.items()}
