@@ -321,6 +321,8 @@ def make_queue(plan: Plan, storage: Storage, selected: Callable[[str], bool]) ->
 
 
 def queued_trial(trial: PlannedTrial, plan: Plan) -> QueuedStage:
+    if trial.key in plan.accepted.finished or trial.key in plan.accepted.stopped:
+        raise RuntimeError(f"trial {trial.key} was made with earlier files, and would run with the present ones")
     return QueuedStage(
         kind="trial",
         key=trial.key,

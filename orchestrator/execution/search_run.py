@@ -17,6 +17,7 @@ from orchestrator.search import records
 from orchestrator.search.decided_trials import TrialNames, reason_tags, stop_tags
 from orchestrator.search.decisions import Decision, Kind
 from orchestrator.search.factory import rungs_of
+from orchestrator.search.group_search import AGAIN
 from orchestrator.search.search import Search, SearchTrial
 from orchestrator.search.space import values_text
 from orchestrator.state.sweep_state import TrialStatus, WarmupStatus
@@ -57,7 +58,11 @@ class SearchRun:
     def begin(self) -> None:
         """Settles what happened while no driver ran, and takes over the trials that are in the queue already."""
         queued = self.driver.queue.trials
-        self.search.begin_again(self._changed_keys())
+        changed = self._changed_keys()
+        self.search.begin_again(changed)
+        for key in changed.values():
+            item = self.driver.items[key]
+            self.driver.items[key] = replace(item, tags=item.tags | reason_tags(AGAIN))
         self.continued = frozenset(
             key for key in queued if {trial.state for trial in self.search.trials(key)} == {records.STOPPED}
         )

@@ -23,6 +23,7 @@ from trainables.config.trial import TrialConfig
 from trainables.wording import counted
 
 CONTINUES, STOPS = "continues", "stops"
+AGAIN = "again, since a file that it uses has changed"
 
 
 @dataclass(kw_only=True)
@@ -101,8 +102,7 @@ class GroupSearch:
     def beginning_again(self, former: str, present: str, cost: int) -> Decision:
         """A trial begins again under another key."""
         configuration, trial = self.by_key[former]
-        reason = "again, since a file that it uses has changed"
-        return self._decision(Kind.TRIAL, configuration, trial.seed, key=present, epoch=cost, reason=reason)
+        return self._decision(Kind.TRIAL, configuration, trial.seed, key=present, epoch=cost, reason=AGAIN)
 
     def key_of_same_trial(self, beginning: Decision) -> str | None:
         """The key under which the trial that begins was known before; None if it is new, or has the same key."""

@@ -195,3 +195,10 @@ def test_without_the_digest_of_the_data_nothing_is_said(folder: SweepFolder) -> 
     write(SECOND)
     plan, _ = planned(folder)
     assert changes_since_last_run(replace(plan, data_digest=None), folder.storage) == Changes(earlier={})
+
+
+def test_no_trial_runs_under_a_key_of_earlier_files(folder: SweepFolder) -> None:
+    plan = accepted(folder, SECOND)
+    unfinished = replace(plan, trials=tuple(replace(trial, result=None) for trial in plan.trials))
+    with pytest.raises(RuntimeError, match="was made with earlier files"):
+        make_queue(unfinished, folder.storage, lambda key: True)
