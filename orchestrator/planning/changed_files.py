@@ -67,7 +67,8 @@ class Changes:
 
     Attributes:
         files: the changed ones, by name.
-        earlier: present key -> the same trial as it was in the last run, with its result if it is finished.
+        earlier: present key -> the same trial as it was in the last run, with its result if it is finished; of trials that are
+            not finished with the present files.
     """
 
     files: tuple[ChangedFile, ...] = ()
@@ -93,7 +94,7 @@ def changes_since_last_run(plan: Plan, storage: Storage) -> Changes:
     references = _changed_references(last, plan)
     if last is None or plan.inputs is None or not references:
         return Changes(earlier={})
-    keys = {trial.key: last.keys_of(trial.config) for trial in plan.trials}
+    keys = {trial.key: last.keys_of(trial.config) for trial in plan.trials if trial.result is None}
     moved = {present: earlier for present, earlier in keys.items() if earlier is not None and earlier[0] != present}
     results, _ = read_results(storage, [key for key, _ in moved.values()])
     earlier = {

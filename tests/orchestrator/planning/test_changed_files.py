@@ -20,6 +20,7 @@ from orchestrator.storage.factory import open_storage
 from orchestrator.storage.layout import trial_file
 from orchestrator.tracking.plan_runs import planned_runs
 from tests.support.stored_sweeps import FAILED, WAITING, spec_of, stored_sweep
+from tests.support.trials import write_result
 from trainables.custom.references import sha256
 
 TEXT = """
@@ -145,6 +146,18 @@ def test_a_file_that_is_as_before_again_is_no_change(folder: SweepFolder) -> Non
     plan, changes = planned(folder)
     assert keys(plan) == before
     assert changes.finished == []
+
+
+def test_trials_that_are_finished_with_the_present_file_raise_no_question(folder: SweepFolder) -> None:
+    write(SECOND)
+    plan, _ = planned(folder)
+    write_sweep_files(folder, plan, TEXT)  # all were to run with the second file
+    for trial in plan.trials[6:12]:
+        write_result(folder.storage, trial.key, {"config": {}, "metrics": {}, "own_digests": {}})
+    write(FIRST)
+    plan, changes = planned(folder)
+    assert [trial.result is not None for trial in plan.trials[6:12]] == [False, False, True, True, True, True]
+    assert len(changes.finished) == 2
 
 
 def test_a_kept_trial_whose_record_is_damaged_runs_with_the_present_file(folder: SweepFolder) -> None:
