@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m tests.chaos", description=tests.chaos.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--first", type=int, default=1, help="number of the first round, to go on where another run ended")
     parser.add_argument("--round", type=int, help="only the round of this number")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--storage", choices=STORAGES, default="both")
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Ground(folder) as ground:
         expected = run_undisturbed(ground, folder / "undisturbed")
         print(f"without faults: {expected.events} events in {expected.seconds:.1f} s", flush=True)
-        for number in [options.round] if options.round is not None else range(1, options.rounds + 1):
+        for number in [options.round] if options.round is not None else range(options.first, options.first + options.rounds):
             if time.monotonic() - began > 60 * options.minutes:
                 break
             ground.repair()

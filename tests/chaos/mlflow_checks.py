@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from trainables.export.sparse_model import stored_sha256
 
 if TYPE_CHECKING:
     from tests.chaos.round import Round
@@ -73,11 +78,24 @@ def check_registry(round_: Round) -> Iterator[str]:
         key = version.tags["drive.trial_key"]
         if model.tags["drive.model_sha256"] != digests.get(key) or str(model.status).rpartition(".")[2] != "READY":
             yield f"alias {alias} is at trial {key} with another model, {model.status}"
+        if _digest_of(model.artifact_location, client.tracking_uri) != digests.get(key):
+            yield f"the files of alias {alias} hold another model than trial {key}"
+
+
+def _digest_of(location: str, tracking_uri: str) -> str:
+    """The model_sha256 of the sparse model among the files of a logged model."""
+    from mlflow.artifacts import download_artifacts
+
+    with tempfile.TemporaryDirectory() as scratch:
+        download_artifacts(artifact_uri=location, dst_path=scratch, tracking_uri=tracking_uri)
+        (file,) = Path(scratch).rglob("*.safetensors.zst")
+        return stored_sha256(file)
 
 
 def _client(round_: Round) -> tuple[Any, str]:
     from mlflow import MlflowClient
 
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     server = round_.plan.setting.tracking == "server"
     client = MlflowClient(round_.ground.tracking.uri if server else f"sqlite:///{round_.storage}/mlflow.db")
     experiment = client.get_experiment_by_name(round_.name)

@@ -30,7 +30,9 @@ class FolderRecords:
         return (self.root / name).read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
-        (self.root / name).write_bytes(content)
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,8 @@ class Round:
         self.scratch.mkdir(parents=True)
         if self.on_tmpfs:
             full_disk.mount(self.folder / "disk")
+        for name, content in self.expected.data.items() if self.expected else ():
+            self.records.write(name, content)
         try:
             self._attempts()
             if not self.outcome.problems:

@@ -99,6 +99,7 @@ class Undisturbed:
         events: lines of its events file.
         decisions: of the search, without times.
         digests: trial key -> model_sha256 of the finished trials.
+        data: files on the data set, as they are in a storage that was used before.
         points: trial key -> metric points, without costs; those of a trial that was stopped early end where it stopped.
     """
 
@@ -107,3 +108,4 @@ class Undisturbed:
     decisions: list[dict[str, Any]]
     digests: dict[str, str]
     points: dict[str, set[tuple[str, int, float]]]
+    data: dict[str, bytes]

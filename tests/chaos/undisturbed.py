@@ -29,5 +29,6 @@ def run_undisturbed(ground: Ground, folder: Path) -> Undisturbed:
         events=round_.events.read_bytes().count(b"\n"),
         decisions=timeless(records.read(f"sweeps/{round_.name}/decisions.jsonl").decode()),
         digests={trial["key"]: trial["model_sha256"] for trial in trials if trial["state"] == "finished"},
+        data={name: records.read(name) for name in records.names() if name.startswith("data/")},
         points={trial["key"]: points_in(records.read(f"trials/{trial['key']}/metrics.jsonl").decode()) for trial in trials},
     )
