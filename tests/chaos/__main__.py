@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--first", type=int, default=1, help="number of the first round, to go on where another run ended")
-    parser.add_argument("--round", type=int, help="only the round of this number")
+    parser.add_argument("--round", type=int, nargs="+", metavar="N", help="only the rounds of these numbers")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--storage", choices=STORAGES, default="both")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the folders of all rounds there")
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Ground(folder) as ground:
         expected = run_undisturbed(ground, folder / "undisturbed")
         print(f"without faults: {expected.events} events in {expected.seconds:.1f} s", flush=True)
-        for number in [options.round] if options.round is not None else range(options.first, options.first + options.rounds):
+        for number in options.round or range(options.first, options.first + options.rounds):
             if time.monotonic() - began > 60 * options.minutes:
                 break
             ground.repair()

@@ -12,7 +12,7 @@ from tests.chaos.faults.table import FAMILIES, FAULTS
 MOST_FAULTS = 3
 BY_CLOCK = 0.25  # share of moments that are times, since little is written while a driver starts and ends
 LONGEST_DELAY_S = 0.3
-JOINED = 0.75  # share of rounds on the cluster that is there already; a Ray of its own takes seconds
+JOINED = 0.6  # share of rounds on the cluster that is there already; a Ray of its own takes seconds
 
 
 @dataclass(frozen=True, kw_only=True)
