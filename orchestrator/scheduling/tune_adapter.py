@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -304,6 +305,14 @@ class StopDeadlineError(BaseException):
     """Leaves Tune's loop at once; a BaseException, so that no handler on the way treats it as a trial's failure."""
 
 
+def withhold_keys() -> None:
+    """Keeps Tune from handing the driver's keys of AWS to workers: they would stand on command lines, which every user sees.
+
+    Workers find keys in their own environment, which a local Ray inherits from the driver.
+    """
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")}
+
+
 def run_stages(trainable: Any, searcher: StageSearcher, scratch: str, stop_deadline_passed: Callable[[], bool]) -> None:
     """Has Tune run the stages that the searcher suggests, until there are none.
 
@@ -313,6 +322,7 @@ def run_stages(trainable: Any, searcher: StageSearcher, scratch: str, stop_deadl
     Raises:
         StopDeadlineError: `stop_deadline_passed` returned True.
     """
+    withhold_keys()
     tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(

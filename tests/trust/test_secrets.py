@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
 
+from orchestrator.scheduling.tune_adapter import withhold_keys
 from tests.support.cli import command_line, descendants, drive_sweep, start
 from trainables.errors import FailureKind
 from trainables.records.failure_record import publish_failure
@@ -36,7 +39,8 @@ from pathlib import Path
 import torch
 
 Path("environment").write_text(repr(dict(os.environ)))
-URL = "https://user:{mark}-url@host/x?X-Amz-Signature={mark}-signature&b=1"
+MARK = "".join(["{start}", "{end}"])  # the module is kept with the trials, and does not hold the mark itself
+URL = f"https://user:{{MARK}}-url@host/x?X-Amz-Signature={{MARK}}-signature&b=1"
 
 
 def network(image_shape, num_classes):
@@ -91,6 +95,14 @@ def test_record_of_a_failure_holds_no_secret(monkeypatch: pytest.MonkeyPatch) ->
     assert b"http://...@h" in files.content
 
 
+def test_tune_hands_no_keys_to_command_lines_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class_cache = import_module("ray.tune.execution.class_cache")
+    monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", class_cache.ENV_VARS_TO_PROPAGATE | {"AWS_SESSION_TOKEN"})
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"{MARK}-key")
+    withhold_keys()
+    assert not [name for name in class_cache.ENV_VARS_TO_PROPAGATE if re.search("AWS|SECRET|TOKEN|PASSWORD", name)]
+
+
 def found(folder: Path) -> list[str]:
     """The files below a folder that hold the mark, also in compressed ones."""
     hits = []
@@ -116,7 +128,7 @@ def test_no_command_writes_or_shows_a_secret(
     ray_files = Path(tempfile.mkdtemp(prefix="trust-", dir="/tmp"))  # a short path, for sockets
     request.addfinalizer(lambda: shutil.rmtree(ray_files, ignore_errors=True))
     monkeypatch.setenv("RAY_TMPDIR", str(ray_files))
-    Path("own.py").write_text(MODULE.format(mark=MARK))
+    Path("own.py").write_text(MODULE.format(start=MARK[:3], end=MARK[3:]))
     Path("good.yaml").write_text(SWEEP % "")
     Path("bad.yaml").write_text((SWEEP % ", loss: {module: own.loss}").replace("secrets", "failing"))
     outputs, lines = [], set()
@@ -142,7 +154,6 @@ def test_no_command_writes_or_shows_a_secret(
     answers = [failing, *(drive_sweep(*one, "--storage", "runs", expect=None) for one in commands)]
     outputs += [text for answer in answers for text in (answer.stdout, answer.stderr)]
     Path("environment").unlink(missing_ok=True)
-    Path("own.py").unlink()  # which holds the mark itself
     assert "cannot reach https://...@host/x?X-Amz-Signature=..." in failing.stderr
     assert not [line for line in lines if MARK in line]
     assert not [output for output in outputs if MARK in output]
