@@ -15,6 +15,7 @@ from orchestrator.planning.plan import Plan
 from orchestrator.scheduling.queued_stage import QueuedStage, StageState
 from orchestrator.scheduling.stage_queue import StageQueue
 from orchestrator.search.groups import groups_of
+from orchestrator.state.other_sweeps import OtherSweeps
 from orchestrator.state.space_reserve import SpaceReserve
 from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder
@@ -113,6 +114,8 @@ class Driver:
             self.log(f"{stage.name} stopped: {status.error}")
             early = isinstance(status, TrialStatus) and status.was_stopped_early
             self._write_event(stage, "stopped", reason=status.error, early=early)
+        elif stage.last_failure is None:
+            self.log(f"{stage.name}: {stage.message}")
         else:
             self._log_failure(stage, f"{stage.name} will be tried again: {stage.message}")
         self.writer.changed(status)
@@ -317,6 +320,7 @@ def make_queue(plan: Plan, storage: Storage, selected: Callable[[str], bool]) ->
         trials=trials,
         max_worker_failures=plan.spec.retries.lost,
         newest_attempt=lambda key: newest_attempt(storage, key),
+        computing_elsewhere=OtherSweeps(storage=storage, sweep=plan.spec.name).computing,
     )
 
 

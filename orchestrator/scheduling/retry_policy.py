@@ -2,7 +2,8 @@
 
     kind                           what follows                  how often                               after
     code, nonfinite, data, setting failed                        -                                       -
-    stopped, superseded            stopped; `resume` continues   -                                       -
+    stopped                        stopped; `resume` continues   -                                       -
+    superseded                     another try                   once no other sweep computes it         15 s
     full (storage)                 stopped, and so is the sweep  -                                       -
     lost (worker), storage         another try                   `retries.lost` times together           1, 2, 5, 10, 30, 60 s
     lost_node                      another try                   no limit                                1, 2, 5, 10, 30, 60 s
@@ -24,6 +25,7 @@ from orchestrator.back_off import BackOff
 from trainables.errors import FailureKind
 
 BACK_OFF = BackOff((1, 2, 5, 10, 30, 60))
+SUPERSEDED_DELAY_S = 15.0  # until then the other sweep's state shows what it computes
 MAX_HANGS = 1  # of a stage, after which it is tried again
 
 
@@ -77,7 +79,7 @@ POLICIES: dict[FailureKind, RetryPolicy] = {
     FailureKind.DATA: FAILED_FOR_ALL,
     FailureKind.CONFIG: FAILED_FOR_ALL,
     FailureKind.STOPPED: STOPPED,
-    FailureKind.STALE_ATTEMPT: STOPPED,
+    FailureKind.STALE_ATTEMPT: RetryPolicy(action=Action.RETRY, back_off=BackOff((SUPERSEDED_DELAY_S,))),
     FailureKind.WORKER_LOST: WORKER_FAILURE,
     FailureKind.STORAGE: WORKER_FAILURE,
     FailureKind.STORAGE_FULL: STOPS_SWEEP,

@@ -2,7 +2,9 @@
 
 Pure bookkeeping without Ray. A trial waits for the snapshot of its longest length, which its warm-up announces. If nothing runs
 and trials still wait, they are released: a trial can train its warm-up itself (trainables/trial/warmup.py). What follows a
-failure is decided in retry_policy.py. A step costs the same with ten trials and with ten thousand.
+failure is decided in retry_policy.py. A stage that another sweep computes waits for that, and then takes up what it left.
+
+A step costs the same with ten trials and with ten thousand.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from orchestrator.scheduling.queued_stage import QueuedStage, StageState
 from orchestrator.scheduling.retry_policy import BACK_OFF, Action, Counter, Decision, RetryContext, decide
 from trainables.errors import FailureKind, StorageError
 
+ELSEWHERE_DELAY_S = 15.0  # until the queue looks again whether another sweep computes a stage
+
 
 @dataclass(kw_only=True)
 class StageQueue:
@@ -24,6 +28,7 @@ class StageQueue:
     Attributes:
         on_change: called with every stage whose state changed.
         newest_attempt: the newest recorded attempt at a trial; after a StorageError nothing is dispatched for some time.
+        computing_elsewhere: the other sweep that runs the trial or warm-up of a key; empty if none does. Raises StorageError.
         can_retry_on_whole_gpu: trials share GPUs, so one that is out of memory gets a second try alone.
         clock: seconds that only grow.
         refill: called when nothing is ready; may add stages.
@@ -37,6 +42,7 @@ class StageQueue:
     max_worker_failures: int = 10
     on_change: Callable[[QueuedStage], None] = lambda stage: None
     newest_attempt: Callable[[str], int] = lambda key: 0
+    computing_elsewhere: Callable[[str], str] = lambda key: ""
     can_retry_on_whole_gpu: bool = True
     clock: Callable[[], float] = time.monotonic
     refill: Callable[[], None] = lambda: None
@@ -72,15 +78,20 @@ class StageQueue:
         if not self._ready and not self._active:
             for warmup_key in list(self._blocked):
                 self._release(warmup_key, everything=True)
-        stage = self._pop_due()
+        while (stage := self._pop_due()) is not None:
+            try:
+                elsewhere = self.computing_elsewhere(stage.key)
+                # The command `trial`, or another sweep with the same trial, may have made an attempt since.
+                newest = self.newest_attempt(stage.key)
+            except StorageError as error:
+                self._pause_dispatch(stage, str(error))
+                return None
+            self._failed_lookups = 0
+            if not elsewhere:
+                break
+            self._wait_for(stage, elsewhere)
         if stage is None:
             return None
-        try:  # another sweep with the same trial, or the command `trial`, may have made an attempt since
-            newest = self.newest_attempt(stage.key)
-        except StorageError as error:
-            self._pause_dispatch(stage, str(error))
-            return None
-        self._failed_lookups = 0
         stage.state, stage.message, stage.place, stage.failure = StageState.DISPATCHED, "", "", None
         self._active.add((stage.kind, stage.key))
         stage.attempt = max(stage.attempt, newest) + 1
@@ -231,6 +242,15 @@ class StageQueue:
         self._push(stage)
         stage.message, stage.last_failure = message, FailureKind.STORAGE
         self.on_change(stage)
+
+    def _wait_for(self, stage: QueuedStage, sweep: str) -> None:
+        """Leaves a stage to the sweep that computes it, until that has ended."""
+        stage.not_before = self.clock() + ELSEWHERE_DELAY_S
+        self._push(stage)
+        message = f"sweep {sweep!r} computes it; waits for that"
+        if stage.message != message:
+            stage.message, stage.last_failure = message, None
+            self.on_change(stage)
 
     def _pop_due(self) -> QueuedStage | None:
         """Takes out the first ready stage whose time has come; those that wait for another try are few."""

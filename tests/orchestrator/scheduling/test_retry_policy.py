@@ -17,7 +17,7 @@ ROWS: dict[FailureKind, tuple[Action, float, Action, str]] = {
     FailureKind.DATA: (Action.FAIL, 0, Action.FAIL, "data"),
     FailureKind.CONFIG: (Action.FAIL, 0, Action.FAIL, "setting"),
     FailureKind.STOPPED: (Action.STOP, 0, Action.STOP, "stopped"),
-    FailureKind.STALE_ATTEMPT: (Action.STOP, 0, Action.STOP, "superseded"),
+    FailureKind.STALE_ATTEMPT: (Action.RETRY, 15, Action.RETRY, "superseded"),
     FailureKind.WORKER_LOST: (Action.RETRY, 1, Action.FAIL, "lost"),
     FailureKind.STORAGE: (Action.RETRY, 1, Action.FAIL, "storage"),
     FailureKind.NODE_LOST: (Action.RETRY, 1, Action.RETRY, "lost_node"),

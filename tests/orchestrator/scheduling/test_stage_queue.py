@@ -314,3 +314,39 @@ def test_step_costs_the_same_however_many_trials_there_are() -> None:
     """The heap compares ranks, O(log n) of them and none of them read here."""
     per_trial = reads_to_drain(100) / 100
     assert reads_to_drain(5_000) / 5_000 == pytest.approx(per_trial, rel=0.02)
+
+
+def test_stage_of_another_sweep_waits_and_others_go_on() -> None:
+    clock, elsewhere, changes = Clock(), {"w": "b", "x": "b"}, []
+    queue = queue_of(
+        warmup("w", 2),
+        trial("needs-w", "w", 2),
+        trial("x", work=9),
+        trial("y"),
+        clock=clock,
+        computing_elsewhere=lambda key: elsewhere.get(key, ""),
+        on_change=lambda stage: changes.append((stage.key, stage.state, stage.message)),
+    )
+    assert keys_ready(queue) == ["y"]
+    assert changes == [(key, StageState.WAITING, "sweep 'b' computes it; waits for that") for key in ("w", "x")]
+    queue.on_end(queue.trials["y"])
+    elsewhere.clear()
+    clock.now = 14
+    assert keys_ready(queue) == []
+    assert not queue.done
+    clock.now = 15
+    assert keys_ready(queue) == ["w", "x"]
+    assert len(changes) == 3
+
+
+def test_superseded_attempt_takes_up_what_the_other_sweep_left() -> None:
+    clock, elsewhere = Clock(), {"x": "b"}
+    queue = queue_of(trial("x"), clock=clock, newest_attempt=lambda key: 7)
+    stage = taken(queue)
+    queue.computing_elsewhere = lambda key: elsewhere.get(key, "")
+    queue.on_end(stage, FailureKind.STALE_ATTEMPT, "attempt 9 has started")
+    clock.now = 15
+    assert (keys_ready(queue), stage.state) == ([], StageState.WAITING)
+    elsewhere.clear()
+    clock.now = 30
+    assert (taken(queue), stage.attempt) == (stage, 9)
