@@ -262,6 +262,7 @@ class PendingTrialScheduler(FIFOScheduler):  # type: ignore[misc]
             raise StopDeadlineError
         # Tune sets its own limit, one pending trial or TUNE_MAX_PENDING_TRIALS_PG, only once, at its start.
         tune_controller.update_max_pending_trials(self.searcher.capacity.max_in_flight)
+        _forget_results(tune_controller)
         avoided = set(self.searcher.capacity.excluded_nodes())
         if self.searcher.queue.paused:
             self.searcher.hooks.guarded(self._requeue, tune_controller, list(self.waiting))
@@ -293,6 +294,14 @@ class PendingTrialScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FIFOScheduler, ()
+
+
+def _forget_results(controller: Any) -> None:
+    """Lets go of the reports that were taken: Tune keeps each until the end of its stage, 2.5 KB for every report."""
+    manager = controller._actor_manager
+    expected = manager._actor_task_events.get_futures()
+    for futures in manager._tracked_actors_to_task_futures.values():
+        futures &= expected
 
 
 def _has_worker(controller: Any, trial: Trial) -> bool:

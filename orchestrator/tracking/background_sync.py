@@ -55,7 +55,7 @@ class _PendingUpdate:
         """Adds what happened afterwards; of starts and ends only the last one counts."""
         if later.started_ms is not None:
             self.started_ms, self.end = self.started_ms or later.started_ms, None
-        self.points = self.points + later.points
+        self.points += later.points  # in place: an outage may last for hours
         self.end = later.end or self.end
         self.waits_for_others = self.waits_for_others or later.waits_for_others
         self.events += later.events

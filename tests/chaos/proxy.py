@@ -33,13 +33,14 @@ class Proxy:
 
     Attributes:
         uri: its address.
+        calls: requests so far.
         disturbed: requests that met another mood than `WELL`.
     """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream).netloc
         self.mood = Mood.WELL
-        self.disturbed = 0
+        self.calls = self.disturbed = 0
         self._listen(0)
         self.port = self._server.server_address[1]
         self.uri = f"http://127.0.0.1:{self.port}"
@@ -93,6 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         proxy = self.proxy
         mood = proxy.mood
+        proxy.calls += 1
         proxy.disturbed += mood is not Mood.WELL
         if mood is Mood.SLOW:
             time.sleep(SLOW_S)

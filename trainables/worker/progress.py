@@ -34,9 +34,9 @@ class ProgressReporter(logging.Handler):
         return [without_secrets(line) for line in lines]
 
     def new_points(self, state: TrialState) -> list[dict[str, Any]]:
-        points = [point.to_json() for point in state.metrics.points()]
+        points = state.metrics.points()
         new, self.reported_points = points[self.reported_points :], len(points)
-        return new
+        return [point.to_json() for point in new]
 
     def alive(self) -> None:
         """Reports that the stage works."""

@@ -22,7 +22,7 @@ from orchestrator.cluster.shared_storage_probe import SharedStorageProbe
 from orchestrator.cluster.watched_process import HungProcessError, WatchedProcess
 from orchestrator.scheduling.queued_stage import QueuedStage
 from orchestrator.scheduling.stage_queue import StageQueue
-from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher, run_stages
+from orchestrator.scheduling.tune_adapter import Hooks, PendingTrialScheduler, StageSearcher, run_stages
 from orchestrator.storage.factory import open_storage
 from trainables.errors import FailureKind
 from trainables.runtime.heartbeat import beat
@@ -98,6 +98,31 @@ def test_silent_or_hanging_node_is_left_out_but_not_a_lost_one(node: str, monkey
     assert "lost" not in reports
     assert messages == ["node lost was lost while it checked the storage and the data"]
     processes["hung"].kill()
+
+
+def test_reports_that_were_taken_are_let_go(node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searcher = searching("a")
+    held: list[int] = []
+    choose = PendingTrialScheduler.choose_trial_to_run
+
+    def chosen(self: PendingTrialScheduler, controller: Any) -> Any:
+        trial = choose(self, controller)
+        held.extend(map(len, controller._actor_manager._tracked_actors_to_task_futures.values()))
+        return trial
+
+    def stage(config: dict[str, Any]) -> None:
+        tune.report({"event": "begun", "node": "any", "pid": 1, "stacks": -1})
+        for _ in range(30):
+            tune.report({"event": "alive"})
+        tune.report({"event": "ended", "status": "finished", "message": ""})
+
+    monkeypatch.setattr(PendingTrialScheduler, "choose_trial_to_run", chosen)
+    searcher.capacity.refresh()
+    searcher.hooks.on_tick = searcher.capacity.refresh
+    run_stages(tune.with_resources(stage, {"CPU": 1}), searcher, str(tmp_path), lambda: False)
+    assert searcher.queue.trials["a"].state == "finished"
+    assert len(held) > 30
+    assert max(held) <= 2
 
 
 def test_process_that_runs_users_code_is_ended_when_it_hangs(node: str) -> None:
