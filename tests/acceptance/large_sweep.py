@@ -1,6 +1,6 @@
 """A sweep of ten thousand trials whose driver is killed three times.
 
-    python -m tests.acceptance.large_sweep [--trials 10000] [--kills 3] [--slots 2] [--ready 0]
+    python -m tests.acceptance.large_sweep [--trials 10000] [--kills 3] [--slots 2] [--sleep 0] [--ready 0]
 
 The trials compute nothing (tests/support/noop_cli.py); command, driver, Ray, storage and MLflow are real.
 The driver and its Ray processes get SIGKILL when a share of the trials is finished, and `resume` goes on. With --ready so many
@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from orchestrator.planning.plan import make_plan
@@ -31,7 +32,7 @@ from orchestrator.spec.loader import load_spec
 from orchestrator.storage.factory import open_storage
 from orchestrator.storage.layout import StageFolders
 from tests.acceptance.load import SWEEP, recorded_points, stored_points
-from tests.benchmarks.noop_stage import publish_result
+from tests.benchmarks.noop_stage import SLEEP_S, publish_result
 from tests.support import noop_cli
 from tests.support.cli import descendants, drive_sweep, wait_for
 from trainables.config.keys import canonical
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--sleep", type=float, default=0.0, help="seconds of a trial")
     parser.add_argument("--ready", type=int, default=0, help="trials that are finished beforehand")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="drive-sweep-large-") as scratch:
@@ -64,9 +66,10 @@ def run(root: Path, options: argparse.Namespace) -> None:
         first, last = number == 0, number == options.kills
         before, began = finished(storage), time.monotonic()
         log = root / f"{number}.log"
-        process = start(*(("run", file) if first else ("resume", "load")), "--storage", storage, slots=options.slots, log=log)
+        process = start(*(("run", file) if first else ("resume", "load")), "--storage", storage, options=options, log=log)
         try:
-            wait_for(lambda before=before: finished(storage) > before, timeout_s=HOURS_S, every_s=0.5)
+            has_begun = partial(has_reached, process, storage, before + 1)
+            wait_for(has_begun, timeout_s=HOURS_S, every_s=0.5)
             to_first = time.monotonic() - began
             if last:
                 peak = 0.0
@@ -75,7 +78,8 @@ def run(root: Path, options: argparse.Namespace) -> None:
                     time.sleep(0.5)
                 assert process.returncode == 0, log.read_text()
             else:
-                wait_for(lambda target=target: finished(storage) >= target, timeout_s=HOURS_S, every_s=0.5)
+                wait_for(partial(has_reached, process, storage, target), timeout_s=HOURS_S, every_s=0.5)
+                assert process.poll() is None, "ended before it was killed; --sleep makes trials longer"
                 peak = peak_mb(process.pid)
         finally:
             kill(process)
@@ -92,8 +96,8 @@ def run(root: Path, options: argparse.Namespace) -> None:
         print(f"{arguments[0]}: {answer.seconds:.1f} s", flush=True)
 
 
-def start(*arguments: object, slots: int, log: Path) -> subprocess.Popen[bytes]:
-    environment = os.environ | noop_cli.environment(slots)
+def start(*arguments: object, options: argparse.Namespace, log: Path) -> subprocess.Popen[bytes]:
+    environment = os.environ | noop_cli.environment(options.slots, **{SLEEP_S: options.sleep})
     command = noop_cli.command(*arguments, "--quiet")
     with log.open("wb") as output:
         return subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
@@ -104,6 +108,11 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
+
+
+def has_reached(process: subprocess.Popen[bytes], storage: Path, count: int) -> bool:
+    """Whether so many trials are finished, or the process has ended."""
+    return finished(storage) >= count or process.poll() is not None
 
 
 def finished(storage: Path) -> int:
