@@ -6,9 +6,9 @@ One sweep for each kind: the server is down, takes 5 s for each call, answers 50
 middle of its answer, or its database is locked. Stages that compute nothing record points at a steady rate before, during and
 after it.
 
-Shown: calls that reached the server or its proxy, and those during the fault (a server that is down is not reached); points in the records and those that MLflow lacks (0) or has twice
-(0); for how long a stage was held up at most (under 2 s); the time from the end of the fault until no more is pending than
-without one.
+Shown: calls that reached the server, and those during the fault (one that is down is not reached); points in the records and
+those that MLflow lacks (0) or has twice (0); for how long a stage was held up at most (under 2 s); the time from the end of the
+fault until no more is pending than without one.
 """
 
 from __future__ import annotations
