@@ -19,9 +19,15 @@ ALIASES = {"best-s80"}
 
 
 def check_runs(round_: Round) -> Iterator[str]:
-    """One run for each trial and warm-up, none RUNNING, each with exactly the points of its record, each point once."""
+    """One run for each trial, none RUNNING, each with exactly the points of its record, each point once.
+
+    A trial that was computed again, since its record was damaged, has its former run too, which says so.
+    """
     client, experiment = _client(round_)
-    runs = list(client.search_runs([experiment], max_results=1000))
+    everything = client.search_runs([experiment], max_results=1000)
+    runs = [run for run in everything if "drive.superseded" not in run.data.tags]
+    if len(runs) < len(everything) and not round_.damaged:
+        yield "a run is superseded, though no file was damaged"
     counts = Counter((run.data.tags["drive.role"], run.data.tags.get("drive.trial_key", "")) for run in runs)
     doubled = {name: count for name, count in counts.items() if count > 1 and name[0] in ("trial", "sweep")}
     if doubled:
@@ -30,7 +36,7 @@ def check_runs(round_: Round) -> Iterator[str]:
     by_key = {run.data.tags["drive.trial_key"]: run for run in runs if run.data.tags["drive.role"] == "trial"}
     if by_key.keys() != states.keys():
         yield f"runs without trials: {by_key.keys() - states.keys()}, trials without runs: {states.keys() - by_key.keys()}"
-    for run in runs:
+    for run in everything:
         if run.info.status == "RUNNING":
             yield f"run {run.info.run_name} is RUNNING"
     for key, run in by_key.items():
