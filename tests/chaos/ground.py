@@ -146,6 +146,7 @@ class Ground:
             self.replace_lost_nodes()
 
     def replace_lost_nodes(self) -> None:
+        """As a cluster does that scales itself: a new node joins for each that is gone."""
         missing = self.node_count - len(self.nodes())
         for _ in range(missing):
             self.cluster.add(cpus=1, gpus=0)

@@ -172,6 +172,8 @@ class Round:
                 return None
             self._inject(scene)
             scene.do_what_is_due()
+            if self.plan.setting.ray == "joined":
+                self.ground.replace_lost_nodes()
             time.sleep(POLL_S)
         return scene.driver.returncode
 

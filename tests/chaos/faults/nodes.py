@@ -7,12 +7,11 @@ from tests.chaos.faults.processes import stage_workers
 
 
 def _lose_node(scene: Scene) -> Hit | None:
-    """The node that works; another one comes in its place."""
+    """The node that works."""
     busy = set(stage_workers(scene))
     for node in scene.ground.nodes():
         if busy.intersection(node.processes()):
             node.kill()
-            scene.later(1.0, scene.ground.replace_lost_nodes)
             return certain
     return None
 
