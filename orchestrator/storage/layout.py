@@ -166,7 +166,9 @@ class WarmupFolder:
         return self.storage.read(self._name(epoch))
 
     def publish(self, epoch: int, content: bytes) -> None:
-        write_with_grace(lambda: self.storage.write(self._name(epoch), content))
+        """Writes a snapshot. One that another sweep has published meanwhile stays: trials may have begun from it."""
+        if not self.storage.exists(self._name(epoch)):
+            write_with_grace(lambda: self.storage.write(self._name(epoch), content))
 
     def remove(self, epoch: int) -> None:
         self.storage.remove(self._name(epoch))

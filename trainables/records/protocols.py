@@ -42,7 +42,7 @@ class SnapshotFiles(Protocol):
         """The whole file, or None if there is none."""
 
     def publish(self, epoch: int, content: bytes) -> None:
-        """Writes the file atomically; several writers publish equal content, so the last one may win."""
+        """Writes the file atomically, unless there is one: several writers publish equal content, and the first one stays."""
 
     def remove(self, epoch: int) -> None:
         """Removes the file if it exists."""

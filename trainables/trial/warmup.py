@@ -95,11 +95,13 @@ class WarmupTrainer:
         try:
             network = self.runtime.to_device(self._network())
             state = from_bytes(content, network, self.config.training, self.snapshots.key)
+            if (state.phase, state.position) != ("warmup", epoch):
+                raise DamagedCheckpointError(f"it is of phase {state.phase}, position {state.position}")
         except DamagedCheckpointError as error:
             log.warning("warm-up snapshot of epoch %d is damaged and is computed again: %s", epoch, error)
             self.snapshots.remove(epoch)
             return None
-        return state if state.phase == "warmup" and state.position == epoch else None
+        return state
 
     def _network(self) -> nn.Module:
         return network_of(self.config, self.data.image_shape, self.data.num_classes)

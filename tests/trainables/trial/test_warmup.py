@@ -195,8 +195,9 @@ def test_lost_or_damaged_snapshot_is_restored(
     folder = warmup_folder(FOUR, storage)
     whole = {epoch: folder.read(epoch) or b"" for epoch in (2, 4)}
     for epoch in epochs:
-        content = damage(whole[epoch])
-        folder.remove(epoch) if content is None else folder.publish(epoch, content)
+        folder.remove(epoch)
+        if (content := damage(whole[epoch])) is not None:
+            folder.publish(epoch, content)
     if epochs == (2,):
         folder.remove(4)  # so that 2 is the one to continue from
     with caplog.at_level(logging.WARNING):
@@ -298,3 +299,10 @@ def test_snapshot_restored_by_a_rewind_has_no_trial_points(tmp_path: Path) -> No
     assert content is not None
     assert b"prune/" not in content
     assert b"val/loss" in content
+
+
+def test_snapshot_of_another_sweep_stays(tmp_path: Path) -> None:
+    folder = warmup_folder(FOUR, new_storage(tmp_path))
+    folder.publish(2, b"first")
+    folder.publish(2, b"second")
+    assert folder.read(2) == b"first"
