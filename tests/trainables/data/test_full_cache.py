@@ -11,7 +11,7 @@ import pytest
 from tests.support.small_disks import SmallDisk, small_disk
 from tests.support.trials import DIGITS, tiny_config
 from trainables.custom.files import NO_CUSTOM_FILES
-from trainables.data import datasets
+from trainables.data import datasets, staging
 from trainables.data.staging import StagedDataset
 from trainables.errors import WrongNodeError
 from trainables.pruning.kept_weights import network_shape
@@ -23,6 +23,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallDisk]
     """The cache, with too little room for the digits."""
     with small_disk(tmp_path / "cache", kibibytes=48) as mounted:
         monkeypatch.setenv(VARIABLE, str(mounted.folder))
+        staging._decode_once.cache_clear()  # other tests of this process may have decoded the digits
         yield mounted
 
 
