@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.planning.entries import PlannedTrial
+from orchestrator.planning.network_shapes import shape_of_network
 from orchestrator.planning.plan import Plan
 from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
@@ -95,7 +96,7 @@ def _count(plan: Plan, trial: PlannedTrial, problems: dict[str, None], known: di
     if plan.data_facts is None:
         raise ConfigError(plan.data_problem or "the data have not been read yet; --hash reads them")
     network = config.model, config.width, config.prunable
-    shapes = known.get(network) or prunable_shapes(config, plan.data_facts, plan.custom_files)
+    shapes = known.get(network) or prunable_shapes(config, shape_of_network(plan, config))
     known[network] = shapes
     try:
         if trial.result is None:

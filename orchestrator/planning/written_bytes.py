@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.planning.entries import PlannedWarmup
+from orchestrator.planning.network_shapes import shape_of_network
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.record_bytes import (
     DATABASE,
@@ -35,7 +36,7 @@ from orchestrator.planning.record_bytes import (
 from trainables.config.keys import canonical
 from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
-from trainables.pruning.kept_weights import NetworkShape, kept_weights, network_shape, prunable_shapes
+from trainables.pruning.kept_weights import NetworkShape, kept_weights, prunable_shapes
 from trainables.runtime.machine import processors
 
 FLOAT = 4
@@ -96,7 +97,7 @@ def written_bytes(plan: Plan, known_models: Mapping[tuple[Any, ...], float], fol
         network = (config.model, config.width)
         if network not in shapes:
             try:
-                shapes[network] = network_shape(config, plan.data_facts, plan.custom_files) if plan.data_facts else None
+                shapes[network] = shape_of_network(plan, config) if plan.data_facts else None
             except ConfigError:
                 shapes[network] = None
         return shapes[network]
@@ -160,7 +161,7 @@ def _mlflow(plan: Plan, models: Sequence[float | None], warmups: int, folder: Pa
 def _model_bytes(plan: Plan, config: TrialConfig, shape: NetworkShape) -> float | None:
     assert plan.data_facts is not None
     try:
-        weights = prunable_shapes(config, plan.data_facts, plan.custom_files)
+        weights = prunable_shapes(config, shape)
     except ConfigError:
         return None
     prunable, kept = sum(map(math.prod, weights.values())), kept_weights(config, weights)

@@ -15,6 +15,7 @@ from functools import cache
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from trainables.config.counts import kept_count
 from trainables.config.trial import TrialConfig
@@ -70,15 +71,12 @@ def highest_sparsity(prunable: int) -> float:
     return highest
 
 
-def prunable_shapes(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -> Shapes:
-    """Shapes of the weights that the trial may prune.
-
-    Raises:
-        ConfigError: the network cannot be built, or `prunable.exclude` leaves nothing.
-    """
-    layers = network_shape(config, facts, custom_files).layers
+def prunable_shapes(config: TrialConfig, network: NetworkShape) -> Shapes:
+    """Shapes of the weights that the trial may prune. Raises ConfigError if `prunable.exclude` leaves nothing."""
     patterns = config.prunable.exclude
-    kept = {name: shape for name, shape in layers.items() if not any(fnmatchcase(name, pattern) for pattern in patterns)}
+    kept = {
+        name: shape for name, shape in network.layers.items() if not any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
     if not kept:
         raise ConfigError(f"prunable.exclude: {list(patterns)} leaves no layer to prune")
     return {f"{name}.weight": shape for name, shape in kept.items()}
@@ -98,19 +96,32 @@ class NetworkShape:
     parameters: int
     values: int
 
-
-def network_shape(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -> NetworkShape:
-    """The numbers of the trial's network. Raises ConfigError if it cannot be built."""
-    file = cache_folder() / f"network-{_content(config, facts, custom_files)}.json"
-    try:
-        record = parse_json(file.read_text())
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> NetworkShape:
         layers = {name: tuple(shape) for name, shape in record["layers"].items()}
         return NetworkShape(layers=layers, parameters=record["parameters"], values=record["values"])
+
+
+def network_shape(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -> NetworkShape:
+    """The numbers of the trial's network, which is built if they are not known. Raises ConfigError if that fails."""
+    if known := known_network_shape(config, facts, custom_files):
+        return known
+    shape = _built_shape(config, facts, custom_files)
+    with suppress(OSError), atomic_write(_file(config, facts, custom_files)) as partial:  # a cache without room; counted again
+        partial.write_text(json.dumps(asdict(shape)))
+    return shape
+
+
+def known_network_shape(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -> NetworkShape | None:
+    """The same from this machine's cache; None if it is not there."""
+    try:
+        return NetworkShape.from_json(parse_json(_file(config, facts, custom_files).read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # earlier versions wrote the layers alone
-        shape = _built_shape(config, facts, custom_files)
-        with suppress(OSError), atomic_write(file) as partial:  # a cache without room; the next one counts again
-            partial.write_text(json.dumps(asdict(shape)))
-        return shape
+        return None
+
+
+def _file(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -> Path:
+    return cache_folder() / f"network-{_content(config, facts, custom_files)}.json"
 
 
 def _content(config: TrialConfig, facts: DataFacts, custom_files: CustomFiles) -> str:

@@ -25,7 +25,7 @@ from trainables.data.datasets import cache_folder
 from trainables.data.digits import DIGITS_FACTS
 from trainables.errors import ConfigError
 from trainables.pruning import kept_weights as module
-from trainables.pruning.kept_weights import highest_sparsity, kept_weights, prunable_shapes
+from trainables.pruning.kept_weights import highest_sparsity, kept_weights, network_shape, prunable_shapes
 
 HEAD = """\
 from torch import nn
@@ -56,7 +56,7 @@ def planned(folder: Path, *settings: str, **search: list[Any]) -> Plan:
 def test_the_count_of_a_plan_is_that_of_the_trial(changes: dict[str, Any], tmp_path: Path) -> None:
     config = tiny_config(warmup_epochs=0, **changes)
     result = run(config, new_storage(tmp_path))
-    shapes = prunable_shapes(config, DIGITS_FACTS, NO_CUSTOM_FILES)
+    shapes = prunable_shapes(config, network_shape(config, DIGITS_FACTS, NO_CUSTOM_FILES))
     assert shapes == {layer["name"]: tuple(layer["shape"]) for layer in result["layers"]}
     assert kept_weights(config, shapes) == result["kept_weights"]
 
@@ -106,6 +106,7 @@ def test_fewer_weights_than_layers_are_a_warning(tmp_path: Path) -> None:
     assert one.warning == "2 kept weights are fewer than the 4 layers of convnet: some are left empty"
 
 
+@pytest.mark.process
 def test_custom_networks_are_counted_where_they_can_be_imported(tmp_path: Path) -> None:
     folder = write_modules(tmp_path, plan_heads=HEAD)
     settings = [f"modules_path={folder}", "model={module: plan_heads.head}"]
