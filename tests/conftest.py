@@ -28,6 +28,7 @@ LONG = (
     "integration/test_sweep.py",
     "integration/test_search.py",
     "integration/test_ray_nodes.py",
+    "chaos/test_rounds.py",
     "integration/test_ray_cluster.py",
     "orchestrator/diagnostics/test_doctor.py",
     "integration/test_tracking_server.py",

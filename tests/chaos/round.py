@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import random
@@ -217,11 +216,16 @@ class Round:
 
     def ask(self, *arguments: object) -> tuple[int, str]:
         """Exit code and output of a command that needs no process of its own, without faults."""
-        output = io.StringIO()
-        with changed_environment(self.environment()), contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        answer = self.folder / "answer.txt"  # a file, since a command may want the number of its output
+        with (
+            changed_environment(self.environment()),
+            open(answer, "w") as output,
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(output),
+        ):
             code = cli.main([str(argument) for argument in arguments])
-        self.note(f"{' '.join(map(str, arguments))}: {code}\n{output.getvalue()}")
-        return code, output.getvalue()
+        self.note(f"{' '.join(map(str, arguments))}: {code}\n{answer.read_text()}")
+        return code, answer.read_text()
 
     def status(self) -> dict[str, Any]:
         code, output = self.ask("status", self.name, "--storage", self.storage, "--json")
