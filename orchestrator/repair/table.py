@@ -14,6 +14,7 @@ from orchestrator.repair.sweep_folders import half_made_sweeps
 from orchestrator.repair.sweep_state import stale_leases, stale_states, stale_stop_requests
 from orchestrator.repair.tracked_runs import wrong_registrations, wrong_runs
 from orchestrator.repair.trial_records import damaged_records
+from orchestrator.repair.unfinished_points import damaged_points
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ FAMILIES = (
     Family("sweeps", half_made_sweeps),
     Family("records", damaged_records),
     Family("files", damaged_small_files),
+    Family("files", damaged_points),
     Family("files", damaged_checkpoints),
     Family("sweeps", damaged_sweep_files),
     Family("leases", stale_leases),
