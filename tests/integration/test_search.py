@@ -55,6 +55,7 @@ def test_ended_search_runs_again_without_a_change(undisturbed: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.long
 def test_killed_search_takes_the_same_course(undisturbed: Path, tmp_path: Path) -> None:
     storage = tmp_path / "runs"
     process = start("run", small(tmp_path), "--storage", storage)
