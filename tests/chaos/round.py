@@ -29,6 +29,7 @@ from tests.support.s3_server import BUCKET
 MOST_ATTEMPTS = 6
 ATTEMPT_S = 300.0  # after which a driver counts as hung
 STACKS_S = 1.0
+NOTED = 2000  # characters of an answer in round.log
 POLL_S = 0.02
 
 
@@ -224,8 +225,9 @@ class Round:
             contextlib.redirect_stderr(output),
         ):
             code = cli.main([str(argument) for argument in arguments])
-        self.note(f"{' '.join(map(str, arguments))}: {code}\n{answer.read_text()}")
-        return code, answer.read_text()
+        text = answer.read_text()
+        self.note(f"{' '.join(map(str, arguments))}: {code}\n{text[:NOTED]}{'...' if len(text) > NOTED else ''}")
+        return code, text
 
     def status(self) -> dict[str, Any]:
         code, output = self.ask("status", self.name, "--storage", self.storage, "--json")
