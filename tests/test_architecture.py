@@ -65,7 +65,7 @@ ORCHESTRATOR = {
     "figures": ("recommendation reporting search", "config records wording"),
     "page": (
         "command_line figures recommendation reporting search state storage tracking",
-        "config records runtime wording",
+        "config errors records runtime wording",
     ),
     "export": (
         "errors command_line version spec storage state planning search recommendation reporting",

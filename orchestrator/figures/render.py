@@ -47,13 +47,6 @@ def svg(figure: Figure) -> bytes:
     return f'{head} role="img"{end}{texts}{drawing}'.encode()
 
 
-def library() -> str:
-    """The JavaScript that draws figures on a page: Vega, Vega-Lite and Vega-Embed, about 0.9 MB; it needs no network."""
-    import vl_convert
-
-    return str(vl_convert.javascript_bundle(vl_version=VEGA_LITE))  # type: ignore[call-arg]  # its stub has no default
-
-
 def file_spec(figure: Figure) -> dict[str, Any]:
     """With a width, a title and the colours of a light scheme in place of those of the page."""
     spec = page_spec(figure) | {"title": figure.title}

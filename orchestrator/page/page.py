@@ -7,9 +7,10 @@ from importlib import resources
 from pathlib import Path
 
 from orchestrator.figures.figure import Figure
-from orchestrator.figures.render import library, page_spec
+from orchestrator.figures.render import page_spec
 from orchestrator.figures.table import FigureKind, draw_figures
 from orchestrator.figures.theme import DARK, LIGHT
+from orchestrator.page.library import library
 from orchestrator.page.markup import Section, json_block, listing, paragraph, text
 from orchestrator.page.plan_and_actual import plan_section
 from orchestrator.page.search import search_section
