@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -33,6 +35,11 @@ class FolderRecords:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+
+    def age(self, names: list[str], seconds: float) -> None:
+        """Makes files as old as that."""
+        for name in names:
+            os.utime(self.root / name, times=(time.time() - seconds,) * 2)
 
 
 @dataclass(frozen=True)

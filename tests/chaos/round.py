@@ -206,6 +206,11 @@ class Round:
                 os.kill(pid, signal.SIGKILL)
         scene.driver.wait()
 
+    @property
+    def has_killed(self) -> bool:
+        """Whether a fault has ended a process that may have been writing."""
+        return any(one.has_hit and one.fault.kills for one in self.injections)
+
     def environment(self) -> dict[str, str]:
         """Of this round's drivers."""
         environment = self.ground.driver_environment(self.scratch) | {"CHAOS_ROUND": self.name}

@@ -56,7 +56,11 @@ def _damage(name: str, after_kill: bool, scene: Scene) -> Hit | None:
 
 
 DAMAGED_FILES = [
-    Fault(name=f"file {name}{', driver dead' if after_kill else ''}", inject=partial(_damage, name, after_kill))
+    Fault(
+        name=f"file {name}{', driver dead' if after_kill else ''}",
+        inject=partial(_damage, name, after_kill),
+        kills=after_kill,
+    )
     for name in DAMAGES
     for after_kill in (False, True)
 ]

@@ -72,11 +72,13 @@ class Fault:
     Attributes:
         inject: does it; None if what it is meant for is not there (yet), so that it is tried again.
         fits: where it can happen.
+        kills: whether a process ends by it at any moment, such as in the middle of a write.
     """
 
     name: str
     inject: Callable[[Scene], Hit | None]
     fits: Callable[[Setting], bool] = lambda setting: True
+    kills: bool = False
 
 
 def certain() -> bool:

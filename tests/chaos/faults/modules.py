@@ -6,6 +6,7 @@ from functools import partial
 
 from tests.chaos.faults.fault import Fault, Hit, Scene
 
+KILLING = {"hang", "leave"}
 KINDS = {"fail": "module fails", "hang": "module hangs", "leave": "module ends its process", "garbage": "module prints garbage"}
 
 
@@ -17,4 +18,4 @@ def _pull(name: str, scene: Scene) -> Hit | None:
     return lambda: not trigger.exists()
 
 
-MODULES = [Fault(name=name, inject=partial(_pull, trigger)) for trigger, name in KINDS.items()]
+MODULES = [Fault(name=name, inject=partial(_pull, trigger), kills=trigger in KILLING) for trigger, name in KINDS.items()]

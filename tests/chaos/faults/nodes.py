@@ -16,4 +16,4 @@ def _lose_node(scene: Scene) -> Hit | None:
     return None
 
 
-NODES = [Fault(name="lost node", inject=_lose_node, fits=lambda setting: setting.ray == "joined")]
+NODES = [Fault(name="lost node", inject=_lose_node, fits=lambda setting: setting.ray == "joined", kills=True)]

@@ -78,8 +78,8 @@ TARGETS: dict[str, tuple[Callable[[Scene], list[int]], float]] = {
 
 def _faults() -> Iterable[Fault]:
     for name, (targets, patience_s) in TARGETS.items():
-        yield Fault(name=f"kill {name}", inject=partial(_kill, targets))
-        yield Fault(name=f"stop {name}", inject=partial(_stop, targets, patience_s))
+        yield Fault(name=f"kill {name}", inject=partial(_kill, targets), kills=True)
+        yield Fault(name=f"stop {name}", inject=partial(_stop, targets, patience_s), kills=True)
         yield Fault(name=f"stop and wake {name}", inject=partial(_stop, targets, None))
 
 
@@ -94,5 +94,5 @@ def _is_local(setting: Setting) -> bool:
 
 PROCESSES = [
     *_faults(),
-    Fault(name="kill driver and its Ray", inject=_all_of_ray_and_driver, fits=_is_local),
+    Fault(name="kill driver and its Ray", inject=_all_of_ray_and_driver, fits=_is_local, kills=True),
 ]
