@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.tracking.ui_server import serve
-from tests.support.cli import Answer, drive_sweep, start, wait_for
+from tests.support.cli import Answer, drive_sweep, start, tiny_sweep, wait_for
 from tests.support.mlflow_stores import new_target
 from tests.support.ray_nodes import RayNodes, free_ports
 
@@ -92,7 +92,7 @@ def test_a_sweep_lives_on_a_cluster(cluster: RayNodes, tmp_path: Path) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
 
     def cluster_command(*arguments: object, expect: int = 0) -> Answer:
-        return drive_sweep(*arguments, "--address", cluster.api, expect=expect, timeout_s=600, environment=cluster.environment)
+        return command_on(cluster, *arguments, expect=expect)
 
     with serve(new_target(tmp_path / "mlflow"), port=0) as tracking_uri:
         submit = ("submit", file, "--storage", shared, "--tracking-uri", tracking_uri)
@@ -128,22 +128,12 @@ def test_a_sweep_lives_on_a_cluster(cluster: RayNodes, tmp_path: Path) -> None:
         assert len(models(alone)) == len(by_itself)
         assert models(alone).items() <= models(shared).items()
 
-        answer = cluster_command("doctor", *submit[1:], "--json", expect=3)  # it finds that the GPUs do not exist
-        checked = [(check["check"], check["message"].split(":")[0]) for check in json.loads(answer.stdout) if check["ok"]]
-        assert all(("storage", f"node {node.address}") in checked for node in cluster.workers), checked
-
-        answer = cluster_command(*submit, "--wait")
-        assert "sweep 'slow' is finished; nothing to do" in answer.stdout
-        assert "INFO" not in answer.stdout + answer.stderr
-        assert {path: path.stat().st_mtime_ns for path in kept} == kept
-
     answer = cluster_command("status", "slow", "--json")
     assert json.loads(answer.stdout)["finished"] == TRIALS
     assert f"{TRIALS} of {TRIALS} trials finished" in cluster_command("report", "slow").stdout
-    assert "nothing to do" in cluster_command("logs", "slow", "-f").stdout
+    assert f"{TRIALS} of {TRIALS} trials finished" in cluster_command("logs", "slow", "-f").stdout
     listed = json.loads(cluster_command("list", "--json").stdout)
     assert [(one["sweep"], one["state"], one["exit_code"]) for one in listed] == [
-        ("slow", "SUCCEEDED", 0),
         ("slow", "SUCCEEDED", 0),
         ("slow", "STOPPED", 143),
     ]
@@ -155,6 +145,29 @@ def test_a_sweep_lives_on_a_cluster(cluster: RayNodes, tmp_path: Path) -> None:
         assert custom.removesuffix("own/nets/slow.py") == code.removesuffix("trainables/__init__.py"), (
             "not the code that was sent"
         )
+
+
+@pytest.mark.long
+def test_finished_sweep_is_examined_and_submitted_again(cluster: RayNodes, tmp_path: Path) -> None:
+    file = tiny_sweep(tmp_path)
+    with serve(new_target(tmp_path / "mlflow"), port=0) as tracking_uri:
+        submit = ("submit", file, "--storage", tmp_path / "shared", "--tracking-uri", tracking_uri)
+        command_on(cluster, *submit, "--wait")
+        kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("shared/trials/*/result.json")}
+        assert kept
+
+        answer = command_on(cluster, "doctor", *submit[1:], "--json", expect=3)  # it finds that the GPUs do not exist
+        checked = [(check["check"], check["message"].split(":")[0]) for check in json.loads(answer.stdout) if check["ok"]]
+        assert all(("storage", f"node {node.address}") in checked for node in cluster.workers), checked
+
+        answer = command_on(cluster, *submit, "--wait")
+        assert "sweep 'tiny' is finished; nothing to do" in answer.stdout
+        assert "INFO" not in answer.stdout + answer.stderr
+        assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def command_on(cluster: RayNodes, *arguments: object, expect: int = 0) -> Answer:
+    return drive_sweep(*arguments, "--address", cluster.api, expect=expect, timeout_s=600, environment=cluster.environment)
 
 
 def models(storage: Path) -> dict[str, str]:

@@ -50,6 +50,7 @@ def test_no_password_stands_on_a_command_line_of_the_server(server: Server) -> N
     assert not [line for line in lines if PASSWORD in line or S3_SECRET in line or DATABASE_PASSWORD in line]
 
 
+@pytest.mark.long
 def test_wrong_login_is_reported_and_nothing_is_lost(server: Server, tmp_path: Path) -> None:
     sweep = [tiny_sweep(tmp_path), "--set", "search.warmup_epochs=[0]", "--set", "search.prune_iterations=[1]"]
     wrong = server.login | {"MLFLOW_TRACKING_PASSWORD": "not-this-one"}
