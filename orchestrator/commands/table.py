@@ -236,7 +236,7 @@ _ALL = (
         arguments=(
             STORAGE,
             JSON,
-            argument("--archives", action="store_true", help="also what was archived, in trials/.aside and the like"),
+            argument("--archives", action="store_true", help="also the archives, in folders named .aside"),
             argument("--unused-trials", action="store_true", help="also trials that no sweep names, with their results"),
             argument("--dry-run", action="store_true", help="only show what would be freed"),
             argument("--yes", action="store_true", help="do not ask"),

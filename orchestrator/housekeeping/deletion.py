@@ -17,11 +17,11 @@ from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_folder import DELETING, SweepFolder, open_sweep
 from orchestrator.state.used_keys import named_keys
 from orchestrator.storage.base import FileInfo, Storage
-from orchestrator.storage.layout import trial_file
+from orchestrator.storage.layout import ASIDE, trial_file
 from trainables.records.file_names import RESULT
 
 DECISIVE_FILES = ("trials.json", "state.json", "spec.json")  # what other commands look for goes first
-ASIDE = "trials/.aside"
+ARCHIVE = f"trials/{ASIDE}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def plan_deletion(storage: Storage, name: str) -> Deletion:
     warmups = named_warmups & frozenset(storage.names("warmups"))
     used = _keys_in_use(storage, name)
     mine, shared = trials - used, warmups - used
-    aside = [f"{ASIDE}/{one}" for one in storage.names(ASIDE) if one.partition("-")[0] in mine]
+    aside = [f"{ARCHIVE}/{one}" for one in storage.names(ARCHIVE) if one.partition("-")[0] in mine]
     files = {
         "the sweep's records": storage.files(f"sweeps/{name}"),
         "trials": _files(storage, (f"trials/{key}" for key in sorted(mine))),

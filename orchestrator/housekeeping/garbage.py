@@ -27,12 +27,11 @@ from orchestrator.state.sweep_folder import RESERVE
 from orchestrator.state.trial_results import read_results
 from orchestrator.state.warmup_points import replace_snapshots, warmup_points
 from orchestrator.storage.base import FileInfo, Storage
-from orchestrator.storage.layout import SNAPSHOT_NAME, trial_file
+from orchestrator.storage.layout import ASIDE, SNAPSHOT_NAME, trial_file
 from trainables.records.file_names import CHECKPOINT, RESULT
 from trainables.records.metrics import DamagedRecordError
 from trainables.wording import counted
 
-ASIDE = ".aside"  # in each of the folders
 PARTIAL = re.compile(r"\..+\.\d+-\d+\.partial")  # as runtime/files.py names them
 FOLDERS = ("trials", "warmups", "sweeps", "data")
 HOUR_S = 3600.0

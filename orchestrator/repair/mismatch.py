@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from orchestrator.state.sweep_folder import SweepFolder, sweep_names
 from orchestrator.state.used_keys import held_sweeps, named_keys
 from orchestrator.storage.base import Storage
+from orchestrator.storage.layout import ASIDE, set_aside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,18 @@ class Mismatch:
     mend: Callable[[], object] | None
     sweeps: frozenset[str] = frozenset()
     afterwards: Callable[[], object] | None = None
+
+
+def sweep_file_to_move(folder: SweepFolder, name: str, kind: str, what: str = "") -> Mismatch:
+    """The mismatch of a file of a sweep's that a repair moves to sweeps/.aside; `what` says what the file is."""
+    path = folder.file(name)
+    return Mismatch(
+        kind=kind,
+        place=path + what,
+        remedy=f"moves it to sweeps/{ASIDE}",
+        mend=partial(set_aside, folder.storage, path),
+        sweeps=frozenset({folder.name}),
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from functools import partial
 
 from orchestrator.housekeeping.garbage import FOLDERS, HOUR_S, PARTIAL
 from orchestrator.repair.mismatch import Mismatch, Scope
-from orchestrator.storage.layout import set_aside
+from orchestrator.storage.layout import ASIDE, set_aside
 
 
 def partial_files(scope: Scope) -> Iterator[Mismatch]:
@@ -17,14 +17,14 @@ def partial_files(scope: Scope) -> Iterator[Mismatch]:
     for folder in FOLDERS:
         for path, facts in scope.storage.files(folder).items():
             parts = path.split("/")
-            if ".aside" in parts or not PARTIAL.fullmatch(parts[-1]) or facts.modified > latest:
+            if ASIDE in parts or not PARTIAL.fullmatch(parts[-1]) or facts.modified > latest:
                 continue
             name = parts[1]
             if name not in scope.running and scope.is_free(name):
                 yield Mismatch(
                     kind="half-written file",
                     place=path,
-                    remedy=f"moves it to {folder}/.aside",
+                    remedy=f"moves it to {folder}/{ASIDE}",
                     mend=partial(set_aside, scope.storage, path),
                     sweeps=frozenset({name}) if folder == "sweeps" else scope.users_of(name),
                 )

@@ -12,7 +12,7 @@ from orchestrator.errors import SweepError
 from orchestrator.execution.driver import initial_state
 from orchestrator.execution.sweep_files import write_sweep_files, write_trials
 from orchestrator.planning.plan import Plan
-from orchestrator.repair.mismatch import Mismatch, Scope
+from orchestrator.repair.mismatch import Mismatch, Scope, sweep_file_to_move
 from orchestrator.repair.small_files import is_record
 from orchestrator.scheduling.stage_queue import StageQueue
 from orchestrator.search.decision_file import DecisionFile
@@ -41,13 +41,7 @@ def damaged_sweep_files(scope: Scope) -> Iterator[Mismatch]:
         elif folder.storage.exists(folder.file(DECISIONS)):
             yield from _damaged_decisions(folder)
         for name in damaged & {RESOLVED, RENAMED}:
-            yield Mismatch(
-                kind="damaged file",
-                place=folder.file(name),
-                remedy="moves it to sweeps/.aside",
-                mend=partial(set_aside, folder.storage, folder.file(name)),
-                sweeps=frozenset({folder.name}),
-            )
+            yield sweep_file_to_move(folder, name, "damaged file")
 
 
 def _restored(folder: SweepFolder, name: str, is_missing: bool, plan: Callable[[], Plan | None]) -> Mismatch:

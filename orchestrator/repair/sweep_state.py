@@ -10,7 +10,7 @@ from orchestrator.errors import SweepError
 from orchestrator.execution.driver import initial_state
 from orchestrator.execution.sync import plan_of
 from orchestrator.planning.plan import Plan
-from orchestrator.repair.mismatch import Mismatch, Scope
+from orchestrator.repair.mismatch import Mismatch, Scope, sweep_file_to_move
 from orchestrator.scheduling.stage_queue import StageQueue
 from orchestrator.state.driver_lease import HOLDER_FIELDS
 from orchestrator.state.driver_liveness import driver_alive
@@ -104,13 +104,7 @@ def stale_leases(scope: Scope) -> Iterator[Mismatch]:
         holder = scope.storage.read_json(folder.file(LEASE), fields=HOLDER_FIELDS)
         if holder is None or not driver_alive(holder):
             who = f"process {holder['pid']} on {holder['host']}, which is gone" if holder else "nobody: it is damaged"
-            yield Mismatch(
-                kind="stale lease",
-                place=f"{folder.file(LEASE)} is that of {who}",
-                remedy="moves it to sweeps/.aside",
-                mend=partial(set_aside, scope.storage, folder.file(LEASE)),
-                sweeps=frozenset({name}),
-            )
+            yield sweep_file_to_move(folder, LEASE, "stale lease", f" is that of {who}")
 
 
 def stale_stop_requests(scope: Scope) -> Iterator[Mismatch]:
@@ -118,10 +112,4 @@ def stale_stop_requests(scope: Scope) -> Iterator[Mismatch]:
     for folder in scope.sweeps():
         for name in scope.storage.names(f"sweeps/{folder.name}"):
             if name == "stop" or name.startswith("stop-"):
-                yield Mismatch(
-                    kind="stale stop request",
-                    place=folder.file(name),
-                    remedy="moves it to sweeps/.aside",
-                    mend=partial(set_aside, scope.storage, folder.file(name)),
-                    sweeps=frozenset({folder.name}),
-                )
+                yield sweep_file_to_move(folder, name, "stale stop request")

@@ -24,6 +24,7 @@ from trainables.records.file_names import RESULT
 from trainables.records.metrics import DamagedRecordError
 
 LAYOUT_VERSION, LAYOUT_FILE = 1, "storage.json"
+ASIDE = ".aside"  # folder beside those of trials, of warm-ups and of sweeps, for what was replaced
 SNAPSHOT_NAME = re.compile(r"epoch-(?P<epoch>\d+)\.(?P<fingerprint>[^.]+)\.safetensors")
 DAMAGED_COUNT_GAP = 1000  # added to the attempts that a damaged attempt.json may have counted
 SLOW_WRITE_GRACE_S = 5.0  # after a slower write, check again for a newer attempt
@@ -122,7 +123,7 @@ def archive_trial(storage: Storage, key: str) -> None:
     names = storage.names(folder)
     if names:
         if names != ["attempt.json"]:  # else it was archived before, and nothing was written since
-            targets = (f"trials/.aside/{key}-{number}" for number in count(attempt))
+            targets = (f"trials/{ASIDE}/{key}-{number}" for number in count(attempt))
             storage.move_folder(folder, next(target for target in targets if not storage.names(target)))
         storage.write_json(trial_file(key, "attempt.json"), {"attempt": attempt + 1})
 
@@ -130,7 +131,7 @@ def archive_trial(storage: Storage, key: str) -> None:
 def set_aside(storage: Storage, path: str) -> str:
     """Moves a file into the hidden folder .aside beside the folders of its kind, and returns where it is now."""
     kind, _, rest = path.partition("/")
-    targets = (f"{kind}/.aside/{rest}" + (f"-{number}" if number else "") for number in count())
+    targets = (f"{kind}/{ASIDE}/{rest}" + (f"-{number}" if number else "") for number in count())
     target = next(name for name in targets if not storage.exists(name))
     storage.write(target, storage.read(path) or b"")
     storage.remove(path)
