@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -11,10 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import zstandard
 
+from orchestrator import cli
+from orchestrator.errors import EXIT_BUG
 from orchestrator.scheduling.tune_adapter import withhold_keys
-from tests.support.cli import command_line, descendants, drive_sweep, start
+from orchestrator.tracking.ui_server import serve
+from tests.support.cli import command_line, descendants, drive_sweep, start, tiny_sweep
+from tests.support.mlflow_stores import new_target
+from tests.support.ray_nodes import RayNodes
 from trainables.errors import FailureKind
 from trainables.records.failure_record import publish_failure
 from trainables.runtime.secrets import without_secrets
@@ -95,6 +102,18 @@ def test_record_of_a_failure_holds_no_secret(monkeypatch: pytest.MonkeyPatch) ->
     assert b"http://...@h" in files.content
 
 
+def test_report_of_a_bug_shows_no_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(options: object) -> int:
+        raise RuntimeError(f"cannot reach http://u:{MARK}@h with {os.environ['DATABASE_PASSWORD']}")
+
+    monkeypatch.setenv("DATABASE_PASSWORD", f"{MARK}-database")
+    monkeypatch.setattr(cli, "_function", lambda options: fail)
+    assert cli.main(["status", "s"]) == EXIT_BUG
+    shown = capsys.readouterr().err
+    assert "cannot reach http://...@h with ..." in shown
+    assert MARK not in shown
+
+
 def test_tune_hands_no_keys_to_command_lines_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     class_cache = import_module("ray.tune.execution.class_cache")
     monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", class_cache.ENV_VARS_TO_PROPAGATE | {"AWS_SESSION_TOKEN"})
@@ -159,3 +178,21 @@ def test_no_command_writes_or_shows_a_secret(
     assert not [output for output in outputs if MARK in output]
     assert found(tmp_path) == []
     assert found(ray_files) == []
+
+
+@pytest.mark.long
+def test_submitted_sweep_hands_no_secret_to_the_cluster(tmp_path: Path) -> None:
+    file = tiny_sweep(tmp_path)
+    planted = {name: value for name, value in PLANTED.items() if not name.startswith("RAY_")}
+    with RayNodes(workers=1) as cluster, serve(new_target(tmp_path / "mlflow"), port=0) as tracking_uri:
+        submit = ("submit", file, "--storage", tmp_path / "shared", "--tracking-uri", tracking_uri, "--wait")
+        who = planted | cluster.environment
+        answer = drive_sweep(*submit, "--address", cluster.api, timeout_s=600, environment=who)
+        token = Path(cluster.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+        jobs = requests.get(f"{cluster.api}/api/jobs/", headers={"Authorization": f"Bearer {token}"}, timeout=60).text
+        lines = [command_line(pid) for node in cluster.nodes for pid in node.processes()]
+        files = [*found(tmp_path), *found(cluster.folder)]
+    assert "tiny" in jobs
+    assert lines
+    assert [text for text in (jobs, answer.stdout, answer.stderr, *lines) if MARK in text] == []
+    assert files == []

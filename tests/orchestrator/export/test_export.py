@@ -21,12 +21,15 @@ from orchestrator.export.images import compared_images
 from orchestrator.export.selection import select_trial
 from orchestrator.export.trial_model import trial_model
 from orchestrator.spec.grid import expand
+from orchestrator.state.driver_lease import LEASE_FILES, LeaseTimes
+from orchestrator.state.driver_liveness import this_driver
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.layout import trial_file
 from tests.support.custom_modules import NETS, custom_config, run_custom, write_modules
 from tests.support.export_sweep import spec_of
 from tests.support.exported_models import images, model_of
-from tests.support.trials import new_storage
+from tests.support.trials import all_files, new_storage
+from tests.support.whole_sweep import copied
 from trainables.data.splits import load_data
 from trainables.export import latency, two_four_format
 from trainables.export.format import Format
@@ -34,6 +37,7 @@ from trainables.export.sparse_model import SparseModel
 from trainables.export.table import FORMATS
 from trainables.pruning.nm_masks import pattern_masks
 
+TIMES = LeaseTimes(settle_s=0.2, renew_interval_s=0.2, release_timeout_s=1.0)
 CODE = "import numpy as np\nimages = np.zeros(1)\ndef predict(images):\n    return {scores}\n"
 
 
@@ -93,6 +97,28 @@ def test_command_compares_and_measures_a_real_format(finished: SweepFolder, out:
     assert 0 <= check["max_difference"] <= check["accepted"] < 1e-2
     assert [(one["batch"], len(one["models"])) for one in facts["latency"]] == [(size, 2) for size in latency.BATCHES]
     assert "times as fast as dense" in (out / "README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_export_beside_a_driver_changes_nothing(
+    finished: SweepFolder, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_format(monkeypatch, "np.zeros((len(images), 10), dtype='f')", tolerance=1.0)
+    folder = copied(finished, tmp_path)
+    state = folder.read_state()
+    assert state is not None
+    with folder.driver_lease(TIMES):
+        state.driver = this_driver()
+        folder.write_state(state)
+        before = all_files(folder.storage)
+        assert run_export(folder, out, "--format", "torch", "--no-latency") == 0
+        after = all_files(folder.storage)
+    assert {path: content for path, content in after.items() if not path.endswith(LEASE_FILES)} == {
+        path: content for path, content in before.items() if not path.endswith(LEASE_FILES)
+    }
+    facts = json.loads((out / "export.json").read_text())
+    assert facts["trial"] == select_trial(finished, None, None, ()).trial.key
 
 
 @pytest.mark.process

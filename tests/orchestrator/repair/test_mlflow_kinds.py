@@ -23,6 +23,8 @@ from tests.support.whole_sweep import NAME, target_of
 
 REGISTERED = f"{NAME}-convnet"
 NEVER = "0" * 16
+REVISION_OF_MLFLOW_2 = "0584bdc529eb"
+NEW_STORES = ("database", "damaged database", "older database")
 
 
 class Store:
@@ -178,6 +180,18 @@ def without_database(store: Store) -> str:
     return "MLflow's database is not there"
 
 
+def damaged_database(store: Store) -> str:
+    file = Path(store.folder.storage.root, "mlflow.db")
+    without_database(store)
+    file.write_bytes(b"another program's file" * 100)
+    return "MLflow's database is damaged"
+
+
+def older_database(store: Store) -> str:
+    store.execute("UPDATE alembic_version SET version_num = ?", REVISION_OF_MLFLOW_2)
+    return "MLflow's database has the schema of an older MLflow"
+
+
 def without_experiment(store: Store) -> str:
     store.client.delete_experiment(store.experiment)
     return "experiment 'drive-sweep' is deleted in MLflow"
@@ -206,6 +220,8 @@ KINDS: dict[str, tuple[str, Callable[[Store], str]]] = {
     "version without a model": ("version without its model", version_without_model),
     "no registered model": ("recommended model that is not registered", unregistered),
     "database": ("MLflow lacks the sweep", without_database),
+    "damaged database": ("MLflow lacks the sweep", damaged_database),
+    "older database": ("MLflow lacks the sweep", older_database),
     "experiment": ("MLflow lacks the sweep", without_experiment),
 }
 
@@ -231,7 +247,7 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_mismatch_is_named_mended_and_gone(planted: tuple[str, ...], folder: SweepFolder) -> None:
     store = Store(folder)
     said = [(KINDS[one][0], KINDS[one][1](store)) for one in planted]
-    readable = planted[0] not in ("database", "experiment")
+    readable = planted[0] not in (*NEW_STORES, "experiment")
     before = Content(target_of(folder)).plain(ids=True) if readable else None
     files = contents(folder)
     assert_named(list(findings(folder.storage)), said)
@@ -242,7 +258,7 @@ def test_mismatch_is_named_mended_and_gone(planted: tuple[str, ...], folder: Swe
     assert all(one.mended for one in mended), mended
     assert_named(mended, said)
     assert not list(findings(folder.storage))
-    assert_whole(folder, store, lost="result" in planted, new_store="database" in planted)
+    assert_whole(folder, store, lost="result" in planted, new_store=planted[0] in NEW_STORES)
 
 
 def contents(folder: SweepFolder) -> dict[str, bytes]:

@@ -173,6 +173,7 @@ KINDS: dict[str, tuple[str, Plant]] = {
     "missing specification": ("damaged sweep", missing_spec),
     "list of trials": ("damaged sweep", of_sweep("trials.json")),
     "resolved settings": ("damaged file", of_sweep("resolved.json", b"{")),
+    "former name": ("damaged file", of_sweep("renamed.json", b'{"from": "who')),
 }
 
 
