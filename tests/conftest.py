@@ -26,7 +26,6 @@ settings.load_profile("drive-sweep")
 # Files of tests that take a minute or more, the longest first: they begin first, and the short ones fill what is left.
 LONG = (
     "integration/test_sweep.py",
-    "integration/test_search.py",
     "integration/test_ray_nodes.py",
     "chaos/test_rounds.py",
     "integration/test_ray_cluster.py",

@@ -35,6 +35,7 @@ def small(folder: Path) -> Path:
     return searched_sweep(folder, configurations=7, seeds=2, epochs=4)
 
 
+@pytest.mark.long
 def test_search_ends_with_a_recommendation_for_each_group(undisturbed: Path) -> None:
     course = decisions(undisturbed)
     assert {one["group"] for one in course if one["kind"] == "end"} == {"s0.9", "s0.98"}
@@ -49,6 +50,7 @@ def test_search_ends_with_a_recommendation_for_each_group(undisturbed: Path) -> 
     assert_same_course(undisturbed, undisturbed)
 
 
+@pytest.mark.long
 def test_ended_search_runs_again_without_a_change(undisturbed: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file()}
     assert "nothing to do" in drive_sweep("resume", "searched", "--storage", undisturbed).stderr

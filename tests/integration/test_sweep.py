@@ -156,11 +156,17 @@ def test_unshared_warm_ups_give_the_same_bits_and_curves(undisturbed: Finished, 
     assert not list(storage.glob("trials/*/warmup/*.safetensors"))
 
 
-def test_sweep_interrupted_then_killed_with_ray_is_completed(undisturbed: Finished, storage: Path) -> None:
+def test_interrupted_sweep_is_completed(undisturbed: Finished, storage: Path) -> None:
     process = start("run", undisturbed.file, "--storage", storage)
     wait_for(lambda: [*storage.glob("trials/*/checkpoint"), *storage.glob("warmups/*/epoch-*")], every_s=0.02)
     assert interrupted(process, storage) == "KILLED"
-    process = start("resume", "tiny", "--storage", storage)
+    drive_sweep("resume", "tiny", "--storage", storage, "--quiet")
+    assert_same_as(undisturbed, storage)
+
+
+@pytest.mark.long
+def test_sweep_killed_with_ray_is_completed(undisturbed: Finished, storage: Path) -> None:
+    process = start("run", undisturbed.file, "--storage", storage)
     wait_for(lambda: len(list(storage.glob("trials/*/result.json"))) >= 2)
     kill_all(process)
     kept = {path: path.read_bytes() for path in storage.glob("trials/*/result.json")}

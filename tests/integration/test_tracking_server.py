@@ -63,12 +63,10 @@ def test_wrong_login_is_reported_and_nothing_is_lost(server: Server, tmp_path: P
     drive_sweep("sync", "refused", "--storage", tmp_path / "runs", environment=server.login)
 
 
-def test_sweep_shows_what_a_local_one_shows_but_no_login(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file, remote, local = tiny_sweep(tmp_path), tmp_path / "remote", tmp_path / "local"
-    setting = ["--set", "tracking.experiment=compared"]
-    process = start("run", file, "--storage", remote, "--tracking-uri", server.uri, *setting, environment=server.login)
+def test_sweep_on_a_server_leaks_no_login(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = tmp_path / "remote"
+    setting = ["--set", "tracking.experiment=watched", "--tracking-uri", server.uri]
+    process = start("run", tiny_sweep(tmp_path), "--storage", remote, *setting, environment=server.login)
     workers = wait_for(lambda: [pid for pid in descendants(process.pid) if "ray::" in command_line(pid)])
     leaks = readable_secrets(process.pid)
     folders = session_folders(process.pid)
@@ -80,15 +78,11 @@ def test_sweep_shows_what_a_local_one_shows_but_no_login(
     assert secrets_in([remote, *folders]) == []
     assert not [secret for secret in SECRETS if secret in output.encode()]
 
-    drive_sweep("run", file, "--storage", local, *setting)
     for name, value in server.login.items():
         monkeypatch.setenv(name, value)
-    shown = Content(TrackingTarget(uri=server.uri, experiment="compared", artifact_root=None)).plain(ids=False)
-    here = TrackingTarget(uri=f"sqlite:///{local}/mlflow.db", experiment="compared", artifact_root=None)
-    compare(timeless(Content(here).plain(ids=False)), timeless(shown))
+    shown = Content(TrackingTarget(uri=server.uri, experiment="watched", artifact_root=None)).plain(ids=False)
     assert {run["status"] for run in shown["runs"]} == {"FINISHED"}
     assert len(shown["models"]) == 7
-
     assert drive_sweep("ui", "tiny", "--storage", remote, timeout_s=60).stdout.startswith(f"{server.uri}/#/experiments/")
     links = drive_sweep("ui", "tiny", "--print-links", "--storage", remote, timeout_s=60).stdout
     names = [line.partition(": ")[0] for line in links.splitlines()]
@@ -100,6 +94,19 @@ def test_sweep_shows_what_a_local_one_shows_but_no_login(
         "all sweeps",
         "model tiny-convnet",
     ]
+
+
+@pytest.mark.long
+def test_sweep_shows_what_a_local_one_shows(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, local, setting = tiny_sweep(tmp_path), tmp_path / "local", ["--set", "tracking.experiment=compared"]
+    place = ("--storage", tmp_path / "remote", "--tracking-uri", server.uri)
+    drive_sweep("run", file, *place, *setting, environment=server.login)
+    drive_sweep("run", file, "--storage", local, *setting)
+    for name, value in server.login.items():
+        monkeypatch.setenv(name, value)
+    shown = Content(TrackingTarget(uri=server.uri, experiment="compared", artifact_root=None)).plain(ids=False)
+    here = TrackingTarget(uri=f"sqlite:///{local}/mlflow.db", experiment="compared", artifact_root=None)
+    compare(timeless(Content(here).plain(ids=False)), timeless(shown))
 
 
 def readable_secrets(driver: int) -> list[str]:

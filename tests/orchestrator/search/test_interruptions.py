@@ -29,6 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
     "nsga2": {**STAGED, **MEDIAN, "strategy": {"name": "nsga2", "configurations": 8}},
     "gp": {**STAGED, **ASHA, "strategy": {"name": "gp", "configurations": 5}},
 }
+QUICK = ("grid with asha", "tpe")
 SLOW = {"gp": 11, "tpe": 4, "nsga2": 3, "qmc": 3}  # cut after every so many lines
 GRID = grid_with(noisy(spread=0.02, noise=0.004), sparsities=(0.9, 0.98))
 
@@ -56,7 +57,7 @@ def replay(keys: dict[str, Any], log: MemoryLog, max_events: int | None = None) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in CASES])
 def test_search_cut_after_any_line_takes_the_same_course(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.search.samplers.STARTUP", 4)
     keys = CASES[name]

@@ -49,6 +49,7 @@ def toy_processes(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": f"{tmp_path}:{ROOT}", toy_storage.ROOT: str(tmp_path)}
 
 
+@pytest.mark.long
 def test_a_sweep_runs_on_a_registered_scheme(tmp_path: Path, toy_processes: dict[str, str]) -> None:
     where = ("--storage", "toy://runs", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db")
     few = ("--set", "search.warmup_epochs=[1]", "--set", "search.prune_iterations=[1]")

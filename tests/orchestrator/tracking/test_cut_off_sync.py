@@ -71,16 +71,16 @@ def finished_without_model_before(sync: RunSync, of: RunSpec) -> None:
     ("name", "before", "way"),
     [
         ("w02-r0", nothing_before, from_its_record),
-        ("w02-r0", nothing_before, at_once),
+        pytest.param("w02-r0", nothing_before, at_once, marks=pytest.mark.long),
         ("w02-r0", nothing_before, step_by_step),
         ("w02-r0", a_failed_attempt_before, at_once),
-        ("w02-r0", finished_without_model_before, from_its_record),
-        ("w00-diverges", nothing_before, from_its_record),
+        pytest.param("w02-r0", finished_without_model_before, from_its_record, marks=pytest.mark.long),
+        pytest.param("w00-diverges", nothing_before, from_its_record, marks=pytest.mark.long),
         ("w00-diverges", a_failed_attempt_before, at_once),
         ("w00-diverges", the_same_failure_before, at_once),
         ("w00-stopped", nothing_before, at_once),
         ("warmup-r0", nothing_before, from_its_record),
-        ("warmup-r0", nothing_before, step_by_step),
+        pytest.param("warmup-r0", nothing_before, step_by_step, marks=pytest.mark.long),
     ],
 )
 def test_sync_completes_a_run_that_was_cut_off_after_any_call(

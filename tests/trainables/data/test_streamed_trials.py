@@ -48,7 +48,7 @@ def stopped_and_resumed(config: TrialConfig, storage: Storage, source: DatasetSo
     return run(config, storage, 2, source=source)
 
 
-@pytest.mark.parametrize(("model", "method"), [("convnet", "drive"), ("resnet20", "grasp")])
+@pytest.mark.parametrize(("model", "method"), [("convnet", "drive"), pytest.param("resnet20", "grasp", marks=pytest.mark.long)])
 @pytest.mark.process
 def test_streamed_trial_resumes_to_the_same_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, method: str

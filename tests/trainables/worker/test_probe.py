@@ -73,6 +73,7 @@ def examined_elsewhere(tmp_path: Path, **environment: str) -> dict[str, str]:
     return answer
 
 
+@pytest.mark.long
 def test_missing_compiler_is_reported_in_one_line(tmp_path: Path) -> None:
     problem = examined_elsewhere(tmp_path, **WITHOUT_COMPILER)["compile_problem"]
     assert "compiler" in problem.lower()
