@@ -254,7 +254,9 @@ def test_trial_of_a_killed_worker_goes_on_from_its_checkpoint(tmp_path: Path, st
     assert f"model_sha256 {digests('tiny', storage)['w00-i001-s0.9-r0']}" in whole.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(one, marks=pytest.mark.long) for one in (signal.SIGHUP, signal.SIGINT))]
+)
 def test_the_server_of_the_ui_ends_with_it(undisturbed: Finished, number: signal.Signals) -> None:
     process = start("ui", "tiny", "--storage", undisturbed.storage, "--port", free_port())
     assert process.stdout is not None

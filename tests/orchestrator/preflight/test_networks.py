@@ -184,6 +184,7 @@ def replace_result(plan: Plan, key: str, result: dict[str, Any]) -> Plan:
     return replace(plan, trials=trials)
 
 
+@pytest.mark.long
 def test_trial_and_doctor_check_networks_too(tmp_path: Path) -> None:
     file, storage = sweep_file(tmp_path, "aux"), tmp_path / "runs"
     refused = drive_sweep("trial", file, "--index", "0", "--storage", storage, expect=2)
