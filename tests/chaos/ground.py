@@ -105,7 +105,7 @@ class Ground:
     @cached_property
     def cluster(self) -> RayNodes:
         settings = self.environment | self.node_clock.environment | HEALTH
-        nodes = self._running.enter_context(RayNodes(settings=settings))
+        nodes = self._running.enter_context(RayNodes(settings=settings, jobs_api=False))
         for _ in range(self.node_count):
             nodes.add(cpus=1, gpus=0)
         return nodes
@@ -130,8 +130,8 @@ class Ground:
         return self._running.enter_context(proxy_of(self.objects.endpoint))
 
     def nodes(self) -> list[Node]:
-        """The worker nodes that live."""
-        return [node for node in self.cluster.workers if not node.ended()]
+        """The worker nodes that live; `ray start` does not notice a raylet that ends because an agent of it has ended."""
+        return [node for node in self.cluster.workers if not node.ended() and node.has_raylet()]
 
     def repair(self) -> None:
         """As before the first round: right clocks, servers that answer, no trigger, live nodes."""
@@ -147,8 +147,11 @@ class Ground:
 
     def replace_lost_nodes(self) -> None:
         """As a cluster does that scales itself: a new node joins for each that is gone."""
-        missing = self.node_count - len(self.nodes())
-        for _ in range(missing):
+        alive = self.nodes()
+        for node in self.cluster.workers:
+            if node not in alive and not node.ended():
+                node.kill()
+        for _ in range(self.node_count - len(alive)):
             self.cluster.add(cpus=1, gpus=0)
 
     def driver_environment(self, scratch: Path) -> dict[str, str]:

@@ -31,6 +31,7 @@ ATTEMPT_S = 300.0  # after which a driver counts as hung
 STACKS_S = 1.0
 NOTED = 2000  # characters of an answer in round.log
 POLL_S = 0.02
+LOOK_S = 1.0  # between two looks for lost nodes
 
 
 @dataclass(kw_only=True)
@@ -166,14 +167,16 @@ class Round:
 
     def _watch(self, scene: Scene) -> int | None:
         """Injects what is due until the driver ends; its exit code, None if it hung."""
-        deadline = time.monotonic() + ATTEMPT_S
+        looked = began = time.monotonic()
         while scene.driver.poll() is None:
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now - began > ATTEMPT_S:
                 return None
             self._inject(scene)
             scene.do_what_is_due()
-            if self.plan.setting.ray == "joined":
+            if self.plan.setting.ray == "joined" and now - looked > LOOK_S:
                 self.ground.replace_lost_nodes()
+                looked = now
             time.sleep(POLL_S)
         return scene.driver.returncode
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support.cli import descendants
+from tests.support.cli import command_line, descendants
 
 START_S = 120.0  # on a busy machine
 UP = "Ray runtime started"
@@ -70,6 +70,9 @@ class Node:
         session = [pid for pid in _all_processes() if _session(pid) == self.process.pid]
         below = [pid for parent in [self.process.pid, *session] for pid in descendants(parent)]
         return list(dict.fromkeys([*session, *below]))
+
+    def has_raylet(self) -> bool:
+        return any(command_line(pid).partition(" ")[0].endswith("/raylet") for pid in self.processes())
 
     def kill(self) -> None:
         """SIGKILL to all of the node, as if its power was cut."""
@@ -118,6 +121,7 @@ class RayNodes:
         address: str = "127.0.0.2",
         prefix: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
+        jobs_api: bool = True,
     ) -> None:
         """
         Args:
@@ -125,8 +129,10 @@ class RayNodes:
             address: the head's own.
             prefix: command before `ray start` of the head, such as `ip netns exec h0`.
             settings: environment of every node, such as RAY_health_check_period_ms, which only the head heeds.
+            jobs_api: whether the head has a dashboard with the Jobs API; without one it needs less time.
         """
         self.first_workers, self.address, self.prefix, self.settings = workers, address, prefix, settings or {}
+        self.jobs_api = jobs_api
         self.nodes: list[Node] = []
 
     def __enter__(self) -> Self:
@@ -138,15 +144,16 @@ class RayNodes:
         port, dashboard_port, client_port = free_ports(3)
         self.gcs, self.api = f"{self.address}:{port}", f"http://127.0.0.1:{dashboard_port}"
         head = ["--head", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"]
-        head += [f"--ray-client-server-port={client_port}"]
+        head += [f"--ray-client-server-port={client_port}", f"--include-dashboard={self.jobs_api}"]
         try:
             self._start(self.address, self.prefix, 0, 0, head).wait_until_up()
             for _ in range(self.first_workers):
                 self._add()
             for node in self.workers:
                 node.wait_until_up()
-            asked = [*self.prefix, sys.executable, "-c", ASK, f"{self.api}/api/version", str(START_S)]
-            subprocess.run(asked, check=True)
+            if self.jobs_api:
+                asked = [*self.prefix, sys.executable, "-c", ASK, f"{self.api}/api/version", str(START_S)]
+                subprocess.run(asked, check=True)
         except BaseException:
             self.close()
             raise
