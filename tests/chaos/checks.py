@@ -140,13 +140,17 @@ def processes(round_: Round) -> Iterator[str]:
 
 def files(round_: Round) -> Iterator[str]:
     """No half-written file is left in the storage but those of killed processes, which `gc` removes when they are old."""
-    left = [name for name in round_.records.names() if name.endswith(".partial")]
+    left = _half_written(round_)
     if left and round_.has_killed and isinstance(round_.records, FolderRecords):
         round_.records.age(left, OLD_S)
         round_.ask("gc", "--storage", round_.storage, "--yes")
-        left = [name for name in round_.records.names() if name.endswith(".partial")]
+        left = _half_written(round_)
     if left:
         yield f"in the storage: {left}"
+
+
+def _half_written(round_: Round) -> list[str]:
+    return [name for name in round_.records.names() if name.endswith(".partial")]
 
 
 CHECKS: list[Callable[[Round], Iterator[str]]] = [

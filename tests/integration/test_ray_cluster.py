@@ -163,6 +163,7 @@ def test_finished_sweep_is_examined_and_submitted_again(cluster: RayNodes, tmp_p
         answer = command_on(cluster, *submit, "--wait")
         assert "sweep 'tiny' is finished; nothing to do" in answer.stdout
         assert "INFO" not in answer.stdout + answer.stderr
+        assert "nothing to do" in command_on(cluster, "logs", "tiny", "-f").stdout
         assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 

@@ -72,7 +72,7 @@ class Node:
         return list(dict.fromkeys([*session, *below]))
 
     def has_raylet(self) -> bool:
-        return any(command_line(pid).partition(" ")[0].endswith("/raylet") for pid in self.processes())
+        return any(map(is_raylet, self.processes()))
 
     def kill(self) -> None:
         """SIGKILL to all of the node, as if its power was cut."""
@@ -202,6 +202,10 @@ class RayNodes:
             )
         self.nodes.append(Node(address, process, log))
         return self.nodes[-1]
+
+
+def is_raylet(pid: int) -> bool:
+    return command_line(pid).partition(" ")[0].endswith("/raylet")
 
 
 def free_ports(count: int) -> list[int]:

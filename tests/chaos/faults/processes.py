@@ -10,6 +10,7 @@ from functools import partial
 
 from tests.chaos.faults.fault import Fault, Hit, Scene, Setting, certain
 from tests.support.cli import command_line, descendants
+from tests.support.ray_nodes import is_raylet
 
 STAGE = "ray::ImplicitFunc"  # as Tune names its actors
 WOKEN_AFTER_S = 4.0  # at most
@@ -37,7 +38,7 @@ def stage_workers(scene: Scene) -> list[int]:
 
 
 def _raylets(scene: Scene) -> list[int]:
-    return [pid for pid in ray_processes(scene) if command_line(pid).partition(" ")[0].endswith("/raylet")]
+    return [pid for pid in ray_processes(scene) if is_raylet(pid)]
 
 
 def _kill(targets: Callable[[Scene], list[int]], scene: Scene) -> Hit | None:
