@@ -131,7 +131,7 @@ def doctor(round_: Round) -> Iterator[str]:
 def processes(round_: Round) -> Iterator[str]:
     """None of the round's processes is left."""
     deadline = time.monotonic() + END_S
-    while left := _processes_of(round_.name):
+    while left := _processes_of(round_.folder):
         if time.monotonic() > deadline:
             yield f"left: {left}"
             return
@@ -174,8 +174,8 @@ def _is_damaged(round_: Round, name: str) -> bool:
     return any(name in damaged for damaged in round_.damaged)
 
 
-def _processes_of(name: str) -> dict[int, str]:
-    mark = f"CHAOS_ROUND={name}\0".encode()
+def _processes_of(folder: Path) -> dict[int, str]:
+    mark = f"CHAOS_ROUND={folder}\0".encode()
     own = os.getpid()
     left = {}
     for entry in Path("/proc").iterdir():

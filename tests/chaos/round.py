@@ -216,7 +216,7 @@ class Round:
 
     def environment(self) -> dict[str, str]:
         """Of this round's drivers."""
-        environment = self.ground.driver_environment(self.scratch) | {"CHAOS_ROUND": self.name}
+        environment = self.ground.driver_environment(self.scratch) | {"CHAOS_ROUND": str(self.folder)}
         if self.plan.setting.ray == "joined":
             environment |= self.ground.cluster.environment
         if self.plan.setting.storage == "s3":
