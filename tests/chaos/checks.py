@@ -83,9 +83,9 @@ def _compare(round_: Round, trial: dict[str, Any], points: set[tuple[str, int, f
     key, name, expected = trial["key"], trial["name"], round_.expected
     finished = trial["state"] == "finished"
     if finished and (expected is None or key not in expected.digests):  # compute it by itself, without Ray
-        code, output = round_.ask("trial", key, "--storage", round_.storage)
-        if code:
-            yield f"{name}, computed again: {output}"
+        answer = round_.ask("trial", key, "--storage", round_.storage)
+        if answer.code:
+            yield f"{name}, computed again: {answer.stdout}{answer.stderr}"
     elif expected is None or key not in expected.points:
         return
     elif finished:
@@ -117,11 +117,11 @@ def times(round_: Round) -> Iterator[str]:
 
 def doctor(round_: Round) -> Iterator[str]:
     """The doctor finds nothing; that the disk of a round is small is known."""
-    code, output = round_.ask("doctor", "--storage", round_.storage, "--json", *round_.tracking_options())
+    answer = round_.ask("doctor", "--storage", round_.storage, "--json", *round_.tracking_options())
     try:
-        answers = json.loads(output)
+        answers = json.loads(answer.stdout)
     except ValueError:
-        yield f"exit code {code}: {output}"
+        yield f"exit code {answer.code}: {answer.stdout}{answer.stderr}"
         return
     for one in answers:
         if one["check"] != "disk" and (not one["ok"] or one["check"] == "orphans"):

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import cli
 from tests.chaos.checks import check
 from tests.chaos.faults import full_disk
 from tests.chaos.faults.fault import Fault, Hit, Scene
@@ -23,7 +22,7 @@ from tests.chaos.ground import Ground
 from tests.chaos.plan import Moment, RoundPlan
 from tests.chaos.records import FolderRecords, ObjectRecords, Records
 from tests.chaos.sweep import Undisturbed
-from tests.support.cli import command, descendants
+from tests.support.cli import Answer, ask, command, descendants
 from tests.support.s3_server import BUCKET
 
 MOST_ATTEMPTS = 6
@@ -223,25 +222,19 @@ class Round:
             environment |= self.ground.objects.environment | {"AWS_ENDPOINT_URL": self.ground.store.uri}
         return environment
 
-    def ask(self, *arguments: object) -> tuple[int, str]:
-        """Exit code and output of a command that needs no process of its own, without faults."""
-        answer = self.folder / "answer.txt"  # a file, since a command may want the number of its output
-        with (
-            changed_environment(self.environment()),
-            open(answer, "w") as output,
-            contextlib.redirect_stdout(output),
-            contextlib.redirect_stderr(output),
-        ):
-            code = cli.main([str(argument) for argument in arguments])
-        text = answer.read_text()
-        self.note(f"{' '.join(map(str, arguments))}: {code}\n{text[:NOTED]}{'...' if len(text) > NOTED else ''}")
-        return code, text
+    def ask(self, *arguments: object) -> Answer:
+        """What a command without faults answers; it needs no process of its own."""
+        with changed_environment(self.environment()):
+            answer = ask(*arguments, expect=None)
+        text = answer.stdout + answer.stderr
+        self.note(f"{' '.join(map(str, arguments))}: {answer.code}\n{text[:NOTED]}{'...' if len(text) > NOTED else ''}")
+        return answer
 
     def status(self) -> dict[str, Any]:
-        code, output = self.ask("status", self.name, "--storage", self.storage, "--json")
-        assert code == 0, output
-        answer: dict[str, Any] = json.loads(output)
-        return answer
+        answer = self.ask("status", self.name, "--storage", self.storage, "--json")
+        answer.require(0, ("status",))
+        state: dict[str, Any] = json.loads(answer.stdout)
+        return state
 
     def note(self, text: str) -> None:
         with open(self.folder / "round.log", "a") as file:

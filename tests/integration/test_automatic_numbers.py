@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.support.cli import drive_sweep, status
 from tests.support.searched_sweep import sweep_runs
 
@@ -20,10 +22,11 @@ search: {sparsity: [0.5, 0.98]}
 baseline: none
 training: {epochs: 2, batch_size: 20, lr: 0.05}
 precision: fp32
-resources: {device: cpu, cpus_per_trial: 1}
+resources: {device: cpu, cpus_per_trial: 1, max_concurrent: 1}
 """
 
 
+@pytest.mark.long
 def test_sweep_shares_and_shows_an_automatic_warmup(tmp_path: Path) -> None:
     file, storage = tmp_path / "auto.yaml", tmp_path / "runs"
     file.write_text(SWEEP)

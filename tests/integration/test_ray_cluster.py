@@ -1,5 +1,5 @@
 """A real cluster of a head and two worker nodes, used from outside over the Jobs API with a token: who is let in, and the
-life of a sweep there, compared with trials that run by themselves.
+life of a sweep there, compared with a trial that runs by itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ name: slow
 dataset: {{name: digits, limit: 300}}
 model: {{module: nets.slow.tiny}}
 modules_path: {folder}
-search: {{warmup_epochs: [0, 1], training.epochs: [2, 200]}}
+search: {{warmup_epochs: [0, 1], training.epochs: [2, 60]}}
 sparsity: 0.9
 prune_iterations: 2
 training: {{batch_size: 50, lr: 0.1}}
@@ -45,7 +45,7 @@ from .channels import CHANNELS
 class Slow(nn.Sequential):
     def forward(self, images):
         if Path({slow!r}).exists():  # long trials take two minutes then, and can be stopped on the way
-            time.sleep(0.1)
+            time.sleep(0.3)
         return super().forward(images)
 
 
@@ -113,7 +113,7 @@ def test_a_sweep_lives_on_a_cluster(cluster: RayNodes, tmp_path: Path) -> None:
         assert statuses(tracking_uri) == {"KILLED", "FINISHED"}
 
         slow.unlink()
-        by_itself = [start("trial", file, "--index", index, "--storage", alone) for index in range(TRIALS)[1:3]]
+        by_itself = start("trial", file, "--index", 2, "--storage", alone)
         answer = cluster_command("resume", "slow", "--wait", "--json")
         state = json.loads(answer.stdout)
         assert (state["state"], state["exit_code"]) == ("SUCCEEDED", 0)
@@ -121,16 +121,14 @@ def test_a_sweep_lives_on_a_cluster(cluster: RayNodes, tmp_path: Path) -> None:
         assert f"{len(kept)} finished and kept" in answer.stderr
         assert {path: path.stat().st_mtime_ns for path in kept} == kept
         assert statuses(tracking_uri) == {"FINISHED"}
-        for process in by_itself:
-            output, _ = process.communicate(timeout=600)
-            assert process.returncode == 0, output
+        output, _ = by_itself.communicate(timeout=600)
+        assert by_itself.returncode == 0, output
         assert len(models(shared)) == TRIALS
-        assert len(models(alone)) == len(by_itself)
+        assert len(models(alone)) == 1
         assert models(alone).items() <= models(shared).items()
 
     answer = cluster_command("status", "slow", "--json")
     assert json.loads(answer.stdout)["finished"] == TRIALS
-    assert f"{TRIALS} of {TRIALS} trials finished" in cluster_command("report", "slow").stdout
     assert f"{TRIALS} of {TRIALS} trials finished" in cluster_command("logs", "slow", "-f").stdout
     listed = json.loads(cluster_command("list", "--json").stdout)
     assert [(one["sweep"], one["state"], one["exit_code"]) for one in listed] == [
@@ -138,7 +136,7 @@ def test_a_sweep_lives_on_a_cluster(cluster: RayNodes, tmp_path: Path) -> None:
         ("slow", "STOPPED", 143),
     ]
     on_nodes = {name.replace("|", "/"): Path(seen, name).read_text() for name in os.listdir(seen)}
-    del on_nodes[str(nets / "slow.py")]  # of the trials by themselves
+    del on_nodes[str(nets / "slow.py")]  # of the trial by itself
     for node in cluster.workers:
         assert any(name.startswith(f"{node.log.parent}/") for name in on_nodes), f"nothing ran on {node.address}"
     for custom, code in on_nodes.items():

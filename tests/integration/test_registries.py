@@ -94,7 +94,10 @@ sys.modules["toys"] = sys.modules["__main__"]
 
 from orchestrator.cli import main
 
-sys.exit(main(sys.argv[1:]))
+for line in sys.stdin:
+    code = main(line.split())
+    if code:
+        sys.exit(code)
 """
 SWEEP = """\
 name: toys
@@ -117,16 +120,31 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def drive_sweep(folder: Path, *arguments: str, toys: str = "toys", code: int = 0) -> Any:
-    command = [sys.executable, "toys.py", toys, *arguments, "--json"]
+def answers(folder: Path, *commands: str, toys: str = "toys", code: int = 0) -> list[Any]:
+    """What the commands answer, one after another in a process in which the tables have the toys."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "DRIVE_SWEEP_CACHE": str(folder / "cache")}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    lines = "".join(f"{command} --json\n" for command in commands)
+    process = [sys.executable, "toys.py", toys]
+    done = subprocess.run(
+        process, cwd=folder, env=environment, input=lines, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == code, done.stderr
-    return json.loads(done.stdout) if code == 0 else done.stderr
+    return values_in(done.stdout) if code == 0 else [done.stderr]
+
+
+def values_in(text: str) -> list[Any]:
+    """The JSON values that follow one another there."""
+    values, rest = [], text.lstrip()
+    while rest:
+        value, end = json.JSONDecoder().raw_decode(rest)
+        values.append(value)
+        rest = rest[end:].lstrip()
+    return values
 
 
 def test_toy_method_network_and_data_set_are_planned_and_run(folder: Path) -> None:
-    plan = drive_sweep(folder, "plan", "s.yaml")
+    trials = [f"trial s.yaml --index {index}" for index in range(4)]
+    plan, *results, again = answers(folder, "plan s.yaml", *trials, "plan s.yaml")
     names = [trial["name"] for trial in plan["keys"]]
     assert names == [
         "toy-w01-i001-s0.5-r0-power1.0",
@@ -135,18 +153,16 @@ def test_toy_method_network_and_data_set_are_planned_and_run(folder: Path) -> No
         "toy_masks-w01-s0.5-r0",
         "dense-r0",
     ]
-    results = [drive_sweep(folder, "trial", "s.yaml", "--index", str(index)) for index in range(4)]
     assert len({result["model_sha256"] for result in results[:3]}) == 1  # a power keeps the order of magnitudes
     assert len({trial["key"] for trial in plan["keys"]}) == 5
     prunable = 64 * 20 + 20 * 3
     assert [result["kept_weights"] for result in results] == [prunable // 2] * 4
     assert [result["num_classes"] for result in results] == [3] * 4
     assert results[3]["config"]["method"] == "toy_masks"
-    report = drive_sweep(folder, "plan", "s.yaml")
-    assert sum(trial["done"] for trial in report["keys"]) == 4
+    assert sum(trial["done"] for trial in again["keys"]) == 4
 
 
 def test_unknown_names_are_refused_with_the_known_ones(folder: Path) -> None:
-    problems = drive_sweep(folder, "plan", "s.yaml", toys="none", code=2)
+    (problems,) = answers(folder, "plan s.yaml", toys="none", code=2)
     for line in ("method[0] must be one of drive, ", "dataset.name must be one of digits, ", "model must be one of convnet, "):
         assert line in problems

@@ -89,7 +89,7 @@ def widened(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     sample = unpack(tmp_path_factory.mktemp("widened"))
     drive_sweep("sync", "sample", "--storage", sample.storage)
     sample.file.write_text(sample.file.read_text().replace("prune_iterations: [1, 2]", "prune_iterations: [1, 2, 3]"))
-    drive_sweep("run", sample.file, "--storage", sample.storage, "--quiet")
+    drive_sweep("run", sample.file, "--storage", sample.storage, "--set", "resources.max_concurrent=1", "--quiet")
     drive_sweep("sync", "sample", "--storage", sample.storage)
     return sample
 

@@ -156,6 +156,7 @@ def test_unshared_warm_ups_give_the_same_bits_and_curves(undisturbed: Finished, 
     assert not list(storage.glob("trials/*/warmup/*.safetensors"))
 
 
+@pytest.mark.long
 def test_interrupted_sweep_is_completed(undisturbed: Finished, storage: Path) -> None:
     process = start("run", undisturbed.file, "--storage", storage)
     wait_for(lambda: [*storage.glob("trials/*/checkpoint"), *storage.glob("warmups/*/epoch-*")], every_s=0.02)
@@ -311,6 +312,7 @@ def test_dead_cluster_address_is_reported_at_once(undisturbed: Finished, storage
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.long
 def test_a_trial_that_never_fits_on_this_machine_is_refused(undisturbed: Finished, storage: Path) -> None:
     cpus = "resources.cpus_per_trial=4096"
     answer = drive_sweep("run", undisturbed.file, "--storage", storage, "--set", cpus, "--quiet", expect=3)

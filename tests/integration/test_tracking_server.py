@@ -66,7 +66,8 @@ def test_wrong_login_is_reported_and_nothing_is_lost(server: Server, tmp_path: P
 def test_sweep_on_a_server_leaks_no_login(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remote = tmp_path / "remote"
     setting = ["--set", "tracking.experiment=watched", "--tracking-uri", server.uri]
-    process = start("run", tiny_sweep(tmp_path), "--storage", remote, *setting, environment=server.login)
+    slots = ["--set", "resources.max_concurrent=1"]
+    process = start("run", tiny_sweep(tmp_path), "--storage", remote, *setting, *slots, environment=server.login)
     workers = wait_for(lambda: [pid for pid in descendants(process.pid) if "ray::" in command_line(pid)])
     leaks = readable_secrets(process.pid)
     folders = session_folders(process.pid)

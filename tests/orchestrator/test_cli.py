@@ -14,7 +14,7 @@ from orchestrator.spec.loader import load_spec
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from orchestrator.storage.factory import open_storage
-from tests.support.cli import drive_sweep, tiny_sweep
+from tests.support.cli import ask, drive_sweep, tiny_sweep
 from tests.support.trials import write_result
 
 HEAVY = ("torch", "ray", "mlflow", "pyarrow", "sklearn", "matplotlib", "pandas")
@@ -132,14 +132,14 @@ def test_trial_in_the_foreground_leaves_a_reproducible_record(tmp_path: Path) ->
     file, storage = tiny_sweep(tmp_path), tmp_path / "runs"
     first = json.loads(drive_sweep("trial", file, "--index", 1, "--storage", storage, "--json").stdout)
     assert first["kept_weights"] == 1525
-    answer = drive_sweep("trial", file, "--index", 1, "--storage", storage)
+    answer = ask("trial", file, "--index", 1, "--storage", storage)
     assert "the record is reproduced" in answer.stderr
     assert first["model_sha256"] in answer.stdout
     assert json.loads(drive_sweep("plan", file, "--json", "--storage", storage).stdout)["reused"] == 1
 
 
 def test_a_failing_trial_ends_with_1_and_its_reason(tmp_path: Path) -> None:
-    answer = drive_sweep(
+    answer = ask(
         "trial", tiny_sweep(tmp_path), "--index", 0, "--set", "training.lr=1e30", "--storage", tmp_path / "runs", expect=1
     )
     assert "failed (nonfinite): the training loss became" in answer.stderr

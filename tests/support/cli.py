@@ -1,17 +1,21 @@
-"""Small sweeps on the real command line, for tests and proofs: each runs in a process of its own, as a user's would."""
+"""Small sweeps on the real command line, for tests and proofs: most run in a process of their own, as a user's would."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from orchestrator import cli
 
 TINY = """\
 name: tiny
@@ -43,6 +47,10 @@ class Answer:
     stderr: str
     seconds: float
 
+    def require(self, code: int | None, arguments: tuple[object, ...]) -> None:
+        if code is not None and self.code != code:
+            raise AssertionError(f"{arguments} ended with {self.code}:\n{self.stdout}\n{self.stderr}")
+
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "orchestrator.cli", *map(str, arguments)]
@@ -56,8 +64,21 @@ def drive_sweep(
     everything = os.environ | (environment or {})
     done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout_s, check=False, env=everything)
     answer = Answer(done.returncode, done.stdout, done.stderr, time.monotonic() - started_at)
-    if expect is not None and answer.code != expect:
-        raise AssertionError(f"{arguments} ended with {answer.code}:\n{answer.stdout}\n{answer.stderr}")
+    answer.require(expect, arguments)
+    return answer
+
+
+def ask(*arguments: object, expect: int | None = 0) -> Answer:
+    """Runs one command in this process, without the seconds in which a new one imports PyTorch."""
+    started_at = time.monotonic()
+    # Files, since a command may want the number of its output.
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            code = cli.main([str(argument) for argument in arguments])
+        output.seek(0)
+        errors.seek(0)
+        answer = Answer(code, output.read(), errors.read(), time.monotonic() - started_at)
+    answer.require(expect, arguments)
     return answer
 
 

@@ -38,7 +38,7 @@ STARTERS = {
     "tests.chaos.proxy.proxy_of": "server",
     "tests.chaos.ground.Ground": "ray",
 }
-COMMANDS = {"tests.support.cli.drive_sweep", "tests.support.cli.start"}
+COMMANDS = {"tests.support.cli.drive_sweep", "tests.support.cli.start", "tests.support.cli.ask"}
 COMMANDS_WITH_RAY = {"run", "resume", "doctor"}
 EVENTS = {
     "subprocess.Popen",

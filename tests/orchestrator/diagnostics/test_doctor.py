@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.diagnostics.doctor import run_checks
-from tests.support.cli import drive_sweep, kill_all, start, status, tiny_sweep, wait_for
+from tests.support.cli import ask, drive_sweep, kill_all, start, status, tiny_sweep, wait_for
 from tests.support.faulty_nodes import Broken, broken_cluster, namespaces_work
 
 DEAD_SERVER = "http://127.0.0.1:9"
@@ -20,14 +20,15 @@ DEAD_SERVER = "http://127.0.0.1:9"
 def checks(*arguments: object, expect: int, **options: Any) -> dict[str, list[dict[str, Any]]]:
     """The doctor's checks by name."""
     results: dict[str, list[dict[str, Any]]] = {}
-    for check in json.loads(drive_sweep("doctor", *arguments, "--json", expect=expect, **options).stdout):
+    command = drive_sweep if options else ask
+    for check in json.loads(command("doctor", *arguments, "--json", expect=expect, **options).stdout):
         results.setdefault(check["check"], []).append(check)
     return results
 
 
 def test_all_is_well_on_this_machine_and_nothing_is_left_behind(tmp_path: Path) -> None:
     storage = tmp_path / "runs"
-    answer = drive_sweep("doctor", tiny_sweep(tmp_path), "--storage", storage)
+    answer = ask("doctor", tiny_sweep(tmp_path), "--storage", storage)
     assert "FAIL" not in answer.stdout
     for line in ("runs can be read and written", "artifacts can be written, read and removed", "7 trials are planned"):
         assert line in answer.stdout

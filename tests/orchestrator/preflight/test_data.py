@@ -26,7 +26,7 @@ from orchestrator.preflight.data import (
 from orchestrator.spec.loader import load_spec
 from orchestrator.storage.factory import open_storage
 from orchestrator.storage.local import LocalStorage
-from tests.support.cli import drive_sweep
+from tests.support.cli import ask
 from tests.support.dataset_folders import imagenet
 from trainables.config.trial import DatasetConfig
 from trainables.data.datasets import quick_facts
@@ -254,7 +254,7 @@ def test_each_way_to_split_the_data_is_looked_at_and_named(tmp_path: Path) -> No
     settings = dataset_settings(plan)
     words = ["limit 42, validation 0.5", "limit 20, validation 0.5", "limit 42, validation 0.0", "limit 20, validation 0.0"]
     assert sorted(describe_split(dataset, settings) for dataset in settings) == sorted(words)
-    answer = drive_sweep("data", tmp_path / "s.yaml", "--storage", tmp_path / "runs", "--out", tmp_path / "x.png", "--json")
+    answer = ask("data", tmp_path / "s.yaml", "--storage", tmp_path / "runs", "--out", tmp_path / "x.png", "--json")
     first = json.loads(answer.stdout)
     images = {
         (report["setting"]["limit"], report["setting"]["validation"]): report["splits"]["validation"]["images"]
@@ -263,19 +263,17 @@ def test_each_way_to_split_the_data_is_looked_at_and_named(tmp_path: Path) -> No
     assert images == {(42, 0.5): 21, (20, 0.5): 10, (42, 0.0): 0, (20, 0.0): 0}
     assert {path.name for path in tmp_path.glob("*.png")} == {"x.png", "x-2.png", "x-3.png", "x-4.png"}
     assert {"data.json", "data-4.png"} <= set(preflight_artifacts(plan, storage))
-    shown = drive_sweep("data", tmp_path / "s.yaml", "--storage", tmp_path / "runs", "--out", tmp_path / "x.png")
+    shown = ask("data", tmp_path / "s.yaml", "--storage", tmp_path / "runs", "--out", tmp_path / "x.png")
     assert all(word in shown.stdout for word in words)
     assert "not shown" not in shown.stderr
 
 
 def test_the_command_prints_the_report_and_writes_the_picture(tmp_path: Path) -> None:
-    answer = drive_sweep(
+    answer = ask(
         *("data", "digits", "--set", "dataset.limit=300", "--storage", tmp_path / "runs", "--out", tmp_path / "x.png", "--json")
     )
     report = json.loads(answer.stdout)
     assert report["splits"]["validation"]["images"] == 30
     assert Image.open(report["picture"]).format == "PNG"
-    shown = drive_sweep(
-        "data", "digits", "--set", "dataset.limit=300", "--storage", tmp_path / "runs", "--out", tmp_path / "x.png"
-    )
+    shown = ask("data", "digits", "--set", "dataset.limit=300", "--storage", tmp_path / "runs", "--out", tmp_path / "x.png")
     assert "digits: 1 x 8 x 8, 10 classes" in shown.stdout

@@ -17,7 +17,7 @@ from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
 from orchestrator.storage.local import LocalStorage
-from tests.support.cli import drive_sweep
+from tests.support.cli import ask, drive_sweep
 from trainables.findings import Finding
 from trainables.preflight.network_case import CHECKS_VERSION, NetworkReport
 
@@ -75,8 +75,7 @@ def planned(folder: Path, *models: str) -> tuple[Plan, SweepFolder]:
     return plan, SweepFolder(storage, plan.spec.name)
 
 
-def test_run_reports_all_faults_and_checks_sound_networks_once(tmp_path: Path) -> None:
-    """Faults are named before any trial; networks that passed are not checked again."""
+def test_run_names_all_faults_before_any_trial(tmp_path: Path) -> None:
     storage = tmp_path / "runs"
     file = sweep_file(tmp_path, "convnet", "aux", "frozen")
     refused = drive_sweep("run", file, "--storage", storage, "--set", "precision=fp32", expect=2)  # checked beside Ray's start
@@ -86,7 +85,10 @@ def test_run_reports_all_faults_and_checks_sound_networks_once(tmp_path: Path) -
     assert not list(storage.glob("trials/*/result.json"))
     assert not list(storage.glob("warmups/*"))
 
-    file = sweep_file(tmp_path, "convnet", "viewed")
+
+@pytest.mark.long
+def test_run_adjusts_networks_and_checks_sound_ones_once(tmp_path: Path) -> None:
+    file, storage = sweep_file(tmp_path, "convnet", "viewed"), tmp_path / "runs"
     done = drive_sweep("run", file, "--storage", storage)
     assert "contiguous order" in done.stderr
     opened = open_storage(str(storage))
@@ -198,7 +200,7 @@ def test_unfit_initial_weights_are_rejected_before_training(tmp_path: Path) -> N
     file, storage = sweep_file(tmp_path, "convnet"), tmp_path / "runs"
     torch.save({"head.weight": torch.zeros(10, 3)}, tmp_path / "other.pt")
     weights = ("--set", f"initial_weights={tmp_path}/other.pt", "--storage", storage)
-    refused = drive_sweep("trial", file, "--index", "0", *weights, expect=2)
+    refused = ask("trial", file, "--index", "0", *weights, expect=2)
     assert "initial_weights must hold the 20 tensors of the network, got" in refused.stderr
     assert not list(storage.glob("warmups/*"))
-    assert "initial_weights must hold" in drive_sweep("doctor", file, *weights, expect=None).stdout
+    assert "initial_weights must hold" in ask("doctor", file, *weights, expect=None).stdout

@@ -13,7 +13,7 @@ import torch
 from orchestrator.reporting.comparison import compare
 from orchestrator.reporting.mask_overlap import mask_overlaps, masks_in, stability
 from tests.orchestrator.reporting.test_comparison import of, seeds_of, sweep_of
-from tests.support.cli import drive_sweep
+from tests.support.cli import ask
 from tests.support.export_sweep import export_sweep
 from trainables.pruning.masks import Masks
 
@@ -69,7 +69,7 @@ def test_the_command_reads_the_models_of_a_sweep(tmp_path: Path) -> None:
         "drive: {connection: 0, convergence: 0}\n",
     )
     asked = ("compare", "s", "--storage", tmp_path / "runs", "--masks")
-    facts: Any = json.loads(drive_sweep(*asked, "--json").stdout)
+    facts: Any = json.loads(ask(*asked, "--json").stdout)
     # With magnitude alone DRIVE is magnitude pruning, so both masks are one.
     assert [(one["method"], one["overlap"], one["widths"]) for one in facts["masks"]["between"]] == [
         ("magnitude", 1.0, 1.0)
@@ -77,7 +77,7 @@ def test_the_command_reads_the_models_of_a_sweep(tmp_path: Path) -> None:
     (along,) = facts["masks"]["along_warmups"]
     assert 0 < along["overlap"] < 1
     assert 0 < along["indicator"] <= 1
-    shown = drive_sweep(*asked).stdout
+    shown = ask(*asked).stdout
     assert "masks of drive and" in shown
     assert "masks of drive after longer warm-ups" in shown
 

@@ -106,6 +106,7 @@ def listeners(port: int) -> set[str]:
     return {socket.inet_ntoa(bytes.fromhex(address)[::-1]) for address, number in places if int(number, 16) == port}
 
 
+@pytest.mark.long
 def test_outage_of_the_server_loses_nothing(tracked: TrackedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where the server puts the artifacts that it is sent
     database = TrackingTarget(uri=new_target(tmp_path).uri, experiment="pruning", artifact_root=None)

@@ -56,19 +56,29 @@ def test_trial_key_has_the_digests_of_used_files_alone(folder: Path, storage: St
 def test_keys_depend_on_content_and_not_path_of_a_file(folder: Path, tmp_path: Path, storage: Storage) -> None:
     save_file(dense_weights(), folder / "dense.safetensors")
     before = keys_of(plan_of(SWEEP, storage))
+    built_in = SWEEP.replace("module: mydata.load", "name: digits")  # which starts no process
+    of_built_in = keys_of(plan_of(built_in, storage))
     elsewhere = write_modules(tmp_path / "runs")
     shutil.copy(folder / "dense.safetensors", elsewhere / "moved")
     (elsewhere / "mynets.py").touch()
     moved = keys_of(plan_of(SWEEP, storage, f"modules_path={elsewhere}", f"initial_weights={elsewhere / 'moved'}"))
     assert moved == before
-    for name, text in (("mynets", NETS), ("mydata", DATA), ("mylosses", LOSSES)):
-        write_modules(folder, **{name: text + "# changed\n"})
-        changed = keys_of(plan_of(SWEEP, storage))
-        same = {place for place in before if changed[place][0] == before[place][0]}
-        assert same == ({place for place in before if place[0] == "convnet"} if name == "mynets" else set())
+
+    def changed_by(text: str, **files: str) -> set[str]:
+        """Networks whose trials have other keys when these files have changed."""
+        write_modules(folder, **files)
+        unchanged = before if text == SWEEP else of_built_in
+        changed = keys_of(plan_of(text, storage))
         write_modules(folder)
+        return {model for model, method in unchanged if changed[model, method][0] != unchanged[model, method][0]}
+
+    everything = {"convnet", "module:mynets.wide"}
+    assert changed_by(SWEEP, mydata=DATA + "# changed\n") == everything
+    assert changed_by(built_in, mylosses=LOSSES + "# changed\n") == everything
+    assert changed_by(built_in, mynets=NETS + "# changed\n") == {"module:mynets.wide"}
+    assert changed_by(built_in, mydata=DATA + "# changed\n") == set()
     save_file({"other": torch.zeros(1)}, folder / "dense.safetensors")
-    assert not set(keys_of(plan_of(SWEEP, storage)).values()) & set(before.values())
+    assert changed_by(built_in) == everything
 
 
 @pytest.mark.parametrize(
