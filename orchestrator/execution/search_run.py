@@ -20,6 +20,7 @@ from orchestrator.search.factory import rungs_of
 from orchestrator.search.group_search import AGAIN
 from orchestrator.search.search import Search, SearchTrial
 from orchestrator.search.space import values_text
+from orchestrator.search.stop_record import stop_record
 from orchestrator.state.sweep_state import TrialStatus, WarmupStatus
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.layout import trial_file
@@ -28,7 +29,6 @@ from trainables.config.keys import complete
 from trainables.config.metric_names import CHOSEN_WARMUP
 from trainables.records.file_names import STOPPED
 from trainables.records.metrics import Point
-from trainables.records.self_digest import with_digest
 
 MAX_SNAPSHOTS = 16  # of a warm-up that later trials may share; with more lengths only those that are needed are kept
 
@@ -158,8 +158,7 @@ class SearchRun:
         """Records that a trial was stopped early; its checkpoint stays."""
         trial, reason = self.search.furthest(key), self.search.stop_reason(key)
         epoch = max(trial.rungs)
-        record = {"sweep": self.plan.spec.name, "epoch": epoch, "value": trial.rungs[epoch], "reason": reason}
-        content = json.dumps(with_digest(record), indent=1, sort_keys=True).encode()
+        content = stop_record(self.plan.spec.name, epoch, trial.rungs[epoch], reason)
         self.driver.folder.storage.write(trial_file(key, STOPPED), content)
         status = self.driver.state.trials[key]
         status.state, status.error, status.rung = StageState.STOPPED.value, reason, epoch

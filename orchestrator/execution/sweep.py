@@ -156,11 +156,13 @@ def _run_with_lease(folder: SweepFolder, plan: Plan, spec_text: str, options: Ru
     queue = make_queue(plan, folder.storage, options.selected)
     state = initial_state(plan, folder.read_state(), queue)
     write_sweep_files(folder, plan, spec_text)
+    opening = sweep_run_spec(plan, folder.storage)  # before the former state is replaced, which may know the identity
+    state.identity = opening.identity
     reserve = SpaceReserve(folder)
     reserve.take(len(state_to_bytes(state, {})))
     writer = StateWriter(folder, state)
     writer.start()
-    tracking = TrackingProcess(sweep_run_spec(plan, folder.storage))
+    tracking = TrackingProcess(opening)
     tracking.start()  # imports and migrates while Ray starts
     try:
         with Screen(quiet=options.quiet) as screen:

@@ -68,7 +68,7 @@ def sync_with_lease(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
     run_ids = sync.run_ids()
     for status in state.all_stages():
         status.mlflow_run_id = run_ids.get(status.key, status.mlflow_run_id)
-    state.parent_run_id, state.experiment_id = sync.parent_run_id, sync.experiment_id
+    state.parent_run_id, state.experiment_id, state.identity = sync.parent_run_id, sync.experiment_id, sweep_run.identity
     state.tracking_database = sync.database
     state.tracking_pending, state.tracking_error = 0, None
     folder.write_state(state)

@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 from orchestrator.repair.mismatch import Mismatch, Scope
+from orchestrator.search.stop_record import decided_stop
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import newest_attempt, set_aside, trial_file
-from trainables.records.file_names import CONFIG, ERROR, METRICS, STOPPED
+from trainables.records.file_names import CONFIG, ERROR, METRICS, RESULT, STOPPED
 from trainables.records.metrics import DamagedRecordError, points_from_lines
 from trainables.records.self_digest import is_whole, with_digest
 from trainables.runtime.json_text import parse_json
@@ -39,6 +40,9 @@ def damaged_small_files(scope: Scope) -> Iterator[Mismatch]:
                 yield _mismatch(
                     scope, key, path, "writes that of a finished trial again", partial(_restore_config, storage, key)
                 )
+            elif file == STOPPED:
+                again = "writes it again from the decisions of its sweep"
+                yield _mismatch(scope, key, path, again, partial(_restore_stop, scope, key))
             else:
                 yield _mismatch(scope, key, path, "", partial(set_aside, storage, path))
     for key in scope.warmups():
@@ -86,6 +90,16 @@ def _count_on(storage: Storage, key: str) -> None:
     attempt = newest_attempt(storage, key)
     set_aside(storage, trial_file(key, ATTEMPT))
     storage.write_json(trial_file(key, ATTEMPT), {"attempt": attempt})
+
+
+def _restore_stop(scope: Scope, key: str) -> None:
+    """Why an unfinished trial was stopped early is in the decisions too; a finished one was continued since."""
+    storage, path = scope.storage, trial_file(key, STOPPED)
+    set_aside(storage, path)
+    contents = (decided_stop(storage, sweep, key) for sweep in sorted(scope.users_of(key)))
+    content = next((one for one in contents if one is not None), None)
+    if content is not None and not storage.exists(trial_file(key, RESULT)):
+        storage.write(path, content)
 
 
 def _restore_config(storage: Storage, key: str) -> None:

@@ -53,7 +53,7 @@ def _was_tracked(folder: SweepFolder, state: SweepState) -> bool:
 
 
 def _of_sweep(folder: SweepFolder, plan: Plan, state: SweepState, differences: Differences) -> Iterator[Mismatch]:
-    spec = sweep_run_spec(plan, folder.storage)
+    spec = sweep_run_spec(plan, folder.storage, read_only=True)
     now = view(spec.target)
     found: list[Difference] = []
     if now.problem:
@@ -82,6 +82,7 @@ def _reading(spec: SweepRunSpec, now: View) -> RunSync:
         spec.storage,
         spec.sweep,
         log_models=spec.log_models,
+        identity=spec.identity,
         trial_keys=spec.trial_keys,
         connection=(now.client, now.experiment_id),
     )

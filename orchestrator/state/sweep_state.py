@@ -124,6 +124,7 @@ class SweepState:
     tracking_cpu_seconds: float = 0.0
     parent_run_id: str | None = None
     experiment_id: str | None = None
+    identity: str = ""  # of the storage, if its runs go to a tracking server (state/storage_identity.py)
     tracking_database: int = 0  # number of the SQLite database that run ids and experiment are of; 0 elsewhere
     driver: dict[str, Any] = field(default_factory=dict)
     search: dict[str, str] = field(default_factory=dict)

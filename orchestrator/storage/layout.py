@@ -6,6 +6,7 @@
 <storage>/warmups/<warm-up key>/rule-<key>.<fingerprint>.json   an automatic warm-up: what it read, and the length it chose
 <storage>/sweeps/<name>/                                sweep file, trials, state, stop requests
 <storage>/data/<signature>.json                         content digest of a data set, computed once
+<storage>/identity/                                     what tells the storage from others on a tracking server
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from __future__ import annotations
 from orchestrator.planning.plan import Plan
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.state.earlier_files import files_text
+from orchestrator.state.storage_identity import ensure_identity, known_identity
+from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.base import Storage
 from orchestrator.tracking.plan_text import plan_text
@@ -42,13 +44,20 @@ def _params(config: TrialConfig, spec: SweepSpec) -> dict[str, str]:
     return {key: str(values[key]) for key in keys if key in values} | {"dataset": config.dataset.name}
 
 
-def sweep_run_spec(plan: Plan, storage: Storage) -> SweepRunSpec:
-    """What opens the sweep's run: the tracking target, and the description, params and tags of the run."""
-    spec = plan.spec
+def sweep_run_spec(plan: Plan, storage: Storage, *, read_only: bool = False) -> SweepRunSpec:
+    """What opens the sweep's run: the tracking target, and the description, params and tags of the run.
+
+    Args:
+        read_only: give the storage no identity if it has none; otherwise the caller holds the sweep's lease.
+    """
+    spec, folder = plan.spec, SweepFolder(storage, plan.spec.name)
+    target = tracking_target(spec, storage)
+    identity = "" if target.storage else (known_identity if read_only else ensure_identity)(folder)
     return SweepRunSpec(
-        target=tracking_target(spec, storage),
+        target=target,
         storage=storage,
         sweep=spec.name,
+        identity=identity,
         log_models=spec.tracking.models == "all",
         trial_keys=tuple(trial.key for trial in plan.trials),
         description=plan_text(plan, storage),

@@ -8,11 +8,12 @@ from typing import Any
 
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError
+from orchestrator.state.storage_identity import known_identity
 from orchestrator.state.sweep_folder import RENAMED, SweepFolder
 from orchestrator.storage.base import Storage
 from orchestrator.tracking.client import TrackingTarget, as_setup_error, connect
 from orchestrator.tracking.renamed_models import move_registered_models
-from orchestrator.tracking.runs import pages
+from orchestrator.tracking.runs import STORAGE, pages
 from orchestrator.tracking.shared_views import TAG as VIEW_TAG
 from orchestrator.tracking.shared_views import sweeps_view_key, trials_view_key
 
@@ -39,7 +40,7 @@ def follow_renaming(client: Any, experiment_id: str, folder: SweepFolder, uri: s
             if parent is None:
                 return
         else:
-            parent = None if former.exists() else _oldest_of(client, experiment_id, former.name)
+            parent = None if former.exists() else _oldest_of(client, experiment_id, former.name, known_identity(folder))
         if parent is not None and parent.data.tags.get(NAME_TAG) != folder.name:
             _move(client, parent, folder.name)
     folder.storage.remove(folder.file(RENAMED))
@@ -110,10 +111,10 @@ def _require_free(client: Any, parent: Any, children: list[Any], sweep: str) -> 
         )
 
 
-def _oldest_of(client: Any, experiment_id: str, sweep: str) -> Any:
-    """The own run of a sweep whose state does not name it; None if there is none."""
+def _oldest_of(client: Any, experiment_id: str, sweep: str, identity: str) -> Any:
+    """The own run of a sweep whose state does not name it; None if there is none, but for those of other storages."""
     query = f"tags.`{NAME_TAG}` = '{sweep}' AND tags.`drive.role` = 'sweep'"
-    runs = pages(client.search_runs, experiment_id, query)
+    runs = [run for run in pages(client.search_runs, experiment_id, query) if run.data.tags.get(STORAGE, identity) == identity]
     return min(runs, key=lambda run: int(run.info.start_time), default=None)
 
 

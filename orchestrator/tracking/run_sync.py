@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from orchestrator.command_line import command
 from orchestrator.errors import SetupError
 from orchestrator.storage.base import Storage
 from orchestrator.tracking.client import TrackingTarget, as_setup_error, connect, database_file, print_on_stderr
@@ -25,7 +26,7 @@ from orchestrator.tracking.model_registry import ModelRegistry
 from orchestrator.tracking.records import RunRecord, RunSpec, read_record
 from orchestrator.tracking.run_contents import content_digest, failure_tags, result_tags, upload_artifacts
 from orchestrator.tracking.run_outputs import attach_model, log_dataset, log_layers, points_on_model, require_matching_files
-from orchestrator.tracking.runs import FAILURE_TAGS, STOP_TAGS, SUPERSEDED, SWEEP, Run, SweepRuns
+from orchestrator.tracking.runs import FAILURE_TAGS, STOP_TAGS, STORAGE, SUPERSEDED, SWEEP, Run, SweepRuns
 from orchestrator.tracking.shared_views import save_views
 from orchestrator.tracking.summary_metrics import log_summary_metrics
 from orchestrator.tracking.sweep_summary import SweepSummary
@@ -49,6 +50,7 @@ class RunSync:
         sweep: str,
         *,
         log_models: bool = True,
+        identity: str = "",
         trial_keys: Iterable[str] = (),
         notify: Notify = print_on_stderr,
         connection: tuple[Any, str] | None = None,
@@ -56,6 +58,7 @@ class RunSync:
         """The sync.
 
         Args:
+            identity: of the storage, where other storages may use the same server.
             trial_keys: trials whose models may be in MLflow already; they are looked up together when one is needed.
             connection: a client and the id of the experiment, in place of those that `connect` gives.
         """
@@ -67,7 +70,9 @@ class RunSync:
         self.storage = storage
         self.sweep = sweep
         self.log_models = log_models
-        self.runs = SweepRuns(self.client, self.experiment_id, sweep)
+        self.identity = {STORAGE: identity} if identity else {}
+        self.runs = SweepRuns(self.client, self.experiment_id, sweep, identity)
+        self._experiment = target.experiment
         self.models = SweepModels(self.client, self.experiment_id)
         self.models.invalidate(trial_keys)
         self.registry = ModelRegistry(self.client, sweep, target.experiment)
@@ -106,10 +111,21 @@ class RunSync:
             params: those that the run does not have are added; MLflow cannot change a param.
             start_ms: when the sweep started; used for a new run only.
             reopen: set the run to RUNNING; `sync` leaves a run that has ended as it is.
+
+        Raises:
+            SetupError: MLflow cannot be used, or has a sweep of this name from another storage.
         """
         with as_setup_error(self.uri):
             self.refresh()
-            tags = tags | {"drive.sweep": self.sweep, "drive.role": "sweep"}
+        if self.runs.is_name_taken:
+            raise SetupError(
+                f"experiment {self._experiment!r} has a sweep {self.sweep!r} of another storage, and their runs would mix",
+                f"choose another name (`{command('rename', self.sweep, 'NEW')}`, or --name for a new sweep) or another "
+                "tracking.experiment; if that storage is gone, delete its runs in MLflow",
+                code="sweep-name-taken",
+            )
+        with as_setup_error(self.uri):
+            tags = tags | self.identity | {"drive.sweep": self.sweep, "drive.role": "sweep"}
             run = self.runs.ensure(SWEEP, self.sweep, tags, start_ms)
             first = {} if DESCRIPTION in run.tags else {DESCRIPTION: description}
             self.runs.log(run, params=params, tags=tags | first)
@@ -247,7 +263,7 @@ class RunSync:
         return run
 
     def _item_tags(self, item: RunSpec) -> dict[str, str]:
-        identity = {
+        identity = self.identity | {
             "mlflow.parentRunId": self.parent_run_id,
             "drive.sweep": self.sweep,
             "drive.role": item.role,

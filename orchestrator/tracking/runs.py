@@ -14,6 +14,7 @@ BATCH = 800  # metrics in one call: MLflow takes 1000 entries, of which 100 para
 FAILURE_TAGS = ("drive.failure", "drive.failure_kind")
 STOP_TAGS = ("drive.stopped", "drive.rung")  # of a trial that a search stopped early
 SWEEP = ("sweep", "")  # the key of the sweep's own run
+STORAGE = "drive.storage"  # tag of every run on a tracking server: the identity of the storage whose run it is
 SUPERSEDED = "drive.superseded"  # tag of a run, model or version that counts no more, with the reason
 NOT_LOADED = ("recomputed", "doubled", "foreign")  # reasons for which a run never counts again
 
@@ -46,18 +47,25 @@ class Run:
 
 
 class SweepRuns:
-    """The runs of one sweep by role and key."""
+    """The runs of one sweep by role and key.
 
-    def __init__(self, client: Any, experiment_id: str, sweep: str) -> None:
+    Attributes:
+        identity: of its storage; runs of another one are left alone. Empty where there is no other.
+        is_name_taken: another storage has a sweep of this name.
+    """
+
+    def __init__(self, client: Any, experiment_id: str, sweep: str, identity: str = "") -> None:
         self.client = client
         self.experiment_id = experiment_id
         self.sweep = sweep
+        self.identity = identity
+        self.is_name_taken = False
         self.by_key: dict[RunKey, Run] = {}
         self.doubles: dict[RunKey, list[Run]] = {}  # further runs of the same key
 
     def load(self) -> None:
         """Loads every run of the sweep that counts; of runs with the same key the oldest one does."""
-        self.by_key, self.doubles = {}, {}
+        self.by_key, self.doubles, self.is_name_taken = {}, {}, False
         self._find(f"tags.`drive.sweep` = '{self.sweep}'")
 
     def load_one(self, key: RunKey) -> None:
@@ -69,6 +77,9 @@ class SweepRuns:
     def _find(self, query: str) -> None:
         for hit in pages(self.client.search_runs, self.experiment_id, query):
             tags = dict(hit.data.tags)
+            if tags.get(STORAGE, self.identity) != self.identity:  # runs of earlier versions have no such tag
+                self.is_name_taken = True
+                continue
             if tags.get(SUPERSEDED) in NOT_LOADED:
                 continue
             run = Run(

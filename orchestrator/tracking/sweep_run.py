@@ -19,6 +19,7 @@ class SweepRunSpec:
     Attributes:
         trial_keys: trials whose models may be in MLflow already.
         description, params, tags: of the sweep's own run.
+        identity: of the storage (state/storage_identity.py); empty where the database lies inside it.
     """
 
     target: TrackingTarget
@@ -29,11 +30,18 @@ class SweepRunSpec:
     description: str
     params: dict[str, str]
     tags: dict[str, str]
+    identity: str = ""
 
     def open(self, start_ms: int | None = None, reopen: bool = True, notify: Notify = print_on_stderr) -> RunSync:
         """The sync of the sweep, with the sweep's own run; see `RunSync.open_sweep`."""
         sync = RunSync(
-            self.target, self.storage, self.sweep, log_models=self.log_models, trial_keys=self.trial_keys, notify=notify
+            self.target,
+            self.storage,
+            self.sweep,
+            log_models=self.log_models,
+            identity=self.identity,
+            trial_keys=self.trial_keys,
+            notify=notify,
         )
         follow_renamings_from(sync.client, sync.experiment_id, self.storage, self.sweep, self.target.uri)
         follow_renaming(sync.client, sync.experiment_id, SweepFolder(self.storage, self.sweep), self.target.uri)

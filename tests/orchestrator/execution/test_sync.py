@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +10,11 @@ import pytest
 
 from orchestrator.errors import SetupError
 from orchestrator.execution.sync import sync_sweep
+from orchestrator.housekeeping.renaming import rename_sweep
+from orchestrator.repair.repair import findings
 from orchestrator.state.sweep_folder import SweepFolder
+from orchestrator.storage.factory import open_storage
+from orchestrator.tracking.client import TrackingTarget
 from tests.support.cli import start
 from tests.support.mlflow_stores import Content, new_target
 from tests.support.whole_sweep import target_of, whole_sweep
@@ -36,3 +41,35 @@ def test_two_syncs_at_the_same_moment_make_each_run_once(tmp_path: Path) -> None
     runs = Counter(run.info.run_name for run in Content(target_of(folder)).runs)
     assert runs == Counter([folder.name, *(one.name for one in state.all_stages())])
     assert all(one.mlflow_run_id for one in state.all_stages())
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_sweeps_of_one_name_in_two_storages_never_mix_on_a_server(tmp_path: Path) -> None:
+    first = whole_sweep(tmp_path / "a", track=False)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    second = SweepFolder(open_storage(str(tmp_path / "b" / "runs")), first.name)
+    shared = TrackingTarget(uri=new_target(tmp_path / "server").uri, experiment="drive-sweep", artifact_root=None)
+    for folder in (first, second):
+        spec = folder.storage.read_json(folder.file("spec.json"))
+        spec["tracking"]["uri"] = shared.uri
+        folder.storage.write_json(folder.file("spec.json"), spec)
+    sync_sweep(first)
+    before = Content(shared).plain(ids=True)
+    with pytest.raises(SetupError, match="experiment 'drive-sweep' has a sweep 'whole' of another storage") as raised:
+        sync_sweep(second)
+    assert raised.value.code == "sweep-name-taken"
+    assert "drive-sweep rename whole NEW" in raised.value.hint
+    found = {one.mismatch.kind for one in findings(second.storage)}  # the runs of the other storage are none of its
+    assert found == {"run that MLflow lacks"}
+    assert Content(shared).plain(ids=True) == before
+
+    renamed = rename_sweep(second.storage, "whole", "other")
+    sync_sweep(renamed)
+    sync_sweep(first)
+    runs = Content(shared).runs
+    names = Counter(run.data.tags["drive.sweep"] for run in runs)
+    assert names == {"whole": 5, "other": 5}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert not any("drive.superseded" in run.data.tags for run in runs)
+    assert len({(run.data.tags["drive.sweep"], run.data.tags["drive.storage"]) for run in runs}) == 2
