@@ -109,7 +109,7 @@ def _by_index(plan: Plan, index: int | None) -> PlannedTrial:
 
 
 def _run(plan: Plan, trial: PlannedTrial, storage: Storage, options: Namespace) -> int:
-    require_not_in_use(storage, trial.key)
+    require_not_in_use(storage, [trial.key])
     files = TrialFolder(storage, trial.key, newest_attempt(storage, trial.key) + 1)
     files.claim_attempt()
     signals: list[int] = []

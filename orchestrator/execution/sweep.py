@@ -51,7 +51,7 @@ from orchestrator.state.state_writer import StateWriter
 from orchestrator.state.sweep_folder import SweepFolder, open_sweep
 from orchestrator.state.sweep_state import state_to_bytes
 from orchestrator.state.trial_results import damaged_files
-from orchestrator.state.used_keys import require_not_being_deleted
+from orchestrator.state.used_keys import require_not_being_deleted, require_not_in_use
 from orchestrator.storage.background import run_with_timeout
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import StageFolders, archive_trial
@@ -111,6 +111,7 @@ def run_sweep(plan: Plan, spec_text: str, storage: Storage, options: RunOptions)
         if options.is_resumed:
             open_sweep(storage, folder.name)
         require_not_being_deleted(folder, plan.keys())
+        require_not_in_use(storage, options.from_scratch, besides=folder.name)
         finished = {trial.key: trial.result for trial in plan.trials if trial.result is not None}
         damage = {**plan.damage, **damaged_files(storage, finished)}
         from_scratch = options.from_scratch | damage.keys()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from orchestrator.command_line import command
 from orchestrator.errors import SetupError
@@ -27,12 +27,19 @@ def held_sweeps(storage: Storage) -> dict[str, str]:
     return {name: holder for name, holder in holders.items() if holder}
 
 
-def require_not_in_use(storage: Storage, key: str) -> None:
-    """Raises SetupError if a sweep that runs uses the trial: it would lose its attempt to that of the caller."""
+def require_not_in_use(storage: Storage, keys: Collection[str], besides: str = "") -> None:
+    """Raises SetupError if a sweep that runs uses one of these trials: it would lose its attempt or its result to the caller.
+
+    Args:
+        besides: name of the caller's own sweep.
+    """
+    if not keys:
+        return
     for name, holder in held_sweeps(storage).items():
-        if key in named_keys(SweepFolder(storage, name)):
+        shared = sorted(named_keys(SweepFolder(storage, name)).intersection(keys))
+        if shared and name != besides:
             raise SetupError(
-                f"trial {key} is one of sweep {name!r}, which is being run by {holder}",
+                f"trial {shared[0]} is one of sweep {name!r}, which is being run by {holder}",
                 f"wait for it, or end it: `{command('stop', name)}`",
                 code="sweep-running",
             )

@@ -156,7 +156,10 @@ def test_results_are_kept_while_another_driver_runs_the_sweep(tmp_path: Path) ->
     assert len(before) == 7
     with SweepFolder(storage, "tiny").driver_lease():
         answer = drive_sweep("run", file, "--recompute", "--storage", storage.root, expect=3)
+        storage.write_json("sweeps/tiny/trials.json", {"trials": storage.names("trials")})
+        shared = drive_sweep("run", file, "--name", "other", "--recompute", "--storage", storage.root, expect=3)
     assert "sweep 'tiny' is being run by another process" in answer.stderr
+    assert "is one of sweep 'tiny', which is being run by another process" in shared.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "runs" / "trials").rglob("*") if path.is_file()} == before
 
 

@@ -13,7 +13,7 @@ from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
 from tests.support.recorded_sweeps import recorded_sweep
 
-TIMES = LeaseTimes(settle_s=0.3, renew_interval_s=0.3, release_timeout_s=1.0)
+TIMES = LeaseTimes(settle_s=0.3, renew_interval_s=0.3, release_timeout_s=10.0)
 
 
 def test_every_storage_lists_renames_and_deletes(any_storage: Storage, tmp_path: Path) -> None:

@@ -45,9 +45,11 @@ def test_a_sweep_that_runs_on_another_host_is_held(storage: Storage) -> None:
 def test_a_trial_of_a_running_sweep_is_not_computed_beside_it(storage: Storage) -> None:
     (only_wide, *_) = sorted(set(storage.names("trials")) - named_keys(SweepFolder(storage, "tiny")))
     with SweepFolder(storage, "tiny").driver_lease():
-        require_not_in_use(storage, only_wide)
+        require_not_in_use(storage, [only_wide])
+        require_not_in_use(storage, named_keys(SweepFolder(storage, "tiny")), besides="tiny")
+        require_not_in_use(storage, [])
         with pytest.raises(SetupError, match="is one of sweep 'tiny', which is being run by another process"):
-            require_not_in_use(storage, next(iter(named_keys(SweepFolder(storage, "tiny")))))
+            require_not_in_use(storage, named_keys(SweepFolder(storage, "wide")))
 
 
 def test_a_sweep_that_starts_during_a_deletion_is_seen_or_sees_it(
