@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.figures.chosen_settings import mean_of, methods_of
-from orchestrator.figures.figure import PERCENT, Figure, Spec, chart, field, mean_text, tooltip
+from orchestrator.figures.figure import Figure, Spec, chart, field, mean_text, share_axis, tooltip
 from orchestrator.figures.theme import series_scales
 from orchestrator.reporting.aggregate import ConfigSummary
 from orchestrator.reporting.sweep_results import SweepResults
@@ -86,7 +86,7 @@ def _spec(rows: list[dict[str, Any]], cost: Cost, methods: list[str]) -> Spec:
         mark={"type": "point", "size": 60, "strokeWidth": 1.6, "opacity": 1},
         encoding={
             "x": field("cost", "quantitative", cost.title, scale=LOG, axis={"format": "~s", "tickCount": 6}),
-            "y": field("mean", "quantitative", "test accuracy", scale={"zero": False}, axis=PERCENT),
+            "y": field("mean", "quantitative", "test accuracy", **share_axis(row["mean"] for row in rows)),
             "color": field("method", "nominal", None, scale=colours, legend=legend),
             "fill": field("method", "nominal", None, scale=colours, legend=legend),
             "shape": field("method", "nominal", None, scale=shapes, legend=legend),

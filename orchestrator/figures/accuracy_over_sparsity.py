@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from orchestrator.figures.chosen_settings import ChosenSetting, chosen_settings, dense_settings, methods_of
-from orchestrator.figures.figure import PERCENT, Figure, Spec, chart, field, mean_text, percent, tooltip
+from orchestrator.figures.figure import Figure, Spec, chart, field, mean_text, percent, share_axis, tooltip
 from orchestrator.figures.theme import series_scales
 from orchestrator.reporting.aggregate import MeanStd
 from orchestrator.reporting.sweep_results import SweepResults
@@ -56,7 +56,8 @@ def _spec(rows: list[dict[str, Any]], dense: float | None, methods: list[str]) -
         "labelOverlap": "greedy",
         "grid": False,
     }
-    accuracy = {"axis": PERCENT, "scale": {"zero": False}}
+    shown = [row[end] for row in rows for end in ("low", "high")]
+    accuracy = share_axis(shown if dense is None else [*shown, dense])
     y = field("mean", "quantitative", "test accuracy", **accuracy)
     legend = {"title": None, "orient": "top", "columns": 3, "symbolStrokeWidth": 0, "symbolOpacity": 1}
     colour = field("series", "nominal", None, scale=colours, legend=legend)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ Rows = Sequence[Mapping[str, Any]]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 CONTAINER = "container"  # as wide as the page allows
 PERCENT = {"labelExpr": "format(100 * datum.value, '~r') + ' %'"}  # of an axis of shares
+LEAST_SPREAD = 0.01  # of shares on an axis, whose labels would be all alike otherwise
 SIGNIFICANT_DIGITS = 6  # of numbers in a figure's data
 
 
@@ -83,3 +84,13 @@ def ink_on(name: str) -> Spec:
 def tooltip(**titles: str) -> list[Spec]:
     """What shows when one points at a mark: each field with its title."""
     return [{"field": name, "title": title} for name, title in titles.items()]
+
+
+def share_axis(shares: Iterable[float]) -> dict[str, Any]:
+    """The axis and the scale for shares in percent, from about the lowest to about the highest, which may be the same."""
+    given = list(shares)
+    low, high = min(given, default=0.0), max(given, default=1.0)
+    if high - low >= LEAST_SPREAD:
+        return {"axis": PERCENT, "scale": {"zero": False}}
+    middle = min(max((low + high) / 2, LEAST_SPREAD / 2), 1 - LEAST_SPREAD / 2)
+    return {"axis": PERCENT, "scale": {"domain": [middle - LEAST_SPREAD / 2, middle + LEAST_SPREAD / 2]}}

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.figures.figure import PERCENT, Figure, Spec, chart, field, percent, tooltip
+from orchestrator.figures.figure import Figure, Spec, chart, field, percent, share_axis, tooltip
 from orchestrator.figures.theme import series_scales
 from orchestrator.recommendation.group_results import ConfigurationResults
 from orchestrator.recommendation.recommendation import Recommendation
@@ -91,7 +91,7 @@ def _spec(rows: list[dict[str, Any]]) -> Spec:
         axis={"tickMinStep": 1, "grid": False},
         scale={"nice": False, "zero": False},
     )
-    y = field("mean", "quantitative", "validation accuracy", scale={"zero": False}, axis=PERCENT)
+    y = field("mean", "quantitative", "validation accuracy", **share_axis(row["mean"] for row in rows))
     colour = field("setting", "nominal", None, scale=colours, legend=legend)
     hover = tooltip(setting="setting", epoch="epoch", accuracy="mean accuracy", seeds="its seeds")
     return chart(

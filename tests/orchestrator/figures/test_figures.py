@@ -14,7 +14,7 @@ from scipy import stats
 from orchestrator.figures import table
 from orchestrator.figures.accuracy_over_cost import accuracy_over_cost
 from orchestrator.figures.accuracy_over_sparsity import accuracy_over_sparsity
-from orchestrator.figures.figure import Figure
+from orchestrator.figures.figure import Figure, share_axis
 from orchestrator.figures.heat_maps import interval_of_mean, maps_of_test, maps_of_validation
 from orchestrator.figures.layer_densities import layer_densities
 from orchestrator.figures.learning_curves import learning_curves
@@ -178,3 +178,17 @@ def test_a_sweep_without_results_has_no_figures(two_methods: SweepResults) -> No
     state = replace(two_methods.state, trials=trials, warmups={}, progress=Progress())
     empty = replace(two_methods, settings=(), recommendations=(), records={}, state=state)
     assert draw_figures(empty) == []
+
+
+@pytest.mark.parametrize(
+    ("shares", "domain"),
+    [
+        ([0.7, 0.71], None),
+        ([0.7333333, 0.7333334], [0.72833335, 0.73833335]),
+        ([1.0], [0.99, 1.0]),
+        ([0.0, 0.001], [0.0, 0.01]),
+    ],
+)
+def test_axis_of_almost_equal_shares_has_labels_that_differ(shares: list[float], domain: list[float] | None) -> None:
+    scale = share_axis(shares)["scale"]
+    assert scale == {"zero": False} if domain is None else scale["domain"] == pytest.approx(domain, rel=1e-9)
