@@ -41,7 +41,7 @@ def rename_sweep(storage: Storage, name: str, new: str, times: LeaseTimes = LEAS
             _copy_records(before, after)
             storage.remove(before.file("trials.json"))
         if not after.exists():
-            storage.write_json(after.file("trials.json"), storage.read_json(after.file(RENAMED))["trials"])
+            storage.write_json(after.file("trials.json"), _whole(after, RENAMED, "trials")["trials"])
             after.log(f"renamed from {name}")
         for file in ("state.json", "spec.json"):  # by which other commands may know it
             storage.remove(before.file(file))

@@ -33,6 +33,7 @@ from trainables.errors import TrialError
 from trainables.findings import Finding
 
 VERSION = 2  # of report and sheet; raised when either changes for the same data
+REPORT_FIELDS = ("dataset", "image_shape", "classes", "splits", "files", "duplicates", "findings", "seconds")
 MAX_SETTINGS = 8  # data settings that are checked, where a sweep searches over several
 
 
@@ -78,15 +79,15 @@ def stored_file(plan: Plan, dataset: DatasetConfig, suffix: str) -> str:
 
 def stored_preflight(plan: Plan, storage: Storage, dataset: DatasetConfig) -> tuple[dict[str, Any], bytes] | None:
     """The report and the contact sheet of an earlier preflight; None if there was none."""
-    report = storage.read_json(stored_file(plan, dataset, "json"))
+    report = storage.read_json(stored_file(plan, dataset, "json"), fields=REPORT_FIELDS)
     sheet = storage.read(stored_file(plan, dataset, "png"))
     return None if report is None or sheet is None else (report, sheet)
 
 
 def reading_seconds(plan: Plan, storage: Storage, dataset: DatasetConfig) -> float:
     """How long the data preflight took, which reads and splits the data; 0 if there was none."""
-    report = storage.read_json(stored_file(plan, dataset, "json")) or {}
-    return float(report.get("seconds", 0.0))
+    report = storage.read_json(stored_file(plan, dataset, "json"), fields=("seconds",))
+    return float(report["seconds"]) if report else 0.0
 
 
 def _store(plan: Plan, storage: Storage, dataset: DatasetConfig, report: dict[str, Any], sheet: bytes) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ from orchestrator.errors import UserError
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.resolved_settings import merge_settings, read_resolved, valid_on_device
 from orchestrator.state.sweep_folder import SweepFolder
-from orchestrator.storage.base import Storage
+from orchestrator.storage.base import Storage, report_damage
 from trainables.config.trial import TrialConfig
 from trainables.custom.files import CustomFiles
 from trainables.custom.references import is_custom, without_method
@@ -33,6 +33,7 @@ from trainables.wording import listed
 
 RECORD = "network_checks.json"
 REPORT_FIELDS = [field.name for field in fields(NetworkReport)]
+REQUIRED_FIELDS = {field.name for field in fields(NetworkReport) if field.default is MISSING}
 
 Notify = Callable[[str], None]
 
@@ -45,7 +46,7 @@ class NetworkChecks:
         self.folder, self.plan, self.device, self.cache = folder, plan, device, cache
         unfinished = {case_id(trial.config) for trial in plan.unfinished}
         self.cases = [case for case in cases_of(trial.config for trial in plan.trials) if case.id in unfinished]
-        self.record: dict[str, Any] = folder.storage.read_json(folder.file(RECORD)) or {}
+        self.record = _recorded(folder)
 
     def unanswered(self, precision: str | None) -> list[NetworkCase]:
         """The networks of unfinished trials that have no report yet.
@@ -135,10 +136,26 @@ class NetworkChecks:
         }
 
 
+def _recorded(folder: SweepFolder) -> dict[str, Any]:
+    """Case id -> its report and what that depends on; without what is damaged, which is checked again."""
+    record = folder.storage.read_json(folder.file(RECORD)) or {}
+    whole = {id_: entry for id_, entry in record.items() if _is_entry(entry)}
+    if len(whole) < len(record):
+        report_damage(folder.storage, folder.file(RECORD))
+    return whole
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not entry.keys() >= {"depends", "report"}:
+        return False
+    return (
+        isinstance(entry["depends"], dict) and isinstance(entry["report"], dict) and entry["report"].keys() >= REQUIRED_FIELDS
+    )
+
+
 def step_seconds(folder: SweepFolder) -> dict[str, float]:
     """Case id -> seconds of a training pass of a batch, of the networks where the checks have measured it."""
-    record = folder.storage.read_json(folder.file(RECORD)) or {}
-    known = {id_: entry["report"].get("step_seconds") for id_, entry in record.items()}
+    known = {id_: entry["report"].get("step_seconds") for id_, entry in _recorded(folder).items()}
     return {id_: seconds for id_, seconds in known.items() if seconds is not None}
 
 
@@ -156,11 +173,11 @@ def checked_runtime(plan: Plan, config: TrialConfig, folder: SweepFolder, notify
         UserError: the network cannot be used as the sweep asks for.
     """
     runtime = local_runtime(plan, folder)
-    entry = (folder.storage.read_json(folder.file(RECORD)) or {}).get(case_id(config))
+    entry = _recorded(folder).get(case_id(config))
     if (
         entry
-        and entry["depends"]["own"] == _digests(plan.custom_files, [config])
-        and entry["depends"]["device"] == runtime.device
+        and entry["depends"].get("own") == _digests(plan.custom_files, [config])
+        and entry["depends"].get("device") == runtime.device
     ):
         return adjusted_runtime(runtime, config, {case_id(config): entry["report"]["adjusted"]})
     (report,) = local_reports(plan, cases_of([config]), runtime)

@@ -43,7 +43,7 @@ def files_text(files: Files) -> str:
 
 def kept_trials(folder: SweepFolder) -> dict[str, Files]:
     """Trial key -> the earlier files that it was made with; only of trials that stayed after such a change."""
-    record = folder.storage.read_json(folder.file("trials.json")) or {}
+    record = folder.storage.read_json(folder.file("trials.json"), fields=("trials",)) or {}
     kept: dict[str, Files] = (record.get(FIELD) or {}).get("finished", {})
     return kept
 

@@ -141,14 +141,14 @@ class Storage(ABC):
         return size
 
     def read_json(self, name: str, fields: Sequence[str] = ()) -> Any:
-        """The content of a JSON file; None if there is none, or if it is damaged, which is reported once.
+        """The record in a JSON file; None if there is none, or if it is damaged, which is reported once.
 
         Args:
             fields: names that a whole record has.
         """
         content = self.read(name)
         value = _parsed(content)
-        if fields and not (isinstance(value, dict) and value.keys() >= set(fields)):
+        if not (isinstance(value, dict) and value.keys() >= set(fields)):
             value = None
         if content is not None and value is None:
             report_damage(self, name)

@@ -217,7 +217,16 @@ def test_report_is_computed_once_and_kept_in_storage_and_cache(tmp_path: Path, m
     other = open_storage(str(tmp_path / "others"), create=True)
     assert data_preflight(plan, other, dataset) == (report, sheet)
     assert other.exists(stored_file(plan, dataset, "json"))
-    LocalStorage(str(tmp_path / "cache")).remove(stored_file(plan, dataset, "json"))
+    cache, name = LocalStorage(str(tmp_path / "cache")), stored_file(plan, dataset, "json")
+    for content in (b"", b"null", b"[]", b'{"another": "program"}', b'{"seconds": 1}'):
+        storage.write(name, content)
+        assert data_preflight(plan, storage, dataset) == (report, sheet)  # from the cache
+        assert storage.read_json(name) == report
+    cache.write(name, b'{"another": "program"}')
+    storage.write(name, b'{"another": "program"}')
+    with pytest.raises(AssertionError, match="made again"):
+        data_preflight(plan, storage, dataset)
+    cache.remove(name)
     other.remove(stored_file(plan, dataset, "png"))
     with pytest.raises(AssertionError, match="made again"):
         data_preflight(plan, other, dataset)

@@ -11,7 +11,7 @@ import torch
 
 from orchestrator.errors import UserError
 from orchestrator.planning.plan import Plan, make_plan
-from orchestrator.preflight.networks import RECORD, NetworkChecks
+from orchestrator.preflight.networks import RECORD, NetworkChecks, step_seconds
 from orchestrator.spec.loader import load_spec
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
@@ -156,6 +156,34 @@ def test_answers_are_kept_as_long_as_what_they_depend_on(tmp_path: Path, monkeyp
     assert len(NetworkChecks(folder, changed, "cpu").unanswered("fp32")) == 1
     monkeypatch.setattr("orchestrator.preflight.networks.CHECKS_VERSION", CHECKS_VERSION + 1)
     assert len(NetworkChecks(folder, plan, "cpu").unanswered("fp32")) == 1
+
+
+FOREIGN = (
+    b"",
+    b"null",
+    b"[]",
+    b'{"another": "program"}',
+    b'{"another": {"program": 1}}',
+    b'{"CASE": {"depends": {}, "report": {}}}',
+)
+
+
+@pytest.mark.parametrize("content", FOREIGN, ids=["empty", "null", "list", "text", "mapping", "without fields"])
+def test_foreign_answers_are_named_and_asked_for_again(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, folder = planned(tmp_path, "viewed")
+    checks = NetworkChecks(folder, plan, "cpu")
+    checks.add([report_of(checks, step_seconds=0.5)], "fp32", print)
+    (case,) = checks.cases
+    assert step_seconds(folder) == {case.id: 0.5}
+    folder.storage.write(folder.file(RECORD), content.replace(b"CASE", case.id.encode()))
+    again = NetworkChecks(folder, plan, "cpu")
+    assert again.unanswered("fp32") == [case]
+    assert step_seconds(folder) == {}
+    assert f"{RECORD} is damaged" in capsys.readouterr().err
+    again.add([report_of(again)], "fp32", print)
+    assert NetworkChecks(folder, plan, "cpu").unanswered("fp32") == []
 
 
 def test_errors_are_reported_and_not_kept(tmp_path: Path) -> None:

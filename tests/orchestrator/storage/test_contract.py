@@ -51,7 +51,7 @@ def test_reader_never_meets_a_part_of_a_changing_file(storage: Storage) -> None:
 
     def rewrite() -> None:
         for number in count():
-            storage.write_json("file", [number, "x" * (number % 3) * 1000])
+            storage.write_json("file", {"number": number, "text": "x" * (number % 3) * 1000})
             if ended.is_set():
                 return
 
