@@ -46,7 +46,7 @@ def test_a_file_of_many_parts_comes_back_whole(storage: Storage) -> None:
 
 
 def test_reader_never_meets_a_part_of_a_changing_file(storage: Storage) -> None:
-    storage.write_json("file", "")
+    storage.write_json("file", {})
     ended = threading.Event()
 
     def rewrite() -> None:
