@@ -16,7 +16,7 @@ from orchestrator.spec.loader import load_spec
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.factory import open_storage
 from tests.support.cli import tiny_sweep
-from trainables.preflight.network_case import case_id
+from trainables.preflight.network_case import NetworkReport, case_id
 
 # 300 digits, a tenth of them for validation, in batches of 50: 5.4 steps an epoch; 2 epochs, warm-ups of 0, 1 and 2.
 STEPS = 5.4
@@ -47,7 +47,8 @@ def test_seconds_are_known_where_the_network_was_measured(tiny: tuple[Any, Sweep
     trial = plan.trials[0]
     stage = make_queue(plan, folder.storage, lambda key: True).trials[trial.key]
     assert PredictedDurations(plan, folder)(stage) is None
-    entry = {"depends": {}, "report": {"step_seconds": 2.0}}
+    report = NetworkReport(case=case_id(trial.config), model="convnet", findings=(), adjusted={}, seconds=1.0, step_seconds=2.0)
+    entry = {"depends": {}, "report": report.to_json()}
     folder.storage.write_json(folder.file(RECORD), {case_id(trial.config): entry})
     steps = training_steps(trial.config, stage, plan.data_facts)
     assert PredictedDurations(plan, folder)(stage) == pytest.approx(2.0 * steps)
