@@ -31,7 +31,7 @@ def test_a_round_holds(tmp_path: Path) -> None:
 
 @pytest.mark.skipif("DRIVE_SWEEP_BRIEF" in os.environ, reason="left out of a brief check: `make test` runs it")
 def test_ten_rounds_hold(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["--rounds", "10", "--seed", "0"]) == 0
+    assert main(["--rounds", "10", "--seed", "0", "--storage", "folder"]) == 0
     output = capfd.readouterr().out
     assert len(re.findall(r"^round +\d+ .*, ok$", output, re.MULTILINE)) == 10
     assert "10 of 10 rounds held" in output
