@@ -63,7 +63,7 @@ def _of_sweep(folder: SweepFolder, plan: Plan, state: SweepState, differences: D
         if differences is _run_differences:
             found = [Difference(kind="former name in MLflow", place=f"sweep {folder.name!r}", prepare=_nothing)]
     else:
-        found = list(differences(folder, plan, state, _reading(spec, now)))
+        found = list(differences(folder, plan, state, spec.sync(connection=(now.client, now.experiment_id))))
     sync = partial(_sync, folder)
     for one in found:
         yield Mismatch(
@@ -74,18 +74,6 @@ def _of_sweep(folder: SweepFolder, plan: Plan, state: SweepState, differences: D
             sweeps=frozenset({folder.name}),
             afterwards=None if one.prepare is None else sync,
         )
-
-
-def _reading(spec: SweepRunSpec, now: View) -> RunSync:
-    return RunSync(
-        spec.target,
-        spec.storage,
-        spec.sweep,
-        log_models=spec.log_models,
-        identity=spec.identity,
-        trial_keys=spec.trial_keys,
-        connection=(now.client, now.experiment_id),
-    )
 
 
 def _run_differences(folder: SweepFolder, plan: Plan, state: SweepState, sync: RunSync) -> Iterator[Difference]:

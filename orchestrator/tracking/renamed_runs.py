@@ -13,7 +13,7 @@ from orchestrator.state.sweep_folder import RENAMED, SweepFolder
 from orchestrator.storage.base import Storage
 from orchestrator.tracking.client import TrackingTarget, as_setup_error, connect
 from orchestrator.tracking.renamed_models import move_registered_models
-from orchestrator.tracking.runs import STORAGE, pages
+from orchestrator.tracking.runs import is_of_storage, pages
 from orchestrator.tracking.shared_views import TAG as VIEW_TAG
 from orchestrator.tracking.shared_views import sweeps_view_key, trials_view_key
 
@@ -114,7 +114,7 @@ def _require_free(client: Any, parent: Any, children: list[Any], sweep: str) -> 
 def _oldest_of(client: Any, experiment_id: str, sweep: str, identity: str) -> Any:
     """The own run of a sweep whose state does not name it; None if there is none, but for those of other storages."""
     query = f"tags.`{NAME_TAG}` = '{sweep}' AND tags.`drive.role` = 'sweep'"
-    runs = [run for run in pages(client.search_runs, experiment_id, query) if run.data.tags.get(STORAGE, identity) == identity]
+    runs = [run for run in pages(client.search_runs, experiment_id, query) if is_of_storage(run.data.tags, identity)]
     return min(runs, key=lambda run: int(run.info.start_time), default=None)
 
 

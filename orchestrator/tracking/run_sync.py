@@ -70,7 +70,7 @@ class RunSync:
         self.storage = storage
         self.sweep = sweep
         self.log_models = log_models
-        self.identity = {STORAGE: identity} if identity else {}
+        self._storage_tag = {STORAGE: identity} if identity else {}
         self.runs = SweepRuns(self.client, self.experiment_id, sweep, identity)
         self._experiment = target.experiment
         self.models = SweepModels(self.client, self.experiment_id)
@@ -125,7 +125,7 @@ class RunSync:
                 code="sweep-name-taken",
             )
         with as_setup_error(self.uri):
-            tags = tags | self.identity | {"drive.sweep": self.sweep, "drive.role": "sweep"}
+            tags = tags | self._storage_tag | {"drive.sweep": self.sweep, "drive.role": "sweep"}
             run = self.runs.ensure(SWEEP, self.sweep, tags, start_ms)
             first = {} if DESCRIPTION in run.tags else {DESCRIPTION: description}
             self.runs.log(run, params=params, tags=tags | first)
@@ -263,7 +263,7 @@ class RunSync:
         return run
 
     def _item_tags(self, item: RunSpec) -> dict[str, str]:
-        identity = self.identity | {
+        identity = self._storage_tag | {
             "mlflow.parentRunId": self.parent_run_id,
             "drive.sweep": self.sweep,
             "drive.role": item.role,

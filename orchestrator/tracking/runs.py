@@ -46,6 +46,11 @@ class Run:
     latest: dict[str, Point] = field(default_factory=dict)
 
 
+def is_of_storage(tags: Mapping[str, str], identity: str) -> bool:
+    """Whether a run with these tags may be of the storage; those of earlier versions do not say of which one they are."""
+    return tags.get(STORAGE, identity) == identity
+
+
 class SweepRuns:
     """The runs of one sweep by role and key.
 
@@ -77,7 +82,7 @@ class SweepRuns:
     def _find(self, query: str) -> None:
         for hit in pages(self.client.search_runs, self.experiment_id, query):
             tags = dict(hit.data.tags)
-            if tags.get(STORAGE, self.identity) != self.identity:  # runs of earlier versions have no such tag
+            if not is_of_storage(tags, self.identity):
                 self.is_name_taken = True
                 continue
             if tags.get(SUPERSEDED) in NOT_LOADED:

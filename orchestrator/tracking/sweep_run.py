@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
@@ -32,9 +33,9 @@ class SweepRunSpec:
     tags: dict[str, str]
     identity: str = ""
 
-    def open(self, start_ms: int | None = None, reopen: bool = True, notify: Notify = print_on_stderr) -> RunSync:
-        """The sync of the sweep, with the sweep's own run; see `RunSync.open_sweep`."""
-        sync = RunSync(
+    def sync(self, notify: Notify = print_on_stderr, connection: tuple[Any, str] | None = None) -> RunSync:
+        """The sync of the sweep, which has opened nothing yet; arguments as those of RunSync."""
+        return RunSync(
             self.target,
             self.storage,
             self.sweep,
@@ -42,7 +43,12 @@ class SweepRunSpec:
             identity=self.identity,
             trial_keys=self.trial_keys,
             notify=notify,
+            connection=connection,
         )
+
+    def open(self, start_ms: int | None = None, reopen: bool = True, notify: Notify = print_on_stderr) -> RunSync:
+        """The sync of the sweep, with the sweep's own run; see `RunSync.open_sweep`."""
+        sync = self.sync(notify)
         follow_renamings_from(sync.client, sync.experiment_id, self.storage, self.sweep, self.target.uri)
         follow_renaming(sync.client, sync.experiment_id, SweepFolder(self.storage, self.sweep), self.target.uri)
         sync.open_sweep(self.description, self.params, self.tags, start_ms=start_ms, reopen=reopen)
