@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import torch
 from hypothesis import settings
 
 from orchestrator import command_line
+from orchestrator.process.setup import END_SIGNALS
 from tests import ROOT
 from tests.support.cli import kill_all, started
 from tests.support.marks import MARKS, Guard, audit_multiprocessing, marks_of
@@ -38,6 +40,8 @@ LONG = (
 
 audit_multiprocessing()
 guard = Guard()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a script's background, where tests of Ctrl-C need it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -75,9 +79,12 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @contextmanager
 def environment_as_before() -> Iterator[None]:
-    """Undoes how commands prepare this process for Ray, record their options, and find users' modules or a trial's copies."""
+    """Undoes how commands prepare this process for Ray and for signals, and find users' modules or a trial's copies."""
     before, folders, running = dict(os.environ), list(sys.path), command_line._running
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *END_SIGNALS)}
     yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     command_line._running = running
     for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}.{COPIES}")]:
         del sys.modules[name]
