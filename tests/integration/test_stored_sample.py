@@ -18,7 +18,7 @@ import pytest
 import zstandard
 
 from tests import ROOT
-from tests.support.cli import digests, drive_sweep, status
+from tests.support.cli import ask, digests, drive_sweep, status
 from trainables.records.metrics import points_from_lines
 
 ARCHIVE = ROOT / "tests/data/sample-storage.tar.zst"
@@ -58,6 +58,10 @@ class Sample:
         folders = [file.parent for file in self.storage.glob("trials/*/result.json")] + [self.storage / "warmups"]
         files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
         return {file.relative_to(self.storage).as_posix(): file.read_bytes() for file in files}
+
+    def points(self, key: str) -> list[Any]:
+        """Of a trial's metrics."""
+        return points_from_lines((self.storage / "trials" / key / "metrics.jsonl").read_bytes())
 
     def fingerprints(self, names: set[str]) -> list[Any]:
         """Of the machines that computed these trials."""
@@ -113,6 +117,18 @@ def test_plan_reuses_the_finished_trials_of_a_stored_sweep(sample: Sample) -> No
     assert (plan["reused"], plan["added"], plan["removed"], plan["damaged"]) == (4, 0, 0, [])
 
 
+def test_interrupted_trial_of_a_stored_sweep_goes_on(sample: Sample, tmp_path: Path) -> None:
+    continued = unpack(tmp_path)
+    (key,) = [trial["key"] for trial in status("sample", sample.storage)["trials"] if trial["name"] == UNFINISHED]
+    earlier = sample.points(key)
+    ask("trial", key, "--storage", continued.storage)
+    points = continued.points(key)
+    assert points[: len(earlier)] == earlier and len(points) > len(earlier) > 0
+    before, after = sample.files(), continued.files()
+    assert {name: after.get(name) for name in before} == before
+
+
+@pytest.mark.long
 def test_stored_sweep_is_widened_without_recomputation(sample: Sample, widened: Sample) -> None:
     trials = {trial["name"]: trial for trial in status("sample", widened.storage)["trials"]}
     assert {name: trial["state"] for name, trial in trials.items()} == dict.fromkeys(FINISHED | {UNFINISHED} | NEW, "finished")
@@ -123,11 +139,11 @@ def test_stored_sweep_is_widened_without_recomputation(sample: Sample, widened: 
     assert {name.split("/")[1] for name in added} == {trials[name]["key"] for name in NEW | {UNFINISHED}}
     if widened.is_as_of(sample):  # another machine has warm-ups of its own
         assert after.keys() - before.keys() == added
-    metrics = Path("trials", trials[UNFINISHED]["key"], "metrics.jsonl")
-    points, earlier = (points_from_lines((one.storage / metrics).read_bytes()) for one in (widened, sample))
+    points, earlier = (one.points(trials[UNFINISHED]["key"]) for one in (widened, sample))
     assert points[: len(earlier)] == earlier  # it went on
 
 
+@pytest.mark.long
 def test_mlflow_shows_each_run_of_a_stored_sweep_once(widened: Sample) -> None:
     from mlflow import MlflowClient
 
