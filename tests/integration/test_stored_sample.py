@@ -123,7 +123,8 @@ def test_interrupted_trial_of_a_stored_sweep_goes_on(sample: Sample, tmp_path: P
     earlier = sample.points(key)
     ask("trial", key, "--storage", continued.storage)
     points = continued.points(key)
-    assert points[: len(earlier)] == earlier and len(points) > len(earlier) > 0
+    assert points[: len(earlier)] == earlier
+    assert len(points) > len(earlier) > 0
     before, after = sample.files(), continued.files()
     assert {name: after.get(name) for name in before} == before
 
