@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from orchestrator.command_line import command
@@ -13,8 +14,10 @@ from orchestrator.tracking.plan_runs import sweep_status
 from orchestrator.tracking.plan_text import plan_text
 from orchestrator.tracking.sweep_summary import SweepSummary
 
-FLUSH_TIMEOUT_S = 120.0
-STOPPED_FLUSH_TIMEOUT_S = 6.0  # after a request to stop: the sender of a signal will not wait for long
+STALLED_S = 120.0  # without anything getting into MLflow, after which the rest is left to `sync`
+MOST_S = 3600.0
+STOPPED_MOST_S = 6.0  # after a request to stop: the sender of a signal will not wait for long
+NOTICE_S = 30.0  # between messages on what is still to be sent
 
 
 def close_tracking(driver: Driver, plan: Plan) -> None:
@@ -26,12 +29,33 @@ def close_tracking(driver: Driver, plan: Plan) -> None:
     summary = _summary(driver, plan, report=not stopped)
     summary = replace(summary, recommended=()) if stopped else _with_artifacts(summary, driver, plan)
     driver.tracking.close_sweep("KILLED" if stopped else status, summary)
-    timeout_s = STOPPED_FLUSH_TIMEOUT_S if stopped else FLUSH_TIMEOUT_S
-    if not driver.tracking.flush(timeout_s, give_up=lambda: driver.signal != earlier_signal):
+    most_s = STOPPED_MOST_S if stopped else MOST_S
+    notices = _Notices(driver)
+
+    def is_interrupted() -> bool:
+        notices.print_if_due()
+        return driver.signal != earlier_signal
+
+    if not driver.tracking.flush(STALLED_S, most_s, give_up=is_interrupted):
         driver.screen.print(
             f"MLflow: {driver.tracking.pending} events could not be sent ({driver.tracking.last_error}); "
             f"results are safe, `{command('sync', plan.spec.name)}` sends them"
         )
+
+
+class _Notices:
+    """Says now and then how much is still to be sent, since nothing else moves on the screen."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver, self.due = driver, time.monotonic() + NOTICE_S
+
+    def print_if_due(self) -> None:
+        if time.monotonic() >= self.due:
+            self.due += NOTICE_S
+            self.driver.screen.print(
+                f"MLflow: {self.driver.tracking.pending:,} events are still to be sent; "
+                f"Ctrl-C leaves them to `{command('sync', self.driver.folder.name)}`"
+            )
 
 
 def _summary(driver: Driver, plan: Plan, *, report: bool) -> SweepSummary:

@@ -7,6 +7,7 @@ the server is away they wait; `sync` restores from the trial folders what is not
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.back_off import BackOff
 from orchestrator.tracking.client import import_mlflow
+from orchestrator.tracking.patience import Patience
 from orchestrator.tracking.protocol import Tracking
 from orchestrator.tracking.records import RunSpec
 from orchestrator.tracking.run_sync import RunSync
@@ -99,6 +101,7 @@ class TrackingThread(Tracking):
         self._lock = threading.Lock()
         self._updates: dict[UpdateKey, _PendingUpdate] = {}
         self._sending = 0
+        self._sent = 0
         self._changed: set[UpdateKey] = set()  # items that the driver has reported since it called `reconcile`
         self._states: dict[UpdateKey, tuple[RunSpec, str]] = {}  # of all items, as the driver reported them last
         self._replaced = False
@@ -154,13 +157,17 @@ class TrackingThread(Tracking):
         with self._lock:
             return sum(update.events for update in self._updates.values()) + self._sending
 
-    def flush(self, deadline_s: float) -> bool:
-        """Waits until everything is in MLflow, and returns whether it is; gives up early if attempts get nowhere."""
-        deadline = time.monotonic() + deadline_s
+    @property
+    def progress(self) -> int:
+        sync = self._sync
+        return self._sent + (sync.items_done if sync else 0)
+
+    def flush(self, stalled_s: float, most_s: float = math.inf) -> bool:
+        patience = Patience(stalled_s, most_s)
         before = self._failed_attempts
         self._flushing = True
         self._wake.set()
-        while self.pending and self._thread.is_alive() and time.monotonic() < deadline:
+        while self.pending and self._thread.is_alive() and not patience.is_over(self.progress):
             if self._failed_attempts - before >= MAX_FAILED_ATTEMPTS:
                 break
             time.sleep(0.02)
@@ -239,6 +246,8 @@ class TrackingThread(Tracking):
                 update.on_failure()
                 self._put_back(key, update)
                 self._refresh(sync, update.item)  # what it knows may be wrong now
+            else:
+                self._sent += update.events
             self._count_cpu()
             with self._lock:
                 self._sending = 0

@@ -7,6 +7,7 @@ through its standard output. It ends when the pipe closes, and with a driver tha
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import pickle
 import queue
@@ -24,6 +25,7 @@ from typing import Any, BinaryIO
 from orchestrator.process.import_paths import ROOT
 from orchestrator.tracking.background_sync import TrackingThread
 from orchestrator.tracking.client import import_mlflow
+from orchestrator.tracking.patience import Patience
 from orchestrator.tracking.protocol import Tracking
 from orchestrator.tracking.records import RunSpec
 from orchestrator.tracking.sweep_run import SweepRunSpec
@@ -54,6 +56,7 @@ class _Status:
     database: int | None
     cpu_seconds: float
     flushes: int
+    progress: int
     messages: list[str]  # new ones
 
 
@@ -72,7 +75,7 @@ class TrackingProcess(Tracking):
         self._child: subprocess.Popen[bytes] | None = None
         self._calls: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None] = queue.SimpleQueue()
         self._sent = self._acknowledged = self._pending = 0  # calls sent and acknowledged; events that wait in the child
-        self._flushes = self._flushed = 0
+        self._flushes = self._flushed = self._progress = 0
         self._closed = self._lost = False
 
     def start(self) -> None:
@@ -118,12 +121,16 @@ class TrackingProcess(Tracking):
         """Events that are not in MLflow yet."""
         return self._sent - self._acknowledged + self._pending
 
-    def flush(self, deadline_s: float, give_up: Callable[[], bool] = lambda: False) -> bool:
-        """Waits until everything is in MLflow, and returns whether it is; gives up early if attempts get nowhere."""
-        deadline = time.monotonic() + deadline_s
+    @property
+    def progress(self) -> int:
+        return self._progress
+
+    def flush(self, stalled_s: float, most_s: float = math.inf, give_up: Callable[[], bool] = lambda: False) -> bool:
+        """See `Tracking`; also gives up when `give_up` says so, which is asked again and again."""
+        patience = Patience(stalled_s, most_s)
         self._flushes += 1
-        self._calls.put(("flush", (deadline_s,)))
-        while self._flushed < self._flushes and not self._lost and time.monotonic() < deadline and not give_up():
+        self._calls.put(("flush", (stalled_s, most_s)))
+        while self._flushed < self._flushes and not self._lost and not patience.is_over(self.progress) and not give_up():
             time.sleep(0.02)
         return not self.pending
 
@@ -163,6 +170,7 @@ class TrackingProcess(Tracking):
                 for notify in status.messages:
                     self._messages.put(notify)
                 self._pending, self._acknowledged, self._flushed = status.pending, status.calls, status.flushes
+                self._progress = status.progress
         self._lost = True
         if not self._closed:
             self.last_error = "the process that writes to MLflow has ended"
@@ -217,6 +225,7 @@ class _Child:
             status = _Status(
                 calls=self.taken,
                 flushes=self.flushes,
+                progress=thread.progress,
                 messages=messages,
                 pending=thread.pending,
                 last_error=thread.last_error,

@@ -54,8 +54,15 @@ class Tracking(Protocol):
     def pending(self) -> int:
         """Events that are not in MLflow yet."""
 
-    def flush(self, deadline_s: float) -> bool:
-        """Waits until everything is in MLflow, and returns whether it is; gives up early if attempts get nowhere."""
+    @property
+    def progress(self) -> int:
+        """Grows with all that gets into MLflow; a long event counts more than once."""
+
+    def flush(self, stalled_s: float, most_s: float) -> bool:
+        """Waits until everything is in MLflow, and returns whether it is.
+
+        Gives up when nothing has got in for `stalled_s` or several attempts failed, and after `most_s` in any case.
+        """
 
     def close(self) -> None:
         """Ends the tracking; what is pending stays so."""

@@ -63,6 +63,7 @@ class RunSync:
             connection: a client and the id of the experiment, in place of those that `connect` gives.
         """
         self.uri = target.uri
+        self.items_done = 0  # by `reconcile`, which may take minutes
         self.client, self.experiment_id = connection or connect(target, notify)
         self._file = database_file(target.uri)
         self._identity = self._file and file_identity(self._file)
@@ -218,6 +219,7 @@ class RunSync:
             for item, state in items:
                 try:
                     self.reconcile_one(item, state)
+                    self.items_done += 1
                 except SetupError as error:
                     problems.append(str(error))
             expected = {(item.role, item.key) for item, _ in items} | {SWEEP}

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -147,6 +148,37 @@ def test_outage_of_the_server_loses_nothing(tracked: TrackedSweep, tmp_path: Pat
             (file,) = tmp_path.glob(f"mlartifacts/**/{model.model_id}/artifacts/artifacts/model.safetensors.zst")
             of = one if model.name == "sparse-w02-r0" else two
             assert file.read_bytes() == tracked.storage.read(f"trials/{of.key}/model.safetensors.zst")
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_flush_waits_as_long_as_something_gets_in(
+    together: bool, tracked: TrackedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run takes less than a standstill may take and all of them more, in one event or in many."""
+    target, items = new_target(tmp_path), [one for one, state in STATES if state == "finished" and one.role == "trial"]
+    thread = TrackingThread(lambda: open_sync(target, tracked.storage), interval_s=0.05)
+    thread.start()
+    thread.summarize(SUMMARY)
+    assert thread.flush(60), thread.last_error
+    finish = RunSync.finish
+
+    def slowly(sync: RunSync, *arguments: Any) -> Any:
+        time.sleep(0.7)
+        return finish(sync, *arguments)
+
+    monkeypatch.setattr(RunSync, "finish", slowly)
+    if together:
+        thread.reconcile([(one, "finished") for one in items])
+    else:
+        for one in items:
+            thread.finish(one)
+    began, before = time.monotonic(), thread.progress
+    assert thread.flush(stalled_s=2.0), "there was progress all the time"
+    assert time.monotonic() - began > 2.0
+    assert thread.progress - before >= len(items)
+    thread.reconcile([(one, "finished") for one in items])
+    assert not thread.flush(stalled_s=2.0, most_s=0.3)
+    thread.close()
 
 
 def test_of_several_summaries_the_last_one_counts(tracked: TrackedSweep, tmp_path: Path) -> None:
