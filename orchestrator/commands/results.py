@@ -23,6 +23,7 @@ from orchestrator.state.driver_liveness import driver_alive
 from orchestrator.state.sweep_folder import SweepFolder, open_sweep, require_known_trials
 from orchestrator.state.sweep_state import SweepState
 from orchestrator.storage.layout import trial_file
+from trainables.records.failure_record import read_failure
 from trainables.records.file_names import ERROR
 from trainables.wording import without_controls
 
@@ -57,7 +58,7 @@ def logs(options: Namespace) -> int:
             shown = bool(pattern.search(line.rstrip()))
         if shown:
             print(without_controls(line))
-    error = storage.read_json(trial_file(options.trial, ERROR), ("attempt", "kind", "traceback")) if options.trial else None
+    error = read_failure(storage.read(trial_file(options.trial, ERROR))) if options.trial else None
     if error:
         print(without_controls(f"attempt {error['attempt']} failed ({error['kind']}):\n{error['traceback']}"), end="")
     return EXIT_DONE

@@ -11,8 +11,8 @@ from orchestrator.storage.layout import trial_file
 from trainables.config.automatic import as_chosen
 from trainables.config.keys import from_canonical
 from trainables.config.trial import TrialConfig
+from trainables.records.failure_record import read_failure
 from trainables.records.file_names import ERROR
-from trainables.runtime.json_text import parse_json
 from trainables.wording import counted, shortened
 
 HEADS = (
@@ -87,9 +87,6 @@ def _number(trial: TrialStatus, metric: str, form: str = ".4f") -> Cell:
 
 
 def _traceback(results: SweepResults, trial: TrialStatus) -> str:
-    content = results.folder.storage.read(trial_file(trial.key, ERROR))
-    try:
-        lines = str(parse_json(content or b"{}").get("traceback", "")).strip().splitlines()
-    except (ValueError, AttributeError):
-        return ""
+    error = read_failure(results.folder.storage.read(trial_file(trial.key, ERROR)))
+    lines = error["traceback"].strip().splitlines() if error else []
     return preformatted("\n".join(lines[-LAST_LINES:])) if lines else ""

@@ -15,6 +15,7 @@ from orchestrator.state.earlier_files import files_text
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import trial_file
+from trainables.records.failure_record import read_failure
 from trainables.records.file_names import CHECKPOINT, ERROR
 from trainables.runtime.files import safetensors_metadata
 
@@ -78,8 +79,8 @@ class LastStates:
             return ""
         if status.failure is not None:
             return status.failure
-        record = self.storage.read_json(trial_file(status.key, ERROR), fields=("kind",)) or {}
-        return str(record.get("kind", ""))
+        record = read_failure(self.storage.read(trial_file(status.key, ERROR)))
+        return record["kind"] if record else ""
 
     def reason(self, key: str) -> str:
         """Why a trial is not finished, in a line."""

@@ -12,17 +12,18 @@ from orchestrator.search.stop_record import decided_stop
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import newest_attempt, set_aside, trial_file
+from trainables.records.failure_record import FIELDS
 from trainables.records.file_names import CONFIG, ERROR, METRICS, RESULT, STOPPED
 from trainables.records.metrics import DamagedRecordError, points_from_lines
 from trainables.records.self_digest import is_whole, with_digest
 from trainables.runtime.json_text import parse_json
 
 ATTEMPT = "attempt.json"
-OF_TRIALS = {  # file -> a field that each has
-    ATTEMPT: "attempt",
-    CONFIG: "config",
-    ERROR: "kind",
-    STOPPED: "",
+OF_TRIALS: dict[str, tuple[str, ...]] = {  # file -> fields that each has
+    ATTEMPT: ("attempt",),
+    CONFIG: ("config",),
+    ERROR: tuple(FIELDS),
+    STOPPED: (),
 }
 IN_CONFIG = ("config", "numerics", "data_digest", "revision", "sweep", "key", "warmup_key")
 
@@ -30,9 +31,9 @@ IN_CONFIG = ("config", "numerics", "data_digest", "revision", "sweep", "key", "w
 def damaged_small_files(scope: Scope) -> Iterator[Mismatch]:
     """Damaged attempt counts, configurations, errors, rules of warm-ups, and digests of data sets."""
     storage = scope.storage
-    for file, field in OF_TRIALS.items():
+    for file, fields in OF_TRIALS.items():
         keys = scope.trials()
-        for key in _damaged(storage, {key: trial_file(key, file) for key in keys}, field):
+        for key in _damaged(storage, {key: trial_file(key, file) for key in keys}, fields):
             path = trial_file(key, file)
             if file == ATTEMPT:
                 yield _mismatch(scope, key, path, "counts on from a number above", partial(_count_on, storage, key))
@@ -47,7 +48,7 @@ def damaged_small_files(scope: Scope) -> Iterator[Mismatch]:
                 yield _mismatch(scope, key, path, "", partial(set_aside, storage, path))
     for key in scope.warmups():
         rules = {name: f"warmups/{key}/{name}" for name in storage.names(f"warmups/{key}") if name.startswith("rule-")}
-        for name in _damaged(storage, rules, "rule"):
+        for name in _damaged(storage, rules, ("rule",)):
             again = "the warm-up reads it out again"
             yield _mismatch(scope, key, rules[name], again, partial(set_aside, storage, rules[name]))
         try:
@@ -56,14 +57,14 @@ def damaged_small_files(scope: Scope) -> Iterator[Mismatch]:
             path = f"warmups/{key}/{METRICS}"
             yield _mismatch(scope, key, path, "", partial(set_aside, storage, path))
     data = [path for path in storage.files("data") if path.endswith(".json") and "/." not in path]
-    for path in _damaged(storage, {path: path for path in data}, ""):
+    for path in _damaged(storage, {path: path for path in data}, ()):
         yield _mismatch(scope, "", path, "the next `run` makes it again", partial(set_aside, storage, path))
 
 
-def _damaged(storage: Storage, paths: dict[str, str], field: str) -> list[str]:
-    """The names in `paths` whose file is there, and is no JSON record with this field."""
+def _damaged(storage: Storage, paths: dict[str, str], fields: tuple[str, ...]) -> list[str]:
+    """The names in `paths` whose file is there, and is no JSON record with these fields."""
     contents = zip(paths, storage.read_all(list(paths.values())), strict=True)
-    return [name for name, content in contents if content is not None and not is_record(content, field)]
+    return [name for name, content in contents if content is not None and not is_record(content, *fields)]
 
 
 def is_record(content: bytes, *fields: str) -> bool:
@@ -72,7 +73,7 @@ def is_record(content: bytes, *fields: str) -> bool:
         record = parse_json(content)
     except ValueError:
         return False
-    return isinstance(record, dict) and is_whole(record) and record.keys() >= set(filter(None, fields))
+    return isinstance(record, dict) and is_whole(record) and record.keys() >= set(fields)
 
 
 def _mismatch(scope: Scope, key: str, path: str, then: str, mend: Any) -> Mismatch:

@@ -12,11 +12,10 @@ from typing import Any
 from orchestrator.state.warmup_points import warmup_points
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import trial_file
+from trainables.records.failure_record import read_failure
 from trainables.records.file_names import ERROR, METRICS, MODEL, RESULT
 from trainables.records.metrics import DamagedRecordError, Point, points_from_lines
 from trainables.records.result_record import decode_result, metrics_damage
-from trainables.records.self_digest import is_whole
-from trainables.runtime.json_text import parse_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,19 +119,8 @@ def _trial_record(storage: Storage, key: str) -> RunRecord:
     if problem:
         damage = damage or f"{METRICS} {problem}"
         points = []
-    return RunRecord(
-        storage=storage, key=key, points=points, digest=digest, damage=damage, result=result, error=_error(files[ERROR])
-    )
-
-
-def _error(content: bytes) -> dict[str, Any]:
-    """The content of error.json; empty if there is none."""
-    try:
-        record = parse_json(content or b"{}")
-    except ValueError:
-        return {}
-    whole = isinstance(record, dict) and is_whole(record) and isinstance(record.get("time", 0), int)
-    return record if whole else {}
+    error = read_failure(files[ERROR]) or {}
+    return RunRecord(storage=storage, key=key, points=points, digest=digest, damage=damage, result=result, error=error)
 
 
 def _warmup_record(storage: Storage, key: str) -> RunRecord:

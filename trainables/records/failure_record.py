@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 from trainables.errors import FailureKind
 from trainables.records.file_names import ERROR
 from trainables.records.protocols import TrialFiles
-from trainables.records.self_digest import with_digest
+from trainables.records.self_digest import is_whole, with_digest
+from trainables.runtime.json_text import parse_json
 from trainables.runtime.secrets import without_secrets
+
+# Of all versions. The two numbers stand between the texts and the digest: a cut that takes the digest takes them too.
+FIELDS: dict[str, type] = {"kind": str, "message": str, "traceback": str, "attempt": int, "time": int}
 
 
 def publish_failure(files: TrialFiles, kind: FailureKind, message: str, traceback: str, place: str = "") -> None:
@@ -31,3 +36,14 @@ def publish_failure(files: TrialFiles, kind: FailureKind, message: str, tracebac
         "time": int(time.time() * 1000),
     }
     files.publish(ERROR, json.dumps(with_digest(record), indent=1).encode())
+
+
+def read_failure(content: bytes | None) -> dict[str, Any] | None:
+    """The fields of error.json; None if there is none, or if it is not what was written."""
+    try:
+        record = parse_json(content or b"{}")
+    except ValueError:
+        return None
+    if not isinstance(record, dict) or not is_whole(record):
+        return None
+    return record if all(type(record.get(name)) is kind for name, kind in FIELDS.items()) else None

@@ -161,7 +161,8 @@ def test_any_other_content_of_a_record_raises_its_one_error(content: bytes) -> N
 def test_a_damaged_error_leaves_the_words_of_the_driver(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     for damage in DAMAGES.values():
-        storage.write(trial_file("0" * 16, ERROR), damage(b'{"kind": "code", "message": "0.5", "time": 3}'))
+        whole = b'{"kind": "code", "message": "0.5", "traceback": "", "attempt": 1, "time": 3}'
+        storage.write(trial_file("0" * 16, ERROR), damage(whole))
         record = read_record(storage, "trial", "0" * 16)
         assert record.error.get("time", 3) == 3
 
