@@ -119,8 +119,8 @@ def _trial_record(storage: Storage, key: str) -> RunRecord:
     if problem:
         damage = damage or f"{METRICS} {problem}"
         points = []
-    error = read_failure(files[ERROR]) or {}
-    return RunRecord(storage=storage, key=key, points=points, digest=digest, damage=damage, result=result, error=error)
+    failure = read_failure(files[ERROR]) or {}
+    return RunRecord(storage=storage, key=key, points=points, digest=digest, damage=damage, result=result, error=failure)
 
 
 def _warmup_record(storage: Storage, key: str) -> RunRecord:

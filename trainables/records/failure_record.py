@@ -15,6 +15,7 @@ from trainables.runtime.secrets import without_secrets
 
 # Of all versions. The two numbers stand between the texts and the digest: a cut that takes the digest takes them too.
 FIELDS: dict[str, type] = {"kind": str, "message": str, "traceback": str, "attempt": int, "time": int}
+EARLIEST_MS = 10**12  # of Unix time, in 2001: a number that lost digits is below it
 
 
 def publish_failure(files: TrialFiles, kind: FailureKind, message: str, traceback: str, place: str = "") -> None:
@@ -46,4 +47,5 @@ def read_failure(content: bytes | None) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict) or not is_whole(record):
         return None
-    return record if all(type(record.get(name)) is kind for name, kind in FIELDS.items()) else None
+    complete = all(type(record.get(name)) is kind for name, kind in FIELDS.items())
+    return record if complete and record["time"] >= EARLIEST_MS else None

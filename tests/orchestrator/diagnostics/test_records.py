@@ -161,10 +161,10 @@ def test_any_other_content_of_a_record_raises_its_one_error(content: bytes) -> N
 def test_a_damaged_error_leaves_the_words_of_the_driver(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     for damage in DAMAGES.values():
-        whole = b'{"kind": "code", "message": "0.5", "traceback": "", "attempt": 1, "time": 3}'
+        whole = b'{"kind": "code", "message": "0.5", "traceback": "", "attempt": 1, "time": 1700000000003}'
         storage.write(trial_file("0" * 16, ERROR), damage(whole))
         record = read_record(storage, "trial", "0" * 16)
-        assert record.error.get("time", 3) == 3
+        assert record.error.get("time", 1700000000003) == 1700000000003
 
 
 def test_a_foreign_snapshot_is_named(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def attacked(results: SweepResults, copy: Path) -> SweepResults:
     for key, trial in trials.items():
         if trial.state == "failed":
             storage.write_json(
-                trial_file(key, ERROR), {"traceback": ATTACK, "kind": "code", "attempt": 1, "message": ATTACK, "time": 1}
+                trial_file(key, ERROR), {"traceback": ATTACK, "kind": "code", "attempt": 1, "message": ATTACK, "time": 10**12}
             )
     storage.write(f"sweeps/{FOLDER}/sweep.yaml", ATTACK.encode(errors="replace"))
     return replace(
