@@ -168,7 +168,7 @@ def test_stop_on_a_sweep_that_does_not_run_says_so(finished: Path) -> None:
 
 
 def test_logs_of_a_failed_trial_show_its_traceback(finished: Path) -> None:
-    record = {"kind": "code", "message": "boom", "traceback": "Traceback ...\nboom\n", "attempt": 2, "time": 0}
+    record = {"kind": "code", "message": "boom", "traceback": "Traceback ...\nboom\n", "attempt": 2, "time": 10**12}
     open_storage(str(finished)).write_json("trials/b/error.json", record)
     out = drive_sweep("logs", "tiny", "--trial", "b", "--storage", finished).stdout
     assert "attempt 2 failed (code):\nTraceback" in out

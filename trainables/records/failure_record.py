@@ -9,6 +9,7 @@ from typing import Any
 from trainables.errors import FailureKind
 from trainables.records.file_names import ERROR
 from trainables.records.protocols import TrialFiles
+from trainables.records.self_digest import FIELD as DIGEST
 from trainables.records.self_digest import is_whole, with_digest
 from trainables.runtime.json_text import parse_json
 from trainables.runtime.secrets import without_secrets
@@ -40,7 +41,7 @@ def publish_failure(files: TrialFiles, kind: FailureKind, message: str, tracebac
 
 
 def read_failure(content: bytes | None) -> dict[str, Any] | None:
-    """The fields of error.json; None if there is none, or if it is not what was written."""
+    """The fields of error.json without its digest; None if there is none, or if it is not what was written."""
     try:
         record = parse_json(content or b"{}")
     except ValueError:
@@ -48,4 +49,5 @@ def read_failure(content: bytes | None) -> dict[str, Any] | None:
     if not isinstance(record, dict) or not is_whole(record):
         return None
     complete = all(type(record.get(name)) is kind for name, kind in FIELDS.items())
-    return record if complete and record["time"] >= EARLIEST_MS else None
+    whole = complete and record["time"] >= EARLIEST_MS
+    return {name: value for name, value in record.items() if name != DIGEST} if whole else None
