@@ -21,6 +21,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from orchestrator.spec.yaml_document import LARGEST
 from orchestrator.uris import ANY_RULE, STORAGE_RULE, storage_uri_problem, uri_problem
 from trainables.config.methods import METHODS
 from trainables.config.options import CustomOptions
@@ -40,7 +41,8 @@ class RuleText:
 
 
 def _as_integer(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST
+    return int(value) if is_whole else value
 
 
 def _ascending(values: tuple[int, ...] | None) -> tuple[int, ...] | None:

@@ -48,6 +48,7 @@ METRICS: dict[str, Direction] = {
     "model/bytes": "min",
 }
 DEFAULT_OBJECTIVE: dict[str, Direction] = {"val/accuracy": "max"}
+MOST_SEEDS = 10_000
 ACCURACY = "accuracy"  # in the names of metrics that people read in percent
 EACH_EPOCH = ("val/", "train/")  # prefixes of the metrics that every epoch records
 
@@ -114,8 +115,10 @@ class EarlyStopping(SpecModel):
 
 
 class Seeds(SpecModel):
-    first: Integer = Field(default=2, ge=1, description="Number of seeds of every configuration: seed, seed + 1 and so on.")
-    most: Integer = Field(ge=1, description="Number of seeds up to which leading configurations are repeated.")
+    first: Integer = Field(
+        default=2, ge=1, le=MOST_SEEDS, description="Number of seeds of every configuration: seed, seed + 1 and so on."
+    )
+    most: Integer = Field(ge=1, le=MOST_SEEDS, description="Number of seeds up to which leading configurations are repeated.")
     confidence: float = Field(
         default=0.95, gt=0.5, lt=1, description="Confidence at which one configuration is better than another."
     )

@@ -28,6 +28,7 @@ TEXT_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "value
 COLLECTION_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq")}
 MOST_LEVELS = 100
 MOST_VALUES = 100_000  # with those behind aliases, which a few lines can multiply without end
+LARGEST = 2**53  # whole number: larger ones are not exact everywhere, and none is meant
 HINTS = {  # text in the parser's message -> hint
     "'\\t'": "indent with spaces, not with tabs",
     "mapping values are not allowed": "one `key: value` a line, a space after the colon, keys of one mapping equally indented",
@@ -190,6 +191,8 @@ class _Reader:
             value: Hashable = self.scalars.construct_object(node)
         except (ValueError, KeyError, YAMLError):
             self.fail(node, f"must fit its tag, got {node.value!r}", "remove the tag")
+        if isinstance(value, int) and abs(value) > LARGEST:
+            self.fail(node, f"must be at most 2^53, got a number of {len(str(abs(value)))} digits", "write a smaller number")
         return value
 
     def fail(self, node: Node, message: str, hint: str) -> NoReturn:

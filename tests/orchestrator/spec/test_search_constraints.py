@@ -303,7 +303,12 @@ PROBLEMS = {
         "4: early_stopping.grace_epochs must be >= 1, got 0",
         "without the line it is 1",
     ),
-    "no seed": ("seeds: {first: 0, most: 4}\n", "4: seeds.first must be >= 1, got 0", "without the line it is 2"),
+    "more seeds than fit into memory": (
+        "seeds: {first: 9007199254740992, most: 4}\n",
+        "4: seeds.first must be in [1, 10000], got 9007199254740992",
+        "without the line it is 2",
+    ),
+    "no seed": ("seeds: {first: 0, most: 4}\n", "4: seeds.first must be in [1, 10000], got 0", "without the line it is 2"),
     "seeds twice": (
         "search:\n  seed: [0, 1]\nseeds: {most: 4}\n",
         "5: search.seed must not be given beside seeds, got [0, 1]",
@@ -311,7 +316,7 @@ PROBLEMS = {
     ),
     "seeds without an end": (
         "seeds: {first: 2}\n",
-        "4: seeds.most must be a whole number >= 1, got nothing",
+        "4: seeds.most must be a whole number in [1, 10000], got nothing",
         "add most: NUMBER",
     ),
     "fewer seeds than the first": (

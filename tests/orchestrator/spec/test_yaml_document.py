@@ -112,6 +112,8 @@ def test_anchors_that_multiply_values_are_refused(form: str) -> None:
         ("a: &a [*a]\n", "f:1: must not contain itself, got an alias of an outer value; write it out"),
         ("a: !thing x\n", "f:1: must not have a tag, got '!thing'; remove it"),
         ("a: !!int x\n", "f:1: must fit its tag, got 'x'; remove the tag"),
+        ("a: 9007199254740993\n", "f:1: must be at most 2^53, got a number of 16 digits; write a smaller number"),
+        (f"a: -{'9' * 400}\n", "f:1: must be at most 2^53, got a number of 400 digits; write a smaller number"),
         ("a: 1\n2: b\n", "f:2: a key must be a word, got '2'; write `word: value`"),
         ("", "f:1: must be a mapping of keys, got nothing; `drive-sweep init` writes a file to start from"),
         ("# c\n- a\n", "f:2: must be a mapping of keys, got a list; `drive-sweep init` writes a file to start from"),
