@@ -6,7 +6,7 @@ Users give a sparsity (share of prunable weights that are zero); the code works 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from trainables.config.lookup import method_of, option_block
@@ -21,6 +21,7 @@ Budget = Literal["sparse", "total"]
 Precision = Literal["auto", "fp32", "bf16"]
 Augment = Literal["auto", "none", "crop", "crop_flip"]
 StabilityMeasure = Literal["epi", "overlap"]
+Granularity = Literal["weight", "channel"]
 
 AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")  # with a fixed position in tables and in names of trials
 REWIND = re.compile(r"none|init|epoch \d+")
@@ -132,6 +133,33 @@ class SanityConfig:
     invert: bool = False
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetConfig:
+    """What pruning reduces instead of the number of weights: the share of the dense network's that remains, of one of these.
+
+    Attributes:
+        channels: output channels (neurons) of all layers that can lose some, as in arXiv:2110.12007.
+        parameters: all parameters.
+        multiply_adds: for one image (analysis/multiply_adds.py).
+    """
+
+    channels: float | None = None
+    parameters: float | None = None
+    multiply_adds: float | None = None
+
+    @property
+    def given(self) -> dict[str, float]:
+        """Quantity -> the share that remains; at most one in a valid configuration."""
+        shares = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        return {name: share for name, share in shares.items() if share is not None}
+
+    @property
+    def sparsity(self) -> float | None:
+        """The share that is removed; None without a target."""
+        share = next(iter(self.given.values()), None)
+        return None if share is None else round(1 - share, 10)
+
+
 Label = int | str  # of a number that may be automatic
 
 
@@ -148,6 +176,8 @@ class TrialConfig:
         width: factor of the channels of a CIFAR ResNet.
         initialization: whether Kaiming's variance is by a layer's inputs or outputs; not used by custom networks.
         initial_weights: whether training starts from the weights of a file; its path is not part of the config.
+        granularity: what is removed together: single weights, or whole channels with all that makes and reads them.
+        target: what `sparsity` is a share of, if not of the prunable weights; `sparsity` is then the share that it removes.
         options: of the method; options of another method, as `replace` may leave, become the method's defaults.
     """
 
@@ -168,6 +198,8 @@ class TrialConfig:
     initialization: Initialization = "fan_in"
     sanity: SanityConfig = field(default_factory=SanityConfig)
     initial_weights: bool = False
+    granularity: Granularity = "weight"
+    target: TargetConfig = field(default_factory=TargetConfig)
     options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
@@ -187,6 +219,15 @@ class TrialConfig:
     @property
     def is_dense(self) -> bool:
         return self.pruning.course is Course.DENSE
+
+    @property
+    def prunes_channels(self) -> bool:
+        return self.granularity == "channel"
+
+    @property
+    def quantity(self) -> str:
+        """What `sparsity` is a share of: weights, or the quantity of the target."""
+        return next(iter(self.target.given), "weights")
 
     @property
     def sparse_epochs(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from trainables.channels.removal import resize, resize_layers
 from trainables.custom.imports import bundled_function
 from trainables.custom.references import is_custom
 from trainables.data.normalization import EVALUATION_BATCH, Normalization
@@ -33,7 +34,8 @@ from trainables.runtime.hashing import tensors_sha256
 from trainables.runtime.json_text import parse_json
 from trainables.runtime.sizes import require_room, unpack_zstd
 
-FORMAT = 2
+PLAIN, WITH_PATTERNS, SMALLER = FORMATS = (1, 2, 3)  # a file has the lowest one that holds it, which older readers know
+KEPT_CHANNELS = ("rows", "columns")  # of a weight, as tensors beside it: output and input channels that remain
 BYTES_OF_A_WEIGHT = 5  # dense: the value and its mask
 
 
@@ -108,9 +110,29 @@ def encode(model: nn.Module, masks: Masks, card: ModelCard, pattern: str | None 
         else:
             tensors[name] = values
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
-    # Without patterns a file is as version 1 wrote it.
-    header = {"format": FORMAT if patterns else 1, "card": _card_fields(card), "shapes": shapes}
+    header = {"format": WITH_PATTERNS if patterns else PLAIN, "card": _card_fields(card), "shapes": shapes}
     header |= {"patterns": patterns} if patterns else {}
+    content = save(tensors, {"header": json.dumps(header, sort_keys=True)})
+    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(content), tensors_sha256(tensors)
+
+
+def encode_smaller(network: nn.Module, masks: Masks, card: ModelCard) -> tuple[bytes, str]:
+    """The same for a network whose channels were removed: dense tensors, and which rows and columns of the weights they are.
+
+    Args:
+        masks: of the weights before the removal.
+    """
+    import zstandard
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    for name, mask in masks.items():
+        by_channel = mask.cpu().flatten(2).any(2) if mask.dim() > 2 else mask.cpu()
+        for dim, suffix in enumerate(KEPT_CHANNELS):
+            kept = by_channel.any(1 - dim).nonzero().flatten().to(torch.int32)
+            assert len(kept) == tensors[name].shape[dim], f"{name} has other channels than its mask"
+            tensors[f"{name}.{suffix}"] = kept
+    shapes = {name: list(mask.shape) for name, mask in masks.items()}
+    header = {"format": SMALLER, "card": _card_fields(card), "shapes": shapes}
     content = save(tensors, {"header": json.dumps(header, sort_keys=True)})
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(content), tensors_sha256(tensors)
 
@@ -147,7 +169,10 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     masks, dense = _decoded(file, header, tensors)
     with _misfits_named(file):
         card, patterns = _card(header["card"]), header.get("patterns", {})
-    network = _network(file, card, dense)
+    smaller = header["format"] == SMALLER
+    if smaller:  # the network has no pruned weight
+        masks = {name: torch.ones_like(dense[name], dtype=torch.bool) for name in masks}
+    network = _network(file, card, dense, smaller)
     memory_format = _set_memory_format(network.eval(), card)
     return SparseModel(network=network, masks=masks, patterns=patterns, card=card, sha256=sha256, memory_format=memory_format)
 
@@ -192,13 +217,15 @@ def _unpacked(file: str | Path | bytes) -> tuple[dict[str, Any], dict[str, Tenso
         tensors = load(plain)
         header: dict[str, Any] = parse_json(safetensors_metadata(plain)["header"])
         version = int(header["format"])
-    if version > FORMAT:
-        raise ValueError(f"sparse model format {version} is newer than {FORMAT}; update drive-sweep")
+    if version > max(FORMATS):
+        raise ValueError(f"sparse model format {version} is newer than {max(FORMATS)}; update drive-sweep")
     return header, tensors
 
 
 def _decoded(file: str | Path | bytes, header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Masks, dict[str, Tensor]]:
-    """The masks, and all tensors in dense form, in the shapes of the network."""
+    """The masks in the shapes before any removal, and all tensors of the network in dense form."""
+    if header["format"] == SMALLER:
+        return _decoded_smaller(file, header, tensors)
     masks: Masks = {}
     dense = dict(tensors)
     with _misfits_named(file):
@@ -219,20 +246,44 @@ def _decoded(file: str | Path | bytes, header: dict[str, Any], tensors: dict[str
     return masks, dense
 
 
-def _network(file: str | Path | bytes, card: ModelCard, dense: dict[str, Tensor]) -> nn.Module:
-    """The network with its weights; a built-in one takes memory only if it has the shapes that the file holds."""
+def _decoded_smaller(
+    file: str | Path | bytes, header: dict[str, Any], tensors: dict[str, Tensor]
+) -> tuple[Masks, dict[str, Tensor]]:
+    masks: Masks = {}
+    dense = dict(tensors)
+    with _misfits_named(file):
+        require_room(sum(map(math.prod, header["shapes"].values())), "the masks")
+        for name, shape in header["shapes"].items():
+            rows, columns = (dense.pop(f"{name}.{suffix}").long() for suffix in KEPT_CHANNELS)
+            if (len(rows), len(columns)) != dense[name].shape[:2] or min(rows.min(), columns.min()) < 0:
+                raise ValueError(f"{name} has other channels than its rows and columns")
+            masks[name] = torch.zeros(shape, dtype=torch.bool)
+            masks[name][rows[:, None], columns] = True
+    return masks, dense
+
+
+def _network(file: str | Path | bytes, card: ModelCard, dense: dict[str, Tensor], smaller: bool) -> nn.Module:
+    """The network with its weights; a built-in one takes memory only if it has the shapes that the file holds.
+
+    Args:
+        smaller: whether the file may hold fewer channels.
+    """
     if is_custom(card.model):
         function = bundled_function(card.model, str(card.source_sha256))
         network = build_custom_network(card.model, function, card.image_shape, card.num_classes)
         with _misfits_named(file):
-            network.load_state_dict(dense)
+            resize(network, dense) if smaller else network.load_state_dict(dense)
         return network
     with _misfits_named(file):
         network = meta_model(card.model, card.image_shape, card.num_classes, card.config.get("width", 1))
-        if {name: value.shape for name, value in network.state_dict().items()} != {
-            name: value.shape for name, value in dense.items()
-        }:
+        if smaller:
+            resize_layers(network, dense)
+        if _shapes(network.state_dict()) != _shapes(dense):
             raise ValueError(f"its tensors are not those of {card.model}")
         network = network.to_empty(device="cpu")
         network.load_state_dict(dense)
     return network
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in tensors.items()}

@@ -11,15 +11,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from trainables.config.options import Rounds
 from trainables.config.trial import TrialConfig
 from trainables.data.batches import class_balanced_batches, scoring_batches
 from trainables.data.splits import Data
-from trainables.pruning.masks import Masks, apply_masks, surviving_indices, topk_masks
+from trainables.pruning.masks import Masks, apply_masks, surviving_indices
 from trainables.pruning.rank_correlation import term_correlations
 from trainables.pruning.scoring import Batch, Scores, ScoringContext, score
+from trainables.pruning.selection import Selection, WeightSelection
 from trainables.pruning.sparsity_distributions import LayerCounts
-from trainables.pruning.sparsity_schedules import kept_after_round
 from trainables.runtime.device import Runtime
 
 LayerScores = dict[str, dict[str, float]]  # by layer
@@ -35,11 +34,13 @@ def prune_round(
     round_: int,
     runtime: Runtime,
     counts_of: LayerCounts = lambda key: None,
+    selection: Selection | None = None,
 ) -> tuple[Masks, dict[str, float], LayerScores]:
     """Runs pruning round `round_` (1-based) and applies its masks to the weights.
 
     Args:
         counts_of: kept weights by layer of another trial, by its key.
+        selection: of single weights by default.
 
     Returns:
         The masks; the metrics of the round; and after the last round the mean and standard deviation of every layer's scores,
@@ -48,8 +49,10 @@ def prune_round(
     Raises:
         NonFiniteError: a score is infinite or not a number.
     """
-    result, kept = score_round(model, weights, masks, data, config, round_, runtime, counts_of)
-    kept_masks = topk_masks(-result.scores if config.sanity.invert else result.scores, masks, kept)
+    selection = selection or WeightSelection()
+    result = score_round(model, weights, masks, data, config, round_, runtime, counts_of, selection)
+    scores_S = -result.scores if config.sanity.invert else result.scores
+    kept_masks = selection.select(scores_S, masks, config, round_)
     apply_masks(weights, kept_masks)
 
     metrics = mask_metrics(kept_masks)
@@ -70,16 +73,16 @@ def score_round(
     round_: int,
     runtime: Runtime,
     counts_of: LayerCounts = lambda key: None,
-) -> tuple[Scores, int]:
-    """The scores of the surviving weights in pruning round `round_`, and how many of them it keeps; arguments as above."""
-    sizes = [weight.numel() for weight in weights.values()]
-    before, kept = (kept_after(index, config, sum(sizes)) for index in (round_ - 1, round_))
+    selection: Selection | None = None,
+) -> Scores:
+    """The scores of the surviving weights in pruning round `round_`; arguments as above."""
+    selection = selection or WeightSelection()
     context = ScoringContext(
         model=model,
         weights=weights,
         masks=masks,
-        surviving=surviving_indices(masks, before),
-        keep=kept,
+        surviving=surviving_indices(masks, selection.survivors(masks, config, round_)),
+        keep=selection.keep(masks, config, round_),
         config=config,
         round_=round_,
         image_shape=data.image_shape,
@@ -87,7 +90,7 @@ def score_round(
         draw_batches=partial(_draw_batches, data, config, round_),
         counts_of=counts_of,
     )
-    return score(context), kept
+    return score(context)
 
 
 def _draw_batches(
@@ -121,18 +124,6 @@ def _layer_scores(scores_S: Tensor, masks: Masks) -> LayerScores:
         for name, scores in zip(masks, layers, strict=True)
         if len(scores)
     }
-
-
-def kept_after(round_: int, config: TrialConfig, prunable: int) -> int:
-    """Weights kept after a round; all after round 0."""
-    if round_ == 0:
-        return prunable
-    after_level = config.options.kept_after_level(round_, prunable)
-    if after_level is not None:
-        return after_level
-    # Methods with one round have no schedule.
-    schedule = config.options.density_schedule if isinstance(config.options, Rounds) else "exponential"
-    return kept_after_round(round_, config.rounds, config.sparsity, prunable, schedule)
 
 
 def correlation_rounds(rounds: int) -> set[int]:

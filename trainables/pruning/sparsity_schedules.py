@@ -8,7 +8,29 @@ from __future__ import annotations
 import math
 
 from trainables.config.counts import kept_count
-from trainables.config.options import DensitySchedule
+from trainables.config.options import DensitySchedule, Rounds
+from trainables.config.trial import TrialConfig
+
+
+def kept_after(round_: int, config: TrialConfig, prunable: int) -> int:
+    """Weights that a trial keeps after a round; all after round 0."""
+    if round_ == 0:
+        return prunable
+    after_level = config.options.kept_after_level(round_, prunable)
+    if after_level is not None:
+        return after_level
+    return kept_after_round(round_, config.rounds, config.sparsity, prunable, schedule_of(config))
+
+
+def schedule_of(config: TrialConfig) -> DensitySchedule:
+    """How the density of a trial falls; methods with one round have no schedule."""
+    return config.options.density_schedule if isinstance(config.options, Rounds) else "exponential"
+
+
+def share_after_round(round_: int, rounds: int, sparsity: float, schedule: DensitySchedule) -> float:
+    """Density after round `round_` (1-based) of `rounds`: with final density d exponential d^(k/N), linear 1 - (1 - d) k/N."""
+    density, progress = 1.0 - sparsity, round_ / rounds
+    return density**progress if schedule == "exponential" else 1.0 - (1.0 - density) * progress
 
 
 def kept_after_round(round_: int, rounds: int, sparsity: float, prunable: int, schedule: DensitySchedule) -> int:
@@ -21,9 +43,7 @@ def kept_after_round(round_: int, rounds: int, sparsity: float, prunable: int, s
     final = kept_count(sparsity, prunable)
     if round_ == rounds:
         return final
-    density = 1.0 - sparsity
-    progress = round_ / rounds
-    share = density**progress if schedule == "exponential" else 1.0 - (1.0 - density) * progress
+    share = share_after_round(round_, rounds, sparsity, schedule)
     return min(prunable, max(final, math.floor(share * prunable + 0.5)))
 
 

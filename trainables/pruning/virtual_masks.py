@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from torch import nn
 
 from trainables.config.method import Course
 from trainables.config.methods import CUSTOM
-from trainables.config.trial import TrialConfig
+from trainables.config.trial import TargetConfig, TrialConfig
 from trainables.data.splits import Data
 from trainables.models.prunable import prunable_weights
-from trainables.pruning.masks import Masks, full_masks, topk_masks
-from trainables.pruning.rounds import kept_after, score_round
+from trainables.pruning.masks import Masks, full_masks
+from trainables.pruning.rounds import score_round
 from trainables.pruning.scoring import Scores
+from trainables.pruning.selection import Selection, WeightSelection
 from trainables.pruning.sparse_trainers import updater_class
 from trainables.pruning.sparsity_distributions import LayerCounts
 from trainables.runtime.device import Runtime
@@ -27,6 +28,7 @@ def virtual_masks(
     configs: Sequence[TrialConfig],
     runtime: Runtime,
     counts_of: LayerCounts = lambda key: None,
+    selection_of: Callable[[TrialConfig], Selection] = lambda config: WeightSelection(),
 ) -> list[Masks]:
     """For each configuration, the mask at its sparsity if the dense network were pruned now, in one round.
 
@@ -46,12 +48,12 @@ def virtual_masks(
                 continue
             weights = prunable_weights(model, config.prunable.exclude)
             full = full_masks(weights)
-            kept = kept_after(1, config, sum(weight.numel() for weight in weights.values()))
-            group = replace(config, sparsity=0.0) if _scores_all_sparsities_alike(config) else config
+            selection = selection_of(config)
+            group = replace(config, sparsity=0.0, target=TargetConfig()) if _scores_all_sparsities_alike(config) else config
             if group not in scores:
-                scores[group], _ = score_round(model, weights, full, data, config, 1, runtime, counts_of)
+                scores[group] = score_round(model, weights, full, data, config, 1, runtime, counts_of, selection)
             values = scores[group].scores
-            masks.append(topk_masks(-values if config.sanity.invert else values, full, kept))
+            masks.append(selection.select(-values if config.sanity.invert else values, full, config, 1))
     return masks
 
 

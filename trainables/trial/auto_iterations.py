@@ -16,6 +16,7 @@ from trainables.data.splits import Data
 from trainables.models.prunable import prunable_weights
 from trainables.pruning.masks import Masks, full_masks
 from trainables.pruning.rounds import prune_round
+from trainables.pruning.selection import Selection
 from trainables.pruning.sparsity_distributions import LayerCounts
 from trainables.runtime.device import Runtime
 from trainables.runtime.seeding import unchanged_random_numbers
@@ -36,6 +37,7 @@ def choose_iterations(
     config: TrialConfig,
     runtime: Runtime,
     counts_of: LayerCounts = lambda key: None,
+    selection: Selection | None = None,
     after_round: Callable[[], None] = lambda: None,
 ) -> ChosenIterations:
     """The smallest power of two that prunes like twice as many iterations, or the largest up to `prune_iterations`.
@@ -43,6 +45,7 @@ def choose_iterations(
     In the end the weights are as before, and so is the state of PyTorch's random numbers.
 
     Args:
+        selection: of single weights by default.
         after_round: may raise to stop; the model is pruned then.
 
     Raises:
@@ -56,7 +59,7 @@ def choose_iterations(
         one = replace(config, prune_iterations=rounds, iterations=IterationsConfig())
         masks = full_masks(weights)
         for round_ in range(1, rounds + 1):
-            masks, _, _ = prune_round(model, weights, masks, data, one, round_, runtime, counts_of)
+            masks, _, _ = prune_round(model, weights, masks, data, one, round_, runtime, counts_of, selection)
             after_round()
         _restore(weights, before)
         return masks

@@ -18,10 +18,12 @@ from trainables.config.metric_names import CHOSEN_WARMUP
 from trainables.config.trial import TrialConfig
 from trainables.errors import StopRequestedError
 from trainables.models.prunable import prunable_weights
+from trainables.pruning.selection import Selection
 from trainables.pruning.sparsity_distributions import LayerCounts
 from trainables.pruning.virtual_masks import virtual_masks
 from trainables.trial.checkpoint import TrialState
-from trainables.trial.mask_stability import MaskHistory, Reading, is_stable, stop_reason
+from trainables.trial.mask_stability import MaskHistory, Reading, channels_in, is_stable, stop_reason
+from trainables.trial.selections import selection_of
 from trainables.trial.warmup import WarmupTrainer
 from trainables.trial.warmup_record import decode_rule, encode_rule
 
@@ -69,6 +71,7 @@ class AutoWarmup:
 
     trainer: WarmupTrainer
     counts_of: LayerCounts = field(default=lambda key: None)
+    _selections: dict[object, Selection] = field(default_factory=dict)
 
     def choose(self, rules: Sequence[TrialConfig]) -> list[ChosenWarmup]:
         """The length that each rule chooses; what is recorded is not read again.
@@ -115,13 +118,22 @@ class AutoWarmup:
             return
         started = time.perf_counter()
         rules = [watch.rule for watch in watches]
-        masks = virtual_masks(state.model, self.trainer.data, rules, self.trainer.runtime, self.counts_of)
+        masks = virtual_masks(
+            *(state.model, self.trainer.data, rules, self.trainer.runtime, self.counts_of),
+            selection_of=lambda rule: self._selection(rule, state),
+        )
         for watch, mask in zip(watches, masks, strict=True):
-            watch.history.add(mask)
+            watch.history.add(channels_in(mask) if watch.rule.prunes_channels else mask)
             watch.decide()
         share = (time.perf_counter() - started) / len(watches)
         for watch in watches:
             watch.seconds += share
+
+    def _selection(self, rule: TrialConfig, state: TrialState) -> Selection:
+        network = rule.granularity, rule.prunable, rule.quantity
+        if network not in self._selections:
+            self._selections[network] = selection_of(rule, state.model, self.trainer.data.image_shape)
+        return self._selections[network]
 
     def _watch(self, rule: TrialConfig, state: TrialState) -> _Watch:
         key = warmup_rule_key(rule, self.trainer.custom_files.identities_of(rule))

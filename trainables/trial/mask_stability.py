@@ -28,6 +28,11 @@ class Reading:
     epi: float | None
 
 
+def channels_in(masks: Masks) -> Masks:
+    """For each layer its channels that have weights left, bool (channels,): the neurons of arXiv:2110.12007."""
+    return {name: mask.flatten(1).any(1) for name, mask in masks.items()}
+
+
 @dataclass(kw_only=True)
 class MaskHistory:
     """The masks of the last epochs, and the readings of all.

@@ -12,6 +12,8 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
+from torch import nn
+
 from trainables.analysis.model_stats import model_stats
 from trainables.config.keys import NUMERICS, canonical
 from trainables.config.trial import TrialConfig
@@ -19,7 +21,7 @@ from trainables.custom.imports import source_of
 from trainables.custom.references import is_custom
 from trainables.data.splits import Data
 from trainables.errors import StopRequestedError, kind_of
-from trainables.export.sparse_model import ModelCard, encode
+from trainables.export.sparse_model import ModelCard, encode, encode_smaller
 from trainables.records.failure_place import place_of
 from trainables.records.failure_record import publish_failure
 from trainables.records.file_names import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, NETWORK, RESULT, STOPPED
@@ -133,10 +135,11 @@ class TrialPublisher:
                 merged.merge(points_from_lines(published))
         return merged.to_lines()
 
-    def result(self, state: TrialState, data: Data, chosen: TrialConfig) -> dict[str, Any]:
+    def result(self, state: TrialState, network: nn.Module, data: Data, chosen: TrialConfig) -> dict[str, Any]:
         """Publishes the sparse model, the last points and the result, removes the checkpoint, and returns the result.
 
         Args:
+            network: to publish; smaller than the state's where channels were removed.
             chosen: the configuration with what the trial chose itself.
         """
         config = self.config
@@ -149,7 +152,10 @@ class TrialPublisher:
             config=canonical(config),
             source_sha256=self.custom_digests.get("model"),
         )
-        model_file, model_sha256 = encode(state.model, state.masks, card, config.options.nm_pattern())
+        if network is state.model:
+            model_file, model_sha256 = encode(network, state.masks, card, config.options.nm_pattern())
+        else:
+            model_file, model_sha256 = encode_smaller(network, state.masks, card)
         metrics = cost_metrics(chosen, state.seconds) | size_metrics(stats) | {"model/bytes": float(len(model_file))}
         state.metrics.record(chosen.total_epochs, metrics)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
 from trainables.config.automatic import WARMUP, with_choices
 from trainables.config.keys import warmup_rule
 from trainables.config.method import Course
@@ -23,7 +25,7 @@ from trainables.models.weight_use import unprunable_layers
 from trainables.pruning.kept_weights import check_kept_weights
 from trainables.pruning.masks import apply_masks, full_masks
 from trainables.pruning.rounds import mask_metrics, prune_round
-from trainables.pruning.sanity_checks import shuffled
+from trainables.pruning.selection import Selection
 from trainables.pruning.sparse_trainers import MaskUpdater, SparseTraining, updater_class
 from trainables.records.file_names import CHECKPOINT
 from trainables.runtime.seeding import derived_seed
@@ -37,6 +39,7 @@ from trainables.trial.context import TrialContext
 from trainables.trial.earlier_attempts import finished_result, remove_leftovers, remove_private_snapshots
 from trainables.trial.epoch import advance_epoch, timed, validate
 from trainables.trial.publisher import TrialPublisher, publish_error
+from trainables.trial.selections import selection_of
 from trainables.trial.warmup import WarmupTrainer
 
 
@@ -97,6 +100,7 @@ class TrialRunner:
         for finding in unprunable_layers(network, self.config.prunable.exclude):
             raise ConfigError(f"model: {finding}")
         check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
+        self.selection: Selection = selection_of(self.config, network, self.data.image_shape)
         state = self._resume() or self._start_pruning()
         if self.runtime.fingerprint() not in state.fingerprints:
             state.fingerprints.append(self.runtime.fingerprint())
@@ -106,9 +110,10 @@ class TrialRunner:
             self._train_one_level_epoch(state)
         while state.position < self.config.sparse_epochs:
             self._train_one_epoch(state)
-        apply_masks(prunable_weights(state.model, self.config.prunable.exclude), state.masks)  # -0.0 becomes 0.0
-        state.metrics.record(self.config.total_epochs, self._test(state))
-        return self.publisher.result(state, self.data, self.config)
+        self._apply_masks(state)  # -0.0 becomes 0.0
+        network = self.selection.finished(state.model, state.masks)
+        state.metrics.record(self.config.total_epochs, self._test(network))
+        return self.publisher.result(state, network, self.data, self.config)
 
     def _resume(self) -> TrialState | None:
         """The state of the trial's checkpoint; None if it does not exist or is damaged, so that the trial starts again."""
@@ -164,6 +169,7 @@ class TrialRunner:
                 self.config,
                 self.runtime,
                 self.context.counts_of,
+                self.selection,
                 after_round=self.publisher.require_no_stop,
             )
         record_iterations(state, chosen)
@@ -199,8 +205,11 @@ class TrialRunner:
         with timed(state, "prune"):
             weights = prunable_weights(state.model, self.config.prunable.exclude)
             state.masks, metrics, state.layer_scores = prune_round(
-                state.model, weights, state.masks, self.data, self.config, round_, self.runtime, self.context.counts_of
+                *(state.model, weights, state.masks, self.data, self.config, round_, self.runtime),
+                self.context.counts_of,
+                self.selection,
             )
+            self._apply_masks(state)
             state.metrics.record(round_, metrics)
 
     def _record_accuracy(self, state: TrialState, step: int, when: str) -> None:
@@ -213,7 +222,7 @@ class TrialRunner:
         """Sets the weights that sparse training starts from, those after pruning or of an earlier epoch, without momentum."""
         config = self.config
         if config.sanity.shuffle:
-            state.masks = shuffled(state.masks, config.seed)
+            state.masks = self.selection.shuffled(state.masks, config.seed)
         if config.sanity.reinitialize:
             self._restore_weights(state, None)
         elif config.rewind_epoch is not None:
@@ -221,7 +230,7 @@ class TrialRunner:
         elif config.sanity.shuffle:  # the shuffled mask keeps weights that were pruned
             self._restore_weights(state, config.warmup_epochs)
         else:
-            apply_masks(prunable_weights(state.model, config.prunable.exclude), state.masks)
+            self._apply_masks(state)
             state.optimizer = make_optimizer(state.model, config.training)
         state.phase, state.position = "train", 0
 
@@ -233,8 +242,12 @@ class TrialRunner:
             state.model.load_state_dict(network.state_dict())
         else:
             state.model.load_state_dict(self.warmup.state_at(epoch).model.state_dict())
-        apply_masks(prunable_weights(state.model, self.config.prunable.exclude), state.masks)
+        self._apply_masks(state)
         state.optimizer = make_optimizer(state.model, self.config.training)
+
+    def _apply_masks(self, state: TrialState) -> None:
+        masks = self.selection.with_other_tensors(state.masks, state.model)
+        apply_masks({name: value for name, value in state.model.named_parameters() if name in masks}, masks)
 
     def _train_one_epoch(self, state: TrialState) -> None:
         config = self.config
@@ -256,7 +269,7 @@ class TrialRunner:
         training = SparseTraining(
             model=state.model,
             optimizer=state.optimizer,
-            masks=state.masks,
+            masks=self.selection.with_other_tensors(state.masks, state.model),
             config=config,
             first_step=done * steps,
             steps=config.sparse_epochs * steps,
@@ -274,6 +287,6 @@ class TrialRunner:
         )
         return metrics, updater
 
-    def _test(self, state: TrialState) -> dict[str, float]:
+    def _test(self, network: nn.Module) -> dict[str, float]:
         normalization, loss = self.data.normalization, self.config.training.loss
-        return evaluate(state.model, self.data.test, normalization, self.runtime, "test", loss)
+        return evaluate(network, self.data.test, normalization, self.runtime, "test", loss)

@@ -1,0 +1,49 @@
+"""The selection of a trial: of single weights, or of the channels of its network."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from trainables.analysis.multiply_adds import multiply_adds
+from trainables.channels.dependencies import find_units
+from trainables.channels.quantities import Quantity, channels_of, entries_of, parameters_of, priced_entries
+from trainables.channels.units import ChannelUnits
+from trainables.config.trial import TrialConfig
+from trainables.errors import ConfigError
+from trainables.models.prunable import prunable_weights
+from trainables.pruning.channel_selection import ChannelSelection
+from trainables.pruning.selection import Selection, WeightSelection
+
+ImageShape = tuple[int, int, int]
+
+
+def selection_of(config: TrialConfig, model: nn.Module, image_shape: ImageShape) -> Selection:
+    """The selection of a trial on its network, whose weights do not matter.
+
+    Raises:
+        ConfigError: channels of this network cannot be removed, or its size cannot be counted.
+    """
+    if config.is_dense or not config.prunes_channels:
+        return WeightSelection()
+    units = find_units(model, image_shape, config.prunable.exclude)
+    quantities = {
+        "weights": entries_of(prunable_weights(model, config.prunable.exclude), units),
+        "channels": channels_of(units),
+        "parameters": parameters_of(model, units),
+    }
+    if config.quantity == "multiply_adds":
+        quantities["multiply_adds"] = _multiply_adds(model, image_shape, units)
+    return ChannelSelection(units=units, quantities=quantities, image_shape=image_shape)
+
+
+def _multiply_adds(model: nn.Module, image_shape: ImageShape, units: ChannelUnits) -> Quantity:
+    weights = prunable_weights(model)
+    counted = multiply_adds(model, set(weights), image_shape)
+    prices = {name: float(uses) for name, uses in counted.uses.items() if uses is not None}
+    if counted.total is None or len(prices) < len(weights):
+        raise ConfigError(
+            "target.multiply_adds: the network must have operations whose multiply-adds are known, got others",
+            "write target: {parameters: ...}",
+        )
+    constant = counted.total - sum(prices[name] * weight.numel() for name, weight in weights.items())
+    return priced_entries(weights, prices, units, constant)
