@@ -36,7 +36,7 @@ TRAINABLES = {
     "analysis": "runtime pruning",
     "export": "channels custom runtime data models pruning",
     "trial": "errors config runtime records custom data models channels pruning training analysis export",
-    "preflight": "errors findings wording config runtime custom data models pruning training",
+    "preflight": "errors findings wording config runtime custom data models channels pruning training",
     "worker": "errors wording config runtime records custom data models pruning training trial preflight",
 }
 LIGHT = "errors findings wording config runtime custom"

@@ -15,6 +15,7 @@ from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
 from trainables.pruning.kept_weights import Shapes, check_kept_weights, decides_kept_weights, kept_weights, prunable_shapes
 
+CHANNELS = "whole channels are removed, and the scores decide of which layers"
 SURELY_SOME = 0.01  # at this density every built-in network keeps some weights, so `run` does not check it
 
 
@@ -104,6 +105,8 @@ def _count(plan: Plan, trial: PlannedTrial, problems: dict[str, None], known: di
     except ConfigError as error:
         problems[str(error)] = None
     total, kept = sum(prod(shape) for shape in shapes.values()), kept_weights(config, shapes)
+    if config.prunes_channels:
+        return replace(_setting(config), prunable=total, layers=len(shapes), problem=CHANNELS)
     count = replace(_setting(config), prunable=total, kept=kept, layers=len(shapes))
     return replace(count, sparsity=1 - kept / total) if config.options.fixed_sparsity() is not None else count
 

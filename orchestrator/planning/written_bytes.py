@@ -80,7 +80,8 @@ def model_kind(config: TrialConfig) -> tuple[Any, ...]:
     """What the size of a trial's model depends on."""
     options = canonical(config).get(config.option_block, {})
     rounds = config.rounds if config.level_epochs else 0
-    return (config.model, config.width, config.prunable, config.method, config.sparsity, rounds, str(options))
+    removed = config.granularity, config.target, config.sparsity
+    return (config.model, config.width, config.prunable, config.method, removed, rounds, str(options))
 
 
 def written_bytes(plan: Plan, known_models: Mapping[tuple[Any, ...], float], folder: Path | None = None) -> WrittenBytes:

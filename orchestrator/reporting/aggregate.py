@@ -149,7 +149,8 @@ def _may_have(config: dict[str, Any], key: str) -> bool:
 
 def _about_pruning(key: str) -> bool:
     """Whether a key has no meaning for a dense baseline."""
-    return key == "rewind" or key.startswith(("warmup.", "iterations.", "prunable.", "sanity.")) or is_option(key)
+    sections = ("warmup.", "iterations.", "prunable.", "sanity.", "target.")
+    return key in ("rewind", "granularity") or key.startswith(sections) or is_option(key)
 
 
 def _as_text(varying: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ from orchestrator.spec.rules import rule_of, without_none
 from orchestrator.spec.trial_schema import TrialSpec
 from trainables.config.methods import DEFAULT_METHOD, METHODS
 from trainables.config.options import Options
-from trainables.config.trial import TrainingConfig, TrialConfig
+from trainables.config.trial import TargetConfig, TrainingConfig, TrialConfig
 
 # A sweep has one data set, and `method` takes a list itself.
 FIXED_PER_SWEEP = ("dataset.name", "dataset.image_size", "method", "initial_weights")
@@ -41,6 +41,8 @@ NOT_IN_CONFIGURATION = {
     "seed": "seeds repeat a configuration: write seeds",
     "method": "each method has a group of its own",
     "sparsity": _OTHER_SPARSITY,
+    "granularity": "networks that lose weights and channels must not be compared: each granularity has a group of its own",
+    **{f"target.{spec.name}": _OTHER_SPARSITY for spec in fields(TargetConfig)},
     "srste.pattern": _OTHER_SPARSITY,
     "dataset.limit": _OTHER_IMAGES,
     "dataset.validation": _OTHER_IMAGES,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, cast
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -69,6 +69,7 @@ def no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
 Integer = Annotated[int, BeforeValidator(_as_integer)]
 Positive = Annotated[int, Ge(1), BeforeValidator(_as_integer)]
 PositiveFloat = Annotated[float, Gt(0)]
+Share = Annotated[float, Gt(0), Lt(1)]
 ImageSize = Annotated[int, Ge(8), BeforeValidator(_as_integer)]
 Limit = Annotated[int, Ge(10), BeforeValidator(_as_integer)]
 Text = Annotated[str, Field(min_length=1)]

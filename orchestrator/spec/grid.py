@@ -85,7 +85,7 @@ def without_unused_options(config: TrialConfig) -> TrialConfig:
         unused["sanity"] = DEFAULT.sanity
     elif not method.is_ranking:  # the lowest of random scores are random too
         unused["sanity"] = replace(config.sanity, invert=DEFAULT.sanity.invert)
-    if (sparsity := config.options.fixed_sparsity()) is not None:
+    if (sparsity := config.options.fixed_sparsity()) is not None or (sparsity := config.target.sparsity) is not None:
         unused["sparsity"] = sparsity
     reinitialized = unused.get("sanity", config.sanity).reinitialize
     if reinitialized:
@@ -106,6 +106,8 @@ def dense_baseline(config: TrialConfig) -> TrialConfig:
             rewind=DEFAULT.rewind,
             warmup=DEFAULT.warmup,
             prunable=DEFAULT.prunable,
+            granularity=DEFAULT.granularity,
+            target=DEFAULT.target,
         )
     )
 

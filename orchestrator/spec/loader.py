@@ -18,6 +18,7 @@ from orchestrator.spec.constraints import (
     auto_options,
     config_conflicts,
     dataset_conflicts,
+    target_conflicts,
     unused_auto_conflicts,
 )
 from orchestrator.spec.error_messages import Problem, dotted, format_value, problems
@@ -222,7 +223,7 @@ def _conflicts(spec: SweepSpec, data: dict[str, Any], known: list[Problem]) -> l
         return any(key == invalid or key.startswith(f"{invalid}.") for invalid in invalid_keys)
 
     first: dict[tuple[str, ...], Problem] = {}
-    for conflict in (*dataset_conflicts(spec), *unused_auto_conflicts(spec)):
+    for conflict in (*dataset_conflicts(spec), *unused_auto_conflicts(spec), *target_conflicts(spec)):
         values = {key: _value(spec, key) for key in conflict.keys}
         first.setdefault(conflict.keys, _conflict_problem(conflict, values, data, spec))
     for config in representative_trials(_with_one_seed(spec)):

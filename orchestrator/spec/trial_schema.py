@@ -21,13 +21,23 @@ from orchestrator.spec.field_types import (
     Milestones,
     ModelName,
     RuleText,
+    Share,
     SourceName,
     SpecModel,
     Text,
     WarmupEpochs,
 )
 from orchestrator.spec.method_options import option_fields
-from trainables.config.trial import REWIND, Augment, Budget, Initialization, Precision, Schedule, StabilityMeasure
+from trainables.config.trial import (
+    REWIND,
+    Augment,
+    Budget,
+    Granularity,
+    Initialization,
+    Precision,
+    Schedule,
+    StabilityMeasure,
+)
 from trainables.data.table import DATASETS
 
 DOWNLOADS = [name for name, dataset in DATASETS.items() if dataset.can_download]
@@ -151,6 +161,14 @@ class Prunable(SpecModel):
     )
 
 
+class Target(SpecModel):
+    channels: Share | None = Field(
+        default=DEFAULT.target.channels, description="Output channels (neurons) of all layers that can lose some."
+    )
+    parameters: Share | None = Field(default=DEFAULT.target.parameters, description="All parameters of the network.")
+    multiply_adds: Share | None = Field(default=DEFAULT.target.multiply_adds, description="Multiply-adds for one image.")
+
+
 class Sanity(SpecModel):
     shuffle: bool = Field(default=DEFAULT.sanity.shuffle, description="Permute the final mask within every layer.")
     reinitialize: bool = Field(
@@ -214,3 +232,11 @@ class TrialSpec(_MethodSpec):
         description="Kaiming normal initialisation, scaled by the inputs or the outputs of a layer.",
     )
     prunable: Prunable = Field(default=Prunable.defaults(), description="Which convolutional and linear layers may be pruned.")
+    granularity: Granularity = Field(
+        default=DEFAULT.granularity,
+        description="What is removed together: single weights, or whole channels, after which the network is smaller.",
+    )
+    target: Target = Field(
+        default=Target.defaults(),
+        description="Of granularity channel, what pruning reduces instead of weights: the share of one of these that remains.",
+    )

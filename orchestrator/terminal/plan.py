@@ -220,4 +220,4 @@ def _print_kept_weights(console: Console, counts: list[dict[str, Any]]) -> None:
     for warning in dict.fromkeys(count["warning"] for count in counts if count["warning"]):
         console.print(f"  {warning}", style="yellow", markup=False)
     for model, problem in dict.fromkeys((count["model"], count["problem"]) for count in counts if count["problem"]):
-        console.print(f"  kept weights of {model} are not known on this machine: {problem}", style="yellow", markup=False)
+        console.print(f"  kept weights of {model} are not known: {problem}", style="yellow", markup=False)

@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
@@ -42,21 +42,39 @@ def find_units(model: nn.Module, image_shape: tuple[int, int, int], exclude: Seq
             traced = copy.deepcopy(model).to("cpu", torch.float32).eval()
             for parameter in traced.parameters():
                 parameter.requires_grad_()  # without a gradient nothing is traced
-            found = _Found(_Layers.of(traced), tuple(exclude))
-            for group in _dependency_groups(traced, torch.zeros(EXAMPLES, *image_shape)):
-                found.add(group)
+            layers = _Layers.of(traced)
+            found = [_Group.of(group, layers) for group in _dependency_groups(traced, torch.zeros(EXAMPLES, *image_shape))]
+            units = _units(found, list(layers.names.values()), tuple(exclude))
     except Exception as error:  # of many types, from the network's code too
         raise ConfigError(
             f"granularity: channel must have a network whose layers can be followed, got {one_line(first_line(error))}",
             "write granularity: weight, or a forward without decisions on values",
         ) from error
-    if not found.groups:
-        reasons = listed([f"{layer}: {reason}" for layer, reason in found.fixed.items()], MAX_REASONS) or "no layer is known"
+    if not units.groups:
+        reasons = listed([f"{layer}: {reason}" for layer, reason in units.fixed.items()], MAX_REASONS) or "no layer is known"
         raise ConfigError(
             f"granularity: channel must have a network with channels to remove, got none ({reasons})",
             "write granularity: weight",
         )
-    return ChannelUnits(groups=tuple(found.groups), unit_of=found.unit_of, fixed=found.fixed)
+    return units
+
+
+def _units(found: list[_Group], order: list[str], exclude: tuple[str, ...]) -> ChannelUnits:
+    """The units of groups, numbered in the order of the layers."""
+    groups: list[UnitGroup] = []
+    unit_of: dict[Place, Tensor] = {}
+    fixed: dict[str, str] = {}
+    for group in sorted((one for one in found if one.makers), key=lambda one: order.index(one.makers[0])):
+        if problem := group.problem(exclude):
+            fixed |= dict.fromkeys(group.makers, problem)
+            continue
+        start = sum(one.size for one in groups)
+        groups.append(UnitGroup(name=group.makers[0], layers=group.makers, start=start, size=group.size))
+        for member in group.members:
+            for place, length, indices in member.places():
+                units = unit_of.setdefault(place, torch.full((length,), STAYS))
+                units[indices] = start + group.unit_of_channel[list(member.channels)]
+    return ChannelUnits(groups=tuple(groups), unit_of=unit_of, fixed=fixed)
 
 
 def _dependency_groups(traced: nn.Module, images: Tensor) -> list[Any]:
@@ -95,31 +113,33 @@ class _Layers:
         return cls({module: name for name, module in model.named_modules()}, shared)
 
 
-@dataclass
-class _Found:
-    layers: _Layers
-    exclude: tuple[str, ...]
-    groups: list[UnitGroup] = field(default_factory=list)
-    unit_of: dict[Place, Tensor] = field(default_factory=dict)
-    fixed: dict[str, str] = field(default_factory=dict)
+@dataclass(frozen=True)
+class _Group:
+    """A group of torch-pruning.
 
-    def add(self, group: Any) -> None:
-        """Adds the units of a group of torch-pruning, or the reason why it has none."""
-        members = [_Member(item.dep, tuple(item.idxs), tuple(item.root_idxs), self.layers) for item in group]
-        makers = tuple(dict.fromkeys(one.name for one in members if one.makes_channels))
-        unit_of_channel = _tied(members)
-        size = int(unit_of_channel.max()) + 1
-        problems = (one.problem(self.exclude) for one in members)
-        reason = next((problem for problem in problems if problem), "" if size > 1 else "its channels can only go all together")
-        if reason:
-            self.fixed |= dict.fromkeys(makers, reason)
-            return
-        start = sum(one.size for one in self.groups)
-        self.groups.append(UnitGroup(name=makers[0], layers=makers, start=start, size=size))
-        for one in members:
-            for place, length, indices in one.places():
-                units = self.unit_of.setdefault(place, torch.full((length,), STAYS))
-                units[indices] = start + unit_of_channel[list(one.channels)]
+    Attributes:
+        makers: the layers whose outputs its channels are, in the order of the network.
+        unit_of_channel: for each channel of the first member its unit, from 0 on; int64.
+    """
+
+    members: list[_Member]
+    makers: tuple[str, ...]
+    unit_of_channel: Tensor
+
+    @classmethod
+    def of(cls, group: Any, layers: _Layers) -> _Group:
+        members = [_Member(item.dep, tuple(item.idxs), tuple(item.root_idxs), layers) for item in group]
+        names = {one.name for one in members if one.makes_channels}
+        return cls(members, tuple(name for name in layers.names.values() if name in names), _tied(members))
+
+    @property
+    def size(self) -> int:
+        return int(self.unit_of_channel.max()) + 1
+
+    def problem(self, exclude: tuple[str, ...]) -> str:
+        """Why its channels cannot be removed; empty if they can."""
+        problems = (one.problem(exclude) for one in self.members)
+        return next((problem for problem in problems if problem), "" if self.size > 1 else "they can only go all together")
 
 
 @dataclass(frozen=True)

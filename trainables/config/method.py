@@ -61,3 +61,8 @@ class Method:
     preflight: str = ""
     is_ranking: bool = True
     stable_epi: float = EPI_OF_GRADIENTS
+
+    @property
+    def prunes_channels(self) -> bool:
+        """Whether it can remove whole channels: its scores, summed over a channel, decide before the sparse training."""
+        return self.course.ends_before_training

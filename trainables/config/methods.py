@@ -75,6 +75,10 @@ class RandomConfig(Options):
         rule="uniform, erk, or the key of a trial, 16 hex digits",
     )
 
+    def weight_conflicts(self) -> Iterator[OptionConflict]:
+        if self.layers != "uniform":
+            yield OptionConflict(("layers",), "be uniform with granularity channel", "remove it")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImpConfig(Options):
@@ -88,6 +92,10 @@ class ImpConfig(Options):
 
     fraction: float = option(0.2, "Share of the remaining weights that a level prunes.", gt=0, lt=1)
     exact: bool = option(True, "Prune a little less at every level, so that the last reaches the sparsity exactly.")
+
+    def weight_conflicts(self) -> Iterator[OptionConflict]:
+        if not self.exact:
+            yield OptionConflict(("exact",), "be true with granularity channel", "remove it")
 
     def levels(self, sparsity: float) -> int:
         return imp_levels(sparsity, self.fraction)

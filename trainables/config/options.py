@@ -93,6 +93,10 @@ class Options:
         """Weights kept in a layer of this shape; None if only their number in the whole network is fixed."""
         return None
 
+    def weight_conflicts(self) -> Iterator[OptionConflict]:
+        """Options that only the pruning of single weights knows."""
+        return iter(())
+
     def levels(self, sparsity: float) -> int:
         """How often a method of course LEVELS trains, prunes and rewinds."""
         return 0

@@ -118,7 +118,8 @@ def _method(config: TrialConfig) -> dict[str, Any]:
     rules = config.options.rules()
     options = canonical(config).get(config.option_block, {})
     deciding = {name: value for name, value in options.items() if name not in rules or rules[name].decides_preflight}
-    return {"method": config.method, "exclude": list(config.prunable.exclude), **deciding}
+    channels = {"granularity": config.granularity} if config.prunes_channels else {}
+    return {"method": config.method, "exclude": list(config.prunable.exclude), **channels, **deciding}
 
 
 def _digest(content: Any) -> str:

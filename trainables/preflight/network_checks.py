@@ -27,7 +27,7 @@ from trainables.models.weight_use import unprunable_layers
 from trainables.preflight.examination import OUT_OF_MEMORY, Examination
 from trainables.preflight.network_builds import build_problem
 from trainables.preflight.network_case import NetworkCase, NetworkReport
-from trainables.preflight.network_methods import check_methods, check_step, check_weight_use
+from trainables.preflight.network_methods import check_channels, check_methods, check_step, check_weight_use
 from trainables.preflight.network_outputs import check_outputs
 from trainables.preflight.network_training import check_training, to_device
 from trainables.runtime.device import Runtime
@@ -139,5 +139,7 @@ def _examine(examination: Examination, custom_files: CustomFiles | None) -> None
     check_weight_use(examination, on_device)
     if not examination.failed:
         check_methods(examination, on_device, case.configs)
+    if not examination.failed:
+        check_channels(examination, on_device)
     if not examination.failed:
         check_step(examination, on_device)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
+from trainables.channels.dependencies import find_units
+from trainables.channels.equality import check_removal
 from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
 from trainables.models.losses import batch_loss
@@ -45,6 +47,17 @@ def check_methods(examination: Examination, model: nn.Module, members: Iterable[
                 load_implementation(member.pruning.preflight)(_context(examination, model, member))
             except ConfigError as error:
                 examination.add(member.pruning.name, error.message, error.hint)
+
+
+def check_channels(examination: Examination, model: nn.Module) -> None:
+    """Channels of the network can be removed, where trials ask for that."""
+    excludes = {one.prunable.exclude for one in examination.case.configs if one.prunes_channels}
+    for exclude in sorted(excludes):
+        try:
+            units = find_units(model, examination.image_shape, exclude)
+            check_removal(model, units, examination.image_shape)
+        except ConfigError as error:
+            examination.add("channels", error.message, error.hint)
 
 
 def _context(examination: Examination, model: nn.Module, member: TrialConfig) -> ScoringContext:

@@ -37,6 +37,12 @@ class ChannelSelection:
     quantities: Mapping[str, Quantity]
     image_shape: tuple[int, int, int]
 
+    def require_reachable(self, config: TrialConfig) -> None:
+        """Raises ConfigError if more is left even with one channel in each layer."""
+        all_U = torch.ones(self.units.count, dtype=torch.bool)
+        order = removal_order(torch.zeros(self.units.count), all_U, self.units)
+        remove_until(self.quantities[config.quantity], 1 - config.sparsity, all_U, order, self.units, config)
+
     def survivors(self, masks: Masks, config: TrialConfig, round_: int) -> int:
         return num_kept(masks)
 

@@ -33,7 +33,9 @@ def selection_of(config: TrialConfig, model: nn.Module, image_shape: ImageShape)
     }
     if config.quantity == "multiply_adds":
         quantities["multiply_adds"] = _multiply_adds(model, image_shape, units)
-    return ChannelSelection(units=units, quantities=quantities, image_shape=image_shape)
+    selection = ChannelSelection(units=units, quantities=quantities, image_shape=image_shape)
+    selection.require_reachable(config)
+    return selection
 
 
 def _multiply_adds(model: nn.Module, image_shape: ImageShape, units: ChannelUnits) -> Quantity:

@@ -37,6 +37,7 @@ from trainables.trial.runner import run_trial
 PLAIN = tiny_config()
 REWOUND = tiny_config(rewind="epoch 1", options=DriveConfig(normalize="rank"), training=tiny_training(epochs=1))
 DENSE = tiny_config(method="dense", warmup_epochs=0, training=tiny_training(epochs=3))
+CHANNELS = replace(REWOUND, granularity="channel")
 
 
 def check_ends_alike(config: TrialConfig, storage: Storage, expected: tuple[str, Points], attempt: int) -> None:
@@ -65,8 +66,8 @@ def check_metrics_cover_checkpoint(config: TrialConfig, storage: Storage) -> Non
 
 @pytest.mark.parametrize(
     ("config", "before"),
-    [(PLAIN, False), (PLAIN, True), (REWOUND, False), (DENSE, False)],
-    ids=["after", "in the middle of", "rewound", "dense"],
+    [(PLAIN, False), (PLAIN, True), (REWOUND, False), (DENSE, False), (CHANNELS, False)],
+    ids=["after", "in the middle of", "rewound", "dense", "channels"],
 )
 @pytest.mark.slow
 def test_trial_killed_at_any_write_ends_with_the_same_result(config: TrialConfig, before: bool, tmp_path: Path) -> None:
