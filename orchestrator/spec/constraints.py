@@ -62,7 +62,9 @@ def _channel_conflicts(config: TrialConfig) -> Iterator[Conflict]:
     if len(targets) > 1:
         yield Conflict(targets, "be the only target", "keep one of them")
     if not config.prunes_channels:
-        if targets:
+        if config.pruning.scores_channels:
+            yield Conflict(("granularity", "method"), f"be channel for {config.method}", "write granularity: channel")
+        elif targets:
             yield Conflict((targets[0], "granularity"), "be given only with granularity channel", "write granularity: channel")
         return
     if not config.pruning.prunes_channels:

@@ -55,10 +55,11 @@ class Concatenated(nn.Module):
 def groups_of_cifar_resnet(network: CifarResNet) -> list[set[Place]]:
     """By its definition: one group for the stream of each stage, and one for the first convolution of each block."""
     groups: list[set[Place]] = []
+    layers = dict(network.named_modules())
     stream = _made_by("conv", "norm")
-    for index, block in enumerate(network.blocks):
+    for index in range(len(network.blocks)):
         name = f"blocks.{index}"
-        if len(block.shortcut):
+        if f"{name}.shortcut.0" in layers:
             stream |= _read_by(f"{name}.conv1", f"{name}.shortcut.0")
             groups.append(stream)
             stream = _made_by(f"{name}.shortcut.0", f"{name}.shortcut.1")

@@ -48,6 +48,7 @@ class Method:
             (pruning/scorers.py), or the MaskUpdater of a method that prunes during training (pruning/sparse_trainers.py).
         preflight: "MODULE:FUNCTION" that raises ConfigError for a network that the method cannot prune; empty if there is none.
         is_ranking: whether scores are meaningful, so that keeping the lowest (`sanity.invert`) makes a difference.
+        scores_channels: whether its scores are of channels, so that it needs granularity channel.
         stable_epi: value of the early pruning indicator at which an automatic warm-up may end, by default that of gradients.
     """
 
@@ -60,6 +61,7 @@ class Method:
     implementation: str = ""
     preflight: str = ""
     is_ranking: bool = True
+    scores_channels: bool = False
     stable_epi: float = EPI_OF_GRADIENTS
 
     @property

@@ -19,6 +19,7 @@ Normalize = Literal["mean", "sum", "rank", "none"]
 
 CUSTOM_PREFIX = "module:"  # of a reference to a custom function, module:FILE.FUNCTION
 SCORERS = "trainables.pruning.scorers"
+CHANNEL_SCORERS = "trainables.pruning.channel_scorers"
 BATCH_NORM = "Statistics that BN uses while scoring: of the batch, or running."
 IMAGES_PER_CLASS = "Images of each class that a score uses; null uses training batches."
 
@@ -127,6 +128,24 @@ class GranetConfig(GmpConfig):
 
     initial_sparsity: float = option(0.5, "Sparsity at the beginning of the training.", ge=0, lt=1)
     regrow: float = option(0.5, "Initial share of a layer's weights that an update replaces; falls to 1 %.", ge=0, lt=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaylorConfig(Rounds):
+    """First-order Taylor score of channels, from the scales and shifts of norm layers (arXiv:2110.12007)."""
+
+    score_batches: int = option(1, "Training batches of a score; each one's absolute value is averaged.", ge=1)
+    batch_norm: BatchNormMode = option("batch", BATCH_NORM)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HapConfig(Rounds):
+    """Hessian-aware sensitivity of channels (HAP, arXiv:2101.08940): Tr(H) ||w||^2 / (2 p) of each filter of p weights."""
+
+    probes: int = option(50, "Random sign vectors with which the trace is estimated.", ge=1)
+    score_batches: int = option(1, "Training batches over which the trace is averaged.", ge=1)
+    batch_norm: BatchNormMode = option("running", BATCH_NORM)
+    clamp: bool = option(False, "Whether negative traces count as 0; otherwise their channels are pruned first.")
 
 
 def _check_n_of_m(pattern: str) -> None:
@@ -267,6 +286,26 @@ _ALL = (
         keeps="the N largest of every M weights along the input channels, selected at every step; saved as N:M",
         source="arXiv:2102.04010",
         stable_epi=EPI_OF_MAGNITUDES,
+    ),
+    Method(
+        name="taylor",
+        course=Course.ROUNDS,
+        options=TaylorConfig,
+        implementation=f"{CHANNEL_SCORERS}:score_taylor",
+        scores_channels=True,
+        description="First-order Taylor score of channels.",
+        keeps="channels with the largest \\|gamma dL/dgamma + beta dL/dbeta\\| over their norm layers",
+        source="arXiv:2110.12007",
+    ),
+    Method(
+        name="hap",
+        course=Course.ROUNDS,
+        options=HapConfig,
+        implementation=f"{CHANNEL_SCORERS}:score_hap",
+        scores_channels=True,
+        description="Hessian-aware sensitivity of channels.",
+        keeps="channels with the largest Tr(H) \\|\\|w\\|\\|^2 / (2 p) of their filters, by Hutchinson's estimate",
+        source="arXiv:2101.08940",
     ),
     Method(
         name="dense",

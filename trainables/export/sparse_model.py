@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from trainables.channels.removal import resize, resize_layers
+from trainables.channels.resizing import resize, resize_layers
 from trainables.custom.imports import bundled_function
 from trainables.custom.references import is_custom
 from trainables.data.normalization import EVALUATION_BATCH, Normalization

@@ -50,11 +50,16 @@ class ChannelSelection:
         share = share_after_round(round_, config.rounds, config.sparsity, schedule_of(config))
         return round(share * sum(mask.numel() for mask in masks.values()))
 
-    def select(self, scores_S: Tensor, masks: Masks, config: TrialConfig, round_: int) -> Masks:
-        if not bool(scores_S.isfinite().all()):
-            raise NonFiniteError(f"{int((~scores_S.isfinite()).sum())} scores of surviving weights are not finite")
+    def select(self, scores: Tensor, masks: Masks, config: TrialConfig, round_: int) -> Masks:
         kept_U = self.kept_units(masks)
-        scores_U = self._drawn_scores(config) if not config.pruning.is_ranking else self.unit_scores(scores_S, masks)
+        scored = scores[kept_U] if config.pruning.scores_channels else scores
+        if not bool(scored.isfinite().all()):
+            what = "channels" if config.pruning.scores_channels else "weights"
+            raise NonFiniteError(f"{int((~scored.isfinite()).sum())} scores of surviving {what} are not finite")
+        if not config.pruning.is_ranking:
+            scores_U = self._drawn_scores(config)
+        else:
+            scores_U = scores.double() if config.pruning.scores_channels else self.unit_scores(scores, masks)
         order = removal_order(scores_U.cpu(), kept_U.cpu(), self.units)
         quantity = self.quantities[config.quantity]
         share = share_after_round(round_, config.rounds, config.sparsity, schedule_of(config))

@@ -51,8 +51,8 @@ def prune_round(
     """
     selection = selection or WeightSelection()
     result = score_round(model, weights, masks, data, config, round_, runtime, counts_of, selection)
-    scores_S = -result.scores if config.sanity.invert else result.scores
-    kept_masks = selection.select(scores_S, masks, config, round_)
+    scores = -result.scores if config.sanity.invert else result.scores
+    kept_masks = selection.select(scores, masks, config, round_)
     apply_masks(weights, kept_masks)
 
     metrics = mask_metrics(kept_masks)
@@ -61,7 +61,8 @@ def prune_round(
     if result.terms and round_ in correlation_rounds(config.rounds):
         for term, correlation in term_correlations(result.scores, result.terms, config.seed).items():
             metrics[f"prune/rank_correlation_{term}"] = correlation
-    return kept_masks, metrics, _layer_scores(result.scores, masks) if round_ == config.rounds else {}
+    of_weights = round_ == config.rounds and not config.pruning.scores_channels
+    return kept_masks, metrics, _layer_scores(result.scores, masks) if of_weights else {}
 
 
 def score_round(
@@ -89,6 +90,7 @@ def score_round(
         runtime=runtime,
         draw_batches=partial(_draw_batches, data, config, round_),
         counts_of=counts_of,
+        units=selection.units,
     )
     return score(context)
 

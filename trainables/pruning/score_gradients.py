@@ -38,7 +38,7 @@ def scoring_gradients(
     """
     mean = WeightedMean()
     with scoring_mode(model, batch_norm):
-        for images, loss in _losses(model, batches, runtime, temperature, loss_name):
+        for images, loss in losses(model, batches, runtime, temperature, loss_name):
             mean.add([loss.detach(), *gradients(loss, weights)], images)
     loss_mean, *grads = mean.value()
     return loss_mean, dict(zip(weights, grads, strict=True))
@@ -62,7 +62,7 @@ def hessian_gradient_products(
     direction = [grad * masks[name] for name, grad in grads.items()]
     mean = WeightedMean()
     with scoring_mode(model, batch_norm), twice_differentiable(model):
-        for images, loss in _losses(model, batches, runtime, temperature, loss_name):
+        for images, loss in losses(model, batches, runtime, temperature, loss_name):
             slopes = gradients(loss, weights, create_graph=True)
             along = torch.stack([(slope * step).sum() for slope, step in zip(slopes, direction, strict=True)]).sum()
             if "Error" in node_names(along):  # autograd would skip it, as if the second derivative were zero
@@ -129,7 +129,7 @@ class WeightedMean:
         return [total / self.total for total in self.sums]
 
 
-def _losses(
+def losses(
     model: nn.Module, batches: Batches, runtime: Runtime, temperature: float, loss_name: str
 ) -> Iterator[tuple[int, Tensor]]:
     """Number of images and mean loss of every batch, with its graph."""

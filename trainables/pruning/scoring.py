@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from trainables.channels.units import ChannelUnits
 from trainables.config.options import BatchNormMode, CustomOptions, Options
 from trainables.config.trial import TrialConfig
 from trainables.pruning.implementations import load_implementation
@@ -34,6 +35,7 @@ class ScoringContext:
         round_: counted from 1.
         draw_batches: see `batches`.
         counts_of: kept weights by layer of another trial, by its key.
+        units: of the network, where whole channels are removed.
     """
 
     model: nn.Module
@@ -47,6 +49,7 @@ class ScoringContext:
     runtime: Runtime
     draw_batches: Callable[[int | None, int], Iterator[Batch]]
     counts_of: LayerCounts = lambda key: None
+    units: ChannelUnits | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -79,7 +82,7 @@ class ScoringContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Scores (S,), the loss (None without data), and the raw terms of a score that has several."""
+    """Scores (S,), or (U,) of channel units, the loss (None without data), and the raw terms of a score that has several."""
 
     scores: Tensor
     loss: Tensor | None = None

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from trainables.channels.units import ChannelUnits
 from trainables.config.trial import TrialConfig
 from trainables.pruning.masks import Masks, topk_masks
 from trainables.pruning.sanity_checks import shuffled
@@ -15,14 +16,18 @@ from trainables.pruning.sparsity_schedules import kept_after
 class Selection(Protocol):
     """What a trial removes together, and how much of it."""
 
+    @property
+    def units(self) -> ChannelUnits | None:
+        """Of the network, if whole channels are removed."""
+
     def survivors(self, masks: Masks, config: TrialConfig, round_: int) -> int:
         """Weights that survive before a round (1-based)."""
 
     def keep(self, masks: Masks, config: TrialConfig, round_: int) -> int:
         """Weights that are kept after it; of channels about so many."""
 
-    def select(self, scores_S: Tensor, masks: Masks, config: TrialConfig, round_: int) -> Masks:
-        """The masks after a round, by one score for each of the S surviving weights.
+    def select(self, scores: Tensor, masks: Masks, config: TrialConfig, round_: int) -> Masks:
+        """The masks after a round, by one score for each of the S surviving weights, or of the U channel units.
 
         Raises:
             NonFiniteError: a score is infinite or not a number.
@@ -41,14 +46,16 @@ class Selection(Protocol):
 class WeightSelection:
     """The weights with the highest scores in the whole network."""
 
+    units = None
+
     def survivors(self, masks: Masks, config: TrialConfig, round_: int) -> int:
         return kept_after(round_ - 1, config, _prunable(masks))
 
     def keep(self, masks: Masks, config: TrialConfig, round_: int) -> int:
         return kept_after(round_, config, _prunable(masks))
 
-    def select(self, scores_S: Tensor, masks: Masks, config: TrialConfig, round_: int) -> Masks:
-        return topk_masks(scores_S, masks, self.keep(masks, config, round_))
+    def select(self, scores: Tensor, masks: Masks, config: TrialConfig, round_: int) -> Masks:
+        return topk_masks(scores, masks, self.keep(masks, config, round_))
 
     def shuffled(self, masks: Masks, seed: int) -> Masks:
         return shuffled(masks, seed)

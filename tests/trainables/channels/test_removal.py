@@ -15,7 +15,8 @@ from trainables.analysis.multiply_adds import multiply_adds
 from trainables.channels.dependencies import find_units
 from trainables.channels.equality import check_removal, mask_units, randomized, removal_error, require_equality
 from trainables.channels.quantities import channels_of, entries_of, parameters_of, priced_entries
-from trainables.channels.removal import remove_units, resize
+from trainables.channels.removal import remove_units
+from trainables.channels.resizing import resize
 from trainables.channels.units import ChannelUnits
 from trainables.errors import ConfigError
 from trainables.models.prunable import prunable_weights

@@ -29,7 +29,7 @@ from tests.support.cli import free_port
 from tests.support.mlflow_stores import Content, new_target
 from tests.support.trials import DIGITS, new_storage, run, tiny_config, tiny_training
 from trainables.config.keys import trial_key
-from trainables.config.trial import DatasetConfig
+from trainables.config.trial import DatasetConfig, Granularity
 from trainables.data.digits import DIGITS_DIGEST
 from trainables.data.splits import load_data
 
@@ -72,8 +72,9 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     sync.open_sweep("", {}, {})
     dataset, training = DatasetConfig(name="digits"), tiny_training(epochs=1)
     accuracies = {}
-    for sparsity in (0.5, 0.9, 0.98):
-        config = tiny_config(dataset=dataset, sparsity=sparsity, prune_iterations=2, training=training)
+    removed: tuple[tuple[float, Granularity], ...] = ((0.5, "weight"), (0.9, "channel"), (0.98, "weight"))
+    for sparsity, granularity in removed:
+        config = tiny_config(dataset=dataset, sparsity=sparsity, granularity=granularity, training=training)
         result = run(config, storage, provenance={"data_digest": DIGITS_DIGEST})
         key = trial_key(config, DIGITS_DIGEST)
         sync.finish(RunSpec(key=key, name=f"s{sparsity}", role="trial", params={}, tags={}))
@@ -153,9 +154,10 @@ def test_model_metadata_is_complete(logged: Logged) -> None:
 
 def test_only_required_modules_are_bundled() -> None:
     code = model_code()
-    folders = ("config", "custom", "data", "export", "models", "pruning", "runtime")
+    folders = ("channels", "config", "custom", "data", "export", "models", "pruning", "runtime")
     assert set(code.modules) == {f"{folder}/__init__.py" for folder in folders} | {
         "__init__.py",
+        "channels/resizing.py",
         "errors.py",
         "wording.py",
         "config/counts.py",

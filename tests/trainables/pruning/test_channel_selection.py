@@ -85,12 +85,13 @@ def test_lowest_channels_go_one_by_one_until_the_share_is_reached(target: Target
         remove_units(smaller, chosen.units, kept)
         convolutions = {"conv1": 64, "conv2": 16, "conv3": 16, "head": 1}  # pixels of their outputs
         layers = dict(smaller.named_modules())
-        return {
+        sizes: dict[str, float] = {
             "weights": sum(layers[name].weight.numel() for name in convolutions),
             "channels": sum(layers[name].weight.shape[0] for name in ("conv1", "conv2", "conv3")),
             "parameters": sum(parameter.numel() for parameter in smaller.parameters()),
             "multiply_adds": sum(pixels * layers[name].weight.numel() for name, pixels in convolutions.items()),
-        }[config.quantity]
+        }
+        return sizes[config.quantity]
 
     sums = naive_unit_scores(scores, masks, chosen)
     kept = torch.ones(chosen.units.count, dtype=torch.bool)

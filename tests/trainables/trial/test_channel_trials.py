@@ -56,7 +56,7 @@ def test_warm_up_is_that_of_trials_that_remove_weights() -> None:
 
 def test_unreachable_target_ends_before_the_warm_up(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
-    with pytest.raises(ConfigError, match="target.channels: one channel in each layer must stay"):
+    with pytest.raises(ConfigError, match=r"target\.channels: one channel in each layer must stay"):
         run(replace(CHANNELS, target=TargetConfig(channels=0.01), sparsity=0.99), storage)
     assert not list(Path(tmp_path).glob("warmups/*/epoch-*"))
 
