@@ -21,7 +21,9 @@ def test_least_values_keep_the_share_of_the_theorem(strength: float) -> None:
     for kept, value in values.items():
         assert value == pytest.approx(strength * kept - 2 * kept * (COUNT - kept) / COUNT)
     least = min(values.values())
-    assert ({kept for kept, value in values.items() if value < least + 1e-9}, pytest.approx(least)) == LEAST[strength]
+    expected, value_there = LEAST[strength]
+    assert {kept for kept, value in values.items() if value < least + 1e-9} == expected
+    assert least == pytest.approx(value_there)
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
         inside = torch.rand(COUNT, generator=generator, dtype=torch.float64)
