@@ -51,12 +51,12 @@ class Timed:
 
 def network_of(config: TrialConfig) -> str:
     """Names what an epoch's time depends on, besides the machine."""
-    return _network(config.model, config.width, config.dataset, config.training.batch_size, config.precision)
+    return _network(config.model, config.width, config.block, config.dataset, config.training.batch_size, config.precision)
 
 
 @lru_cache(maxsize=256)
-def _network(model: str, width: int, dataset: DatasetConfig, batch_size: int, precision: str) -> str:
-    return json.dumps([model, width, canonical(dataset), batch_size, precision], sort_keys=True)
+def _network(model: str, width: int, block: str, dataset: DatasetConfig, batch_size: int, precision: str) -> str:
+    return json.dumps([model, width, block, canonical(dataset), batch_size, precision], sort_keys=True)
 
 
 def trial_work(config: TrialConfig, *, trains_warmup: bool) -> Work:

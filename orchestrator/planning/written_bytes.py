@@ -36,6 +36,7 @@ from orchestrator.planning.record_bytes import (
 from trainables.config.keys import canonical
 from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
+from trainables.models.blocks import additional_numbers
 from trainables.pruning.kept_weights import NetworkShape, kept_weights, prunable_shapes
 from trainables.runtime.machine import processors
 
@@ -112,13 +113,13 @@ def written_bytes(plan: Plan, known_models: Mapping[tuple[Any, ...], float], fol
         models.append(sizes[kind])
     shared = plan.spec.share_warmups
     warmups = plan.warmups(unfinished_only=True) if shared else []
-    own = (
-        []
-        if shared
-        else [_times(len(one.config.warmup_lengths), _snapshot_bytes(shape_of(one.config))) for one in plan.unfinished]
-    )
-    snapshots = [_times(len(warmup.lengths), _snapshot_bytes(shape_of(warmup.config))) for warmup in warmups]
-    checkpoints = [_checkpoint_bytes(shape_of(trial.config)) for trial in plan.unfinished]
+
+    def snapshots_of(config: TrialConfig, lengths: Sequence[int]) -> float | None:
+        return _times(len(lengths), _snapshot_bytes(config, shape_of(config)))
+
+    own = [] if shared else [snapshots_of(one.config, one.config.warmup_lengths) for one in plan.unfinished]
+    snapshots = [snapshots_of(warmup.config, warmup.lengths) for warmup in warmups]
+    checkpoints = [_checkpoint_bytes(trial.config, shape_of(trial.config)) for trial in plan.unfinished]
     in_folder = folder is not None and plan.spec.tracking.uri is None
     return WrittenBytes(
         models=_sum(models),
@@ -174,12 +175,19 @@ def _entropy(share: float) -> float:
     return -sum(one * math.log2(one) for one in (share, 1 - share) if one > 0)
 
 
-def _snapshot_bytes(shape: NetworkShape | None) -> float | None:
-    return None if shape is None else FLOAT * (shape.values + shape.parameters)
+def _snapshot_bytes(config: TrialConfig, shape: NetworkShape | None) -> float | None:
+    """Of values and momentum in dense training, with those of blocks."""
+    if shape is None:
+        return None
+    additional = additional_numbers(config.block, list(shape.layers.values()))
+    return FLOAT * (shape.values + shape.parameters + 2 * additional)
 
 
-def _checkpoint_bytes(shape: NetworkShape | None) -> float | None:
-    return None if shape is None else FLOAT * (shape.values + shape.parameters) + sum(map(math.prod, shape.layers.values()))
+def _checkpoint_bytes(config: TrialConfig, shape: NetworkShape | None) -> float | None:
+    if shape is None:
+        return None
+    size = _snapshot_bytes(config, shape) if config.is_dense else FLOAT * (shape.values + shape.parameters)
+    return None if size is None else size + sum(map(math.prod, shape.layers.values()))
 
 
 def _times(count: int, size: float | None) -> float | None:

@@ -39,6 +39,11 @@ def config_conflicts(config: TrialConfig) -> Iterator[Conflict]:
     with_width = [name for name, network in NETWORKS.items() if network.has_width]
     if config.width != 1 and config.model not in with_width:
         yield Conflict(("width", "model"), "be 1 for this model", f"remove it, or take one of {', '.join(with_width)}")
+    with_blocks = [name for name, network in NETWORKS.items() if network.has_blocks]
+    if config.block != "plain" and config.model not in with_blocks:
+        yield Conflict(("block", "model"), "be plain for this model", f"remove it, or take one of {', '.join(with_blocks)}")
+    if config.block != "plain" and config.initial_weights:
+        yield Conflict(("block", "initial_weights"), "be plain with initial weights", "remove one of the two")
     if training.label_smoothing and is_custom(training.loss):
         yield Conflict(("training.label_smoothing", "training.loss"), "be 0 with a custom loss", "remove it")
     if config.is_dense:

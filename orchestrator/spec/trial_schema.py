@@ -31,6 +31,7 @@ from orchestrator.spec.method_options import option_fields
 from trainables.config.trial import (
     REWIND,
     Augment,
+    Block,
     Budget,
     Granularity,
     Initialization,
@@ -227,6 +228,11 @@ class TrialSpec(_MethodSpec):
         default=Sanity.defaults(), description="Sanity checks, each of which removes one part of the method."
     )
     width: Integer = Field(default=DEFAULT.width, ge=1, description="Factor of the channels of a CIFAR ResNet.")
+    block: Block = Field(
+        default=DEFAULT.block,
+        description="What 3x3 convolutions are trained as before pruning: plain ones, or blocks of six branches (OREPA, "
+        "arXiv:2204.00826) that are squeezed into plain ones.",
+    )
     initialization: Initialization = Field(
         default=DEFAULT.initialization,
         description="Kaiming normal initialisation, scaled by the inputs or the outputs of a layer.",

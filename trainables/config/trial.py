@@ -22,6 +22,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 Augment = Literal["auto", "none", "crop", "crop_flip"]
 StabilityMeasure = Literal["epi", "overlap"]
 Granularity = Literal["weight", "channel"]
+Block = Literal["plain", "orepa"]
 
 AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")  # with a fixed position in tables and in names of trials
 REWIND = re.compile(r"none|init|epoch \d+")
@@ -174,6 +175,7 @@ class TrialConfig:
 
     Attributes:
         width: factor of the channels of a CIFAR ResNet.
+        block: what a 3x3 convolution is trained as before pruning (models/blocks.py).
         initialization: whether Kaiming's variance is by a layer's inputs or outputs; not used by custom networks.
         initial_weights: whether training starts from the weights of a file; its path is not part of the config.
         granularity: what is removed together: single weights, or whole channels with all that makes and reads them.
@@ -195,6 +197,7 @@ class TrialConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     prunable: PrunableConfig = field(default_factory=PrunableConfig)
     width: int = 1
+    block: Block = "plain"
     initialization: Initialization = "fan_in"
     sanity: SanityConfig = field(default_factory=SanityConfig)
     initial_weights: bool = False

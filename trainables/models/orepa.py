@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from trainables.models.blocks import DEPTHWISE
+
 KERNEL = 3
-FILTERS = 8  # depthwise filters of each input channel, in the last branch
 SCALES = (0.25, 0.25, 0.0, 0.5, 1.0, 0.5)  # of the branches, at the start
 
 
@@ -48,8 +49,8 @@ class OrepaConv(nn.Module):
             "before": (channels_in, channels_in),
             "after": (channels_out, channels_in, KERNEL, KERNEL),
             "pointwise": (channels_out, channels_in),
-            "depthwise": (channels_in, FILTERS, KERNEL, KERNEL),
-            "mixing": (channels_out, channels_in, FILTERS),
+            "depthwise": (channels_in, DEPTHWISE, KERNEL, KERNEL),
+            "mixing": (channels_out, channels_in, DEPTHWISE),
         }
         for name, shape in shapes.items():
             self.register_parameter(name, nn.Parameter(torch.empty(shape)))
@@ -65,7 +66,7 @@ class OrepaConv(nn.Module):
             ("after", self.in_channels * KERNEL**2),
             ("pointwise", self.in_channels),
             ("depthwise", KERNEL**2),
-            ("mixing", self.in_channels * FILTERS),
+            ("mixing", self.in_channels * DEPTHWISE),
         ):
             bound = math.sqrt(6.0 / fan_in)
             nn.init.uniform_(getattr(self, name), -bound, bound, generator=generator)
@@ -122,6 +123,6 @@ def squeezed(model: nn.Module) -> nn.Module:
                     plain = nn.Conv2d(
                         child.in_channels, child.out_channels, KERNEL, stride=child.stride, padding=KERNEL // 2, bias=False
                     ).to(child.plain)
-                    plain.weight.copy_(child.kernel())
+                    plain.weight = nn.Parameter(torch.empty_like(child.plain).copy_(child.kernel()))  # in its memory order
                 setattr(module, name, plain.train(child.training))
     return model

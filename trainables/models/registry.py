@@ -12,8 +12,10 @@ from torch import nn
 from trainables.config.trial import Initialization, TrialConfig
 from trainables.custom.imports import load_function
 from trainables.custom.references import is_custom
+from trainables.models.blocks import with_blocks
 from trainables.models.custom_network import build_custom_network
 from trainables.models.image_sizes import image_size_problem
+from trainables.models.orepa import OrepaConv
 from trainables.models.table import NETWORKS
 from trainables.runtime.seeding import derived_seed
 
@@ -48,15 +50,23 @@ def _shaped_model(name: str, image_shape: tuple[int, int, int], num_classes: int
 
 
 def network_of(config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """The trial's network with undefined weights; a custom network, whose module must be imported, has its initial weights."""
+    """The trial's network as it is pruned, with undefined weights.
+
+    A custom network, whose module must be imported, has its initial weights.
+    """
     if is_custom(config.model):
         return build_custom_network(config.model, load_function(config.model), image_shape, num_classes, config.seed)
     return build_model(config.model, image_shape, num_classes, config.width)
 
 
+def dense_network_of(config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """The same as it is trained densely, with the trial's blocks."""
+    return with_blocks(network_of(config, image_shape, num_classes), config.block)
+
+
 def initialized_network(config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """The trial's network on the CPU with its initial weights, which depend only on the seed."""
-    network = network_of(config, image_shape, num_classes)
+    """The network of dense training on the CPU with its initial weights, which depend only on the seed."""
+    network = dense_network_of(config, image_shape, num_classes)
     if not is_custom(config.model):
         initialize(network, config.seed, config.initialization)
     return network
@@ -65,7 +75,8 @@ def initialized_network(config: TrialConfig, image_shape: tuple[int, int, int], 
 def initialize(model: nn.Module, seed: int, mode: Initialization = "fan_in") -> None:
     """Sets every parameter and buffer: conv and linear weights Kaiming-normal (ReLU), biases 0, BN the identity.
 
-    Source: He et al., arXiv:1502.01852; fan-in as in Synaptic-Flow's VGG and open_lth, fan-out as in its ResNet-18 and GraSP.
+    Blocks have an initialisation of their own. Source: He et al., arXiv:1502.01852; fan-in as in Synaptic-Flow's VGG and
+    open_lth, fan-out as in its ResNet-18 and GraSP.
     """
     generator = torch.Generator().manual_seed(derived_seed(seed, "init"))
     for module in model.modules():
@@ -73,6 +84,8 @@ def initialize(model: nn.Module, seed: int, mode: Initialization = "fan_in") -> 
             nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        elif isinstance(module, OrepaConv):
+            module.initialize(generator)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)

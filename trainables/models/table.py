@@ -29,6 +29,7 @@ class Network:
         build: image shape, number of classes and width -> the module, with undefined weights; imports PyTorch when called.
         takes_image: whether it supports images of a height and width in pixels, in the forward and the backward pass.
         has_width: whether `width` multiplies its channels; otherwise `width` must be 1.
+        has_blocks: whether its 3x3 convolutions can be trained as blocks.
         description: for the guide.
     """
 
@@ -37,6 +38,7 @@ class Network:
     description: str
     takes_image: Callable[[int, int], bool] = _any_size
     has_width: bool = False
+    has_blocks: bool = False
 
 
 def _convnet(image_shape: ImageShape, num_classes: int, width: int) -> nn.Module:
@@ -101,6 +103,7 @@ def _cifar(depth: int) -> Network:
         name=f"resnet{depth}",
         build=partial(_cifar_resnet, depth),
         has_width=True,
+        has_blocks=True,
         description=f"ResNet-{depth} for images of CIFAR's size (arXiv:1512.03385); `width: 2` doubles its channels",
     )
 
@@ -108,12 +111,13 @@ def _cifar(depth: int) -> Network:
 def _torchvision(depth: int) -> Network:
     name = f"resnet{depth}"
     description = f"torchvision's ResNet-{depth}, with a small stem for images of up to 64 pixels"
-    return Network(name=name, build=partial(_torchvision_resnet, name), description=description)
+    return Network(name=name, build=partial(_torchvision_resnet, name), has_blocks=True, description=description)
 
 
 def _vgg_of(depth: int) -> Network:
     description = f"VGG-{depth} with BN for small images of at least 16 x 16"
-    return Network(name=f"vgg{depth}", build=partial(_vgg, depth), takes_image=_vgg_takes, description=description)
+    name, build = f"vgg{depth}", partial(_vgg, depth)
+    return Network(name=name, build=build, takes_image=_vgg_takes, has_blocks=True, description=description)
 
 
 _ALL = (
@@ -121,6 +125,7 @@ _ALL = (
         name="convnet",
         build=_convnet,
         takes_image=_convnet_takes,
+        has_blocks=True,
         description="three small convolutions and a linear layer; 15,248 prunable weights for digits",
     ),
     _cifar(20),

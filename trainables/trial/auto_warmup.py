@@ -10,13 +10,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.config.automatic import WARMUP, Choice
 from trainables.config.keys import warmup_rule_key
 from trainables.config.metric_names import CHOSEN_WARMUP
 from trainables.config.trial import TrialConfig
 from trainables.errors import StopRequestedError
+from trainables.models.blocks import without_blocks
 from trainables.models.prunable import prunable_weights
 from trainables.pruning.selection import Selection
 from trainables.pruning.sparsity_distributions import LayerCounts
@@ -118,9 +119,10 @@ class AutoWarmup:
             return
         started = time.perf_counter()
         rules = [watch.rule for watch in watches]
+        network = without_blocks(state.model, self.trainer.config.block)
         masks = virtual_masks(
-            *(state.model, self.trainer.data, rules, self.trainer.runtime, self.counts_of),
-            selection_of=lambda rule: self._selection(rule, state),
+            *(network, self.trainer.data, rules, self.trainer.runtime, self.counts_of),
+            selection_of=lambda rule: self._selection(rule, network),
         )
         for watch, mask in zip(watches, masks, strict=True):
             watch.history.add(channels_in(mask) if watch.rule.prunes_channels else mask)
@@ -129,16 +131,16 @@ class AutoWarmup:
         for watch in watches:
             watch.seconds += share
 
-    def _selection(self, rule: TrialConfig, state: TrialState) -> Selection:
-        network = rule.granularity, rule.prunable, rule.quantity
-        if network not in self._selections:
-            self._selections[network] = selection_of(rule, state.model, self.trainer.data.image_shape)
-        return self._selections[network]
+    def _selection(self, rule: TrialConfig, network: nn.Module) -> Selection:
+        key = rule.granularity, rule.prunable, rule.quantity
+        if key not in self._selections:
+            self._selections[key] = selection_of(rule, network, self.trainer.data.image_shape)
+        return self._selections[key]
 
     def _watch(self, rule: TrialConfig, state: TrialState) -> _Watch:
         key = warmup_rule_key(rule, self.trainer.custom_files.identities_of(rule))
         window, content = rule.warmup.window, self.trainer.snapshots.read_rule(key)
-        recorded = None if content is None else decode_rule(content, key, window, _prunable(state, rule))
+        recorded = None if content is None else decode_rule(content, key, window, _compared(state, rule))
         if recorded is None:
             return _Watch(rule=rule, key=key, history=MaskHistory(window=window))
         history, choice, seconds = recorded
@@ -150,8 +152,10 @@ class AutoWarmup:
             self.trainer.snapshots.publish_rule(watch.key, content)
 
 
-def _prunable(state: TrialState, rule: TrialConfig) -> Mapping[str, Tensor]:
-    return prunable_weights(state.model, rule.prunable.exclude)
+def _compared(state: TrialState, rule: TrialConfig) -> Mapping[str, Tensor]:
+    """Tensors with the shapes of the masks that are compared: of the prunable weights, or of their channels."""
+    weights = prunable_weights(without_blocks(state.model, rule.block), rule.prunable.exclude)
+    return {name: weight.flatten(1)[:, 0] for name, weight in weights.items()} if rule.prunes_channels else weights
 
 
 def record_warmup(state: TrialState, chosen: ChosenWarmup) -> None:

@@ -18,9 +18,10 @@ from trainables.config.method import Course
 from trainables.config.trial import TrialConfig
 from trainables.data.splits import Data, load_data
 from trainables.errors import ConfigError, StaleAttemptError, StopRequestedError, StorageError
+from trainables.models.blocks import without_blocks
 from trainables.models.losses import check_loss
 from trainables.models.prunable import prunable_weights
-from trainables.models.registry import initialized_network, network_of
+from trainables.models.registry import dense_network_of, initialized_network, network_of
 from trainables.models.weight_use import unprunable_layers
 from trainables.pruning.kept_weights import check_kept_weights
 from trainables.pruning.masks import apply_masks, full_masks
@@ -111,6 +112,9 @@ class TrialRunner:
         while state.position < self.config.sparse_epochs:
             self._train_one_epoch(state)
         self._apply_masks(state)  # -0.0 becomes 0.0
+        if self.config.is_dense:  # trained with its blocks to the end
+            state.model = without_blocks(state.model, self.config.block)
+            state.masks = full_masks(prunable_weights(state.model, self.config.prunable.exclude))
         network = self.selection.finished(state.model, state.masks)
         state.metrics.record(self.config.total_epochs, self._test(network))
         return self.publisher.result(state, network, self.data, self.config)
@@ -120,7 +124,9 @@ class TrialRunner:
         content = self.files.read(CHECKPOINT)
         if content is None:
             return None
-        network = network_of(self.config, self.data.image_shape, self.data.num_classes)
+        network = (dense_network_of if self.config.is_dense else network_of)(
+            self.config, self.data.image_shape, self.data.num_classes
+        )
         try:
             state = from_bytes(content, self.runtime.to_device(network), self.config.training, self.files.key)
         except DamagedCheckpointError:
@@ -138,6 +144,9 @@ class TrialRunner:
             if length < self.config.warmup_epochs:  # a rewind will need the snapshot
                 self.warmup.state_at(length)
         state = self.warmup.state_at(self.config.warmup_epochs)
+        if self.config.block != "plain" and not self.config.is_dense:
+            state.model = without_blocks(state.model, self.config.block)
+            state.optimizer = make_optimizer(state.model, self.config.training)
         if chosen is not None:
             record_warmup(state, chosen)
         self.publisher.keep_published_points(state)
@@ -239,9 +248,9 @@ class TrialRunner:
         if epoch is None:
             other = replace(self.config, seed=derived_seed(self.config.seed, "reinitialize"))
             network = initialized_network(other, self.data.image_shape, self.data.num_classes)
-            state.model.load_state_dict(network.state_dict())
         else:
-            state.model.load_state_dict(self.warmup.state_at(epoch).model.state_dict())
+            network = self.warmup.state_at(epoch).model
+        state.model.load_state_dict(without_blocks(network, self.config.block).state_dict())
         self._apply_masks(state)
         state.optimizer = make_optimizer(state.model, self.config.training)
 

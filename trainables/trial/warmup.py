@@ -18,7 +18,7 @@ from trainables.config.trial import TrialConfig
 from trainables.custom.files import NO_CUSTOM_FILES, CustomFiles
 from trainables.data.splits import Data
 from trainables.models.pretrained import load_initial_weights
-from trainables.models.registry import initialized_network, network_of
+from trainables.models.registry import dense_network_of, initialized_network
 from trainables.pruning.sparse_trainers import MaskUpdater
 from trainables.records.protocols import SnapshotFiles
 from trainables.runtime.device import Runtime
@@ -104,7 +104,7 @@ class WarmupTrainer:
         return state
 
     def _network(self) -> nn.Module:
-        return network_of(self.config, self.data.image_shape, self.data.num_classes)
+        return dense_network_of(self.config, self.data.image_shape, self.data.num_classes)
 
     def train_one_epoch(self, state: TrialState) -> TrialState:
         """Trains the state in place, and returns it."""

@@ -42,12 +42,12 @@ def encode_rule(key: str, history: MaskHistory, choice: Choice | None, seconds: 
 
 
 def decode_rule(
-    content: bytes, key: str, window: int, weights: Mapping[str, Tensor]
+    content: bytes, key: str, window: int, compared: Mapping[str, Tensor]
 ) -> tuple[MaskHistory, Choice | None, float] | None:
     """What `encode_rule` was given; None if the record is damaged or of another rule.
 
     Args:
-        weights: the prunable weights, whose shapes the masks have.
+        compared: tensors with the shapes of the masks: of weights, or of their channels.
     """
     try:
         record: dict[str, Any] = parse_json(content)
@@ -56,7 +56,7 @@ def decode_rule(
         choice = None if record["choice"] is None else Choice(**record["choice"])
         history = MaskHistory(
             window=window,
-            masks=[_unpacked(text, weights) for text in record["masks"]],
+            masks=[_unpacked(text, compared) for text in record["masks"]],
             readings=[Reading(**reading) for reading in record["readings"]],
         )
         return history, choice, float(record["seconds"])
@@ -69,9 +69,12 @@ def _packed(masks: Masks) -> str:
     return base64.b64encode(zstandard.compress(bits.tobytes())).decode()
 
 
-def _unpacked(text: str, weights: Mapping[str, Tensor]) -> Masks:
-    sizes = [weight.numel() for weight in weights.values()]
-    packed = np.frombuffer(unpack_zstd(base64.b64decode(text), -(-sum(sizes) // 8)), dtype=np.uint8)
+def _unpacked(text: str, compared: Mapping[str, Tensor]) -> Masks:
+    sizes = [tensor.numel() for tensor in compared.values()]
+    size = -(-sum(sizes) // 8)
+    packed = np.frombuffer(unpack_zstd(base64.b64decode(text), size), dtype=np.uint8)
+    if len(packed) != size:
+        raise ValueError("masks of another network")
     flat = torch.from_numpy(np.unpackbits(packed, count=sum(sizes)).astype(bool))
-    layers = zip(weights.items(), flat.split(sizes), strict=True)
-    return {name: layer.view(weight.shape).to(weight.device) for (name, weight), layer in layers}
+    layers = zip(compared.items(), flat.split(sizes), strict=True)
+    return {name: layer.view(tensor.shape).to(tensor.device) for (name, tensor), layer in layers}

@@ -73,6 +73,7 @@ class Probe:
     ) -> None:
         from trainables.data.normalization import EVALUATION_BATCH
         from trainables.data.splits import load_data
+        from trainables.models.blocks import without_blocks
         from trainables.models.prunable import prunable_weights
         from trainables.models.registry import initialized_network
         from trainables.training.optimizer import make_optimizer
@@ -86,7 +87,8 @@ class Probe:
         self.data = replace(loaded, train=loaded.train.first(images), test=loaded.test.first(EVALUATION_BATCH))
         self.model = self.runtime.to_device(initialized_network(self.config, loaded.image_shape, loaded.num_classes))
         self.optimizer = make_optimizer(self.model, self.config.training)
-        self.weights = prunable_weights(self.model, self.config.prunable.exclude)
+        self.pruned = without_blocks(self.model, self.config.block)
+        self.weights = prunable_weights(self.pruned, self.config.prunable.exclude)
 
     def measure_peak_memory(self) -> int:
         """Runs a few steps of every kind; the bytes of GPU memory, or else of process memory, that a trial needs at most."""
@@ -96,7 +98,7 @@ class Probe:
 
         batches = scoring_batches(self.data, self.config.training.batch_size, 1, self.config.seed, 1)
         loss_name = self.config.training.loss
-        scoring_gradients(self.model, self.weights, batches, self.runtime, loss_name=loss_name)
+        scoring_gradients(self.pruned, self.weights, batches, self.runtime, loss_name=loss_name)
         self._train()
         evaluate(self.model, self.data.test, self.data.normalization, self.runtime, "test", loss_name)
         if self.runtime.device != "cuda":

@@ -14,6 +14,7 @@ from trainables.config.trial import TrialConfig
 from trainables.data.normalization import EVALUATION_BATCH
 from trainables.data.splits import Data, load_data
 from trainables.data.staging import StagedDataset
+from trainables.models.blocks import without_blocks
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import initialized_network
 from trainables.pruning.masks import full_masks
@@ -22,6 +23,7 @@ from trainables.pruning.sparse_trainers import SparseTraining, updater_class
 from trainables.runtime.device import Runtime
 from trainables.training.loop import evaluate_raw, train_epoch
 from trainables.training.optimizer import make_optimizer
+from trainables.trial.selections import selection_of
 
 FEW_BATCHES = 2  # from which it follows how many fit into the time
 
@@ -45,6 +47,8 @@ def measure_speed(config: TrialConfig, source: StagedDataset, runtime: Runtime, 
     runtime.activate()
     data = load_data(config.dataset, source.prepare(), runtime.device, runtime.threads)
     network = runtime.to_device(initialized_network(config, data.image_shape, data.num_classes))
+    if not config.is_dense:
+        network = without_blocks(network, config.block)
     epoch = _epoch_seconds(config, data, network, runtime, seconds)
     if config.pruning.course not in (Course.ONE_ROUND, Course.ROUNDS):
         return Speed(epoch_seconds=epoch, round_seconds=0.0)
@@ -92,13 +96,14 @@ def _round_seconds(config: TrialConfig, data: Data, network: nn.Module, runtime:
     """The mean over the rounds after the first; of the first, if it is the only one."""
     weights = prunable_weights(network, config.prunable.exclude)
     masks, done = full_masks(weights), 0
+    selection = selection_of(config, network, data.image_shape)
 
     def prune() -> None:
         nonlocal masks, done
         if done == config.rounds:  # begins again; what was pruned stays zero, which takes the same time
             masks, done = full_masks(weights), 0
         done += 1
-        masks, _, _ = prune_round(network, weights, masks, data, config, done, runtime)
+        masks, _, _ = prune_round(network, weights, masks, data, config, done, runtime, selection=selection)
 
     return _mean_seconds(prune, seconds)
 

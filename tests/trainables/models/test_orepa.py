@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d
 
-from trainables.models.orepa import FILTERS, KERNEL, OrepaConv, frequency_filters, squeezed
+from trainables.models.blocks import DEPTHWISE
+from trainables.models.orepa import KERNEL, OrepaConv, frequency_filters, squeezed
 
 NAMES = ("plain", "average", "frequency", "before", "after", "pointwise", "depthwise", "mixing", "scales")
 
@@ -34,7 +35,7 @@ def by_branches(of: OrepaConv, given: Tensor) -> Tensor:
 
     filters = frequency_filters(of.out_channels).double()[:, None]
     identity = torch.eye(of.in_channels, dtype=torch.float64)
-    stacked = of.depthwise.reshape(of.in_channels * FILTERS, 1, KERNEL, KERNEL)
+    stacked = of.depthwise.reshape(of.in_channels * DEPTHWISE, 1, KERNEL, KERNEL)
     outputs = [
         conv2d(given, of.plain, stride=stride, padding=pad),
         avg_pool2d(pointwise(of.average, given), KERNEL, stride, pad, count_include_pad=True),

@@ -30,7 +30,7 @@ from tests.support.trials import (
 from trainables.config.methods import DriveConfig
 from trainables.config.trial import TrialConfig
 from trainables.errors import StaleAttemptError, StopRequestedError
-from trainables.models.registry import build_model
+from trainables.models.registry import dense_network_of, network_of
 from trainables.trial.checkpoint import TrialState, from_bytes
 from trainables.trial.runner import run_trial
 
@@ -38,6 +38,8 @@ PLAIN = tiny_config()
 REWOUND = tiny_config(rewind="epoch 1", options=DriveConfig(normalize="rank"), training=tiny_training(epochs=1))
 DENSE = tiny_config(method="dense", warmup_epochs=0, training=tiny_training(epochs=3))
 CHANNELS = replace(REWOUND, granularity="channel")
+BLOCKS = replace(REWOUND, block="orepa")
+DENSE_BLOCKS = replace(DENSE, block="orepa", training=tiny_training(epochs=2))
 
 
 def check_ends_alike(config: TrialConfig, storage: Storage, expected: tuple[str, Points], attempt: int) -> None:
@@ -59,15 +61,24 @@ def check_metrics_cover_checkpoint(config: TrialConfig, storage: Storage) -> Non
     content = trial_folder(config, storage).read("checkpoint")
     if content is not None:
         folder = trial_folder(config, storage)
-        carried = from_bytes(content, build_model("convnet", (1, 8, 8), 10), config.training, folder.key).metrics.points()
+        network = (dense_network_of if config.is_dense else network_of)(config, (1, 8, 8), 10)
+        carried = from_bytes(content, network, config.training, folder.key).metrics.points()
         lines = metric_lines(config, storage)
         assert all(point.to_json() in lines for point in carried)
 
 
 @pytest.mark.parametrize(
     ("config", "before"),
-    [(PLAIN, False), (PLAIN, True), (REWOUND, False), (DENSE, False), (CHANNELS, False)],
-    ids=["after", "in the middle of", "rewound", "dense", "channels"],
+    [
+        (PLAIN, False),
+        (PLAIN, True),
+        (REWOUND, False),
+        (DENSE, False),
+        (CHANNELS, False),
+        (BLOCKS, False),
+        (DENSE_BLOCKS, False),
+    ],
+    ids=["after", "in the middle of", "rewound", "dense", "channels", "blocks", "dense blocks"],
 )
 @pytest.mark.slow
 def test_trial_killed_at_any_write_ends_with_the_same_result(config: TrialConfig, before: bool, tmp_path: Path) -> None:
