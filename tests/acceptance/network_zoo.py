@@ -15,8 +15,7 @@ from collections import Counter
 import torch
 
 from tests.support.network_zoo import ZOO
-from tests.support.zoo_trials import Outcome, outcome
-from trainables.config.methods import METHODS
+from tests.support.zoo_trials import METHODS_OF_WEIGHTS, Outcome, outcome
 
 LETTERS = {"right": ".", "refused": "r", "failed": "X"}
 
@@ -24,9 +23,9 @@ LETTERS = {"right": ".", "refused": "r", "failed": "X"}
 def main(names: list[str]) -> int:
     torch.set_num_threads(1)
     started_at, outcomes = time.monotonic(), list[Outcome]()
-    print(" " * 34, *(method[:4].ljust(4) for method in METHODS))
+    print(" " * 34, *(method[:4].ljust(4) for method in METHODS_OF_WEIGHTS))
     for name in names or ZOO:
-        row = [outcome(name, method) for method in METHODS]
+        row = [outcome(name, method) for method in METHODS_OF_WEIGHTS]
         outcomes += row
         print(name.ljust(34), *(LETTERS[one.kind].ljust(4) for one in row), flush=True)
     for kind in ("refused", "failed"):
@@ -37,7 +36,7 @@ def main(names: list[str]) -> int:
         for (network, message), methods in messages.items():
             print(f"{kind}: {network} [{', '.join(methods)}]: {message[:300]}")
     counts = Counter(one.kind for one in outcomes)
-    print(f"{len(outcomes)} combinations of {len(names or ZOO)} networks and {len(METHODS)} methods in", end=" ")
+    print(f"{len(outcomes)} combinations of {len(names or ZOO)} networks and {len(METHODS_OF_WEIGHTS)} methods in", end=" ")
     print(
         f"{time.monotonic() - started_at:.0f} s: {counts['right']} right, {counts['refused']} refused before training,", end=" "
     )

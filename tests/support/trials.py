@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import Tensor
+from torch import Tensor, nn
 
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import TrialFolder, WarmupFolder, stop_files, trial_file
 from orchestrator.storage.local import LocalStorage
 from trainables.config.keys import trial_key, warmup_key
 from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
-from trainables.data.digits import DIGITS_DIGEST
+from trainables.data.digits import DIGITS_DIGEST, DIGITS_FACTS
 from trainables.data.normalization import Normalization
 from trainables.data.source import DatasetSource
 from trainables.data.splits import Data, load_data
 from trainables.data.staging import StagedDataset
 from trainables.errors import StopRequestedError
+from trainables.pruning.selection import Selection
 from trainables.records.file_names import METRICS, MODEL, RESULT
 from trainables.records.metrics import points_from_lines
 from trainables.records.result_record import encode_result
@@ -28,6 +29,7 @@ from trainables.runtime.device import Runtime
 from trainables.trial.checkpoint import TrialState
 from trainables.trial.context import TrialContext
 from trainables.trial.runner import run_trial
+from trainables.trial.selections import selection_of
 from trainables.trial.warmup import WarmupTrainer
 from trainables.worker.stage import Folders, SweepSettings
 
@@ -39,7 +41,10 @@ Points = dict[tuple[str, int], float | None]
 
 
 def tiny_config(**changes: Any) -> TrialConfig:
-    """2 warm-up epochs, 2 rounds to 90 %, 2 sparse epochs of 2 batches each; well below half a second."""
+    """2 warm-up epochs, 2 rounds to 90 %, 2 sparse epochs of 2 batches each; well below half a second.
+
+    Methods that score channels have granularity channel.
+    """
     base = TrialConfig(
         dataset=DatasetConfig(name="digits", limit=50, validation=0.2),
         model="convnet",
@@ -49,7 +54,15 @@ def tiny_config(**changes: Any) -> TrialConfig:
         precision="fp32",
         training=TrainingConfig(epochs=2, batch_size=20, lr=0.05),
     )
-    return replace(base, **changes)
+    config = replace(base, **changes)
+    if config.pruning.scores_channels:
+        config = replace(config, granularity="channel")
+    return config
+
+
+def selection_for(config: TrialConfig, model: nn.Module) -> Selection:
+    """The selection of a trial on digits with this network."""
+    return selection_of(config, model, DIGITS_FACTS.image_shape)
 
 
 def tiny_settings(folders: Folders, **changes: Any) -> SweepSettings:

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from orchestrator.storage.layout import TrialFolder, WarmupFolder
 from tests.support.trials import DIGITS, RUNTIME, new_storage
 from trainables.config.keys import inputs_digest, trial_key, warmup_key
+from trainables.config.methods import METHODS
 from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
 from trainables.custom.files import CustomFiles
 from trainables.data.datasets import content_digest
@@ -35,6 +36,7 @@ from trainables.trial.checkpoint import TrialState
 from trainables.trial.context import TrialContext
 from trainables.trial.runner import run_trial
 
+METHODS_OF_WEIGHTS = [name for name, method in METHODS.items() if not method.scores_channels]
 IMAGES = torch.rand(4, *DIGITS_FACTS.image_shape, generator=torch.Generator().manual_seed(0))
 # What they compute with their weights has no formula, so their figures are not known.
 UNCOUNTED = ("bilinear", "standardized")

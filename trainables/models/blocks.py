@@ -14,8 +14,6 @@ from trainables.config.trial import Block
 if TYPE_CHECKING:
     from torch import nn
 
-DEPTHWISE = 8  # filters of each input channel in the last branch of an OREPA block
-
 
 def with_blocks(model: nn.Module, block: Block) -> nn.Module:
     """The network with blocks in the place of its 3x3 convolutions, changed in place; their weights are undefined."""
@@ -46,14 +44,10 @@ def additional_numbers(block: Block, shapes: list[tuple[int, ...]]) -> int:
     """How many numbers more the blocks of a network hold than its weights of these shapes (O, I, ...)."""
     if block == "plain":
         return 0
-    sizes = [(shape[0], shape[1]) for shape in shapes if shape[2:] == (3, 3)]
-    return sum(
-        (1 + 1 + 9 + 1 + DEPTHWISE) * channels_out * channels_in
-        + channels_in**2
-        + 9 * DEPTHWISE * channels_in
-        + 6 * channels_out
-        for channels_out, channels_in in sizes
-    )
+    from trainables.models.orepa import block_numbers
+
+    sizes = [(shape[1], shape[0]) for shape in shapes if shape[2:] == (3, 3)]
+    return sum(block_numbers(channels_in, channels_out) - 9 * channels_in * channels_out for channels_in, channels_out in sizes)
 
 
 def _is_plain_3x3(layer: nn.Conv2d) -> bool:

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from trainables.models.blocks import DEPTHWISE
-
 KERNEL = 3
+DEPTHWISE = 8  # filters of each input channel in the last branch
 SCALES = (0.25, 0.25, 0.0, 0.5, 1.0, 0.5)  # of the branches, at the start
 
 
@@ -112,6 +111,12 @@ def frequency_filters(channels: int) -> Tensor:
         waves = torch.cos(math.pi * taps * frequency / KERNEL)
         filters[channel] = waves[:, None].expand(-1, KERNEL) if channel < half else waves.expand(KERNEL, -1)
     return filters.float()
+
+
+def block_numbers(channels_in: int, channels_out: int) -> int:
+    """How many numbers a block holds."""
+    kernels = (2 * KERNEL**2 + 3 + DEPTHWISE) * channels_out * channels_in
+    return kernels + channels_in**2 + DEPTHWISE * KERNEL**2 * channels_in + len(SCALES) * channels_out
 
 
 def squeezed(model: nn.Module) -> nn.Module:

@@ -8,6 +8,7 @@ with the same model and the same metric points.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -92,16 +93,23 @@ class TrialRunner:
             custom_files=context.custom_files,
         )
 
+    @cached_property
+    def selection(self) -> Selection:
+        return selection_of(self.config, self._network(), self.data.image_shape)
+
+    def _network(self) -> nn.Module:
+        return network_of(self.config, self.data.image_shape, self.data.num_classes)
+
     def run(self) -> dict[str, Any]:
         self.publisher.config_file()
         # Errors of prunable.exclude and of custom functions are reported here, before the warm-up.
-        network = network_of(self.config, self.data.image_shape, self.data.num_classes)
+        network = self._network()
         weights = prunable_weights(network, self.config.prunable.exclude)
         check_kept_weights(self.config, {name: tuple(weight.shape) for name, weight in weights.items()})
         for finding in unprunable_layers(network, self.config.prunable.exclude):
             raise ConfigError(f"model: {finding}")
         check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
-        self.selection: Selection = selection_of(self.config, network, self.data.image_shape)
+        self.selection  # noqa: B018, raises here too
         state = self._resume() or self._start_pruning()
         if self.runtime.fingerprint() not in state.fingerprints:
             state.fingerprints.append(self.runtime.fingerprint())

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d
 
-from trainables.models.blocks import DEPTHWISE
-from trainables.models.orepa import KERNEL, OrepaConv, frequency_filters, squeezed
+from trainables.models.orepa import DEPTHWISE, KERNEL, OrepaConv, frequency_filters, squeezed
 
 NAMES = ("plain", "average", "frequency", "before", "after", "pointwise", "depthwise", "mixing", "scales")
 

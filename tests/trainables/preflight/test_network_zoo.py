@@ -7,8 +7,7 @@ from zlib import crc32
 import pytest
 
 from tests.support.network_zoo import VISION, ZOO
-from tests.support.zoo_trials import outcome
-from trainables.config.methods import METHODS
+from tests.support.zoo_trials import METHODS_OF_WEIGHTS, outcome
 
 LARGE = {f"torchvision_{name}" for name in (*VISION, "alexnet_small", "vgg_small", "resnext_small")}
 SMALL = [name for name in ZOO if name not in LARGE]
@@ -33,12 +32,12 @@ NOT_LINEAR = ("torchvision_maxvit_small", "torchvision_swin_small")  # in the im
 
 def method_of(name: str) -> str:
     """The method with the highest hash beside the network's name: a new method or network leaves most pairs as they are."""
-    return max(METHODS, key=lambda method: crc32(f"{method} {name}".encode()))
+    return max(METHODS_OF_WEIGHTS, key=lambda method: crc32(f"{method} {name}".encode()))
 
 
 def test_zoo_has_every_kind() -> None:
     assert len(ZOO) >= 60
-    assert {method_of(name) for name in SMALL} == set(METHODS)
+    assert {method_of(name) for name in SMALL} == set(METHODS_OF_WEIGHTS)
 
 
 @pytest.mark.parametrize("name", SMALL)

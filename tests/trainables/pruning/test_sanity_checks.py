@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.trials import new_storage, run, tiny_config, trial_context, trial_folder
+from tests.support.trials import new_storage, run, selection_for, tiny_config, trial_context, trial_folder
 from trainables.config.counts import kept_count
 from trainables.config.methods import METHODS, ImpConfig, RandomConfig
 from trainables.config.trial import SanityConfig, TrialConfig
@@ -60,7 +60,8 @@ def test_shuffled_masks_keep_the_counts_of_layers(method: Any, tmp_path: Path) -
         if 0 < int(plain.masks[name].sum()) < plain.masks[name].numel():
             assert not torch.equal(checked.masks[name], plain.masks[name])
     # The weights are those of the warm-up's end, of which other ones are kept.
-    assert same(checked.model.state_dict(), under(warmed_up(config, tmp_path / "plain"), checked.masks))
+    masks = selection_for(config, checked.model).with_other_tensors(checked.masks, checked.model)
+    assert same(checked.model.state_dict(), under(warmed_up(config, tmp_path / "plain"), masks))
 
 
 def of(config: TrialConfig) -> dict[str, Any]:

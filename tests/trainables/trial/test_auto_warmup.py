@@ -20,6 +20,7 @@ from tests.support.trials import (
     metric_points,
     new_storage,
     run,
+    selection_for,
     stop_at,
     tiny_config,
     trial_folder,
@@ -118,11 +119,12 @@ def test_virtual_masks_are_those_of_one_round(method: str, tmp_path: Path) -> No
     state = warmup_trainer(config, new_storage(tmp_path)).state_at(1)
     data = load_data(config.dataset, DIGITS, "cpu")
     sparser = replace(config, sparsity=0.98)
-    virtual = virtual_masks(state.model, data, [config, sparser], RUNTIME)
+    selection = selection_for(config, state.model)
+    virtual = virtual_masks(state.model, data, [config, sparser], RUNTIME, selection_of=lambda _: selection)
     for one, masks in zip((config, sparser), virtual, strict=True):
         weights = {name: weight.detach().clone() for name, weight in state.model.state_dict().items()}
         prunable = prunable_weights(state.model)
-        expected, _, _ = prune_round(state.model, prunable, full_masks(prunable), data, one, 1, RUNTIME)
+        expected, _, _ = prune_round(state.model, prunable, full_masks(prunable), data, one, 1, RUNTIME, selection=selection)
         state.model.load_state_dict(weights)
         assert all(torch.equal(mask, expected[name]) for name, mask in masks.items())
 

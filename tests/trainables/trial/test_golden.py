@@ -27,6 +27,7 @@ from trainables.models.image_sizes import takes_image
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import MODELS, build_model, initialize
 from trainables.pruning import rounds as pruning
+from trainables.pruning import selection
 from trainables.pruning.masks import Masks, full_masks, topk_masks
 from trainables.pruning.sparse_trainers import FixedMasks
 from trainables.training.loop import evaluate, train_epoch
@@ -163,7 +164,7 @@ def of_scores(gaps: list[float], monkeypatch: pytest.MonkeyPatch) -> dict[str, A
         gaps.append(float((ordered[count - 1] - ordered[count]) / ordered[count - 1]))
         return kept
 
-    monkeypatch.setattr(pruning, "topk_masks", measuring)
+    monkeypatch.setattr(selection, "topk_masks", measuring)
     figures: dict[str, Any] = {}
     for drive in (DriveConfig(), HALVES):
         model = network()

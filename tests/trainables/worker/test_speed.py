@@ -32,10 +32,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
         now[0] += IMAGE_S * len(arguments[1])
         return evaluate_raw(*arguments)
 
-    def timed_prune(*arguments: Any) -> Any:
+    def timed_prune(*arguments: Any, **options: Any) -> Any:
         calls["rounds"].append(arguments[5])
         now[0] += ROUND_S
-        return prune_round(*arguments)
+        return prune_round(*arguments, **options)
 
     monkeypatch.setattr(speed, "train_epoch", timed_train)
     monkeypatch.setattr(speed, "evaluate_raw", timed_evaluate)
