@@ -71,7 +71,16 @@ def _channel_conflicts(config: TrialConfig) -> Iterator[Conflict]:
             yield Conflict(("granularity", "method"), f"be channel for {config.method}", "write granularity: channel")
         elif targets:
             yield Conflict((targets[0], "granularity"), "be given only with granularity channel", "write granularity: channel")
+        elif config.compensate:
+            yield Conflict(("compensate", "granularity"), "be true only with granularity channel", "write granularity: channel")
         return
+    if config.compensates:
+        key = "compensate" if config.compensate else "method"
+        sanity = {name: getattr(config.sanity, name) for name in ("shuffle", "reinitialize")}
+        others = [f"sanity.{name}" for name, value in sanity.items() if value] + (["rewind"] if config.rewind != "none" else [])
+        for other in others:
+            rule = "be false" if config.compensate else "be another one"
+            yield Conflict((key, other), f"{rule} with {other}, which undoes compensation", f"remove {other}")
     if not config.pruning.prunes_channels:
         able = ", ".join(name for name, method in METHODS.items() if method.prunes_channels)
         yield Conflict(("granularity", "method"), f"be weight for {config.method}", f"take one of {able}")

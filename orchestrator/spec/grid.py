@@ -81,6 +81,8 @@ def without_unused_options(config: TrialConfig) -> TrialConfig:
         unused["prune_iterations"], unused["iterations"] = DEFAULT.prune_iterations, DEFAULT.iterations
     if method.course.is_during_training or method.course is Course.LEVELS:  # LEVELS has its own rewinding
         unused["rewind"] = DEFAULT.rewind
+    if method.compensates or method.course not in (Course.ROUNDS, Course.ONE_ROUND):
+        unused["compensate"] = DEFAULT.compensate
     if not method.course.ends_before_training:
         unused["sanity"] = DEFAULT.sanity
     elif not method.is_ranking:  # the lowest of random scores are random too
@@ -107,6 +109,7 @@ def dense_baseline(config: TrialConfig) -> TrialConfig:
             warmup=DEFAULT.warmup,
             prunable=DEFAULT.prunable,
             granularity=DEFAULT.granularity,
+            compensate=DEFAULT.compensate,
             target=DEFAULT.target,
         )
     )

@@ -242,6 +242,10 @@ class TrialSpec(_MethodSpec):
         default=DEFAULT.granularity,
         description="What is removed together: single weights, or whole channels, after which the network is smaller.",
     )
+    compensate: bool = Field(
+        default=DEFAULT.compensate,
+        description="Of granularity channel, whether the layers that read removed channels are fitted to those that remain.",
+    )
     target: Target = Field(
         default=Target.defaults(),
         description="Of granularity channel, what pruning reduces instead of weights: the share of one of these that remains.",

@@ -18,6 +18,7 @@ class Course(Enum):
     ONE_ROUND = "once before the sparse training"  # more rounds without training in between would give the same mask
     ROUNDS = "in prune_iterations rounds before the sparse training"
     LEVELS = "after each of several trainings, followed by rewinding"
+    ONCE_DURING = "once during the sparse training"
     GRADUAL = "during the sparse training, in prune_iterations updates"
     EVERY_STEP = "during the sparse training, at every step"
 
@@ -27,7 +28,7 @@ class Course(Enum):
 
     @property
     def is_during_training(self) -> bool:
-        return self in (Course.GRADUAL, Course.EVERY_STEP)
+        return self in (Course.ONCE_DURING, Course.GRADUAL, Course.EVERY_STEP)
 
     @property
     def ends_before_training(self) -> bool:
@@ -49,6 +50,7 @@ class Method:
         preflight: "MODULE:FUNCTION" that raises ConfigError for a network that the method cannot prune; empty if there is none.
         is_ranking: whether scores are meaningful, so that keeping the lowest (`sanity.invert`) makes a difference.
         scores_channels: whether its scores are of channels, so that it needs granularity channel.
+        compensates: whether the layers that read removed channels are fitted to those that remain (TrialConfig.compensate).
         stable_epi: value of the early pruning indicator at which an automatic warm-up may end, by default that of gradients.
     """
 
@@ -62,9 +64,10 @@ class Method:
     preflight: str = ""
     is_ranking: bool = True
     scores_channels: bool = False
+    compensates: bool = False
     stable_epi: float = EPI_OF_GRADIENTS
 
     @property
     def prunes_channels(self) -> bool:
-        """Whether it can remove whole channels: its scores, summed over a channel, decide before the sparse training."""
-        return self.course.ends_before_training
+        """Whether it can remove whole channels: it scores them, or the scores of their weights decide before the training."""
+        return self.scores_channels or self.course.ends_before_training

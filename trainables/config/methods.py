@@ -148,6 +148,21 @@ class HapConfig(Rounds):
     clamp: bool = option(False, "Whether negative traces count as 0; otherwise their channels are pruned first.")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CapConfig(Options):
+    """Greedy selection of input channels by what they explain of a layer's outputs (CaP, arXiv:2108.13728)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolarizationConfig(Options):
+    """The polarization regulariser on scales of norm layers (NeurIPS 2020), then removal of the channels with the lowest."""
+
+    penalty: float = option(1e-4, "Factor of the regulariser in the loss, lambda in the paper.", gt=0)
+    strength: float = option(1.2, "Factor t of the scales' sum in the regulariser: the larger, the more scales go to 0.")
+    limit: float = option(1.0, "Largest scale; scales are clamped to [0, limit] while the regulariser works.", gt=0)
+    end: float = option(0.5, "Share of the sparse training with the regulariser; then channels are removed.", gt=0, lt=1)
+
+
 def _check_n_of_m(pattern: str) -> None:
     n, _, m = pattern.partition(":")
     if not 0 < int(n) < int(m):
@@ -306,6 +321,29 @@ _ALL = (
         description="Hessian-aware sensitivity of channels.",
         keeps="channels with the largest Tr(H) \\|\\|w\\|\\|^2 / (2 p) of their filters, by Hutchinson's estimate",
         source="arXiv:2101.08940",
+    ),
+    Method(
+        name="cap",
+        course=Course.ONE_ROUND,
+        options=CapConfig,
+        implementation=f"{CHANNEL_SCORERS}:score_cap",
+        scores_channels=True,
+        compensates=True,
+        description="Greedy selection of the input channels that explain a layer's outputs, with compensation.",
+        keeps="channels that explain most of the outputs of the layers that read them; these are fitted to what remains",
+        source="arXiv:2108.13728",
+        stable_epi=EPI_OF_MAGNITUDES,
+    ),
+    Method(
+        name="polarization",
+        course=Course.ONCE_DURING,
+        options=PolarizationConfig,
+        implementation="trainables.pruning.polarized_scales:PolarizedScales",
+        scores_channels=True,
+        description="Polarization of the scales of norm layers during training.",
+        keeps="channels with the largest scales of norm layers, after a part of the training with the polarization regulariser",
+        source="NeurIPS 2020, polarization regularizer",
+        stable_epi=EPI_OF_MAGNITUDES,
     ),
     Method(
         name="dense",

@@ -180,6 +180,7 @@ class TrialConfig:
         initial_weights: whether training starts from the weights of a file; its path is not part of the config.
         granularity: what is removed together: single weights, or whole channels with all that makes and reads them.
         target: what `sparsity` is a share of, if not of the prunable weights; `sparsity` is then the share that it removes.
+        compensate: whether the layers that read removed channels are fitted to those that remain (channels/compensation.py).
         options: of the method; options of another method, as `replace` may leave, become the method's defaults.
     """
 
@@ -203,6 +204,7 @@ class TrialConfig:
     initial_weights: bool = False
     granularity: Granularity = "weight"
     target: TargetConfig = field(default_factory=TargetConfig)
+    compensate: bool = False
     options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
@@ -226,6 +228,10 @@ class TrialConfig:
     @property
     def prunes_channels(self) -> bool:
         return self.granularity == "channel"
+
+    @property
+    def compensates(self) -> bool:
+        return self.compensate or self.pruning.compensates
 
     @property
     def quantity(self) -> str:
@@ -252,7 +258,7 @@ class TrialConfig:
             return self.prune_iterations
         if course is Course.LEVELS:
             return self.options.levels(self.sparsity)
-        return 1 if course is Course.ONE_ROUND else 0
+        return 1 if course in (Course.ONE_ROUND, Course.ONCE_DURING) else 0
 
     @property
     def level_epochs(self) -> int:

@@ -78,6 +78,7 @@ def _context(examination: Examination, model: nn.Module, member: TrialConfig) ->
         round_=1,
         image_shape=examination.image_shape,
         runtime=examination.runtime,
+        train_images=count,
         draw_batches=images,
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from trainables.channels.fitting import batches_to_fit, explained_shares
 from trainables.channels.units import ChannelUnits
 from trainables.config.methods import HapConfig, TaylorConfig
 from trainables.pruning.curvature import row_traces
@@ -59,6 +60,17 @@ def score_hap(context: ScoringContext) -> Scores:
         trace = traces[name].clamp(min=0) if options.clamp else traces[name]
         sensitivity[name] = trace / (2 * rows.shape[1]) * rows.square().sum(1)
     return Scores(scores=summed_rows(sensitivity, units), loss=loss)
+
+
+def score_cap(context: ScoringContext) -> Scores:
+    """What each channel explains of the outputs of the layers that read it, beyond better channels (channels/fitting.py).
+
+    Source: CaP (Xie et al., arXiv:2108.13728), greedy forward selection, as in the authors' code; the paper's text beyond its
+    abstract was not read.
+    """
+    count = batches_to_fit(context.train_images, context.config.training.batch_size)
+    batches = (images for images, _ in context.batches(score_batches=count))
+    return Scores(scores=explained_shares(context.model, _units(context), batches))
 
 
 def summed_rows(rows: Mapping[str, Tensor], units: ChannelUnits) -> Tensor:

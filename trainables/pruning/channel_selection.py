@@ -6,13 +6,14 @@ Shapes: S surviving weights and U channel units of the network (channels/units.p
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from trainables.channels.equality import require_equality
+from trainables.channels.fitting import fit_to_remaining
 from trainables.channels.quantities import Quantity
 from trainables.channels.removal import remove_units
 from trainables.channels.units import STAYS, ChannelUnits
@@ -109,6 +110,10 @@ class ChannelSelection:
         others = [name for name in self.units.tensors if name in parameters and name not in masks]
         units = self.units.to(kept_U.device)
         return masks | {name: units.mask(name, parameters[name].shape, kept_U) for name in others}
+
+    def fit_to_remaining(self, model: nn.Module, dense: nn.Module, masks: Masks, batches: Sequence[Tensor]) -> float:
+        """Fits the layers that read removed channels to those that remain (channels/fitting.py); returns the share of error."""
+        return fit_to_remaining(model, dense, self.units, self.kept_units(masks), batches)
 
     def finished(self, model: nn.Module, masks: Masks) -> nn.Module:
         """The smaller network.

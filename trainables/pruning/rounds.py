@@ -88,6 +88,7 @@ def score_round(
         round_=round_,
         image_shape=data.image_shape,
         runtime=runtime,
+        train_images=len(data.train),
         draw_batches=partial(_draw_batches, data, config, round_),
         counts_of=counts_of,
         units=selection.units,

@@ -33,6 +33,7 @@ class ScoringContext:
         surviving: positions of the surviving weights in the flattened network; None if all survive.
         keep: number of weights that the round will keep.
         round_: counted from 1.
+        train_images: their number.
         draw_batches: see `batches`.
         counts_of: kept weights by layer of another trial, by its key.
         units: of the network, where whole channels are removed.
@@ -47,6 +48,7 @@ class ScoringContext:
     round_: int
     image_shape: tuple[int, int, int]
     runtime: Runtime
+    train_images: int
     draw_batches: Callable[[int | None, int], Iterator[Batch]]
     counts_of: LayerCounts = lambda key: None
     units: ChannelUnits | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
@@ -19,6 +19,7 @@ from trainables.config.trial import TrialConfig
 from trainables.models.prunable import prunable_weights
 from trainables.pruning.implementations import load_implementation
 from trainables.pruning.masks import Masks, full_masks
+from trainables.pruning.selection import Selection, WeightSelection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class SparseTraining:
         masks: the current masks.
         first_step: completed steps of the sparse training.
         steps: all steps of the sparse training.
+        selection: which weights or channels go together.
     """
 
     model: nn.Module
@@ -37,15 +39,21 @@ class SparseTraining:
     config: TrialConfig
     first_step: int
     steps: int
+    selection: Selection = field(default_factory=WeightSelection)
 
 
 class MaskUpdater:
-    """The updater of dense training, which has no masks."""
+    """The updater of dense training, which has no masks.
+
+    Attributes:
+        metrics: of what it did in this epoch.
+    """
 
     masks: Masks
 
     def __init__(self) -> None:
         self.masks = {}
+        self.metrics: dict[str, float] = {}
 
     @classmethod
     def start(cls, training: SparseTraining) -> Self:

@@ -59,7 +59,7 @@ def virtual_masks(
 
 def _scored(config: TrialConfig) -> TrialConfig:
     """The configuration of one round by a method that scores a dense network."""
-    by_magnitude = config.pruning.course in (Course.LEVELS, Course.GRADUAL)
+    by_magnitude = config.pruning.course in (Course.LEVELS, Course.ONCE_DURING, Course.GRADUAL)
     return replace(config, method="magnitude" if by_magnitude else config.method, prune_iterations=1)
 
 

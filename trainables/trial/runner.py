@@ -13,10 +13,12 @@ from typing import Any
 
 from torch import nn
 
+from trainables.channels.fitting import batches_to_fit
 from trainables.config.automatic import WARMUP, with_choices
 from trainables.config.keys import warmup_rule
 from trainables.config.method import Course
 from trainables.config.trial import TrialConfig
+from trainables.data.batches import scoring_batches
 from trainables.data.splits import Data, load_data
 from trainables.errors import ConfigError, StaleAttemptError, StopRequestedError, StorageError
 from trainables.models.blocks import without_blocks
@@ -24,6 +26,7 @@ from trainables.models.losses import check_loss
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import dense_network_of, initialized_network, network_of
 from trainables.models.weight_use import unprunable_layers
+from trainables.pruning.channel_selection import ChannelSelection
 from trainables.pruning.kept_weights import check_kept_weights
 from trainables.pruning.masks import apply_masks, full_masks
 from trainables.pruning.rounds import mask_metrics, prune_round
@@ -123,7 +126,9 @@ class TrialRunner:
         if self.config.is_dense:  # trained with its blocks to the end
             state.model = without_blocks(state.model, self.config.block)
             state.masks = full_masks(prunable_weights(state.model, self.config.prunable.exclude))
-        network = self.selection.finished(state.model, state.masks)
+        network = self.runtime.to_device(
+            self.selection.finished(state.model, state.masks)
+        )  # in the memory order of a loaded one
         state.metrics.record(self.config.total_epochs, self._test(network))
         return self.publisher.result(state, network, self.data, self.config)
 
@@ -198,6 +203,8 @@ class TrialRunner:
         self._score_and_mask(state, state.position + 1)
         state.position += 1
         if state.position == self.config.rounds:
+            if self.config.compensates:
+                self._compensate(state)
             self._record_accuracy(state, state.position, "after")
             self._start_training(state)
         self.publisher.at_boundary(state, phase_ends=state.phase == "train")
@@ -228,6 +235,18 @@ class TrialRunner:
             )
             self._apply_masks(state)
             state.metrics.record(round_, metrics)
+
+    def _compensate(self, state: TrialState) -> None:
+        """Fits the layers that read removed channels, from the weights at the end of the warm-up."""
+        config, data = self.config, self.data
+        assert isinstance(self.selection, ChannelSelection)
+        with timed(state, "prune"):
+            dense = without_blocks(self.warmup.state_at(config.warmup_epochs).model, config.block)
+            count = batches_to_fit(len(data.train), config.training.batch_size)
+            batches = scoring_batches(data, config.training.batch_size, count, config.seed, 0)
+            error = self.selection.fit_to_remaining(state.model, dense, state.masks, [images for images, _ in batches])
+            self._apply_masks(state)
+        state.metrics.record(state.position, {"prune/compensation_error": error})
 
     def _record_accuracy(self, state: TrialState, step: int, when: str) -> None:
         """Records the validation accuracy right before or after pruning; not timed, since no method needs it."""
@@ -273,8 +292,8 @@ class TrialRunner:
             metrics |= validate(state, updater, self.data, config, self.runtime)
         step = config.warmup_epochs + state.position
         if config.pruning.course.is_during_training:
-            state.masks = updater.masks
-            metrics |= mask_metrics(state.masks)
+            state.masks = {name: updater.masks[name] for name in state.masks}
+            metrics |= mask_metrics(state.masks) | updater.metrics
         state.metrics.record(step, metrics)
         if state.position < config.sparse_epochs:
             self.publisher.at_boundary(state)
@@ -290,6 +309,7 @@ class TrialRunner:
             config=config,
             first_step=done * steps,
             steps=config.sparse_epochs * steps,
+            selection=self.selection,
         )
         updater = updater_class(config).start(training)
         metrics = advance_epoch(

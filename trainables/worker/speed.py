@@ -19,6 +19,7 @@ from trainables.models.prunable import prunable_weights
 from trainables.models.registry import initialized_network
 from trainables.pruning.masks import full_masks
 from trainables.pruning.rounds import prune_round
+from trainables.pruning.selection import Selection
 from trainables.pruning.sparse_trainers import SparseTraining, updater_class
 from trainables.runtime.device import Runtime
 from trainables.training.loop import evaluate_raw, train_epoch
@@ -49,23 +50,27 @@ def measure_speed(config: TrialConfig, source: StagedDataset, runtime: Runtime, 
     network = runtime.to_device(initialized_network(config, data.image_shape, data.num_classes))
     if not config.is_dense:
         network = without_blocks(network, config.block)
-    epoch = _epoch_seconds(config, data, network, runtime, seconds)
+    selection = selection_of(config, network, data.image_shape)
+    epoch = _epoch_seconds(config, data, network, selection, runtime, seconds)
     if config.pruning.course not in (Course.ONE_ROUND, Course.ROUNDS):
         return Speed(epoch_seconds=epoch, round_seconds=0.0)
-    return Speed(epoch_seconds=epoch, round_seconds=_round_seconds(config, data, network, runtime, seconds))
+    return Speed(epoch_seconds=epoch, round_seconds=_round_seconds(config, data, network, selection, runtime, seconds))
 
 
-def _epoch_seconds(config: TrialConfig, data: Data, network: nn.Module, runtime: Runtime, seconds: float) -> float:
+def _epoch_seconds(
+    config: TrialConfig, data: Data, network: nn.Module, selection: Selection, runtime: Runtime, seconds: float
+) -> float:
     batch_size = config.training.batch_size
     steps = len(data.train) // batch_size
     optimizer = make_optimizer(network, config.training)
     training = SparseTraining(
         model=network,
         optimizer=optimizer,
-        masks=full_masks(prunable_weights(network, config.prunable.exclude)),
+        masks=selection.with_other_tensors(full_masks(prunable_weights(network, config.prunable.exclude)), network),
         config=config,
         first_step=0,
         steps=max(1, config.sparse_epochs * steps),
+        selection=selection,
     )
     updater = updater_class(config).start(training)
 
@@ -92,11 +97,12 @@ def _epoch_seconds(config: TrialConfig, data: Data, network: nn.Module, runtime:
     return trained + _mean_seconds(evaluation, seconds / 4) * len(data.validation) / len(some)
 
 
-def _round_seconds(config: TrialConfig, data: Data, network: nn.Module, runtime: Runtime, seconds: float) -> float:
+def _round_seconds(
+    config: TrialConfig, data: Data, network: nn.Module, selection: Selection, runtime: Runtime, seconds: float
+) -> float:
     """The mean over the rounds after the first; of the first, if it is the only one."""
     weights = prunable_weights(network, config.prunable.exclude)
     masks, done = full_masks(weights), 0
-    selection = selection_of(config, network, data.image_shape)
 
     def prune() -> None:
         nonlocal masks, done

@@ -45,6 +45,7 @@ def context_of(network: nn.Module, batches: Sequence[Batch], config: TrialConfig
         "round_": 1,
         "image_shape": SHAPE,
         "runtime": RUNTIME,
+        "train_images": 16,
         "draw_batches": draw,
     }
     return ScoringContext(**values | changes)  # type: ignore[arg-type]
