@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from orchestrator.spec.axes import section_of
-from orchestrator.spec.field_types import DEFAULT
+from orchestrator.spec.conflict import Conflict
 from orchestrator.spec.grid import AUTO_SECTIONS
 from orchestrator.spec.schema import SweepSpec
 from trainables.config.method import Course
-from trainables.config.methods import METHODS
 from trainables.config.trial import TrialConfig
 from trainables.custom.references import is_custom
 from trainables.data.table import DATASETS, dataset_of, image_side
 from trainables.models.image_sizes import sizes_that_work, takes_image
 from trainables.models.table import NETWORKS
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Values that do not fit together: their keys, the rule that the first key breaks, and a hint."""
-
-    keys: tuple[str, ...]
-    rule: str
-    hint: str
 
 
 def config_conflicts(config: TrialConfig) -> Iterator[Conflict]:
@@ -58,35 +47,6 @@ def config_conflicts(config: TrialConfig) -> Iterator[Conflict]:
         rule = f"be > {warmup} with training.budget total"
         yield Conflict(("training.epochs", warmup), rule, "train longer or warm up shorter")
     yield from _auto_conflicts(config)
-    yield from _channel_conflicts(config)
-
-
-def _channel_conflicts(config: TrialConfig) -> Iterator[Conflict]:
-    """The conflicts of what is removed together."""
-    targets = tuple(f"target.{name}" for name in config.target.given)
-    if len(targets) > 1:
-        yield Conflict(targets, "be the only target", "keep one of them")
-    if not config.prunes_channels:
-        if config.pruning.scores_channels:
-            yield Conflict(("granularity", "method"), f"be channel for {config.method}", "write granularity: channel")
-        elif targets:
-            yield Conflict((targets[0], "granularity"), "be given only with granularity channel", "write granularity: channel")
-        elif config.compensate:
-            yield Conflict(("compensate", "granularity"), "be true only with granularity channel", "write granularity: channel")
-        return
-    if config.compensates:
-        key = "compensate" if config.compensate else "method"
-        sanity = {name: getattr(config.sanity, name) for name in ("shuffle", "reinitialize")}
-        others = [f"sanity.{name}" for name, value in sanity.items() if value] + (["rewind"] if config.rewind != "none" else [])
-        for other in others:
-            rule = "be false" if config.compensate else "be another one"
-            yield Conflict((key, other), f"{rule} with {other}, which undoes compensation", f"remove {other}")
-    if not config.pruning.prunes_channels:
-        able = ", ".join(name for name, method in METHODS.items() if method.prunes_channels)
-        yield Conflict(("granularity", "method"), f"be weight for {config.method}", f"take one of {able}")
-    for conflict in config.options.weight_conflicts():
-        keys = (*(f"{config.option_block}.{name}" for name in conflict.names), "granularity")
-        yield Conflict(keys, conflict.rule, conflict.hint)
 
 
 def _auto_conflicts(config: TrialConfig) -> Iterator[Conflict]:
@@ -126,14 +86,6 @@ def unused_auto_conflicts(spec: SweepSpec) -> Iterator[Conflict]:
         section, path = getattr(spec, name), f"{name}.{option}"
         if getattr(section, option) != type(section).model_fields[option].default or path in spec.search:
             yield Conflict((path, key), f"be given only with {key} auto", f"write {key}: auto, or remove it")
-
-
-def target_conflicts(spec: SweepSpec) -> Iterator[Conflict]:
-    """The conflict of a sparsity with a target, which decides it."""
-    targets = [f"target.{name}" for name in type(spec.target).model_fields]
-    given = [key for key in targets if key in spec.search or getattr(spec.target, key.rpartition(".")[2]) is not None]
-    if given and (spec.sparsity != DEFAULT.sparsity or "sparsity" in spec.search):
-        yield Conflict(("sparsity", given[0]), f"not be given with {given[0]}, which decides it", "remove one of the two")
 
 
 def dataset_conflicts(spec: SweepSpec) -> Iterator[Conflict]:

@@ -77,6 +77,14 @@ def without_unused_options(config: TrialConfig) -> TrialConfig:
     """The trial with every option that its method does not use at its default, so that equal trials run only once."""
     method = config.pruning
     unused: dict[str, Any] = {}
+    if method.scores_channels:
+        unused["granularity"] = "channel"
+    elif not method.prunes_channels:
+        unused["granularity"] = "weight"
+    target = config.target
+    if unused.get("granularity", config.granularity) == "weight":
+        target = unused["target"] = DEFAULT.target
+        unused["compensate"] = DEFAULT.compensate
     if not method.course.uses_iterations:
         unused["prune_iterations"], unused["iterations"] = DEFAULT.prune_iterations, DEFAULT.iterations
     if method.course.is_during_training or method.course is Course.LEVELS:  # LEVELS has its own rewinding
@@ -87,7 +95,7 @@ def without_unused_options(config: TrialConfig) -> TrialConfig:
         unused["sanity"] = DEFAULT.sanity
     elif not method.is_ranking:  # the lowest of random scores are random too
         unused["sanity"] = replace(config.sanity, invert=DEFAULT.sanity.invert)
-    if (sparsity := config.options.fixed_sparsity()) is not None or (sparsity := config.target.sparsity) is not None:
+    if (sparsity := config.options.fixed_sparsity()) is not None or (sparsity := target.sparsity) is not None:
         unused["sparsity"] = sparsity
     reinitialized = unused.get("sanity", config.sanity).reinitialize
     if reinitialized:

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 
 from orchestrator.errors import UserError
 from orchestrator.spec.axes import SEARCHABLE
+from orchestrator.spec.channel_constraints import channel_conflicts, granularity_conflicts
+from orchestrator.spec.conflict import Conflict
 from orchestrator.spec.constraints import (
-    Conflict,
     auto_options,
     config_conflicts,
     dataset_conflicts,
-    target_conflicts,
     unused_auto_conflicts,
 )
 from orchestrator.spec.error_messages import Problem, dotted, format_value, problems
@@ -223,11 +223,12 @@ def _conflicts(spec: SweepSpec, data: dict[str, Any], known: list[Problem]) -> l
         return any(key == invalid or key.startswith(f"{invalid}.") for invalid in invalid_keys)
 
     first: dict[tuple[str, ...], Problem] = {}
-    for conflict in (*dataset_conflicts(spec), *unused_auto_conflicts(spec), *target_conflicts(spec)):
+    trials = representative_trials(_with_one_seed(spec))
+    for conflict in (*dataset_conflicts(spec), *unused_auto_conflicts(spec), *granularity_conflicts(spec, trials)):
         values = {key: _value(spec, key) for key in conflict.keys}
         first.setdefault(conflict.keys, _conflict_problem(conflict, values, data, spec))
-    for config in representative_trials(_with_one_seed(spec)):
-        for conflict in config_conflicts(config):
+    for config in trials:
+        for conflict in (*config_conflicts(config), *channel_conflicts(config)):
             if conflict.keys not in first:
                 first[conflict.keys] = _conflict_problem(conflict, _values(config), data, spec)
     broken = [*first.values(), *search_problems(spec)]

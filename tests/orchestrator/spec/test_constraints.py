@@ -36,6 +36,45 @@ CONFLICTS = {
             "drive.connection 0.0, drive.convergence 0.0; raise one of the three"
         ],
     ),
+    "channels by a method of weights": (
+        "granularity: channel\nmethod: [drive, gmp]\n",
+        [
+            "s.yaml:4: granularity must be weight for gmp, got granularity 'channel', method ['drive', 'gmp']; "
+            "take one of drive, snip, grasp, synflow, magnitude, random, imp, taylor, hap, cap, polarization"
+        ],
+    ),
+    "target of weights": (
+        "target: {channels: 0.5}\n",
+        [
+            "s.yaml:4: target.channels must be given only with granularity channel, got target.channels 0.5, "
+            "granularity 'weight'; write granularity: channel"
+        ],
+    ),
+    "compensation of weights": (
+        "compensate: true\n",
+        [
+            "s.yaml:4: compensate must be given only with granularity channel, got compensate true, granularity 'weight'; "
+            "write granularity: channel"
+        ],
+    ),
+    "two targets": (
+        "granularity: channel\ntarget: {channels: 0.5, parameters: 0.5}\n",
+        ["s.yaml:5: target.channels must be the only target, got target.channels 0.5, target.parameters 0.5; keep one of them"],
+    ),
+    "sparsity beside a target": (
+        "granularity: channel\nsparsity: 0.5\ntarget: {channels: 0.5}\n",
+        [
+            "s.yaml:5: sparsity must not be given with target.channels, which decides it, got sparsity 0.5, "
+            "target.channels 0.5; remove one of the two"
+        ],
+    ),
+    "compensation of weights that are not trained on": (
+        "method: cap\nsparsity: 0.5\nwarmup_epochs: 2\nrewind: init\n",
+        [
+            "s.yaml:4: method must not be cap with rewind, which undoes compensation, got method 'cap', rewind 'init'; "
+            "remove rewind"
+        ],
+    ),
     "nesterov without momentum": (
         "training:\n  momentum: 0\n  nesterov: true\n",
         [
@@ -47,6 +86,13 @@ CONFLICTS = {
 
 # Whole files.
 DATASET_CONFLICTS = {
+    "blocks of another network": (
+        "name: x\ndataset: {name: digits}\nmodel: lenet300\nblock: orepa\n",
+        [
+            "s.yaml:4: block must be plain for this model, got block 'orepa', model 'lenet300'; remove it, or take one of "
+            "convnet, resnet20, resnet18, vgg11, vgg16, vgg19, resnet32, resnet56, resnet34, resnet50"
+        ],
+    ),
     "files without a folder": (
         "name: x\nmodel: convnet\ndataset:\n  name: cifar10\n  image_size: 32\n",
         [

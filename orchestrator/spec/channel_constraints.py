@@ -1,0 +1,54 @@
+"""Rules on what is removed together: granularity, targets and compensation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from orchestrator.spec.conflict import Conflict
+from orchestrator.spec.field_types import DEFAULT, CustomMethod
+from orchestrator.spec.schema import SweepSpec
+from trainables.config.methods import METHODS
+from trainables.config.trial import TrialConfig
+
+CHANNEL = "write granularity: channel"
+
+
+def channel_conflicts(config: TrialConfig) -> Iterator[Conflict]:
+    """The conflicts within one trial's configuration."""
+    targets = tuple(f"target.{name}" for name in config.target.given)
+    if len(targets) > 1:
+        yield Conflict(targets, "be the only target", "keep one of them")
+    if not config.prunes_channels:
+        return
+    if config.compensates:
+        key, rule = ("compensate", "be false") if config.compensate else ("method", "not be cap")
+        changes = [f"sanity.{name}" for name in ("shuffle", "reinitialize") if getattr(config.sanity, name)]
+        for other in changes + (["rewind"] if config.rewind != DEFAULT.rewind else []):
+            yield Conflict((key, other), f"{rule} with {other}, which undoes compensation", f"remove {other}")
+    for conflict in config.options.weight_conflicts():
+        keys = (*(f"{config.option_block}.{name}" for name in conflict.names), "granularity")
+        yield Conflict(keys, conflict.rule, conflict.hint)
+
+
+def granularity_conflicts(spec: SweepSpec, trials: Sequence[TrialConfig]) -> Iterator[Conflict]:
+    """The conflicts of keys that no trial of the sweep uses, or that its trials cannot use.
+
+    Args:
+        trials: of the sweep; methods that know one granularity alone have that one.
+    """
+    if spec.granularity == "channel" and "granularity" not in spec.search:
+        for method in spec.method:
+            if not isinstance(method, CustomMethod) and not METHODS[method].prunes_channels and method != "dense":
+                able = ", ".join(name for name, one in METHODS.items() if one.prunes_channels)
+                yield Conflict(("granularity", "method"), f"be weight for {method}", f"take one of {able}")
+    of_channels = any(trial.prunes_channels for trial in trials)
+    of_weights = any(not trial.prunes_channels and not trial.is_dense for trial in trials)
+    targets = [f"target.{name}" for name in type(spec.target).model_fields]
+    given = [key for key in targets if key in spec.search or getattr(spec.target, key.rpartition(".")[2]) is not None]
+    if given and not of_channels:
+        yield Conflict((given[0], "granularity"), "be given only with granularity channel", CHANNEL)
+    if (spec.compensate or "compensate" in spec.search) and not of_channels:
+        yield Conflict(("compensate", "granularity"), "be given only with granularity channel", CHANNEL)
+    has_sparsity = spec.sparsity != DEFAULT.sparsity or "sparsity" in spec.search
+    if given and of_channels and not of_weights and has_sparsity:
+        yield Conflict(("sparsity", given[0]), f"not be given with {given[0]}, which decides it", "remove one of the two")
