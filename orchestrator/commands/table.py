@@ -396,6 +396,26 @@ _ALL = (
         reach=Reach.ASKS_JOBS,
     ),
     Command(
+        name="latency",
+        module="latency",
+        example="latency 3f2a9c0d1e4b5a67 --batch 1 --batch 64",
+        help="measure how fast the networks of finished trials run here: dense, masked, without removed channels, sparse",
+        arguments=(
+            argument("keys", metavar="KEY", nargs="+", help="key of a finished trial"),
+            STORAGE,
+            JSON,
+            argument(
+                "--batch",
+                metavar="N",
+                type=int,
+                action="append",
+                help="images in a batch; may be repeated (default: 1 and 64)",
+            ),
+            argument("--threads", metavar="N", type=int, default=1, help="threads on the CPU (default: 1)"),
+            argument("--gpu", action="store_true", help="on the GPU of this machine"),
+        ),
+    ),
+    Command(
         name="guide",
         module="guide",
         example="guide results",

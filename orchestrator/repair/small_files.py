@@ -13,7 +13,7 @@ from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import newest_attempt, set_aside, trial_file
 from trainables.records.failure_record import FIELDS
-from trainables.records.file_names import CONFIG, ERROR, METRICS, RESULT, STOPPED
+from trainables.records.file_names import CONFIG, ERROR, LATENCY, METRICS, RESULT, STOPPED
 from trainables.records.metrics import DamagedRecordError, points_from_lines
 from trainables.records.self_digest import is_whole, with_digest
 from trainables.runtime.json_text import parse_json
@@ -24,6 +24,7 @@ OF_TRIALS: dict[str, tuple[str, ...]] = {  # file -> fields that each has
     CONFIG: ("config",),
     ERROR: tuple(FIELDS),
     STOPPED: (),
+    LATENCY: ("measurements",),
 }
 IN_CONFIG = ("config", "numerics", "data_digest", "revision", "sweep", "key", "warmup_key")
 

@@ -19,6 +19,8 @@ from trainables.config.lookup import is_dense, is_option, option_block
 from trainables.config.trial import AXES, TrialConfig
 from trainables.wording import counted
 
+SPEEDUP = "latency/speedup"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeanStd:
@@ -39,6 +41,7 @@ class ConfigSummary:
     Attributes:
         varying: what else varies in the sweep, by dotted key; empty in a plain sweep.
         missing: seeds of this configuration that have not finished.
+        speedup: of the fastest way to run the pruned network against the dense one, where `latency` has measured it.
         chosen: the configurations of the finished seeds with the numbers that they chose themselves.
     """
 
@@ -50,6 +53,7 @@ class ConfigSummary:
     emptied_layers: int
     missing: int
     keys: tuple[str, ...]
+    speedup: MeanStd | None = None
     chosen: tuple[TrialConfig, ...] = ()
     best: bool = False
 
@@ -173,6 +177,7 @@ def _summary(trials: list[TrialStatus], varying: list[str]) -> ConfigSummary:
         emptied_layers=int(max(emptied, default=0)),
         missing=len(trials) - len(finished),
         keys=tuple(trial.key for trial in finished),
+        speedup=_spread(finished, SPEEDUP),
         chosen=tuple(as_chosen(config, trial.metrics) for trial in finished),
     )
 

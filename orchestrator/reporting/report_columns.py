@@ -143,6 +143,14 @@ COLUMNS = (
         leaves=3,
     ),
     Column(
+        head="speed-up",
+        cell=lambda one: str(one.speedup) if one.speedup else "",
+        is_shown=lambda settings: any(one.speedup for one in settings),
+        key="latency/speedup",
+        value=lambda one: _spread(one.speedup),
+        leaves=5,
+    ),
+    Column(
         head="search s",
         cell=_unless_dense(lambda one: f"{one.search_seconds:.2f}"),
         key="search_seconds",

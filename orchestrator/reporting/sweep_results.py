@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.recommendation.recommendation import Recommendation, recommendations
 from orchestrator.reporting.aggregate import ConfigSummary, config_summaries
+from orchestrator.reporting.latencies import with_latencies
 from orchestrator.search.overview import SearchOverview, recorded_overview
 from orchestrator.spec.loader import spec_from_resolved
 from orchestrator.spec.schema import SweepSpec
@@ -64,6 +65,7 @@ class SweepResults:
 def sweep_results(folder: SweepFolder, state: SweepState) -> SweepResults:
     """What has finished so far."""
     state, records, damage = recorded_state(folder.storage, state)
+    state = with_latencies(folder.storage, state)
     overview = recorded_overview(folder, with_importances=True) if state.search else None
     spec, kept = _spec(folder), kept_trials(folder)
     advice = _recommended(spec, state, overview, kept)

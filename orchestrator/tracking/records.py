@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from orchestrator.state.warmup_points import warmup_points
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import trial_file
 from trainables.records.failure_record import read_failure
-from trainables.records.file_names import ERROR, METRICS, MODEL, RESULT
+from trainables.records.file_names import ERROR, LATENCY, METRICS, MODEL, RESULT
+from trainables.records.latency_record import decode_latency, latency_points, latency_text
 from trainables.records.metrics import DamagedRecordError, Point, points_from_lines
 from trainables.records.result_record import decode_result, metrics_damage
 
@@ -43,6 +44,7 @@ class RunRecord:
     Attributes:
         digest: changes when anything of the record does.
         damage: which file is damaged, and how; its content is empty then.
+        latency: a line for each measurement.
         start_ms, end_ms: recorded Unix time in milliseconds; None if there is none.
     """
 
@@ -53,6 +55,7 @@ class RunRecord:
     damage: str = ""
     result: dict[str, Any] = field(default_factory=dict)
     error: dict[str, Any] = field(default_factory=dict)
+    latency: tuple[str, ...] = ()
 
     @property
     def start_ms(self) -> int | None:
@@ -119,8 +122,23 @@ def _trial_record(storage: Storage, key: str) -> RunRecord:
     if problem:
         damage = damage or f"{METRICS} {problem}"
         points = []
-    failure = read_failure(files[ERROR]) or {}
-    return RunRecord(storage=storage, key=key, points=points, digest=digest, damage=damage, result=result, error=failure)
+    latency: tuple[str, ...] = ()
+    if result and (content := storage.read(trial_file(key, LATENCY))) is not None:
+        with suppress(DamagedRecordError):  # `doctor` names it
+            measurements = decode_latency(content, key)
+            points += latency_points(measurements)
+            latency = tuple(map(latency_text, measurements))
+            digest = hashlib.sha256(digest.encode() + content).hexdigest()
+    return RunRecord(
+        storage=storage,
+        key=key,
+        points=points,
+        digest=digest,
+        damage=damage,
+        result=result,
+        error=read_failure(files[ERROR]) or {},
+        latency=latency,
+    )
 
 
 def _warmup_record(storage: Storage, key: str) -> RunRecord:

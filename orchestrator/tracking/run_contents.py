@@ -16,6 +16,7 @@ from trainables.wording import shortened
 SYNC_VERSION = 2  # raised when ended runs should look different, so that the next sync brings them up to date
 UPLOADED, FORMER_UPLOADED = "drive.artifacts", "drive.artifact."  # tags with the digests of artifacts
 LONGEST_TAG = 5000  # characters that every MLflow takes
+MOST_MEASUREMENTS = 10  # of latency in a tag
 
 
 def upload_artifacts(runs: SweepRuns, run: Run, artifacts: Mapping[str, bytes]) -> None:
@@ -61,7 +62,8 @@ def result_tags(record: RunRecord) -> dict[str, str]:
     tags = {"drive.attempt": str(result["attempt"]), "drive.model_sha256": result["model_sha256"]}
     optional = {f"drive.{name}": str(result[name]) for name in ("revision", "mask_sha256", "device") if result.get(name)}
     chosen = {f"drive.chosen.{key}": f"{one['value']}: {one['reason']}" for key, one in result.get("choices", {}).items()}
-    return tags | optional | chosen
+    latency = {"drive.latency": "\n".join(record.latency[-MOST_MEASUREMENTS:])} if record.latency else {}
+    return tags | optional | chosen | latency
 
 
 def failure_tags(record: RunRecord, message: str) -> dict[str, str]:

@@ -12,6 +12,8 @@ import os
 import random
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 WITHOUT = ("trainables", "orchestrator")
@@ -97,23 +99,28 @@ def latencies(models: list[LoadedModel], images: Any, size: int, seconds: float)
     import numpy as np
 
     batch = np.resize(images, (size, *images.shape[1:]))
-    taken = [(model.names["predict"], model.taken(batch)) for model in models]
-    for predict, images_taken in taken:
+    return seconds_in_turns([partial(model.names["predict"], model.taken(batch)) for model in models], seconds)
+
+
+def seconds_in_turns(calls: list[Callable[[], Any]], seconds: float) -> list[list[float]]:
+    """Seconds that each of the calls takes, by round; see `latencies`."""
+    for call in calls:
         for _ in range(WARM_UP_CALLS):
-            predict(images_taken)
-    times: list[list[float]] = [[] for _ in models]
+            call()
+    times: list[list[float]] = [[] for _ in calls]
     turns, ends = random.Random(0), time.perf_counter() + seconds
     gc.disable()
-    for round_ in range(MOST_ROUNDS):
-        if round_ >= FEWEST_ROUNDS and time.perf_counter() > ends:
-            break
-        for number in turns.sample(range(len(models)), len(models)):
-            predict, images_taken = taken[number]
-            predict(images_taken)
-            began = time.perf_counter()
-            predict(images_taken)
-            times[number].append(time.perf_counter() - began)
-    gc.enable()
+    try:
+        for round_ in range(MOST_ROUNDS):
+            if round_ >= FEWEST_ROUNDS and time.perf_counter() > ends:
+                break
+            for number in turns.sample(range(len(calls)), len(calls)):
+                calls[number]()
+                began = time.perf_counter()
+                calls[number]()
+                times[number].append(time.perf_counter() - began)
+    finally:
+        gc.enable()
     return times
 
 

@@ -7,4 +7,5 @@ MODEL = "model.safetensors.zst"
 NETWORK = "network.py"  # the source file of a custom network
 RESULT = "result.json"
 ERROR = "error.json"
+LATENCY = "latency.json"  # measured after the trial
 STOPPED = "stopped.json"  # why a search stopped the trial early; another sweep may continue it

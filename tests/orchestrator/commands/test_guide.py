@@ -45,7 +45,7 @@ def test_an_unknown_topic_names_the_closest_and_all(capsys: pytest.CaptureFixtur
     assert main(["guide", "metods"]) == EXIT_USER
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "must be a topic, got 'metods'; did you mean 'methods'? topics are assumptions, cluster, " in captured.err
+    assert "must be a topic, got 'metods'; did you mean 'methods'? topics are assumptions, channels, " in captured.err
 
 
 def test_an_unknown_topic_has_a_code() -> None:

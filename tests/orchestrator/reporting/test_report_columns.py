@@ -50,6 +50,7 @@ def test_json_has_the_keys_that_readers_know() -> None:
         "val/accuracy",
         "test/accuracy",
         "total_epochs",
+        "latency/speedup",
         "search_seconds",
         "best",
         "trials",

@@ -38,6 +38,7 @@ from tests.support.tracked_sweep import (
 )
 from tests.support.trials import write_result
 from trainables.data.digits import DIGITS_DIGEST
+from trainables.records.latency_record import encode_latency
 from trainables.records.metrics import Point, points_from_lines
 
 
@@ -53,6 +54,34 @@ def test_sync_shows_a_sweep_as_if_it_had_had_a_server(tracked: TrackedSweep, tmp
         recorded_start = record(tracked.storage, item(name), "result.json")["started_ms"]
         assert Content(target).named(name)["start"] == recorded_start
         assert Content(tracked.target).named(name)["start"] >= recorded_start - 5000
+
+
+def test_measured_latency_joins_the_run_of_its_trial(tracked: TrackedSweep, tmp_path: Path) -> None:
+    storage, target = LocalStorage(str(tmp_path / "runs")), new_target(tmp_path)
+    shutil.copytree(tracked.storage.root, storage.root, dirs_exist_ok=True)
+    synced(target, storage)
+    one = item("w02-r0")
+    measurement = {
+        "batch": 1,
+        "time_ms": 1_700_000_000_000,
+        "processor": "a processor",
+        "threads": 2,
+        "milliseconds": {"dense": [4.0, 3.9, 4.1], "removed": [2.0, 1.9, 2.1]},
+        "speedups": {"removed": [2.0, 1.9, 2.1]},
+        "fastest": "removed",
+        "verdict": "faster",
+    }
+    runs = len(Content(target).plain(ids=False)["runs"])
+    for count in (1, 2):
+        storage.write(f"trials/{one.key}/latency.json", encode_latency(one.key, [measurement] * count))
+        for _ in range(2):
+            synced(target, storage)
+            run = Content(target).named(one.name)
+            speedups = [point for point in run["points"] if point[0] == "latency/batch1/speedup"]
+            assert [(point[1], point[2]) for point in speedups] == [(step, 2.0) for step in range(count)]
+            assert len(run["tags"]["drive.latency"].splitlines()) == count
+        assert "removed is faster than dense: 2.00 times" in run["tags"]["drive.latency"]
+    assert len(Content(target).plain(ids=False)["runs"]) == runs
 
 
 def test_runs_hold_exactly_the_published_points(tracked: TrackedSweep) -> None:
