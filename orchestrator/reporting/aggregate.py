@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +41,7 @@ class ConfigSummary:
     Attributes:
         varying: what else varies in the sweep, by dotted key; empty in a plain sweep.
         missing: seeds of this configuration that have not finished.
+        kept_weights, multiply_adds: mean shares of the dense network's that remain; None where they are not known.
         speedup: of the fastest way to run the pruned network against the dense one, where `latency` has measured it.
         chosen: the configurations of the finished seeds with the numbers that they chose themselves.
     """
@@ -53,6 +54,8 @@ class ConfigSummary:
     emptied_layers: int
     missing: int
     keys: tuple[str, ...]
+    kept_weights: float | None = None
+    multiply_adds: float | None = None
     speedup: MeanStd | None = None
     chosen: tuple[TrialConfig, ...] = ()
     best: bool = False
@@ -177,9 +180,17 @@ def _summary(trials: list[TrialStatus], varying: list[str]) -> ConfigSummary:
         emptied_layers=int(max(emptied, default=0)),
         missing=len(trials) - len(finished),
         keys=tuple(trial.key for trial in finished),
+        kept_weights=_mean_of(finished, "model/sparsity", lambda sparsity: 1 - sparsity),
+        multiply_adds=_mean_of(finished, "model/theoretical_speedup", lambda speedup: 1 / speedup),
         speedup=_spread(finished, SPEEDUP),
         chosen=tuple(as_chosen(config, trial.metrics) for trial in finished),
     )
+
+
+def _mean_of(trials: list[TrialStatus], key: str, share: Callable[[float], float]) -> float | None:
+    """The mean of what follows from a metric; None unless each trial has it."""
+    values = [trial.metrics[key] for trial in trials if key in trial.metrics]
+    return statistics.fmean(map(share, values)) if values and len(values) == len(trials) else None
 
 
 def _spread(trials: list[TrialStatus], key: str) -> MeanStd | None:

@@ -83,6 +83,10 @@ def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
+def _share(share: float | None) -> str:
+    return "not known" if share is None else f"{100 * share:.1f} %"
+
+
 def _number(value: float) -> float:
     return int(value) if value.is_integer() else value
 
@@ -141,6 +145,22 @@ COLUMNS = (
         key="total_epochs",
         value=lambda one: _number(one.trained_epochs),
         leaves=3,
+    ),
+    Column(
+        head="kept weights",
+        cell=_unless_dense(lambda one: _share(one.kept_weights)),
+        is_shown=lambda settings: any(one.config.prunes_channels for one in settings),
+        key="kept_weights",
+        value=lambda one: one.kept_weights,
+        leaves=6,
+    ),
+    Column(
+        head="multiply-adds",
+        cell=_unless_dense(lambda one: _share(one.multiply_adds)),
+        is_shown=lambda settings: any(one.config.prunes_channels for one in settings),
+        key="multiply_adds",
+        value=lambda one: one.multiply_adds,
+        leaves=5,
     ),
     Column(
         head="speed-up",

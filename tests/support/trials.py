@@ -57,6 +57,8 @@ def tiny_config(**changes: Any) -> TrialConfig:
     config = replace(base, **changes)
     if config.pruning.scores_channels:
         config = replace(config, granularity="channel")
+    if config.compensates and "dataset" not in changes:  # which needs more images than a layer has inputs
+        config = replace(config, dataset=replace(base.dataset, limit=200))
     return config
 
 

@@ -50,6 +50,8 @@ def test_json_has_the_keys_that_readers_know() -> None:
         "val/accuracy",
         "test/accuracy",
         "total_epochs",
+        "kept_weights",
+        "multiply_adds",
         "latency/speedup",
         "search_seconds",
         "best",

@@ -172,6 +172,6 @@ def test_altered_byte_is_rejected() -> None:
 
 def test_newer_format_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     content, _ = encode(network(), random_masks(network(), 1), CARD)
-    monkeypatch.setattr("trainables.export.sparse_model.FORMAT", 0)
+    monkeypatch.setattr("trainables.export.sparse_model.FORMATS", (0,))
     with pytest.raises(ValueError, match=r"format 1 is newer than 0; update drive-sweep"):
         load_sparse_model(content)

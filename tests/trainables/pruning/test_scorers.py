@@ -37,8 +37,8 @@ ROUNDS_OF_COURSE = {Course.ROUNDS: 4, Course.ONE_ROUND: 1, Course.LEVELS: 12}
 ROUNDS = {name: ROUNDS_OF_COURSE[one.course] for name, one in METHODS.items() if one.course in ROUNDS_OF_COURSE}
 
 
-def digits() -> Data:
-    return in_float64(load_data(tiny_config().dataset, DIGITS, "cpu"))
+def digits(config: TrialConfig | None = None) -> Data:
+    return in_float64(load_data((config or tiny_config()).dataset, DIGITS, "cpu"))
 
 
 def network(name: str = "convnet", side: int = 8, channels: int = 1) -> nn.Module:
@@ -49,7 +49,7 @@ def network(name: str = "convnet", side: int = 8, channels: int = 1) -> nn.Modul
 
 def masks_of(config: TrialConfig, model: nn.Module | None = None, data: Data | None = None) -> list[Masks]:
     """The masks after every round, on a convnet and on digits unless others are given."""
-    model, data = model or network(), data or digits()
+    model, data = model or network(), data or digits(config)
     weights = prunable_weights(model)
     masks, masks_by_round = full_masks(weights), []
     for round_ in range(1, config.rounds + 1):
@@ -82,7 +82,7 @@ def test_scorers_do_not_change_the_network(method: Any) -> None:
     weights = prunable_weights(model)
     config = tiny_config(method=method)
     selection = selection_for(config, model)
-    masks, *_ = prune_round(model, weights, full_masks(weights), digits(), config, 1, RUNTIME, selection=selection)
+    masks, *_ = prune_round(model, weights, full_masks(weights), digits(config), config, 1, RUNTIME, selection=selection)
     assert torch.equal(torch.get_rng_state(), random_state)
     assert all(module.training for module in model.modules())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
