@@ -161,7 +161,7 @@ def _about_pruning(key: str) -> bool:
 
 
 def _as_text(varying: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in varying.items())
+    return ", ".join(f"{key}={value}" for key, value in varying.items() if not (key.startswith("target.") and value is None))
 
 
 def _summary(trials: list[TrialStatus], varying: list[str]) -> ConfigSummary:

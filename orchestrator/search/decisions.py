@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Protocol
 
-from trainables.records.checked_lines import checked_line, read_checked_line
+from trainables.records.checked_lines import CheckedLines, checked_line
 
 
 class Kind(StrEnum):
@@ -69,11 +69,10 @@ class Decision:
         return json.dumps(kept | {"elapsed_s": round(self.elapsed_s, 3)}, separators=(",", ":"))
 
     @classmethod
-    def from_line(cls, line: str) -> Decision:
-        """Raises ValueError if the line is not a decision."""
-        values = read_checked_line(line)
+    def from_values(cls, values: dict[str, Any]) -> Decision:
+        """The decision of a line's values. Raises ValueError if it is none."""
         if not set(values) <= set(_DEFAULTS) or "kind" not in values:
-            raise ValueError(f"{line[:80]!r} is no decision")
+            raise ValueError(f"{str(values)[:80]} is no decision")
         return cls(**values | {"kind": Kind(values["kind"])})
 
 
@@ -116,10 +115,10 @@ def from_text(text: str) -> list[Decision]:
     """
     lines = text.split("\n")
     whole, rest = lines[:-1], lines[-1]
-    decisions = []
+    decisions, checked = [], CheckedLines()
     for number, line in enumerate(whole, 1):
         try:
-            decisions.append(Decision.from_line(line))
+            decisions.append(Decision.from_values(checked.read(line)))
         except (ValueError, TypeError) as error:
             raise ValueError(f"line {number} is damaged: {error}") from None
     del rest

@@ -13,7 +13,7 @@ from orchestrator.search.space import Axis, Space, Values
 from orchestrator.spec.field_types import CustomMethod
 from orchestrator.spec.grid import base_config, configured
 from orchestrator.spec.ranges import Range
-from orchestrator.spec.trial_names import short_value
+from orchestrator.spec.trial_names import dotted_values, short_value
 from trainables.config.trial import TrialConfig
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def groups_of(spec: SweepSpec) -> list[Group]:
     for group in all_groups(spec, spec.method):
         corners = tuple(group.trial(values, spec.seed) for values in group.space.corners())
         if not corners[0].is_dense:
-            groups.setdefault(corners, replace(group, name=_name(corners[0], spec, group.fixed)))
+            fixed = _as_used(group.fixed, corners[0])
+            groups.setdefault(corners, replace(group, name=_name(corners[0], spec, fixed), fixed=fixed))
     return _with_unique_names(list(groups.values()))
 
 
@@ -68,9 +69,17 @@ def seeds_of(spec: SweepSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(seeds[: spec.seeds.first]), tuple(seeds[spec.seeds.first :])
 
 
+def _as_used(fixed: Values, corner: TrialConfig) -> Values:
+    """The values as the group's trials have them: a method may know one granularity alone, and a target decides a sparsity."""
+    used = dotted_values(corner)
+    return {key: used.get(key, value) for key, value in fixed.items()}
+
+
 def _name(corner: TrialConfig, spec: SweepSpec, fixed: Values) -> str:
     method = f"{short_value(corner.method)}-" if len(spec.method) > 1 else ""
-    others = [f"-{key.rpartition('.')[2]}{short_value(value)}" for key, value in fixed.items() if key != "sparsity"]
+    values = {key: value for key, value in fixed.items() if key not in ("sparsity", "granularity") and value is not None}
+    others = [f"-{key.rpartition('.')[2]}{short_value(value)}" for key, value in values.items()]
+    others += [f"-{corner.granularity}"] if "granularity" in fixed else []
     return f"{method}s{corner.sparsity!r}{''.join(others)}"
 
 

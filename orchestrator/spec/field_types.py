@@ -89,7 +89,7 @@ def _auto_or(fits: Callable[[float], bool]) -> PlainValidator:
     """Accepts the word auto or a number that fits. A union of types would report one error twice, in pydantic's words."""
 
     def check(value: Any) -> Any:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
         if value != "auto" and not (is_number and fits(value)):
             raise ValueError("neither auto nor a number that fits")
         return value if value == "auto" else float(value)

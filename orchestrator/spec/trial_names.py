@@ -105,7 +105,9 @@ def _varying(values: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _is_used(key: str, config: TrialConfig, values: dict[str, Any]) -> bool:
-    """Whether the key is not an option of a method, or is one of the trial's method."""
+    """Whether the trial's method uses the key: a target only by channels, an option only by its own method."""
+    if key.startswith("target.") and values.get(key) is None:
+        return False
     return not is_option(key) or (key in values and key.partition(".")[0] == config.option_block)
 
 

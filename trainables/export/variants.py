@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +41,8 @@ def variants(model: SparseModel, masks: Masks) -> dict[str, nn.Module]:
         networks = {DENSE: dense, MASKED: _masked(dense, masks), REMOVED: model.network}
     else:
         networks = {DENSE: dense_twin(model).network, MASKED: model.network}
-    sparse = _with_sparse_rows(networks[MASKED], masks)
-    if sparse is not None:
-        networks[CSR] = sparse
+        if (sparse := _with_sparse_rows(model.network, masks)) is not None:
+            networks[CSR] = sparse
     return {name: network.eval() for name, network in networks.items()}
 
 
@@ -51,7 +51,8 @@ class SparseRows(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        self.weight = layer.weight.detach().to_sparse_csr()
+        with warnings.catch_warnings(action="ignore"):  # sparse rows are in beta
+            self.weight = layer.weight.detach().to_sparse_csr()
         self.bias = layer.bias
 
     def forward(self, features: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
     {"key": "val/accuracy", "step": 3, "value": 0.5, "time": 1700000000000,"crc32":"0f3a9c1e"}
 
-The checksum is the CRC-32 of the object without it. Lines of versions without checksums are read as they are.
+The checksum is the CRC-32 of the object without it. Lines of versions without checksums are read as they are; they stand before
+all others of a file, so that a later line without one has lost it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,24 @@ def read_checked_line(line: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{line[:80]!r} is no JSON object")
     return value
+
+
+class CheckedLines:
+    """Reads the lines of one file in their order.
+
+    Attributes:
+        has_checksum: whether the last line that was read had one.
+    """
+
+    def __init__(self) -> None:
+        self.has_checksum = False
+
+    def read(self, line: str) -> dict[str, Any]:
+        """The object of the next line. Raises ValueError as `read_checked_line` does, and for a checksum that was lost."""
+        before, self.has_checksum = self.has_checksum, CHECKED.fullmatch(line) is not None
+        if before and not self.has_checksum:
+            raise ValueError(f"{line[:80]!r} has lost its checksum")
+        return read_checked_line(line)
 
 
 def _sum_of(text: str) -> str:

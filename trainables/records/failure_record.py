@@ -8,6 +8,7 @@ from typing import Any
 
 from trainables.errors import FailureKind
 from trainables.records.file_names import ERROR
+from trainables.records.metrics import EARLIEST_MS
 from trainables.records.protocols import TrialFiles
 from trainables.records.self_digest import FIELD as DIGEST
 from trainables.records.self_digest import is_whole, with_digest
@@ -16,7 +17,6 @@ from trainables.runtime.secrets import without_secrets
 
 # Of all versions. The two numbers stand between the texts and the digest: a cut that takes the digest takes them too.
 FIELDS: dict[str, type] = {"kind": str, "message": str, "traceback": str, "attempt": int, "time": int}
-EARLIEST_MS = 10**12  # of Unix time, in 2001: a number that lost digits is below it
 
 
 def publish_failure(files: TrialFiles, kind: FailureKind, message: str, traceback: str, place: str = "") -> None:

@@ -14,7 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.records.checked_lines import checked_line, read_checked_line
+from trainables.records.checked_lines import CheckedLines, checked_line
+
+EARLIEST_MS = 10**12  # of Unix time, in 2001: a number that lost digits is below it
 
 
 class DamagedRecordError(Exception):
@@ -70,10 +72,12 @@ def points_from_lines(content: bytes) -> list[Point]:
     Raises:
         DamagedRecordError: a line is not a point.
     """
-    points = []
+    points, lines = [], CheckedLines()
     for number, line in enumerate(content.splitlines(), start=1):
         try:
-            points.append(points_from_json(read_checked_line(line.decode())))
+            points.append(points_from_json(lines.read(line.decode())))
+            if not lines.has_checksum and points[-1].time_ms < EARLIEST_MS:
+                raise ValueError("a time that lost digits")
         except ValueError:
             raise DamagedRecordError(f"has no metric point in line {number}") from None
     return points

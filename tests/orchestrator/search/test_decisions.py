@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.search.decisions import Decision, Kind, from_text
+from trainables.records.checked_lines import read_checked_line
 
 FULL = Decision(
     kind=Kind.RESULT,
@@ -36,7 +37,7 @@ def test_line_of_every_kind_is_read_back(kind: Kind) -> None:
     for decision in (Decision(kind=kind), replace(FULL, kind=kind)):
         line = decision.to_line()
         assert "\n" not in line
-        read = Decision.from_line(line)
+        read = Decision.from_values(read_checked_line(line))
         assert read == decision
         assert isinstance(read.kind, Kind)
 

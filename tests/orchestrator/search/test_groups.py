@@ -74,3 +74,17 @@ def test_seeds_come_from_seeds_then_axis_then_file() -> None:
     assert seeds_of(spec_with({"seed": 5, "seeds": {"first": 2, "most": 4}})) == ((5, 6), (7, 8))
     assert seeds_of(spec_with({"search": {"seed": [3, 1]}})) == ((3, 1), ())
     assert seeds_of(spec_with({"seed": 7, "search": {"seed": None}})) == ((7,), ())
+
+
+def test_groups_are_named_by_what_their_trials_have() -> None:
+    spec = load_text(
+        BASE
+        + "method: [magnitude, taylor]\nsparsity: 0.8\ntarget: {multiply_adds: 0.5}\n"
+        + "search: {granularity: [weight, channel], warmup_epochs: [0, 1]}\n"
+    )
+    groups = {group.name: group.fixed for group in groups_of(spec)}
+    assert groups == {
+        "magnitude-s0.8-weight": {"granularity": "weight"},
+        "magnitude-s0.5-channel": {"granularity": "channel"},
+        "taylor-s0.5-channel": {"granularity": "channel"},
+    }

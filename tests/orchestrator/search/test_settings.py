@@ -10,6 +10,7 @@ from orchestrator.errors import UserError
 from orchestrator.search.decisions import Decision, Kind
 from orchestrator.search.settings import SearchSettings, is_settled
 from tests.support.synthetic_grid import spec_with
+from trainables.records.checked_lines import read_checked_line
 
 TPE = {"name": "tpe", "configurations": 9}
 BASE: dict[str, Any] = {
@@ -78,7 +79,7 @@ def test_what_decides_nothing_may_change(change: str) -> None:
 
 def test_settings_are_the_same_after_a_line() -> None:
     line = settings().decision().to_line()
-    assert Decision.from_line(line) == settings().decision()
+    assert Decision.from_values(read_checked_line(line)) == settings().decision()
 
 
 SMALL, LARGE = (settings(budget={"epochs": limit}).decision() for limit in (100, 200))

@@ -17,7 +17,10 @@ from orchestrator.spec.loader import load_spec
 from orchestrator.spec.presets import preset_names, preset_text, template
 from orchestrator.spec.schema import SweepSpec
 from tests.support.sweep_files import BASE, load_text
+from trainables.config.keys import warmup_key
 from trainables.data.source import DatasetSource
+
+OWN = "neighbours/"  # presets that compare methods, not recipes of papers
 
 
 def test_unreadable_file_is_reported(tmp_path: Path) -> None:
@@ -67,7 +70,20 @@ def test_presets_of_searches_have_the_documented_spaces(name: str, groups: int, 
     assert cost.typical.epochs <= spec.budget.epochs + cost.dense.epochs
 
 
-@pytest.mark.parametrize("name", [name for name in preset_names() if "/" in name])
+@pytest.mark.parametrize("name", [name for name in preset_names() if OWN in name])
+def test_neighbours_are_pruned_as_weights_and_as_channels(name: str) -> None:
+    spec = load_spec(name)
+    assert spec.name == name.replace("/", "-")
+    trials = [trial for trial in expand(spec) if not trial.is_dense]
+    of_both = {trial.method for trial in trials if trial.prunes_channels} & {
+        trial.method for trial in trials if not trial.prunes_channels
+    }
+    assert of_both == {"drive", "snip", "magnitude"}
+    assert {trial.method for trial in trials} - of_both == {"granet", "taylor", "hap", "cap", "polarization"}
+    assert len({warmup_key(trial, "0" * 32) for trial in trials}) == 3  # one for each seed
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if "/" in name and OWN not in name])
 def test_published_presets_name_their_source(name: str) -> None:
     text = preset_text(name)
     folder, dataset = name.split("/")

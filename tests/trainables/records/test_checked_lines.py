@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from trainables.records.checked_lines import checked_line, read_checked_line
+from trainables.records.checked_lines import CheckedLines, checked_line, read_checked_line
 from trainables.records.metrics import DamagedRecordError, MetricLog, Point, points_from_json, points_from_lines
 
 POINT = Point("val/accuracy", 3, 0.8125, 1_790_000_000_000)
@@ -34,6 +35,24 @@ def test_every_flipped_bit_of_a_running_trials_points_is_found() -> None:
 
 def test_lines_of_older_versions_are_read() -> None:
     assert points_from_lines(json.dumps(POINT.to_json()).encode()) == [POINT]
+
+
+def test_no_cut_out_part_leaves_another_point() -> None:
+    """A part that takes a checksum with it could leave a line like those of versions without checksums."""
+    points = [POINT, Point("train/loss", 3, 1.5, 1_790_000_000_001), Point("val/loss", 4, 0.25, 1_790_000_000_002)]
+    content = MetricLog(points).to_lines()
+    for start in range(len(content)):
+        for end in range(start + 1, len(content) + 1):
+            with suppress(DamagedRecordError):
+                assert set(points_from_lines(content[:start] + content[end:])) <= set(points), (start, end)
+
+
+def test_lines_without_checksums_stand_before_all_others() -> None:
+    earlier, later = json.dumps(POINT.to_json()), checked_line(json.dumps(POINT.to_json()))
+    lines = CheckedLines()
+    assert [lines.read(line) for line in (earlier, earlier, later, later)] == [POINT.to_json()] * 4
+    with pytest.raises(ValueError, match="has lost its checksum"):
+        lines.read(earlier)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ REWOUND = tiny_config(rewind="epoch 1", options=DriveConfig(normalize="rank"), t
 DENSE = tiny_config(method="dense", warmup_epochs=0, training=tiny_training(epochs=3))
 CHANNELS = replace(REWOUND, granularity="channel")
 BLOCKS = replace(REWOUND, block="orepa")
+FITTED = tiny_config(method="cap", warmup_epochs=1, sparsity=0.5, training=tiny_training(epochs=1))
+POLARIZED = tiny_config(method="polarization", warmup_epochs=1, sparsity=0.5, training=tiny_training(epochs=3))
 DENSE_BLOCKS = replace(DENSE, block="orepa", training=tiny_training(epochs=2))
 
 
@@ -77,8 +79,10 @@ def check_metrics_cover_checkpoint(config: TrialConfig, storage: Storage) -> Non
         (CHANNELS, False),
         (BLOCKS, False),
         (DENSE_BLOCKS, False),
+        (FITTED, False),
+        (POLARIZED, False),
     ],
-    ids=["after", "in the middle of", "rewound", "dense", "channels", "blocks", "dense blocks"],
+    ids=["after", "in the middle of", "rewound", "dense", "channels", "blocks", "dense blocks", "fitted", "polarized"],
 )
 @pytest.mark.slow
 def test_trial_killed_at_any_write_ends_with_the_same_result(config: TrialConfig, before: bool, tmp_path: Path) -> None:
