@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 from orchestrator.search.groups import groups_of, seeds_of
+from tests.support.sweep_files import BASE, load_text
 from tests.support.synthetic_grid import spec_with
 
 
