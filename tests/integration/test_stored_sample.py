@@ -157,6 +157,7 @@ def test_mlflow_shows_each_run_of_a_stored_sweep_once(widened: Sample) -> None:
     assert trials == {trial["key"] for trial in status("sample", widened.storage)["trials"]}
 
 
+@pytest.mark.long
 def test_trials_of_a_stored_sweep_are_as_of_its_revision(sample: Sample, widened: Sample) -> None:
     if not widened.is_as_of(sample):
         there, here = sample.fingerprints(FINISHED), widened.fingerprints(NEW)
