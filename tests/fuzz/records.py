@@ -63,12 +63,18 @@ def samples(folder: Path) -> list[Sample]:
     def in_place(name: str, read: Callable[[], Any], **options: Any) -> Sample:
         """A file that is read where it lies."""
 
-        def written_and_read(changed: bytes) -> Any:
-            Path(storage.root, name).write_bytes(changed)
-            with redirect_stderr(io.StringIO()):  # where damage is named
-                return read()
+        whole = content(name)
 
-        return Sample(name=name.rpartition("/")[2], content=content(name), read=written_and_read, **options)
+        def written_and_read(changed: bytes) -> Any:
+            file = Path(storage.root, name)
+            file.write_bytes(changed)
+            try:
+                with redirect_stderr(io.StringIO()):  # where damage is named
+                    return read()
+            finally:
+                file.write_bytes(whole)  # which other samples read beside their own
+
+        return Sample(name=name.rpartition("/")[2], content=whole, read=written_and_read, **options)
 
     def record(name: str, *fields: str) -> Sample:
         return in_place(name, lambda: storage.read_json(name, fields), edit=record_edit)

@@ -3,7 +3,7 @@
     {"key": "val/accuracy", "step": 3, "value": 0.5, "time": 1700000000000,"crc32":"0f3a9c1e"}
 
 The checksum is the CRC-32 of the object without it. Lines of versions without checksums are read as they are; they stand before
-all others of a file, so that a later line without one has lost it.
+all others of a file, and never alone, so that a later line without one has lost it, and a first one before others with one too.
 """
 
 from __future__ import annotations
@@ -49,12 +49,16 @@ class CheckedLines:
 
     def __init__(self) -> None:
         self.has_checksum = False
+        self._without = 0
 
     def read(self, line: str) -> dict[str, Any]:
         """The object of the next line. Raises ValueError as `read_checked_line` does, and for a checksum that was lost."""
         before, self.has_checksum = self.has_checksum, CHECKED.fullmatch(line) is not None
         if before and not self.has_checksum:
             raise ValueError(f"{line[:80]!r} has lost its checksum")
+        if self.has_checksum and not before and self._without == 1:
+            raise ValueError(f"the line before {line[:80]!r} has lost its checksum")
+        self._without += not self.has_checksum
         return read_checked_line(line)
 
 

@@ -53,6 +53,10 @@ def test_lines_without_checksums_stand_before_all_others() -> None:
     assert [lines.read(line) for line in (earlier, earlier, later, later)] == [POINT.to_json()] * 4
     with pytest.raises(ValueError, match="has lost its checksum"):
         lines.read(earlier)
+    alone = CheckedLines()
+    alone.read(earlier)
+    with pytest.raises(ValueError, match=r"the line before .* has lost its checksum"):
+        alone.read(later)
 
 
 @pytest.mark.parametrize(
