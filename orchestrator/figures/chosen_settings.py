@@ -43,10 +43,12 @@ def chosen_settings(results: SweepResults) -> list[ChosenSetting]:
         ]
     chosen = []
     for one in results.recommendations:
-        fixed = {key: value for key, value in one.results.group.fixed.items() if key != "sparsity"}
+        fixed = {key: value for key, value in one.results.group.fixed.items() if not _is_sparsity(key)}
         setting = next((best[key] for key in one.keys if key in best), None)
         if setting is not None:
-            series = _series(one.results.group.base.method, values_text(fixed))
+            removed = [f"{fixed.pop('granularity')}s"] if "granularity" in fixed else []
+            others = ", ".join([*removed, *filter(None, [values_text(fixed) if fixed else ""])])
+            series = _series(one.results.group.base.method, others)
             chosen.append(ChosenSetting(series=series, group=one.name, setting=setting))
     return chosen
 
@@ -71,6 +73,11 @@ def methods_of(results: SweepResults) -> list[str]:
     """The methods with results in the order of the sweep, dense last, so that each has the same colour in all figures."""
     methods = dict.fromkeys(results.state.trials[key].config["method"] for key in results.records)
     return sorted(methods, key=is_dense)
+
+
+def _is_sparsity(key: str) -> bool:
+    """Whether a key decides the place on the axis of sparsity."""
+    return key == "sparsity" or key.startswith("target.")
 
 
 def _series(method: str, others: str) -> str:

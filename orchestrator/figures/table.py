@@ -46,7 +46,8 @@ FIGURES = (
     ),
     FigureKind(
         title="Accuracy over sparsity",
-        caption="Test accuracy of the recommended setting of each method and sparsity, ± one standard deviation over seeds.",
+        caption="Test accuracy of the recommended setting of each method and sparsity, ± one standard deviation over seeds. Of "
+        "channels with a target, the sparsity is the share that it removes.",
         draw=accuracy_over_sparsity,
     ),
     FigureKind(
