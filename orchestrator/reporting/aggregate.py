@@ -157,7 +157,7 @@ def _may_have(config: dict[str, Any], key: str) -> bool:
 def _about_pruning(key: str) -> bool:
     """Whether a key has no meaning for a dense baseline."""
     sections = ("warmup.", "iterations.", "prunable.", "sanity.", "target.")
-    return key in ("rewind", "granularity", "compensate") or key.startswith(sections) or is_option(key)
+    return key in ("rewind", "layer_sparsity", "granularity", "compensate") or key.startswith(sections) or is_option(key)
 
 
 def _as_text(varying: dict[str, Any]) -> str:

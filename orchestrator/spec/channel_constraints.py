@@ -49,6 +49,8 @@ def granularity_conflicts(spec: SweepSpec, trials: Sequence[TrialConfig]) -> Ite
         yield Conflict((given[0], "granularity"), "be given only with granularity channel", CHANNEL)
     if (spec.compensate or "compensate" in spec.search) and not of_channels:
         yield Conflict(("compensate", "granularity"), "be given only with granularity channel", CHANNEL)
+    if (spec.layer_sparsity != DEFAULT.layer_sparsity or "layer_sparsity" in spec.search) and of_channels and not of_weights:
+        yield Conflict(("layer_sparsity", "granularity"), "be given only with granularity weight", "remove it")
     has_sparsity = spec.sparsity != DEFAULT.sparsity or "sparsity" in spec.search
     if given and of_channels and not of_weights and has_sparsity:
         yield Conflict(("sparsity", given[0]), f"not be given with {given[0]}, which decides it", "remove one of the two")

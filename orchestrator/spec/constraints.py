@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from orchestrator.spec.axes import section_of
 from orchestrator.spec.conflict import Conflict
+from orchestrator.spec.field_types import DEFAULT
 from orchestrator.spec.grid import AUTO_SECTIONS
 from orchestrator.spec.schema import SweepSpec
 from trainables.config.method import Course
@@ -65,9 +66,11 @@ def _auto_conflicts(config: TrialConfig) -> Iterator[Conflict]:
         rule = "name an epoch <= warmup.window with warmup_epochs auto, which may end there"
         yield Conflict(("rewind", "warmup.window"), rule, "rewind less far")
     fixed = config.options.fixed_sparsity() is not None or not config.pruning.is_ranking
-    if warmup.rule == "epi" and fixed:
-        rule = f"be overlap for {config.method}: its layers always keep the same number of weights"
-        yield Conflict(("warmup.rule", "method"), rule, "write warmup: {rule: overlap}")
+    by_layer = config.layer_sparsity != DEFAULT.layer_sparsity
+    if warmup.rule == "epi" and (fixed or by_layer):
+        key, value = ("layer_sparsity", config.layer_sparsity) if by_layer else ("method", config.method)
+        rule = f"be overlap for {value}: its layers always keep the same number of weights"
+        yield Conflict(("warmup.rule", key), rule, "write warmup: {rule: overlap}")
 
 
 def auto_options() -> Iterator[tuple[str, str, str]]:

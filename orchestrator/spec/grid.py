@@ -81,8 +81,11 @@ def without_unused_options(config: TrialConfig) -> TrialConfig:
         unused["granularity"] = "channel"
     elif not method.prunes_channels:
         unused["granularity"] = "weight"
+    of_weights = unused.get("granularity", config.granularity) == "weight"
+    if not (method.course.ends_before_training and method.is_ranking and of_weights):
+        unused["layer_sparsity"] = DEFAULT.layer_sparsity
     target = config.target
-    if unused.get("granularity", config.granularity) == "weight":
+    if of_weights:
         target = unused["target"] = DEFAULT.target
         unused["compensate"] = DEFAULT.compensate
     if not method.course.uses_iterations:
@@ -116,6 +119,7 @@ def dense_baseline(config: TrialConfig) -> TrialConfig:
             rewind=DEFAULT.rewind,
             warmup=DEFAULT.warmup,
             prunable=DEFAULT.prunable,
+            layer_sparsity=DEFAULT.layer_sparsity,
             granularity=DEFAULT.granularity,
             compensate=DEFAULT.compensate,
             target=DEFAULT.target,

@@ -35,6 +35,7 @@ from trainables.config.trial import (
     Budget,
     Granularity,
     Initialization,
+    LayerSparsity,
     Precision,
     Schedule,
     StabilityMeasure,
@@ -238,6 +239,11 @@ class TrialSpec(_MethodSpec):
         description="Kaiming normal initialisation, scaled by the inputs or the outputs of a layer.",
     )
     prunable: Prunable = Field(default=Prunable.defaults(), description="Which convolutional and linear layers may be pruned.")
+    layer_sparsity: LayerSparsity = Field(
+        default=DEFAULT.layer_sparsity,
+        description="Of single weights, whether scores decide over all layers together, or each layer keeps a share: the same "
+        "(uniform), or that of Erdos-Renyi-Kernel (erk).",
+    )
     granularity: Granularity = Field(
         default=DEFAULT.granularity,
         description="What is removed together: single weights, or whole channels, after which the network is smaller.",

@@ -23,6 +23,7 @@ Augment = Literal["auto", "none", "crop", "crop_flip"]
 StabilityMeasure = Literal["epi", "overlap"]
 Granularity = Literal["weight", "channel"]
 Block = Literal["plain", "orepa"]
+LayerSparsity = Literal["global", "uniform", "erk"]
 
 AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")  # with a fixed position in tables and in names of trials
 REWIND = re.compile(r"none|init|epoch \d+")
@@ -178,6 +179,8 @@ class TrialConfig:
         block: what a 3x3 convolution is trained as before pruning (models/blocks.py).
         initialization: whether Kaiming's variance is by a layer's inputs or outputs; not used by custom networks.
         initial_weights: whether training starts from the weights of a file; its path is not part of the config.
+        layer_sparsity: of single weights, whether one threshold decides for the whole network, or each layer keeps a share:
+            the same, or that of Erdos-Renyi-Kernel (pruning/sparsity_distributions.py).
         granularity: what is removed together: single weights, or whole channels with all that makes and reads them.
         target: what `sparsity` is a share of, if not of the prunable weights; `sparsity` is then the share that it removes.
         compensate: whether the layers that read removed channels are fitted to those that remain (channels/compensation.py).
@@ -202,6 +205,7 @@ class TrialConfig:
     initialization: Initialization = "fan_in"
     sanity: SanityConfig = field(default_factory=SanityConfig)
     initial_weights: bool = False
+    layer_sparsity: LayerSparsity = "global"
     granularity: Granularity = "weight"
     target: TargetConfig = field(default_factory=TargetConfig)
     compensate: bool = False

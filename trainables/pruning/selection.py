@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from trainables.channels.units import ChannelUnits
-from trainables.config.trial import TrialConfig
+from trainables.config.trial import LayerSparsity, TrialConfig
 from trainables.pruning.masks import Masks, topk_masks
 from trainables.pruning.sanity_checks import shuffled
+from trainables.pruning.sparsity_distributions import erk, round_to_total
 from trainables.pruning.sparsity_schedules import kept_after
 
 
@@ -65,6 +67,32 @@ class WeightSelection:
 
     def finished(self, model: nn.Module, masks: Masks) -> nn.Module:
         return model
+
+
+class LayerwiseSelection(WeightSelection):
+    """The weights with the highest scores in each layer, whose share of all kept weights does not depend on scores."""
+
+    def __init__(self, layers: LayerSparsity) -> None:
+        self.layers = layers
+
+    def select(self, scores: Tensor, masks: Masks, config: TrialConfig, round_: int) -> Masks:
+        surviving = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
+        counts = self.counts(masks, surviving, self.keep(masks, config, round_))
+        by_layer = zip(masks.items(), scores.split(list(surviving.values())), strict=True)
+        return {name: topk_masks(values, {name: mask}, counts[name])[name] for (name, mask), values in by_layer}
+
+    def counts(self, masks: Masks, surviving: Mapping[str, int], total: int) -> dict[str, int]:
+        """Kept weights by layer, in all `total`; rounding gives no layer more than the weights that it still has."""
+        shapes = {name: tuple(mask.shape) for name, mask in masks.items()}
+        sizes = {name: mask.numel() for name, mask in masks.items()}
+        density = total / sum(sizes.values())
+        densities = erk(shapes, density) if self.layers == "erk" else dict.fromkeys(sizes, density)
+        rounded = round_to_total(densities, sizes, total)
+        counts = {name: min(count, surviving[name]) for name, count in rounded.items()}
+        for name in sorted(counts, key=lambda name: counts[name] - densities[name] * sizes[name]):
+            more = min(surviving[name] - counts[name], total - sum(counts.values()))
+            counts[name] += more
+        return counts
 
 
 def _prunable(masks: Masks) -> int:

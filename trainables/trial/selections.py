@@ -12,7 +12,7 @@ from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
 from trainables.models.prunable import prunable_weights
 from trainables.pruning.channel_selection import ChannelSelection
-from trainables.pruning.selection import Selection, WeightSelection
+from trainables.pruning.selection import LayerwiseSelection, Selection, WeightSelection
 
 ImageShape = tuple[int, int, int]
 
@@ -24,7 +24,7 @@ def selection_of(config: TrialConfig, model: nn.Module, image_shape: ImageShape)
         ConfigError: channels of this network cannot be removed, or its size cannot be counted.
     """
     if config.is_dense or not config.prunes_channels:
-        return WeightSelection()
+        return WeightSelection() if config.layer_sparsity == "global" else LayerwiseSelection(config.layer_sparsity)
     units = find_units(model, image_shape, config.prunable.exclude)
     quantities = {
         "weights": entries_of(prunable_weights(model, config.prunable.exclude), units),

@@ -57,6 +57,20 @@ CONFLICTS = {
             "write granularity: channel"
         ],
     ),
+    "layers of channels": (
+        "granularity: channel\nlayer_sparsity: erk\n",
+        [
+            "s.yaml:5: layer_sparsity must be given only with granularity weight, got layer_sparsity 'erk', "
+            "granularity 'channel'; remove it"
+        ],
+    ),
+    "constant counts of layers beside the early pruning indicator": (
+        "warmup_epochs: auto\nlayer_sparsity: uniform\n",
+        [
+            "s.yaml:5: layer_sparsity must fit: warmup.rule must be overlap for uniform: its layers always keep the same "
+            "number of weights, got warmup.rule 'epi', layer_sparsity 'uniform'; write warmup: {rule: overlap}"
+        ],
+    ),
     "two targets": (
         "granularity: channel\ntarget: {channels: 0.5, parameters: 0.5}\n",
         ["s.yaml:5: target.channels must be the only target, got target.channels 0.5, target.parameters 0.5; keep one of them"],

@@ -45,3 +45,15 @@ def test_compensation_is_ignored_where_it_changes_nothing() -> None:
 def test_dense_baselines_of_both_granularities_are_one() -> None:
     found = expand(load_text(BASE + "sparsity: 0.5\nsearch: {granularity: [weight, channel]}\n"))
     assert sum(one.is_dense for one in found) == 1
+
+
+def test_shares_of_layers_are_of_scored_weights_alone() -> None:
+    lines = "method: [magnitude, random, gmp, taylor]\nsparsity: 0.5\nlayer_sparsity: erk\n"
+    found = expand(load_text(BASE + lines))
+    assert [(one.method, one.layer_sparsity) for one in found] == [
+        ("magnitude", "erk"),
+        ("random", "global"),
+        ("gmp", "global"),
+        ("taylor", "global"),
+        ("dense", "global"),
+    ]

@@ -144,6 +144,7 @@ OTHER_VALUES: list[tuple[str, Any, bool]] = [
     ("sanity.shuffle", True, False),
     ("sanity.reinitialize", True, False),
     ("sanity.invert", True, False),
+    ("layer_sparsity", "erk", False),
     ("granularity", "channel", False),
     ("target.channels", 0.5, False),
     ("target.parameters", 0.5, False),
