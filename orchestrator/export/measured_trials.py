@@ -39,16 +39,15 @@ def measure_trial(storage: Storage, key: str, *, batches: Sequence[int], threads
     if not folders:
         raise UserError(f"no sweep in storage {storage.root} has a trial {key}", code="trial-unknown")
     spec = spec_from_resolved(storage.read_json(folders[0].file("spec.json")))
-    model = trial_model(storage, spec, key, result)
-    networks = variants(model, load_masks(storage.read(trial_file(key, MODEL)) or b""))
-    if len(networks) == 1 or result["kept_weights"] == result["prunable_weights"]:
+    if result["kept_weights"] == result["prunable_weights"]:
         raise UserError(
             f"trial {key} must have pruned weights to compare with the dense network, got a dense trial",
             "give the key of another one",
             code="trial-dense",
         )
+    model = trial_model(storage, spec, key, result)
     measured = measure(
-        networks,
+        variants(model, load_masks(storage.read(trial_file(key, MODEL)) or b"")),
         model.card.image_shape,
         model.memory_format,
         batches=batches,

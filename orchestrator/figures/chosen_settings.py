@@ -46,9 +46,9 @@ def chosen_settings(results: SweepResults) -> list[ChosenSetting]:
         fixed = {key: value for key, value in one.results.group.fixed.items() if not _is_sparsity(key)}
         setting = next((best[key] for key in one.keys if key in best), None)
         if setting is not None:
-            removed = [f"{fixed.pop('granularity')}s"] if "granularity" in fixed else []
-            others = ", ".join([*removed, *filter(None, [values_text(fixed) if fixed else ""])])
-            series = _series(one.results.group.base.method, others)
+            granularity = fixed.pop("granularity", None)
+            method = _series(one.results.group.base.method, f"{granularity}s" if granularity else "")
+            series = _series(method, values_text(fixed))
             chosen.append(ChosenSetting(series=series, group=one.name, setting=setting))
     return chosen
 

@@ -28,9 +28,8 @@ def score_taylor(context: ScoringContext) -> Scores:
     """
     options = context.options_as(TaylorConfig)
     units, model = _units(context), context.model
-    named = {name: value for name, value in model.named_parameters() if name in norm_parameters(model, units)} | dict(
-        context.weights
-    )
+    norms = norm_parameters(model, units)
+    named = {name: value for name, value in model.named_parameters() if name in norms} | dict(context.weights)
     total_U = torch.zeros(units.count, dtype=torch.float64)
     loss_sum, batches = torch.zeros(()), 0
     with scoring_mode(model, options.batch_norm):
@@ -39,7 +38,7 @@ def score_taylor(context: ScoringContext) -> Scores:
         ):
             grads = dict(zip(named, gradients(loss, named), strict=True))
             products = {name: (value * grads[name]).detach().double().cpu() for name, value in named.items()}
-            total_U += tied_sums(products, units, norm_parameters(model, units)).abs()
+            total_U += tied_sums(products, units, norms).abs()
             loss_sum, batches = loss_sum + loss.detach().cpu(), batches + 1
     return Scores(scores=total_U / batches, loss=loss_sum / batches)
 

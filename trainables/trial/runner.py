@@ -98,21 +98,23 @@ class TrialRunner:
 
     @cached_property
     def selection(self) -> Selection:
-        return selection_of(self.config, self._network(), self.data.image_shape)
+        return selection_of(self.config, self._network, self.data.image_shape)
 
+    @cached_property
     def _network(self) -> nn.Module:
         return network_of(self.config, self.data.image_shape, self.data.num_classes)
 
     def run(self) -> dict[str, Any]:
         self.publisher.config_file()
         # Errors of prunable.exclude and of custom functions are reported here, before the warm-up.
-        network = self._network()
+        network = self._network
         weights = prunable_weights(network, self.config.prunable.exclude)
         check_kept_weights(self.config, {name: tuple(weight.shape) for name, weight in weights.items()})
         for finding in unprunable_layers(network, self.config.prunable.exclude):
             raise ConfigError(f"model: {finding}")
         check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
         self.selection  # noqa: B018, raises here too
+        del network, weights, self._network  # its memory, for the training
         state = self._resume() or self._start_pruning()
         if self.runtime.fingerprint() not in state.fingerprints:
             state.fingerprints.append(self.runtime.fingerprint())
