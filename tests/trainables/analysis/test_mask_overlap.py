@@ -75,6 +75,24 @@ def test_corrected_overlap_is_one_where_nothing_can_differ() -> None:
     assert corrected_overlap(masks([1, 1], [0, 0]), masks([1, 1], [0, 0])) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "similarity"),
+    [
+        ((16, 32, 64), (16, 32, 64), 1.0),
+        ((10, 30), (30, 10), 0.5),
+        ((8, 24), (16, 24), 5 / 6),
+        ((1,), (16,), 2 / 17),
+        ((0, 4), (0, 4), 1.0),
+        ((0,), (3,), 0.0),
+    ],
+)
+def test_similarity_of_densities_has_its_closed_values(
+    first: tuple[int, ...], second: tuple[int, ...], similarity: float
+) -> None:
+    assert layer_density_similarity(with_counts(*first), with_counts(*second)) == pytest.approx(similarity)
+    assert layer_density_similarity(with_counts(*second), with_counts(*first)) == pytest.approx(similarity)
+
+
 def test_indicator_is_the_mean_over_earlier_masks() -> None:
     history = [with_counts(10, 90), with_counts(50, 50), with_counts(50, 30)]
     to_second = 1 - (0 / 100 + 20 / 80) / 2

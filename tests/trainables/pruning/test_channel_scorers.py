@@ -18,7 +18,7 @@ from trainables.config.trial import TrialConfig
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
 from trainables.pruning.channel_scorers import score_hap, score_taylor
-from trainables.pruning.curvature import traces_along
+from trainables.pruning.curvature import row_traces, traces_along
 from trainables.pruning.scoring import Batch, ScoringContext
 
 SHAPE = (1, 8, 8)
@@ -88,6 +88,21 @@ def test_estimate_has_the_trace_as_its_mean_and_the_derived_variance() -> None:
     assert float(loss) == pytest.approx(float(loss_of(weight.detach().flatten())), rel=1e-5)
 
 
+def naive_sensitivity(context: ScoringContext, probes: int) -> list[float]:
+    """Half the mean eigenvalue of each filter's block of the Hessian, times the filter's squared norm, by unit."""
+    units = context.units
+    assert units is not None
+    traces = row_traces(context, probes, 1, "running")[1]
+    scores = [0.0] * units.count
+    for group in units.groups:
+        for layer in group.layers:
+            for row, unit in enumerate(units.unit_of[f"{layer}.weight", 0].tolist()):
+                numbers = context.weights[f"{layer}.weight"][row].flatten().tolist()
+                eigenvalue = float(traces[f"{layer}.weight"][row]) / len(numbers)
+                scores[unit] += eigenvalue / 2 * sum(number**2 for number in numbers)
+    return scores
+
+
 def test_sensitivity_is_the_mean_curvature_times_the_squared_norm() -> None:
     network = build_model("convnet", SHAPE, 10).double()
     initialize(network, 0)
@@ -97,6 +112,7 @@ def test_sensitivity_is_the_mean_curvature_times_the_squared_norm() -> None:
     context = context_of(network, batches, config, units=units)
     scores = score_hap(context).scores
     assert scores.shape == (units.count,)
+    assert scores.tolist() == pytest.approx(naive_sensitivity(context, probes=3))
     assert bool((scores < 0).any()), "the loss is not convex here"
     clamped = score_hap(replace(context, config=replace(config, options=HapConfig(probes=3, clamp=True)))).scores
     assert torch.equal(clamped, scores.clamp(min=0))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tests.support.channel_networks import Concatenated
 from tests.support.trials import tiny_config
+from trainables.channels.quantities import priced_entries
 from trainables.channels.removal import remove_units
 from trainables.channels.units import STAYS
 from trainables.config.trial import TargetConfig, TrialConfig
@@ -112,6 +113,14 @@ def test_lowest_channels_go_one_by_one_until_the_share_is_reached(target: Target
     smaller = copy.deepcopy(network)
     remove_units(smaller, chosen.units, kept)
     assert num_kept(pruned) == sum(weight.numel() for weight in prunable_weights(smaller).values())
+
+
+def test_what_no_channel_decides_counts_in_a_size() -> None:
+    network = build_model("convnet", SHAPE, 10)
+    units, weights = selection(network).units, prunable_weights(network)
+    quantity = priced_entries(weights, dict.fromkeys(weights, 2.0), units, constant=7.0)
+    everything = torch.ones(units.count, dtype=torch.bool)
+    assert quantity.of(units, everything) == 7.0 + 2.0 * sum(weight.numel() for weight in weights.values())
 
 
 def test_rounds_only_remove_and_end_at_the_share() -> None:
