@@ -19,11 +19,20 @@ def latency(options: Namespace) -> int:
     batches = options.batch or [1, 64]
     if min(batches) < 1 or options.threads < 1:
         raise UserError("--batch and --threads must be at least 1", code="option-invalid")
+    if options.half and not options.gpu:
+        raise UserError("--half must stand with --gpu: 2:4 layers run on GPUs alone", "add --gpu", code="option-invalid")
+    if options.gpu:
+        _require_gpu()
     measured: dict[str, list[dict[str, Any]]] = {}
     for key in dict.fromkeys(options.keys):
         notify(f"measuring trial {key}, its networks in turns ...")
         measured[key] = measure_trial(
-            storage, key, batches=batches, threads=options.threads, device="cuda" if options.gpu else "cpu"
+            storage,
+            key,
+            batches=batches,
+            threads=options.threads,
+            device="cuda" if options.gpu else "cpu",
+            half=options.half,
         )
         if not options.json:
             _print(key, measured[key])
@@ -31,6 +40,13 @@ def latency(options: Namespace) -> int:
         answer(json.dumps(measured, indent=1))
     _show_in_mlflow(storage, list(measured))
     return EXIT_DONE
+
+
+def _require_gpu() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError("--gpu must have a CUDA device, and PyTorch sees none here", "leave it out", code="option-invalid")
 
 
 def _print(key: str, measurements: list[dict[str, Any]]) -> None:

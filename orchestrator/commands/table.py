@@ -413,6 +413,7 @@ _ALL = (
             ),
             argument("--threads", metavar="N", type=int, default=1, help="threads on the CPU (default: 1)"),
             argument("--gpu", action="store_true", help="on the GPU of this machine"),
+            argument("--half", action="store_true", help="with --gpu in half precision, in which it runs 2:4 layers"),
         ),
     ),
     Command(

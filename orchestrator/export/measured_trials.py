@@ -24,7 +24,9 @@ def sweeps_with(storage: Storage, key: str) -> list[SweepFolder]:
     return [folder for name in storage.names("sweeps") if key in named_keys(folder := SweepFolder(storage, name))]
 
 
-def measure_trial(storage: Storage, key: str, *, batches: Sequence[int], threads: int, device: str) -> list[dict[str, Any]]:
+def measure_trial(
+    storage: Storage, key: str, *, batches: Sequence[int], threads: int, device: str, half: bool = False
+) -> list[dict[str, Any]]:
     """The measurements, one for each batch size (trainables/export/measured_latency.py), which the trial keeps.
 
     Raises:
@@ -47,12 +49,11 @@ def measure_trial(storage: Storage, key: str, *, batches: Sequence[int], threads
         )
     model = trial_model(storage, spec, key, result)
     measured = measure(
-        variants(model, load_masks(storage.read(trial_file(key, MODEL)) or b"")),
+        variants(model, load_masks(storage.read(trial_file(key, MODEL)) or b""), device=device, half=half),
         model.card.image_shape,
         model.memory_format,
         batches=batches,
         threads=threads,
-        device=device,
     )
     storage.write(trial_file(key, LATENCY), encode_latency(key, [*_earlier(storage, key), *measured]))
     return measured

@@ -27,6 +27,6 @@ def with_latencies(storage: Storage, state: SweepState) -> SweepState:
 
 
 def _speedup(measured: dict[str, float]) -> dict[str, float]:
-    """The speed-up at the smallest batch that was measured, which is the latency of an image where that is 1."""
-    batches = [int(key.split("/")[1].removeprefix("batch")) for key in measured]
-    return {SPEEDUP: measured[f"latency/batch{min(batches)}/speedup"]}
+    """The speed-up at the smallest batch measured in single precision, which is the latency of an image where that is 1."""
+    batches = [int(key.split("/")[1].removeprefix("batch")) for key in measured if key.endswith("/speedup")]
+    return {SPEEDUP: measured[f"latency/batch{min(batches)}/speedup"]} if batches else {}

@@ -17,6 +17,7 @@ from trainables.export.variants import DENSE
 from trainables.runtime.machine import processor_name
 
 SECONDS = 2.0  # for each batch size
+PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16"}
 
 
 def measure(
@@ -26,7 +27,6 @@ def measure(
     *,
     batches: Sequence[int],
     threads: int,
-    device: str = "cpu",
     seconds: float = SECONDS,
 ) -> list[dict[str, Any]]:
     """One measurement for each number of images in a batch, as JSON.
@@ -34,25 +34,28 @@ def measure(
     Each has milliseconds of every network (median, and the range of the middle 80 %), and how many times as fast as the dense
     one it is (of the rounds, the same). `fastest` is the one with the smallest median of those that are not dense, and
     `verdict` says whether nine of ten rounds have it faster or slower than the dense network.
+
+    Args:
+        networks: on one device and in one precision, which the images have too.
     """
+    numbers = next(networks[DENSE].parameters(), torch.empty(0))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        on_device = {name: network.to(device) for name, network in networks.items()}
         return [
-            _measured(on_device, _images(batch, image_shape, memory_format, device), threads, device, seconds)
-            for batch in batches
+            _measured(networks, _images(batch, image_shape, memory_format).to(numbers), threads, seconds) for batch in batches
         ]
     finally:
         torch.set_num_threads(before)
 
 
-def _images(batch: int, shape: tuple[int, int, int], memory_format: torch.memory_format, device: str) -> Tensor:
+def _images(batch: int, shape: tuple[int, int, int], memory_format: torch.memory_format) -> Tensor:
     images = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0))
-    return images.to(device).contiguous(memory_format=memory_format)
+    return images.contiguous(memory_format=memory_format)
 
 
-def _measured(networks: Mapping[str, nn.Module], images: Tensor, threads: int, device: str, seconds: float) -> dict[str, Any]:
+def _measured(networks: Mapping[str, nn.Module], images: Tensor, threads: int, seconds: float) -> dict[str, Any]:
+    device = images.device.type
     with torch.no_grad():  # a sparse matrix does not work in inference mode
         times = seconds_in_turns([partial(_run, network, images, _waiting(device)) for network in networks.values()], seconds)
     by_name = {name: np.array(one) for name, one in zip(networks, times, strict=True)}
@@ -64,6 +67,7 @@ def _measured(networks: Mapping[str, nn.Module], images: Tensor, threads: int, d
         "time_ms": int(time.time() * 1000),
         "processor": torch.cuda.get_device_name() if device == "cuda" else processor_name(),
         "device": device,
+        "precision": PRECISIONS[images.dtype],
         "threads": threads,
         "torch": torch.__version__,
         "batch": len(images),

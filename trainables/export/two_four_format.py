@@ -58,7 +58,7 @@ def write(model: SparseModel, folder: Path) -> str:
     for name, mask in masks.items():
         require_two_of_four(name, mask)
     program = graph_of(model)
-    sparse = [name for name in linear_weights(program) if name in masks and _fits_kernels(masks[name])]
+    sparse = [name for name in linear_weights(program) if name in masks and fits_kernels(masks[name])]
     write_network(program, folder)
     tensors: dict[str, Tensor] = {}
     for name, value in state_of(model).items():
@@ -89,11 +89,21 @@ def require_two_of_four(name: str, mask: Tensor) -> None:
     )
 
 
+def is_two_of_four(mask: Tensor) -> bool:
+    """Whether at most 2 of every 4 consecutive input channels are kept everywhere."""
+    try:
+        require_two_of_four("", mask)
+    except ExportRefusedError:
+        return False
+    return True
+
+
 def _unravel(index: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(one) for one in torch.unravel_index(torch.tensor(index), shape))
 
 
-def _fits_kernels(mask: Tensor) -> bool:
+def fits_kernels(mask: Tensor) -> bool:
+    """Whether sparse kernels in half precision take a weight of this shape."""
     return mask.dim() == 2 and mask.shape[0] % ROWS == 0 and mask.shape[1] % COLUMNS == 0
 
 

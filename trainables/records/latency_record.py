@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainables.records.metrics import DamagedRecordError, Point
@@ -39,16 +39,24 @@ def decode_latency(content: bytes | None, key: str) -> list[dict[str, Any]]:
 
 
 def latency_points(measurements: Sequence[dict[str, Any]]) -> list[Point]:
-    """Milliseconds of each way to run the network, and the fastest one's speed-up; a batch's n-th measurement is step n."""
-    points, counts = [], dict[int, int]()
+    """Milliseconds of each way to run the network, and the fastest one's speed-up; a batch's n-th measurement is step n.
+
+    Those in half precision have names of their own. MLflow takes no colon in a name, so that of 2:4 has none.
+    """
+    points, counts = [], dict[tuple[int, str], int]()
     for one in measurements:
-        batch = int(one["batch"])
-        step = counts[batch] = counts.get(batch, -1) + 1
-        values = {f"{name}_ms": spread[0] for name, spread in one["milliseconds"].items()}
-        values["speedup"] = one["speedups"][one["fastest"]][0]
+        batch, suffix = int(one["batch"]), "_half" if is_half(one) else ""
+        step = counts[batch, suffix] = counts.get((batch, suffix), -1) + 1
+        values = {f"{name.replace(':', 'of')}_ms{suffix}": spread[0] for name, spread in one["milliseconds"].items()}
+        values[f"speedup{suffix}"] = one["speedups"][one["fastest"]][0]
         time_ms = int(one["time_ms"])
         points += [Point(f"latency/batch{batch}/{name}", step, float(value), time_ms) for name, value in values.items()]
     return points
+
+
+def is_half(one: Mapping[str, Any]) -> bool:
+    """Whether a measurement is in half precision; the first versions measured in single precision alone."""
+    return bool(one.get("precision", "fp32") == "fp16")
 
 
 def latency_text(one: dict[str, Any]) -> str:
@@ -58,4 +66,5 @@ def latency_text(one: dict[str, Any]) -> str:
     return (
         f"batch {one['batch']}: {times}; {one['fastest']} is {one['verdict']} than dense: {median:.2f} times ({low:.2f} to "
         f"{high:.2f}), on {one['processor']}, {one['threads']} thread{'s' if one['threads'] != 1 else ''}"
+        f"{', half precision' if is_half(one) else ''}"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from orchestrator.commands import latency as command
 from orchestrator.errors import SetupError, UserError
@@ -75,4 +76,8 @@ def test_what_cannot_be_measured_is_refused(folder: SweepFolder) -> None:
     with pytest.raises(SetupError, match=r"latency\.json of trial \w+ is damaged"):
         measure_trial(folder.storage, key, **settings)
     assert "must be at least 1" in ask("latency", key, "--batch", 0, "--storage", folder.storage.root, expect=2).stderr
+    half = ask("latency", key, "--half", "--storage", folder.storage.root, expect=2)
+    assert "--half must stand with --gpu" in half.stderr
+    if not torch.cuda.is_available():
+        assert "must have a CUDA device" in ask("latency", key, "--gpu", "--storage", folder.storage.root, expect=2).stderr
     assert [one.name for one in sweeps_with(folder.storage, key)] == [folder.name]

@@ -17,7 +17,7 @@ from trainables.config.trial import TargetConfig
 from trainables.export import measured_latency
 from trainables.export.measured_latency import measure
 from trainables.export.sparse_model import load_masks, load_sparse_model
-from trainables.export.variants import SparseRows, variants
+from trainables.export.variants import SemiStructured, SparseRows, runs_as_two_of_four, variants
 from trainables.records.latency_record import decode_latency, encode_latency, latency_points, latency_text
 from trainables.records.metrics import DamagedRecordError
 
@@ -41,6 +41,37 @@ def test_weights_have_a_dense_a_masked_and_a_sparse_network() -> None:
         expected, sparse = networks["masked"](images()), networks["csr"](images())
     assert torch.allclose(sparse, expected, rtol=1e-4, atol=1e-5)
     assert isinstance(model.network.get_submodule("head"), nn.Linear), "the model itself is not changed"
+
+
+def test_sparse_rows_follow_the_network_to_another_type() -> None:
+    model = two_of_four_model()
+    sparse = variants(model, model.masks)["csr"].double()
+    head = sparse.get_submodule("head")
+    assert isinstance(head, SparseRows)
+    assert head.weight.dtype is torch.float64
+    with torch.no_grad():
+        assert torch.allclose(sparse(images().double()), model.network.double()(images().double()))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kept", "runs"),
+    [((64, 128), 2, True), ((64, 128), 1, True), ((64, 128), 3, False), ((64, 128), 4, False), ((60, 128), 2, False)],
+)
+def test_sparse_tensor_cores_take_layers_of_their_pattern_and_size(shape: tuple[int, int], kept: int, runs: bool) -> None:
+    mask = (torch.arange(shape[1]) % 4 < kept).expand(shape)
+    assert runs_as_two_of_four(mask) == runs
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_two_of_four_layers_compute_the_same_on_a_gpu() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Linear(128, 64).half()
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(64, 128, generator=generator) * (torch.arange(128) % 4 < 2))
+    layer, features = layer.cuda(), torch.randn(32, 128, generator=generator).half().cuda()
+    with torch.no_grad():
+        assert torch.allclose(SemiStructured(layer)(features), layer(features), rtol=1e-2, atol=1e-2)
 
 
 def test_dense_model_has_nothing_to_compare() -> None:
@@ -114,6 +145,16 @@ def test_record_gives_the_measurements_back_and_each_a_step(monkeypatch: pytest.
     assert points["latency/batch4/removed_ms", 0] == points["latency/batch4/removed_ms", 1] == pytest.approx(10.0)
     assert points["latency/batch64/speedup", 0] == pytest.approx(2.0)
     assert len(points) == 3 * 4
+    half = one | {
+        "precision": "fp16",
+        "milliseconds": {"dense": [1.0] * 3, "2:4": [0.5] * 3},
+        "fastest": "2:4",
+        "speedups": {"2:4": [2.0] * 3},
+    }
+    assert {point.key for point in latency_points([half])} == {
+        f"latency/batch4/{name}_half" for name in ("dense_ms", "2of4_ms", "speedup")
+    }
+    assert latency_text(half).endswith("1 thread, half precision")
     for damaged in (content[:-20], content.replace(b'"batch": 4', b'"batch": 5'), b"[]", b"{}"):
         with pytest.raises(DamagedRecordError):
             decode_latency(damaged, "a" * 16)
