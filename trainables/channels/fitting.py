@@ -6,7 +6,8 @@ slightly other inputs than it was fitted for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -17,6 +18,28 @@ from trainables.channels.units import STAYS, ChannelUnits
 from trainables.errors import ConfigError
 
 IMAGES = 1024  # for the statistics; the authors take a fifth of the training set
+
+
+def require_images(model: nn.Module, units: ChannelUnits, image_shape: tuple[int, int, int], images: int) -> None:
+    """Raises ConfigError if so many training images give some layer no more samples than it has inputs; before any training."""
+    names, samples = readers(model, units), dict[str, int]()
+
+    def counting(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            channels = output.shape[1] if isinstance(module, nn.Conv2d) else output.shape[-1]
+            samples[name] = samples.get(name, 0) + images * output.numel() // channels
+
+        return hook
+
+    network = copy.deepcopy(model).eval()
+    for name in names:
+        network.get_submodule(name).register_forward_hook(counting(name))
+    with torch.inference_mode():
+        network(torch.zeros(1, *image_shape))
+    for name, count in samples.items():
+        layer = network.get_submodule(name)
+        if getattr(layer, "groups", 1) == 1:
+            _require_samples(name, count, layer.get_parameter("weight")[0].numel())
 
 
 def batches_to_fit(images: int, batch_size: int) -> int:
@@ -33,8 +56,8 @@ def explained_shares(model: nn.Module, units: ChannelUnits, batches_BCHW: Iterab
     """
     shares_U = torch.zeros(units.count, dtype=torch.float64)
     moments = input_moments(model, readers(model, units), batches_BCHW)
-    _require_samples(moments)
     for name, known in moments.items():
+        _require_samples(name, known.count, len(known.total))
         weight = model.get_parameter(f"{name}.weight").detach().double().cpu().flatten(1)
         unit_of_entry = _unit_of_entries(model, units, name)
         for chosen, shares in _greedy_shares(weight, known.covariance, unit_of_entry):
@@ -61,7 +84,8 @@ def fit_to_remaining(
     names = readers(dense, units)
     with _followers(dense, names) as norms:
         moments = input_moments(dense, names, batches)
-    _require_samples(moments)
+    for name, known in moments.items():
+        _require_samples(name, known.count, len(known.total))
     error = variance = 0.0
     with torch.no_grad():
         for name, known in moments.items():
@@ -99,14 +123,12 @@ def readers(model: nn.Module, units: ChannelUnits) -> list[str]:
     return [name for name, module in model.named_modules() if name in reading and isinstance(module, nn.Conv2d | nn.Linear)]
 
 
-def _require_samples(moments: Mapping[str, Moments]) -> None:
-    for name, known in moments.items():
-        if known.count <= len(known.total):
-            raise ConfigError(
-                f"compensation must have more samples than inputs of a layer, got {known.count} for {len(known.total)} "
-                f"of {name}",
-                "use more training images, or another method without compensate",
-            )
+def _require_samples(name: str, count: int, inputs: int) -> None:
+    if count <= inputs:
+        raise ConfigError(
+            f"compensation must have more samples than inputs of a layer, got {count} for {inputs} of {name}",
+            "use more training images, or another method without compensate",
+        )
 
 
 def _unit_of_entries(model: nn.Module, units: ChannelUnits, name: str) -> Tensor:

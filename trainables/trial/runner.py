@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from trainables.channels.fitting import batches_to_fit
+from trainables.channels.fitting import batches_to_fit, require_images
 from trainables.config.automatic import WARMUP, with_choices
 from trainables.config.keys import warmup_rule
 from trainables.config.method import Course
@@ -114,6 +114,9 @@ class TrialRunner:
             raise ConfigError(f"model: {finding}")
         check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
         self.selection  # noqa: B018, raises here too
+        if self.config.compensates:
+            assert self.selection.units is not None
+            require_images(network, self.selection.units, self.data.image_shape, self._images_to_fit())
         del network, weights, self._network  # its memory, for the training
         state = self._resume() or self._start_pruning()
         if self.runtime.fingerprint() not in state.fingerprints:
@@ -237,6 +240,10 @@ class TrialRunner:
             )
             self._apply_masks(state)
             state.metrics.record(round_, metrics)
+
+    def _images_to_fit(self) -> int:
+        images, batch_size = len(self.data.train), self.config.training.batch_size
+        return batches_to_fit(images, batch_size) * min(images, batch_size)
 
     def _compensate(self, state: TrialState) -> None:
         """Fits the layers that read removed channels, from the weights at the end of the warm-up."""

@@ -13,7 +13,7 @@ from tests.support.channel_networks import Concatenated
 from trainables.channels.compensation import input_moments
 from trainables.channels.dependencies import find_units
 from trainables.channels.equality import mask_units, randomized, removal_error
-from trainables.channels.fitting import explained_shares, fit_to_remaining, readers
+from trainables.channels.fitting import explained_shares, fit_to_remaining, readers, require_images
 from trainables.channels.units import ChannelUnits
 from trainables.errors import ConfigError
 from trainables.models.registry import build_model, initialize
@@ -178,3 +178,6 @@ def test_too_few_samples_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"more samples than inputs of a layer, got 10 for 36 of head"):
         fit_to_remaining(copy.deepcopy(dense), dense, units, every_third_gone(units), [images(10)])
     assert input_moments(dense, ["head"], [images(10)])["head"].count == 10
+    with pytest.raises(ConfigError, match=r"more samples than inputs of a layer, got 36 for 36 of head"):
+        require_images(dense.float(), units, SHAPE, 36)
+    require_images(dense.float(), units, SHAPE, 37)

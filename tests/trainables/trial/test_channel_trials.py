@@ -12,6 +12,7 @@ from tests.support.trials import RUNTIME, metric_points, new_storage, run, tiny_
 from trainables.analysis.multiply_adds import multiply_adds
 from trainables.config.keys import warmup_key
 from trainables.config.methods import METHODS as ALL
+from trainables.config.methods import CapConfig
 from trainables.config.trial import DatasetConfig, TargetConfig
 from trainables.data.digits import DIGITS_DIGEST
 from trainables.data.source import DatasetSource
@@ -60,6 +61,13 @@ def test_unreachable_target_ends_before_the_warm_up(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     with pytest.raises(ConfigError, match=r"target\.channels: one channel in each layer must stay"):
         run(replace(CHANNELS, target=TargetConfig(channels=0.01), sparsity=0.99), storage)
+    assert not list(Path(tmp_path).glob("warmups/*/epoch-*"))
+
+
+def test_too_few_images_to_compensate_end_before_the_warm_up(tmp_path: Path) -> None:
+    few = replace(CHANNELS, method="cap", options=CapConfig(), dataset=replace(CHANNELS.dataset, limit=120))
+    with pytest.raises(ConfigError, match=r"more samples than inputs of a layer, got \d+ for 128 of head"):
+        run(few, new_storage(tmp_path))
     assert not list(Path(tmp_path).glob("warmups/*/epoch-*"))
 
 
