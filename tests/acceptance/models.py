@@ -3,8 +3,8 @@
     python -m tests.acceptance.models [STORAGE] [--sweep digits] [--set KEY=VALUE]
     (default ./runs; or a storage that this command makes when there is none)
 
-Shown: one run of the sweep and one of each trial, all FINISHED, with a model each; a model has the accuracy on the test set of its
-run, and where single weights are pruned its mask bits are exactly as many as the sparsity asks for.
+Shown: one run of the sweep and one of each trial, all FINISHED, with a model each; a model has the accuracy of its run on the
+test set, and where single weights are pruned its mask bits are exactly as many as the sparsity asks for.
 """
 
 from __future__ import annotations
