@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.recommendation.recommendation import Recommendation
-from orchestrator.recommendation.sentences import details, sentence
+from orchestrator.recommendation.sentences import details_of_all, sentence
 from orchestrator.state.sweep_state import SweepState
 from trainables.wording import as_markdown, counted
 
@@ -23,7 +23,8 @@ def description(state: SweepState, advice: Sequence[Recommendation], search: Seq
     """
     rest = _joined(_progress(state) + (REPORT if report else ""), plan)
     sentences = [sentence(one) for one in advice]
-    more = [f"{one.name}: {line}" if len(advice) > 1 else line for one in advice for line in details(one)]
+    all_details = zip(advice, details_of_all(advice), strict=True)
+    more = [f"{one.name}: {line}" if len(advice) > 1 else line for one, lines in all_details for line in lines]
     details_part = [f"**How sure that is, and what else was seen:**\n\n{_list(more)}"] if more else []
     search_part = [f"**The search:**\n\n{_list(search)}"] if search else []
     for parts in ([*details_part, *search_part], search_part, []):

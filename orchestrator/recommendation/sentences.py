@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.recommendation.choice import Certainty
@@ -68,6 +69,13 @@ def details(one: Recommendation) -> list[str]:
     if one.cheapest is not None:
         lines.append(f"cheapest that is not shown to be worse: {configuration_text(one.cheapest)}{_saved_text(one)}")
     return lines + [_gain_text(one, gain) for gain in one.gains]
+
+
+def details_of_all(recommendations: Sequence[Recommendation]) -> list[list[str]]:
+    """The details of each; of several, one without another configuration to compare it with has none."""
+    if len(recommendations) == 1:
+        return [details(recommendations[0])]
+    return [[] if one.choice.certainty is Certainty.ALONE else details(one) for one in recommendations]
 
 
 def configuration_text(one: ConfigurationResults) -> str:

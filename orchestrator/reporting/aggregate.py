@@ -81,7 +81,7 @@ class ConfigSummary:
 
     @property
     def extra_axes(self) -> str:
-        """What else varies in the sweep, as `key=value`."""
+        """What else varies in the sweep, as `key=value`; of channels also what the sparsity is a share of."""
         return _as_text(self.varying)
 
     @property
@@ -161,7 +161,14 @@ def _about_pruning(key: str) -> bool:
 
 
 def _as_text(varying: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in varying.items() if not (key.startswith("target.") and value is None))
+    return ", ".join(filter(None, (_setting_text(key, value) for key, value in varying.items())))
+
+
+def _setting_text(key: str, value: Any) -> str:
+    """One of the settings that vary, short where the sparsity beside it says the rest."""
+    if key.startswith("target."):
+        return "" if value is None else f"of {key.removeprefix('target.').replace('_', '-')}"
+    return str(value) if key == "granularity" else f"{key}={value}"
 
 
 def _summary(trials: list[TrialStatus], varying: list[str]) -> ConfigSummary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.table import Table
 from orchestrator.command_line import command
 from orchestrator.prose import PlainConsole, print_prose
 from orchestrator.recommendation.recommendation import Recommendation, to_json
-from orchestrator.recommendation.sentences import details, sentence
+from orchestrator.recommendation.sentences import details_of_all, sentence
 from orchestrator.reporting.aggregate import ConfigSummary, config_name, fingerprint_counts
 from orchestrator.reporting.comparison import Comparison, can_compare, compare
 from orchestrator.reporting.heatmap_grids import grids
@@ -44,9 +45,9 @@ class Report:
     def print(self) -> None:
         """The recommendations, the table and a heat map per sparsity on stdout, as wide as the terminal allows."""
         console = terminal()
-        for one in self.recommendations:
+        for one, lines in zip(self.recommendations, details_of_all(self.recommendations), strict=True):
             print_prose(console, sentence(one), style="bold")
-            for line in details(one):
+            for line in lines:
                 print_prose(console, line, indent=2)
         if self.recommendations:
             console.print()
@@ -92,9 +93,10 @@ class Report:
         table = Table(title=self.summary(), title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
         for column in columns:
             table.add_column(column.head, justify="right", no_wrap=True)
+        has_blocks = max(Counter(map(_block, self.settings)).values(), default=1) > 1
         previous: ConfigSummary | None = None
         for one in self.settings:
-            if previous is not None and _block(previous) != _block(one):
+            if has_blocks and previous is not None and _block(previous) != _block(one):
                 table.add_row()
             cells = [column.cell(one) for column in columns]
             table.add_row(*cells, style="bold green" if one.best else "cyan" if one.is_dense else "")

@@ -137,14 +137,14 @@ COLUMNS = (
         key="val/accuracy",
         value=lambda one: _spread(one.validation),
     ),
-    Column(head="test accuracy", cell=_test, key="test/accuracy", value=lambda one: _spread(one.test), leaves=1),
-    Column(head="seeds", cell=_seeds, leaves=2),
+    Column(head="test accuracy", cell=_test, key="test/accuracy", value=lambda one: _spread(one.test), leaves=2),
+    Column(head="seeds", cell=_seeds, leaves=5),
     Column(
         head="epochs",
         cell=lambda one: f"{one.trained_epochs:g}",
         key="total_epochs",
         value=lambda one: _number(one.trained_epochs),
-        leaves=3,
+        leaves=6,
     ),
     Column(
         head="kept weights",
@@ -152,7 +152,7 @@ COLUMNS = (
         is_shown=lambda settings: any(one.config.prunes_channels for one in settings),
         key="kept_weights",
         value=lambda one: one.kept_weights,
-        leaves=6,
+        leaves=4,
     ),
     Column(
         head="multiply-adds",
@@ -160,7 +160,7 @@ COLUMNS = (
         is_shown=lambda settings: any(one.config.prunes_channels for one in settings),
         key="multiply_adds",
         value=lambda one: one.multiply_adds,
-        leaves=5,
+        leaves=3,
     ),
     Column(
         head="speed-up",
@@ -168,13 +168,13 @@ COLUMNS = (
         is_shown=lambda settings: any(one.speedup for one in settings),
         key="latency/speedup",
         value=lambda one: _spread(one.speedup),
-        leaves=5,
+        leaves=1,
     ),
     Column(
         head="search s",
         cell=_unless_dense(lambda one: f"{one.search_seconds:.2f}"),
         key="search_seconds",
         value=lambda one: one.search_seconds,
-        leaves=4,
+        leaves=7,
     ),
 )

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.recommendation.choice import Certainty
 from orchestrator.recommendation.recommendation import recommendations, to_json
-from orchestrator.recommendation.sentences import certainty_text, details, sentence
+from orchestrator.recommendation.sentences import certainty_text, details, details_of_all, sentence
 from tests.support.finished_sweeps import finished_sweep
 from tests.support.sweep_files import BASE, load_text
 from trainables.config.trial import TrialConfig
@@ -218,3 +218,12 @@ def test_best_seed_is_that_of_validation_or_else_of_the_objective(
     spec, state = finished_sweep(text, lambda config: {name: each[config.seed] for name, each in values.items()})
     (one,) = recommendations(spec, state)
     assert one.best_trial.config["seed"] == seed
+
+
+def test_of_several_groups_those_without_a_choice_have_no_details() -> None:
+    spec, state = finished_sweep(BASE + "search:\n  sparsity: [0.9, 0.98]\n  seed: [0, 1, 2]\n", metrics)
+    alone = recommendations(spec, state)
+    assert details_of_all(alone) == [[], []]
+    assert details_of_all(alone[:1]) == [["there is no other configuration to compare it with"]]
+    compared = recommendations(*finished_sweep(BASE + GRID, metrics))
+    assert details_of_all(compared) == [details(one) for one in compared]

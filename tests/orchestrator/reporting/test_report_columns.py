@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.page.settings import settings_section
@@ -57,3 +59,19 @@ def test_json_has_the_keys_that_readers_know() -> None:
         "best",
         "trials",
     ]
+
+
+def test_settings_of_channels_are_named_by_what_their_sparsity_is_a_share_of() -> None:
+    channels = {"granularity": "channel", "target.channels": None, "target.multiply_adds": 0.5, "rewind": "init"}
+    assert replace(SETTING, varying=channels).extra_axes == "channel, of multiply-adds, rewind=init"
+    assert replace(SETTING, varying={"granularity": "weight", "target.channels": None}).extra_axes == "weight"
+
+
+def test_blocks_of_a_line_stand_without_gaps(capsys: pytest.CaptureFixture[str]) -> None:
+    def lines_of(sparsities: list[float]) -> int:
+        settings = [replace(SETTING, config=replace(SETTING.config, sparsity=sparsity)) for sparsity in sparsities]
+        Report(sweep="x", settings=settings, counts={"finished": 1, "failed": 0}, fingerprints=[]).print()
+        return capsys.readouterr().out.split("\n* ")[0].rstrip().count("\n")
+
+    assert lines_of([0.8, 0.8, 0.9]) == lines_of([0.8, 0.8, 0.8]) + 1
+    assert lines_of([0.7, 0.8, 0.9]) == lines_of([0.8, 0.8, 0.8])
