@@ -135,7 +135,8 @@ def _with(config: TrialConfig, key: str, value: Any) -> TrialConfig:
         return replace(config, **{key: value, section: replace(getattr(config, section), auto=False)})
     if is_option(key):
         return replace(config, options=replace(config.options, **{name: value})) if section == config.method else config
-    return _with_nested(config, key, value)
+    changed: TrialConfig = _with_nested(config, key, value)
+    return changed
 
 
 def _with_nested(config: Any, key: str, value: Any) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import torch
@@ -126,7 +125,7 @@ def with_spikes(model: nn.Module, spiking: SpikingConfig) -> nn.Module:
                 setattr(module, name, Neuron(spiking.tau, through_time=spiking.rule == "bptt"))
     if not any(neurons(model)):
         raise ValueError(f"{type(model).__name__} has no spiking form: none of its modules is a ReLU")
-    model.__class__ = _spiking_class(type(model))
+    model.__class__ = type(f"Spiking{type(model).__name__}", (SpikingNetwork, type(model)), {})
     assert isinstance(model, SpikingNetwork)
     model.spiking = spiking
     return model
@@ -143,8 +142,3 @@ def without_spikes(model: nn.Module) -> nn.Module:
                 setattr(module, name, nn.ReLU())
     plain.__class__ = type(model).__mro__[2]  # after its own and SpikingNetwork
     return plain
-
-
-@cache
-def _spiking_class(network: type[nn.Module]) -> type[nn.Module]:
-    return type(f"Spiking{network.__name__}", (SpikingNetwork, network), {})

@@ -177,6 +177,7 @@ def test_only_required_modules_are_bundled() -> None:
         "models/networks.py",
         "models/orepa.py",
         "models/registry.py",
+        "models/spiking.py",
         "models/table.py",
         "models/torchvision_resnets.py",
         "pruning/masks.py",
