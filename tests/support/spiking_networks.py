@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class Perceptron(nn.Module):
     def __init__(self, sizes: Sequence[int], bias: bool = False) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(sizes[:-2], sizes[1:-1], strict=True):
+        for inputs, outputs in pairwise(sizes[:-1]):
             layers += [nn.Linear(inputs, outputs, bias=bias), nn.BatchNorm1d(outputs), nn.ReLU()]
         self.hidden = nn.Sequential(*layers)
         self.head = nn.Linear(sizes[-2], sizes[-1])
