@@ -41,7 +41,8 @@ CHANNELS = replace(REWOUND, granularity="channel")
 BLOCKS = replace(REWOUND, block="orepa")
 FITTED = tiny_config(method="cap", warmup_epochs=1, sparsity=0.5, training=tiny_training(epochs=1))
 POLARIZED = tiny_config(method="polarization", warmup_epochs=1, sparsity=0.5, training=tiny_training(epochs=3))
-SPIKING = replace(PLAIN, training=tiny_training(spiking=SpikingConfig(rule="sltt-k", steps=3, sampled_steps=2)))
+SAMPLED = SpikingConfig(rule="sltt-k", steps=3, sampled_steps=2)
+SPIKING = tiny_config(warmup_epochs=1, prune_iterations=1, training=tiny_training(spiking=SAMPLED))
 DENSE_BLOCKS = replace(DENSE, block="orepa", training=tiny_training(epochs=2))
 
 
