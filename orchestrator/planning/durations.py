@@ -17,7 +17,7 @@ from functools import cached_property, lru_cache
 
 from trainables.config.keys import canonical
 from trainables.config.method import Course
-from trainables.config.trial import DatasetConfig, TrialConfig
+from trainables.config.trial import DatasetConfig, SpikingConfig, TrialConfig
 
 ENOUGH = 3  # times from which a spread can be estimated
 WARMUP = "warm-up"  # stands for the method of a shared warm-up
@@ -51,12 +51,18 @@ class Timed:
 
 def network_of(config: TrialConfig) -> str:
     """Names what an epoch's time depends on, besides the machine."""
-    return _network(config.model, config.width, config.block, config.dataset, config.training.batch_size, config.precision)
+    training = config.training
+    return _network(
+        *(config.model, config.width, config.block, config.dataset, training.batch_size, config.precision, training.spiking)
+    )
 
 
 @lru_cache(maxsize=256)
-def _network(model: str, width: int, block: str, dataset: DatasetConfig, batch_size: int, precision: str) -> str:
-    return json.dumps([model, width, block, canonical(dataset), batch_size, precision], sort_keys=True)
+def _network(
+    model: str, width: int, block: str, dataset: DatasetConfig, batch_size: int, precision: str, spiking: SpikingConfig
+) -> str:
+    named = [model, width, block, canonical(dataset), batch_size, precision, canonical(spiking)]
+    return json.dumps(named, sort_keys=True)
 
 
 def trial_work(config: TrialConfig, *, trains_warmup: bool) -> Work:

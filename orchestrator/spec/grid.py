@@ -100,6 +100,7 @@ def without_unused_options(config: TrialConfig) -> TrialConfig:
         unused["sanity"] = replace(config.sanity, invert=DEFAULT.sanity.invert)
     if (sparsity := config.options.fixed_sparsity()) is not None or (sparsity := target.sparsity) is not None:
         unused["sparsity"] = sparsity
+    unused["training"] = replace(config.training, spiking=config.training.spiking.in_use)
     reinitialized = unused.get("sanity", config.sanity).reinitialize
     if reinitialized:
         unused["rewind"] = DEFAULT.rewind
@@ -132,11 +133,16 @@ def _with(config: TrialConfig, key: str, value: Any) -> TrialConfig:
     if key in AUTO_SECTIONS:  # a value of an axis is a number
         section = AUTO_SECTIONS[key]
         return replace(config, **{key: value, section: replace(getattr(config, section), auto=False)})
-    if not section:
-        return replace(config, **{name: value})
     if is_option(key):
         return replace(config, options=replace(config.options, **{name: value})) if section == config.method else config
-    return replace(config, **{section: replace(getattr(config, section), **{name: value})})
+    changed: TrialConfig = _with_nested(config, key, value)
+    return changed
+
+
+def _with_nested(config: Any, key: str, value: Any) -> Any:
+    """A config with another value at a dotted key, of one section or of sections within sections."""
+    section, _, rest = key.partition(".")
+    return replace(config, **{section: _with_nested(getattr(config, section), rest, value) if rest else value})
 
 
 def _combinations(search: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

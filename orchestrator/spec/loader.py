@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 from pydantic import ValidationError
@@ -27,6 +28,7 @@ from orchestrator.spec.presets import sweep_text
 from orchestrator.spec.ranges import Axis, Range
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.spec.search_constraints import search_problems
+from orchestrator.spec.spiking_constraints import spiking_conflicts, spiking_sweep_conflicts
 from orchestrator.spec.trial_names import dotted_values
 from orchestrator.spec.yaml_document import Document, KeyPath, parse, parse_value
 from trainables.config.trial import TrialConfig
@@ -224,11 +226,12 @@ def _conflicts(spec: SweepSpec, data: dict[str, Any], known: list[Problem]) -> l
 
     first: dict[tuple[str, ...], Problem] = {}
     trials = representative_trials(_with_one_seed(spec))
-    for conflict in (*dataset_conflicts(spec), *unused_auto_conflicts(spec), *granularity_conflicts(spec, trials)):
+    of_sweep = (dataset_conflicts(spec), unused_auto_conflicts(spec), granularity_conflicts(spec, trials))
+    for conflict in (*chain(*of_sweep), *spiking_sweep_conflicts(spec, trials)):
         values = {key: _value(spec, key) for key in conflict.keys}
         first.setdefault(conflict.keys, _conflict_problem(conflict, values, data, spec))
     for config in trials:
-        for conflict in (*config_conflicts(config), *channel_conflicts(config)):
+        for conflict in (*config_conflicts(config), *channel_conflicts(config), *spiking_conflicts(config)):
             if conflict.keys not in first:
                 first[conflict.keys] = _conflict_problem(conflict, _values(config), data, spec)
     broken = [*first.values(), *search_problems(spec)]

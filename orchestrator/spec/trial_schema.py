@@ -38,6 +38,7 @@ from trainables.config.trial import (
     LayerSparsity,
     Precision,
     Schedule,
+    SpikingRule,
     StabilityMeasure,
 )
 from trainables.data.table import DATASETS
@@ -118,6 +119,31 @@ class AutoIterations(SpecModel):
     )
 
 
+class Spiking(SpecModel):
+    rule: SpikingRule = Field(
+        default=DEFAULT.training.spiking.rule,
+        description="Gradient of neurons that spike in the place of ReLUs, by SLTT (arXiv:2302.14311): without paths through "
+        "time (sltt), so in some steps alone (sltt-k), or with them (bptt); none is for networks that do not spike.",
+    )
+    steps: Integer = Field(default=DEFAULT.training.spiking.steps, ge=1, description="Time steps for each image.")
+    sampled_steps: Integer = Field(
+        default=DEFAULT.training.spiking.sampled_steps,
+        ge=1,
+        description="Of rule sltt-k, the steps of each batch that have a gradient, drawn anew for every batch.",
+    )
+    tau: float = Field(
+        default=DEFAULT.training.spiking.tau,
+        ge=1,
+        description="Time constant of the neurons in steps: the share 1 - 1 / tau of a voltage is left after a step.",
+    )
+    mse_share: float = Field(
+        default=DEFAULT.training.spiking.mse_share,
+        ge=0,
+        lt=1,
+        description="Share of the loss that is the mean squared distance of all class scores from 1.",
+    )
+
+
 class Training(SpecModel):
     epochs: Integer = Field(
         default=DEFAULT.training.epochs, ge=1, description="Epochs after pruning; with budget total, including the warm-up."
@@ -154,6 +180,7 @@ class Training(SpecModel):
     loss: LossName = Field(
         default=DEFAULT.training.loss, description="Loss for training, scoring and evaluation, by name or as a custom function."
     )
+    spiking: Spiking = Field(default=Spiking.defaults(), description="Training of a spiking network.")
 
 
 class Prunable(SpecModel):

@@ -63,14 +63,20 @@ class ModelStats:
         return self.flops / self.kept_flops if self.flops is not None and self.kept_flops else None
 
 
-def model_stats(model: nn.Module, masks: Masks, image_shape: tuple[int, int, int]) -> ModelStats:
-    """The statistics of a network under its masks; the network is not changed."""
+def model_stats(
+    model: nn.Module, masks: Masks, image_shape: tuple[int, int, int], same_paths: nn.Module | None = None
+) -> ModelStats:
+    """The statistics of a network under its masks; the network is not changed.
+
+    Args:
+        same_paths: a network with the same weights and paths, and activations of PyTorch; the network itself by default.
+    """
     kept = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
     sizes = {name: mask.numel() for name, mask in masks.items()}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     counted = multiply_adds(model, set(masks), image_shape)
     pruned_flops = [None if (uses := counted.uses[name]) is None else uses * (sizes[name] - kept[name]) for name in masks]
-    connected = connected_masks(model, masks, image_shape)
+    connected = connected_masks(same_paths or model, masks, image_shape)
     return ModelStats(
         parameters=parameters,
         kept_parameters=parameters - sum(sizes.values()) + sum(kept.values()),

@@ -137,7 +137,7 @@ def warmup_key(config: TrialConfig, data_digest: str) -> str:
         name: non_default[name] for name in ("width", "block", "initialization", "initial_weights") if name in non_default
     }
     later = non_default.get("training", {})
-    prefix |= {name: later[name] for name in ("label_smoothing", "clip_norm", "loss") if name in later}
+    prefix |= {name: later[name] for name in ("label_smoothing", "clip_norm", "loss", "spiking") if name in later}
     numerics = {name: NUMERICS[name] for name in ("data", "models", "training")}
     return _digest({"prefix": prefix, "data": data_digest, "numerics": numerics})
 

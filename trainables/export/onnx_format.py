@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from trainables.export.format import Format, example_code
+from trainables.export.format import ExportRefusedError, Format, example_code
 from trainables.export.network_graph import graph_of
 from trainables.export.sparse_model import SparseModel
 
@@ -29,6 +29,12 @@ session = onnxruntime.InferenceSession("{FILE}", providers=["CPUExecutionProvide
 def write(model: SparseModel, folder: Path) -> str:
     import onnx
 
+    if model.card.spiking.is_on:
+        raise ExportRefusedError(
+            "a spiking network is not exported as ONNX, whose runtime rounds otherwise: a neuron at its threshold would then "
+            "spike in one of the two alone",
+            "take torch or safetensors, which run in PyTorch",
+        )
     program = graph_of(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -22,19 +22,21 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from trainables.channels.resizing import resize, resize_layers
+from trainables.config.trial import SpikingConfig
 from trainables.custom.imports import bundled_function
 from trainables.custom.references import is_custom
 from trainables.data.normalization import EVALUATION_BATCH, Normalization
 from trainables.export.model_input import validated_images
 from trainables.models.custom_network import build_custom_network
 from trainables.models.registry import meta_model
+from trainables.models.spiking import with_spikes
 from trainables.pruning.masks import Masks
 from trainables.runtime.files import safetensors_metadata
 from trainables.runtime.hashing import tensors_sha256
 from trainables.runtime.json_text import parse_json
 from trainables.runtime.sizes import require_room, unpack_zstd
 
-PLAIN, WITH_PATTERNS, SMALLER = FORMATS = (1, 2, 3)  # a file has the lowest one that holds it, which older readers know
+PLAIN, WITH_PATTERNS, SMALLER, SPIKING = FORMATS = (1, 2, 3, 4)  # a file has the lowest that holds it, which older readers know
 KEPT_CHANNELS = ("rows", "columns")  # of a weight, as tensors beside it: output and input channels that remain
 BYTES_OF_A_WEIGHT = 5  # dense: the value and its mask
 
@@ -53,6 +55,18 @@ class ModelCard:
     normalization: Normalization
     config: dict[str, Any]
     source_sha256: str | None = None
+
+    @property
+    def spiking(self) -> SpikingConfig:
+        return SpikingConfig(**self.config.get("training", {}).get("spiking", {}))
+
+    def network(self) -> nn.Module:
+        """The network of full size without memory for its weights; a custom one, whose module travels with it, has weights."""
+        if is_custom(self.model):
+            function = bundled_function(self.model, str(self.source_sha256))
+            return build_custom_network(self.model, function, self.image_shape, self.num_classes)
+        network = meta_model(self.model, self.image_shape, self.num_classes, self.config.get("width", 1))
+        return with_spikes(network, self.spiking)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,8 +124,7 @@ def encode(model: nn.Module, masks: Masks, card: ModelCard, pattern: str | None 
         else:
             tensors[name] = values
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
-    header = {"format": WITH_PATTERNS if patterns else PLAIN, "card": _card_fields(card), "shapes": shapes}
-    header |= {"patterns": patterns} if patterns else {}
+    header = _header(WITH_PATTERNS if patterns else PLAIN, card, shapes) | ({"patterns": patterns} if patterns else {})
     content = save(tensors, {"header": json.dumps(header, sort_keys=True)})
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(content), tensors_sha256(tensors)
 
@@ -132,9 +145,15 @@ def encode_smaller(network: nn.Module, masks: Masks, card: ModelCard) -> tuple[b
             assert len(kept) == tensors[name].shape[dim], f"{name} has other channels than its mask"
             tensors[f"{name}.{suffix}"] = kept
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
-    header = {"format": SMALLER, "card": _card_fields(card), "shapes": shapes}
+    header = _header(SMALLER, card, shapes)
     content = save(tensors, {"header": json.dumps(header, sort_keys=True)})
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(content), tensors_sha256(tensors)
+
+
+def _header(layout: int, card: ModelCard, shapes: dict[str, list[int]]) -> dict[str, Any]:
+    """The header; a spiking network has a format of its own beside its layout, since older readers would run it with ReLUs."""
+    fields = {"format": layout, "card": _card_fields(card), "shapes": shapes}
+    return fields | {"format": SPIKING, "layout": layout} if card.spiking.is_on else fields
 
 
 def _check_pattern(mask_channels_last: Tensor, pattern: str) -> None:
@@ -169,7 +188,7 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     masks, dense = _decoded(file, header, tensors)
     with _misfits_named(file):
         card, patterns = _card(header["card"]), header.get("patterns", {})
-    smaller = header["format"] == SMALLER
+    smaller = _layout(header) == SMALLER
     if smaller:  # the network has no pruned weight
         masks = {name: torch.ones_like(dense[name], dtype=torch.bool) for name in masks}
     network = _network(file, card, dense, smaller)
@@ -222,9 +241,14 @@ def _unpacked(file: str | Path | bytes) -> tuple[dict[str, Any], dict[str, Tenso
     return header, tensors
 
 
+def _layout(header: dict[str, Any]) -> int:
+    """How the weights are stored."""
+    return int(header["layout"] if header["format"] == SPIKING else header["format"])
+
+
 def _decoded(file: str | Path | bytes, header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Masks, dict[str, Tensor]]:
     """The masks in the shapes before any removal, and all tensors of the network in dense form."""
-    if header["format"] == SMALLER:
+    if _layout(header) == SMALLER:
         return _decoded_smaller(file, header, tensors)
     masks: Masks = {}
     dense = dict(tensors)
@@ -269,13 +293,12 @@ def _network(file: str | Path | bytes, card: ModelCard, dense: dict[str, Tensor]
         smaller: whether the file may hold fewer channels.
     """
     if is_custom(card.model):
-        function = bundled_function(card.model, str(card.source_sha256))
-        network = build_custom_network(card.model, function, card.image_shape, card.num_classes)
+        network = card.network()
         with _misfits_named(file):
             resize(network, dense) if smaller else network.load_state_dict(dense)
         return network
     with _misfits_named(file):
-        network = meta_model(card.model, card.image_shape, card.num_classes, card.config.get("width", 1))
+        network = card.network()
         if smaller:
             resize_layers(network, dense)
         if _shapes(network.state_dict()) != _shapes(dense):

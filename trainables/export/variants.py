@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.sparse import to_sparse_semi_structured
 
-from trainables.custom.imports import bundled_function
 from trainables.custom.references import is_custom
 from trainables.export.latency import dense_twin
 from trainables.export.sparse_model import ModelCard, SparseModel
 from trainables.export.two_four_format import fits_kernels, is_two_of_four
-from trainables.models.custom_network import build_custom_network
-from trainables.models.registry import build_model, initialize
+from trainables.models.registry import initialize
 from trainables.pruning.masks import Masks
 
 DENSE, MASKED, REMOVED, CSR, TWO_FOUR = "dense", "masked", "removed", "csr", "2:4"
@@ -116,9 +114,9 @@ def _masked(network: nn.Module, masks: Masks) -> nn.Module:
 
 
 def _network_of_full_size(card: ModelCard) -> nn.Module:
+    network = card.network()
     if is_custom(card.model):
-        function = bundled_function(card.model, str(card.source_sha256))
-        return build_custom_network(card.model, function, card.image_shape, card.num_classes)
-    network = build_model(card.model, card.image_shape, card.num_classes, card.config.get("width", 1))
+        return network
+    network = network.to_empty(device="cpu")
     initialize(network, seed=0)
     return network

@@ -23,16 +23,19 @@ class ConvNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(16)
+        self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(16, 32, 3, padding=1, stride=2, bias=False)
         self.norm2 = nn.BatchNorm2d(32)
+        self.relu2 = nn.ReLU()
         self.conv3 = nn.Conv2d(32, 32, 3, padding=1, bias=False)
         self.norm3 = nn.BatchNorm2d(32)
+        self.relu3 = nn.ReLU()
         self.head = nn.Linear(32 * 4, num_classes)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        hidden = torch.relu(self.norm1(self.conv1(images_BCHW)))
-        hidden = torch.relu(self.norm2(self.conv2(hidden)))
-        hidden = torch.relu(self.norm3(self.conv3(hidden)))
+        hidden = self.relu1(self.norm1(self.conv1(images_BCHW)))
+        hidden = self.relu2(self.norm2(self.conv2(hidden)))
+        hidden = self.relu3(self.norm3(self.conv3(hidden)))
         pooled = avg_pool2d(hidden, hidden.shape[-1] // 2)  # 2 x 2; the adaptive kernel has no deterministic gradient on CUDA
         logits: Tensor = self.head(pooled.flatten(1))
         return logits
@@ -45,6 +48,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(channels_out)
+        self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels_out)
         self.shortcut = nn.Sequential()
@@ -52,10 +56,12 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Sequential(
                 nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False), nn.BatchNorm2d(channels_out)
             )
+        self.relu2 = nn.ReLU()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        hidden = torch.relu(self.norm1(self.conv1(x_BCHW)))
-        return torch.relu(self.norm2(self.conv2(hidden)) + self.shortcut(x_BCHW))
+        hidden = self.relu1(self.norm1(self.conv1(x_BCHW)))
+        output: Tensor = self.relu2(self.norm2(self.conv2(hidden)) + self.shortcut(x_BCHW))
+        return output
 
 
 class CifarResNet(nn.Module):
@@ -69,6 +75,7 @@ class CifarResNet(nn.Module):
         width_in = 16 * width
         self.conv = nn.Conv2d(channels, width_in, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(width_in)
+        self.relu = nn.ReLU()
         blocks: list[nn.Module] = []
         for width_out, stride in ((16 * width, 1), (32 * width, 2), (64 * width, 2)):
             for index in range((depth - 2) // 6):
@@ -78,7 +85,7 @@ class CifarResNet(nn.Module):
         self.head = nn.Linear(width_in, num_classes)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        hidden = self.blocks(torch.relu(self.norm(self.conv(images_BCHW))))
+        hidden = self.blocks(self.relu(self.norm(self.conv(images_BCHW))))
         logits: Tensor = self.head(hidden.mean(dim=(2, 3)))
         return logits
 

@@ -16,6 +16,7 @@ from trainables.models.blocks import with_blocks
 from trainables.models.custom_network import build_custom_network
 from trainables.models.image_sizes import image_size_problem
 from trainables.models.orepa import OrepaConv
+from trainables.models.spiking import with_spikes
 from trainables.models.table import NETWORKS
 from trainables.runtime.seeding import derived_seed
 
@@ -56,7 +57,7 @@ def network_of(config: TrialConfig, image_shape: tuple[int, int, int], num_class
     """
     if is_custom(config.model):
         return build_custom_network(config.model, load_function(config.model), image_shape, num_classes, config.seed)
-    return build_model(config.model, image_shape, num_classes, config.width)
+    return with_spikes(build_model(config.model, image_shape, num_classes, config.width), config.training.spiking)
 
 
 def dense_network_of(config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

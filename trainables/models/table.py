@@ -30,6 +30,7 @@ class Network:
         takes_image: whether it supports images of a height and width in pixels, in the forward and the backward pass.
         has_width: whether `width` multiplies its channels; otherwise `width` must be 1.
         has_blocks: whether its 3x3 convolutions can be trained as blocks.
+        has_spikes: whether it has a spiking form: each ReLU is a module of its own, and nothing is drawn at random.
         description: for the guide.
     """
 
@@ -39,6 +40,7 @@ class Network:
     takes_image: Callable[[int, int], bool] = _any_size
     has_width: bool = False
     has_blocks: bool = False
+    has_spikes: bool = False
 
 
 def _convnet(image_shape: ImageShape, num_classes: int, width: int) -> nn.Module:
@@ -104,6 +106,7 @@ def _cifar(depth: int) -> Network:
         build=partial(_cifar_resnet, depth),
         has_width=True,
         has_blocks=True,
+        has_spikes=True,
         description=f"ResNet-{depth} for images of CIFAR's size (arXiv:1512.03385); `width: 2` doubles its channels",
     )
 
@@ -126,6 +129,7 @@ _ALL = (
         build=_convnet,
         takes_image=_convnet_takes,
         has_blocks=True,
+        has_spikes=True,
         description="three small convolutions and a linear layer; 15,248 prunable weights for digits",
     ),
     _cifar(20),

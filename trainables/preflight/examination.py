@@ -12,6 +12,7 @@ from trainables.config.trial import TrialConfig
 from trainables.custom.references import is_custom
 from trainables.findings import Finding, Severity
 from trainables.models.registry import build_model, initialize, initialized_network
+from trainables.models.spiking import with_spikes
 from trainables.preflight.network_case import NetworkCase
 from trainables.runtime.device import Runtime
 from trainables.runtime.heartbeat import beat
@@ -65,6 +66,7 @@ class Examination:
         if is_custom(config.model):
             return initialized_network(config, self.image_shape, self.num_classes)
         model = build_model(config.model, self.image_shape, self.num_classes, config.width, device="cpu")
+        model = with_spikes(model, config.training.spiking)
         initialize(model, config.seed, config.initialization)
         return model
 

@@ -105,7 +105,8 @@ def case_id(config: TrialConfig) -> str:
         "loss": config.training.loss,
         "precision": config.precision,
     }
-    return _digest(content)
+    spiking = canonical(config.training.spiking)  # left out if the network does not spike, as in older sweeps
+    return _digest(content | ({"spiking": spiking} if spiking else {}))
 
 
 def adjusted_runtime(runtime: Runtime, config: TrialConfig, adjustments: Adjustments) -> Runtime:

@@ -15,7 +15,7 @@ from trainables.channels.fitting import batches_to_fit, explained_shares
 from trainables.channels.units import ChannelUnits
 from trainables.config.methods import HapConfig, TaylorConfig
 from trainables.pruning.curvature import row_traces
-from trainables.pruning.score_gradients import gradients, losses, scoring_mode
+from trainables.pruning.score_gradients import batch_gradients, scoring_mode
 from trainables.pruning.scoring import Scores, ScoringContext
 
 
@@ -33,13 +33,13 @@ def score_taylor(context: ScoringContext) -> Scores:
     total_U = torch.zeros(units.count, dtype=torch.float64)
     loss_sum, batches = torch.zeros(()), 0
     with scoring_mode(model, options.batch_norm):
-        for _, loss in losses(
-            model, context.batches(score_batches=options.score_batches), context.runtime, 1.0, context.config.training.loss
-        ):
-            grads = dict(zip(named, gradients(loss, named), strict=True))
+        drawn = context.batches(score_batches=options.score_batches)
+        loss_name = context.config.training.loss
+        for _, loss, slopes in batch_gradients(model, named, drawn, context.runtime, 1.0, loss_name):
+            grads = dict(zip(named, slopes, strict=True))
             products = {name: (value * grads[name]).detach().double().cpu() for name, value in named.items()}
             total_U += tied_sums(products, units, norms).abs()
-            loss_sum, batches = loss_sum + loss.detach().cpu(), batches + 1
+            loss_sum, batches = loss_sum + loss.cpu(), batches + 1
     return Scores(scores=total_U / batches, loss=loss_sum / batches)
 
 

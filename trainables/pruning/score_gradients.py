@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.config.options import BatchNormMode
 from trainables.errors import ConfigError
+from trainables.models.loss_parts import Part, loss_parts
 from trainables.models.losses import batch_loss
 from trainables.models.weight_use import node_names
 from trainables.runtime.device import Runtime
@@ -38,8 +40,8 @@ def scoring_gradients(
     """
     mean = WeightedMean()
     with scoring_mode(model, batch_norm):
-        for images, loss in losses(model, batches, runtime, temperature, loss_name):
-            mean.add([loss.detach(), *gradients(loss, weights)], images)
+        for images, loss, grads in batch_gradients(model, weights, batches, runtime, temperature, loss_name):
+            mean.add([loss, *grads], images)
     loss_mean, *grads = mean.value()
     return loss_mean, dict(zip(weights, grads, strict=True))
 
@@ -129,16 +131,51 @@ class WeightedMean:
         return [total / self.total for total in self.sums]
 
 
+def batch_gradients(
+    model: nn.Module, by: Mapping[str, Tensor], batches: Batches, runtime: Runtime, temperature: float, loss_name: str
+) -> Iterator[tuple[int, Tensor, Sequence[Tensor]]]:
+    """Number of images, mean loss and its gradient with respect to each of the named tensors, of every batch.
+
+    The gradient of a spiking network is the sum over time of the trial's rule; of sltt-k over all steps, as for sltt.
+    """
+    for images, parts in _batch_parts(model, batches, runtime, temperature, loss_name):
+        loss_sum, *grads = _sums([loss.detach(), *gradients(loss, by)] for loss, _ in parts)
+        yield images, loss_sum, grads
+
+
 def losses(
     model: nn.Module, batches: Batches, runtime: Runtime, temperature: float, loss_name: str
 ) -> Iterator[tuple[int, Tensor]]:
     """Number of images and mean loss of every batch, with its graph."""
-    loss_of = batch_loss(loss_name)
+    for images, parts in _batch_parts(model, batches, runtime, temperature, loss_name):
+        (loss,) = _sums([loss] for loss, _ in parts)
+        yield images, loss
+
+
+def _batch_parts(
+    model: nn.Module, batches: Batches, runtime: Runtime, temperature: float, loss_name: str
+) -> Iterator[tuple[int, Iterator[Part]]]:
+    """Number of images and parts of the loss of every batch."""
+    mean_loss = batch_loss(loss_name)
     copies = {name: buffer.clone() for name, buffer in model.named_buffers()}  # BN updates its running statistics in them
+
+    def forward(*arguments: Any) -> Tensor:
+        logits: Tensor = torch.func.functional_call(model, copies, arguments)
+        return logits
+
+    def loss_of(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+        return mean_loss(logits_BK / temperature, labels_B)
+
     for images_BCHW, labels_B in batches:
-        with runtime.autocast():
-            logits_BK = torch.func.functional_call(model, copies, (runtime.to_memory_format(images_BCHW),))
-        yield len(labels_B), loss_of(logits_BK.float() / temperature, labels_B)
+        yield len(labels_B), loss_parts(model, forward, images_BCHW, labels_B, loss_of, runtime)
+
+
+def _sums(rows: Iterable[Sequence[Tensor]]) -> list[Tensor]:
+    """The sums over rows of tensors; the tensors of a single row as they are."""
+    sums: list[Tensor] = []
+    for row in rows:
+        sums = [total + value for total, value in zip(sums, row, strict=True)] if sums else list(row)
+    return sums
 
 
 @contextmanager

@@ -16,10 +16,12 @@ from trainables.data.batches import evaluation_batches, training_batches
 from trainables.data.normalization import Normalization
 from trainables.data.splits import Data, Split
 from trainables.errors import NonFiniteError
+from trainables.models.loss_parts import loss_parts
 from trainables.models.losses import batch_loss, summed_loss
 from trainables.pruning.sparse_trainers import MaskUpdater
 from trainables.runtime.device import Runtime
 from trainables.runtime.seeding import derived_seed
+from trainables.training.backward import backward, sampled_steps
 
 TOP5_CLASSES = 100  # from which number of classes on top-5 accuracy is recorded
 
@@ -59,23 +61,20 @@ def train_epoch(
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros((), dtype=torch.int64, device=device)
     seen = 0
-    for step, (images_BCHW, labels_B) in enumerate(training_batches(data, training.batch_size, seed, epoch), first_step + 1):
+    batches = zip(training_batches(data, training.batch_size, seed, epoch), sampled_steps(model, seed, epoch), strict=False)
+    for step, ((images_BCHW, labels_B), sampled) in enumerate(batches, first_step + 1):
         updater.before_forward()
-        with runtime.autocast():
-            logits_BK = forward(runtime.to_memory_format(images_BCHW))
-        loss = loss_of(logits_BK.float(), labels_B)
-        loss.backward()
+        loss, logits_BK = backward(loss_parts(model, forward, images_BCHW, labels_B, loss_of, runtime, sampled))
         updater.after_backward(step)
         if training.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
         optimizer.step()
         updater.after_step(step)
         optimizer.zero_grad(set_to_none=True)
-        loss_sum += loss.detach()
-        hits += (logits_BK.detach().argmax(1) == labels_B).sum()
+        loss_sum += loss
+        hits += (logits_BK.argmax(1) == labels_B).sum()
         seen += len(labels_B)
-    batches = seen // training.batch_size
-    mean_loss = float(loss_sum) / batches
+    mean_loss = float(loss_sum) / (seen // training.batch_size)
     if not math.isfinite(mean_loss):
         raise NonFiniteError(f"the training loss became {mean_loss} in epoch {epoch + 1} (learning rate {lr:g})")
     return {"train/loss": mean_loss, "train/accuracy": int(hits) / seen}

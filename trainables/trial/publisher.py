@@ -22,6 +22,7 @@ from trainables.custom.references import is_custom
 from trainables.data.splits import Data
 from trainables.errors import StopRequestedError, kind_of
 from trainables.export.sparse_model import ModelCard, encode, encode_smaller
+from trainables.models.spiking import without_spikes
 from trainables.records.failure_place import place_of
 from trainables.records.failure_record import publish_failure
 from trainables.records.file_names import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, NETWORK, RESULT, STOPPED
@@ -143,7 +144,7 @@ class TrialPublisher:
             chosen: the configuration with what the trial chose itself.
         """
         config = self.config
-        stats = model_stats(state.model, state.masks, data.image_shape)
+        stats = model_stats(state.model, state.masks, data.image_shape, without_spikes(state.model))
         card = ModelCard(
             model=config.model,
             image_shape=data.image_shape,

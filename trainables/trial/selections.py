@@ -11,6 +11,7 @@ from trainables.channels.units import ChannelUnits
 from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
 from trainables.models.prunable import prunable_weights
+from trainables.models.spiking import without_spikes
 from trainables.pruning.channel_selection import ChannelSelection
 from trainables.pruning.selection import LayerwiseSelection, Selection, WeightSelection
 
@@ -25,7 +26,7 @@ def selection_of(config: TrialConfig, model: nn.Module, image_shape: ImageShape)
     """
     if config.is_dense or not config.prunes_channels:
         return WeightSelection() if config.layer_sparsity == "global" else LayerwiseSelection(config.layer_sparsity)
-    units = find_units(model, image_shape, config.prunable.exclude)
+    units = find_units(without_spikes(model), image_shape, config.prunable.exclude)
     quantities = {
         "weights": entries_of(prunable_weights(model, config.prunable.exclude), units),
         "channels": channels_of(units),

@@ -28,7 +28,7 @@ INVALID_LINES = {
         [
             "s.yaml:6: training.learning must be a known key, got 'learning'; known are epochs, batch_size, lr, momentum, "
             "nesterov, weight_decay, milestones, gamma, budget, schedule, lr_warmup_epochs, label_smoothing, clip_norm, "
-            "loss",
+            "loss, spiking",
             "s.yaml:7: training.momentun must be a known key, got 'momentun'; did you mean 'training.momentum'?",
         ],
     ),

@@ -29,7 +29,7 @@ from tests.support.cli import free_port
 from tests.support.mlflow_stores import Content, new_target
 from tests.support.trials import DIGITS, new_storage, run, tiny_config, tiny_training
 from trainables.config.keys import trial_key
-from trainables.config.trial import DatasetConfig, Granularity
+from trainables.config.trial import DatasetConfig, Granularity, SpikingConfig, TrainingConfig
 from trainables.data.digits import DIGITS_DIGEST
 from trainables.data.splits import load_data
 
@@ -72,9 +72,14 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     sync.open_sweep("", {}, {})
     dataset, training = DatasetConfig(name="digits"), tiny_training(epochs=1)
     accuracies = {}
-    removed: tuple[tuple[float, Granularity], ...] = ((0.5, "weight"), (0.9, "channel"), (0.98, "weight"))
-    for sparsity, granularity in removed:
-        config = tiny_config(dataset=dataset, sparsity=sparsity, granularity=granularity, training=training)
+    spiking = replace(training, spiking=SpikingConfig(rule="sltt", steps=3))
+    removed: tuple[tuple[float, Granularity, TrainingConfig], ...] = (
+        (0.5, "weight", training),
+        (0.9, "channel", training),
+        (0.98, "weight", spiking),
+    )
+    for sparsity, granularity, trained in removed:
+        config = tiny_config(dataset=dataset, sparsity=sparsity, granularity=granularity, training=trained)
         result = run(config, storage, provenance={"data_digest": DIGITS_DIGEST})
         key = trial_key(config, DIGITS_DIGEST)
         sync.finish(RunSpec(key=key, name=f"s{sparsity}", role="trial", params={}, tags={}))
@@ -177,6 +182,7 @@ def test_only_required_modules_are_bundled() -> None:
         "models/networks.py",
         "models/orepa.py",
         "models/registry.py",
+        "models/spiking.py",
         "models/table.py",
         "models/torchvision_resnets.py",
         "pruning/masks.py",

@@ -28,7 +28,7 @@ from tests.support.trials import (
     warmup_folder,
 )
 from trainables.config.methods import DriveConfig
-from trainables.config.trial import TrialConfig
+from trainables.config.trial import SpikingConfig, TrialConfig
 from trainables.errors import StaleAttemptError, StopRequestedError
 from trainables.models.registry import dense_network_of, network_of
 from trainables.trial.checkpoint import TrialState, from_bytes
@@ -41,6 +41,8 @@ CHANNELS = replace(REWOUND, granularity="channel")
 BLOCKS = replace(REWOUND, block="orepa")
 FITTED = tiny_config(method="cap", warmup_epochs=1, sparsity=0.5, training=tiny_training(epochs=1))
 POLARIZED = tiny_config(method="polarization", warmup_epochs=1, sparsity=0.5, training=tiny_training(epochs=3))
+SAMPLED = SpikingConfig(rule="sltt-k", steps=3, sampled_steps=2)
+SPIKING = tiny_config(warmup_epochs=1, prune_iterations=1, training=tiny_training(spiking=SAMPLED))
 DENSE_BLOCKS = replace(DENSE, block="orepa", training=tiny_training(epochs=2))
 
 
@@ -81,8 +83,20 @@ def check_metrics_cover_checkpoint(config: TrialConfig, storage: Storage) -> Non
         (DENSE_BLOCKS, False),
         (FITTED, False),
         (POLARIZED, False),
+        (SPIKING, False),
     ],
-    ids=["after", "in the middle of", "rewound", "dense", "channels", "blocks", "dense blocks", "fitted", "polarized"],
+    ids=[
+        "after",
+        "in the middle of",
+        "rewound",
+        "dense",
+        "channels",
+        "blocks",
+        "dense blocks",
+        "fitted",
+        "polarized",
+        "spiking",
+    ],
 )
 @pytest.mark.slow
 def test_trial_killed_at_any_write_ends_with_the_same_result(config: TrialConfig, before: bool, tmp_path: Path) -> None:
