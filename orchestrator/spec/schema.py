@@ -97,7 +97,7 @@ class SweepSpec(TrialSpec):
     )
     timings: Text | None = Field(
         default=None,
-        description="File of the timing table that target.latency is measured by; `drive-sweep timings` writes one.",
+        description="File of the timing table that target.latency is measured by; the command timings measures one.",
     )
     modules_path: Text = Field(
         default=".", description="Folder with the files of custom functions; searched before the installed packages."

@@ -2,7 +2,7 @@
 
 It is a JSON file, measured by `drive-sweep timings` or written by the user (`drive-sweep guide timings`):
 
-    {"format": "drive-sweep timings 1", "network": "convnet", "width": 1, "image_shape": [1, 8, 8], "unit": "ms", "rest": 0.05,
+    {"format": "timing-table 1", "network": "convnet", "width": 1, "image_shape": [1, 8, 8], "unit": "ms", "rest": 0.05,
      "layers": {"conv1": {"shape": [16, 1, 3, 3], "dense": 0.1,
                           "sparsities": [0.5, 0.9], "times": [0.12, 0.04],
                           "channels": {"outputs": [1, 8, 16], "inputs": [1], "times": [[0.02, 0.06, 0.1]]}}}}
@@ -23,9 +23,9 @@ from typing import Any, NoReturn
 from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
 
-FORMAT = "drive-sweep timings 1"
+FORMAT = "timing-table 1"
 UNITS = {"ms": 1e-3, "s": 1.0}  # in seconds
-MEASURE = "`drive-sweep timings FILE --out timings.json` measures one for the sweep file FILE"
+MEASURE = "the command timings measures one for a sweep file"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

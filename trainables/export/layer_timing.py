@@ -1,8 +1,8 @@
 """Measures the layers of a network for a timing table (custom/timing_table.py): dense, at sparsities, with fewer channels.
 
 A sparse linear layer is a matrix of compressed sparse rows; a sparse convolution is unfolded, and its weight such a matrix,
-since PyTorch has no sparse convolution. That is what can run without other packages, and it is often slower than the dense layer
-up to high sparsities. Layers are measured alone, on inputs of the size that they have in the network.
+since PyTorch has no sparse convolution. That is what runs without other packages, often slower than the dense layer up to high
+sparsities. Layers are measured alone, on inputs of the size that they have in the network.
 """
 
 from __future__ import annotations

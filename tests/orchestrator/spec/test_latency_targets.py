@@ -45,17 +45,17 @@ def test_options_of_the_search_that_have_no_effect_make_no_other_trial() -> None
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("layer_sparsity: spdy\nsparsity: 0.5\n", "layer_sparsity: must be given with target.latency"),
-        ("target: {latency: 0.5}\n", "target.latency: must be given only with granularity channel, or layer_sparsity spdy"),
-        (SPDY + "sparsity: 0.5\n", "sparsity: must not be given with target.latency, which decides it"),
-        (SPDY + "method: [snip, gmp]\n", "target.latency: must be that of all trials, or have sparsity beside it: gmp cannot"),
-        (SPDY + "method: imp\n", "spdy.search: must be false for imp, which scores weights after training"),
+        ("layer_sparsity: spdy\nsparsity: 0.5\n", "layer_sparsity must be given with target.latency"),
+        ("target: {latency: 0.5}\n", "target.latency must be given only with granularity channel, or layer_sparsity spdy"),
+        (SPDY + "sparsity: 0.5\n", "sparsity must not be given with target.latency, which decides it"),
+        (SPDY + "method: [snip, gmp]\n", "target.latency must be that of all trials, or have sparsity beside it: gmp cannot"),
+        (SPDY + "method: imp\n", "spdy.search must be false for imp, which scores weights after training"),
         (
             SPDY + "method: imp\nspdy: {search: false}\nimp: {exact: false}\n",
-            "imp.exact: must be true with layer_sparsity spdy",
+            "imp.exact must be true with layer_sparsity spdy",
         ),
-        (SPDY + "warmup_epochs: auto\n", "warmup.rule: must be overlap for spdy"),
-        ("layer_sparsity: spdy\ntarget: {latency: 1.5}\n", "target.latency: must be > 0 and < 1, got 1.5"),
+        (SPDY + "warmup_epochs: auto\n", "warmup.rule must be overlap for spdy"),
+        ("layer_sparsity: spdy\ntarget: {latency: 1.5}\n", "target.latency must be in (0, 1), got 1.5"),
         (SPDY + "search: {timings: [a, b]}\n", "only those can be searched: write timings outside of search"),
     ],
 )

@@ -42,9 +42,9 @@ def changed(path: str, value: Any) -> Callable[[], dict[str, Any]]:
     """A record with another value at a path; None removes it."""
 
     def make() -> dict[str, Any]:
-        record = json.loads(json.dumps(convnet_record()))
+        record: dict[str, Any] = json.loads(json.dumps(convnet_record()))
         *parents, last = path.split("/")
-        place = record
+        place: Any = record
         for step in parents:
             place = place[int(step)] if isinstance(place, list) else place[step]
         if value is None:
@@ -59,7 +59,7 @@ def changed(path: str, value: Any) -> Callable[[], dict[str, Any]]:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("format", "other", "timings: format must be 'drive-sweep timings 1', got other"),
+        ("format", "other", "timings: format must be 'timing-table 1', got other"),
         ("unit", "us", "timings: unit must be one of ms, s, got us"),
         ("rest", -1, "timings: rest must be a time of at least 0, got -1"),
         ("rest", None, "timings: the file must have rest, got only format"),

@@ -43,7 +43,7 @@ def test_measured_table_fits_the_network() -> None:
         assert layer.sparsities == SPARSITIES
         assert layer.channels is not None
         assert (layer.channels.inputs[-1], layer.channels.outputs[-1]) == (SHAPES[name][1], SHAPES[name][0])
-        assert len(layer.channels.outputs) == 8
+        assert 7 <= len(layer.channels.outputs) <= 8
     measured = record["measured"]
     assert (measured["batch"], measured["threads"], measured["device"]) == (2, 1, "cpu")
     assert record["rest"] == max(0, measured["whole"] - sum(layer["dense"] for layer in record["layers"].values()))
