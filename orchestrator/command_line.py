@@ -20,6 +20,7 @@ INVOCATION_VARIABLE = "DRIVE_SWEEP_INVOCATION"  # for child processes
 STORAGE_COMMANDS = (
     "plan",
     "data",
+    "timings",
     "trial",
     "run",
     "submit",
@@ -40,7 +41,7 @@ STORAGE_COMMANDS = (
 )
 DASHBOARD_COMMANDS = ("submit", "list", "resume", "status", "logs", "stop", "report", "doctor")
 JOINING_COMMANDS = ("run", "resume", "doctor")  # a cluster, at HOST:PORT
-FILE_COMMANDS = ("plan", "data", "trial", "run", "submit")
+FILE_COMMANDS = ("plan", "data", "timings", "trial", "run", "submit")
 SWEEP_COMMANDS = ("resume", "status", "logs", "stop", "sync", "report", "compare", "export", "rename", "delete")
 
 

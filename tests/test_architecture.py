@@ -34,7 +34,7 @@ TRAINABLES = {
     "pruning": "errors wording config runtime custom data models channels",
     "training": "errors config runtime custom data models pruning",
     "analysis": "runtime pruning",
-    "export": "config channels custom runtime data models pruning",
+    "export": "errors config channels custom runtime data models pruning",
     "trial": "errors config runtime records custom data models channels pruning training analysis export",
     "preflight": "errors findings wording config runtime custom data models channels pruning training",
     "worker": "errors wording config runtime records custom data models pruning training trial preflight",

@@ -417,6 +417,20 @@ _ALL = (
         ),
     ),
     Command(
+        name="timings",
+        module="timings",
+        example="timings sweep.yaml --out timings.json",
+        help="measure how long each layer of a sweep's network takes, for target.latency",
+        arguments=(
+            *FILE,
+            JSON,
+            argument("--out", required=True, metavar="FILE", completes="file", help="the timing table to write"),
+            argument("--batch", metavar="N", type=int, default=1, help="images in a batch (default: 1)"),
+            argument("--threads", metavar="N", type=int, default=1, help="threads on the CPU (default: 1)"),
+            argument("--gpu", action="store_true", help="on the GPU of this machine"),
+        ),
+    ),
+    Command(
         name="guide",
         module="guide",
         example="guide results",

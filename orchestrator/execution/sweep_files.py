@@ -22,7 +22,8 @@ def write_sweep_files(folder: SweepFolder, plan: Plan, spec_text: str) -> None:
     spec = resolved(plan.spec)
     if plan.spec.dataset.root is not None:  # `resume` may be called from another folder
         spec["dataset"]["root"] = str(Path(plan.spec.dataset.root).expanduser().absolute())
-    spec |= {"modules_path": plan.custom_files.modules_path, "initial_weights": plan.custom_files.initial_weights}
+    files = plan.custom_files
+    spec |= {"modules_path": files.modules_path, "initial_weights": files.initial_weights, "timings": files.timings}
     folder.storage.write_json(folder.file("spec.json"), spec)
     write_trials(folder, plan)
 

@@ -4,6 +4,7 @@
     sweep.yaml                            as written; none for a preset
     own/                                  custom Python files, as below modules_path
     weights/                              the file of initial_weights
+    timings/                              the timing table
 
 Data, results and everything else in the user's folder stay where they are. Knows no Ray.
 """
@@ -24,12 +25,13 @@ from orchestrator.spec.grid import representative_trials
 from orchestrator.spec.schema import SweepSpec
 from orchestrator.version import SHIPPED_REVISION, source_revision
 from trainables.custom.files import RESERVED, SHIPPED_PREFIX, source_file
-from trainables.custom.references import WEIGHTS, custom_references, module_and_function
+from trainables.custom.references import DATA_FILES, TIMINGS, WEIGHTS, custom_references, module_and_function
 from trainables.custom.source_imports import imports_of
 from trainables.errors import ConfigError
 
 CODE = ("orchestrator", "trainables")
 CUSTOM_FOLDER = "own"
+DATA_FOLDERS = {WEIGHTS: "weights", TIMINGS: "timings"}  # key of the sweep file -> folder of its file
 MAX_BYTES = 400 * 2**20  # Ray takes packages below 512 MiB
 
 
@@ -101,9 +103,9 @@ def require_files(custom_files: Mapping[str, str]) -> None:
 
 
 def collect_custom_files(spec: SweepSpec) -> dict[str, str]:
-    """Path in the package -> file on this machine: the sweep's modules, their imports from modules_path, its weights.
+    """Path in the package -> file on this machine: the sweep's modules, their imports from modules_path, its data files.
 
-    Weights that are not on this machine stay a path, which the nodes must see.
+    Data files that are not on this machine stay a path, which the nodes must see.
 
     Raises:
         UserError: a module of the sweep is neither in modules_path nor installed.
@@ -113,10 +115,10 @@ def collect_custom_files(spec: SweepSpec) -> dict[str, str]:
     root = Path(custom_files.modules_path)
     for config in representative_trials(spec):
         for key, reference in custom_references(config).items():
-            if reference == WEIGHTS:
-                file = Path(str(custom_files.initial_weights))
+            if reference in DATA_FILES:
+                file = Path(custom_files.data_file(reference))
                 if file.is_file():
-                    package_files[f"weights/{file.name}"] = str(file)
+                    package_files[f"{DATA_FOLDERS[reference]}/{file.name}"] = str(file)
                 continue
             try:
                 file = source_file(key, reference, custom_files.modules_path)
@@ -131,13 +133,14 @@ def collect_custom_files(spec: SweepSpec) -> dict[str, str]:
 
 def shipped_settings(custom_files: Mapping[str, str]) -> list[str]:
     """Options of `run` that name the custom files by their paths in the package, instead of those on this machine."""
-    weights = [
-        f"initial_weights={json.dumps(SHIPPED_PREFIX + path, ensure_ascii=False)}"
+    files = [
+        f"{key}={json.dumps(SHIPPED_PREFIX + path, ensure_ascii=False)}"
         for path in custom_files
-        if path.startswith("weights/")
+        for key, folder in DATA_FOLDERS.items()
+        if path.startswith(f"{folder}/")
     ]
-    modules = [f"modules_path={SHIPPED_PREFIX}{CUSTOM_FOLDER}"] if len(custom_files) > len(weights) else []
-    return modules + weights
+    modules = [f"modules_path={SHIPPED_PREFIX}{CUSTOM_FOLDER}"] if len(custom_files) > len(files) else []
+    return modules + files
 
 
 def _with_imports(file: Path, root: Path) -> set[Path]:

@@ -15,7 +15,7 @@ from orchestrator.state.earlier_files import SHOWN_DIGITS
 from orchestrator.state.trial_results import read_results
 from orchestrator.storage.base import Storage
 from trainables.custom.files import local_path, source_file
-from trainables.custom.references import WEIGHTS, custom_references, module_and_function
+from trainables.custom.references import DATA_FILES, custom_references, module_and_function
 from trainables.custom.versions import NAME
 from trainables.wording import counted
 
@@ -26,8 +26,8 @@ class ChangedFile:
 
     Attributes:
         name: path below `modules_path`, such as net.py.
-        path: where it is; empty of the initial weights.
-        references: functions of it that the sweep uses, or WEIGHTS.
+        path: where it is; empty of initial weights and timings.
+        references: functions of it that the sweep uses, or one of DATA_FILES.
         earlier, present: SHA-256.
         versions: those that both files declare; empty where one declares none.
         trials: finished trials of the sweep that were made with an earlier one.
@@ -43,8 +43,8 @@ class ChangedFile:
 
     @property
     def can_be_accepted(self) -> bool:
-        """Whether finished trials may stay; initial weights decide every number."""
-        return WEIGHTS not in self.references
+        """Whether finished trials may stay; initial weights and timings decide every number."""
+        return self.references.isdisjoint(DATA_FILES)
 
     @property
     def difference(self) -> str:
@@ -126,7 +126,7 @@ def _changed_file(
     versions = [one.versions[first] for one in (before, now) if first in one.versions]
     return ChangedFile(
         name=name,
-        path="" if first == WEIGHTS else str(source_file("module", first, now.modules_path)),
+        path="" if first in DATA_FILES else str(source_file("module", first, now.modules_path)),
         references=frozenset(references),
         earlier=before.digests[first],
         present=now.digests[first],
@@ -136,8 +136,8 @@ def _changed_file(
 
 
 def _name(reference: str, plan: Plan) -> str:
-    if reference == WEIGHTS:
-        return str(plan.custom_files.initial_weights)
+    if reference in DATA_FILES:
+        return plan.custom_files.data_file(reference)
     file, folder = source_file("module", reference, plan.custom_files.modules_path), local_path(plan.custom_files.modules_path)
     return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
 
@@ -154,7 +154,8 @@ def accept_changes(plan: Plan, changes: Changes, storage: Storage, time_ms: int)
     for file in changes.files:
         if not file.can_be_accepted:
             raise UserError(
-                f"--accept-changed {file.name}: trials that start from other weights cannot stand beside earlier ones",
+                f"--accept-changed {file.name}: trials that start from other weights, or that other timings decide, "
+                "cannot stand beside earlier ones",
                 "use --recompute",
                 code="change-not-acceptable",
             )

@@ -16,6 +16,7 @@ from trainables.errors import ConfigError
 from trainables.pruning.kept_weights import Shapes, check_kept_weights, decides_kept_weights, kept_weights, prunable_shapes
 
 CHANNELS = "whole channels are removed, and the scores decide of which layers"
+TIMES = "the timing table decides how many weights each layer keeps"
 SURELY_SOME = 0.01  # at this density every built-in network keeps some weights, so `run` does not check it
 
 
@@ -105,8 +106,9 @@ def _count(plan: Plan, trial: PlannedTrial, problems: dict[str, None], known: di
     except ConfigError as error:
         problems[str(error)] = None
     total, kept = sum(prod(shape) for shape in shapes.values()), kept_weights(config, shapes)
-    if config.prunes_channels:
-        return replace(_setting(config), prunable=total, layers=len(shapes), problem=CHANNELS)
+    if config.prunes_channels or config.uses_timings:
+        problem = CHANNELS if config.prunes_channels else TIMES
+        return replace(_setting(config), prunable=total, layers=len(shapes), problem=problem)
     count = replace(_setting(config), prunable=total, kept=kept, layers=len(shapes))
     return replace(count, sparsity=1 - kept / total) if config.options.fixed_sparsity() is not None else count
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.command_line import command
 from orchestrator.errors import UserError
 from orchestrator.planning.accepted_changes import NO_CHANGES, AcceptedChanges, LastRun
 from orchestrator.planning.entries import EarlyStop, PlannedTrial, PlannedWarmup
@@ -209,6 +210,12 @@ def make_plan(
             f"dataset.root: {source.root!r} holds the storage {storage.root}, so its content would change with every result",
             "give the folder of the data alone, or another --storage",
             code="storage-in-data",
+        )
+    if spec.timings is None and any(config.uses_timings for config in configs):
+        raise UserError(
+            "timings: must be given with target.latency, got none",
+            f"`{command('timings', '--out', 'timings.json')}` measures a table; then write timings: ./timings.json",
+            code="timings-missing",
         )
     try:
         custom_files = custom_files.with_digests(configs)

@@ -24,7 +24,7 @@ from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage, report_damage
 from trainables.config.trial import TrialConfig
 from trainables.custom.files import CustomFiles
-from trainables.custom.references import is_custom, without_method
+from trainables.custom.references import TIMINGS, is_custom, without_method
 from trainables.data.staging import StagedDataset
 from trainables.preflight.network_case import CHECKS_VERSION, NetworkCase, NetworkReport, adjusted_runtime, case_id, cases_of
 from trainables.runtime.device import Runtime, resolve_precision
@@ -190,7 +190,8 @@ def checked_runtime(plan: Plan, config: TrialConfig, folder: SweepFolder, notify
 def _digests(custom_files: CustomFiles, configs: Sequence[TrialConfig]) -> dict[str, str]:
     """The digests of all custom files that these trials of one case use."""
     methods = {config.method: custom_files.digests[config.method] for config in configs if is_custom(config.method)}
-    return custom_files.digests_of(without_method(configs[0])) | methods
+    timings = {TIMINGS: custom_files.digests[TIMINGS]} if any(config.uses_timings for config in configs) else {}
+    return custom_files.digests_of(without_method(configs[0])) | methods | timings
 
 
 def local_reports(plan: Plan, cases: Sequence[NetworkCase], runtime: Runtime) -> list[NetworkReport]:

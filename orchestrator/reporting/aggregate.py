@@ -20,6 +20,7 @@ from trainables.config.trial import AXES, TrialConfig
 from trainables.wording import counted
 
 SPEEDUP = "latency/speedup"
+LATENCY_BY_TABLE = "prune/latency_by_table"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +43,7 @@ class ConfigSummary:
         varying: what else varies in the sweep, by dotted key; empty in a plain sweep.
         missing: seeds of this configuration that have not finished.
         kept_weights, multiply_adds: mean shares of the dense network's that remain; None where they are not known.
+        latency_by_table: mean share of the dense network's time that remains by the timing table; None without one.
         speedup: of the fastest way to run the pruned network against the dense one, where `latency` has measured it.
         chosen: the configurations of the finished seeds with the numbers that they chose themselves.
     """
@@ -56,6 +58,7 @@ class ConfigSummary:
     keys: tuple[str, ...]
     kept_weights: float | None = None
     multiply_adds: float | None = None
+    latency_by_table: float | None = None
     speedup: MeanStd | None = None
     chosen: tuple[TrialConfig, ...] = ()
     best: bool = False
@@ -156,7 +159,7 @@ def _may_have(config: dict[str, Any], key: str) -> bool:
 
 def _about_pruning(key: str) -> bool:
     """Whether a key has no meaning for a dense baseline."""
-    sections = ("warmup.", "iterations.", "prunable.", "sanity.", "target.")
+    sections = ("warmup.", "iterations.", "prunable.", "sanity.", "target.", "spdy.")
     return key in ("rewind", "layer_sparsity", "granularity", "compensate") or key.startswith(sections) or is_option(key)
 
 
@@ -189,6 +192,7 @@ def _summary(trials: list[TrialStatus], varying: list[str]) -> ConfigSummary:
         keys=tuple(trial.key for trial in finished),
         kept_weights=_mean_of(finished, "model/sparsity", lambda sparsity: 1 - sparsity),
         multiply_adds=_mean_of(finished, "model/theoretical_speedup", lambda speedup: 1 / speedup),
+        latency_by_table=_mean_of(finished, LATENCY_BY_TABLE, lambda share: share),
         speedup=_spread(finished, SPEEDUP),
         chosen=tuple(as_chosen(config, trial.metrics) for trial in finished),
     )

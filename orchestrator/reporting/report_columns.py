@@ -149,7 +149,7 @@ COLUMNS = (
     Column(
         head="kept weights",
         cell=_unless_dense(lambda one: _share(one.kept_weights)),
-        is_shown=lambda settings: any(one.config.prunes_channels for one in settings),
+        is_shown=lambda settings: any(one.config.prunes_channels or one.config.uses_timings for one in settings),
         key="kept_weights",
         value=lambda one: one.kept_weights,
         leaves=4,
@@ -161,6 +161,14 @@ COLUMNS = (
         key="multiply_adds",
         value=lambda one: one.multiply_adds,
         leaves=3,
+    ),
+    Column(
+        head="time by table",
+        cell=lambda one: "" if one.latency_by_table is None else _share(one.latency_by_table),
+        is_shown=lambda settings: any(one.latency_by_table is not None for one in settings),
+        key="latency_by_table",
+        value=lambda one: one.latency_by_table,
+        leaves=5,
     ),
     Column(
         head="speed-up",

@@ -84,10 +84,13 @@ def without_unused_options(config: TrialConfig) -> TrialConfig:
     of_weights = unused.get("granularity", config.granularity) == "weight"
     if not (method.course.ends_before_training and method.is_ranking and of_weights):
         unused["layer_sparsity"] = DEFAULT.layer_sparsity
+    by_time = of_weights and unused.get("layer_sparsity", config.layer_sparsity) == "spdy"
     target = config.target
     if of_weights:
-        target = unused["target"] = DEFAULT.target
+        target = unused["target"] = replace(DEFAULT.target, latency=target.latency if by_time else None)
         unused["compensate"] = DEFAULT.compensate
+    if not (by_time and config.spdy.search):
+        unused["spdy"] = replace(DEFAULT.spdy, search=config.spdy.search or not by_time)
     if not method.course.uses_iterations:
         unused["prune_iterations"], unused["iterations"] = DEFAULT.prune_iterations, DEFAULT.iterations
     if method.course.is_during_training or method.course is Course.LEVELS:  # LEVELS has its own rewinding
@@ -121,6 +124,7 @@ def dense_baseline(config: TrialConfig) -> TrialConfig:
             warmup=DEFAULT.warmup,
             prunable=DEFAULT.prunable,
             layer_sparsity=DEFAULT.layer_sparsity,
+            spdy=DEFAULT.spdy,
             granularity=DEFAULT.granularity,
             compensate=DEFAULT.compensate,
             target=DEFAULT.target,

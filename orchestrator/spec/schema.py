@@ -95,6 +95,10 @@ class SweepSpec(TrialSpec):
         default=None,
         description="File of a dense checkpoint that all trials start from; by default the weights are initialised.",
     )
+    timings: Text | None = Field(
+        default=None,
+        description="File of the timing table that target.latency is measured by; the command timings measures one.",
+    )
     modules_path: Text = Field(
         default=".", description="Folder with the files of custom functions; searched before the installed packages."
     )
@@ -149,12 +153,15 @@ class SweepSpec(TrialSpec):
 
     def custom_files(self) -> CustomFiles:
         """Absolute paths of custom modules and weights; they are not checked here."""
-        weights = self.initial_weights
         return CustomFiles(
-            modules_path=_absolute(self.modules_path), initial_weights=None if weights is None else _absolute(weights)
+            modules_path=str(_absolute(self.modules_path)),
+            initial_weights=_absolute(self.initial_weights),
+            timings=_absolute(self.timings),
         )
 
 
-def _absolute(path: str) -> str:
+def _absolute(path: str | None) -> str | None:
     """The absolute path; that of a shipped file is unchanged, since it differs from node to node."""
+    if path is None:
+        return None
     return path if path.startswith(SHIPPED_PREFIX) else str(Path(path).expanduser().absolute())

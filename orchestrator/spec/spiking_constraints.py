@@ -26,6 +26,9 @@ def spiking_conflicts(config: TrialConfig) -> Iterator[Conflict]:
     if problem := config.pruning.spiking_problem:
         others = ", ".join(name for name, method in METHODS.items() if not method.spiking_problem)
         yield Conflict((RULE, "method"), f"be none for {config.method}: {problem}", f"take one of {others}")
+    if config.uses_timings:
+        rule = "be none with target.latency: timing tables are of networks that do not spike"
+        yield Conflict((RULE, "target.latency"), rule, "write another target, or remove it")
     if spiking.samples_steps and spiking.sampled_steps > spiking.steps:
         yield Conflict((SAMPLED, "training.spiking.steps"), "be <= training.spiking.steps", "draw fewer, or take more steps")
 

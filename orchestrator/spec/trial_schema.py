@@ -196,6 +196,29 @@ class Target(SpecModel):
     )
     parameters: Share | None = Field(default=DEFAULT.target.parameters, description="All parameters of the network.")
     multiply_adds: Share | None = Field(default=DEFAULT.target.multiply_adds, description="Multiply-adds for one image.")
+    latency: Share | None = Field(
+        default=DEFAULT.target.latency, description="Time by the timing table; also of single weights with layer_sparsity spdy."
+    )
+
+
+class Spdy(SpecModel):
+    search: bool = Field(
+        default=DEFAULT.spdy.search,
+        description="Whether to search for the weight of each layer's error; otherwise all weigh the same.",
+    )
+    starts: Integer = Field(default=DEFAULT.spdy.starts, ge=1, description="Random weights that the search begins with.")
+    misses: Integer = Field(
+        default=DEFAULT.spdy.misses, ge=1, description="Changes in a row without improvement after which it ends."
+    )
+    samples: Integer = Field(
+        default=DEFAULT.spdy.samples, ge=1, description="Training images to judge choices and to reconstruct layers; or all."
+    )
+    passes: Integer = Field(
+        default=DEFAULT.spdy.passes, ge=0, description="Over these images, to reconstruct a layer at one sparsity."
+    )
+    global_passes: Integer = Field(
+        default=DEFAULT.spdy.global_passes, ge=0, description="The same to reconstruct all layers together in the end."
+    )
 
 
 class Sanity(SpecModel):
@@ -269,8 +292,9 @@ class TrialSpec(_MethodSpec):
     layer_sparsity: LayerSparsity = Field(
         default=DEFAULT.layer_sparsity,
         description="Of single weights, whether scores decide over all layers together, or each layer keeps a share: the same "
-        "(uniform), or that of Erdos-Renyi-Kernel (erk).",
+        "(uniform), that of Erdos-Renyi-Kernel (erk), or what costs least within target.latency (spdy).",
     )
+    spdy: Spdy = Field(default=Spdy.defaults(), description="The search of layer_sparsity spdy.")
     granularity: Granularity = Field(
         default=DEFAULT.granularity,
         description="What is removed together: single weights, or whole channels, after which the network is smaller.",
@@ -281,5 +305,6 @@ class TrialSpec(_MethodSpec):
     )
     target: Target = Field(
         default=Target.defaults(),
-        description="Of granularity channel, what pruning reduces instead of weights: the share of one of these that remains.",
+        description="Of granularity channel, what pruning reduces instead of weights: the share of one of these that remains. "
+        "latency is also of layer_sparsity spdy.",
     )

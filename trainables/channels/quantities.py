@@ -8,10 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from trainables.channels.units import ChannelUnits, Place
+
+
+class Size(Protocol):
+    """A size of a network, for any choice of its units."""
+
+    def of(self, units: ChannelUnits, kept_U: Tensor) -> float:
+        """The size with these units, bool (U,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +32,7 @@ class Term:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """A size as a sum of terms and a constant, in units of its own."""
+    """A `Size` as a sum of terms and a constant, in units of its own."""
 
     terms: tuple[Term, ...]
     constant: float = 0.0

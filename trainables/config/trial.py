@@ -23,7 +23,7 @@ Augment = Literal["auto", "none", "crop", "crop_flip"]
 StabilityMeasure = Literal["epi", "overlap"]
 Granularity = Literal["weight", "channel"]
 Block = Literal["plain", "orepa"]
-LayerSparsity = Literal["global", "uniform", "erk"]
+LayerSparsity = Literal["global", "uniform", "erk", "spdy"]
 SpikingRule = Literal["none", "sltt", "sltt-k", "bptt"]
 
 AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")  # with a fixed position in tables and in names of trials
@@ -182,11 +182,13 @@ class TargetConfig:
         channels: output channels (neurons) of all layers that can lose some, as in arXiv:2110.12007.
         parameters: all parameters.
         multiply_adds: for one image (analysis/multiply_adds.py).
+        latency: the time of the network by a timing table (custom/timing_table.py).
     """
 
     channels: float | None = None
     parameters: float | None = None
     multiply_adds: float | None = None
+    latency: float | None = None
 
     @property
     def given(self) -> dict[str, float]:
@@ -199,6 +201,27 @@ class TargetConfig:
         """The share that is removed; None without a target."""
         share = next(iter(self.given.values()), None)
         return None if share is None else round(1 - share, 10)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpdyConfig:
+    """The search of layer_sparsity spdy (SPDY, arXiv:2201.13096) for the weight of each layer's error in its choice.
+
+    Attributes:
+        search: whether there is one; otherwise all layers weigh the same.
+        starts: random choices of all weights, of which the best goes on.
+        misses: changes in a row without improvement after which the search ends.
+        samples: training images on which a choice is judged and layers are reconstructed.
+        passes: over these images, to reconstruct a layer at one sparsity (AdaPrune); 0 leaves the weights as they were.
+        global_passes: over these images, in which all layers are reconstructed together in the end.
+    """
+
+    search: bool = True
+    starts: int = 100
+    misses: int = 100
+    samples: int = 1024
+    passes: int = 10
+    global_passes: int = 0
 
 
 Label = int | str  # of a number that may be automatic
@@ -219,10 +242,12 @@ class TrialConfig:
         initialization: whether Kaiming's variance is by a layer's inputs or outputs; not used by custom networks.
         initial_weights: whether training starts from the weights of a file; its path is not part of the config.
         layer_sparsity: of single weights, whether one threshold decides for the whole network, or each layer keeps a share:
-            the same, or that of Erdos-Renyi-Kernel (pruning/sparsity_distributions.py).
+            the same, or that of Erdos-Renyi-Kernel (pruning/sparsity_distributions.py), or what costs the least accuracy
+            within the target of latency (pruning/spdy_selection.py).
         granularity: what is removed together: single weights, or whole channels with all that makes and reads them.
         target: what `sparsity` is a share of, if not of the prunable weights; `sparsity` is then the share that it removes.
         compensate: whether the layers that read removed channels are fitted to those that remain (channels/compensation.py).
+        spdy: of layer_sparsity spdy.
         options: of the method; options of another method, as `replace` may leave, become the method's defaults.
     """
 
@@ -248,6 +273,7 @@ class TrialConfig:
     granularity: Granularity = "weight"
     target: TargetConfig = field(default_factory=TargetConfig)
     compensate: bool = False
+    spdy: SpdyConfig = field(default_factory=SpdyConfig)
     options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
@@ -275,6 +301,15 @@ class TrialConfig:
     @property
     def compensates(self) -> bool:
         return self.compensate or self.pruning.compensates
+
+    @property
+    def uses_timings(self) -> bool:
+        """Whether the timing table of the sweep decides what is pruned."""
+        return self.target.latency is not None
+
+    @property
+    def searches_layers(self) -> bool:
+        return self.layer_sparsity == "spdy" and self.spdy.search
 
     @property
     def quantity(self) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from trainables.config.trial import TrialConfig
 from trainables.custom.imports import PACKAGE, import_source, is_imported, require_function
-from trainables.custom.references import WEIGHTS, custom_references, module_and_function, sha256
+from trainables.custom.references import DATA_FILES, TIMINGS, WEIGHTS, custom_references, module_and_function, sha256
+from trainables.custom.timing_table import MEASURE, TimingTable, parse_timing_table
 from trainables.custom.versions import NAME, declared_version
 from trainables.errors import ConfigError, MissingFileError
 
@@ -33,12 +34,14 @@ class CustomFiles:
     Attributes:
         modules_path: folder where modules are looked up first.
         initial_weights: file of the weights that trials start from.
-        digests: reference or WEIGHTS -> SHA-256 of the file.
+        timings: file of the timing table.
+        digests: reference or one of DATA_FILES -> SHA-256 of the file.
         versions: reference -> the `__version__` of its file, which stands for the file in keys; of files that declare one.
     """
 
     modules_path: str = "."
     initial_weights: str | None = None
+    timings: str | None = None
     digests: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -46,7 +49,7 @@ class CustomFiles:
         """The same with the digests and versions of all files that these trials use; imports nothing.
 
         Raises:
-            ConfigError: there is no such file.
+            ConfigError: there is no such file, or the timing table is invalid.
         """
         used = {reference: key for config in configs for key, reference in custom_references(config).items()}
         digests: dict[str, str] = {}
@@ -54,6 +57,10 @@ class CustomFiles:
         for reference, key in used.items():
             if reference == WEIGHTS:
                 digests[reference] = self._digest_of_weights()
+                continue
+            if reference == TIMINGS:
+                digests[reference] = sha256(content := self._timings_content())
+                parse_timing_table(content)
                 continue
             source = source_file(key, reference, self.modules_path).read_bytes()
             digests[reference] = sha256(source)
@@ -66,7 +73,36 @@ class CustomFiles:
             with open(local_path(str(self.initial_weights)), "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise unreadable_weights(str(self.initial_weights), error) from error
+            raise unreadable_file(WEIGHTS, str(self.initial_weights), error) from error
+
+    def _timings_content(self) -> bytes:
+        if self.timings is None:
+            raise ConfigError(
+                "timings: must be given with target.latency, got none", f"{MEASURE}; then write timings: ./timings.json"
+            )
+        try:
+            return Path(local_path(self.timings)).read_bytes()
+        except OSError as error:
+            raise unreadable_file(TIMINGS, self.timings, error) from error
+
+    def timing_table(self) -> TimingTable:
+        """The timing table that the sweep was planned with.
+
+        Raises:
+            ConfigError: the file is missing or another one, or no table.
+        """
+        content = self._timings_content()
+        if sha256(content) != (planned := self.digests[TIMINGS]):
+            raise ConfigError(
+                f"timings: must be the file that the sweep was planned with (SHA-256 {planned[:12]}), got {self.timings!r} "
+                f"with {sha256(content)[:12]}",
+                "run the sweep again, or give this machine the same file",
+            )
+        return parse_timing_table(content)
+
+    def data_file(self, reference: str) -> str:
+        """The path of one of DATA_FILES."""
+        return str({WEIGHTS: self.initial_weights, TIMINGS: self.timings}[reference])
 
     def digests_of(self, config: TrialConfig) -> dict[str, str]:
         """Key of the sweep file -> SHA-256, of the files that decide this trial's numbers."""
@@ -89,9 +125,9 @@ class CustomFiles:
     def missing(self, config: TrialConfig) -> MissingFileError | None:
         """The error for a file of the trial that is missing on this machine; None if all are there."""
         for key, reference in custom_references(config).items():
-            if reference == WEIGHTS and not os.access(local_path(str(self.initial_weights)), os.R_OK):
-                return MissingFileError(f"{WEIGHTS}: no file {self.initial_weights!r} that can be read")
-            if reference != WEIGHTS:
+            if reference in DATA_FILES and not os.access(local_path(self.data_file(reference)), os.R_OK):
+                return MissingFileError(f"{reference}: no file {self.data_file(reference)!r} that can be read")
+            if reference not in DATA_FILES:
                 try:
                     source_file(key, reference, self.modules_path)
                 except ConfigError as error:
@@ -106,7 +142,7 @@ class CustomFiles:
                 function.
         """
         for key, reference in custom_references(config).items():
-            if reference != WEIGHTS:
+            if reference not in DATA_FILES:
                 self._import(key, reference)
 
     def _import(self, key: str, reference: str) -> None:
@@ -184,6 +220,11 @@ def _installed_files(module: str) -> tuple[list[Path], bool]:
 
 def unreadable_weights(file: str, error: OSError) -> ConfigError:
     """The error for a file of initial weights that cannot be read."""
+    return unreadable_file(WEIGHTS, file, error)
+
+
+def unreadable_file(key: str, file: str, error: OSError) -> ConfigError:
+    """The error for one of DATA_FILES that cannot be read."""
     if is_only_in_jobs(file):
-        return ConfigError(f"initial_weights: {file.removeprefix(SHIPPED_PREFIX)} {ONLY_IN_JOBS}", ONLY_IN_JOBS_HINT)
-    return ConfigError(f"initial_weights must be a file that can be read, got {file!r}: {error.strerror}", "correct the path")
+        return ConfigError(f"{key}: {file.removeprefix(SHIPPED_PREFIX)} {ONLY_IN_JOBS}", ONLY_IN_JOBS_HINT)
+    return ConfigError(f"{key} must be a file that can be read, got {file!r}: {error.strerror}", "correct the path")

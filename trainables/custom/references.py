@@ -11,11 +11,13 @@ import re
 from dataclasses import replace
 
 from trainables.config.methods import CUSTOM_PREFIX, DEFAULT_METHOD
-from trainables.config.trial import TrialConfig
+from trainables.config.trial import TargetConfig, TrialConfig
 
 PREFIX = CUSTOM_PREFIX
 REFERENCE = re.compile(r"module:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 WEIGHTS = "initial_weights"  # stands for the file of the initial weights where files are named by reference
+TIMINGS = "timings"  # the same of the timing table
+DATA_FILES = (WEIGHTS, TIMINGS)
 
 
 def is_custom(name: str) -> bool:
@@ -30,7 +32,7 @@ def module_and_function(reference: str) -> tuple[str, str]:
 
 
 def custom_references(config: TrialConfig) -> dict[str, str]:
-    """Key of the sweep file -> reference (or WEIGHTS), of every file of the user's that the trial uses."""
+    """Key of the sweep file -> reference (or one of DATA_FILES), of every file of the user's that the trial uses."""
     names = {
         "dataset": config.dataset.name,
         "model": config.model,
@@ -38,12 +40,16 @@ def custom_references(config: TrialConfig) -> dict[str, str]:
         "training.loss": config.training.loss,
     }
     references = {key: name for key, name in names.items() if is_custom(name)}
-    return references | ({WEIGHTS: WEIGHTS} if config.initial_weights else {})
+    used = {WEIGHTS: config.initial_weights, TIMINGS: config.uses_timings}
+    return references | {name: name for name, is_used in used.items() if is_used}
 
 
 def without_method(config: TrialConfig) -> TrialConfig:
-    """A trial with the same warm-up, to which a method of the user's is nothing."""
-    return replace(config, method=DEFAULT_METHOD) if is_custom(config.method) else config
+    """A trial with the same warm-up, to which a method of the user's and a timing table are nothing."""
+    method = DEFAULT_METHOD if is_custom(config.method) else config.method
+    if method == config.method and not config.uses_timings:
+        return config
+    return replace(config, method=method, target=TargetConfig())
 
 
 def sha256(content: bytes) -> str:

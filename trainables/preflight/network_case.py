@@ -120,7 +120,8 @@ def _method(config: TrialConfig) -> dict[str, Any]:
     options = canonical(config).get(config.option_block, {})
     deciding = {name: value for name, value in options.items() if name not in rules or rules[name].decides_preflight}
     channels = {"granularity": config.granularity} if config.prunes_channels else {}
-    return {"method": config.method, "exclude": list(config.prunable.exclude), **channels, **deciding}
+    timings = {"layer_sparsity": config.layer_sparsity, "timings": True} if config.uses_timings else {}
+    return {"method": config.method, "exclude": list(config.prunable.exclude), **channels, **timings, **deciding}
 
 
 def _digest(content: Any) -> str:

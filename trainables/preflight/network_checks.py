@@ -30,6 +30,7 @@ from trainables.preflight.network_case import NetworkCase, NetworkReport
 from trainables.preflight.network_methods import check_channels, check_methods, check_step, check_weight_use
 from trainables.preflight.network_outputs import check_outputs
 from trainables.preflight.network_training import check_training, to_device
+from trainables.pruning.timed_layers import require_timings
 from trainables.runtime.device import Runtime
 
 
@@ -117,6 +118,9 @@ def _examine(examination: Examination, custom_files: CustomFiles | None) -> None
             prunable_weights(model, member.prunable.exclude)
         if config.initial_weights and custom_files is not None:
             load_initial_weights(deepcopy(model), custom_files)
+        for member in examination.case.configs:
+            if member.uses_timings and custom_files is not None:
+                require_timings(custom_files.timing_table(), member, model, examination.image_shape)
     except TrialError as error:
         examination.add("network", error.message, error.hint)
         return

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from trainables.channels.equality import require_equality
 from trainables.channels.fitting import fit_to_remaining
-from trainables.channels.quantities import Quantity
+from trainables.channels.quantities import Size
 from trainables.channels.removal import remove_units
 from trainables.channels.units import STAYS, ChannelUnits
 from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError, NonFiniteError
+from trainables.pruning.channel_latency import TableLatency, keep_within
 from trainables.pruning.masks import Masks, flattened, num_kept
 from trainables.pruning.sparsity_schedules import schedule_of, share_after_round
+from trainables.pruning.timed_layers import LATENCY_METRIC
 from trainables.runtime.seeding import derived_seed
 
 ROUNDING = 1e-9  # by which a sum of products of floats may miss a share
@@ -35,14 +37,14 @@ class ChannelSelection:
     """
 
     units: ChannelUnits
-    quantities: Mapping[str, Quantity]
+    quantities: Mapping[str, Size]
     image_shape: tuple[int, int, int]
 
     def require_reachable(self, config: TrialConfig) -> None:
         """Raises ConfigError if more is left even with one channel in each layer."""
         all_U = torch.ones(self.units.count, dtype=torch.bool)
         order = removal_order(torch.zeros(self.units.count), all_U, self.units)
-        remove_until(self.quantities[config.quantity], 1 - config.sparsity, all_U, order, self.units, config)
+        remove_until(self.quantities[config.quantity], _final_share(config), all_U, order, self.units, config)
 
     def survivors(self, masks: Masks, config: TrialConfig, round_: int) -> int:
         return num_kept(masks)
@@ -61,11 +63,15 @@ class ChannelSelection:
             scores_U = self._drawn_scores(config)
         else:
             scores_U = scores.double() if config.pruning.scores_channels else self.unit_scores(scores, masks)
-        order = removal_order(scores_U.cpu(), kept_U.cpu(), self.units)
-        quantity = self.quantities[config.quantity]
+        scores_U, kept_U = scores_U.cpu(), kept_U.cpu()
+        quantity, last = self.quantities[config.quantity], round_ == config.rounds
         share = share_after_round(round_, config.rounds, config.sparsity, schedule_of(config))
-        kept_U = remove_until(quantity, share, kept_U.cpu(), order, self.units, config)
-        return self._masks(kept_U, masks)
+        share = _final_share(config) if last else share
+        if isinstance(quantity, TableLatency):
+            kept_U = keep_within(quantity, share, scores_U, kept_U, self.units)
+        # in order of the scores, also where no choice of the whole knapsack is fast enough
+        order = removal_order(scores_U, kept_U, self.units)
+        return self._masks(remove_until(quantity, share, kept_U, order, self.units, config), masks)
 
     def kept_units(self, masks: Masks) -> Tensor:
         """The units whose first layer has weights left, bool (U,)."""
@@ -127,10 +133,20 @@ class ChannelSelection:
         remove_units(smaller, self.units, kept_U)
         return smaller
 
+    def metrics(self, masks: Masks) -> dict[str, float]:
+        if "latency" not in self.quantities:
+            return {}
+        latency, kept_U = self.quantities["latency"], self.kept_units(masks).cpu()
+        return {LATENCY_METRIC: latency.of(self.units, kept_U) / latency.of(self.units, torch.ones_like(kept_U))}
+
     def _masks(self, kept_U: Tensor, masks: Masks) -> Masks:
         device = next(iter(masks.values())).device
         units, kept_U = self.units.to(device), kept_U.to(device)
         return {name: units.mask(name, mask.shape, kept_U) for name, mask in masks.items()}
+
+
+def _final_share(config: TrialConfig) -> float:
+    return 1 - config.sparsity if config.target.latency is None else config.target.latency
 
 
 def removal_order(scores_U: Tensor, kept_U: Tensor, units: ChannelUnits) -> Tensor:
@@ -149,7 +165,7 @@ def removal_order(scores_U: Tensor, kept_U: Tensor, units: ChannelUnits) -> Tens
 
 
 def remove_until(
-    quantity: Quantity, share: float, kept_U: Tensor, order: Tensor, units: ChannelUnits, config: TrialConfig
+    quantity: Size, share: float, kept_U: Tensor, order: Tensor, units: ChannelUnits, config: TrialConfig
 ) -> Tensor:
     """The kept units, bool (U,), after the fewest removals in this order that leave at most a share of the quantity.
 

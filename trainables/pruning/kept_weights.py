@@ -32,13 +32,15 @@ MODELS = Path(__file__).parent.parent / "models"
 
 
 def kept_weights(config: TrialConfig, shapes: Shapes) -> int:
-    """Weights kept at the end of pruning, of all those in `shapes`; where channels are removed, at most so many."""
+    """Weights kept at the end of pruning, of all in `shapes`; where channels are removed or times decide, at most so many."""
     sizes = {name: prod(shape) for name, shape in shapes.items()}
     total = sum(sizes.values())
     if config.is_dense:
         return total
+    if config.quantity != "weights":
+        return total
     if config.prunes_channels:
-        return kept_count(config.sparsity, total) if config.quantity == "weights" else total
+        return kept_count(config.sparsity, total)
     by_layer = [config.options.kept_in_layer(shape) for shape in shapes.values()]
     if all(count is not None for count in by_layer):
         return sum(count or 0 for count in by_layer)

@@ -63,6 +63,7 @@ class PolarizedScales(FixedMasks):
         self.metrics["prune/scales_below_valley"] = self._below_valley()
         weights = {name: mask for name, mask in self.masks.items() if name not in self.scales and mask.dim() > 1}
         masks = selection.select(self._scores(), weights, config, 1)
+        self.metrics |= selection.metrics(masks)
         self._set(selection.with_other_tensors(masks, self.training.model))
 
     def _scores(self) -> Tensor:

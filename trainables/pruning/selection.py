@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
 from trainables.channels.units import ChannelUnits
-from trainables.config.trial import LayerSparsity, TrialConfig
+from trainables.config.trial import TrialConfig
 from trainables.pruning.masks import Masks, topk_masks
 from trainables.pruning.sanity_checks import shuffled
 from trainables.pruning.sparsity_distributions import erk, round_to_total
@@ -44,6 +44,9 @@ class Selection(Protocol):
     def finished(self, model: nn.Module, masks: Masks) -> nn.Module:
         """The network to publish, which may be smaller."""
 
+    def metrics(self, masks: Masks) -> dict[str, float]:
+        """What the selection alone knows of a round's masks."""
+
 
 class WeightSelection:
     """The weights with the highest scores in the whole network."""
@@ -68,18 +71,18 @@ class WeightSelection:
     def finished(self, model: nn.Module, masks: Masks) -> nn.Module:
         return model
 
+    def metrics(self, masks: Masks) -> dict[str, float]:
+        return {}
+
 
 class LayerwiseSelection(WeightSelection):
     """The weights with the highest scores in each layer, whose share of all kept weights does not depend on scores."""
 
-    def __init__(self, layers: LayerSparsity) -> None:
+    def __init__(self, layers: Literal["uniform", "erk"]) -> None:
         self.layers = layers
 
     def select(self, scores: Tensor, masks: Masks, config: TrialConfig, round_: int) -> Masks:
-        surviving = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
-        counts = self.counts(masks, surviving, self.keep(masks, config, round_))
-        by_layer = zip(masks.items(), scores.split(list(surviving.values())), strict=True)
-        return {name: topk_masks(values, {name: mask}, counts[name])[name] for (name, mask), values in by_layer}
+        return highest_by_layer(scores, masks, self.counts(masks, kept_by_layer(masks), self.keep(masks, config, round_)))
 
     def counts(self, masks: Masks, surviving: Mapping[str, int], total: int) -> dict[str, int]:
         """Kept weights by layer, in all `total`; rounding gives no layer more than the weights that it still has."""
@@ -93,6 +96,17 @@ class LayerwiseSelection(WeightSelection):
             more = min(surviving[name] - counts[name], total - sum(counts.values()))
             counts[name] += more
         return counts
+
+
+def kept_by_layer(masks: Masks) -> dict[str, int]:
+    """Kept weights by layer."""
+    return {name: int(mask.count_nonzero()) for name, mask in masks.items()}
+
+
+def highest_by_layer(scores_S: Tensor, masks: Masks, counts: Mapping[str, int]) -> Masks:
+    """Masks that keep in each layer so many of the surviving weights, those with the highest scores."""
+    by_layer = zip(masks.items(), scores_S.split(list(kept_by_layer(masks).values())), strict=True)
+    return {name: topk_masks(values, {name: mask}, counts[name])[name] for (name, mask), values in by_layer}
 
 
 def _prunable(masks: Masks) -> int:

@@ -132,9 +132,9 @@ class AutoWarmup:
             watch.seconds += share
 
     def _selection(self, rule: TrialConfig, network: nn.Module) -> Selection:
-        key = rule.granularity, rule.prunable, rule.quantity
+        key = rule.granularity, rule.prunable, rule.quantity, rule.layer_sparsity
         if key not in self._selections:
-            self._selections[key] = selection_of(rule, network, self.trainer.data.image_shape)
+            self._selections[key] = selection_of(rule, network, self.trainer.data.image_shape, self.trainer.custom_files)
         return self._selections[key]
 
     def _watch(self, rule: TrialConfig, state: TrialState) -> _Watch:

@@ -38,6 +38,7 @@ class TrialState:
         phase: "warmup", "prune" (rounds), "level" (epochs of all levels of iterative magnitude pruning) or "train".
         layer_scores: mean and spread of the last round's scores by layer.
         choices: what the trial chose itself, by key of its configuration.
+        coefficients: weights of the layers' errors that SPDY has found, by name; empty without a search.
     """
 
     model: nn.Module
@@ -50,6 +51,7 @@ class TrialState:
     fingerprints: list[dict[str, Any]] = field(default_factory=list)
     layer_scores: dict[str, dict[str, float]] = field(default_factory=dict)
     choices: dict[str, Choice] = field(default_factory=dict)
+    coefficients: dict[str, float] = field(default_factory=dict)
 
 
 def to_bytes(state: TrialState, key: str) -> bytes:
@@ -69,6 +71,8 @@ def to_bytes(state: TrialState, key: str) -> bytes:
     }
     if state.choices:
         metadata["choices"] = {key: choice.to_json() for key, choice in state.choices.items()}
+    if state.coefficients:
+        metadata["coefficients"] = state.coefficients
     state_json = json.dumps(metadata)
     return save(tensors, checkpoint_header(state_json, _checksum(tensors, state_json)))
 
@@ -99,6 +103,7 @@ def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig, key: 
             fingerprints=metadata["fingerprints"],
             layer_scores=metadata.get("layer_scores", {}),
             choices={key: Choice(**choice) for key, choice in metadata.get("choices", {}).items()},
+            coefficients=metadata.get("coefficients", {}),
         )
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
         raise DamagedCheckpointError(f"not a whole checkpoint: {error}") from error

@@ -32,6 +32,7 @@ from trainables.pruning.masks import apply_masks, full_masks
 from trainables.pruning.rounds import mask_metrics, prune_round
 from trainables.pruning.selection import Selection
 from trainables.pruning.sparse_trainers import MaskUpdater, SparseTraining, updater_class
+from trainables.pruning.spdy_selection import SpdySelection
 from trainables.records.file_names import CHECKPOINT
 from trainables.runtime.seeding import derived_seed
 from trainables.training.loop import evaluate, evaluate_raw
@@ -43,6 +44,7 @@ from trainables.trial.checkpoint import DamagedCheckpointError, TrialState, from
 from trainables.trial.context import TrialContext
 from trainables.trial.earlier_attempts import finished_result, remove_leftovers, remove_private_snapshots
 from trainables.trial.epoch import advance_epoch, timed, validate
+from trainables.trial.layer_search import reconstruct_layers, search_layers
 from trainables.trial.publisher import TrialPublisher, publish_error
 from trainables.trial.selections import selection_of
 from trainables.trial.warmup import WarmupTrainer
@@ -98,7 +100,7 @@ class TrialRunner:
 
     @cached_property
     def selection(self) -> Selection:
-        return selection_of(self.config, self._network, self.data.image_shape)
+        return selection_of(self.config, self._network, self.data.image_shape, self.context.custom_files)
 
     @cached_property
     def _network(self) -> nn.Module:
@@ -151,6 +153,7 @@ class TrialRunner:
             self.files.remove(CHECKPOINT)
             return None
         self.config = with_choices(self.config, state.choices)
+        self._use_coefficients(state)
         self.publisher.keep_published_points(state)
         self.publisher.at_resume(state)
         return state
@@ -202,7 +205,21 @@ class TrialRunner:
         record_iterations(state, chosen)
         self.config = with_choices(self.config, state.choices)
 
+    def _search_layers(self, state: TrialState) -> None:
+        """Searches for the coefficients of SPDY, which all rounds use."""
+        assert isinstance(self.selection, SpdySelection)
+        with timed(state, "prune"):
+            search_layers(state, self.data, self.config, self.runtime, self.context.counts_of, self.selection)
+        self._use_coefficients(state)
+
+    def _use_coefficients(self, state: TrialState) -> None:
+        if state.coefficients:
+            assert isinstance(self.selection, SpdySelection)
+            self.selection = self.selection.with_coefficients(state.coefficients)
+
     def _prune_one_round(self, state: TrialState) -> None:
+        if self.config.searches_layers and not state.coefficients:
+            self._search_layers(state)
         if self.config.iterations.auto:
             self._choose_iterations(state)
         self._score_and_mask(state, state.position + 1)
@@ -210,6 +227,8 @@ class TrialRunner:
         if state.position == self.config.rounds:
             if self.config.compensates:
                 self._compensate(state)
+            if self.config.searches_layers:
+                self._reconstruct(state)
             self._record_accuracy(state, state.position, "after")
             self._start_training(state)
         self.publisher.at_boundary(state, phase_ends=state.phase == "train")
@@ -256,6 +275,13 @@ class TrialRunner:
             error = self.selection.fit_to_remaining(state.model, dense, state.masks, [images for images, _ in batches])
             self._apply_masks(state)
         state.metrics.record(state.position, {"prune/compensation_error": error})
+
+    def _reconstruct(self, state: TrialState) -> None:
+        """Fits the layers to what they made at the end of the warm-up (pruning/adaprune.py)."""
+        assert isinstance(self.selection, SpdySelection)
+        with timed(state, "prune"):
+            dense = without_blocks(self.warmup.state_at(self.config.warmup_epochs).model, self.config.block)
+            reconstruct_layers(*(state, dense, self.data, self.config, self.runtime, self.context.counts_of, self.selection))
 
     def _record_accuracy(self, state: TrialState, step: int, when: str) -> None:
         """Records the validation accuracy right before or after pruning; not timed, since no method needs it."""

@@ -6,35 +6,62 @@ from torch import nn
 
 from trainables.analysis.multiply_adds import multiply_adds
 from trainables.channels.dependencies import find_units
-from trainables.channels.quantities import Quantity, channels_of, entries_of, parameters_of, priced_entries
+from trainables.channels.quantities import Quantity, Size, channels_of, entries_of, parameters_of, priced_entries
 from trainables.channels.units import ChannelUnits
 from trainables.config.trial import TrialConfig
+from trainables.custom.files import NO_CUSTOM_FILES, CustomFiles
 from trainables.errors import ConfigError
 from trainables.models.prunable import prunable_weights
 from trainables.models.spiking import without_spikes
+from trainables.pruning.channel_latency import latency_of
 from trainables.pruning.channel_selection import ChannelSelection
 from trainables.pruning.selection import LayerwiseSelection, Selection, WeightSelection
+from trainables.pruning.spdy_selection import SpdySelection
+from trainables.pruning.timed_layers import require_timings, timed_layers
 
 ImageShape = tuple[int, int, int]
 
 
-def selection_of(config: TrialConfig, model: nn.Module, image_shape: ImageShape) -> Selection:
+def selection_of(
+    config: TrialConfig, model: nn.Module, image_shape: ImageShape, custom_files: CustomFiles = NO_CUSTOM_FILES
+) -> Selection:
     """The selection of a trial on its network, whose weights do not matter.
 
+    Args:
+        custom_files: with the timing table, if the trial uses it.
+
     Raises:
-        ConfigError: channels of this network cannot be removed, or its size cannot be counted.
+        ConfigError: channels of this network cannot be removed, its size cannot be counted, the timing table is of another
+            network, or the target cannot be reached.
     """
-    if config.is_dense or not config.prunes_channels:
-        return WeightSelection() if config.layer_sparsity == "global" else LayerwiseSelection(config.layer_sparsity)
+    if config.is_dense:
+        return WeightSelection()
+    if config.uses_timings:
+        require_timings(custom_files.timing_table(), config, model, image_shape)
+    if not config.prunes_channels:
+        return _selection_of_weights(config, model, custom_files)
     units = find_units(without_spikes(model), image_shape, config.prunable.exclude)
-    quantities = {
+    quantities: dict[str, Size] = {
         "weights": entries_of(prunable_weights(model, config.prunable.exclude), units),
         "channels": channels_of(units),
         "parameters": parameters_of(model, units),
     }
     if config.quantity == "multiply_adds":
         quantities["multiply_adds"] = _multiply_adds(model, image_shape, units)
+    if config.uses_timings:
+        quantities["latency"] = latency_of(custom_files.timing_table(), units)
     selection = ChannelSelection(units=units, quantities=quantities, image_shape=image_shape)
+    selection.require_reachable(config)
+    return selection
+
+
+def _selection_of_weights(config: TrialConfig, model: nn.Module, custom_files: CustomFiles) -> Selection:
+    if config.layer_sparsity == "global":
+        return WeightSelection()
+    if config.layer_sparsity != "spdy":
+        return LayerwiseSelection(config.layer_sparsity)
+    timed = timed_layers(custom_files.timing_table(), list(prunable_weights(model, config.prunable.exclude)))
+    selection = SpdySelection(timed=timed)
     selection.require_reachable(config)
     return selection
 

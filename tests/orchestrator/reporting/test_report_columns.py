@@ -54,6 +54,7 @@ def test_json_has_the_keys_that_readers_know() -> None:
         "total_epochs",
         "kept_weights",
         "multiply_adds",
+        "latency_by_table",
         "latency/speedup",
         "search_seconds",
         "best",

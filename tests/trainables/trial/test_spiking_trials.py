@@ -81,7 +81,7 @@ def test_warm_ups_are_shared_by_trials_of_the_same_rule() -> None:
 
 
 def test_gradients_of_training_are_those_of_the_rule(tmp_path: Path) -> None:
-    networks = {}
+    networks: dict[SpikingConfig, str] = {}
     for one in (SLTT, BPTT, SAMPLED, replace(SLTT, mse_share=0.0)):
         networks[one] = run(spiking(one, method="magnitude"), new_storage(tmp_path / str(len(networks))))["model_sha256"]
     assert len(set(networks.values())) == len(networks)
