@@ -140,12 +140,26 @@ class TaylorConfig(Rounds):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HapConfig(Rounds):
-    """Hessian-aware sensitivity of channels (HAP, arXiv:2101.08940): Tr(H) ||w||^2 / (2 p) of each filter of p weights."""
+    """Hessian-aware sensitivity of channels (HAP, arXiv:2101.08940): Tr(H) ||w||^2 / (2 p) of each filter of p weights.
+
+    With `implant` q, the lowest 1 - q of the channels that fall short are removed, and the others become implants
+    (channels/implants.py); the authors take q = 0.1.
+    """
 
     probes: int = option(50, "Random sign vectors with which the trace is estimated.", ge=1)
     score_batches: int = option(1, "Training batches over which the trace is averaged.", ge=1)
     batch_norm: BatchNormMode = option("running", BATCH_NORM)
     clamp: bool = option(False, "Whether negative traces count as 0; otherwise their channels are pruned first.")
+    implant: float = option(
+        0.0, "Share of the channels to prune, the best ones, whose k x k filters keep their centre instead.", ge=0, lt=1
+    )
+
+    def implant_share(self) -> float:
+        return self.implant
+
+    def compensation_conflicts(self) -> Iterator[OptionConflict]:
+        if self.implant:
+            yield OptionConflict(("implant",), "be 0 with compensate, whose fit needs whole filters", "remove one of the two")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

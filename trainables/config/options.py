@@ -97,6 +97,14 @@ class Options:
         """Options that only the pruning of single weights knows."""
         return iter(())
 
+    def compensation_conflicts(self) -> Iterator[OptionConflict]:
+        """Options that do not fit a network whose layers are fitted to the channels that remain."""
+        return iter(())
+
+    def implant_share(self) -> float:
+        """Of the channels that pruning affects, the share that become implants instead of being removed."""
+        return 0.0
+
     def levels(self, sparsity: float) -> int:
         """How often a method of course LEVELS trains, prunes and rewinds."""
         return 0

@@ -41,6 +41,9 @@ class Selection(Protocol):
     def with_other_tensors(self, masks: Masks, model: nn.Module) -> Masks:
         """The masks, and those of what goes with the pruned weights, such as norm layers."""
 
+    def metrics(self, masks: Masks, config: TrialConfig) -> dict[str, float]:
+        """Figures of the masks after a round that this choice alone has."""
+
     def finished(self, model: nn.Module, masks: Masks) -> nn.Module:
         """The network to publish, which may be smaller."""
 
@@ -64,6 +67,9 @@ class WeightSelection:
 
     def with_other_tensors(self, masks: Masks, model: nn.Module) -> Masks:
         return masks
+
+    def metrics(self, masks: Masks, config: TrialConfig) -> dict[str, float]:
+        return {}
 
     def finished(self, model: nn.Module, masks: Masks) -> nn.Module:
         return model

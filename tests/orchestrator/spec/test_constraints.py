@@ -89,6 +89,13 @@ CONFLICTS = {
             "remove rewind"
         ],
     ),
+    "implants beside compensation": (
+        "method: hap\nsparsity: 0.5\nhap: {implant: 0.1}\ncompensate: true\ngranularity: channel\n",
+        [
+            "s.yaml:6: hap.implant must be 0 with compensate, whose fit needs whole filters, got hap.implant 0.1, "
+            "compensate true; remove one of the two"
+        ],
+    ),
     "nesterov without momentum": (
         "training:\n  momentum: 0\n  nesterov: true\n",
         [

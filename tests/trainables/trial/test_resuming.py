@@ -27,7 +27,7 @@ from tests.support.trials import (
     undisturbed,
     warmup_folder,
 )
-from trainables.config.methods import DriveConfig
+from trainables.config.methods import DriveConfig, HapConfig
 from trainables.config.trial import TrialConfig
 from trainables.errors import StaleAttemptError, StopRequestedError
 from trainables.models.registry import dense_network_of, network_of
@@ -40,6 +40,9 @@ DENSE = tiny_config(method="dense", warmup_epochs=0, training=tiny_training(epoc
 CHANNELS = replace(REWOUND, granularity="channel")
 BLOCKS = replace(REWOUND, block="orepa")
 FITTED = tiny_config(method="cap", warmup_epochs=1, sparsity=0.5, training=tiny_training(epochs=1))
+IMPLANTED = tiny_config(
+    method="hap", warmup_epochs=1, sparsity=0.5, options=HapConfig(implant=0.4, probes=2), training=tiny_training(epochs=1)
+)
 POLARIZED = tiny_config(method="polarization", warmup_epochs=1, sparsity=0.5, training=tiny_training(epochs=3))
 DENSE_BLOCKS = replace(DENSE, block="orepa", training=tiny_training(epochs=2))
 
@@ -80,9 +83,21 @@ def check_metrics_cover_checkpoint(config: TrialConfig, storage: Storage) -> Non
         (BLOCKS, False),
         (DENSE_BLOCKS, False),
         (FITTED, False),
+        (IMPLANTED, False),
         (POLARIZED, False),
     ],
-    ids=["after", "in the middle of", "rewound", "dense", "channels", "blocks", "dense blocks", "fitted", "polarized"],
+    ids=[
+        "after",
+        "in the middle of",
+        "rewound",
+        "dense",
+        "channels",
+        "blocks",
+        "dense blocks",
+        "fitted",
+        "implanted",
+        "polarized",
+    ],
 )
 @pytest.mark.slow
 def test_trial_killed_at_any_write_ends_with_the_same_result(config: TrialConfig, before: bool, tmp_path: Path) -> None:
