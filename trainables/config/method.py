@@ -51,6 +51,7 @@ class Method:
         is_ranking: whether scores are meaningful, so that keeping the lowest (`sanity.invert`) makes a difference.
         scores_channels: whether its scores are of channels, so that it needs granularity channel.
         compensates: whether the layers that read removed channels are fitted to those that remain (TrialConfig.compensate).
+        is_reconstruction: whether it is rebuilt from a paper's abstract, so that its results are not those of the paper.
         stable_epi: value of the early pruning indicator at which an automatic warm-up may end, by default that of gradients.
     """
 
@@ -65,6 +66,7 @@ class Method:
     is_ranking: bool = True
     scores_channels: bool = False
     compensates: bool = False
+    is_reconstruction: bool = False
     stable_epi: float = EPI_OF_GRADIENTS
 
     @property

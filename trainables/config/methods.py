@@ -6,7 +6,7 @@ follow from the table. To add a method, write its scorer or mask updater in `pru
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -175,6 +175,26 @@ class PolarizationConfig(Options):
     strength: float = option(1.2, "Factor t of the scales' sum in the regulariser: the larger, the more scales go to 0.")
     limit: float = option(1.0, "Largest scale; scales are clamped to [0, limit] while the regulariser works.", gt=0)
     end: float = option(0.5, "Share of the sparse training with the regulariser; then channels are removed.", gt=0, lt=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConsensusConfig(Options):
+    """Gates of channels that learn to agree, then removal of the channels that fewest images need.
+
+    A reconstruction of arXiv:2302.10798 from its abstract; the gates and the loss terms are not the paper's equations.
+    """
+
+    penalty: float = option(
+        1.0, "Factor of the gates' polarization m (1 - m), m a gate's mean over a batch, in the loss.", ge=0
+    )
+    activity: float = option(
+        4.0, "Factor of the squared distance of the share of open gates from the target's share in the loss.", ge=0
+    )
+    width: int = option(16, "Hidden features of the module that computes the gates of a group of channels.", ge=1)
+    end: float = option(0.5, "Share of the sparse training with gates; then channels are removed.", gt=0, lt=1)
+
+    def additional_numbers(self, shapes: Iterable[tuple[int, ...]]) -> int:
+        return sum(self.width * (shape[1] + 1 + shape[0]) + shape[0] for shape in shapes)
 
 
 def _check_n_of_m(pattern: str) -> None:
@@ -357,6 +377,19 @@ _ALL = (
         description="Polarization of the scales of norm layers during training.",
         keeps="channels with the largest scales of norm layers, after a part of the training with the polarization regulariser",
         source="NeurIPS 2020, polarization regularizer",
+        stable_epi=EPI_OF_MAGNITUDES,
+    ),
+    Method(
+        name="consensus",
+        course=Course.ONCE_DURING,
+        options=ConsensusConfig,
+        implementation="trainables.pruning.consensus_gates:ConsensusGates",
+        scores_channels=True,
+        is_reconstruction=True,
+        description="Gates that learn to agree during training; a reconstruction, not the paper's equations.",
+        keeps="channels that most images need, by gates that depend on the image and learn to agree; a reconstruction, not the "
+        "paper's equations",
+        source="after the abstract of arXiv:2302.10798",
         stable_epi=EPI_OF_MAGNITUDES,
     ),
     Method(

@@ -54,7 +54,7 @@ def train_epoch(
     for group in optimizer.param_groups:
         group["lr"] = lr
     device = data.train.labels.device
-    forward = runtime.compiled(model)
+    forward = model if updater.changes_forward else runtime.compiled(model)
     loss_of = batch_loss(training.loss, training.label_smoothing)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros((), dtype=torch.int64, device=device)
@@ -64,7 +64,8 @@ def train_epoch(
         with runtime.autocast():
             logits_BK = forward(runtime.to_memory_format(images_BCHW))
         loss = loss_of(logits_BK.float(), labels_B)
-        loss.backward()
+        penalty = updater.penalty()
+        (loss if penalty is None else loss + penalty).backward()
         updater.after_backward(step)
         if training.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)

@@ -40,7 +40,7 @@ CONFLICTS = {
         "granularity: channel\nmethod: [drive, gmp]\n",
         [
             "s.yaml:4: granularity must be weight for gmp, got granularity 'channel', method ['drive', 'gmp']; "
-            "take one of drive, snip, grasp, synflow, magnitude, random, imp, taylor, hap, cap, polarization"
+            "take one of drive, snip, grasp, synflow, magnitude, random, imp, taylor, hap, cap, polarization, consensus"
         ],
     ),
     "target of weights": (
