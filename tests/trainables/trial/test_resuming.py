@@ -44,6 +44,7 @@ IMPLANTED = tiny_config(
     method="hap", warmup_epochs=1, sparsity=0.5, options=HapConfig(implant=0.4, probes=2), training=tiny_training(epochs=1)
 )
 POLARIZED = tiny_config(method="polarization", warmup_epochs=1, sparsity=0.5, training=tiny_training(epochs=3))
+CONSENSUS = replace(POLARIZED, method="consensus")
 DENSE_BLOCKS = replace(DENSE, block="orepa", training=tiny_training(epochs=2))
 
 
@@ -85,6 +86,7 @@ def check_metrics_cover_checkpoint(config: TrialConfig, storage: Storage) -> Non
         (FITTED, False),
         (IMPLANTED, False),
         (POLARIZED, False),
+        (CONSENSUS, False),
     ],
     ids=[
         "after",
@@ -97,6 +99,7 @@ def check_metrics_cover_checkpoint(config: TrialConfig, storage: Storage) -> Non
         "fitted",
         "implanted",
         "polarized",
+        "consensus",
     ],
 )
 @pytest.mark.slow
