@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.reporting.aggregate import ConfigSummary
 from orchestrator.reporting.sweep_results import SweepResults
 from orchestrator.search.space import values_text
-from trainables.config.lookup import is_dense
+from trainables.config.lookup import is_dense, method_label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,9 @@ def chosen_settings(results: SweepResults) -> list[ChosenSetting]:
     best = {key: one for one in results.settings if one.best and not one.is_dense for key in one.keys}
     if not results.recommendations:
         return [
-            ChosenSetting(series=_series(one.config.method, one.shared_options), group=_group_name(one), setting=one)
+            ChosenSetting(
+                series=_series(method_label(one.config.method), one.shared_options), group=_group_name(one), setting=one
+            )
             for one in dict.fromkeys(best.values())
         ]
     chosen = []
@@ -47,7 +49,7 @@ def chosen_settings(results: SweepResults) -> list[ChosenSetting]:
         setting = next((best[key] for key in one.keys if key in best), None)
         if setting is not None:
             granularity = fixed.pop("granularity", None)
-            method = _series(one.results.group.base.method, f"{granularity}s" if granularity else "")
+            method = _series(method_label(one.results.group.base.method), f"{granularity}s" if granularity else "")
             series = _series(method, values_text(fixed))
             chosen.append(ChosenSetting(series=series, group=one.name, setting=setting))
     return chosen

@@ -10,6 +10,7 @@ from orchestrator.state.sweep_state import TrialStatus
 from orchestrator.storage.layout import trial_file
 from trainables.config.automatic import as_chosen
 from trainables.config.keys import from_canonical
+from trainables.config.lookup import method_label
 from trainables.config.trial import TrialConfig
 from trainables.records.failure_record import read_failure
 from trainables.records.file_names import ERROR
@@ -68,7 +69,7 @@ def _line(trial: TrialStatus, link: str) -> Line:
         Cell(text=trial.name, link=link, css_class="text"),
         Cell(text=trial.key, css_class="text"),
         Cell(text="stopped early" if trial.was_stopped_early else trial.state, css_class="text"),
-        Cell(text=config.method, css_class="text"),
+        Cell(text=method_label(config.method), css_class="text"),
         Cell(text="" if dense else f"{config.sparsity!r}"),
         Cell(text="" if dense else str(chosen.warmup_epochs)),
         Cell(text="" if dense else str(chosen.rounds)),

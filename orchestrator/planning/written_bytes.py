@@ -186,7 +186,8 @@ def _snapshot_bytes(config: TrialConfig, shape: NetworkShape | None) -> float | 
 def _checkpoint_bytes(config: TrialConfig, shape: NetworkShape | None) -> float | None:
     if shape is None:
         return None
-    size = _snapshot_bytes(config, shape) if config.is_dense else FLOAT * (shape.values + shape.parameters)
+    additional = 2 * config.options.additional_numbers(shape.layers.values())  # with their momentum
+    size = _snapshot_bytes(config, shape) if config.is_dense else FLOAT * (shape.values + shape.parameters + additional)
     return None if size is None else size + sum(map(math.prod, shape.layers.values()))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from orchestrator.state.sweep_state import SweepState, TrialStatus
 from trainables.config.automatic import as_chosen
 from trainables.config.keys import canonical, flatten, from_canonical
-from trainables.config.lookup import is_dense, is_option, option_block
+from trainables.config.lookup import is_dense, is_option, method_label, option_block
 from trainables.config.trial import AXES, TrialConfig
 from trainables.wording import counted
 
@@ -121,7 +121,7 @@ def heatmap_groups(settings: list[ConfigSummary]) -> list[tuple[str, list[Config
     named = several_methods(settings)
     for summary in settings:
         if not summary.is_dense:
-            method = f"{summary.config.method}, " if named else ""
+            method = f"{method_label(summary.config.method)}, " if named else ""
             title = f"{method}sparsity {summary.config.sparsity!r}" + (f", {summary.extra_axes}" if summary.extra_axes else "")
             grouped.setdefault(title, []).append(summary)
     return list(grouped.items())

@@ -18,7 +18,7 @@ from rich.text import Text
 from orchestrator.recommendation.paired_test import ALPHA, Difference
 from orchestrator.reporting.aggregate import ConfigSummary
 from orchestrator.reporting.comparison import Comparison, Pair, Summary
-from trainables.config.lookup import is_dense
+from trainables.config.lookup import is_dense, method_label
 from trainables.config.methods import CUSTOM_PREFIX, DENSE
 from trainables.custom.references import is_custom
 
@@ -107,7 +107,7 @@ def tables_of(comparison: Comparison) -> list[ResultTable]:
     reference = comparison.reference
     tables = [ResultTable("summary over all cells", SUMMARY_COLUMNS, [_summary_row(one) for one in comparison.summaries()])]
     for method in comparison.methods:
-        tables += _detail(f"{reference} against {method}", reference, method, comparison.against(method))
+        tables += _detail(f"{reference} against {method_label(method)}", reference, method, comparison.against(method))
     tables += _detail(f"{reference} against the dense baseline", reference, DENSE, comparison.dense)
     return tables
 
@@ -188,7 +188,7 @@ def _detail_row(pair: Pair, timed: bool, notes: dict[str, int]) -> Row:
 def _summary_row(summary: Summary) -> Row:
     won, lost = summary.significantly_better, summary.significantly_worse
     cells = (
-        summary.method,
+        method_label(summary.method),
         str(summary.cells) + (f" of {summary.cells + summary.excluded}" if summary.excluded else ""),
         str(summary.better),
         str(summary.worse),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.reporting.aggregate import ConfigSummary, MeanStd, several_methods
+from trainables.config.lookup import method_label
 from trainables.config.methods import DENSE
 from trainables.config.trial import Label
 
@@ -98,7 +99,7 @@ def _spread(values: MeanStd | None) -> dict[str, Any] | None:
 COLUMNS = (
     Column(
         head="method",
-        cell=lambda one: one.config.method,
+        cell=lambda one: method_label(one.config.method),
         is_shown=several_methods,
         key="method",
         value=lambda one: one.config.method,

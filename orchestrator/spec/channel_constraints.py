@@ -29,6 +29,12 @@ def channel_conflicts(config: TrialConfig) -> Iterator[Conflict]:
         changes = [f"sanity.{name}" for name in ("shuffle", "reinitialize") if getattr(config.sanity, name)]
         for other in changes + (["rewind"] if config.rewind != DEFAULT.rewind else []):
             yield Conflict((key, other), f"{rule} with {other}, which undoes compensation", f"remove {other}")
+        for conflict in config.options.compensation_conflicts():
+            keys = (*(f"{config.option_block}.{name}" for name in conflict.names), "compensate")
+            yield Conflict(keys, conflict.rule, conflict.hint)
+    if config.uses_timings and config.options.implant_share():
+        keys = (f"{config.option_block}.implant", LATENCY)
+        yield Conflict(keys, f"be 0 with {LATENCY}: timing tables have no times of implants", "remove one of the two")
     for conflict in config.options.weight_conflicts():
         keys = (*(f"{config.option_block}.{name}" for name in conflict.names), "granularity")
         yield Conflict(keys, conflict.rule, conflict.hint)

@@ -60,6 +60,11 @@ class ChannelUnits:
         with_stays = torch.cat([kept_U, kept_U.new_ones(1)])  # index STAYS is the last
         return {place: with_stays[units].nonzero().flatten() for place, units in self.unit_of.items()}
 
+    def output_counts(self, chosen_U: Tensor) -> dict[Place, int]:
+        """For each first dimension that has units, how many of its indices belong to these, bool (U,)."""
+        without_stays = torch.cat([chosen_U, chosen_U.new_zeros(1)])
+        return {place: int(without_stays[units].sum()) for place, units in self.unit_of.items() if place[1] == 0}
+
     def mask(self, tensor: str, shape: torch.Size, kept_U: Tensor) -> Tensor:
         """Bool mask of a tensor: True where no removed unit has an entry."""
         with_stays = torch.cat([kept_U, kept_U.new_ones(1)])

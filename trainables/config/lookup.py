@@ -15,6 +15,11 @@ def is_method(name: str) -> bool:
     return name in METHODS or name.startswith(CUSTOM_PREFIX)
 
 
+def method_label(name: str) -> str:
+    """The name of a method in reports, which say of a reconstruction that it is one."""
+    return f"{name} (reconstruction)" if method_of(name).is_reconstruction else name
+
+
 def is_dense(name: str) -> bool:
     """Whether a method is the dense baseline."""
     return name == DENSE

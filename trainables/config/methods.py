@@ -6,7 +6,7 @@ follow from the table. To add a method, write its scorer or mask updater in `pru
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -141,12 +141,26 @@ class TaylorConfig(Rounds):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HapConfig(Rounds):
-    """Hessian-aware sensitivity of channels (HAP, arXiv:2101.08940): Tr(H) ||w||^2 / (2 p) of each filter of p weights."""
+    """Hessian-aware sensitivity of channels (HAP, arXiv:2101.08940): Tr(H) ||w||^2 / (2 p) of each filter of p weights.
+
+    With `implant` q, the lowest 1 - q of the channels that fall short are removed, and the others become implants
+    (channels/implants.py); the authors take q = 0.1.
+    """
 
     probes: int = option(50, "Random sign vectors with which the trace is estimated.", ge=1)
     score_batches: int = option(1, "Training batches over which the trace is averaged.", ge=1)
     batch_norm: BatchNormMode = option("running", BATCH_NORM)
     clamp: bool = option(False, "Whether negative traces count as 0; otherwise their channels are pruned first.")
+    implant: float = option(
+        0.0, "Share of the channels to prune, the best ones, whose k x k filters keep their centre instead.", ge=0, lt=1
+    )
+
+    def implant_share(self) -> float:
+        return self.implant
+
+    def compensation_conflicts(self) -> Iterator[OptionConflict]:
+        if self.implant:
+            yield OptionConflict(("implant",), "be 0 with compensate, whose fit needs whole filters", "remove one of the two")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,6 +176,26 @@ class PolarizationConfig(Options):
     strength: float = option(1.2, "Factor t of the scales' sum in the regulariser: the larger, the more scales go to 0.")
     limit: float = option(1.0, "Largest scale; scales are clamped to [0, limit] while the regulariser works.", gt=0)
     end: float = option(0.5, "Share of the sparse training with the regulariser; then channels are removed.", gt=0, lt=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConsensusConfig(Options):
+    """Gates of channels that learn to agree, then removal of the channels that fewest images need.
+
+    A reconstruction of arXiv:2302.10798 from its abstract; the gates and the loss terms are not the paper's equations.
+    """
+
+    penalty: float = option(
+        1.0, "Factor of the gates' polarization m (1 - m), m a gate's mean over a batch, in the loss.", ge=0
+    )
+    activity: float = option(
+        4.0, "Factor of the squared distance of the share of open gates from the target's share in the loss.", ge=0
+    )
+    width: int = option(16, "Hidden features of the module that computes the gates of a group of channels.", ge=1)
+    end: float = option(0.5, "Share of the sparse training with gates; then channels are removed.", gt=0, lt=1)
+
+    def additional_numbers(self, shapes: Iterable[tuple[int, ...]]) -> int:
+        return sum(self.width * (shape[1] + 1 + shape[0]) + shape[0] for shape in shapes)
 
 
 def _check_n_of_m(pattern: str) -> None:
@@ -347,6 +381,20 @@ _ALL = (
         description="Polarization of the scales of norm layers during training.",
         keeps="channels with the largest scales of norm layers, after a part of the training with the polarization regulariser",
         source="NeurIPS 2020, polarization regularizer",
+        stable_epi=EPI_OF_MAGNITUDES,
+    ),
+    Method(
+        name="consensus",
+        course=Course.ONCE_DURING,
+        options=ConsensusConfig,
+        implementation="trainables.pruning.consensus_gates:ConsensusGates",
+        scores_channels=True,
+        spiking_problem="its gates see one time step at a time",
+        is_reconstruction=True,
+        description="Gates that learn to agree during training; a reconstruction, not the paper's equations.",
+        keeps="channels that most images need, by gates that depend on the image and learn to agree; a reconstruction, not the "
+        "paper's equations",
+        source="after the abstract of arXiv:2302.10798",
         stable_epi=EPI_OF_MAGNITUDES,
     ),
     Method(

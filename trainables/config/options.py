@@ -5,7 +5,7 @@ The checks of the sweep file, its JSON Schema and trial keys are derived from th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field
 from dataclasses import fields as dataclass_fields
 from functools import cache
@@ -96,6 +96,18 @@ class Options:
     def weight_conflicts(self) -> Iterator[OptionConflict]:
         """Options that only the pruning of single weights knows."""
         return iter(())
+
+    def compensation_conflicts(self) -> Iterator[OptionConflict]:
+        """Options that do not fit a network whose layers are fitted to the channels that remain."""
+        return iter(())
+
+    def implant_share(self) -> float:
+        """Of the channels that pruning affects, the share that become implants instead of being removed."""
+        return 0.0
+
+    def additional_numbers(self, shapes: Iterable[tuple[int, ...]]) -> int:
+        """About how many numbers the training has besides the network's, from the shapes (O, I, ...) of its weights."""
+        return 0
 
     def levels(self, sparsity: float) -> int:
         """How often a method of course LEVELS trains, prunes and rewinds."""

@@ -1,9 +1,9 @@
 """The file of a sparse model, and `load_sparse_model()` to use it.
 
 The file is safetensors compressed with zstd: a packed bit mask and the kept values of every prunable weight, all other tensors
-dense, and metadata to run the network. A weight that keeps N of every M along its input channels is stored in the layout of
-sparse hardware: input channels last, kept values (rows, N/M of the columns), and its name in `patterns`. The file has no time,
-host or revision, so equal trials give equal files.
+dense, and metadata to run the network. Of a network that lost channels it holds the weights that remain. A weight that
+keeps N of every M along its input channels is stored in the layout of sparse hardware: input channels last, kept values
+(rows, N/M of the columns), and its name in `patterns`. The file has no time, host or revision: equal trials give equal files.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from trainables.runtime.hashing import tensors_sha256
 from trainables.runtime.json_text import parse_json
 from trainables.runtime.sizes import require_room, unpack_zstd
 
-PLAIN, WITH_PATTERNS, SMALLER, SPIKING = FORMATS = (1, 2, 3, 4)  # a file has the lowest that holds it, which older readers know
+# A file has the lowest one that holds it, which older readers know.
+PLAIN, WITH_PATTERNS, SMALLER, SPIKING, SMALLER_WITH_MASKS = FORMATS = (1, 2, 3, 4, 5)
 KEPT_CHANNELS = ("rows", "columns")  # of a weight, as tensors beside it: output and input channels that remain
 BYTES_OF_A_WEIGHT = 5  # dense: the value and its mask
 
@@ -119,7 +120,7 @@ def encode(model: nn.Module, masks: Masks, card: ModelCard, pattern: str | None 
             if name in patterns:
                 values, mask = values.movedim(1, -1).contiguous(), mask.movedim(1, -1).contiguous()
                 _check_pattern(mask, patterns[name])
-            tensors[f"{name}.mask"] = torch.from_numpy(np.packbits(mask.numpy().reshape(-1)))
+            tensors[f"{name}.mask"] = _packed(mask)
             tensors[f"{name}.kept"] = values[mask].view(len(mask), -1) if name in patterns else values[mask]
         else:
             tensors[name] = values
@@ -130,7 +131,9 @@ def encode(model: nn.Module, masks: Masks, card: ModelCard, pattern: str | None 
 
 
 def encode_smaller(network: nn.Module, masks: Masks, card: ModelCard) -> tuple[bytes, str]:
-    """The same for a network whose channels were removed: dense tensors, and which rows and columns of the weights they are.
+    """The same for a network whose channels were removed: which rows and columns of the weights remain, and their values.
+
+    A weight is dense unless its mask has zeros among them, as of implants; it is then a bit mask and the kept values.
 
     Args:
         masks: of the weights before the removal.
@@ -138,14 +141,19 @@ def encode_smaller(network: nn.Module, masks: Masks, card: ModelCard) -> tuple[b
     import zstandard
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    masked = []
     for name, mask in masks.items():
-        by_channel = mask.cpu().flatten(2).any(2) if mask.dim() > 2 else mask.cpu()
-        for dim, suffix in enumerate(KEPT_CHANNELS):
-            kept = by_channel.any(1 - dim).nonzero().flatten().to(torch.int32)
-            assert len(kept) == tensors[name].shape[dim], f"{name} has other channels than its mask"
-            tensors[f"{name}.{suffix}"] = kept
+        by_channel = _by_channel(mask.cpu())
+        kept = [by_channel.any(1 - dim).nonzero().flatten() for dim in range(2)]
+        remaining = mask.cpu()[kept[0]][:, kept[1]]
+        assert remaining.shape == tensors[name].shape, f"{name} has other channels than its mask"
+        tensors |= {f"{name}.{suffix}": one.to(torch.int32) for suffix, one in zip(KEPT_CHANNELS, kept, strict=True)}
+        if not bool(remaining.all()):
+            masked.append(name)
+            values = tensors.pop(name)
+            tensors |= {f"{name}.mask": _packed(remaining), f"{name}.kept": values[remaining]}
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
-    header = _header(SMALLER, card, shapes)
+    header = _header(SMALLER_WITH_MASKS if masked else SMALLER, card, shapes) | ({"masked": masked} if masked else {})
     content = save(tensors, {"header": json.dumps(header, sort_keys=True)})
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(content), tensors_sha256(tensors)
 
@@ -154,6 +162,16 @@ def _header(layout: int, card: ModelCard, shapes: dict[str, list[int]]) -> dict[
     """The header; a spiking network has a format of its own beside its layout, since older readers would run it with ReLUs."""
     fields = {"format": layout, "card": _card_fields(card), "shapes": shapes}
     return fields | {"format": SPIKING, "layout": layout} if card.spiking.is_on else fields
+
+
+def _by_channel(mask: Tensor) -> Tensor:
+    """For each output and input channel whether the mask keeps a weight between them, bool (outputs, inputs)."""
+    return mask.flatten(2).any(2) if mask.dim() > 2 else mask
+
+
+def _packed(mask: Tensor) -> Tensor:
+    """The bits of a mask, uint8."""
+    return torch.from_numpy(np.packbits(mask.numpy().reshape(-1)))
 
 
 def _check_pattern(mask_channels_last: Tensor, pattern: str) -> None:
@@ -188,9 +206,9 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     masks, dense = _decoded(file, header, tensors)
     with _misfits_named(file):
         card, patterns = _card(header["card"]), header.get("patterns", {})
-    smaller = _layout(header) == SMALLER
-    if smaller:  # the network has no pruned weight
-        masks = {name: torch.ones_like(dense[name], dtype=torch.bool) for name in masks}
+    smaller = _layout(header) in (SMALLER, SMALLER_WITH_MASKS)
+    if smaller:
+        masks = {name: _remaining(mask) for name, mask in masks.items()}
     network = _network(file, card, dense, smaller)
     memory_format = _set_memory_format(network.eval(), card)
     return SparseModel(network=network, masks=masks, patterns=patterns, card=card, sha256=sha256, memory_format=memory_format)
@@ -248,7 +266,7 @@ def _layout(header: dict[str, Any]) -> int:
 
 def _decoded(file: str | Path | bytes, header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Masks, dict[str, Tensor]]:
     """The masks in the shapes before any removal, and all tensors of the network in dense form."""
-    if _layout(header) == SMALLER:
+    if _layout(header) in (SMALLER, SMALLER_WITH_MASKS):
         return _decoded_smaller(file, header, tensors)
     masks: Masks = {}
     dense = dict(tensors)
@@ -257,17 +275,28 @@ def _decoded(file: str | Path | bytes, header: dict[str, Any], tensors: dict[str
         require_room(sum(math.prod(shape) * BYTES_OF_A_WEIGHT for shape in header["shapes"].values()), "the dense network")
         for name, shape in header["shapes"].items():
             stored = [shape[0], *shape[2:], shape[1]] if name in patterns else shape
-            packed, kept = dense.pop(f"{name}.mask"), dense.pop(f"{name}.kept").reshape(-1)
-            if len(packed) != -(-math.prod(shape) // 8):
-                raise ValueError(f"{name} has {len(packed)} bytes of mask bits for {shape}")
-            mask = torch.from_numpy(np.unpackbits(packed.numpy(), count=math.prod(shape)).astype(bool)).view(stored)
-            if len(kept) != int(mask.sum()):
-                raise ValueError(f"{name} has {len(kept)} values for the {int(mask.sum())} weights that its mask keeps")
-            values = torch.zeros(stored, dtype=kept.dtype).masked_scatter_(mask, kept)
+            mask, values = _unpacked_weight(name, stored, dense)
             if name in patterns:
                 values, mask = values.movedim(-1, 1).contiguous(), mask.movedim(-1, 1).contiguous()
             masks[name], dense[name] = mask, values
     return masks, dense
+
+
+def _unpacked_weight(name: str, shape: list[int], stored: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The mask of a weight and its values, zero where pruned; takes the packed form out of `stored`."""
+    packed, kept = stored.pop(f"{name}.mask"), stored.pop(f"{name}.kept").reshape(-1)
+    if len(packed) != -(-math.prod(shape) // 8):
+        raise ValueError(f"{name} has {len(packed)} bytes of mask bits for {shape}")
+    mask = torch.from_numpy(np.unpackbits(packed.numpy(), count=math.prod(shape)).astype(bool)).view(shape)
+    if len(kept) != int(mask.sum()):
+        raise ValueError(f"{name} has {len(kept)} values for the {int(mask.sum())} weights that its mask keeps")
+    return mask, torch.zeros(shape, dtype=kept.dtype).masked_scatter_(mask, kept)
+
+
+def _remaining(mask: Tensor) -> Tensor:
+    """The mask of a weight without the rows and columns that it has lost whole."""
+    by_channel = _by_channel(mask)
+    return mask[by_channel.any(1)][:, by_channel.any(0)]
 
 
 def _decoded_smaller(
@@ -276,13 +305,20 @@ def _decoded_smaller(
     masks: Masks = {}
     dense = dict(tensors)
     with _misfits_named(file):
-        require_room(sum(map(math.prod, header["shapes"].values())), "the masks")
+        masked = header.get("masked", ())
+        sizes = {name: math.prod(shape) for name, shape in header["shapes"].items()}
+        require_room(sum(size * (BYTES_OF_A_WEIGHT if name in masked else 1) for name, size in sizes.items()), "the masks")
         for name, shape in header["shapes"].items():
             rows, columns = (dense.pop(f"{name}.{suffix}").long() for suffix in KEPT_CHANNELS)
+            within: Tensor | bool = True
+            if name in masked:
+                within, dense[name] = _unpacked_weight(name, [len(rows), len(columns), *shape[2:]], dense)
             if (len(rows), len(columns)) != dense[name].shape[:2] or min(rows.min(), columns.min()) < 0:
                 raise ValueError(f"{name} has other channels than its rows and columns")
             masks[name] = torch.zeros(shape, dtype=torch.bool)
-            masks[name][rows[:, None], columns] = True
+            masks[name][rows[:, None], columns] = within
+            if _remaining(masks[name]).shape != dense[name].shape:
+                raise ValueError(f"{name} has a row or column without a weight")
     return masks, dense
 
 

@@ -37,8 +37,9 @@ class TableLatency:
     layers: Mapping[str, ChannelTimes]
     rest: float
 
-    def of(self, units: ChannelUnits, kept_U: Tensor) -> float:
-        """The time with these units, bool (U,)."""
+    def of(self, units: ChannelUnits, kept_U: Tensor, implants_U: Tensor | None = None) -> float:
+        """The time with these units, bool (U,); a table has no times of implants."""
+        assert implants_U is None or not bool(implants_U.any())
         counts = self.counts(units, kept_U)
         return self.rest + sum(times.at(*counts[name]) for name, times in self.layers.items())
 

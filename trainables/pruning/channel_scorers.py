@@ -47,17 +47,20 @@ def score_hap(context: ScoringContext) -> Scores:
     """Tr(H_pp) / (2 p) * ||w_p||^2 of each filter w_p with p weights: its share of the loss by the mean of its curvature.
 
     The trace is Hutchinson's estimate with signs drawn for all prunable weights at once. Negative traces, which a loss that is
-    not convex has, stay negative unless `hap.clamp` is set, so that these filters are pruned first. Source: HAP (Yu et al.,
-    arXiv:2101.08940), section 3 and the authors' code, which leaves out the factor 1/2.
+    not convex has, stay negative unless `hap.clamp` is set, so that these filters are pruned first. The p weights of an implant
+    are those of its centre. Source: HAP (Yu et al., arXiv:2101.08940), section 3 and the authors' code, which leaves out the
+    factor 1/2.
     """
     options = context.options_as(HapConfig)
     units = _units(context)
-    loss, traces = row_traces(context, options.probes, options.score_batches, options.batch_norm)
+    masks = context.masks if options.implant else None
+    loss, traces = row_traces(context, options.probes, options.score_batches, options.batch_norm, masks)
     sensitivity: dict[str, Tensor] = {}
     for name, weight in context.weights.items():
         rows = weight.detach().double().flatten(1).cpu()
         trace = traces[name].clamp(min=0) if options.clamp else traces[name]
-        sensitivity[name] = trace / (2 * rows.shape[1]) * rows.square().sum(1)
+        taps = context.masks[name].flatten(2).any(1).sum(1).cpu() if weight.dim() > 2 else torch.ones(len(rows))
+        sensitivity[name] = trace / (2 * weight.shape[1] * taps.clamp(min=1)) * rows.square().sum(1)
     return Scores(scores=summed_rows(sensitivity, units), loss=loss)
 
 

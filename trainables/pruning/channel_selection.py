@@ -1,19 +1,22 @@
 """The channels with the highest scores. A unit has the sum of its weights' scores, and goes with all that makes and reads it.
 
-Shapes: S surviving weights and U channel units of the network (channels/units.py).
+With implants (channels/implants.py) a unit may keep the centre taps of its filters instead; it may be removed later, and never
+grows back. Shapes: S surviving weights and U channel units of the network (channels/units.py).
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from trainables.channels.equality import require_equality
 from trainables.channels.fitting import fit_to_remaining
+from trainables.channels.implants import Remaining, implant_masks, implants_in
 from trainables.channels.quantities import Size
 from trainables.channels.removal import remove_units
 from trainables.channels.units import STAYS, ChannelUnits
@@ -34,17 +37,19 @@ class ChannelSelection:
 
     Attributes:
         quantities: what a sparsity can be a share of, by name.
+        implantable: the units that can be implants, bool (U,).
     """
 
     units: ChannelUnits
     quantities: Mapping[str, Size]
     image_shape: tuple[int, int, int]
+    implantable: Tensor
 
     def require_reachable(self, config: TrialConfig) -> None:
         """Raises ConfigError if more is left even with one channel in each layer."""
         all_U = torch.ones(self.units.count, dtype=torch.bool)
         order = removal_order(torch.zeros(self.units.count), all_U, self.units)
-        remove_until(self.quantities[config.quantity], _final_share(config), all_U, order, self.units, config)
+        self._reduced(Remaining(kept=all_U, implants=~all_U), order, _final_share(config), config)
 
     def survivors(self, masks: Masks, config: TrialConfig, round_: int) -> int:
         return num_kept(masks)
@@ -54,8 +59,8 @@ class ChannelSelection:
         return round(share * sum(mask.numel() for mask in masks.values()))
 
     def select(self, scores: Tensor, masks: Masks, config: TrialConfig, round_: int) -> Masks:
-        kept_U = self.kept_units(masks)
-        scored = scores[kept_U] if config.pruning.scores_channels else scores
+        before = self.remaining(masks)
+        scored = scores[before.kept] if config.pruning.scores_channels else scores
         if not bool(scored.isfinite().all()):
             what = "channels" if config.pruning.scores_channels else "weights"
             raise NonFiniteError(f"{int((~scored.isfinite()).sum())} scores of surviving {what} are not finite")
@@ -63,15 +68,17 @@ class ChannelSelection:
             scores_U = self._drawn_scores(config)
         else:
             scores_U = scores.double() if config.pruning.scores_channels else self.unit_scores(scores, masks)
-        scores_U, kept_U = scores_U.cpu(), kept_U.cpu()
-        quantity, last = self.quantities[config.quantity], round_ == config.rounds
-        share = share_after_round(round_, config.rounds, config.sparsity, schedule_of(config))
-        share = _final_share(config) if last else share
+        scores_U, share = scores_U.cpu(), _share_after(config, round_)
+        quantity = self.quantities[config.quantity]
         if isinstance(quantity, TableLatency):
-            kept_U = keep_within(quantity, share, scores_U, kept_U, self.units)
+            before = replace(before, kept=keep_within(quantity, share, scores_U, before.kept, self.units))
         # in order of the scores, also where no choice of the whole knapsack is fast enough
-        order = removal_order(scores_U, kept_U, self.units)
-        return self._masks(remove_until(quantity, share, kept_U, order, self.units, config), masks)
+        order = removal_order(scores_U, before.kept, self.units)
+        return self._masks(self._reduced(before, order, share, config), masks)
+
+    def remaining(self, masks: Masks) -> Remaining:
+        """The units that masks keep, and their implants."""
+        return Remaining(kept=self.kept_units(masks).cpu(), implants=implants_in(masks, self.units, self.implantable))
 
     def kept_units(self, masks: Masks) -> Tensor:
         """The units whose first layer has weights left, bool (U,)."""
@@ -104,11 +111,19 @@ class ChannelSelection:
 
     def shuffled(self, masks: Masks, seed: int) -> Masks:
         generator = torch.Generator().manual_seed(derived_seed(seed, "shuffle"))
-        kept_U = self.kept_units(masks).cpu()
-        for group in self.units.groups:
-            order = torch.randperm(group.size, generator=generator)
-            kept_U[group.start : group.start + group.size] = kept_U[group.start : group.start + group.size][order]
-        return self._masks(kept_U, masks)
+        before = self.remaining(masks)
+        order = [group.start + torch.randperm(group.size, generator=generator) for group in self.units.groups]
+        new_U = torch.cat(order)
+        return self._masks(Remaining(kept=before.kept[new_U], implants=before.implants[new_U]), masks)
+
+    def metrics(self, masks: Masks, config: TrialConfig) -> dict[str, float]:
+        figures = {}
+        if config.options.implant_share():
+            figures["prune/implants"] = float(self.remaining(masks).implants.sum())
+        if "latency" in self.quantities:
+            latency, kept_U = self.quantities["latency"], self.kept_units(masks).cpu()
+            figures[LATENCY_METRIC] = latency.of(self.units, kept_U) / latency.of(self.units, torch.ones_like(kept_U))
+        return figures
 
     def with_other_tensors(self, masks: Masks, model: nn.Module) -> Masks:
         kept_U = self.kept_units(masks)
@@ -133,16 +148,62 @@ class ChannelSelection:
         remove_units(smaller, self.units, kept_U)
         return smaller
 
-    def metrics(self, masks: Masks) -> dict[str, float]:
-        if "latency" not in self.quantities:
-            return {}
-        latency, kept_U = self.quantities["latency"], self.kept_units(masks).cpu()
-        return {LATENCY_METRIC: latency.of(self.units, kept_U) / latency.of(self.units, torch.ones_like(kept_U))}
-
-    def _masks(self, kept_U: Tensor, masks: Masks) -> Masks:
+    def _masks(self, after: Remaining, masks: Masks) -> Masks:
         device = next(iter(masks.values())).device
-        units, kept_U = self.units.to(device), kept_U.to(device)
-        return {name: units.mask(name, mask.shape, kept_U) for name, mask in masks.items()}
+        units, kept_U = self.units.to(device), after.kept.to(device)
+        of_kept = {name: units.mask(name, mask.shape, kept_U) for name, mask in masks.items()}
+        return implant_masks(of_kept, units, after.implants) if bool(after.implants.any()) else of_kept
+
+    def _reduced(self, before: Remaining, order: Tensor, share: float, config: TrialConfig) -> Remaining:
+        """The units that remain after the fewest changes, in the order of removal, that leave at most a share of the target.
+
+        Of the units that are gone or among the first of the order, the share q of implants, those with the highest scores, keep
+        their centres where they can. Where all together leave too much, implants go too, in the same order.
+
+        Raises:
+            ConfigError: even with all of them gone more is left.
+        """
+        quantity = self.quantities[config.quantity]
+        whole = quantity.of(self.units, torch.ones_like(before.kept))
+
+        def after(changes: int) -> Remaining:
+            return changed(before, order, changes, config.options.implant_share(), self.implantable)
+
+        def size(changes: int) -> float:
+            left = after(changes)
+            return quantity.of(self.units, left.kept, left.implants)
+
+        most = 2 * len(order)
+        if size(most) > whole * share * (1 + ROUNDING):
+            key = "sparsity" if config.quantity == "weights" else f"target.{config.quantity}"
+            raise ConfigError(
+                f"{key}: one channel in each layer must stay, which is {size(most) / whole:.4f} of the "
+                f"{config.quantity.replace('_', '-')} of {config.model}, got {share:.4g}",
+                "prune less, or write granularity: weight",
+            )
+        return after(_first(lambda changes: size(changes) <= whole * share * (1 + ROUNDING), most))
+
+
+def changed(before: Remaining, order: Tensor, changes: int, implant_share: float, implantable_U: Tensor) -> Remaining:
+    """What remains after so many changes, in the order of removal; each leaves no more of any unit than the one before.
+
+    The first len(order) changes affect one unit each. Of all A units that are affected or were gone before,
+    floor((1 - q) A) are gone, and so are those that cannot be implants. Each further change removes an implant.
+    """
+    affected = min(changes, len(order))
+    gone_before = int((~before.kept).sum())
+    gone = math.floor((1 - implant_share) * (gone_before + affected) + ROUNDING) - gone_before
+    gone = min(affected, max(0, gone) + changes - affected)
+    band = order[gone:affected]
+    kept_U = before.kept.index_fill(0, order[:gone], False).index_fill(0, band[~implantable_U[band]], False)
+    implants_U = before.implants.index_fill(0, band[implantable_U[band]], True) & kept_U
+    return Remaining(kept=kept_U, implants=implants_U)
+
+
+def _share_after(config: TrialConfig, round_: int) -> float:
+    if round_ == config.rounds:
+        return _final_share(config)
+    return share_after_round(round_, config.rounds, config.sparsity, schedule_of(config))
 
 
 def _final_share(config: TrialConfig) -> float:
@@ -162,33 +223,6 @@ def removal_order(scores_U: Tensor, kept_U: Tensor, units: ChannelUnits) -> Tens
         may_go[group.start + int(scores.argmax())] = False
     ascending = scores_U.sort(descending=True, stable=True).indices.flip(0)
     return ascending[may_go[ascending]]
-
-
-def remove_until(
-    quantity: Size, share: float, kept_U: Tensor, order: Tensor, units: ChannelUnits, config: TrialConfig
-) -> Tensor:
-    """The kept units, bool (U,), after the fewest removals in this order that leave at most a share of the quantity.
-
-    Raises:
-        ConfigError: even with all of them gone more is left.
-    """
-    whole = quantity.of(units, torch.ones_like(kept_U))
-
-    def without(count: int) -> Tensor:
-        return kept_U.index_fill(0, order[:count], False)
-
-    def suffices(count: int) -> bool:
-        return quantity.of(units, without(count)) <= whole * share * (1 + ROUNDING)
-
-    if not suffices(len(order)):
-        least = quantity.of(units, without(len(order))) / whole
-        key = "sparsity" if config.quantity == "weights" else f"target.{config.quantity}"
-        raise ConfigError(
-            f"{key}: one channel in each layer must stay, which is {least:.4f} of the {config.quantity.replace('_', '-')} "
-            f"of {config.model}, got {share:.4g}",
-            "prune less, or write granularity: weight",
-        )
-    return without(_first(suffices, len(order)))
 
 
 def _first(suffices: Callable[[int], bool], most: int) -> int:

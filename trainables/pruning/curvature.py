@@ -8,25 +8,31 @@ import torch
 from torch import Tensor
 
 from trainables.config.options import BatchNormMode
+from trainables.pruning.masks import Masks
 from trainables.pruning.score_gradients import WeightedMean, gradients, losses, scoring_mode, twice_differentiable
 from trainables.pruning.scoring import Batch, ScoringContext
 from trainables.runtime.seeding import derived_seed
 
 
 def row_traces(
-    context: ScoringContext, probes: int, score_batches: int, batch_norm: BatchNormMode
+    context: ScoringContext, probes: int, score_batches: int, batch_norm: BatchNormMode, masks: Masks | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean loss, and for each weight the trace of the Hessian's block of each output channel, float64 (channels,).
 
     The estimate is the mean over probes of v_p . (H v)_p, with independent signs v over all prunable weights at once. It is
     unbiased; for one probe and a block p its variance is 2 sum of H_ij^2 over pairs i != j in p, and the sum of H_ij^2 over i
     in p and j outside. The signs depend on the trial's seed and the round.
+
+    Args:
+        masks: of the weights that count, where some filters have lost taps; all by default.
     """
     generator = torch.Generator().manual_seed(derived_seed(context.config.seed, f"curvature {context.round_}"))
     signs = [
         [(2 * torch.randint(0, 2, weight.shape, generator=generator) - 1).to(weight) for weight in context.weights.values()]
         for _ in range(probes)
     ]
+    if masks is not None:
+        signs = [[sign * masks[name] for name, sign in zip(context.weights, probe, strict=True)] for probe in signs]
     return traces_along(context, signs, context.batches(score_batches=score_batches), batch_norm)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.channels.units import ChannelUnits
 from trainables.config.methods import PolarizationConfig
+from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
 from trainables.pruning.channel_scorers import norm_parameters
 from trainables.pruning.polarization import polarization_gradient, scale_threshold
+from trainables.pruning.selection import Selection
 from trainables.pruning.sparse_trainers import FixedMasks, SparseTraining
 
 
@@ -27,12 +29,15 @@ class PolarizedScales(FixedMasks):
     def __init__(self, training: SparseTraining) -> None:
         super().__init__(training.model, training.masks)
         self.training, self.options = training, _options(training)
-        self.removal_step = min(training.steps - 1, max(1, round(self.options.end * training.steps)))
+        self.removal_step = training.step_at(self.options.end)
         self.removed = training.first_step >= self.removal_step
         parameters = dict(training.model.named_parameters())
         names = sorted(norm_parameters(training.model, _units(training)))
         self.scales = {name: parameters[name] for name in names if name.endswith(".weight")}
-        if not self.scales:
+
+    @classmethod
+    def check(cls, model: nn.Module, config: TrialConfig, selection: Selection, image_shape: tuple[int, int, int]) -> None:
+        if selection.units is None or not norm_parameters(model, selection.units):
             raise ConfigError("method: polarization must have norm layers with scales after layers to prune, got none")
 
     @classmethod
@@ -63,7 +68,7 @@ class PolarizedScales(FixedMasks):
         self.metrics["prune/scales_below_valley"] = self._below_valley()
         weights = {name: mask for name, mask in self.masks.items() if name not in self.scales and mask.dim() > 1}
         masks = selection.select(self._scores(), weights, config, 1)
-        self.metrics |= selection.metrics(masks)
+        self.metrics |= selection.metrics(masks, config)
         self._set(selection.with_other_tensors(masks, self.training.model))
 
     def _scores(self) -> Tensor:

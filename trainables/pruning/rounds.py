@@ -55,7 +55,7 @@ def prune_round(
     kept_masks = selection.select(scores, masks, config, round_)
     apply_masks(weights, kept_masks)
 
-    metrics = mask_metrics(kept_masks) | selection.metrics(kept_masks)
+    metrics = mask_metrics(kept_masks) | selection.metrics(kept_masks, config)
     if result.loss is not None:
         metrics["prune/loss"] = float(result.loss)
     if result.terms and round_ in correlation_rounds(config.rounds):

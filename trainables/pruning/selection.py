@@ -41,11 +41,11 @@ class Selection(Protocol):
     def with_other_tensors(self, masks: Masks, model: nn.Module) -> Masks:
         """The masks, and those of what goes with the pruned weights, such as norm layers."""
 
+    def metrics(self, masks: Masks, config: TrialConfig) -> dict[str, float]:
+        """Figures of the masks after a round that this choice alone has."""
+
     def finished(self, model: nn.Module, masks: Masks) -> nn.Module:
         """The network to publish, which may be smaller."""
-
-    def metrics(self, masks: Masks) -> dict[str, float]:
-        """What the selection alone knows of a round's masks."""
 
 
 class WeightSelection:
@@ -68,11 +68,11 @@ class WeightSelection:
     def with_other_tensors(self, masks: Masks, model: nn.Module) -> Masks:
         return masks
 
+    def metrics(self, masks: Masks, config: TrialConfig) -> dict[str, float]:
+        return {}
+
     def finished(self, model: nn.Module, masks: Masks) -> nn.Module:
         return model
-
-    def metrics(self, masks: Masks) -> dict[str, float]:
-        return {}
 
 
 class LayerwiseSelection(WeightSelection):

@@ -7,7 +7,7 @@ training (gradual_masks.py, nm_masks.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
@@ -31,6 +31,8 @@ class SparseTraining:
         first_step: completed steps of the sparse training.
         steps: all steps of the sparse training.
         selection: which weights or channels go together.
+        state: what `MaskUpdater.finish` gave at the end of the epoch before; empty at the start.
+        pass_over_images: runs the network on all training images, without augmentation, in eval mode.
     """
 
     model: nn.Module
@@ -40,6 +42,12 @@ class SparseTraining:
     first_step: int
     steps: int
     selection: Selection = field(default_factory=WeightSelection)
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    pass_over_images: Callable[[], object] = lambda: None
+
+    def step_at(self, share: float) -> int:
+        """The step that ends this share of the training: neither none nor all of it, where it has several steps."""
+        return max(1, min(self.steps - 1, round(share * self.steps)))
 
 
 class MaskUpdater:
@@ -47,9 +55,11 @@ class MaskUpdater:
 
     Attributes:
         metrics: of what it did in this epoch.
+        changes_forward: whether the network computes something else besides, by hooks, which a compiled network would not see.
     """
 
     masks: Masks
+    changes_forward = False
 
     def __init__(self) -> None:
         self.masks = {}
@@ -64,6 +74,18 @@ class MaskUpdater:
     def initial_masks(cls, model: nn.Module, config: TrialConfig) -> Masks:
         """The first masks of a method that prunes during training."""
         return full_masks(prunable_weights(model, config.prunable.exclude))
+
+    @classmethod
+    def check(cls, model: nn.Module, config: TrialConfig, selection: Selection, image_shape: tuple[int, int, int]) -> None:
+        """Raises ConfigError for a network that the method cannot train; its weights do not matter."""
+
+    def penalty(self) -> Tensor | None:
+        """A term of the loss besides that of the images, after the forward pass; None without one."""
+        return None
+
+    def finish(self) -> dict[str, Tensor]:
+        """Ends the epoch: takes away what it added to the network; what the next epoch's updater needs of it, by name."""
+        return {}
 
     def before_forward(self) -> None:
         """Sets the weights to those of the sparse network."""

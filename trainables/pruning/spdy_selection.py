@@ -48,7 +48,7 @@ class SpdySelection(WeightSelection):
     def select(self, scores: Tensor, masks: Masks, config: TrialConfig, round_: int) -> Masks:
         return highest_by_layer(scores, masks, self.counts(self._share(config, round_), kept_by_layer(masks)))
 
-    def metrics(self, masks: Masks) -> dict[str, float]:
+    def metrics(self, masks: Masks, config: TrialConfig) -> dict[str, float]:
         return {LATENCY_METRIC: self.timed.time(kept_by_layer(masks)) / self.timed.whole}
 
     def counts(self, share: float, surviving: Mapping[str, int] | None = None) -> dict[str, int]:

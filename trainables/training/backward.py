@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,20 @@ from trainables.models.spiking import SpikingNetwork
 from trainables.runtime.seeding import derived_seed
 
 
-def backward(parts: Iterable[Part]) -> tuple[Tensor, Tensor]:
-    """Adds the gradient of each part to those of the parameters; the loss and the scores (B, K), both without a graph."""
+def backward(parts: Iterable[Part], penalty: Callable[[], Tensor | None] = lambda: None) -> tuple[Tensor, Tensor]:
+    """Adds the gradient of each part to those of the parameters; the loss and the scores (B, K), both without a graph.
+
+    Args:
+        penalty: a term that joins the gradient, not the loss, once its part is computed; methods that have one know no spiking
+            networks, so there is one part.
+    """
     loss_sum: Tensor | None = None
     scores_sum: Tensor | None = None
     for loss, scores in parts:
-        if loss.requires_grad:
-            loss.backward()
+        term = penalty()
+        whole = loss if term is None else loss + term
+        if whole.requires_grad:
+            whole.backward()
         loss_sum = loss.detach() if loss_sum is None else loss_sum + loss.detach()
         scores_sum = scores.detach() if scores_sum is None else scores_sum + scores.detach()
     assert loss_sum is not None

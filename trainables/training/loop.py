@@ -56,7 +56,7 @@ def train_epoch(
     for group in optimizer.param_groups:
         group["lr"] = lr
     device = data.train.labels.device
-    forward = runtime.compiled(model)
+    forward = model if updater.changes_forward else runtime.compiled(model)
     loss_of = batch_loss(training.loss, training.label_smoothing)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros((), dtype=torch.int64, device=device)
@@ -64,7 +64,8 @@ def train_epoch(
     batches = zip(training_batches(data, training.batch_size, seed, epoch), sampled_steps(model, seed, epoch), strict=False)
     for step, ((images_BCHW, labels_B), sampled) in enumerate(batches, first_step + 1):
         updater.before_forward()
-        loss, logits_BK = backward(loss_parts(model, forward, images_BCHW, labels_B, loss_of, runtime, sampled))
+        parts = loss_parts(model, forward, images_BCHW, labels_B, loss_of, runtime, sampled)
+        loss, logits_BK = backward(parts, updater.penalty)
         updater.after_backward(step)
         if training.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)

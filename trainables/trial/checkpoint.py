@@ -1,7 +1,7 @@
 """The checkpoint of a trial: its exact state as one file with a checksum.
 
-The file is safetensors: weights, BN buffers, momentum and masks, with the position, seconds and all metric points up to it
-as metadata, and a SHA-256 of both. Warm-up snapshots have the same format. No pickle is read or written.
+The file is safetensors: weights, BN buffers, momentum, masks and what the method's updater needs; the position, seconds and all
+metric points up to it as metadata, and a SHA-256 of both. Warm-up snapshots have the same format. No pickle is read or written.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class TrialState:
         layer_scores: mean and spread of the last round's scores by layer.
         choices: what the trial chose itself, by key of its configuration.
         coefficients: weights of the layers' errors that SPDY has found, by name; empty without a search.
+        updater: what the method has besides the network during the sparse training, by name (MaskUpdater.finish).
     """
 
     model: nn.Module
@@ -52,6 +53,7 @@ class TrialState:
     layer_scores: dict[str, dict[str, float]] = field(default_factory=dict)
     choices: dict[str, Choice] = field(default_factory=dict)
     coefficients: dict[str, float] = field(default_factory=dict)
+    updater: dict[str, Tensor] = field(default_factory=dict)
 
 
 def to_bytes(state: TrialState, key: str) -> bytes:
@@ -59,6 +61,7 @@ def to_bytes(state: TrialState, key: str) -> bytes:
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= {f"momentum.{name}": tensor for name, tensor in momentum_of(state.optimizer, state.model).items()}
     tensors |= {f"mask.{name}": mask for name, mask in state.masks.items()}
+    tensors |= {f"updater.{name}": tensor for name, tensor in state.updater.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata: dict[str, Any] = {
         "key": key,
@@ -85,7 +88,7 @@ def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig, key: 
     """
     try:
         tensors, metadata = _whole(content, key)
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "mask": {}}
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "mask": {}, "updater": {}}
         for name, tensor in tensors.items():
             group, _, weight = name.partition(".")
             groups[group][weight] = tensor
@@ -102,6 +105,7 @@ def from_bytes(content: bytes, model: nn.Module, training: TrainingConfig, key: 
             seconds=metadata["seconds"],
             fingerprints=metadata["fingerprints"],
             layer_scores=metadata.get("layer_scores", {}),
+            updater={name: tensor.to(device) for name, tensor in groups["updater"].items()},
             choices={key: Choice(**choice) for key, choice in metadata.get("choices", {}).items()},
             coefficients=metadata.get("coefficients", {}),
         )

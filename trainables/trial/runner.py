@@ -8,7 +8,7 @@ with the same model and the same metric points.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from torch import nn
@@ -115,7 +115,7 @@ class TrialRunner:
         for finding in unprunable_layers(network, self.config.prunable.exclude):
             raise ConfigError(f"model: {finding}")
         check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
-        self.selection  # noqa: B018, raises here too
+        updater_class(self.config).check(network, self.config, self.selection, self.data.image_shape)
         if self.config.compensates:
             assert self.selection.units is not None
             require_images(network, self.selection.units, self.data.image_shape, self._images_to_fit())
@@ -325,6 +325,7 @@ class TrialRunner:
         with timed(state, "train"):
             metrics, updater = self._advance_sparse_epoch(state, state.position)
             metrics |= validate(state, updater, self.data, config, self.runtime)
+        state.updater = updater.finish()
         step = config.warmup_epochs + state.position
         if config.pruning.course.is_during_training:
             state.masks = {name: updater.masks[name] for name in state.masks}
@@ -345,6 +346,8 @@ class TrialRunner:
             first_step=done * steps,
             steps=config.sparse_epochs * steps,
             selection=self.selection,
+            state=state.updater,
+            pass_over_images=partial(evaluate_raw, state.model, self.data.train, self.data.normalization, self.runtime),
         )
         updater = updater_class(config).start(training)
         metrics = advance_epoch(

@@ -6,6 +6,7 @@ from torch import nn
 
 from trainables.analysis.multiply_adds import multiply_adds
 from trainables.channels.dependencies import find_units
+from trainables.channels.implants import implantable_units
 from trainables.channels.quantities import Quantity, Size, channels_of, entries_of, parameters_of, priced_entries
 from trainables.channels.units import ChannelUnits
 from trainables.config.trial import TrialConfig
@@ -50,7 +51,14 @@ def selection_of(
         quantities["multiply_adds"] = _multiply_adds(model, image_shape, units)
     if config.uses_timings:
         quantities["latency"] = latency_of(custom_files.timing_table(), units)
-    selection = ChannelSelection(units=units, quantities=quantities, image_shape=image_shape)
+    implantable = implantable_units(model, units)
+    if config.options.implant_share() and not bool(implantable.any()):
+        raise ConfigError(
+            f"{config.option_block}.implant: the network must have channels that k x k convolutions alone make, with odd k > 1 "
+            f"and padding k // 2, got none in {config.model}",
+            "remove it",
+        )
+    selection = ChannelSelection(units=units, quantities=quantities, image_shape=image_shape, implantable=implantable)
     selection.require_reachable(config)
     return selection
 

@@ -71,6 +71,7 @@ def _epoch_seconds(
         first_step=0,
         steps=max(1, config.sparse_epochs * steps),
         selection=selection,
+        pass_over_images=partial(evaluate_raw, network, data.train.first(batch_size), data.normalization, runtime),
     )
     updater = updater_class(config).start(training)
 

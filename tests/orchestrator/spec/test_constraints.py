@@ -40,7 +40,7 @@ CONFLICTS = {
         "granularity: channel\nmethod: [drive, gmp]\n",
         [
             "s.yaml:4: granularity must be weight for gmp, got granularity 'channel', method ['drive', 'gmp']; "
-            "take one of drive, snip, grasp, synflow, magnitude, random, imp, taylor, hap, cap, polarization"
+            "take one of drive, snip, grasp, synflow, magnitude, random, imp, taylor, hap, cap, polarization, consensus"
         ],
     ),
     "target of weights": (
@@ -87,6 +87,13 @@ CONFLICTS = {
         [
             "s.yaml:4: method must not be cap with rewind, which undoes compensation, got method 'cap', rewind 'init'; "
             "remove rewind"
+        ],
+    ),
+    "implants beside compensation": (
+        "method: hap\nsparsity: 0.5\nhap: {implant: 0.1}\ncompensate: true\ngranularity: channel\n",
+        [
+            "s.yaml:6: hap.implant must be 0 with compensate, whose fit needs whole filters, got hap.implant 0.1, "
+            "compensate true; remove one of the two"
         ],
     ),
     "nesterov without momentum": (

@@ -56,6 +56,10 @@ def test_options_of_the_search_that_have_no_effect_make_no_other_trial() -> None
         ),
         (SPDY + "warmup_epochs: auto\n", "warmup.rule must be overlap for spdy"),
         ("layer_sparsity: spdy\ntarget: {latency: 1.5}\n", "target.latency must be in (0, 1), got 1.5"),
+        (
+            "granularity: channel\ntarget: {latency: 0.5}\nmethod: hap\nhap: {implant: 0.1}\n",
+            "hap.implant must be 0 with target.latency: timing tables have no times of implants",
+        ),
         (SPDY + "search: {timings: [a, b]}\n", "only those can be searched: write timings outside of search"),
     ],
 )

@@ -79,7 +79,7 @@ def test_neighbours_are_pruned_as_weights_and_as_channels(name: str) -> None:
         trial.method for trial in trials if not trial.prunes_channels
     }
     assert of_both == {"drive", "snip", "magnitude"}
-    assert {trial.method for trial in trials} - of_both == {"granet", "taylor", "hap", "cap", "polarization"}
+    assert {trial.method for trial in trials} - of_both == {"granet", "taylor", "hap", "cap", "polarization", "consensus"}
     assert len({warmup_key(trial, "0" * 32) for trial in trials}) == 3  # one for each seed
 
 

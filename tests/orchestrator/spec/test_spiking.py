@@ -39,6 +39,7 @@ def test_axes_that_no_rule_uses_make_no_further_trials() -> None:
         (SLTT + "method: grasp\n", "must be none for grasp: its scores need second derivatives.*take one of drive, snip"),
         (SLTT + "method: hap\n", "must be none for hap: its scores need second derivatives"),
         (SLTT + "method: synflow\n", "must be none for synflow: its flow needs outputs that are sums"),
+        (SLTT + "method: consensus\n", "must be none for consensus: its gates see one time step"),
         (SLTT + "granularity: channel\ntarget: {latency: 0.5}\n", r"must be none with target\.latency"),
         (SLTT + "resources: {compile: true}\n", r"must be none with resources\.compile"),
         ("training: {spiking: {steps: 4}}\n", r"training\.spiking\.steps must be given only with a rule"),

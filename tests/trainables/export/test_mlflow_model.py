@@ -29,7 +29,8 @@ from tests.support.cli import free_port
 from tests.support.mlflow_stores import Content, new_target
 from tests.support.trials import DIGITS, new_storage, run, tiny_config, tiny_training
 from trainables.config.keys import trial_key
-from trainables.config.trial import DatasetConfig, Granularity, SpikingConfig, TrainingConfig
+from trainables.config.methods import HapConfig
+from trainables.config.trial import DatasetConfig, SpikingConfig
 from trainables.data.digits import DIGITS_DIGEST
 from trainables.data.splits import load_data
 
@@ -73,13 +74,10 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     dataset, training = DatasetConfig(name="digits"), tiny_training(epochs=1)
     accuracies = {}
     spiking = replace(training, spiking=SpikingConfig(rule="sltt", steps=3))
-    removed: tuple[tuple[float, Granularity, TrainingConfig], ...] = (
-        (0.5, "weight", training),
-        (0.9, "channel", training),
-        (0.98, "weight", spiking),
-    )
-    for sparsity, granularity, trained in removed:
-        config = tiny_config(dataset=dataset, sparsity=sparsity, granularity=granularity, training=trained)
+    implants: dict[str, Any] = {"method": "hap", "options": HapConfig(implant=0.3, probes=5)}  # in a smaller network
+    removed: tuple[tuple[float, dict[str, Any]], ...] = ((0.5, {}), (0.9, implants), (0.98, {"training": spiking}))
+    for sparsity, changes in removed:
+        config = tiny_config(**{"dataset": dataset, "sparsity": sparsity, "training": training} | changes)
         result = run(config, storage, provenance={"data_digest": DIGITS_DIGEST})
         key = trial_key(config, DIGITS_DIGEST)
         sync.finish(RunSpec(key=key, name=f"s{sparsity}", role="trial", params={}, tags={}))

@@ -109,7 +109,9 @@ def test_targets_that_one_step_cannot_reach_are_met_in_several(units: ChannelUni
 
 def selection_with(network: nn.Module, units: ChannelUnits, record: dict[str, object]) -> ChannelSelection:
     latency = latency_of(parse_timing_table(json.dumps(record).encode()), units)
-    return ChannelSelection(units=units, quantities={"latency": latency}, image_shape=IMAGE)
+    return ChannelSelection(
+        units=units, quantities={"latency": latency}, image_shape=IMAGE, implantable=torch.zeros(units.count, dtype=torch.bool)
+    )
 
 
 def test_rounds_meet_a_table_on_which_fewer_channels_may_be_slower(network: nn.Module, units: ChannelUnits) -> None:
@@ -128,7 +130,7 @@ def test_rounds_meet_a_table_on_which_fewer_channels_may_be_slower(network: nn.M
         surviving = torch.cat([mask.flatten() for mask in masks.values()])
         smaller = selection.select(scores[surviving], masks, config, round_)
         assert all(bool((smaller[name] <= mask).all()) for name, mask in masks.items())
-        assert selection.metrics(smaller)[LATENCY_METRIC] <= 0.4 ** (round_ / 4) * (1 + 1e-8)
+        assert selection.metrics(smaller, config)[LATENCY_METRIC] <= 0.4 ** (round_ / 4) * (1 + 1e-8)
         masks = smaller
 
 

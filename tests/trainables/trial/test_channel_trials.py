@@ -12,13 +12,13 @@ from tests.support.trials import RUNTIME, metric_points, new_storage, run, tiny_
 from trainables.analysis.multiply_adds import multiply_adds
 from trainables.config.keys import warmup_key
 from trainables.config.methods import METHODS as ALL
-from trainables.config.methods import CapConfig
+from trainables.config.methods import CapConfig, HapConfig
 from trainables.config.trial import DatasetConfig, TargetConfig
 from trainables.data.digits import DIGITS_DIGEST
 from trainables.data.source import DatasetSource
 from trainables.data.splits import load_data
 from trainables.errors import ConfigError
-from trainables.export.sparse_model import load_masks, load_sparse_model, stored_sha256
+from trainables.export.sparse_model import encode_smaller, load_masks, load_sparse_model, stored_sha256
 from trainables.training.loop import evaluate
 
 METHODS = [name for name, method in ALL.items() if method.prunes_channels]
@@ -51,6 +51,32 @@ def test_file_holds_the_smaller_network_that_was_tested(method: str, tmp_path: P
     assert result["kept_parameters"] >= sum(parameter.numel() for parameter in model.network.parameters())
     images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     assert model.predict(images).shape == (5, 10)
+
+
+def test_implants_are_in_the_smaller_network_that_was_tested(tmp_path: Path) -> None:
+    config, storage = replace(CHANNELS, method="hap", options=HapConfig(implant=0.4, probes=5)), new_storage(tmp_path)
+    result = run(config, storage)
+    content = trial_folder(config, storage).read("model.safetensors.zst") or b""
+    model, masks = load_sparse_model(content), load_masks(content)
+    assert model.sha256 == result["model_sha256"] == stored_sha256(content)
+    data = load_data(config.dataset, DatasetSource(name="digits"), "cpu", 1)
+    metrics = evaluate(model.network, data.test, data.normalization, RUNTIME, "test", "cross_entropy")
+    points = metric_points(config, storage)
+    assert {name: points[name, config.total_epochs] for name in metrics} == metrics
+    assert (points["prune/implants", 1] or 0) > 0
+    assert 0.3 < result["kept_flops"] / result["flops"] <= 0.4
+    rows = 0
+    for layer in result["layers"]:
+        mask = model.masks[layer["name"]]
+        assert layer["kept"] == int(mask.sum()) == int(masks[layer["name"]].sum())
+        weight = model.network.get_parameter(layer["name"])
+        assert torch.equal(weight != 0, mask)
+        if mask.dim() == 4:
+            rows += int((~mask.flatten(1).all(1)).sum())
+            assert bool(mask[:, :, 1, 1].all())
+    assert rows == points["prune/implants", 2]
+    again = encode_smaller(model.network, masks, model.card)
+    assert again == (content, model.sha256)
 
 
 def test_warm_up_is_that_of_trials_that_remove_weights() -> None:

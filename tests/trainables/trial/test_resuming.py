@@ -27,7 +27,7 @@ from tests.support.trials import (
     undisturbed,
     warmup_folder,
 )
-from trainables.config.methods import DriveConfig
+from trainables.config.methods import DriveConfig, HapConfig
 from trainables.config.trial import SpikingConfig, TrialConfig
 from trainables.errors import StaleAttemptError, StopRequestedError
 from trainables.models.registry import dense_network_of, network_of
@@ -40,9 +40,13 @@ DENSE = tiny_config(method="dense", warmup_epochs=0, training=tiny_training(epoc
 CHANNELS = replace(REWOUND, granularity="channel")
 BLOCKS = replace(REWOUND, block="orepa")
 FITTED = tiny_config(method="cap", warmup_epochs=1, sparsity=0.5, training=tiny_training(epochs=1))
+IMPLANTED = tiny_config(
+    method="hap", warmup_epochs=1, sparsity=0.5, options=HapConfig(implant=0.4, probes=2), training=tiny_training(epochs=1)
+)
 POLARIZED = tiny_config(method="polarization", warmup_epochs=1, sparsity=0.5, training=tiny_training(epochs=3))
 SAMPLED = SpikingConfig(rule="sltt-k", steps=3, sampled_steps=2)
 SPIKING = tiny_config(warmup_epochs=1, prune_iterations=1, training=tiny_training(spiking=SAMPLED))
+CONSENSUS = replace(POLARIZED, method="consensus")
 DENSE_BLOCKS = replace(DENSE, block="orepa", training=tiny_training(epochs=2))
 
 
@@ -82,8 +86,10 @@ def check_metrics_cover_checkpoint(config: TrialConfig, storage: Storage) -> Non
         (BLOCKS, False),
         (DENSE_BLOCKS, False),
         (FITTED, False),
+        (IMPLANTED, False),
         (POLARIZED, False),
         (SPIKING, False),
+        (CONSENSUS, False),
     ],
     ids=[
         "after",
@@ -94,8 +100,10 @@ def check_metrics_cover_checkpoint(config: TrialConfig, storage: Storage) -> Non
         "blocks",
         "dense blocks",
         "fitted",
+        "implanted",
         "polarized",
         "spiking",
+        "consensus",
     ],
 )
 @pytest.mark.slow
