@@ -18,9 +18,7 @@ from torch.autograd.function import once_differentiable
 from trainables.config.trial import SpikingConfig
 
 THRESHOLD = 1.0
-_ONE_BATCH_AT_A_TIME = (
-    threading.RLock()
-)  # neurons hold the voltages of one batch; a served model is called from several threads
+_ONE_BATCH_AT_A_TIME = threading.RLock()  # neurons hold the voltages of one batch, and servers have many threads
 
 
 class Neuron(nn.Module):

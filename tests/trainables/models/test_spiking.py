@@ -83,7 +83,7 @@ def test_networks_with_a_spiking_form() -> None:
     assert [name for name, network in NETWORKS.items() if network.has_spikes] == ["convnet", "resnet20", "resnet32", "resnet56"]
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet20"])
+@pytest.mark.parametrize("name", ["convnet", pytest.param("resnet20", marks=pytest.mark.slow)])
 def test_weights_of_the_spiking_form_are_those_of_the_network(name: str) -> None:
     plain, network = initialized(name, SpikingConfig()), initialized(name, SLTT)
     assert list(network.state_dict()) == list(plain.state_dict())
@@ -140,7 +140,7 @@ def test_compensation_replaces_a_channel_by_its_twin_exactly() -> None:
 
 def test_threads_do_not_mix_their_batches() -> None:
     network = initialized("convnet", SLTT).eval()
-    batches = torch.randn(40, 8, *SHAPE, generator=torch.Generator().manual_seed(0))
+    batches = torch.randn(24, 8, *SHAPE, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = [network(images) for images in batches]
     barrier = threading.Barrier(4)
