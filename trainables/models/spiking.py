@@ -70,7 +70,7 @@ class _Spike(torch.autograd.Function):
         return _fired(voltage)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (voltage,) = ctx.saved_tensors
         slope: Tensor = (1.0 - (voltage - THRESHOLD).abs()).clamp(min=0.0)
