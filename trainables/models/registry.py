@@ -12,6 +12,7 @@ from torch import nn
 from trainables.config.trial import Initialization, TrialConfig
 from trainables.custom.imports import load_function
 from trainables.custom.references import is_custom
+from trainables.errors import ConfigError
 from trainables.models.blocks import with_blocks
 from trainables.models.custom_network import build_custom_network
 from trainables.models.image_sizes import image_size_problem
@@ -54,10 +55,24 @@ def network_of(config: TrialConfig, image_shape: tuple[int, int, int], num_class
     """The trial's network as it is pruned, with undefined weights.
 
     A custom network, whose module must be imported, has its initial weights.
+
+    Raises:
+        ConfigError: the network has no spiking form, or does not support images of this size.
     """
+    _require_spiking_form(config)
     if is_custom(config.model):
         return build_custom_network(config.model, load_function(config.model), image_shape, num_classes, config.seed)
     return with_spikes(build_model(config.model, image_shape, num_classes, config.width), config.training.spiking)
+
+
+def _require_spiking_form(config: TrialConfig) -> None:
+    able = [name for name, network in NETWORKS.items() if network.has_spikes]
+    if config.training.spiking.is_on and config.model not in able:
+        raise ConfigError(
+            f"training.spiking.rule: must be none for {config.model}, which has no spiking form, got "
+            f"{config.training.spiking.rule}",
+            f"remove it, or take one of {', '.join(able)}",
+        )
 
 
 def dense_network_of(config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

@@ -7,6 +7,7 @@ authors' ResNet applies its neurons before the convolutions; here each network k
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from trainables.config.trial import SpikingConfig
 
 THRESHOLD = 1.0
+_ONE_BATCH_AT_A_TIME = threading.RLock()  # neurons hold the voltages of one batch, and servers have many threads
 
 
 class Neuron(nn.Module):
@@ -88,10 +90,11 @@ class SpikingNetwork(nn.Module):
         """The class scores of all steps (None), or of one; steps count from 0 and must be taken in order, up to the last."""
         if step is not None:
             return self._scores_at(step, images_BCHW)
-        total = self._scores_at(0, images_BCHW)
-        total = total.to(torch.promote_types(total.dtype, torch.float32))
-        for later in range(1, self.spiking.steps):
-            total = total + self._scores_at(later, images_BCHW)
+        with _ONE_BATCH_AT_A_TIME:
+            total = self._scores_at(0, images_BCHW)
+            total = total.to(torch.promote_types(total.dtype, torch.float32))
+            for later in range(1, self.spiking.steps):
+                total = total + self._scores_at(later, images_BCHW)
         return total / self.spiking.steps
 
     def _scores_at(self, step: int, images_BCHW: Tensor) -> Tensor:

@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainables.models.loss_parts import loss_parts
 from trainables.models.losses import Loss
 from trainables.runtime.device import Runtime
 from trainables.runtime.heartbeat import beat
+from trainables.training.backward import backward
 from trainables.wording import listed
 
 M_PERTURB = -6  # malloc.h of glibc: new memory is filled with the complement of this byte
@@ -74,13 +76,10 @@ def training_run(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, loss_o
         model.train()
         model.zero_grad(set_to_none=True)
         seed_forward()
-        with runtime.autocast():
-            outputs_BK = model(runtime.to_memory_format(images_BCHW))
-        loss = loss_of(outputs_BK.float(), labels_B)
-        loss.backward()
+        loss, outputs_BK = backward(loss_parts(model, model, images_BCHW, labels_B, loss_of, runtime))
         grads = {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
         model.zero_grad(set_to_none=True)
-        return {"outputs": outputs_BK.detach().float(), "loss": loss.detach(), **grads}
+        return {"outputs": outputs_BK.float(), "loss": loss, **grads}
 
     return run
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import copy
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.support.spiking_networks import Perceptron, batch, naive_scores, perceptron
 from trainables.analysis.multiply_adds import multiply_adds
 from trainables.channels.dependencies import find_units
 from trainables.channels.equality import check_removal, mask_units, randomized, removal_error
 from trainables.channels.fitting import fit_to_remaining
-from trainables.config.trial import SpikingConfig
+from trainables.config.trial import DatasetConfig, SpikingConfig, TrainingConfig, TrialConfig
+from trainables.errors import ConfigError
 from trainables.models.prunable import prunable_weights
-from trainables.models.registry import build_model, initialize
+from trainables.models.registry import build_model, initialize, network_of
 from trainables.models.spiking import Neuron, neurons, spike, with_spikes, without_spikes
 from trainables.models.table import NETWORKS
 
@@ -68,7 +71,10 @@ def test_scores_are_the_mean_of_those_of_the_steps() -> None:
     network, (images, _) = perceptron(spiking), batch()
     expected = torch.stack(list(naive_scores(network, images, spiking, detach=False))).mean(0)
     assert torch.allclose(network(images), expected, rtol=0, atol=1e-12)
-    assert torch.equal(network(images), network(images))  # nothing is left of the first batch
+    scores = network(images)
+    assert torch.equal(network(images), scores)  # nothing is left of the batch before
+    network(images, 0)  # nor of one that was interrupted
+    assert torch.equal(network(images), scores)
     assert all(neuron.left is None for neuron in neurons(network))
     copy.deepcopy(network)  # which a graph in a neuron would prevent
 
@@ -77,7 +83,7 @@ def test_networks_with_a_spiking_form() -> None:
     assert [name for name, network in NETWORKS.items() if network.has_spikes] == ["convnet", "resnet20", "resnet32", "resnet56"]
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet20"])
+@pytest.mark.parametrize("name", ["convnet", pytest.param("resnet20", marks=pytest.mark.slow)])
 def test_weights_of_the_spiking_form_are_those_of_the_network(name: str) -> None:
     plain, network = initialized(name, SpikingConfig()), initialized(name, SLTT)
     assert list(network.state_dict()) == list(plain.state_dict())
@@ -130,6 +136,29 @@ def test_compensation_replaces_a_channel_by_its_twin_exactly() -> None:
     assert error < 1e-6
     assert torch.allclose(fitted(images), network(images), rtol=0, atol=1e-6)
     assert not torch.allclose(masked_scores, network(images), rtol=0, atol=1e-2)
+
+
+def test_threads_do_not_mix_their_batches() -> None:
+    network = initialized("convnet", SLTT).eval()
+    batches = torch.randn(24, 8, *SHAPE, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = [network(images) for images in batches]
+    barrier = threading.Barrier(4)
+
+    def scores(worker: int) -> list[Tensor]:
+        barrier.wait()
+        with torch.inference_mode():
+            return [network(images) for images in batches[worker::4]]
+
+    with ThreadPoolExecutor(4) as pool:
+        for worker, found in enumerate(pool.map(scores, range(4))):
+            assert all(torch.equal(one, other) for one, other in zip(found, expected[worker::4], strict=True))
+
+
+def test_network_of_the_table_without_a_spiking_form_is_refused() -> None:
+    config = TrialConfig(dataset=DatasetConfig(name="digits"), model="alexnet", training=TrainingConfig(spiking=SLTT))
+    with pytest.raises(ConfigError, match=r"training\.spiking\.rule: must be none for alexnet.*take one of convnet, resnet20"):
+        network_of(config, SHAPE, 10)
 
 
 def test_network_without_relu_modules_is_refused() -> None:
