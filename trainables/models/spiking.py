@@ -62,7 +62,7 @@ def _fired(voltage: Tensor) -> Tensor:
 
 
 class _Spike(torch.autograd.Function):
-    """Can be differentiated once: what stands for the derivative is no function's derivative twice."""
+    """Can be differentiated once: the triangle stands for a first derivative alone."""
 
     @staticmethod
     def forward(ctx: Any, voltage: Tensor) -> Tensor:
