@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from trainables.channels.resizing import resize, resize_layers
-from trainables.config.trial import SpikingConfig
+from trainables.config.spiking import SpikingConfig
 from trainables.custom.imports import bundled_function
 from trainables.custom.references import is_custom
 from trainables.data.normalization import EVALUATION_BATCH, Normalization

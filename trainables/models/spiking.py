@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from trainables.config.trial import SpikingConfig
+from trainables.config.spiking import SpikingConfig
 
 THRESHOLD = 1.0
 _ONE_BATCH_AT_A_TIME = threading.RLock()  # neurons hold the voltages of one batch, and servers have many threads

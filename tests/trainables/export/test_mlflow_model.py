@@ -29,7 +29,8 @@ from tests.support.cli import free_port
 from tests.support.mlflow_stores import Content, new_target
 from tests.support.trials import DIGITS, new_storage, run, tiny_config, tiny_training
 from trainables.config.keys import trial_key
-from trainables.config.trial import DatasetConfig, Granularity, SpikingConfig, TrainingConfig
+from trainables.config.spiking import SpikingConfig
+from trainables.config.trial import DatasetConfig, Granularity, TrainingConfig
 from trainables.data.digits import DIGITS_DIGEST
 from trainables.data.splits import load_data
 
@@ -170,6 +171,7 @@ def test_only_required_modules_are_bundled() -> None:
         "config/method.py",
         "config/methods.py",
         "config/options.py",
+        "config/spiking.py",
         "config/trial.py",
         "custom/imports.py",
         "custom/references.py",

@@ -14,7 +14,8 @@ from tests.support.exported_models import CARD, dense_model
 from tests.support.trials import RUNTIME, metric_points, new_storage, run, tiny_config, tiny_training, trial_folder
 from trainables.analysis.multiply_adds import multiply_adds
 from trainables.config.keys import trial_key, warmup_key
-from trainables.config.trial import SpikingConfig, TrialConfig
+from trainables.config.spiking import SpikingConfig
+from trainables.config.trial import TrialConfig
 from trainables.data.digits import DIGITS_DIGEST
 from trainables.data.source import DatasetSource
 from trainables.data.splits import load_data
