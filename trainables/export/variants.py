@@ -11,7 +11,8 @@ from torch.nn.functional import linear
 
 from trainables.custom.references import is_custom
 from trainables.export.latency import dense_twin
-from trainables.export.sparse_model import ModelCard, SparseModel
+from trainables.export.model_card import ModelCard
+from trainables.export.sparse_model import SparseModel
 from trainables.models.registry import initialize
 from trainables.pruning.masks import Masks
 

@@ -176,6 +176,7 @@ def test_only_required_modules_are_bundled() -> None:
         "custom/imports.py",
         "custom/references.py",
         "data/normalization.py",
+        "export/model_card.py",
         "export/model_input.py",
         "export/sparse_model.py",
         "models/blocks.py",
