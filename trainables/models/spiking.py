@@ -50,7 +50,10 @@ class Neuron(nn.Module):
 
 
 def spike(voltage: Tensor) -> Tensor:
-    """1 where the voltage reaches the threshold, else 0; its derivative is taken as max(0, 1 - |voltage - threshold|)."""
+    """1 where the voltage reaches the threshold, else 0; its derivative is taken as max(0, 1 - |voltage - threshold|).
+
+    That the authors take a triangle was read, its height and width are from memory.
+    """
     if not (torch.is_grad_enabled() and voltage.requires_grad):
         return _fired(voltage)
     spikes: Tensor = _Spike.apply(voltage)
