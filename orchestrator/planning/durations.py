@@ -17,7 +17,8 @@ from functools import cached_property, lru_cache
 
 from trainables.config.keys import canonical
 from trainables.config.method import Course
-from trainables.config.trial import DatasetConfig, SpikingConfig, TrialConfig
+from trainables.config.spiking import SpikingConfig
+from trainables.config.trial import DatasetConfig, TrialConfig
 
 ENOUGH = 3  # times from which a spread can be estimated
 WARMUP = "warm-up"  # stands for the method of a shared warm-up

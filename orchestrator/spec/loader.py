@@ -226,8 +226,9 @@ def _conflicts(spec: SweepSpec, data: dict[str, Any], known: list[Problem]) -> l
 
     first: dict[tuple[str, ...], Problem] = {}
     trials = representative_trials(_with_one_seed(spec))
-    of_sweep = (dataset_conflicts(spec), unused_auto_conflicts(spec), granularity_conflicts(spec, trials))
-    for conflict in (*chain(*of_sweep), *spiking_sweep_conflicts(spec, trials)):
+    of_keys = chain(dataset_conflicts(spec), unused_auto_conflicts(spec))
+    of_trials = chain(granularity_conflicts(spec, trials), spiking_sweep_conflicts(spec, trials))
+    for conflict in chain(of_keys, of_trials):
         values = {key: _value(spec, key) for key in conflict.keys}
         first.setdefault(conflict.keys, _conflict_problem(conflict, values, data, spec))
     for config in trials:

@@ -28,6 +28,7 @@ from orchestrator.spec.field_types import (
     WarmupEpochs,
 )
 from orchestrator.spec.method_options import option_fields
+from trainables.config.spiking import SpikingRule
 from trainables.config.trial import (
     REWIND,
     Augment,
@@ -38,7 +39,6 @@ from trainables.config.trial import (
     LayerSparsity,
     Precision,
     Schedule,
-    SpikingRule,
     StabilityMeasure,
 )
 from trainables.data.table import DATASETS

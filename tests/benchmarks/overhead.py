@@ -53,7 +53,8 @@ import torch
 from trainables.pruning.masks import flattened, topk_masks, full_masks
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
-from trainables.export.sparse_model import ModelCard, encode
+from trainables.export.model_card import ModelCard
+from trainables.export.sparse_model import encode
 from trainables.data.normalization import Normalization
 model = build_model("resnet18", (3, 32, 32), 10)
 initialize(model, 0)

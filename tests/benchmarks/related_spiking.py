@@ -22,7 +22,8 @@ from torch.nn.functional import cross_entropy
 
 from tests.support.spiking_networks import EXACT, Perceptron
 from tests.support.trials import new_storage, run, tiny_config
-from trainables.config.trial import DatasetConfig, SpikingConfig, TrainingConfig
+from trainables.config.spiking import SpikingConfig
+from trainables.config.trial import DatasetConfig, TrainingConfig
 from trainables.models.loss_parts import loss_parts
 from trainables.models.spiking import with_spikes
 from trainables.training.backward import backward, sampled_steps

@@ -21,7 +21,8 @@ from trainables.config.keys import canonical
 from trainables.custom.references import sha256
 from trainables.data.normalization import Normalization
 from trainables.errors import ConfigError
-from trainables.export.sparse_model import ModelCard, encode, load_masks, load_sparse_model
+from trainables.export.model_card import ModelCard
+from trainables.export.sparse_model import encode, load_masks, load_sparse_model
 from trainables.models.pretrained import read_state_dict
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize

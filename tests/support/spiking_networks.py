@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, cross_entropy, linear
 
-from trainables.config.trial import SpikingConfig
+from trainables.config.spiking import SpikingConfig
 from trainables.models.loss_parts import loss_parts
 from trainables.models.spiking import with_spikes
 from trainables.runtime.device import Runtime

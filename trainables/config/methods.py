@@ -21,7 +21,7 @@ CUSTOM_PREFIX = "module:"  # of a reference to a custom function, module:FILE.FU
 SCORERS = "trainables.pruning.scorers"
 CHANNEL_SCORERS = "trainables.pruning.channel_scorers"
 BATCH_NORM = "Statistics that BN uses while scoring: of the batch, or running."
-NO_CURVATURE = "its scores need second derivatives, and that of a spike is taken as known once"
+NO_CURVATURE = "its scores need second derivatives, which spikes do not have"
 IMAGES_PER_CLASS = "Images of each class that a score uses; null uses training batches."
 
 

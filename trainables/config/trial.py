@@ -6,13 +6,14 @@ Users give a sparsity (share of prunable weights that are zero); the code works 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from trainables.config.lookup import method_of, option_block
 from trainables.config.method import Course, Method
 from trainables.config.methods import DEFAULT_METHOD
 from trainables.config.options import Options
+from trainables.config.spiking import SpikingConfig
 
 Loss = Literal["cross_entropy"]
 Initialization = Literal["fan_in", "fan_out"]
@@ -24,7 +25,6 @@ StabilityMeasure = Literal["epi", "overlap"]
 Granularity = Literal["weight", "channel"]
 Block = Literal["plain", "orepa"]
 LayerSparsity = Literal["global", "uniform", "erk", "spdy"]
-SpikingRule = Literal["none", "sltt", "sltt-k", "bptt"]
 
 AXES = ("sparsity", "warmup_epochs", "prune_iterations", "seed")  # with a fixed position in tables and in names of trials
 REWIND = re.compile(r"none|init|epoch \d+")
@@ -82,42 +82,6 @@ class IterationsConfig:
 
     auto: bool = False
     threshold: float = 0.6
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpikingConfig:
-    """Neurons that spike over several time steps in the place of ReLUs, and how their gradient is taken (arXiv:2302.14311).
-
-    Attributes:
-        rule: none trains the network as it is; sltt drops the paths of the gradient through time, step by step; sltt-k does so
-            in some steps of each batch alone; bptt keeps them.
-        steps: time steps for each image.
-        sampled_steps: of sltt-k, the steps of each batch that have a gradient.
-        tau: time constant of the neurons, in steps; what is left of a voltage after a step is the share 1 - 1 / tau.
-        mse_share: share of the loss that is the mean squared distance of all class scores from 1.
-    """
-
-    rule: SpikingRule = "none"
-    steps: int = 6
-    sampled_steps: int = 1
-    tau: float = 1.1
-    mse_share: float = 0.05
-
-    @property
-    def is_on(self) -> bool:
-        return self.rule != "none"
-
-    @property
-    def samples_steps(self) -> bool:
-        return self.rule == "sltt-k"
-
-    @property
-    def in_use(self) -> SpikingConfig:
-        """The same with all that the rule does not use at its default."""
-        default = SpikingConfig()
-        if not self.is_on:
-            return default
-        return self if self.samples_steps else replace(self, sampled_steps=default.sampled_steps)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from trainables.channels.resizing import resize, resize_layers
-from trainables.config.trial import SpikingConfig
-from trainables.custom.imports import bundled_function
 from trainables.custom.references import is_custom
-from trainables.data.normalization import EVALUATION_BATCH, Normalization
+from trainables.data.normalization import EVALUATION_BATCH
+from trainables.export.model_card import ModelCard, card_fields, card_of
 from trainables.export.model_input import validated_images
-from trainables.models.custom_network import build_custom_network
-from trainables.models.registry import meta_model
-from trainables.models.spiking import with_spikes
 from trainables.pruning.masks import Masks
 from trainables.runtime.files import safetensors_metadata
 from trainables.runtime.hashing import tensors_sha256
@@ -40,34 +36,6 @@ from trainables.runtime.sizes import require_room, unpack_zstd
 PLAIN, WITH_PATTERNS, SMALLER, SPIKING, SMALLER_WITH_MASKS = FORMATS = (1, 2, 3, 4, 5)
 KEPT_CHANNELS = ("rows", "columns")  # of a weight, as tensors beside it: output and input channels that remain
 BYTES_OF_A_WEIGHT = 5  # dense: the value and its mask
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelCard:
-    """The metadata to run the weights: network, input, classes, and the configuration of the trial.
-
-    Attributes:
-        source_sha256: of the source file of a custom network.
-    """
-
-    model: str
-    image_shape: tuple[int, int, int]
-    num_classes: int
-    normalization: Normalization
-    config: dict[str, Any]
-    source_sha256: str | None = None
-
-    @property
-    def spiking(self) -> SpikingConfig:
-        return SpikingConfig(**self.config.get("training", {}).get("spiking", {}))
-
-    def network(self) -> nn.Module:
-        """The network of full size without memory for its weights; a custom one, whose module travels with it, has weights."""
-        if is_custom(self.model):
-            function = bundled_function(self.model, str(self.source_sha256))
-            return build_custom_network(self.model, function, self.image_shape, self.num_classes)
-        network = meta_model(self.model, self.image_shape, self.num_classes, self.config.get("width", 1))
-        return with_spikes(network, self.spiking)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,7 +128,7 @@ def encode_smaller(network: nn.Module, masks: Masks, card: ModelCard) -> tuple[b
 
 def _header(layout: int, card: ModelCard, shapes: dict[str, list[int]]) -> dict[str, Any]:
     """The header; a spiking network has a format of its own beside its layout, since older readers would run it with ReLUs."""
-    fields = {"format": layout, "card": _card_fields(card), "shapes": shapes}
+    fields = {"format": layout, "card": card_fields(card), "shapes": shapes}
     return fields | {"format": SPIKING, "layout": layout} if card.spiking.is_on else fields
 
 
@@ -179,21 +147,6 @@ def _check_pattern(mask_channels_last: Tensor, pattern: str) -> None:
     assert bool((mask_channels_last.view(-1, m).sum(1) == n).all()), f"not {pattern} along the input channels"
 
 
-def _card_fields(card: ModelCard) -> dict[str, Any]:
-    """The fields of the card; without None, so that files of built-in networks are those of older versions."""
-    return {name: value for name, value in asdict(card).items() if value is not None}
-
-
-def _card(fields: dict[str, Any]) -> ModelCard:
-    """The card of a header. Raises exceptions of many types if it is not as `_card_fields` gives it."""
-    normalization = Normalization(**{name: tuple(map(float, values)) for name, values in fields["normalization"].items()})
-    channels, height, width = map(int, fields["image_shape"])
-    card = ModelCard(**fields | {"normalization": normalization, "image_shape": (channels, height, width)})
-    if not (isinstance(card.model, str) and isinstance(card.config, dict) and isinstance(card.num_classes, int)):
-        raise ValueError("its card has fields of other types")
-    return card
-
-
 def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     """The model of a file's path or content, ready for `predict`.
 
@@ -205,8 +158,8 @@ def load_sparse_model(file: str | Path | bytes) -> SparseModel:
     sha256 = tensors_sha256(tensors)
     masks, dense = _decoded(file, header, tensors)
     with _misfits_named(file):
-        card, patterns = _card(header["card"]), header.get("patterns", {})
-    smaller = _layout(header) in (SMALLER, SMALLER_WITH_MASKS)
+        card, patterns = card_of(header["card"]), header.get("patterns", {})
+    smaller = header["layout"] in (SMALLER, SMALLER_WITH_MASKS)
     if smaller:
         masks = {name: _remaining(mask) for name, mask in masks.items()}
     network = _network(file, card, dense, smaller)
@@ -254,19 +207,15 @@ def _unpacked(file: str | Path | bytes) -> tuple[dict[str, Any], dict[str, Tenso
         tensors = load(plain)
         header: dict[str, Any] = parse_json(safetensors_metadata(plain)["header"])
         version = int(header["format"])
+        header["layout"] = int(header["layout"]) if version == SPIKING else version
     if version > max(FORMATS):
         raise ValueError(f"sparse model format {version} is newer than {max(FORMATS)}; update drive-sweep")
     return header, tensors
 
 
-def _layout(header: dict[str, Any]) -> int:
-    """How the weights are stored."""
-    return int(header["layout"] if header["format"] == SPIKING else header["format"])
-
-
 def _decoded(file: str | Path | bytes, header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Masks, dict[str, Tensor]]:
     """The masks in the shapes before any removal, and all tensors of the network in dense form."""
-    if _layout(header) in (SMALLER, SMALLER_WITH_MASKS):
+    if header["layout"] in (SMALLER, SMALLER_WITH_MASKS):
         return _decoded_smaller(file, header, tensors)
     masks: Masks = {}
     dense = dict(tensors)

@@ -13,7 +13,8 @@ from torch.sparse import to_sparse_semi_structured
 
 from trainables.custom.references import is_custom
 from trainables.export.latency import dense_twin
-from trainables.export.sparse_model import ModelCard, SparseModel
+from trainables.export.model_card import ModelCard
+from trainables.export.sparse_model import SparseModel
 from trainables.export.two_four_format import fits_kernels, is_two_of_four
 from trainables.models.registry import initialize
 from trainables.pruning.masks import Masks

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 import torch
 from torch import Tensor, nn
 
-from trainables.config.trial import SpikingConfig
+from trainables.config.spiking import SpikingConfig
 from trainables.models.losses import Loss
 from trainables.models.spiking import SpikingNetwork
 from trainables.runtime.device import Runtime

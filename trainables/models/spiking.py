@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from trainables.config.trial import SpikingConfig
+from trainables.config.spiking import SpikingConfig
 
 THRESHOLD = 1.0
 _ONE_BATCH_AT_A_TIME = threading.RLock()  # neurons hold the voltages of one batch, and servers have many threads
@@ -50,7 +50,10 @@ class Neuron(nn.Module):
 
 
 def spike(voltage: Tensor) -> Tensor:
-    """1 where the voltage reaches the threshold, else 0; its derivative is taken as max(0, 1 - |voltage - threshold|)."""
+    """1 where the voltage reaches the threshold, else 0; its derivative is taken as max(0, 1 - |voltage - threshold|).
+
+    That the authors take a triangle was read, its height and width are from memory.
+    """
     if not (torch.is_grad_enabled() and voltage.requires_grad):
         return _fired(voltage)
     spikes: Tensor = _Spike.apply(voltage)
@@ -62,7 +65,7 @@ def _fired(voltage: Tensor) -> Tensor:
 
 
 class _Spike(torch.autograd.Function):
-    """Can be differentiated once: what stands for the derivative is no function's derivative twice."""
+    """Can be differentiated once: the triangle stands for a first derivative alone."""
 
     @staticmethod
     def forward(ctx: Any, voltage: Tensor) -> Tensor:

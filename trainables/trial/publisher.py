@@ -21,7 +21,8 @@ from trainables.custom.imports import source_of
 from trainables.custom.references import is_custom
 from trainables.data.splits import Data
 from trainables.errors import StopRequestedError, kind_of
-from trainables.export.sparse_model import ModelCard, encode, encode_smaller
+from trainables.export.model_card import ModelCard
+from trainables.export.sparse_model import encode, encode_smaller
 from trainables.models.spiking import without_spikes
 from trainables.records.failure_place import place_of
 from trainables.records.failure_record import publish_failure

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.errors import UserError
 from orchestrator.spec.grid import expand
 from tests.support.sweep_files import BASE, load_text
-from trainables.config.trial import SpikingConfig
+from trainables.config.spiking import SpikingConfig
 
 SLTT = "training: {spiking: {rule: sltt}}\n"
 

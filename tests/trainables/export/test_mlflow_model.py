@@ -30,7 +30,8 @@ from tests.support.mlflow_stores import Content, new_target
 from tests.support.trials import DIGITS, new_storage, run, tiny_config, tiny_training
 from trainables.config.keys import trial_key
 from trainables.config.methods import HapConfig
-from trainables.config.trial import DatasetConfig, SpikingConfig
+from trainables.config.spiking import SpikingConfig
+from trainables.config.trial import DatasetConfig
 from trainables.data.digits import DIGITS_DIGEST
 from trainables.data.splits import load_data
 
@@ -168,10 +169,12 @@ def test_only_required_modules_are_bundled() -> None:
         "config/method.py",
         "config/methods.py",
         "config/options.py",
+        "config/spiking.py",
         "config/trial.py",
         "custom/imports.py",
         "custom/references.py",
         "data/normalization.py",
+        "export/model_card.py",
         "export/model_input.py",
         "export/sparse_model.py",
         "models/blocks.py",

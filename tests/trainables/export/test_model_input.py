@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from trainables.data.normalization import Normalization
-from trainables.export.sparse_model import ModelCard, SparseModel, encode, load_sparse_model
+from trainables.export.model_card import ModelCard
+from trainables.export.sparse_model import SparseModel, encode, load_sparse_model
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import full_masks

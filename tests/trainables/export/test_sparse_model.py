@@ -16,7 +16,8 @@ from trainables.config.keys import canonical
 from trainables.data.batches import evaluation_batches
 from trainables.data.normalization import Normalization
 from trainables.data.splits import Split, load_data
-from trainables.export.sparse_model import ModelCard, encode, load_sparse_model
+from trainables.export.model_card import ModelCard
+from trainables.export.sparse_model import encode, load_sparse_model
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
 from trainables.pruning.masks import Masks, apply_masks, full_masks

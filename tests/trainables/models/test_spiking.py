@@ -16,7 +16,8 @@ from trainables.analysis.multiply_adds import multiply_adds
 from trainables.channels.dependencies import find_units
 from trainables.channels.equality import check_removal, mask_units, randomized, removal_error
 from trainables.channels.fitting import fit_to_remaining
-from trainables.config.trial import DatasetConfig, SpikingConfig, TrainingConfig, TrialConfig
+from trainables.config.spiking import SpikingConfig
+from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
 from trainables.errors import ConfigError
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize, network_of

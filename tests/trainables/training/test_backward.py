@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from tests.support.spiking_networks import EXACT, batch, gradient, naive_loss, perceptron
-from trainables.config.trial import SpikingConfig, SpikingRule
+from trainables.config.spiking import SpikingConfig, SpikingRule
 from trainables.models.loss_parts import loss_parts
 from trainables.pruning.score_gradients import scoring_gradients
 from trainables.training.backward import backward, sampled_steps

@@ -28,7 +28,8 @@ from tests.support.trials import (
     warmup_folder,
 )
 from trainables.config.methods import DriveConfig, HapConfig
-from trainables.config.trial import SpikingConfig, TrialConfig
+from trainables.config.spiking import SpikingConfig
+from trainables.config.trial import TrialConfig
 from trainables.errors import StaleAttemptError, StopRequestedError
 from trainables.models.registry import dense_network_of, network_of
 from trainables.trial.checkpoint import TrialState, from_bytes

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from orchestrator.planning.durations import network_of
 from tests.support.exported_models import CARD, dense_model
 from tests.support.trials import RUNTIME, metric_points, new_storage, run, tiny_config, tiny_training, trial_folder
 from trainables.analysis.multiply_adds import multiply_adds
 from trainables.config.keys import trial_key, warmup_key
-from trainables.config.trial import SpikingConfig, TrialConfig
+from trainables.config.spiking import SpikingConfig
+from trainables.config.trial import TrialConfig
 from trainables.data.digits import DIGITS_DIGEST
 from trainables.data.source import DatasetSource
 from trainables.data.splits import load_data
@@ -25,6 +27,7 @@ from trainables.export.sparse_model import encode, load_masks, load_sparse_model
 from trainables.export.variants import variants
 from trainables.models.prunable import prunable_weights
 from trainables.models.spiking import SpikingNetwork
+from trainables.preflight.network_case import case_id
 from trainables.pruning.masks import full_masks
 from trainables.runtime.files import safetensors_metadata
 from trainables.runtime.sizes import unpack_zstd
@@ -78,6 +81,8 @@ def test_warm_ups_are_shared_by_trials_of_the_same_rule() -> None:
     networks = [SpikingConfig(), SLTT, SAMPLED, BPTT, replace(SLTT, tau=2.0), replace(SLTT, steps=4)]
     for key in (trial_key, warmup_key):
         assert len({key(spiking(one), DIGITS_DIGEST) for one in networks}) == len(networks)
+    for name in (case_id, network_of):  # of checked networks and of known times
+        assert len({name(spiking(one)) for one in networks}) == len(networks)
 
 
 def test_gradients_of_training_are_those_of_the_rule(tmp_path: Path) -> None:
