@@ -80,7 +80,7 @@ def test_channels_have_the_highest_scores_of_all_numbers(units: ChannelUnits, sh
         assert latency.of(units, kept_U) <= share * whole
         of_one_knapsack, best = best_by_brute_force(latency, units, scores_U, share * whole)
         assert of_one_knapsack < float(scores_U[kept_U].sum()) <= best
-        assert float(scores_U[kept_U].sum()) > 0.95 * best
+        assert float(scores_U[kept_U].sum()) > 0.9 * best  # which a knapsack by present inputs does not find
         for group in units.groups:  # better channels before worse ones
             own = kept_U[group.start : group.start + group.size]
             scores = scores_U[group.start : group.start + group.size]
