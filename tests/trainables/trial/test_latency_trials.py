@@ -13,6 +13,7 @@ import torch
 from tests.support.killed_trials import CopiedStorage
 from tests.support.timings import convnet_record, planned_timings
 from tests.support.trials import (
+    RUNTIME,
     metric_points,
     new_storage,
     run,
@@ -27,6 +28,8 @@ from trainables.custom.references import without_method
 from trainables.data.digits import DIGITS_DIGEST
 from trainables.errors import ConfigError
 from trainables.export.sparse_model import load_sparse_model
+from trainables.preflight.network_case import cases_of
+from trainables.preflight.network_checks import examine_network
 from trainables.pruning.timed_layers import LATENCY_METRIC
 
 SMALL = SpdyConfig(starts=3, misses=2, samples=32, passes=1, global_passes=1)
@@ -136,6 +139,11 @@ def test_refused_before_the_warm_up(config: TrialConfig, changes: dict[str, str]
     with pytest.raises(ConfigError, match=message):
         run(config, storage, custom_files=planned_timings(tmp_path, config, **changes))
     assert not list(Path(tmp_path).glob("warmups/*/epoch-*"))
+    (case,) = cases_of([replace(config, warmup_epochs=0), config])
+    files = planned_timings(tmp_path, config, **changes)
+    (finding,) = examine_network(case, (1, 8, 8), 10, RUNTIME, [10], files).findings
+    assert (finding.severity, finding.check) == ("error", "network")
+    assert message in finding.message
 
 
 def test_other_or_missing_table_is_refused(tmp_path: Path) -> None:
