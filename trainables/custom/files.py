@@ -218,11 +218,6 @@ def _installed_files(module: str) -> tuple[list[Path], bool]:
     return [Path(folder, f"{'/'.join(others)}.py") for folder in folders if others], bool(folders) and not others
 
 
-def unreadable_weights(file: str, error: OSError) -> ConfigError:
-    """The error for a file of initial weights that cannot be read."""
-    return unreadable_file(WEIGHTS, file, error)
-
-
 def unreadable_file(key: str, file: str, error: OSError) -> ConfigError:
     """The error for one of DATA_FILES that cannot be read."""
     if is_only_in_jobs(file):

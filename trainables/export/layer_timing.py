@@ -47,10 +47,11 @@ def layer_records(
     seconds: float,
     wait: Call = lambda: None,
     on_layer: Callable[[str], None] = lambda name: None,
-) -> tuple[dict[str, dict[str, Any]], float]:
-    """The layers of a table by name, in milliseconds, and the milliseconds of the whole network in eval mode.
+) -> tuple[dict[str, dict[str, Any]], float, float]:
+    """The layers of a table by name, and the whole network in eval mode and what it takes beyond its layers; in milliseconds.
 
-    Each is the median of calls in turns with all others of its layer.
+    A layer's times are medians of calls in turns with all others of the layer; the rest is the median of the rounds in which
+    the network and all dense layers are called in turns, at least 0.
 
     Args:
         images: one batch, on the device of the model.
@@ -65,12 +66,14 @@ def layer_records(
     names = [name.removesuffix(".weight") for name in prunable_weights(model)]
     records = {}
     with torch.no_grad():
-        for name, features in _inputs(model.eval(), names, images).items():
+        inputs = _inputs(model.eval(), names, images)
+        for name, features in inputs.items():
             on_layer(name)
-            layer = model.get_submodule(name)
-            records[name] = _record(layer, features, sparsities, channels, seconds, wait)
-        (whole,) = _medians([partial(_run, model, images, wait)], seconds)
-    return records, whole
+            records[name] = _record(model.get_submodule(name), features, sparsities, channels, seconds, wait)
+        dense = [partial(_run, model.get_submodule(name), features, wait) for name, features in inputs.items()]
+        whole, *layers = (np.array(times) for times in seconds_in_turns([partial(_run, model, images, wait), *dense], seconds))
+    rest = 1000 * float(np.median(whole - np.sum(layers, axis=0)))
+    return records, 1000 * float(np.median(whole)), max(0.0, rest)
 
 
 def _inputs(model: nn.Module, names: Sequence[str], images: Tensor) -> dict[str, Tensor]:
@@ -213,7 +216,7 @@ def measure_network(
 ) -> dict[str, Any]:
     """The timing table of a network, as in its file, measured on this machine. Raises as `layer_records` does.
 
-    The rest is what the network takes beyond its layers, at least 0. Weights and images are random: times do not depend on it.
+    Weights and images are random, as times do not depend on them.
 
     Args:
         name: of a custom network the reference; its module must be imported.
@@ -223,7 +226,7 @@ def measure_network(
     try:
         network = runtime.to_device(_network(name, width, image_shape, num_classes))
         images = torch.rand(batch, *image_shape, generator=torch.Generator().manual_seed(0)).to(device)
-        layers, whole = layer_records(
+        layers, whole, rest = layer_records(
             network,
             runtime.to_memory_format(images),
             sparsities=sparsities,
@@ -250,7 +253,7 @@ def measure_network(
             "sparse": "linear layers as compressed sparse rows, convolutions unfolded and as compressed sparse rows",
             "whole": whole,
         },
-        "rest": max(0.0, whole - sum(layer["dense"] for layer in layers.values())),
+        "rest": rest,
         "layers": layers,
     }
 

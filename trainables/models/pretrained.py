@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from trainables.custom.files import CustomFiles, local_path, unreadable_weights
+from trainables.custom.files import CustomFiles, local_path, unreadable_file
 from trainables.custom.references import WEIGHTS, sha256
 from trainables.errors import ConfigError
 from trainables.wording import listed, one_line
@@ -34,7 +34,7 @@ def load_initial_weights(network: nn.Module, custom_files: CustomFiles) -> None:
     try:
         content = Path(file).read_bytes()
     except OSError as error:
-        raise unreadable_weights(file, error) from error
+        raise unreadable_file(WEIGHTS, file, error) from error
     if sha256(content) != planned:
         raise ConfigError(
             f"initial_weights must be the file that the sweep was planned with (SHA-256 {planned[:12]}), got {file!r} with "

@@ -120,7 +120,7 @@ def _method(config: TrialConfig) -> dict[str, Any]:
     options = canonical(config).get(config.option_block, {})
     deciding = {name: value for name, value in options.items() if name not in rules or rules[name].decides_preflight}
     channels = {"granularity": config.granularity} if config.prunes_channels else {}
-    timings = {"layer_sparsity": config.layer_sparsity, "timings": True} if config.uses_timings else {}
+    timings = {"layer_sparsity": config.layer_sparsity, "latency": config.target.latency} if config.uses_timings else {}
     return {"method": config.method, "exclude": list(config.prunable.exclude), **channels, **timings, **deciding}
 
 

@@ -30,7 +30,7 @@ from trainables.preflight.network_case import NetworkCase, NetworkReport
 from trainables.preflight.network_methods import check_channels, check_methods, check_step, check_weight_use
 from trainables.preflight.network_outputs import check_outputs
 from trainables.preflight.network_training import check_training, to_device
-from trainables.pruning.timed_layers import require_timings
+from trainables.pruning.latency_targets import latency_selection
 from trainables.runtime.device import Runtime
 
 
@@ -120,7 +120,7 @@ def _examine(examination: Examination, custom_files: CustomFiles | None) -> None
             load_initial_weights(deepcopy(model), custom_files)
         for member in examination.case.configs:
             if member.uses_timings and custom_files is not None:
-                require_timings(custom_files.timing_table(), member, model, examination.image_shape)
+                latency_selection(member, model, examination.image_shape, custom_files.timing_table())
     except TrialError as error:
         examination.add("network", error.message, error.hint)
         return

@@ -1,16 +1,16 @@
 """The latency of a network by the timing table for any choice of its channels, and the best choice within a latency.
 
-As HALP (the companion of arXiv:2110.12007) does, a choice keeps the highest scores in all within the time, and the time of a
-layer is looked up by its present number of inputs. Here the choice is exact, one number of channels for each group
-(budget.py), and repeated with the new numbers of inputs until the table says that the time is met.
+As HALP (the companion of arXiv:2110.12007) does, a choice keeps the highest scores in all within a time, by a knapsack in which
+a layer has its present number of inputs. Here the choice is exact, one number of channels for each group (budget.py). As inputs
+fall too, the network is then faster than the knapsack has it; so the longest time of a knapsack is sought, by halving, whose
+choice meets the target with its own inputs.
 
 Shapes: U channel units of the network.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,9 @@ from trainables.errors import ConfigError
 from trainables.pruning.budget import InfeasibleBudgetError, cheapest_options
 
 ROUNDING = 1e-9  # by which a sum of floats may miss a share
+HALVINGS = 12
 VALUE_OF_ANY = 1e-6  # of the largest score: what a channel is worth besides its score, so that none goes for nothing
+GroupOptions = tuple[Tensor, list[float], list[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,16 +81,23 @@ def keep_within(latency: TableLatency, share: float, scores_U: Tensor, kept_U: T
     """The kept units, bool (U,), with the highest scores in all within a share of the dense network's time.
 
     Within a group the highest scores are kept, of equal ones the first, and at least one. Scores below 0 are raised by the same
-    amount until none is. Where fewer channels are not faster by the present inputs, no more goes, and the time may be missed.
+    amount until none is. If no choice meets the share, all units stay.
     """
     allowed = share * latency.of(units, torch.ones_like(kept_U)) * (1 + ROUNDING)
+    least, most = 0.0, latency.of(units, kept_U)
+    if most <= allowed:
+        return kept_U
     values_U = _values(scores_U, kept_U)
-    while (time := latency.of(units, kept_U)) > allowed:
-        smaller_U = _choice(latency, allowed, time, values_U, kept_U, units)
-        if bool((smaller_U == kept_U).all()):
-            break
-        kept_U = smaller_U
-    return kept_U
+    groups = [_group_options(latency, group, values_U, kept_U, units) for group in units.groups]
+    fixed, best_U = most - sum(times[-1] for _, times, _ in groups), kept_U
+    for _ in range(HALVINGS):
+        time = (least + most) / 2
+        chosen_U = _choice(groups, time - fixed, kept_U)
+        if chosen_U is not None and latency.of(units, chosen_U) > allowed:
+            most = time
+        else:
+            least, best_U = time, best_U if chosen_U is None else chosen_U
+    return best_U
 
 
 def _values(scores_U: Tensor, kept_U: Tensor) -> Tensor:
@@ -97,28 +106,21 @@ def _values(scores_U: Tensor, kept_U: Tensor) -> Tensor:
     return raised_U + (float(raised_U[kept_U].max()) or 1.0) * VALUE_OF_ANY
 
 
-def _choice(
-    latency: TableLatency, allowed: float, time: float, values_U: Tensor, kept_U: Tensor, units: ChannelUnits
-) -> Tensor:
-    """The best units within a time by the present inputs; where there are none, within the first that is halfway to it."""
-    groups = [_group_options(latency, group, values_U, kept_U, units) for group in units.groups]
-    fixed = time - sum(times[-1] for _, times, _ in groups)
-    while allowed < time * (1 - ROUNDING):
-        try:
-            chosen = cheapest_options([times for _, times, _ in groups], [costs for _, _, costs in groups], allowed - fixed)
-        except InfeasibleBudgetError:
-            allowed = math.sqrt(allowed * time)
-            continue
-        smaller_U = torch.zeros_like(kept_U)
-        for (order, _, _), index in zip(groups, chosen, strict=True):
-            smaller_U[order[: index + 1]] = True
-        return smaller_U
-    return kept_U
+def _choice(groups: Sequence[GroupOptions], time: float, kept_U: Tensor) -> Tensor | None:
+    """The units with the highest values in all within a time by the present inputs; None if it is too short for any."""
+    try:
+        chosen = cheapest_options([times for _, times, _ in groups], [costs for _, _, costs in groups], time)
+    except InfeasibleBudgetError:
+        return None
+    chosen_U = torch.zeros_like(kept_U)
+    for (order, _, _), index in zip(groups, chosen, strict=True):
+        chosen_U[order[: index + 1]] = True
+    return chosen_U
 
 
 def _group_options(
     latency: TableLatency, group: UnitGroup, values_U: Tensor, kept_U: Tensor, units: ChannelUnits
-) -> tuple[Tensor, list[float], list[float]]:
+) -> GroupOptions:
     """The kept units of a group, best first; with 1, 2, ... of them the time of the layers that make them, and what is lost."""
     own_U = torch.zeros_like(kept_U)
     own_U[group.start : group.start + group.size] = True

@@ -9,12 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from torch import nn
-
 from trainables.config.counts import kept_count
-from trainables.config.trial import TrialConfig
 from trainables.custom.timing_table import TimingTable
-from trainables.models.prunable import prunable_weights
 
 LATENCY_METRIC = "prune/latency_by_table"  # share of the dense network's time that remains
 
@@ -76,10 +72,3 @@ def _options(table: TimingTable, layer: str) -> LayerOptions:
         if (count := max(1, kept_count(sparsity, size))) < size:
             options[count] = min(time, options.get(count, time))
     return LayerOptions(counts=tuple(options), times=tuple(options.values()))
-
-
-def require_timings(table: TimingTable, config: TrialConfig, model: nn.Module, image_shape: tuple[int, int, int]) -> None:
-    """Raises ConfigError if the table is of another network, or misses what the trial needs."""
-    shapes = {name.removesuffix(".weight"): tuple(weight.shape) for name, weight in prunable_weights(model).items()}
-    prunable = [name.removesuffix(".weight") for name in prunable_weights(model, config.prunable.exclude)]
-    table.require_fitting(config, image_shape, shapes, prunable)

@@ -14,11 +14,9 @@ from trainables.custom.files import NO_CUSTOM_FILES, CustomFiles
 from trainables.errors import ConfigError
 from trainables.models.prunable import prunable_weights
 from trainables.models.spiking import without_spikes
-from trainables.pruning.channel_latency import latency_of
 from trainables.pruning.channel_selection import ChannelSelection
+from trainables.pruning.latency_targets import latency_selection
 from trainables.pruning.selection import LayerwiseSelection, Selection, WeightSelection
-from trainables.pruning.spdy_selection import SpdySelection
-from trainables.pruning.timed_layers import require_timings, timed_layers
 
 ImageShape = tuple[int, int, int]
 
@@ -38,9 +36,10 @@ def selection_of(
     if config.is_dense:
         return WeightSelection()
     if config.uses_timings:
-        require_timings(custom_files.timing_table(), config, model, image_shape)
+        return latency_selection(config, model, image_shape, custom_files.timing_table())
     if not config.prunes_channels:
-        return _selection_of_weights(config, model, custom_files)
+        assert config.layer_sparsity != "spdy", "SPDY needs a target of latency"
+        return WeightSelection() if config.layer_sparsity == "global" else LayerwiseSelection(config.layer_sparsity)
     units = find_units(without_spikes(model), image_shape, config.prunable.exclude)
     quantities: dict[str, Size] = {
         "weights": entries_of(prunable_weights(model, config.prunable.exclude), units),
@@ -49,8 +48,6 @@ def selection_of(
     }
     if config.quantity == "multiply_adds":
         quantities["multiply_adds"] = _multiply_adds(model, image_shape, units)
-    if config.uses_timings:
-        quantities["latency"] = latency_of(custom_files.timing_table(), units)
     implantable = implantable_units(model, units)
     if config.options.implant_share() and not bool(implantable.any()):
         raise ConfigError(
@@ -59,17 +56,6 @@ def selection_of(
             "remove it",
         )
     selection = ChannelSelection(units=units, quantities=quantities, image_shape=image_shape, implantable=implantable)
-    selection.require_reachable(config)
-    return selection
-
-
-def _selection_of_weights(config: TrialConfig, model: nn.Module, custom_files: CustomFiles) -> Selection:
-    if config.layer_sparsity == "global":
-        return WeightSelection()
-    if config.layer_sparsity != "spdy":
-        return LayerwiseSelection(config.layer_sparsity)
-    timed = timed_layers(custom_files.timing_table(), list(prunable_weights(model, config.prunable.exclude)))
-    selection = SpdySelection(timed=timed)
     selection.require_reachable(config)
     return selection
 

@@ -46,7 +46,7 @@ def test_measured_table_fits_the_network() -> None:
         assert 7 <= len(layer.channels.outputs) <= 8
     measured = record["measured"]
     assert (measured["batch"], measured["threads"], measured["device"]) == (2, 1, "cpu")
-    assert record["rest"] == max(0, measured["whole"] - sum(layer["dense"] for layer in record["layers"].values()))
+    assert 0 <= record["rest"] < measured["whole"]
 
 
 class Twice(nn.Module):
@@ -66,8 +66,8 @@ def test_layer_that_is_called_twice_is_refused() -> None:
 
 def test_depthwise_and_grouped_layers_lose_what_can_go() -> None:
     network = nn.Sequential(nn.Conv2d(1, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1, groups=2))
-    records, whole = layer_records(network, torch.zeros(1, 1, 8, 8), sparsities=False, channels=True, seconds=0.01)
-    assert whole > 0
+    records, whole, rest = layer_records(network, torch.zeros(1, 1, 8, 8), sparsities=False, channels=True, seconds=0.01)
+    assert whole > rest >= 0
     grids = [(record["channels"]["outputs"], record["channels"]["inputs"]) for record in records.values()]
     assert grids == [([1, 2, 3, 5, 6, 7, 8], [1]), ([1, 2, 3, 5, 6, 7, 8], [1]), ([2, 4], [1, 2, 3, 4])]
     assert all("sparsities" not in record for record in records.values())

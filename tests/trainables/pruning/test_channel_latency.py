@@ -52,17 +52,21 @@ def counts_of(units: ChannelUnits, kept_U: Tensor) -> list[int]:
     return [int(kept_U[group.start : group.start + group.size].sum()) for group in units.groups]
 
 
-def best_by_brute_force(latency: TableLatency, units: ChannelUnits, scores_U: Tensor, allowed: float) -> float:
-    """The highest sum of scores of any numbers of channels whose time, with all inputs, is within the time."""
+def best_by_brute_force(latency: TableLatency, units: ChannelUnits, scores_U: Tensor, allowed: float) -> tuple[float, float]:
+    """The highest sums of scores of any numbers of channels within a time: with all inputs, and with those that remain."""
     sums = [scores_U[list(group.units)].sort(descending=True).values.cumsum(0).numpy() for group in units.groups]
-    times = []
-    for group in units.groups:
-        layer = latency.layers[group.name]
-        times.append(np.array([layer.at(layer.inputs[-1], made) for made in range(1, group.size + 1)]))
-    fixed = latency.rest + latency.layers["head"].at(128, 10)
-    total = fixed + times[0][:, None, None] + times[1][None, :, None] + times[2][None, None, :]
     value = sums[0][:, None, None] + sums[1][None, :, None] + sums[2][None, None, :]
-    return float(value[total <= allowed].max())
+    layers = [latency.layers[group.name] for group in units.groups]
+    sizes = [range(1, group.size + 1) for group in units.groups]
+    second, third = (
+        np.array([[layer.at(read, made) for made in own] for read in before])
+        for layer, before, own in zip(layers[1:], sizes[:-1], sizes[1:], strict=True)
+    )
+    first = np.array([layers[0].at(1, made) for made in sizes[0]])[:, None, None]
+    head = np.array([latency.layers["head"].at(4 * read, 10) for read in sizes[2]])[None, None, :]
+    present = latency.rest + first + second[-1][None, :, None] + third[-1][None, None, :] + head[:, :, -1:]
+    own = latency.rest + first + second[:, :, None] + third[None, :, :] + head
+    return float(value[present <= allowed].max()), float(value[own <= allowed].max())
 
 
 @pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
@@ -70,41 +74,50 @@ def test_channels_have_the_highest_scores_of_all_numbers(units: ChannelUnits, sh
     latency = latency_of(convnet_table(), units)
     whole = latency.of(units, all_of(units))
     assert whole == pytest.approx(convnet_table().dense)
-    for seed in range(3):
+    for seed in range(2):
         scores_U = drawn(units.count, seed)
         kept_U = keep_within(latency, share, scores_U, all_of(units), units)
         assert latency.of(units, kept_U) <= share * whole
-        best = best_by_brute_force(latency, units, scores_U, share * whole)
-        assert float(scores_U[kept_U].sum()) == pytest.approx(best, rel=2e-3)  # rounding up may leave a channel out
+        of_one_knapsack, best = best_by_brute_force(latency, units, scores_U, share * whole)
+        assert of_one_knapsack < float(scores_U[kept_U].sum()) <= best
+        assert float(scores_U[kept_U].sum()) > 0.9 * best  # which a knapsack by present inputs does not find
         for group in units.groups:  # better channels before worse ones
             own = kept_U[group.start : group.start + group.size]
             scores = scores_U[group.start : group.start + group.size]
             assert own.all() or scores[own].min() > scores[~own].max()
 
 
-def test_equal_scores_keep_as_much_as_positive_ones(units: ChannelUnits) -> None:
+def test_equal_scores_keep_as_much_whatever_they_are(units: ChannelUnits) -> None:
     latency = latency_of(convnet_table(), units)
-    kept = {}
-    for value in (-2.0, 0.0, 3.0):
-        scores_U = torch.full((units.count,), value, dtype=torch.float64)
-        kept[value] = counts_of(units, keep_within(latency, 0.7, scores_U, all_of(units), units))
-    assert kept[-2.0] == kept[0.0] == kept[3.0]
-    assert sum(kept[3.0]) > 0.5 * units.count
+    kept = [
+        int(keep_within(latency, 0.7, torch.full((units.count,), value), all_of(units), units).sum())
+        for value in (-2.0, 0.0, 3.0)
+    ]
+    assert kept == [kept[0]] * 3
+    assert kept[0] > 0.7 * units.count
     below_U = drawn(units.count, 0) - 5
-    raised_U = below_U - below_U.min()
-    below, raised = (keep_within(latency, 0.7, one, all_of(units), units) for one in (below_U, raised_U))
+    below, raised = (keep_within(latency, 0.7, one, all_of(units), units) for one in (below_U, below_U - below_U.min()))
     assert torch.equal(below, raised)
 
 
-def test_targets_that_one_step_cannot_reach_are_met_in_several(units: ChannelUnits) -> None:
+def test_targets_that_hardly_can_be_reached_are_met(units: ChannelUnits) -> None:
     latency = latency_of(convnet_table(), units)
     whole = latency.of(units, all_of(units))
-    scores_U = drawn(units.count, 0)
-    least = latency.of(units, keep_within(latency, 1e-9, scores_U, all_of(units), units))
-    assert all(count == 1 for count in counts_of(units, keep_within(latency, 1e-9, scores_U, all_of(units), units)))
-    share = 1.05 * least / whole
-    kept_U = keep_within(latency, share, scores_U, all_of(units), units)
-    assert latency.of(units, kept_U) <= share * whole * (1 + 1e-9)
+    least_U = torch.zeros(units.count, dtype=torch.bool)
+    least_U[[group.start for group in units.groups]] = True
+    share = 1.05 * latency.of(units, least_U) / whole
+    kept_U = keep_within(latency, share, drawn(units.count, 0), all_of(units), units)
+    assert latency.of(units, kept_U) <= share * whole
+    assert all(count >= 1 for count in counts_of(units, kept_U))
+    assert torch.equal(keep_within(latency, 0.5 * share, drawn(units.count, 0), all_of(units), units), all_of(units))
+
+
+def test_table_gives_the_same_numbers_on_every_machine(units: ChannelUnits) -> None:
+    scores_U = (torch.arange(units.count) * 37 % units.count).double()
+    kept = {
+        share: keep_within(latency_of(convnet_table(), units), share, scores_U, all_of(units), units) for share in (0.3, 0.6)
+    }
+    assert {share: counts_of(units, kept_U) for share, kept_U in kept.items()} == {0.3: [13, 19, 6], 0.6: [14, 27, 18]}
 
 
 def selection_with(network: nn.Module, units: ChannelUnits, record: dict[str, object]) -> ChannelSelection:

@@ -107,6 +107,11 @@ def test_layers_that_stay_dense_count_in_the_fixed_time() -> None:
     assert selection().counts(0.08)
 
 
+def test_table_gives_the_same_numbers_on_every_machine() -> None:
+    assert list(selection().counts(0.3).values()) == [144, 1152, 922, 1280]
+    assert list(selection().counts(0.6).values()) == [144, 2304, 2304, 1280]
+
+
 def test_rounds_only_prune_and_the_last_is_within_the_target() -> None:
     config, chosen = trial(0.4, rounds=7), selection()
     masks: Masks = {f"{name}.weight": torch.ones(shape, dtype=torch.bool) for name, shape in SHAPES.items()}

@@ -8,15 +8,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.killed_trials import CopiedStorage
 from tests.support.timings import convnet_record, planned_timings
-from tests.support.trials import metric_points, new_storage, run, tiny_config
+from tests.support.trials import (
+    RUNTIME,
+    metric_points,
+    new_storage,
+    run,
+    tiny_config,
+    tiny_training,
+    trial_folder,
+    warmup_trainer,
+)
 from trainables.config.keys import inputs_digest, trial_key, warmup_key
 from trainables.config.trial import SpdyConfig, TargetConfig, TrialConfig, WarmupConfig
 from trainables.custom.references import without_method
 from trainables.data.digits import DIGITS_DIGEST
 from trainables.errors import ConfigError
+from trainables.export.sparse_model import load_sparse_model
+from trainables.preflight.network_case import cases_of
+from trainables.preflight.network_checks import examine_network
 from trainables.pruning.timed_layers import LATENCY_METRIC
 
 SMALL = SpdyConfig(starts=3, misses=2, samples=32, passes=1, global_passes=1)
@@ -51,6 +64,22 @@ def test_last_round_is_within_the_target_and_rounds_only_prune(config: TrialConf
     assert kept[-1] == result["kept_weights"]
     if config.searches_layers:
         assert result["metrics"]["prune/searched_loss"] <= result["metrics"]["prune/prior_loss"]
+
+
+def test_sparse_training_starts_from_reconstructed_layers(tmp_path: Path) -> None:
+    storage, weights = new_storage(tmp_path), {}
+    for passes in (0, 3):
+        spdy = replace(SMALL, passes=passes, global_passes=0)
+        config = replace(SPDY, method="magnitude", spdy=spdy, training=tiny_training(epochs=0))
+        run(config, storage, custom_files=planned_timings(tmp_path, config))
+        model = load_sparse_model(trial_folder(config, storage).read("model.safetensors.zst") or b"")
+        weights[passes] = model.network.get_submodule("conv3").get_parameter("weight").detach()
+    dense = warmup_trainer(SPDY, storage).state_at(2).model.get_submodule("conv3").get_parameter("weight").detach()
+    assert torch.equal(weights[0][weights[0] != 0], dense[weights[0] != 0])
+    kept = (weights[3] != 0) & (weights[0] != 0)
+    moved = (weights[3] - dense)[kept].abs()
+    assert 0 < float(moved.max()) < 0.1  # by Adam, whose steps are of 1e-3
+    assert float((moved > 0).float().mean()) > 0.99
 
 
 @pytest.mark.slow
@@ -110,6 +139,11 @@ def test_refused_before_the_warm_up(config: TrialConfig, changes: dict[str, str]
     with pytest.raises(ConfigError, match=message):
         run(config, storage, custom_files=planned_timings(tmp_path, config, **changes))
     assert not list(Path(tmp_path).glob("warmups/*/epoch-*"))
+    (case,) = cases_of([replace(config, warmup_epochs=0), config])
+    files = planned_timings(tmp_path, config, **changes)
+    (finding,) = examine_network(case, (1, 8, 8), 10, RUNTIME, [10], files).findings
+    assert (finding.severity, finding.check) == ("error", "network")
+    assert message in finding.message
 
 
 def test_other_or_missing_table_is_refused(tmp_path: Path) -> None:
