@@ -27,7 +27,7 @@ from tests.support.trials import (
     undisturbed,
     warmup_folder,
 )
-from trainables.config.methods import DriveConfig, HapConfig
+from trainables.config.methods import ConsensusConfig, DriveConfig, HapConfig
 from trainables.config.trial import TrialConfig
 from trainables.errors import StaleAttemptError, StopRequestedError
 from trainables.models.registry import dense_network_of, network_of
@@ -44,7 +44,7 @@ IMPLANTED = tiny_config(
     method="hap", warmup_epochs=1, sparsity=0.5, options=HapConfig(implant=0.4, probes=2), training=tiny_training(epochs=1)
 )
 POLARIZED = tiny_config(method="polarization", warmup_epochs=1, sparsity=0.5, training=tiny_training(epochs=3))
-CONSENSUS = replace(POLARIZED, method="consensus")
+CONSENSUS = replace(POLARIZED, method="consensus", options=ConsensusConfig(end=0.8))
 DENSE_BLOCKS = replace(DENSE, block="orepa", training=tiny_training(epochs=2))
 
 
