@@ -113,7 +113,7 @@ class TrialRunner:
         for finding in unprunable_layers(network, self.config.prunable.exclude):
             raise ConfigError(f"model: {finding}")
         check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
-        updater_class(self.config).check(network, self.config, self.selection, self.data.image_shape)
+        updater_class(self.config).check(network, self.config, self.selection.units, self.data.image_shape)
         del network, weights, self._network  # its memory, for the training
         state = self._resume() or self._start_pruning()
         if self.runtime.fingerprint() not in state.fingerprints:

@@ -12,7 +12,7 @@ from trainables.channels.units import ChannelUnits
 from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
 from trainables.models.prunable import prunable_weights
-from trainables.pruning.channel_selection import ChannelSelection
+from trainables.pruning.channel_selection import ChannelSelection, require_implantable
 from trainables.pruning.selection import LayerwiseSelection, Selection, WeightSelection
 
 ImageShape = tuple[int, int, int]
@@ -34,13 +34,8 @@ def selection_of(config: TrialConfig, model: nn.Module, image_shape: ImageShape)
     }
     if config.quantity == "multiply_adds":
         quantities["multiply_adds"] = _multiply_adds(model, image_shape, units)
+    require_implantable(config, model, units)
     implantable = implantable_units(model, units)
-    if config.options.implant_share() and not bool(implantable.any()):
-        raise ConfigError(
-            f"{config.option_block}.implant: the network must have channels that k x k convolutions alone make, with odd k > 1 "
-            f"and padding k // 2, got none in {config.model}",
-            "remove it",
-        )
     selection = ChannelSelection(units=units, quantities=quantities, image_shape=image_shape, implantable=implantable)
     selection.require_reachable(config)
     return selection

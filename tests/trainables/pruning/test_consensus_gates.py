@@ -81,7 +81,7 @@ def test_loss_has_both_terms_of_the_batch_and_trains_the_gates_as_the_trial() ->
     penalty = updater.penalty()
     assert penalty is not None
     terms = sum(mean * (1 - mean) for mean in means) / len(means), (sum(means) / len(means) - 0.4) ** 2
-    assert float(penalty) == pytest.approx(0.5 * terms[0] + 2.0 * terms[1])
+    assert float(penalty.detach()) == pytest.approx(0.5 * terms[0] + 2.0 * terms[1])
     before = {name: value.clone() for name, value in updater.gates.state_dict().items()}
     penalty.backward()
     slopes = {name: value.grad.clone() for name, value in updater.gates.named_parameters() if value.grad is not None}
@@ -188,5 +188,5 @@ def test_network_whose_gates_would_come_late_is_refused_before_training() -> Non
     with pytest.raises(
         ConfigError, match=r"method: consensus must .* layers can read gated channels, got: third runs before second"
     ):
-        ConsensusGates.check(network, CONFIG, selection_for(CONFIG, network), (1, 8, 8))
+        ConsensusGates.check(network, CONFIG, selection_for(CONFIG, network).units, (1, 8, 8))
     assert not any(module._forward_pre_hooks for module in network.modules())
