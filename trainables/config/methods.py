@@ -152,7 +152,11 @@ class HapConfig(Rounds):
     batch_norm: BatchNormMode = option("running", BATCH_NORM)
     clamp: bool = option(False, "Whether negative traces count as 0; otherwise their channels are pruned first.")
     implant: float = option(
-        0.0, "Share of the channels to prune, the best ones, whose k x k filters keep their centre instead.", ge=0, lt=1
+        0.0,
+        "Share of the channels to prune, the best ones, whose k x k filters keep their centre instead.",
+        decides_preflight=True,
+        ge=0,
+        lt=1,
     )
 
     def implant_share(self) -> float:

@@ -16,7 +16,7 @@ from trainables.config.trial import TrialConfig
 from trainables.findings import Finding
 from trainables.runtime.device import Runtime
 
-CHECKS_VERSION = 1  # increased when a check changes, so that reports of older code are made again
+CHECKS_VERSION = 2  # increased when a check changes, so that reports of older code are made again
 
 Adjustments = Mapping[str, Mapping[str, Any]]  # id of a case -> fields of Runtime that differ for it
 

@@ -27,7 +27,13 @@ from trainables.models.weight_use import unprunable_layers
 from trainables.preflight.examination import OUT_OF_MEMORY, Examination
 from trainables.preflight.network_builds import build_problem
 from trainables.preflight.network_case import NetworkCase, NetworkReport
-from trainables.preflight.network_methods import check_channels, check_methods, check_step, check_weight_use
+from trainables.preflight.network_methods import (
+    check_channel_methods,
+    check_channels,
+    check_methods,
+    check_step,
+    check_weight_use,
+)
 from trainables.preflight.network_outputs import check_outputs
 from trainables.preflight.network_training import check_training, to_device
 from trainables.pruning.latency_targets import latency_selection
@@ -135,6 +141,9 @@ def _examine(examination: Examination, custom_files: CustomFiles | None) -> None
     if on_device is None or (is_custom(config.model) and not check_outputs(examination, on_device)):
         return
     check_training(examination, on_device)
+    if examination.failed:
+        return
+    check_channel_methods(examination, on_device)
     if examination.failed:
         return
     if not is_custom(config.model):  # this project's tests check the rest for built-in networks

@@ -15,10 +15,12 @@ from trainables.models.losses import batch_loss
 from trainables.models.prunable import prunable_weights
 from trainables.models.weight_use import densified_layers, gradient_findings, unchanged_state
 from trainables.preflight.examination import OUT_OF_MEMORY, Examination, error_line
+from trainables.pruning.channel_selection import require_implantable
 from trainables.pruning.implementations import load_implementation
 from trainables.pruning.kept_weights import kept_weights
 from trainables.pruning.score_gradients import scoring_mode
 from trainables.pruning.scoring import Batch, ScoringContext
+from trainables.pruning.sparse_trainers import updater_class
 from trainables.training.optimizer import make_optimizer
 
 
@@ -58,6 +60,19 @@ def check_channels(examination: Examination, model: nn.Module) -> None:
             check_removal(model, units, examination.image_shape)
         except ConfigError as error:
             examination.add("channels", error.message, error.hint)
+
+
+def check_channel_methods(examination: Examination, model: nn.Module) -> None:
+    """The network has what methods of channels need that have implants or train for the removal."""
+    for config in examination.case.configs:
+        if not config.prunes_channels or not (config.options.implant_share() or config.pruning.course.is_during_training):
+            continue
+        try:
+            units = find_units(model, examination.image_shape, config.prunable.exclude)
+            require_implantable(config, model, units)
+            updater_class(config).check(model, config, units, examination.image_shape)
+        except ConfigError as error:
+            examination.add(config.method, error.message, error.hint)
 
 
 def _context(examination: Examination, model: nn.Module, member: TrialConfig) -> ScoringContext:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trainables.channels.equality import require_equality
 from trainables.channels.fitting import fit_to_remaining
-from trainables.channels.implants import Remaining, implant_masks, implants_in
+from trainables.channels.implants import Remaining, implant_masks, implantable_units, implants_in
 from trainables.channels.quantities import Size
 from trainables.channels.removal import remove_units
 from trainables.channels.units import STAYS, ChannelUnits
@@ -182,6 +182,16 @@ class ChannelSelection:
                 "prune less, or write granularity: weight",
             )
         return after(_first(lambda changes: size(changes) <= whole * share * (1 + ROUNDING), most))
+
+
+def require_implantable(config: TrialConfig, model: nn.Module, units: ChannelUnits) -> None:
+    """Raises ConfigError if the trial asks for implants and no unit of the network can be one."""
+    if config.options.implant_share() and not bool(implantable_units(model, units).any()):
+        raise ConfigError(
+            f"{config.option_block}.implant: the network must have channels that k x k convolutions alone make, with odd k > 1 "
+            f"and padding k // 2, got none in {config.model}",
+            "remove it",
+        )
 
 
 def changed(before: Remaining, order: Tensor, changes: int, implant_share: float, implantable_U: Tensor) -> Remaining:

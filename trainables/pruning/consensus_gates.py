@@ -19,7 +19,6 @@ from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
 from trainables.pruning.consensus import consensus_scores, gate_activity, gate_polarization
 from trainables.pruning.score_gradients import scoring_mode
-from trainables.pruning.selection import Selection
 from trainables.pruning.sparse_trainers import FixedMasks, SparseTraining
 from trainables.runtime.seeding import derived_seed
 from trainables.wording import first_line, one_line
@@ -44,7 +43,7 @@ class ConsensusGates(FixedMasks):
         self.changes_forward = training.first_step < self.removal_step
         if not self.changes_forward:
             return
-        self.gates = _gates(training.model, training.config, training.selection)
+        self.gates = _gates(training.model, training.config, training.selection.units)
         self.optimizer = torch.optim.SGD(self.gates.parameters(), **training.optimizer.defaults)
         with torch.no_grad():
             for name, parameter in self.gates.named_parameters():
@@ -59,8 +58,10 @@ class ConsensusGates(FixedMasks):
         return cls(training)
 
     @classmethod
-    def check(cls, model: nn.Module, config: TrialConfig, selection: Selection, image_shape: tuple[int, int, int]) -> None:
-        gates = _gates(model, config, selection)
+    def check(
+        cls, model: nn.Module, config: TrialConfig, units: ChannelUnits | None, image_shape: tuple[int, int, int]
+    ) -> None:
+        gates = _gates(model, config, units)
         gates.install(model)
         try:
             with scoring_mode(model, "running"), torch.no_grad():
@@ -128,8 +129,7 @@ class ConsensusGates(FixedMasks):
         self._set(training.selection.with_other_tensors(masks, training.model))
 
 
-def _gates(model: nn.Module, config: TrialConfig, selection: Selection) -> ChannelGates:
-    units: ChannelUnits | None = selection.units
+def _gates(model: nn.Module, config: TrialConfig, units: ChannelUnits | None) -> ChannelGates:
     assert units is not None, "consensus needs the units of channels"
     assert isinstance(config.options, ConsensusConfig)
     generator = torch.Generator().manual_seed(derived_seed(config.seed, "gates"))

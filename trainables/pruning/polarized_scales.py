@@ -13,7 +13,6 @@ from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
 from trainables.pruning.channel_scorers import norm_parameters
 from trainables.pruning.polarization import polarization_gradient, scale_threshold
-from trainables.pruning.selection import Selection
 from trainables.pruning.sparse_trainers import FixedMasks, SparseTraining
 
 
@@ -36,8 +35,10 @@ class PolarizedScales(FixedMasks):
         self.scales = {name: parameters[name] for name in names if name.endswith(".weight")}
 
     @classmethod
-    def check(cls, model: nn.Module, config: TrialConfig, selection: Selection, image_shape: tuple[int, int, int]) -> None:
-        if selection.units is None or not norm_parameters(model, selection.units):
+    def check(
+        cls, model: nn.Module, config: TrialConfig, units: ChannelUnits | None, image_shape: tuple[int, int, int]
+    ) -> None:
+        if units is None or not norm_parameters(model, units):
             raise ConfigError("method: polarization must have norm layers with scales after layers to prune, got none")
 
     @classmethod

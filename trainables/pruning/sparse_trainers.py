@@ -15,6 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from trainables.channels.units import ChannelUnits
 from trainables.config.trial import TrialConfig
 from trainables.models.prunable import prunable_weights
 from trainables.pruning.implementations import load_implementation
@@ -76,7 +77,9 @@ class MaskUpdater:
         return full_masks(prunable_weights(model, config.prunable.exclude))
 
     @classmethod
-    def check(cls, model: nn.Module, config: TrialConfig, selection: Selection, image_shape: tuple[int, int, int]) -> None:
+    def check(
+        cls, model: nn.Module, config: TrialConfig, units: ChannelUnits | None, image_shape: tuple[int, int, int]
+    ) -> None:
         """Raises ConfigError for a network that the method cannot train; its weights do not matter."""
 
     def penalty(self) -> Tensor | None:

@@ -115,7 +115,7 @@ class TrialRunner:
         for finding in unprunable_layers(network, self.config.prunable.exclude):
             raise ConfigError(f"model: {finding}")
         check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
-        updater_class(self.config).check(network, self.config, self.selection, self.data.image_shape)
+        updater_class(self.config).check(network, self.config, self.selection.units, self.data.image_shape)
         if self.config.compensates:
             assert self.selection.units is not None
             require_images(network, self.selection.units, self.data.image_shape, self._images_to_fit())

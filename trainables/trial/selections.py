@@ -14,7 +14,7 @@ from trainables.custom.files import NO_CUSTOM_FILES, CustomFiles
 from trainables.errors import ConfigError
 from trainables.models.prunable import prunable_weights
 from trainables.models.spiking import without_spikes
-from trainables.pruning.channel_selection import ChannelSelection
+from trainables.pruning.channel_selection import ChannelSelection, require_implantable
 from trainables.pruning.latency_targets import latency_selection
 from trainables.pruning.selection import LayerwiseSelection, Selection, WeightSelection
 
@@ -48,13 +48,8 @@ def selection_of(
     }
     if config.quantity == "multiply_adds":
         quantities["multiply_adds"] = _multiply_adds(model, image_shape, units)
+    require_implantable(config, model, units)
     implantable = implantable_units(model, units)
-    if config.options.implant_share() and not bool(implantable.any()):
-        raise ConfigError(
-            f"{config.option_block}.implant: the network must have channels that k x k convolutions alone make, with odd k > 1 "
-            f"and padding k // 2, got none in {config.model}",
-            "remove it",
-        )
     selection = ChannelSelection(units=units, quantities=quantities, image_shape=image_shape, implantable=implantable)
     selection.require_reachable(config)
     return selection

@@ -21,6 +21,7 @@ from orchestrator.preflight.networks import require_no_errors
 from tests.support.custom_modules import run_custom, write_modules
 from tests.support.examined_networks import CLASSES, MODULE, SHAPE, Make, Small, errors, examined, sound
 from tests.support.trials import new_storage, tiny_config
+from trainables.config.methods import ConsensusConfig, HapConfig, PolarizationConfig
 from trainables.config.trial import PrunableConfig, TrialConfig
 from trainables.errors import ConfigError
 from trainables.preflight.network_case import NetworkReport, adjusted_runtime, case_id, cases_of
@@ -40,6 +41,20 @@ def test_sound_network_passes_for_every_method() -> None:
 def test_built_in_networks_pass(name: str) -> None:
     (case,) = cases_of([tiny_config(model=name)])
     assert examine_network(case, SHAPE, CLASSES, Runtime(), [10]).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "problem"),
+    [
+        ("polarization", PolarizationConfig(), "method: polarization must have norm layers with scales"),
+        ("hap", HapConfig(implant=0.1), "hap.implant: the network must have channels that k x k convolutions alone make"),
+        ("consensus", ConsensusConfig(), ""),
+    ],
+)
+def test_methods_of_channels_are_refused_where_a_network_lacks_what_they_need(method: Any, options: Any, problem: str) -> None:
+    (case,) = cases_of([tiny_config(model="lenet300", method=method, options=options)])
+    found = examine_network(case, SHAPE, CLASSES, Runtime(), [10]).errors
+    assert [problem in str(one) for one in found] == [True] * bool(problem)
 
 
 class Tuple(Small):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -43,7 +45,9 @@ CONFIG = tiny_config(
 STEPS = 10
 
 
-def updater_of(config: TrialConfig, images: Tensor, first_step: int = 0) -> ConsensusGates:
+def updater_of(
+    config: TrialConfig, images: Tensor, first_step: int = 0, state: Mapping[str, Tensor] = MappingProxyType({})
+) -> ConsensusGates:
     model = build_model("convnet", (1, 8, 8), 10)
     initialize(model, 0)
     selection = selection_for(config, model)
@@ -60,6 +64,7 @@ def updater_of(config: TrialConfig, images: Tensor, first_step: int = 0) -> Cons
         first_step=first_step,
         steps=STEPS,
         selection=selection,
+        state=state,
         pass_over_images=passed,
     )
     return ConsensusGates.start(training)
@@ -76,7 +81,7 @@ def test_loss_has_both_terms_of_the_batch_and_trains_the_gates_as_the_trial() ->
     penalty = updater.penalty()
     assert penalty is not None
     terms = sum(mean * (1 - mean) for mean in means) / len(means), (sum(means) / len(means) - 0.4) ** 2
-    assert float(penalty) == pytest.approx(0.5 * terms[0] + 2.0 * terms[1])
+    assert float(penalty.detach()) == pytest.approx(0.5 * terms[0] + 2.0 * terms[1])
     before = {name: value.clone() for name, value in updater.gates.state_dict().items()}
     penalty.backward()
     slopes = {name: value.grad.clone() for name, value in updater.gates.named_parameters() if value.grad is not None}
@@ -117,6 +122,25 @@ def test_channels_that_fewest_images_need_go_at_the_step_and_the_gates_with_them
     assert updater.metrics["prune/unanimous_gates"] <= 1
     assert 0 < updater.metrics["prune/gates_mostly_closed"] < 1
     assert updater_of(CONFIG, images, first_step=5).changes_forward is False
+
+
+def test_gates_of_two_epochs_are_those_of_one_with_all_steps() -> None:
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    config = replace(CONFIG, options=ConsensusConfig(end=0.9))
+
+    def stepped(updater: ConsensusGates, steps: range) -> dict[str, Tensor]:
+        for step in steps:
+            for parameter in updater.gates.parameters():
+                parameter.grad = torch.full_like(parameter, float(step))
+            updater.after_step(step)
+        return updater.finish()
+
+    together = stepped(updater_of(config, images), range(1, 5))
+    first = {name: value.clone() for name, value in stepped(updater_of(config, images), range(1, 3)).items()}
+    apart = stepped(updater_of(config, images, first_step=2, state=first), range(3, 5))
+    assert together.keys() == apart.keys()
+    assert any(name.startswith("momentum.") for name in apart)
+    assert all(torch.equal(value, apart[name]) for name, value in together.items())
 
 
 def test_trial_meets_its_target_and_publishes_no_gate(tmp_path: Path) -> None:
@@ -164,5 +188,5 @@ def test_network_whose_gates_would_come_late_is_refused_before_training() -> Non
     with pytest.raises(
         ConfigError, match=r"method: consensus must .* layers can read gated channels, got: third runs before second"
     ):
-        ConsensusGates.check(network, CONFIG, selection_for(CONFIG, network), (1, 8, 8))
+        ConsensusGates.check(network, CONFIG, selection_for(CONFIG, network).units, (1, 8, 8))
     assert not any(module._forward_pre_hooks for module in network.modules())

@@ -27,7 +27,7 @@ from tests.support.trials import (
     undisturbed,
     warmup_folder,
 )
-from trainables.config.methods import DriveConfig, HapConfig
+from trainables.config.methods import ConsensusConfig, DriveConfig, HapConfig
 from trainables.config.spiking import SpikingConfig
 from trainables.config.trial import TrialConfig
 from trainables.errors import StaleAttemptError, StopRequestedError
@@ -47,7 +47,7 @@ IMPLANTED = tiny_config(
 POLARIZED = tiny_config(method="polarization", warmup_epochs=1, sparsity=0.5, training=tiny_training(epochs=3))
 SAMPLED = SpikingConfig(rule="sltt-k", steps=3, sampled_steps=2)
 SPIKING = tiny_config(warmup_epochs=1, prune_iterations=1, training=tiny_training(spiking=SAMPLED))
-CONSENSUS = replace(POLARIZED, method="consensus")
+CONSENSUS = replace(POLARIZED, method="consensus", options=ConsensusConfig(end=0.8))
 DENSE_BLOCKS = replace(DENSE, block="orepa", training=tiny_training(epochs=2))
 
 
