@@ -4,7 +4,7 @@ What is small beside those, and MLflow's copies, is counted in record_bytes.py.
 
 sparse model    4 bytes for each kept or unprunable number, and the mask as short as its entropy allows
 snapshot        4 bytes for each number of the network, and for each parameter's momentum
-checkpoint      the same, and a byte for each prunable weight's mask
+checkpoint      the same, a byte for each prunable weight's mask, and the numbers that a method has besides, with their momentum
 """
 
 from __future__ import annotations
