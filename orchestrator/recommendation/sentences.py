@@ -20,7 +20,8 @@ def sentence(one: Recommendation) -> str:
     """What to take, what it gives, and what that is against the dense network, in one sentence."""
     parts = [_value_text(one), *_dense_text(one)]
     mixed = "".join(f"; {file.sentence}" for file in one.earlier_files)
-    return f"{one.name}: {configuration_text(one.best)}: {', '.join(parts)}{mixed}"
+    name = f"{one.name} (reconstruction)" if one.best.config.pruning.is_reconstruction else one.name
+    return f"{name}: {configuration_text(one.best)}: {', '.join(parts)}{mixed}"
 
 
 def certainty_text(one: Recommendation) -> str:

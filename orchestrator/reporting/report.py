@@ -92,7 +92,7 @@ class Report:
         columns, left_out = fitting_columns(self.settings, console.width)
         table = Table(title=self.summary(), title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
         for column in columns:
-            table.add_column(column.head, justify="right", no_wrap=True)
+            table.add_column(column.head, justify="right", no_wrap=not column.wraps)
         has_blocks = max(Counter(map(_block, self.settings)).values(), default=1) > 1
         previous: ConfigSummary | None = None
         for one in self.settings:

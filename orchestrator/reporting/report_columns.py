@@ -26,6 +26,7 @@ class Column:
         key: name of the value in JSON, which always has it; empty if JSON has none.
         value: what stands there.
         leaves: of columns that do not fit, the one with the highest number is left out first; those with 0 never are.
+        wraps: whether its cells take several lines where even the columns that stay do not fit.
     """
 
     head: str
@@ -34,6 +35,7 @@ class Column:
     key: str = ""
     value: Callable[[ConfigSummary], Any] = lambda setting: None
     leaves: int = 0
+    wraps: bool = False
 
 
 def shown_columns(settings: Sequence[ConfigSummary]) -> list[Column]:
@@ -105,7 +107,12 @@ COLUMNS = (
         value=lambda one: one.config.method,
     ),
     Column(head="sparsity", cell=_sparsity, key="sparsity", value=lambda one: one.config.sparsity),
-    Column(head="other", cell=lambda one: one.extra_axes, is_shown=lambda settings: any(one.extra_axes for one in settings)),
+    Column(
+        head="other",
+        cell=lambda one: one.extra_axes,
+        is_shown=lambda settings: any(one.extra_axes for one in settings),
+        wraps=True,
+    ),
     Column(
         head="warm-up",
         cell=_unless_dense(lambda one: _label(one.config.warmup_label, one.chosen_warmups)),

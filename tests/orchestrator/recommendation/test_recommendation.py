@@ -227,3 +227,10 @@ def test_of_several_groups_those_without_a_choice_have_no_details() -> None:
     assert details_of_all(alone[:1]) == [["there is no other configuration to compare it with"]]
     compared = recommendations(*finished_sweep(BASE + GRID, metrics))
     assert details_of_all(compared) == [details(one) for one in compared]
+
+
+def test_a_reconstruction_is_named_as_one() -> None:
+    lines = "granularity: channel\nmethod: [snip, consensus]\nsearch:\n  sparsity: [0.9]\n  seed: [0, 1, 2]\n"
+    spec, state = finished_sweep(BASE + lines, metrics)
+    named = [sentence(one).partition(": ")[0] for one in recommendations(spec, state)]
+    assert named == ["snip-s0.9", "consensus-s0.9 (reconstruction)"]
