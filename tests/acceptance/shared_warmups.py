@@ -35,10 +35,13 @@ def main() -> None:
         print(f"warm-ups (longest, trained): {warmups}", flush=True)
 
         process = start("run", sweep, *settings, "--storage", damaged)
-        snapshots = wait_for(lambda: len(files := sorted(damaged.glob("warmups/*/epoch-*"))) >= 3 and files)
-        snapshots[0].unlink()
-        snapshots[2].write_bytes(snapshots[2].read_bytes()[:-1000])
-        print(f"deleted {snapshots[0].name}, truncated {snapshots[2].name}")
+        expected = len(list(shared.glob("warmups/*/epoch-*")))
+        snapshots = wait_for(lambda: len(files := sorted(damaged.glob("warmups/*/epoch-*"))) == expected and files)
+        snapshots[-1].write_bytes(snapshots[-1].read_bytes()[:-1000])
+        print(f"truncated {snapshots[-1].name}")
+        if expected > 1:
+            snapshots[0].unlink()
+            print(f"deleted {snapshots[0].name}")
         output, _ = process.communicate(timeout=3600)
         assert process.returncode == 0, output
         assert digests(name, shared) == digests(name, damaged)
