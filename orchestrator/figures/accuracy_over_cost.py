@@ -11,6 +11,7 @@ from orchestrator.figures.figure import Figure, Spec, chart, field, mean_text, s
 from orchestrator.figures.theme import series_scales
 from orchestrator.reporting.aggregate import ConfigSummary
 from orchestrator.reporting.sweep_results import SweepResults
+from trainables.config.lookup import method_label
 
 LOG = {"type": "log", "nice": False, "padding": 12}
 Records = Mapping[str, Mapping[str, Any]]
@@ -61,7 +62,7 @@ def _row(one: ConfigSummary, records: Records, cost: Cost) -> list[dict[str, Any
     config = one.config
     return [
         {
-            "method": config.method,
+            "method": method_label(config.method),
             "cost": amount,
             "amount": f"{amount:,.0f}",
             "mean": one.test.mean,

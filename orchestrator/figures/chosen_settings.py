@@ -74,7 +74,7 @@ def mean_metric(records: Mapping[str, Mapping[str, Any]], keys: Iterable[str], n
 def methods_of(results: SweepResults) -> list[str]:
     """The methods with results in the order of the sweep, dense last, so that each has the same colour in all figures."""
     methods = dict.fromkeys(results.state.trials[key].config["method"] for key in results.records)
-    return sorted(methods, key=is_dense)
+    return [method_label(name) for name in sorted(methods, key=is_dense)]
 
 
 def _is_sparsity(key: str) -> bool:

@@ -17,7 +17,7 @@ from orchestrator.page.search import search_section
 from orchestrator.page.settings import comparison_section, settings_section, versions_section
 from orchestrator.page.trials import failures_section, trials_section
 from orchestrator.recommendation.recommendation import Recommendation
-from orchestrator.recommendation.sentences import details, sentence
+from orchestrator.recommendation.sentences import details_of_all, sentence
 from orchestrator.reporting.report import report_of
 from orchestrator.reporting.sweep_results import SweepResults
 from trainables.wording import without_controls
@@ -75,15 +75,15 @@ def _answers(results: SweepResults) -> list[str]:
         reason = "several objectives have no single best setting" if results.settings else "no trial has finished yet"
         return [f'<div class="answer">{paragraph(f"No recommendation: {reason}.")}</div>']
     many = len(results.recommendations) > MOST_WHOLE
-    return [_answer(one, folded=many) for one in results.recommendations]
+    all_details = zip(results.recommendations, details_of_all(results.recommendations), strict=True)
+    return [_answer(one, lines, folded=many) for one, lines in all_details]
 
 
-def _answer(one: Recommendation, folded: bool) -> str:
-    first, *others = details(one)
-    more = listing(others)
+def _answer(one: Recommendation, lines: list[str], folded: bool) -> str:
+    more = listing(lines[1:])
     if more and folded:
         more = f"<details><summary>more</summary>{more}</details>"
-    return f'<div class="answer">{paragraph(sentence(one))}{listing([first])}{more}</div>'
+    return f'<div class="answer">{paragraph(sentence(one))}{listing(lines[:1])}{more}</div>'
 
 
 def _last_result(results: SweepResults) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from orchestrator.reporting.aggregate import ConfigSummary, best_of, heatmap_groups, several_methods
 from orchestrator.reporting.comparison_cells import best_in_cell, by_cell
+from trainables.config.lookup import method_label
 from trainables.config.trial import Label, label_order
 
 
@@ -98,7 +99,8 @@ def _method_grid(title: str, rows: dict[str, list[ConfigSummary]], with_choice: 
     cells: dict[tuple[int, int], HeatmapCell] = {}
     for index, method in enumerate(ordered):
         counts = {_iterations(one) for one in rows[method]} if method in with_choice else set()
-        labels.append(f"{method} ({next(iter(counts))})" if len(counts) == 1 else method)
+        label = method_label(method)
+        labels.append(f"{label} ({next(iter(counts))})" if len(counts) == 1 else label)
         for one in rows[method]:
             note = _iterations(one) if len(counts) > 1 else ""
             cells[index, warmups.index(one.config.warmup_label)] = HeatmapCell(setting=one, selected=one is best, note=note)
