@@ -82,3 +82,9 @@ def test_a_budget_that_cannot_be_met_is_an_error() -> None:
     assert raised.value.least == pytest.approx(least)
     with pytest.raises(InfeasibleBudgetError):
         cheapest_options(times.tolist(), costs.tolist(), 0.0)
+
+
+def test_a_budget_that_rounding_up_exceeds_is_an_error_too() -> None:
+    with pytest.raises(InfeasibleBudgetError):
+        cheapest_options([[0.6], [0.4]], [[1.0], [1.0]], 1.0, buckets=2)
+    assert cheapest_options([[0.6], [0.4]], [[1.0], [1.0]], 1.0, buckets=5) == [0, 0]
