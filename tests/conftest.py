@@ -40,8 +40,10 @@ LONG = (
 
 audit_multiprocessing()
 guard = Guard()
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a script's background, where tests of Ctrl-C need it too
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Ignored in a script's background and under nohup, where tests of these signals need them too.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
