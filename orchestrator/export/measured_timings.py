@@ -21,7 +21,7 @@ def measure_timings(
     """The content of the table, of what the trials of the sweep need; sparsities if none has a target of latency.
 
     Args:
-        on_layer: told each layer before it is measured.
+        on_layer: called with the name of each layer before it is measured.
 
     Raises:
         UserError: the sweep has several networks, its data cannot be read, or the network cannot be measured.

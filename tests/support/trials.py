@@ -21,11 +21,15 @@ from trainables.data.source import DatasetSource
 from trainables.data.splits import Data, load_data
 from trainables.data.staging import StagedDataset
 from trainables.errors import StopRequestedError
+from trainables.models.prunable import prunable_weights
+from trainables.pruning.masks import full_masks
 from trainables.pruning.selection import Selection
+from trainables.pruning.sparse_trainers import SparseTraining
 from trainables.records.file_names import METRICS, MODEL, RESULT
 from trainables.records.metrics import points_from_lines
 from trainables.records.result_record import encode_result
 from trainables.runtime.device import Runtime
+from trainables.training.optimizer import make_optimizer
 from trainables.trial.checkpoint import TrialState
 from trainables.trial.context import TrialContext
 from trainables.trial.runner import run_trial
@@ -65,6 +69,20 @@ def tiny_config(**changes: Any) -> TrialConfig:
 def selection_for(config: TrialConfig, model: nn.Module) -> Selection:
     """The selection of a trial on digits with this network."""
     return selection_of(config, model, DIGITS_FACTS.image_shape)
+
+
+def sparse_training(config: TrialConfig, model: nn.Module, *, steps: int, **changes: Any) -> SparseTraining:
+    """The sparse training of a trial on digits with this network, which is still dense."""
+    selection = selection_for(config, model)
+    values: dict[str, Any] = {
+        "model": model,
+        "optimizer": make_optimizer(model, config.training),
+        "masks": selection.with_other_tensors(full_masks(prunable_weights(model)), model),
+        "config": config,
+        "steps": steps,
+        "selection": selection,
+    }
+    return SparseTraining(**values | changes)
 
 
 def tiny_settings(folders: Folders, **changes: Any) -> SweepSettings:

@@ -58,7 +58,7 @@ def layer_records(
         sparsities, channels: what to measure besides the dense layers.
         seconds: for each layer, after at least five rounds.
         wait: until the device has done what it was asked.
-        on_layer: told each layer before it is measured.
+        on_layer: called with the name of each layer before it is measured.
 
     Raises:
         ConfigError: a layer is not called once, or has a padding that cannot be unfolded.

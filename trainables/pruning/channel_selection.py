@@ -24,7 +24,7 @@ from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError, NonFiniteError
 from trainables.pruning.channel_latency import TableLatency, keep_within
 from trainables.pruning.masks import Masks, flattened, num_kept
-from trainables.pruning.sparsity_schedules import schedule_of, share_after_round
+from trainables.pruning.sparsity_schedules import remaining_share, schedule_of, share_after_round
 from trainables.pruning.timed_layers import LATENCY_METRIC
 from trainables.runtime.seeding import derived_seed
 
@@ -49,7 +49,7 @@ class ChannelSelection:
         """Raises ConfigError if more is left even with one channel in each layer."""
         all_U = torch.ones(self.units.count, dtype=torch.bool)
         order = removal_order(torch.zeros(self.units.count), all_U, self.units)
-        self._reduced(Remaining(kept=all_U, implants=~all_U), order, _final_share(config), config)
+        self._reduced(Remaining(kept=all_U, implants=~all_U), order, remaining_share(config, config.rounds), config)
 
     def survivors(self, masks: Masks, config: TrialConfig, round_: int) -> int:
         return num_kept(masks)
@@ -68,7 +68,7 @@ class ChannelSelection:
             scores_U = self._drawn_scores(config)
         else:
             scores_U = scores.double() if config.pruning.scores_channels else self.unit_scores(scores, masks)
-        scores_U, share = scores_U.cpu(), _share_after(config, round_)
+        scores_U, share = scores_U.cpu(), remaining_share(config, round_)
         quantity = self.quantities[config.quantity]
         if isinstance(quantity, TableLatency):
             before = replace(before, kept=keep_within(quantity, share, scores_U, before.kept, self.units))
@@ -208,16 +208,6 @@ def changed(before: Remaining, order: Tensor, changes: int, implant_share: float
     kept_U = before.kept.index_fill(0, order[:gone], False).index_fill(0, band[~implantable_U[band]], False)
     implants_U = before.implants.index_fill(0, band[implantable_U[band]], True) & kept_U
     return Remaining(kept=kept_U, implants=implants_U)
-
-
-def _share_after(config: TrialConfig, round_: int) -> float:
-    if round_ == config.rounds:
-        return _final_share(config)
-    return share_after_round(round_, config.rounds, config.sparsity, schedule_of(config))
-
-
-def _final_share(config: TrialConfig) -> float:
-    return 1 - config.sparsity if config.target.latency is None else config.target.latency
 
 
 def removal_order(scores_U: Tensor, kept_U: Tensor, units: ChannelUnits) -> Tensor:

@@ -57,3 +57,10 @@ def kept_on_cubic_schedule(round_: int, rounds: int, first_sparsity: float, spar
     final = kept_count(sparsity, prunable)
     share = 1.0 - (sparsity + (first_sparsity - sparsity) * (1 - round_ / rounds) ** 3)
     return final if round_ == rounds else min(prunable, max(final, math.floor(share * prunable + 0.5)))
+
+
+def remaining_share(config: TrialConfig, round_: int) -> float:
+    """Of what the sparsity is a share of, what remains after a round (1-based); after the last exactly the trial's target."""
+    if round_ < config.rounds:
+        return share_after_round(round_, config.rounds, config.sparsity, schedule_of(config))
+    return 1 - config.sparsity if config.target.latency is None else config.target.latency

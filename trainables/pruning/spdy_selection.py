@@ -17,7 +17,7 @@ from trainables.errors import ConfigError
 from trainables.pruning.budget import InfeasibleBudgetError, cheapest_options
 from trainables.pruning.masks import Masks, num_kept
 from trainables.pruning.selection import WeightSelection, highest_by_layer, kept_by_layer
-from trainables.pruning.sparsity_schedules import schedule_of, share_after_round
+from trainables.pruning.sparsity_schedules import remaining_share
 from trainables.pruning.timed_layers import LATENCY_METRIC, TimedLayers
 
 
@@ -37,16 +37,16 @@ class SpdySelection(WeightSelection):
 
     def require_reachable(self, config: TrialConfig) -> None:
         """Raises ConfigError if the fastest options of all layers are slower than the target."""
-        self.counts(_latency(config))
+        self.counts(remaining_share(config, config.rounds))
 
     def survivors(self, masks: Masks, config: TrialConfig, round_: int) -> int:
         return num_kept(masks)
 
     def keep(self, masks: Masks, config: TrialConfig, round_: int) -> int:
-        return sum(self.counts(self._share(config, round_), kept_by_layer(masks)).values())
+        return sum(self.counts(remaining_share(config, round_), kept_by_layer(masks)).values())
 
     def select(self, scores: Tensor, masks: Masks, config: TrialConfig, round_: int) -> Masks:
-        return highest_by_layer(scores, masks, self.counts(self._share(config, round_), kept_by_layer(masks)))
+        return highest_by_layer(scores, masks, self.counts(remaining_share(config, round_), kept_by_layer(masks)))
 
     def metrics(self, masks: Masks, config: TrialConfig) -> dict[str, float]:
         return {LATENCY_METRIC: self.timed.time(kept_by_layer(masks)) / self.timed.whole}
@@ -78,13 +78,3 @@ class SpdySelection(WeightSelection):
                 "allow more time, or give a table with higher sparsities",
             ) from error
         return {name: layer[index] for name, layer, index in zip(self.timed.layers, counts, chosen, strict=True)}
-
-    def _share(self, config: TrialConfig, round_: int) -> float:
-        if round_ == config.rounds:
-            return _latency(config)
-        return share_after_round(round_, config.rounds, config.sparsity, schedule_of(config))
-
-
-def _latency(config: TrialConfig) -> float:
-    assert config.target.latency is not None, "SPDY needs a target of latency"
-    return config.target.latency

@@ -51,8 +51,8 @@ def search_layers(
 
     prior = loss_of((1.0,) * len(names))
     seed, spdy = derived_seed(config.seed, "layer search"), config.spdy
-    found, loss = search_coefficients(len(names), loss_of, starts=spdy.starts, misses=spdy.misses, seed=seed)
-    state.coefficients = dict(zip(names, found, strict=True))
+    coefficients, loss = search_coefficients(len(names), loss_of, starts=spdy.starts, misses=spdy.misses, seed=seed)
+    state.coefficients = dict(zip(names, coefficients, strict=True))
     state.metrics.record(0, {"prune/prior_loss": prior, "prune/searched_loss": loss})
 
 

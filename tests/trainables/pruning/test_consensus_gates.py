@@ -17,6 +17,7 @@ from tests.support.trials import (
     new_storage,
     run,
     selection_for,
+    sparse_training,
     tiny_config,
     tiny_training,
     trial_folder,
@@ -28,12 +29,8 @@ from trainables.config.trial import TargetConfig, TrialConfig
 from trainables.data.digits import DIGITS_DIGEST
 from trainables.errors import ConfigError
 from trainables.export.sparse_model import load_sparse_model
-from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize, network_of
 from trainables.pruning.consensus_gates import ConsensusGates
-from trainables.pruning.masks import full_masks
-from trainables.pruning.sparse_trainers import SparseTraining
-from trainables.training.optimizer import make_optimizer
 
 CONFIG = tiny_config(
     method="consensus",
@@ -50,24 +47,13 @@ def updater_of(
 ) -> ConsensusGates:
     model = build_model("convnet", (1, 8, 8), 10)
     initialize(model, 0)
-    selection = selection_for(config, model)
 
     def passed() -> None:
         with torch.inference_mode():
             model.eval()(images)
 
-    training = SparseTraining(
-        model=model,
-        optimizer=make_optimizer(model, config.training),
-        masks=selection.with_other_tensors(full_masks(prunable_weights(model)), model),
-        config=config,
-        first_step=first_step,
-        steps=STEPS,
-        selection=selection,
-        state=state,
-        pass_over_images=passed,
-    )
-    return ConsensusGates.start(training)
+    given = {"first_step": first_step, "state": state, "pass_over_images": passed}
+    return ConsensusGates.start(sparse_training(config, model, steps=STEPS, **given))
 
 
 def test_loss_has_both_terms_of_the_batch_and_trains_the_gates_as_the_trial() -> None:

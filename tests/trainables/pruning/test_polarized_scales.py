@@ -8,17 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.trials import metric_points, new_storage, run, selection_for, tiny_config, tiny_training
+from tests.support.trials import metric_points, new_storage, run, sparse_training, tiny_config, tiny_training
 from trainables.config.methods import PolarizationConfig
 from trainables.config.trial import TrialConfig
 from trainables.errors import ConfigError
-from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
-from trainables.pruning.masks import full_masks, num_kept
+from trainables.pruning.masks import num_kept
 from trainables.pruning.polarization import polarization
 from trainables.pruning.polarized_scales import PolarizedScales
-from trainables.pruning.sparse_trainers import SparseTraining
-from trainables.training.optimizer import make_optimizer
 
 STEPS = 10
 
@@ -35,17 +32,7 @@ def updater_of(config: TrialConfig, first_step: int = 0) -> PolarizedScales:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.weight.uniform_(0.1, 1.3, generator=generator)
-    selection = selection_for(config, model)
-    training = SparseTraining(
-        model=model,
-        optimizer=make_optimizer(model, config.training),
-        masks=selection.with_other_tensors(full_masks(prunable_weights(model)), model),
-        config=config,
-        first_step=first_step,
-        steps=STEPS,
-        selection=selection,
-    )
-    return PolarizedScales.start(training)
+    return PolarizedScales.start(sparse_training(config, model, steps=STEPS, first_step=first_step))
 
 
 def test_gradient_is_that_of_the_regulariser_over_all_layers_together() -> None:
