@@ -6,7 +6,6 @@ What follows from a kind, such as another try, is in orchestrator/scheduling/ret
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
 
 
 class FailureKind(StrEnum):
@@ -50,7 +49,7 @@ class TrialError(Exception):
         hint: how to fix it; empty where the message says it all.
     """
 
-    kind: ClassVar[FailureKind] = FailureKind.CODE
+    kind: FailureKind = FailureKind.CODE
 
     def __init__(self, message: str = "", hint: str = "") -> None:
         super().__init__(message)
@@ -105,6 +104,21 @@ class MissingFileError(WrongNodeError):
     """This node lacks a file that this trial needs and others may not, such as a custom module."""
 
     kind = FailureKind.MISSING_FILE
+
+
+class WorkerLostError(TrialError):
+    """Another worker of the trial was lost, or its node; the trial goes on from its checkpoint with new ones."""
+
+    kind = FailureKind.WORKER_LOST
+
+
+class OtherWorkerError(TrialError):
+    """Another worker of the trial has failed, for a reason of the given kind."""
+
+    def __init__(self, kind: FailureKind, message: str, node: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.node = node
 
 
 class StopRequestedError(TrialError):

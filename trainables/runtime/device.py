@@ -52,6 +52,10 @@ class Runtime:
         """The runtime with the precision of a trial's configuration; unchanged for "auto"."""
         return self if precision == "auto" else replace(self, precision="fp32" if precision == "fp32" else "bf16")
 
+    def alone(self) -> Runtime:
+        """The runtime of one worker that computes whole batches by itself."""
+        return replace(self, workers=1)
+
     def activate(self) -> None:
         """Sets the process-wide switches of PyTorch; a reused worker calls it before every stage."""
         import torch
@@ -98,11 +102,15 @@ class Runtime:
         """Everything besides the configuration that can change a result; of several workers only where there are some."""
         import torch
 
-        settings = asdict(self)
+        settings, name = asdict(self), processor(self.device)
         if self.workers == 1:
             del settings["workers"], settings["sync_batch_norm"]
+        else:
+            from trainables.runtime.group import group_of
+
+            name = " and ".join(group_of(self).processors)
         return settings | {
-            "processor": processor(self.device),
+            "processor": name,
             "torch": torch.__version__,
             "cudnn": torch.backends.cudnn.version() if self.device == "cuda" else None,
         }

@@ -79,7 +79,7 @@ class Probe:
         from trainables.training.optimizer import make_optimizer
 
         self.config = from_canonical(TrialConfig, config)
-        self.runtime = runtime.for_trial(self.config.precision)
+        self.runtime = runtime.for_trial(self.config.precision).alone()
         self.runtime.activate()
         custom_files.import_modules(self.config)
         loaded = load_data(self.config.dataset, data.prepare(), runtime.device, runtime.threads)
