@@ -10,6 +10,7 @@ import os
 import resource
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -27,6 +28,16 @@ COUNTS = (1, 2, 4, 8)
 NEW_PROCESSES_S = 10.0  # to start and to compute their first batches
 PATIENCE_S = 120.0  # for one answer of a process, which imports PyTorch before its first
 MARGIN = 1.10  # measured memory over predicted that the reserve of `auto`, a tenth of the device, still covers
+
+
+class TrainedProbe(Probe):
+    """A probe that trains whole epochs, as a trial does."""
+
+    def whole_epochs(self, seconds: float) -> float:
+        """Images trained per second, measured for so many seconds."""
+        self.data = replace(self.data, train=self.whole.train)
+        self._train()  # the first one of this size takes longer
+        return self.images_per_second(seconds)
 
 
 class Neighbour:
@@ -60,7 +71,7 @@ class Neighbour:
 def answer_questions(connection: Connection, config: dict[str, Any], images: Images, runtime: Runtime) -> None:
     """Answers with what a method of the probe returns, or with its error, until nobody asks any more."""
     try:
-        probe: Any = Probe(config, StagedDataset(source=images.source), runtime)
+        probe: Any = TrainedProbe(config, StagedDataset(source=images.source), runtime)
         while True:
             method, arguments = connection.recv()
             connection.send(peak_of_process() if method == "peak_of_process" else getattr(probe, method)(*arguments))
@@ -71,7 +82,7 @@ def answer_questions(connection: Connection, config: dict[str, Any], images: Ima
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    counts, train, seconds = (COUNTS[:2], 512, 1.0) if bench.brief else (COUNTS, 50_000, 3.0)
+    counts, train, seconds = (COUNTS[:2], 512, 1.0) if bench.brief else (COUNTS, 25_600, 4.0)
     side, model, batch_size = (8, "convnet", 32) if bench.brief else (32, "resnet20", 128)
     images = write_images(bench.folder, side, train, test=1000)
     config = TrialConfig(dataset=images.config(), model=model, precision="auto", training=TrainingConfig(batch_size=batch_size))
@@ -91,7 +102,7 @@ def measure(bench: Bench) -> Iterator[Row]:
             peaks = [neighbour.answer() for neighbour in new]
             predicted = predicted or peaks[0] - foreign
             neighbours += new
-            total = sum(_all(neighbours, "images_per_second", seconds))
+            total = sum(_all(neighbours, "whole_epochs", seconds))
             alone = alone or total
             label = f"{model} {count} side by side"
             yield measured(label, round(total), "images/s", note=f"{total / alone:.2f} of one; {os.cpu_count()} processors")
