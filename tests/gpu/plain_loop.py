@@ -68,7 +68,7 @@ class PlainLoop:
         )
         network = build_model(model, SHAPE, CLASSES)
         initialize(network, seed=0)
-        self.network = network.to(device, memory_format=torch.channels_last).train()
+        self.network = network.to(device).to(memory_format=torch.channels_last).train()
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
 
     def __call__(self) -> int:

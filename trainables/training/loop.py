@@ -18,6 +18,7 @@ from trainables.data.splits import Data, Split
 from trainables.errors import NonFiniteError
 from trainables.models.loss_parts import loss_parts
 from trainables.models.losses import batch_loss, summed_loss
+from trainables.models.spiking import SpikingNetwork
 from trainables.pruning.sparse_trainers import MaskUpdater
 from trainables.runtime.device import Runtime
 from trainables.runtime.seeding import derived_seed
@@ -56,7 +57,8 @@ def train_epoch(
     for group in optimizer.param_groups:
         group["lr"] = lr
     device = data.train.labels.device
-    forward = model if updater.changes_forward else runtime.compiled(model)
+    as_graphs = not isinstance(model, SpikingNetwork)  # whose neurons keep their voltages from one step to the next
+    forward = model if updater.changes_forward else runtime.compiled(model, as_graphs=as_graphs)
     loss_of = batch_loss(training.loss, training.label_smoothing)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros((), dtype=torch.int64, device=device)
