@@ -18,8 +18,8 @@ from tests.gpu.rows import State
 MEASURED = Path(__file__).with_name("measured.json")
 README = ROOT / "README.md"
 MARKER = "gpu"
-NOT_RUN = "On a GPU: no figures so far, none was at hand; `python -m tests.gpu` checks and measures everything on one, in 9 minutes.\n"
-MOST_ROWS = 6  # of the table: those with an aim that is a number; the file has the others
+NOT_RUN = "No GPU was at hand so far, so nothing was measured on one; `python -m tests.gpu` does so in 9 minutes.\n"
+MOST_FIGURES = 4  # with an aim, columns of the table, since the README is short; the file has all
 
 
 def readme_lines(report: Report | None) -> str:
@@ -34,17 +34,22 @@ def readme_lines(report: Report | None) -> str:
         raise ValueError("the README's table must be made from a whole run on a GPU, got one on a CPU or a brief one")
     rows = [row for each in report.rows.values() for row in each]
     failed = sum(row.state is State.FAILED for row in rows)
-    passed = sum(row.state is State.PASSED for row in rows)
-    lines = [
-        f"On one {report.machine['name']} ({report.date[:10]}, PyTorch {report.machine['packages']['torch']}; `python -m tests.gpu`): "
-        f"{passed} checks passed, {failed} failed.",
-        "",
-        "| figure | value | aim |",
-        "|---|---|---|",
+    aimed = [row for row in rows if row.state is State.MEASURED and row.ok is not None][:MOST_FIGURES]
+    machine, day = report.machine, report.date[:10]
+    checks = f"{sum(row.state is State.PASSED for row in rows)} checks passed, {failed} failed"
+    table = [
+        [row.name for row in aimed],
+        ["---"] * len(aimed),
+        [f"{value_of(row)} (aim {verdict_of(row)})" for row in aimed],
     ]
-    aimed = [row for row in rows if row.state is State.MEASURED and row.aim and row.ok is not None]
-    lines += [f"| {row.name} | {value_of(row)} | {verdict_of(row)} |" for row in aimed[:MOST_ROWS]]
-    return "\n".join(lines) + "\n"
+    return "\n".join(
+        [
+            f"`python -m tests.gpu` on one {machine['name']} ({day}, PyTorch {machine['packages']['torch']}): {checks}.",
+            "",
+            *(f"| {' | '.join(cells)} |" for cells in table if cells),
+            "",
+        ]
+    )
 
 
 def with_lines(readme: str, lines: str) -> str:

@@ -24,11 +24,15 @@ START_S = 120.0  # for the first answer of a process, which imports PyTorch
 class Worker:
     """Starts its process when it is asked for something.
 
+    Args:
+        sections: the package of their modules.
+
     Attributes:
         packages: that its processes had loaded at the end of a section.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sections: str = "tests.gpu.sections") -> None:
+        self.sections = sections
         self.packages: set[str] = set()
         self._process: Any = None
         self._connection: Any = None
@@ -47,7 +51,7 @@ class Worker:
 
     def rows(self, section: str, bench: Bench, limit_s: float) -> Iterator[Row]:
         """The rows of a section, as they come; the last one is FAILED if it raised, its process died, or it took longer."""
-        self._send((section, bench))
+        self._send((f"{self.sections}.{section}", bench))
         is_spoilt = False
         while isinstance(answer := self._receive(bench.started + limit_s), Row):
             is_spoilt |= answer.state is State.FAILED
@@ -105,11 +109,11 @@ def answer_requests(connection: Connection) -> None:
             gc.collect()
 
 
-def rows_of(section: str, bench: Bench) -> Iterator[Row]:
-    """The rows of a section; an error becomes the last one."""
-    label = section.replace("_", " ")
+def rows_of(module: str, bench: Bench) -> Iterator[Row]:
+    """The rows of the section in a module; an error becomes the last one."""
+    label = module.rpartition(".")[2].replace("_", " ")
     try:
-        yield from import_module(f"tests.gpu.sections.{section}").measure(bench)
+        yield from import_module(module).measure(bench)
     except SkippedError as reason:
         yield skipped(label, str(reason))
     except Exception as error:
