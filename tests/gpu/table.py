@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """Attributes:
-    name: that of its module in sections/, whose function `measure` yields the rows.
-    shows: one line for the report.
-    seconds: that it should take on a GPU; it is ended after half as much again.
+    """A part of the report, measured alone.
+
+    Attributes:
+        name: that of its module in sections/, whose function `measure` yields the rows.
+        shows: one line for the report.
+        seconds: that it should take on a GPU; it is ended after half as much again.
     """
 
     name: str
@@ -19,7 +21,7 @@ class Section:
 
 
 SECTIONS = (
-    Section(name="checks", shows="the guarantees that tests hold on a CPU", seconds=45),
+    Section(name="checks", shows="the guarantees that tests hold on a CPU", seconds=60),
     Section(name="device_and_cpu", shows="the same trials on this device and on a CPU", seconds=35),
     Section(
         name="determinism",
@@ -29,7 +31,7 @@ SECTIONS = (
     Section(
         name="throughput",
         shows="images per second of training beside a plain loop, and the share of the matmul rate",
-        seconds=150,
+        seconds=170,
     ),
     Section(name="pruning_rounds", shows="100 pruning rounds over 100 forward and backward passes", seconds=35),
     Section(name="selection", shows="ways to find the threshold of the kept weights, by their number", seconds=25),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from trainables.data.facts import DataFacts
 from trainables.data.staging import StagedDataset
 from trainables.preflight.network_case import NetworkCase
 from trainables.runtime.device import Runtime, resolve_precision
+from trainables.runtime.machine import peak_memory
 from trainables.wording import one_line
 
 STEPS = 4  # training steps between two reads of the clock; reading the loss after them waits for the device
@@ -107,7 +107,7 @@ class Probe:
         epoch.close()
         evaluate(self.model, self.data.test, self.data.normalization, self.runtime, "test", loss_name)
         if self.runtime.device != "cuda":
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            return peak_memory()
         import torch
 
         free, total = torch.cuda.mem_get_info()  # includes the CUDA context, unlike PyTorch's own counters

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,6 +21,7 @@ from trainables.config.keys import canonical
 from trainables.config.trial import TrainingConfig, TrialConfig
 from trainables.data.staging import StagedDataset
 from trainables.runtime.device import Runtime
+from trainables.runtime.machine import peak_memory
 from trainables.worker.probe import Probe
 
 COUNTS = (1, 2, 4, 8)
@@ -74,7 +74,7 @@ def answer_questions(connection: Connection, config: dict[str, Any], images: Ima
         probe: Any = TrainedProbe(config, StagedDataset(source=images.source), runtime)
         while True:
             method, arguments = connection.recv()
-            connection.send(peak_of_process() if method == "peak_of_process" else getattr(probe, method)(*arguments))
+            connection.send(peak_memory() if method == "peak_memory" else getattr(probe, method)(*arguments))
     except EOFError:
         return
     except Exception as error:
@@ -106,7 +106,7 @@ def measure(bench: Bench) -> Iterator[Row]:
             alone = alone or total
             label = f"{model} {count} side by side"
             yield measured(label, round(total), "images/s", note=f"{total / alone:.2f} of one; {os.cpu_count()} processors")
-            taken = device_bytes(bench.device) - foreign if bench.device == "cuda" else sum(_all(neighbours, "peak_of_process"))
+            taken = device_bytes(bench.device) - foreign if bench.device == "cuda" else sum(_all(neighbours, "peak_memory"))
             yield checked(
                 f"{label}: memory",
                 taken <= MARGIN * count * predicted,
@@ -128,8 +128,3 @@ def device_bytes(device: str) -> int:
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info()
     return total - free
-
-
-def peak_of_process() -> int:
-    """The most memory that this process has had, bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
