@@ -36,8 +36,8 @@ def test_every_way_to_select_agrees_with_plain_sorting(way: str, count: int) -> 
 
 def test_different_bits_counts_what_one_network_keeps_and_the_other_does_not() -> None:
     first = {"a": torch.tensor([True, True, False]), "b": torch.tensor([[False, True]])}
-    second = {"a": torch.tensor([True, False, True]), "b": torch.tensor([[False, True]])}
-    assert different_bits(first, second) == 2
+    second = {"a": torch.tensor([True, False, True]), "b": torch.tensor([[True, True]])}
+    assert different_bits(first, second) == 3
 
 
 def test_noise_is_two_standard_errors_of_a_difference() -> None:
