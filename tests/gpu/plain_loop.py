@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,8 @@ from trainables.runtime.machine import processors
 
 PAD = 4
 MOST_WORKERS = 8
+SHARED_MEMORY = Path("/dev/shm")
+BATCHES_OF_WORKER = 4  # two that it prefetches, one in the making, one in use
 
 
 class ImagesInMemory(Dataset[tuple[Tensor, int]]):
@@ -50,11 +55,12 @@ class PlainLoop:
     """One epoch at every call; returns the number of images.
 
     Args:
-        workers: that load and transform; None for one less than there are processors, at most MOST_WORKERS.
+        workers: that load and transform; None for as many as there are other processors and shared memory for their batches, at
+            most MOST_WORKERS.
     """
 
     def __init__(self, model: str, images: int, batch_size: int, device: str, workers: int | None = None) -> None:
-        workers = min(MOST_WORKERS, processors() - 1) if workers is None else workers
+        workers = usual_workers(batch_size) if workers is None else workers
         is_gpu = device == "cuda"
         self.device, self.batch_size = device, batch_size
         self.loader = DataLoader(
@@ -84,6 +90,13 @@ class PlainLoop:
             self.optimizer.step()
         loss.item()  # waits for the device
         return len(self.loader) * self.batch_size
+
+
+def usual_workers(batch_size: int) -> int:
+    """Processes that load; a container may have little shared memory, in which each keeps some float32 batches."""
+    room = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
+    batch_bytes = 4 * batch_size * prod(SHAPE)
+    return max(0, min(MOST_WORKERS, processors() - 1, room // (BATCHES_OF_WORKER * batch_bytes)))
 
 
 def _usual_switches() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from tests.gpu.rows import Row, State
 
 SCHEMA = 1
-WIDEST_NAME = 64  # characters of a name in the table
+WIDEST_NAME = 76  # characters of a name in the table
 
 
 @dataclass(frozen=True, kw_only=True)

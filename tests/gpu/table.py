@@ -26,17 +26,17 @@ SECTIONS = (
     Section(
         name="determinism",
         shows="resumed and shared trials against plain ones, and what deterministic kernels cost",
-        seconds=50,
+        seconds=45,
     ),
     Section(
         name="throughput",
         shows="images per second of training beside a plain loop, and the share of the matmul rate",
-        seconds=170,
+        seconds=150,
     ),
     Section(name="pruning_rounds", shows="100 pruning rounds over 100 forward and backward passes", seconds=35),
-    Section(name="selection", shows="ways to find the threshold of the kept weights, by their number", seconds=25),
+    Section(name="selection", shows="ways to find the threshold of the kept weights, by their number", seconds=20),
     Section(
-        name="side_by_side", shows="trials that share the device: total throughput, memory predicted and measured", seconds=70
+        name="side_by_side", shows="trials that share the device: total throughput, memory predicted and measured", seconds=60
     ),
     Section(
         name="out_of_memory", shows="a trial without enough memory is classed as such, and the process goes on", seconds=15

@@ -15,7 +15,7 @@ def measure(bench: Bench) -> Iterator[Row]:
         label, folder = name.replace("_", " "), bench.folder / name
         folder.mkdir()
         try:
-            yield checked(label, True, "holds", check(bench.device, folder))
+            yield checked(label, True, "the guarantee", check(bench.device, folder))
         except SkippedError as reason:
             yield skipped(label, str(reason))
         except Exception as error:
