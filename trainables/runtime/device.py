@@ -109,6 +109,8 @@ class Runtime:
         settings = asdict(self)
         if self.workers == 1:
             del settings["workers"], settings["sync_batch_norm"]
+        if self.device == "cuda":
+            settings["tf32"] = False  # snapshots of a time when convolutions used it are others
         return settings | {
             "processor": processor(self.device),
             "torch": torch.__version__,
