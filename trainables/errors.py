@@ -39,6 +39,16 @@ FINAL_KINDS = (
     FailureKind.STORAGE,
 )
 
+# In the texts of the RuntimeErrors that PyTorch raises where it is not its GPU allocator that found no memory: its allocator of
+# a CPU, CUDA itself, and the libraries that take memory of their own, as for the handle that a process opens on a shared GPU.
+OUT_OF_MEMORY_TEXTS = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUSPARSE_STATUS_ALLOC_FAILED",
+)
+
 
 class TrialError(Exception):
     """A failure of one trial. Its text is "message; hint".
@@ -66,6 +76,8 @@ def kind_of(error: BaseException) -> FailureKind:
         return error.kind
     # By name, so that a driver without torch can ask too.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return FailureKind.OUT_OF_MEMORY
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY_TEXTS):
         return FailureKind.OUT_OF_MEMORY
     return FailureKind.CODE
 

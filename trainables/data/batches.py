@@ -7,7 +7,7 @@ All randomness comes from CPU generators seeded by (seed, purpose, epoch), so th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from trainables.runtime.seeding import derived_seed
 
 def training_batches(
     data: Data, batch_size: int, seed: int, epoch: int, group: Group = ALONE
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Generator[tuple[Tensor, Tensor], None, None]:
     """One epoch of shuffled, augmented, normalised batches, without the images that do not fill a last batch.
 
     Yields float32 (B, C, H, W) and int64 (B,) on the device, B always `batch_size`; of several workers each its part. The order

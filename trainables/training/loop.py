@@ -19,6 +19,7 @@ from trainables.data.splits import Data, Split
 from trainables.errors import NonFiniteError
 from trainables.models.loss_parts import loss_parts
 from trainables.models.losses import batch_loss, summed_loss
+from trainables.models.spiking import SpikingNetwork
 from trainables.models.synchronized_norms import average_statistics, synchronized_norms
 from trainables.pruning.sparse_trainers import MaskUpdater
 from trainables.runtime.device import Runtime
@@ -61,7 +62,8 @@ def train_epoch(
     for settings in optimizer.param_groups:
         settings["lr"] = lr
     device = data.train.labels.device
-    forward = model if updater.changes_forward else runtime.compiled(model)
+    as_graphs = not isinstance(model, SpikingNetwork)  # whose neurons keep their voltages from one step to the next
+    forward = model if updater.changes_forward else runtime.compiled(model, as_graphs=as_graphs)
     loss_of = batch_loss(training.loss, training.label_smoothing)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros((), dtype=torch.int64, device=device)
