@@ -141,7 +141,7 @@ def _forget_memory(rank: int, full: bool) -> dict[str, Any]:
     def all_reduce(tensor: torch.Tensor) -> None:
         raise torch.OutOfMemoryError("no memory is left")
 
-    torch.distributed.all_reduce = all_reduce
+    vars(torch.distributed)["all_reduce"] = all_reduce
     return {"status": "finished"}
 
 
