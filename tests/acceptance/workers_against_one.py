@@ -1,0 +1,102 @@
+"""Trials of 2 and 4 workers against the same trials of one: the weights they keep, their accuracy, and the same bits twice.
+
+    python -m tests.acceptance.workers_against_one [--seeds 3] [--model convnet]
+
+One worker on digits, and N processes over gloo with the same batches. Exits with 1 where a rule that it prints does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from orchestrator.storage.base import Storage
+from tests.support.several_workers import different_weights, masks_of, result_of, run_together
+from tests.support.trials import new_storage, tiny_config
+from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
+from trainables.worker.local_peers import LocalPeers
+
+TOLERANCE = 0.01  # of the mean accuracy over the seeds, with synchronized batch norm
+METHODS = ("drive", "snip", "magnitude")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--model", default="convnet")
+    options = parser.parse_args()
+    holds = True
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"{options.model} on digits, 3 + 9 epochs of batches of 64, 10 rounds to 95 %, {options.seeds} seeds\n")
+        print("method     workers  batch norm    test accuracy     weights that only one keeps   same bits twice")
+        for method in METHODS:
+            alone = [_trial(options.model, method, seed) for seed in range(options.seeds)]
+            ground = {config.seed: _run(config, Path(folder) / "alone", None) for config in alone}
+            expected = _accuracies(alone, ground)
+            print(f"{method:10} 1        of the batch  {_text(expected)}")
+            for workers, synchronized in ((2, True), (4, True), (2, False)):
+                holds &= _compare(alone, ground, Path(folder) / f"{workers}-{synchronized}", workers, synchronized, expected)
+    rule = f"mean accuracies with synchronized batch norm are within {100 * TOLERANCE:g} points, and bits are the same twice"
+    print(f"\n{rule}: {'holds' if holds else 'DOES NOT HOLD'}")
+    return 0 if holds else 1
+
+
+def _compare(
+    configs: list[TrialConfig],
+    ground: dict[int, Storage],
+    folder: Path,
+    workers: int,
+    synchronized: bool,
+    expected: list[float],
+) -> bool:
+    """Prints the row of so many workers; whether its rules hold."""
+    peers = LocalPeers(workers)
+    try:
+        storages = {c.seed: _run(c, folder, peers, sync_batch_norm=synchronized) for c in configs}
+        first = configs[0]
+        again = _run(first, folder / "again", peers, sync_batch_norm=synchronized)
+    finally:
+        peers.end()
+    differing = [different_weights(masks_of(c, ground[c.seed]), masks_of(c, storages[c.seed])) for c in configs]
+    kept = result_of(first, again)["kept_weights"]
+    same = result_of(first, again)["model_sha256"] == result_of(first, storages[first.seed])["model_sha256"]
+    accuracies = _accuracies(configs, storages)
+    norm = "of the batch" if synchronized else "of the part"
+    differ = f"{', '.join(map(str, differing))} of {kept:,}"
+    print(
+        f"{first.method:10} {workers}        {norm:12}  {_text(accuracies)}  {differ:28}  {'yes' if same else 'NO'}", flush=True
+    )
+    return same and (not synchronized or abs(mean(accuracies) - mean(expected)) <= TOLERANCE)
+
+
+def _trial(model: str, method: str, seed: int) -> TrialConfig:
+    training = TrainingConfig(epochs=9, batch_size=64, lr=0.05)
+    images = DatasetConfig(name="digits", validation=0.1)
+    base = tiny_config(model=model, method=method, dataset=images, training=training)
+    return replace(base, warmup_epochs=3, prune_iterations=10 if method != "snip" else 1, sparsity=0.95, seed=seed)
+
+
+def _run(config: TrialConfig, folder: Path, peers: LocalPeers | None, **runtime: Any) -> Storage:
+    storage = new_storage(folder / f"{config.method}-{config.seed}")
+    report = run_together(config, storage, peers, **runtime)
+    if report["status"] != "finished":
+        sys.exit(f"{config.method}, seed {config.seed}: {report['message']}")
+    return storage
+
+
+def _accuracies(configs: list[TrialConfig], storages: dict[int, Storage]) -> list[float]:
+    return [result_of(config, storages[config.seed])["metrics"]["test/accuracy"] for config in configs]
+
+
+def _text(values: list[float]) -> str:
+    spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * mean(values):.1f}{spread} %".ljust(16)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
