@@ -45,7 +45,7 @@ class BackgroundNetworkChecks:
         checks = NetworkChecks(folder, plan, "cpu", node_cache())
         checks.load_cached(precision, notify)
         if cases := checks.unanswered(precision):
-            request = _request(plan, cases, merge_settings(resources, cached).runtime(resources))
+            request = _request(plan, cases, replace(merge_settings(resources, cached).runtime(resources), workers=1))
             self._thread = Thread(target=self._work, args=(request,), name="network checks", daemon=True)
             self._thread.start()
 
