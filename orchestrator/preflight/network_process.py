@@ -6,7 +6,7 @@ Otherwise a worker checks them (execution/autotune.py): on a cluster, on a GPU, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from threading import Thread
 from typing import Any
 

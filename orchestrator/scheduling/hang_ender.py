@@ -8,11 +8,9 @@ from typing import Any
 
 from orchestrator.cluster.process_ending import ProcessEnding, Worker
 from orchestrator.scheduling.watchdog import Silence, Watchdog
-from trainables.wording import listed
 
-TELLING = (
-    "TtDRS"  # states of a process, as Linux names them; of workers that wait for each other the first ones hold up the rest
-)
+# The states of a process, as Linux names them: of workers that wait for each other the first ones hold up the rest.
+ORDER = {letter: order for order, letter in enumerate("TtDRS")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,20 +72,19 @@ def hang_of(silence: Silence, workers: Sequence[Worker], answers: Sequence[dict[
     Args:
         answers: of `end_hung_process`, for each worker.
     """
-    ranks = [TELLING.find(one["letter"]) % (len(TELLING) + 1) if one["letter"] else len(TELLING) for one in answers]
-    states: dict[str, list[int]] = {}
-    for rank in sorted(range(len(answers)), key=lambda rank: ranks[rank]):
-        states.setdefault(answers[rank]["state"], []).append(rank + 1)
+    orders = [ORDER.get(answer["letter"], len(ORDER)) for answer in answers]
+    to_blame = frozenset(worker.node for worker, order in zip(workers, orders, strict=True) if order == min(orders))
     if len(workers) == 1:
-        message, stacks = answers[0]["state"], answers[0]["stacks"]
-    else:
-        message = "; ".join(f"{worker_text(ids, len(workers))}: {state}" for state, ids in states.items() if state)
-        parts = [f"{worker_text([rank + 1], len(workers))}\n{one['stacks']}" for rank, one in enumerate(answers)]
-        stacks = "\n\n".join(parts)
-    to_blame = frozenset(worker.node for worker, rank in zip(workers, ranks, strict=True) if rank == min(ranks))
-    return Hang(message=", ".join(filter(None, (str(silence), message))), stacks=stacks, nodes=to_blame)
+        return Hang(message=f"{silence}, {answers[0]['state']}", stacks=answers[0]["stacks"], nodes=to_blame)
+    states: dict[str, list[int]] = {}
+    for index in sorted(range(len(workers)), key=lambda index: orders[index]):
+        states.setdefault(answers[index]["state"], []).append(index + 1)
+    seen = "; ".join(f"{worker_text(numbers, len(workers))}: {state}" for state, numbers in states.items())
+    stacks = [f"{worker_text([number], len(workers))}\n{answer['stacks']}" for number, answer in enumerate(answers, 1)]
+    return Hang(message=f"{silence}, {seen}", stacks="\n\n".join(stacks), nodes=to_blame)
 
 
-def worker_text(ids: Sequence[int], count: int) -> str:
+def worker_text(numbers: Sequence[int], count: int) -> str:
     """Such as "worker 2 of 4" or "workers 1, 3 and 4 of 4"."""
-    return f"{'worker' if len(ids) == 1 else 'workers'} {listed(list(map(str, ids)))} of {count}"
+    *others, last = map(str, numbers)
+    return f"workers {', '.join(others)} and {last} of {count}" if others else f"worker {last} of {count}"

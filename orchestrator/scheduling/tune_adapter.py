@@ -78,7 +78,7 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         in_flight: Tune's trials from the suggestion until the worker is free again.
         running: Tune's trial -> its stage, until the end is reported.
         nodes: Tune's trial -> the nodes of its workers; before it started, the nodes that it may start on.
-        lost_workers: stages of which a process was lost, with their nodes, the time by which to decide, and what is known of it.
+        lost_workers: stages of which a process was lost, with their nodes, the time by which to decide, and what happened.
         missing_on_nodes: stage key -> nodes that lack a file of this stage.
         hangs: ends the workers of stages that hang.
         hung: Tune's trial -> a stage whose workers were ended so, until their nodes have said how.

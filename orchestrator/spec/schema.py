@@ -38,8 +38,8 @@ class Resources(SpecModel):
     )
     cpus_per_trial: Cpus | None = Field(
         default=None,
-        description="CPU cores that a trial reserves, by default one for each of its workers, who divide them; auto measures the "
-        "best number for a trial of one worker, once per sweep.",
+        description="CPU cores that a trial reserves, by default one for each of its workers, which divide them; auto measures "
+        "the best number for a trial of one worker, once per sweep.",
     )
     gpus_per_trial: Gpus | None = Field(
         default=None,
@@ -53,7 +53,7 @@ class Resources(SpecModel):
     )
     sync_batch_norm: bool = Field(
         default=True,
-        description="Whether several workers normalise by the statistics of the whole batch; false is faster, and other numbers.",
+        description="Whether several workers normalise by the statistics of the whole batch, or each by those of its share.",
     )
     max_concurrent: Integer | None = Field(
         default=None,

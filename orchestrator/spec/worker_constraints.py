@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from orchestrator.spec.conflict import Conflict
 from orchestrator.spec.schema import Resources, SweepSpec
@@ -13,12 +13,16 @@ GPUS, WORKERS, SYNC = "resources.gpus_per_trial", "resources.workers_per_trial",
 BATCH_SIZE = "training.batch_size"
 
 
-def worker_conflicts(spec: SweepSpec, trials: Sequence[TrialConfig]) -> Iterator[Conflict]:
-    """The conflicts of keys that say how many workers a trial has, and of keys that several workers cannot do.
+def batch_conflicts(config: TrialConfig, resources: Resources) -> Iterator[Conflict]:
+    """The conflicts of a trial's batches with its workers."""
+    count = resources.workers
+    if config.training.batch_size < count:
+        rule = f"be >= {count}, an image for each worker of the trial ({_source(resources)})"
+        yield Conflict((BATCH_SIZE,), rule, "take larger batches or fewer workers")
 
-    Args:
-        trials: of the sweep.
-    """
+
+def worker_conflicts(spec: SweepSpec) -> Iterator[Conflict]:
+    """The conflicts of keys that say how many workers a trial has, and of keys that several workers cannot do."""
     resources = spec.resources
     count = resources.workers
     if conflict := _contradiction(resources):
@@ -26,18 +30,20 @@ def worker_conflicts(spec: SweepSpec, trials: Sequence[TrialConfig]) -> Iterator
         return
     if count == 1:
         return
-    source = GPUS if resources.required_device == "cuda" else WORKERS
+    source = _source(resources)
     if resources.cpus_per_trial == "auto":
         yield Conflict((CPUS, source), "be a number for a trial of several workers", f"write {CPUS}: {count}, one per worker")
     elif resources.cpus_per_trial is not None and resources.cpus_per_trial < count:
         rule = f"be >= {count}, at least one CPU for each worker of the trial"
         yield Conflict((CPUS, source), rule, f"write {CPUS}: {count}, or remove it")
-    if min(trial.training.batch_size for trial in trials) < count:
-        rule = f"be >= {count} in every trial, since its workers divide the batches among them"
-        yield Conflict((BATCH_SIZE, source), rule, "take larger batches or fewer workers")
     if resources.compile and resources.sync_batch_norm:
         rule = "be false for several workers with sync_batch_norm, which was never run compiled"
         yield Conflict((COMPILE, SYNC, source), rule, f"write {COMPILE}: false, or {SYNC}: false")
+
+
+def _source(resources: Resources) -> str:
+    """The key that says how many workers there are."""
+    return GPUS if resources.required_device == "cuda" else WORKERS
 
 
 def _contradiction(resources: Resources) -> Conflict | None:
@@ -45,9 +51,7 @@ def _contradiction(resources: Resources) -> Conflict | None:
     gpus, workers = resources.gpus_per_trial, resources.workers_per_trial
     several_gpus = isinstance(gpus, float) and gpus > 1
     if several_gpus and resources.device == "cpu":
-        return Conflict(
-            (GPUS, DEVICE), "be a share for a trial on CPUs", f"write {WORKERS}: {resources.workers}, or device: cuda"
-        )
+        return Conflict((GPUS, DEVICE), "be a share for a trial on CPUs", f"write {WORKERS}: {gpus:g} instead")
     if several_gpus and workers is not None and workers != gpus:
         return Conflict((WORKERS, GPUS), f"be {gpus:g}, one worker for each GPU", "remove it")
     if workers is None or workers == 1 or several_gpus:

@@ -164,7 +164,8 @@ def _time_text(facts: dict[str, Any]) -> str:
         workers = facts["workers_per_trial"]
         of_workers = f" and with {workers} workers" if workers > 1 else ""
         measure = "" if workers > 1 else "; --measure times a few batches on this machine"
-        return f"not known: the storage has no finished trials of {networks} on these data and with these methods{of_workers}{measure}"
+        known = f"finished trials of {networks} on these data and with these methods{of_workers}"
+        return f"not known: the storage has no {known}{measure}"
     whole = f"about {duration(hours * 3600)} of one slot"
     if source["measured"]:
         return f"{whole}, without the start of trials; measured {source['measured']}"
