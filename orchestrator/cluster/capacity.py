@@ -17,6 +17,7 @@ EXCLUSION_TIMEOUT_S = 600.0  # then a node is tried again: what it lacked may ha
 # Stages kept pending on a remote cluster, so that its autoscaler sees demand. With one it would add one node at a time.
 PENDING_STAGES = 8
 NO_CAPACITY = "no node of the cluster has room for a trial (resources in the sweep file); waiting for one that has"
+NO_CAPACITY_FOR_WORKERS = "the nodes of the cluster have no room for all {} workers of a trial (resources in the sweep file); "
 
 
 @dataclass(kw_only=True)
@@ -111,7 +112,7 @@ class ClusterCapacity:
         elif self._had_room:
             self.notify("no node is left that has room for a trial; waiting for nodes to join, nothing is lost")
         else:
-            self.notify(NO_CAPACITY)
+            self.notify(NO_CAPACITY if self.workers == 1 else f"{NO_CAPACITY_FOR_WORKERS.format(self.workers)}waiting for more")
 
 
 def alive_nodes() -> list[dict[str, Any]]:

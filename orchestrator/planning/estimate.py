@@ -71,7 +71,7 @@ class Records:
         if kind not in self.counts or self.counts[kind] >= MAX_RESULTS:
             return
         self.model_bytes.setdefault(model_kind(config), []).append(result["model_bytes"])
-        if any(one.get("workers", 1) != self.workers for one in result["fingerprints"]):
+        if ({one.get("workers", 1) for one in result.get("fingerprints", ())} or {1}) != {self.workers}:
             return
         if timed := timed_trial(as_chosen(config, result["metrics"]), result["metrics"], trains_warmup=True):
             self.timed.append(timed)

@@ -109,8 +109,8 @@ INVALID_LINES = {
     "one and a half GPUs": (
         "resources: {gpus_per_trial: 1.5}\n",
         [
-            "s.yaml:4: resources.gpus_per_trial must be a share of one GPU in [0, 1], a whole number of GPUs, or auto, got 1.5; "
-            "several GPUs are whole ones: write 1 or 2"
+            "s.yaml:4: resources.gpus_per_trial must be a share of one GPU in [0, 1], a whole number of GPUs, or auto, got "
+            "1.5; several GPUs are whole ones: write 1 or 2"
         ],
     ),
     "no CPU": (

@@ -16,8 +16,8 @@ CONFLICTS = {
     "device: cuda, workers_per_trial: 2": f"{AT}workers_per_trial must be given only for trials on CPUs, got "
     "resources.workers_per_trial 2, resources.device 'cuda'; write resources.gpus_per_trial: 2 for GPUs, or "
     "resources.device: cpu",
-    "workers_per_trial: 2, gpus_per_trial: 0.5": f"{AT}workers_per_trial must be 1 for trials that share a GPU or have a single "
-    "one, got resources.workers_per_trial 2, resources.gpus_per_trial 0.5; write resources.gpus_per_trial: 2, or "
+    "workers_per_trial: 2, gpus_per_trial: 0.5": f"{AT}workers_per_trial must be 1 for trials that share a GPU or have a "
+    "single one, got resources.workers_per_trial 2, resources.gpus_per_trial 0.5; write resources.gpus_per_trial: 2, or "
     "resources.workers_per_trial: 1",
     f"{CPU2}, gpus_per_trial: auto": f"{AT}workers_per_trial must be 1 for trials that share a GPU or have a single one, got "
     "resources.workers_per_trial 2, resources.gpus_per_trial 'auto'; remove resources.gpus_per_trial",
