@@ -80,7 +80,12 @@ def test_workers_that_wait_for_each_other_are_seen_before_one_is_ended() -> None
         time.sleep(0.3)
         os.kill(first.pid, signal.SIGSTOP)
         time.sleep(0.2)
-        watcher = threading.Thread(target=lambda: (first.wait(), second.kill()))
+
+        def follow() -> None:
+            first.wait()
+            second.kill()
+
+        watcher = threading.Thread(target=follow)
         watcher.start()
         answers = end_hung_processes([(first.pid, one), (second.pid, other)])
         watcher.join()
