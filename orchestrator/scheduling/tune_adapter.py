@@ -150,10 +150,12 @@ class StageSearcher(Searcher):  # type: ignore[misc]
                 self.hooks.guarded(self._lose, trial_id, result["message"])
                 return
             del self.running[trial_id]
+            # Another worker that failed names its node.
+            first = next((worker.node for worker in self.hangs.workers.get(trial_id, ())), None)
+            nodes, failed_on = self.nodes.pop(trial_id), result.get("node") or first
             self.hangs.end(trial_id, finished=result["status"] == FINISHED)
             stage.place = result.get("place", "")
-            nodes = self.nodes.pop(trial_id)
-            at_fault = frozenset([result["node"]]) if "node" in result else nodes  # where one of its workers failed
+            at_fault = nodes if failed_on is None else frozenset([failed_on])
             self.hooks.guarded(self._on_end, stage, at_fault, result["status"], result["message"])
 
     def requeue(self, trial_id: str) -> None:
