@@ -12,7 +12,18 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli import command_line, curves, descendants, drive_sweep, kill_all, start, started, status, wait_for
+from tests.support.cli import (
+    command_line,
+    curves,
+    descendants,
+    digests,
+    drive_sweep,
+    kill_all,
+    start,
+    started,
+    status,
+    wait_for,
+)
 from tests.support.faulty_nodes import join
 from tests.support.ray_nodes import RayNodes
 
@@ -31,6 +42,7 @@ stage_timeout: {timeout}
 resources: {{device: cpu, workers_per_trial: 2}}
 tracking: {{models: none}}
 """
+LONG_EPOCHS = 25  # in which a worker can be lost
 
 
 def gang_sweep(folder: Path, epochs: int = 3, timeout: int = 600) -> Path:
@@ -67,9 +79,9 @@ def require_whole(storage: Path, trials: int) -> None:
     assert [run.info.status for run in runs] == ["FINISHED"] * trials
 
 
-def peer_of(process: Popen[str], storage: Path, checkpoints: int = 1) -> int:
+def peer_of(process: Popen[str], storage: Path) -> int:
     """The process id of a worker other than the first, once the trial has a checkpoint to go on from."""
-    wait_for(lambda: len(list(storage.glob("trials/*/checkpoint*"))) >= checkpoints)
+    wait_for(lambda: list(storage.glob("trials/*/checkpoint*")))
 
     def peers() -> list[int]:
         return [pid for pid in descendants(process.pid) if "Peer" in command_line(pid)]
@@ -89,6 +101,14 @@ def test_two_workers_train_a_trial_that_is_recorded_once(tmp_path: Path) -> None
     assert "different fingerprints" not in report
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The storage of the long sweep, of which no worker was lost."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    drive_sweep("run", gang_sweep(folder, LONG_EPOCHS), "--storage", folder / "runs", "--quiet")
+    return folder / "runs"
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "message"),
@@ -97,11 +117,11 @@ def test_two_workers_train_a_trial_that_is_recorded_once(tmp_path: Path) -> None
         (signal.SIGSTOP, "worker 2 of 2: it was stopped by a signal (SIGSTOP); worker 1 of 2: it was waiting"),
     ],
 )
-def test_trial_goes_on_without_a_worker_that_is_killed_or_stopped(number: int, message: str, tmp_path: Path) -> None:
+def test_trial_goes_on_without_a_worker_that_is_killed_or_stopped(
+    number: int, message: str, undisturbed: Path, tmp_path: Path
+) -> None:
     storage = tmp_path / "runs"
-    undisturbed = tmp_path / "undisturbed"
-    file = gang_sweep(tmp_path, epochs=25, timeout=10)
-    process = start("run", file, "--storage", storage)
+    process = start("run", gang_sweep(tmp_path, LONG_EPOCHS, timeout=10), "--storage", storage)
     os.kill(peer_of(process, storage), number)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
@@ -109,8 +129,8 @@ def test_trial_goes_on_without_a_worker_that_is_killed_or_stopped(number: int, m
     log = (storage / "sweeps/gang/sweep.log").read_text()
     assert message in log, log
     assert sorted(json.loads(path.read_text())["attempt"] for path in storage.glob("trials/*/result.json")) == [1, 2]
-    drive_sweep("run", file, "--storage", undisturbed, "--quiet")
     assert curves(storage) == curves(undisturbed)
+    assert digests("gang", storage) == digests("gang", undisturbed)
 
 
 @pytest.mark.long
