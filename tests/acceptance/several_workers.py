@@ -10,6 +10,7 @@ result, by what Ray says is reserved. On a machine with fewer than four CPUs the
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -61,8 +62,8 @@ def main() -> None:
 def run(root: Path, cluster: RayNodes, epochs: int) -> None:
     environment = os.environ | cluster.environment
     command = [sys.executable, "-c", WATCH, cluster.gcs, str(INTERVAL_S)]
-    watch = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    began, processes = time.monotonic(), {}
+    watch = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    began, processes = time.time(), {}
     try:
         for name, workers in WORKERS.items():
             file = root / f"{name}.yaml"
@@ -73,14 +74,15 @@ def run(root: Path, cluster: RayNodes, epochs: int) -> None:
         for name, process in processes.items():
             output, _ = process.communicate(timeout=3600)
             assert process.returncode == 0, output
-            print(
-                f"{name}: {TRIALS[name]} trials of {WORKERS[name]} finished after {time.monotonic() - began:.0f} s", flush=True
-            )
+            print(f"{name}: {TRIALS[name]} trials of {WORKERS[name]} finished after {time.time() - began:.0f} s", flush=True)
     finally:
         watch.terminate()
         samples, _ = watch.communicate()
     for name in WORKERS:
         assert status(name, root / name)["finished"] == TRIALS[name]
+        results = [json.loads(one.read_bytes()) for one in (root / name).glob("trials/*/result.json")]
+        spans = sorted((one["started_ms"] / 1000 - began, one["finished_ms"] / 1000 - began) for one in results)
+        print(f"{name}: from and to second {', '.join(f'{start:.0f}-{end:.0f}' for start, end in spans)}")
     busy = [min(SLOTS, round(float(line))) for line in samples.split()]
     working = busy[next(index for index, count in enumerate(busy) if count) : len(busy) - _idle_at_the_end(busy)]
     print(f"slots busy: {100 * statistics.fmean(working) / SLOTS:.0f} % of {SLOTS}, over {len(working) * INTERVAL_S:.0f} s")
