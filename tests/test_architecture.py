@@ -343,7 +343,7 @@ def test_importing_trainables_loads_nothing_heavy() -> None:
         assert set(loaded[module_of(path)]) <= {"torch"}, f"{path} or one before it in {others}"
 
 
-@pytest.mark.parametrize("module", ["cli", "planning.plan", "spec.loader", "storage.layout"])
+@pytest.mark.parametrize("module", ["cli", "planning.plan", "spec.loader", "storage.layout", "storage.local"])
 def test_commands_start_without_heavy_packages(module: str) -> None:
     packages = ("torch", "ray", "mlflow", "pyarrow", "sklearn", "matplotlib", "pandas")
     assert loaded_after(f"import orchestrator.{module}; report('here')", packages) == {"here": []}

@@ -6,7 +6,6 @@ What follows from a kind, such as another try, is in orchestrator/scheduling/ret
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
 
 
 class FailureKind(StrEnum):
@@ -40,6 +39,16 @@ FINAL_KINDS = (
     FailureKind.STORAGE,
 )
 
+# In the texts of the RuntimeErrors that PyTorch raises where it is not its GPU allocator that found no memory: its allocator of
+# a CPU, CUDA itself, and the libraries that take memory of their own, as for the handle that a process opens on a shared GPU.
+OUT_OF_MEMORY_TEXTS = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUSPARSE_STATUS_ALLOC_FAILED",
+)
+
 
 class TrialError(Exception):
     """A failure of one trial. Its text is "message; hint".
@@ -50,7 +59,7 @@ class TrialError(Exception):
         hint: how to fix it; empty where the message says it all.
     """
 
-    kind: ClassVar[FailureKind] = FailureKind.CODE
+    kind: FailureKind = FailureKind.CODE
 
     def __init__(self, message: str = "", hint: str = "") -> None:
         super().__init__(message)
@@ -67,6 +76,8 @@ def kind_of(error: BaseException) -> FailureKind:
         return error.kind
     # By name, so that a driver without torch can ask too.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return FailureKind.OUT_OF_MEMORY
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY_TEXTS):
         return FailureKind.OUT_OF_MEMORY
     return FailureKind.CODE
 
@@ -105,6 +116,21 @@ class MissingFileError(WrongNodeError):
     """This node lacks a file that this trial needs and others may not, such as a custom module."""
 
     kind = FailureKind.MISSING_FILE
+
+
+class WorkerLostError(TrialError):
+    """Another worker of the trial was lost, or its node; the trial goes on from its checkpoint with new ones."""
+
+    kind = FailureKind.WORKER_LOST
+
+
+class OtherWorkerError(TrialError):
+    """Another worker of the trial has failed, for a reason of the given kind."""
+
+    def __init__(self, kind: FailureKind, message: str, node: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.node = node
 
 
 class StopRequestedError(TrialError):

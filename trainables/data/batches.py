@@ -7,7 +7,7 @@ All randomness comes from CPU generators seeded by (seed, purpose, epoch), so th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -16,14 +16,18 @@ from trainables.data.normalization import EVALUATION_BATCH, Normalization
 from trainables.data.split_counts import scoring_counts
 from trainables.data.splits import Data, Split, class_counts, stratified_indices
 from trainables.errors import DataError
+from trainables.runtime.group import ALONE, Group
 from trainables.runtime.heartbeat import beat
 from trainables.runtime.seeding import derived_seed
 
 
-def training_batches(data: Data, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def training_batches(
+    data: Data, batch_size: int, seed: int, epoch: int, group: Group = ALONE
+) -> Generator[tuple[Tensor, Tensor], None, None]:
     """One epoch of shuffled, augmented, normalised batches, without the images that do not fill a last batch.
 
-    Yields float32 (B, C, H, W) and int64 (B,) on the device, B always `batch_size`.
+    Yields float32 (B, C, H, W) and int64 (B,) on the device, B always `batch_size`; of several workers each its part. The order
+    and the augmentation of an image do not depend on the number of workers.
 
     Raises:
         DataError: there are fewer training images than one batch.
@@ -32,7 +36,8 @@ def training_batches(data: Data, batch_size: int, seed: int, epoch: int) -> Iter
     if count < batch_size:
         raise DataError(f"training.batch_size is {batch_size}, but there are only {count} training images")
     generator = torch.Generator().manual_seed(derived_seed(seed, "batches", epoch))
-    batch_indices = torch.randperm(count, generator=generator)[: count // batch_size * batch_size].split(batch_size)
+    whole = torch.randperm(count, generator=generator)[: count // batch_size * batch_size].split(batch_size)
+    batch_indices = [group.part(indices) for indices in whole]
     if data.augment == "none":
         batches = data.train.batches(batch_indices)
     else:
@@ -77,8 +82,8 @@ def class_balanced_batches(
     return normalized(data.train.batches(batch_indices), data.normalization)
 
 
-def evaluation_batches(split: Split, normalization: Normalization) -> Iterator[tuple[Tensor, Tensor]]:
-    """The split in order, in batches of EVALUATION_BATCH, normalised."""
+def evaluation_batches(split: Split, normalization: Normalization, group: Group = ALONE) -> Iterator[tuple[Tensor, Tensor]]:
+    """The split in order, in batches of EVALUATION_BATCH, normalised; of N workers each takes every N-th batch."""
     indices = torch.arange(len(split))
     batch_indices = [indices[start : start + EVALUATION_BATCH] for start in range(0, len(split), EVALUATION_BATCH)]
-    return normalized(split.batches(batch_indices), normalization)
+    return normalized(split.batches(batch_indices[group.rank :: group.workers]), normalization)

@@ -56,7 +56,7 @@ def examine_network(
         custom_files: with the file of initial weights, if the sweep has one.
     """
     start = time.perf_counter()
-    runtime = runtime.for_trial(case.config.precision)
+    runtime = runtime.for_trial(case.config.precision).alone()
     runtime.activate()
     examination = Examination(case, image_shape, num_classes, runtime, sorted({1, *evaluation_sizes}))
     with torch.random.fork_rng():

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from trainables.config.trial import TrialConfig
 from trainables.data.batches import class_balanced_batches, scoring_batches
 from trainables.data.splits import Data
-from trainables.pruning.masks import Masks, apply_masks, surviving_indices
+from trainables.pruning.masks import Masks, apply_masks, masks_of_first, surviving_indices
 from trainables.pruning.rank_correlation import term_correlations
 from trainables.pruning.scoring import Batch, Scores, ScoringContext, score
 from trainables.pruning.selection import Selection, WeightSelection
 from trainables.pruning.sparsity_distributions import LayerCounts
 from trainables.runtime.device import Runtime
+from trainables.runtime.group import group_of
 
 LayerScores = dict[str, dict[str, float]]  # by layer
 MAX_CORRELATIONS = 10  # rounds of one trial
@@ -52,7 +53,7 @@ def prune_round(
     selection = selection or WeightSelection()
     result = score_round(model, weights, masks, data, config, round_, runtime, counts_of, selection)
     scores = -result.scores if config.sanity.invert else result.scores
-    kept_masks = selection.select(scores, masks, config, round_)
+    kept_masks = masks_of_first(selection.select(scores, masks, config, round_), group_of(runtime))
     apply_masks(weights, kept_masks)
 
     metrics = mask_metrics(kept_masks) | selection.metrics(kept_masks, config)

@@ -19,8 +19,10 @@ from trainables.config.options import BatchNormMode
 from trainables.errors import ConfigError
 from trainables.models.loss_parts import Part, loss_parts
 from trainables.models.losses import batch_loss
+from trainables.models.synchronized_norms import synchronized_norms
 from trainables.models.weight_use import node_names
 from trainables.runtime.device import Runtime
+from trainables.runtime.group import group_of
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -58,8 +60,10 @@ def hessian_gradient_products(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean loss, and H g for every prunable weight, with g the mean gradient of the kept weights and H the mean Hessian.
 
-    A pruned weight is no longer a variable of the loss, so its gradient is not part of g.
+    A pruned weight is no longer a variable of the loss, so its gradient is not part of g. Several workers compute whole batches
+    each, since a gradient of a gradient is not a sum of parts.
     """
+    runtime = runtime.alone()
     loss_mean, grads = scoring_gradients(model, weights, batches, runtime, batch_norm, temperature, loss_name)
     direction = [grad * masks[name] for name, grad in grads.items()]
     mean = WeightedMean()
@@ -136,18 +140,25 @@ def batch_gradients(
 ) -> Iterator[tuple[int, Tensor, Sequence[Tensor]]]:
     """Number of images, mean loss and its gradient with respect to each of the named tensors, of every batch.
 
+    Several workers compute a part of each batch and have the same bits in the end.
     The gradient of a spiking network is the sum over time of the trial's rule; of sltt-k over all steps, as for sltt.
     """
-    for images, parts in _batch_parts(model, batches, runtime, temperature, loss_name):
-        loss_sum, *grads = _sums([loss.detach(), *gradients(loss, by)] for loss, _ in parts)
-        yield images, loss_sum, grads
+    group = group_of(runtime)
+    with synchronized_norms(model, runtime):
+        for images, parts in _batch_parts(model, batches, runtime, temperature, loss_name):
+            values = _sums([loss.detach(), *gradients(loss, by)] for loss, _ in parts)
+            if (share := group.share(images)) != 1:
+                values = [value * share for value in values]
+            group.sum_(values)
+            loss_sum, *grads = values
+            yield images, loss_sum, grads
 
 
 def losses(
     model: nn.Module, batches: Batches, runtime: Runtime, temperature: float, loss_name: str
 ) -> Iterator[tuple[int, Tensor]]:
-    """Number of images and mean loss of every batch, with its graph."""
-    for images, parts in _batch_parts(model, batches, runtime, temperature, loss_name):
+    """Number of images and mean loss of every batch, with its graph; several workers compute whole batches each."""
+    for images, parts in _batch_parts(model, batches, runtime.alone(), temperature, loss_name):
         (loss,) = _sums([loss] for loss, _ in parts)
         yield images, loss
 
@@ -155,7 +166,8 @@ def losses(
 def _batch_parts(
     model: nn.Module, batches: Batches, runtime: Runtime, temperature: float, loss_name: str
 ) -> Iterator[tuple[int, Iterator[Part]]]:
-    """Number of images and parts of the loss of every batch."""
+    """Number of images and parts of the loss of every batch; of several workers each computes its part of the images."""
+    group = group_of(runtime)
     mean_loss = batch_loss(loss_name)
     copies = {name: buffer.clone() for name, buffer in model.named_buffers()}  # BN updates its running statistics in them
 
@@ -167,7 +179,8 @@ def _batch_parts(
         return mean_loss(logits_BK / temperature, labels_B)
 
     for images_BCHW, labels_B in batches:
-        yield len(labels_B), loss_parts(model, forward, images_BCHW, labels_B, loss_of, runtime)
+        part = group.part(images_BCHW), group.part(labels_B)
+        yield len(labels_B), loss_parts(model, forward, *part, loss_of, runtime)
 
 
 def _sums(rows: Iterable[Sequence[Tensor]]) -> list[Tensor]:

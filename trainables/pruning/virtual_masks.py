@@ -12,13 +12,14 @@ from trainables.config.methods import CUSTOM
 from trainables.config.trial import TargetConfig, TrialConfig
 from trainables.data.splits import Data
 from trainables.models.prunable import prunable_weights
-from trainables.pruning.masks import Masks, full_masks
+from trainables.pruning.masks import Masks, full_masks, masks_of_first
 from trainables.pruning.rounds import score_round
 from trainables.pruning.scoring import Scores
 from trainables.pruning.selection import Selection, WeightSelection
 from trainables.pruning.sparse_trainers import updater_class
 from trainables.pruning.sparsity_distributions import LayerCounts
 from trainables.runtime.device import Runtime
+from trainables.runtime.group import group_of
 from trainables.runtime.seeding import unchanged_random_numbers
 
 
@@ -53,7 +54,8 @@ def virtual_masks(
             if group not in scores:
                 scores[group] = score_round(model, weights, full, data, config, 1, runtime, counts_of, selection)
             values = scores[group].scores
-            masks.append(selection.select(-values if config.sanity.invert else values, full, config, 1))
+            selected = selection.select(-values if config.sanity.invert else values, full, config, 1)
+            masks.append(masks_of_first(selected, group_of(runtime)))
     return masks
 
 

@@ -52,6 +52,10 @@ class Runtime:
         """The runtime with the precision of a trial's configuration; unchanged for "auto"."""
         return self if precision == "auto" else replace(self, precision="fp32" if precision == "fp32" else "bf16")
 
+    def alone(self) -> Runtime:
+        """The runtime of one worker that computes whole batches by itself."""
+        return replace(self, workers=1)
+
     def activate(self) -> None:
         """Sets the process-wide switches of PyTorch; a reused worker calls it before every stage."""
         import torch
@@ -67,6 +71,7 @@ class Runtime:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = not self.deterministic
         torch.backends.cudnn.deterministic = self.deterministic
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 is fp32, not 10 of its 23 bits
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context of the forward pass; does nothing for fp32."""
@@ -87,22 +92,35 @@ class Runtime:
 
         return images_BCHW.contiguous(memory_format=torch.channels_last) if self.channels_last else images_BCHW
 
-    def compiled(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        """The network's forward pass in training steps; compiled once per process and shape if `compile` is set."""
+    def compiled(self, model: nn.Module, *, as_graphs: bool = True) -> Callable[[Tensor], Tensor]:
+        """The network's forward pass in training steps; compiled once per process and shape if `compile` is set.
+
+        Args:
+            as_graphs: on a GPU as CUDA graphs. Not for a network that keeps tensors from one call for the next, which the next
+                replay would overwrite.
+        """
+        if not self.compile:
+            return model
         import torch
 
-        forward: Callable[[Tensor], Tensor] = torch.compile(model, mode="reduce-overhead") if self.compile else model
+        forward: Callable[[Tensor], Tensor] = torch.compile(model, mode="reduce-overhead" if as_graphs else "default")
         return forward
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything besides the configuration that can change a result; of several workers only where there are some."""
         import torch
 
-        settings = asdict(self)
+        settings, name = asdict(self), processor(self.device)
         if self.workers == 1:
             del settings["workers"], settings["sync_batch_norm"]
+        else:
+            from trainables.runtime.group import group_of
+
+            name = " and ".join(group_of(self).processors)
+        if self.device == "cuda":
+            settings["tf32"] = False  # snapshots of a time when convolutions used it are others
         return settings | {
-            "processor": processor(self.device),
+            "processor": name,
             "torch": torch.__version__,
             "cudnn": torch.backends.cudnn.version() if self.device == "cuda" else None,
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -60,6 +61,18 @@ def memory_limit(process: Path = PROCESS) -> int | None:
 def machine_memory() -> int:
     """Bytes of the whole machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def peak_memory(process: Path = PROCESS) -> int:
+    """The most bytes of memory that this process has had at a time.
+
+    The count of getrusage begins with what the parent process had when it started this one.
+    """
+    try:
+        status = (process / "status").read_text()
+        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def limits(process: Path = PROCESS) -> str:

@@ -12,10 +12,13 @@ from trainables.models.spiking import SpikingNetwork
 from trainables.runtime.seeding import derived_seed
 
 
-def backward(parts: Iterable[Part], penalty: Callable[[], Tensor | None] = lambda: None) -> tuple[Tensor, Tensor]:
+def backward(
+    parts: Iterable[Part], penalty: Callable[[], Tensor | None] = lambda: None, share: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Adds the gradient of each part to those of the parameters; the loss and the scores (B, K), both without a graph.
 
     Args:
+        share: what the images count in the whole batch, by which the gradient is multiplied, the loss is not.
         penalty: a term that joins the gradient, not the loss, once its part is computed; methods that have one know no spiking
             networks, so there is one part.
     """
@@ -25,7 +28,7 @@ def backward(parts: Iterable[Part], penalty: Callable[[], Tensor | None] = lambd
         term = penalty()
         whole = loss if term is None else loss + term
         if whole.requires_grad:
-            whole.backward()
+            (whole if share == 1 else whole * share).backward()
         loss_sum = loss.detach() if loss_sum is None else loss_sum + loss.detach()
         scores_sum = scores.detach() if scores_sum is None else scores_sum + scores.detach()
     assert loss_sum is not None

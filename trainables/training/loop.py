@@ -1,7 +1,8 @@
 """One epoch of SGD under masks, and evaluation.
 
 No step waits for the device: loss and hits are summed there and read once per epoch. Masks are changed by the updaters of
-pruning/sparse_trainers.py.
+pruning/sparse_trainers.py. Several workers compute a part of each batch and sum their gradients, so that they all take the
+same step.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainables.config.trial import TrainingConfig
 from trainables.data.batches import evaluation_batches, training_batches
@@ -18,10 +19,14 @@ from trainables.data.splits import Data, Split
 from trainables.errors import NonFiniteError
 from trainables.models.loss_parts import loss_parts
 from trainables.models.losses import batch_loss, summed_loss
+from trainables.models.spiking import SpikingNetwork
+from trainables.models.synchronized_norms import average_statistics, synchronized_norms
 from trainables.pruning.sparse_trainers import MaskUpdater
 from trainables.runtime.device import Runtime
+from trainables.runtime.group import group_of
 from trainables.runtime.seeding import derived_seed
 from trainables.training.backward import backward, sampled_steps
+from trainables.training.gradient_sum import GradientSum
 
 TOP5_CLASSES = 100  # from which number of classes on top-5 accuracy is recorded
 
@@ -52,30 +57,39 @@ def train_epoch(
         NonFiniteError: a loss of this epoch was infinite or not a number.
     """
     model.train()
-    torch.manual_seed(derived_seed(seed, "dropout", epoch))
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+    group = group_of(runtime)
+    torch.manual_seed(derived_seed(seed, "dropout" if group.is_first else f"dropout {group.rank}", epoch))
+    for settings in optimizer.param_groups:
+        settings["lr"] = lr
     device = data.train.labels.device
-    forward = model if updater.changes_forward else runtime.compiled(model)
+    as_graphs = not isinstance(model, SpikingNetwork)  # whose neurons keep their voltages from one step to the next
+    forward = model if updater.changes_forward else runtime.compiled(model, as_graphs=as_graphs)
     loss_of = batch_loss(training.loss, training.label_smoothing)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros((), dtype=torch.int64, device=device)
-    seen = 0
-    batches = zip(training_batches(data, training.batch_size, seed, epoch), sampled_steps(model, seed, epoch), strict=False)
-    for step, ((images_BCHW, labels_B), sampled) in enumerate(batches, first_step + 1):
-        updater.before_forward()
-        parts = loss_parts(model, forward, images_BCHW, labels_B, loss_of, runtime, sampled)
-        loss, logits_BK = backward(parts, updater.penalty)
-        updater.after_backward(step)
-        if training.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
-        optimizer.step()
-        updater.after_step(step)
-        optimizer.zero_grad(set_to_none=True)
-        loss_sum += loss
-        hits += (logits_BK.argmax(1) == labels_B).sum()
-        seen += len(labels_B)
-    mean_loss = float(loss_sum) / (seen // training.batch_size)
+    steps, share = 0, group.share(training.batch_size)
+    own = training_batches(data, training.batch_size, seed, epoch, group)
+    batches = zip(own, sampled_steps(model, seed, epoch), strict=False)
+    sum_gradients = GradientSum(model, group)
+    with synchronized_norms(model, runtime):
+        for step, ((images_BCHW, labels_B), sampled) in enumerate(batches, first_step + 1):
+            updater.before_forward()
+            parts = loss_parts(model, forward, images_BCHW, labels_B, loss_of, runtime, sampled)
+            loss, logits_BK = backward(parts, updater.penalty, share)
+            sum_gradients()
+            updater.after_backward(step)
+            if training.clip_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
+            optimizer.step()
+            updater.after_step(step)
+            optimizer.zero_grad(set_to_none=True)
+            loss_sum += loss if share == 1 else loss * share
+            hits += (logits_BK.argmax(1) == labels_B).sum()
+            steps += 1
+    average_statistics(model, group)
+    group.sum_([loss_sum])
+    group.sum_([hits])
+    mean_loss, seen = float(loss_sum) / steps, steps * training.batch_size
     if not math.isfinite(mean_loss):
         raise NonFiniteError(f"the training loss became {mean_loss} in epoch {epoch + 1} (learning rate {lr:g})")
     return {"train/loss": mean_loss, "train/accuracy": int(hits) / seen}
@@ -109,18 +123,19 @@ def evaluate_raw(
     if not len(split):
         return {}
     model.eval()
-    summed = summed_loss(loss_name)
+    summed, group = summed_loss(loss_name), group_of(runtime)
     loss_sum = torch.zeros((), dtype=torch.float64, device=split.labels.device)
-    hits = torch.zeros((), dtype=torch.int64, device=split.labels.device)
-    hits_top5: Tensor | None = None
+    hits, hits_top5, has_top5 = torch.zeros((3, 1), dtype=torch.int64, device=split.labels.device)
     with torch.inference_mode():
-        for images_BCHW, labels_B in evaluation_batches(split, normalization):
+        for images_BCHW, labels_B in evaluation_batches(split, normalization, group):
             with runtime.autocast():
                 logits_BK = model(runtime.to_memory_format(images_BCHW))
             loss_sum += summed(logits_BK.float(), labels_B)
             hits += (logits_BK.argmax(1) == labels_B).sum()
             if logits_BK.shape[1] >= TOP5_CLASSES:
-                batch_hits = (logits_BK.topk(5, dim=1).indices == labels_B[:, None]).sum()
-                hits_top5 = batch_hits if hits_top5 is None else hits_top5 + batch_hits
+                hits_top5 += (logits_BK.topk(5, dim=1).indices == labels_B[:, None]).sum()
+                has_top5 += 1
+    group.sum_([loss_sum])
+    group.sum_([hits, hits_top5, has_top5])
     metrics = {"loss": float(loss_sum) / len(split), "accuracy": int(hits) / len(split)}
-    return metrics if hits_top5 is None else metrics | {"top5_accuracy": int(hits_top5) / len(split)}
+    return metrics | {"top5_accuracy": int(hits_top5) / len(split)} if has_top5 else metrics

@@ -10,6 +10,8 @@ from trainables.config.trial import TrialConfig
 from trainables.data.splits import Data
 from trainables.pruning.sparse_trainers import MaskUpdater
 from trainables.runtime.device import Runtime
+from trainables.runtime.group import group_of
+from trainables.runtime.hashing import tensors_sha256
 from trainables.training.loop import evaluate, train_epoch
 from trainables.trial.checkpoint import TrialState
 
@@ -33,7 +35,12 @@ def advance_epoch(
     epoch: int,
     first_step: int = 0,
 ) -> dict[str, float]:
-    """Trains one epoch in place and advances the position; the metrics of `train_epoch`."""
+    """Trains one epoch in place and advances the position; the metrics of `train_epoch`.
+
+    Raises:
+        NonFiniteError: as `train_epoch`.
+        RuntimeError: the workers of the trial have different weights afterwards.
+    """
     metrics = train_epoch(
         state.model,
         state.optimizer,
@@ -47,6 +54,9 @@ def advance_epoch(
         first_step=first_step,
     )
     state.position += 1
+    if (group := group_of(runtime)).workers > 1:
+        tensors = {name: tensor.detach().cpu() for name, tensor in state.model.state_dict().items()}
+        group.require_same(f"the weights after epoch {epoch + 1}", tensors_sha256(tensors))
     return metrics
 
 

@@ -31,6 +31,7 @@ from trainables.records.metrics import DamagedRecordError, MetricLog, points_fro
 from trainables.records.protocols import TrialFiles
 from trainables.records.result_record import encode_result
 from trainables.records.self_digest import is_whole, with_digest
+from trainables.runtime.group import group_of
 from trainables.runtime.json_text import parse_json
 from trainables.trial.checkpoint import TrialState, to_bytes
 from trainables.trial.context import TrialContext
@@ -50,6 +51,7 @@ class TrialPublisher:
         self.provenance = context.provenance | ({"own_digests": self.custom_digests} if self.custom_digests else {})
         self.provenance |= {"own_versions": versions} if versions else {}
         self.last_checkpoint = self.last_metrics = time.monotonic()
+        self.group = group_of(context.runtime)
 
     def config_file(self) -> None:
         """Writes config.json unless it exists."""
@@ -84,7 +86,7 @@ class TrialPublisher:
         if is_rung:
             self._report_rung(state)
         now = time.monotonic()
-        stop = self.files.stop_requested(at_once=is_rung)
+        stop = self._stop_requested(at_once=is_rung)
         checkpoint = phase_ends or stop or now - self.last_checkpoint >= self.context.checkpoint_seconds
         if checkpoint or now - self.last_metrics >= self.context.metrics_seconds:
             self.files.publish(METRICS, self._lines(state))
@@ -102,7 +104,7 @@ class TrialPublisher:
 
     def require_no_stop(self) -> None:
         """Raises StopRequestedError if the trial should stop where there is nothing to keep."""
-        if self.files.stop_requested():
+        if self._stop_requested():
             raise StopRequestedError("stopped while it chose its iterations; chooses them again")
 
     def at_resume(self, state: TrialState) -> None:
@@ -113,8 +115,12 @@ class TrialPublisher:
         """
         if state.phase == "train" and any(rung <= state.position for rung in self.context.rungs):
             self._report_rung(state)
-            if self.files.stop_requested(at_once=True):
+            if self._stop_requested(at_once=True):
                 raise StopRequestedError(f"stopped in phase {state.phase} after {state.position}; continues from there")
+
+    def _stop_requested(self, *, at_once: bool = False) -> bool:
+        """Whether the trial should stop; several workers all stop at the same boundary."""
+        return self.group.of_first(lambda: self.files.stop_requested(at_once=at_once))
 
     def _report_rung(self, state: TrialState) -> None:
         """Reports the points up to a rung; the driver has decided about the trial when the report returns."""

@@ -20,7 +20,7 @@ from trainables.config.method import Course
 from trainables.config.trial import TrialConfig
 from trainables.data.batches import scoring_batches
 from trainables.data.splits import Data, load_data
-from trainables.errors import ConfigError, StaleAttemptError, StopRequestedError, StorageError
+from trainables.errors import ConfigError, StaleAttemptError, StopRequestedError, StorageError, WorkerLostError
 from trainables.models.blocks import without_blocks
 from trainables.models.losses import check_loss
 from trainables.models.prunable import prunable_weights
@@ -34,6 +34,7 @@ from trainables.pruning.selection import Selection
 from trainables.pruning.sparse_trainers import MaskUpdater, SparseTraining, updater_class
 from trainables.pruning.spdy_selection import SpdySelection
 from trainables.records.file_names import CHECKPOINT
+from trainables.runtime.group import group_of
 from trainables.runtime.seeding import derived_seed
 from trainables.training.loop import evaluate, evaluate_raw
 from trainables.training.lr_schedules import learning_rate
@@ -57,7 +58,7 @@ def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
         TrialError: a failure of a known kind. StopRequestedError leaves a checkpoint; after StorageError the files are as they
             were; all other errors, also those of other types, leave error.json with a traceback.
     """
-    finished = finished_result(context)
+    finished = group_of(context.runtime).of_first(lambda: finished_result(context))
     if finished is not None:
         remove_leftovers(context)
         return finished
@@ -65,7 +66,7 @@ def run_trial(config: TrialConfig, context: TrialContext) -> dict[str, Any]:
         result = TrialRunner(config, context).run()
         remove_private_snapshots(context)
         return result
-    except (StopRequestedError, StaleAttemptError, StorageError):
+    except (StopRequestedError, StaleAttemptError, StorageError, WorkerLostError):
         raise
     except Exception as error:
         publish_error(context.files, error)
@@ -84,6 +85,7 @@ class TrialRunner:
         self.context = context
         self.files = context.files
         self.runtime = context.runtime
+        self.group = group_of(context.runtime)
         self.publisher = TrialPublisher(config, context)
         context.runtime.activate()
         context.custom_files.import_modules(config)
@@ -115,7 +117,14 @@ class TrialRunner:
         for finding in unprunable_layers(network, self.config.prunable.exclude):
             raise ConfigError(f"model: {finding}")
         check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
-        updater_class(self.config).check(network, self.config, self.selection.units, self.data.image_shape)
+        updater = updater_class(self.config)
+        if self.group.workers > 1 and updater.needs_whole_batches:
+            raise ConfigError(
+                f"method: {self.config.method} must have one worker, as its loss is one of whole batches, got "
+                f"{self.group.workers} workers",
+                "write gpus_per_trial: 1, or workers_per_trial: 1 on CPUs",
+            )
+        updater.check(network, self.config, self.selection.units, self.data.image_shape)
         if self.config.compensates:
             assert self.selection.units is not None
             require_images(network, self.selection.units, self.data.image_shape, self._images_to_fit())
@@ -137,11 +146,13 @@ class TrialRunner:
             self.selection.finished(state.model, state.masks)
         )  # in the memory order of a loaded one
         state.metrics.record(self.config.total_epochs, self._test(network))
+        if not self.group.is_first:
+            return {}
         return self.publisher.result(state, network, self.data, self.config)
 
     def _resume(self) -> TrialState | None:
         """The state of the trial's checkpoint; None if it does not exist or is damaged, so that the trial starts again."""
-        content = self.files.read(CHECKPOINT)
+        content = self.group.of_first(lambda: self.files.read(CHECKPOINT))
         if content is None:
             return None
         network = (dense_network_of if self.config.is_dense else network_of)(
@@ -210,6 +221,7 @@ class TrialRunner:
         assert isinstance(self.selection, SpdySelection)
         with timed(state, "prune"):
             search_layers(state, self.data, self.config, self.runtime, self.context.counts_of, self.selection)
+            state.coefficients = self.group.of_first(lambda: state.coefficients)
         self._use_coefficients(state)
 
     def _use_coefficients(self, state: TrialState) -> None:
@@ -273,6 +285,7 @@ class TrialRunner:
             count = batches_to_fit(len(data.train), config.training.batch_size)
             batches = scoring_batches(data, config.training.batch_size, count, config.seed, 0)
             error = self.selection.fit_to_remaining(state.model, dense, state.masks, [images for images, _ in batches])
+            self._take_fitted(state)
             self._apply_masks(state)
         state.metrics.record(state.position, {"prune/compensation_error": error})
 
@@ -282,6 +295,11 @@ class TrialRunner:
         with timed(state, "prune"):
             dense = without_blocks(self.warmup.state_at(self.config.warmup_epochs).model, self.config.block)
             reconstruct_layers(*(state, dense, self.data, self.config, self.runtime, self.context.counts_of, self.selection))
+            self._take_fitted(state)
+
+    def _take_fitted(self, state: TrialState) -> None:
+        """Takes the first worker's weights, since each has fitted them by itself."""
+        self.group.take_first_([*state.model.parameters(), *state.model.buffers()])
 
     def _record_accuracy(self, state: TrialState, step: int, when: str) -> None:
         """Records the validation accuracy right before or after pruning; not timed, since no method needs it."""
@@ -347,7 +365,7 @@ class TrialRunner:
             steps=config.sparse_epochs * steps,
             selection=self.selection,
             state=state.updater,
-            pass_over_images=partial(evaluate_raw, state.model, self.data.train, self.data.normalization, self.runtime),
+            pass_over_images=partial(evaluate_raw, state.model, self.data.train, self.data.normalization, self.runtime.alone()),
         )
         updater = updater_class(config).start(training)
         metrics = advance_epoch(

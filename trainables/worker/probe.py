@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from trainables.data.facts import DataFacts
 from trainables.data.staging import StagedDataset
 from trainables.preflight.network_case import NetworkCase
 from trainables.runtime.device import Runtime, resolve_precision
+from trainables.runtime.machine import peak_memory
 from trainables.wording import one_line
 
 STEPS = 4  # training steps between two reads of the clock; reading the loss after them waits for the device
@@ -79,11 +79,12 @@ class Probe:
         from trainables.training.optimizer import make_optimizer
 
         self.config = from_canonical(TrialConfig, config)
-        self.runtime = runtime.for_trial(self.config.precision)
+        self.runtime = runtime.for_trial(self.config.precision).alone()
         self.runtime.activate()
         custom_files.import_modules(self.config)
         loaded = load_data(self.config.dataset, data.prepare(), runtime.device, runtime.threads)
         images = STEPS * self.config.training.batch_size
+        self.whole = loaded
         self.data = replace(loaded, train=loaded.train.first(images), test=loaded.test.first(EVALUATION_BATCH))
         self.model = self.runtime.to_device(initialized_network(self.config, loaded.image_shape, loaded.num_classes))
         self.optimizer = make_optimizer(self.model, self.config.training)
@@ -92,17 +93,21 @@ class Probe:
 
     def measure_peak_memory(self) -> int:
         """Runs a few steps of every kind; the bytes of GPU memory, or else of process memory, that a trial needs at most."""
-        from trainables.data.batches import scoring_batches
+        from trainables.data.batches import scoring_batches, training_batches
         from trainables.pruning.score_gradients import scoring_gradients
         from trainables.training.loop import evaluate
 
         batches = scoring_batches(self.data, self.config.training.batch_size, 1, self.config.seed, 1)
         loss_name = self.config.training.loss
         scoring_gradients(self.pruned, self.weights, batches, self.runtime, loss_name=loss_name)
+        # An epoch holds what it prepares for all images, such as padded ones, while it trains.
+        epoch = training_batches(self.whole, self.config.training.batch_size, self.config.seed, 0)
+        next(epoch)
         self._train()
+        epoch.close()
         evaluate(self.model, self.data.test, self.data.normalization, self.runtime, "test", loss_name)
         if self.runtime.device != "cuda":
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            return peak_memory()
         import torch
 
         free, total = torch.cuda.mem_get_info()  # includes the CUDA context, unlike PyTorch's own counters

@@ -44,7 +44,7 @@ def measure_speed(config: TrialConfig, source: StagedDataset, runtime: Runtime, 
         config: its custom modules must be imported.
         seconds: that each of the measurements may take, apart from its first batch or round, which is not counted.
     """
-    runtime = runtime.for_trial(config.precision)
+    runtime = runtime.for_trial(config.precision).alone()
     runtime.activate()
     data = load_data(config.dataset, source.prepare(), runtime.device, runtime.threads)
     network = runtime.to_device(initialized_network(config, data.image_shape, data.num_classes))

@@ -10,8 +10,9 @@ import logging
 import os
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from trainables.config.keys import from_canonical
@@ -20,6 +21,7 @@ from trainables.custom.references import is_custom
 from trainables.errors import (
     ConfigError,
     DataError,
+    OtherWorkerError,
     StopRequestedError,
     TrialError,
     WrongNodeError,
@@ -28,10 +30,13 @@ from trainables.errors import (
 from trainables.preflight.network_case import adjusted_runtime
 from trainables.records.failure_place import place_of
 from trainables.runtime.device import Runtime
+from trainables.runtime.group import group_of
 from trainables.runtime.heartbeat import heard_by
 from trainables.runtime.secrets import without_secrets
 from trainables.runtime.stacks import stacks_on_signal
+from trainables.worker.peers import Peers, following, led
 from trainables.worker.progress import ProgressReporter, Report
+from trainables.worker.ray_peers import RayPeers, node_id
 from trainables.worker.stage import Stage, SweepSettings
 
 if TYPE_CHECKING:
@@ -45,30 +50,39 @@ def run_stage(config: dict[str, Any], settings: SweepSettings) -> None:
     """Runs one stage and reports its status; the entry point that Tune calls."""
     from ray import tune
 
-    process = {"pid": os.getpid(), "node": _node_id(), "stacks": stacks_on_signal()}
+    process: dict[str, Any] = {"pid": os.getpid(), "node": node_id(), "stacks": stacks_on_signal()}
+    peers = _peers_of_process(settings.runtime.workers)
+    if peers is not None:
+        process["peers"] = peers.identities()
     tune.report({"event": "begun", **process})
-    tune.report(execute_stage(Stage(**config["stage"]), settings, tune.report))
+    tune.report(execute_stage(Stage(**config["stage"]), settings, tune.report, peers))
 
 
-def _node_id() -> str:
-    import ray
+@cache
+def _peers_of_process(workers: int) -> RayPeers | None:
+    """The other workers, which this process keeps from stage to stage."""
+    return RayPeers(workers) if workers > 1 else None
 
-    return str(ray.get_runtime_context().get_node_id())
 
-
-def execute_stage(stage: Stage, settings: SweepSettings, report: Report) -> dict[str, Any]:
+def execute_stage(stage: Stage, settings: SweepSettings, report: Report, peers: Peers | None = None) -> dict[str, Any]:
     """Runs the stage, reports its progress through `report`, and returns its last report.
 
-    Its status is "finished" or a FailureKind.
+    Its status is "finished" or a FailureKind; "node" is that of another worker which has failed.
+
+    Args:
+        peers: the other workers of a trial of several, of which this process is the first.
     """
     reporter = ProgressReporter(report, settings.progress_seconds)
     logging.getLogger("trainables").addHandler(reporter)
     try:
-        with heard_by(reporter.alive, settings.alive_seconds):
-            outcome = _run(stage, settings, reporter)
+        leading = led(stage, settings, peers, prepare_part, work_part) if peers else nullcontext(settings)
+        with heard_by(reporter.alive, settings.alive_seconds), leading as own:
+            outcome = _run(stage, own, reporter)
         status, message, place = "finished", "", ""
     except Exception as error:
         outcome, status, message, place = {}, kind_of(error).value, str(error), place_of(error)
+        if isinstance(error, OtherWorkerError) and error.node:
+            outcome = {"node": error.node}
         if not isinstance(error, TrialError):
             message = f"{type(error).__name__}: {error}"
             reporter.lines.append(traceback.format_exc())  # a warm-up has no error.json
@@ -78,13 +92,34 @@ def execute_stage(stage: Stage, settings: SweepSettings, report: Report) -> dict
     return {"event": "ended"} | facts | outcome
 
 
+def prepare_part(rank: int, stage: Stage, settings: SweepSettings) -> dict[str, Any]:
+    """The look of another worker for its inputs: its status, "finished" or a FailureKind."""
+    try:
+        _locate_inputs(from_canonical(TrialConfig, stage.config), settings)
+    except Exception as error:
+        return {"status": kind_of(error).value, "message": without_secrets(str(error)), "node": node_id()}
+    return {"status": "finished", "message": ""}
+
+
+def work_part(rank: int, stage: Stage, settings: SweepSettings, address: str, port: int) -> dict[str, Any]:
+    """The part of another worker in the stage: its last report, which goes to the first worker."""
+    try:
+        with following(rank, stage, settings, address, port) as own:
+            return execute_stage(stage, own, lambda report: None) | {"node": node_id()}
+    except Exception as error:  # of the connection
+        return {"status": kind_of(error).value, "message": without_secrets(str(error)), "node": node_id()}
+
+
 def _run(stage: Stage, settings: SweepSettings, reporter: ProgressReporter) -> dict[str, Any]:
     from trainables.trial.runner import run_trial
 
     config = from_canonical(TrialConfig, stage.config)
     runtime = adjusted_runtime(settings.runtime, config, settings.adjustments)
     runtime.activate()
+    if not settings.folders.is_visible():
+        raise WrongNodeError("it does not see the sweep's files in the storage", "mount it there as on the driver's host")
     source = _locate_inputs(config, settings)
+    group = group_of(runtime)
     if settings.folders.stop_requested():
         raise StopRequestedError("stopped before it began")
     if stage.kind == "warmup":
@@ -92,11 +127,13 @@ def _run(stage: Stage, settings: SweepSettings, reporter: ProgressReporter) -> d
 
         return run_warmup(stage, config, runtime, source, settings, reporter)
     files = settings.folders.trial(stage.key, stage.attempt)
-    if files.stop_requested():
+    if group.of_first(files.stop_requested):
         raise StopRequestedError("stopped before it began")
     context = trial_context(stage, settings, source, runtime, files, reporter.progress)
     context = replace(context, rungs=stage.rungs, on_rung=partial(reporter.progress, force=True))
     result = run_trial(config, context)
+    if not group.is_first:
+        return {}
     reporter.lines += [f"{key} {choice['value']}: {choice['reason']}" for key, choice in result.get("choices", {}).items()]
     # Pairs, since Tune flattens dicts in reports.
     return {"metrics": list(result["metrics"].items()), "model_sha256": result["model_sha256"]}
@@ -139,8 +176,6 @@ def trial_context(
 
 def _locate_inputs(config: TrialConfig, settings: SweepSettings) -> DatasetSource:
     """The source of the data on this node. Raises WrongNodeError if the node lacks anything that the stage needs."""
-    if not settings.folders.is_visible():
-        raise WrongNodeError("it does not see the sweep's files in the storage", "mount it there as on the driver's host")
     if missing := settings.custom_files.missing(config):
         raise missing
     try:

@@ -210,3 +210,10 @@ def test_tune_malloc_runs_once_per_process(monkeypatch: pytest.MonkeyPatch) -> N
     finally:
         tune_malloc.cache_clear()
     assert loaded == ["libc.so.6"]
+
+
+def test_fp32_is_whole_on_every_device() -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True  # the first is PyTorch's default
+    Runtime().activate()
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (False, False)
+    assert "tf32" not in Runtime().fingerprint()  # of a CPU, as before

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.runtime.machine import cpu_quota, limits, machine_memory, memory_limit, processors
+from trainables.runtime.machine import cpu_quota, limits, machine_memory, memory_limit, peak_memory, processors
 
 GIB = 1 << 30
 
@@ -114,3 +114,17 @@ def test_real_cgroup_quota_is_read() -> None:
         assert done.stdout == "1.0 1\n"
         return
     pytest.skip("no control group can be made here")
+
+
+def test_peak_memory_is_that_of_the_process_alone(tmp_path: Path) -> None:
+    before = peak_memory()
+    assert peak_memory() >= int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    block = b"x" * before
+    assert peak_memory() >= 1.5 * len(block)
+    del block
+    code = "from trainables.runtime.machine import peak_memory; print(peak_memory())"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(child.stdout) < 0.5 * peak_memory()
+    (tmp_path / "status").write_text("Name:\tx\nVmHWM:\t    1234 kB\n")
+    assert peak_memory(tmp_path) == 1234 * 1024
+    assert peak_memory(tmp_path / "nowhere") >= 0.9 * peak_memory()

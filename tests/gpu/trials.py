@@ -1,0 +1,112 @@
+"""Small trials by the real phases on the real storage, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.gpu.images import Images
+from trainables.config.keys import trial_key, warmup_key
+from trainables.config.trial import TrainingConfig, TrialConfig
+from trainables.errors import StopRequestedError
+from trainables.export.sparse_model import SparseModel, load_sparse_model
+from trainables.records.file_names import METRICS, MODEL
+from trainables.records.metrics import points_from_lines
+from trainables.runtime.device import Runtime
+from trainables.trial.checkpoint import TrialState
+from trainables.trial.context import TrialContext
+from trainables.trial.runner import run_trial
+
+if TYPE_CHECKING:
+    from orchestrator.storage.layout import TrialFolder, WarmupFolder
+
+SWEEP = "gpu"
+Points = dict[tuple[str, int], float | None]
+
+
+def small_config(images: Images, **changes: Any) -> TrialConfig:
+    """2 warm-up epochs, 2 rounds to 90 %, 2 sparse epochs."""
+    base = TrialConfig(
+        dataset=images.config(),
+        model="convnet",
+        warmup_epochs=2,
+        prune_iterations=2,
+        sparsity=0.9,
+        precision="fp32",
+        training=TrainingConfig(epochs=2, batch_size=20, lr=0.05),
+    )
+    return replace(base, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialGround:
+    """A storage of its own, and what its trials compute with."""
+
+    folder: Path
+    images: Images
+    runtime: Runtime
+
+    def run(self, config: TrialConfig, *, attempt: int = 1, shares: bool = True, **settings: Any) -> dict[str, Any]:
+        """One attempt at a trial: the content of its result.
+
+        Args:
+            shares: its warm-up with other trials of this storage.
+        """
+        files = self.files(config, attempt)
+        files.claim_attempt()
+        context = TrialContext(
+            source=self.images.source,
+            runtime=self.runtime,
+            files=files,
+            snapshots=self.snapshots(config, shares),
+            shares_snapshots=shares,
+            checkpoint_seconds=0.0,
+            metrics_seconds=0.0,
+            **settings,
+        )
+        return run_trial(config, context)
+
+    def run_with_stop(self, config: TrialConfig, when: Callable[[TrialState], bool]) -> dict[str, Any]:
+        """The result of a second attempt, after the first one was asked to stop as soon as `when` held."""
+        from orchestrator.storage.layout import stop_files
+
+        (stop, _), storage = stop_files(SWEEP, ""), self.files(config).storage
+
+        def ask(state: TrialState) -> None:
+            if when(state):
+                storage.write(stop, b"")
+
+        try:
+            self.run(config, on_progress=ask)
+        except StopRequestedError:
+            storage.remove(stop)
+            return self.run(config, attempt=2)
+        raise AssertionError("the trial must stop when it is asked, but it went on to its end")
+
+    def files(self, config: TrialConfig, attempt: int = 1) -> TrialFolder:
+        from orchestrator.storage.layout import TrialFolder
+        from orchestrator.storage.local import LocalStorage
+
+        storage = LocalStorage(str(self.folder))
+        return TrialFolder(storage, trial_key(config, self.images.digest), attempt, SWEEP, owner="gpu")
+
+    def snapshots(self, config: TrialConfig, shares: bool = True) -> WarmupFolder:
+        from orchestrator.storage.layout import StageFolders
+
+        files = self.files(config)
+        folders, fingerprint = StageFolders(files.storage, None), self.runtime.fingerprint_id()
+        if shares:
+            return folders.warmups(warmup_key(config, self.images.digest), fingerprint)
+        return folders.private_warmups(files.key, fingerprint)
+
+    def points(self, config: TrialConfig) -> Points:
+        """Value of each metric by key and step, of measured seconds only that they are there."""
+        points = points_from_lines(self.files(config).read(METRICS) or b"")
+        return {(one.key, one.step): None if one.key.startswith("cost/") else one.value for one in points}
+
+    def model(self, config: TrialConfig) -> SparseModel:
+        content = self.files(config).read(MODEL)
+        assert content is not None
+        return load_sparse_model(content)

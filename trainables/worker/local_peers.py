@@ -1,0 +1,89 @@
+"""Workers of a trial as processes of this machine, without Ray."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from trainables.worker.peers import LOST, Outcome, Part
+
+
+@dataclass
+class LocalPeers:
+    """The other workers of a trial of so many (Peers); they start when they are needed first.
+
+    Attributes:
+        device: on a GPU each has the one of its rank.
+    """
+
+    workers: int
+    device: str = "cpu"
+    address: str = "127.0.0.1"
+    _processes: dict[int, tuple[BaseProcess, Connection]] = field(default_factory=dict)
+    _outcomes: dict[int, Outcome] = field(default_factory=dict)
+
+    def begin(self, part: Part, *arguments: Any) -> None:
+        self._outcomes = {}
+        content = pickle.dumps((part, arguments))
+        for rank in range(1, self.workers):
+            if rank not in self._processes:
+                self._processes[rank] = self._start(rank)
+            self._processes[rank][1].send_bytes(content)
+
+    def poll(self, seconds: float) -> dict[int, Outcome]:
+        open_ones = {connection: rank for rank, (_, connection) in self._processes.items() if rank not in self._outcomes}
+        for connection in wait(list(open_ones), seconds) if open_ones else ():
+            assert isinstance(connection, Connection)
+            rank = open_ones[connection]
+            try:
+                self._outcomes[rank] = pickle.loads(connection.recv_bytes())
+            except (EOFError, OSError):
+                self._outcomes[rank] = LOST
+        return dict(self._outcomes)
+
+    def working(self) -> bool:
+        return len(self._outcomes) < self.workers - 1
+
+    def end(self) -> None:
+        for rank in range(1, self.workers):
+            self._outcomes.setdefault(rank, LOST)
+        for process, connection in self._processes.values():
+            process.kill()
+            connection.close()
+        for process, _ in self._processes.values():
+            process.join()
+        self._processes = {}
+
+    def pids(self) -> list[int]:
+        """Of the processes, by rank."""
+        return [process.pid or 0 for _, (process, _) in sorted(self._processes.items())]
+
+    def _start(self, rank: int) -> tuple[BaseProcess, Connection]:
+        here, there = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=_serve, args=(rank, self.device, there), daemon=True)
+        process.start()
+        there.close()
+        return process, here
+
+
+def _serve(rank: int, device: str, connection: Connection) -> None:
+    """Does one part after another until the first worker has gone."""
+    if device == "cuda":
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[rank] if visible else str(rank)
+    while True:
+        try:
+            part, arguments = pickle.loads(connection.recv_bytes())
+        except (EOFError, OSError):
+            return
+        outcome = part(rank, *arguments)
+        try:
+            connection.send_bytes(pickle.dumps(outcome))
+        except OSError:
+            return

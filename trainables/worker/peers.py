@@ -1,0 +1,166 @@
+"""The other workers of a trial of several, as its first worker leads them through a stage.
+
+A worker that fails or is lost ends the stage: what it reports, or that it is gone, is the stage's failure. The trial then goes
+on from its checkpoint, with new workers where these are gone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any, Protocol
+
+from trainables.config.keys import from_canonical
+from trainables.config.trial import TrialConfig
+from trainables.errors import FailureKind, OtherWorkerError, TrialError, WorkerLostError
+from trainables.preflight.network_case import adjusted_runtime
+from trainables.runtime.device import Runtime, processor
+from trainables.runtime.group import Group, joined, lost, open_store
+from trainables.worker.group_folders import GroupFolders
+from trainables.worker.stage import Stage, SweepSettings
+
+Outcome = dict[str, Any]  # of a worker's part of a stage: "status", "message" and others
+Part = Callable[..., Outcome]  # what a worker does
+LOST: Outcome = {"status": FailureKind.WORKER_LOST.value, "message": ""}
+FINISHED = "finished"
+
+POLL_S = 0.5
+EXPLAIN_S = 15.0  # from a broken connection until the worker's outcome is known
+END_S = 30.0  # for the others to end after the first
+GIVE_UP_S = 60.0  # from the failure of a worker until the first must have noticed, or its process ends
+
+
+class Peers(Protocol):
+    """The processes of the other workers.
+
+    Attributes:
+        address: of this host, as they reach it.
+    """
+
+    address: str
+
+    def begin(self, part: Part, *arguments: Any) -> None:
+        """Has each do its part of something: part(rank, *arguments)."""
+
+    def poll(self, seconds: float) -> dict[int, Outcome]:
+        """The outcomes by rank of those that have ended or are lost; waits so long for another one."""
+
+    def working(self) -> bool:
+        """Whether some have not ended."""
+
+    def end(self) -> None:
+        """Kills the processes; the next part is done by new ones."""
+
+
+@contextmanager
+def led(stage: Stage, settings: SweepSettings, peers: Peers, prepare: Part, work: Part) -> Iterator[SweepSettings]:
+    """Has the others take part in the stage while the block runs it as the first worker, with the settings that it gives.
+
+    Args:
+        prepare: a worker's look for its inputs, before anybody waits for it: prepare(rank, stage, settings).
+        work: its part of the stage: work(rank, stage, settings, address, port).
+
+    Raises:
+        TrialError: another worker has failed, or is lost.
+    """
+    workers = settings.runtime.workers
+    runtime = stage_runtime(stage, settings)
+    peers.begin(prepare, stage, settings)
+    while peers.working():
+        peers.poll(POLL_S)
+    if failure := _failure(peers.poll(0), workers):
+        peers.end()
+        raise failure
+    store = open_store(peers.address, workers)
+    peers.begin(work, stage, settings, peers.address, store.port)
+    watch = _Watch(peers, runtime)
+    try:
+        with _joined(runtime, 0, peers.address, store, watch.explain) as group:
+            yield replace(settings, folders=GroupFolders(settings.folders, group))
+    finally:
+        watch.finish()
+
+
+@contextmanager
+def following(rank: int, stage: Stage, settings: SweepSettings, address: str, port: int) -> Iterator[SweepSettings]:
+    """Makes this process another worker of the stage while the block runs it, with the settings that it gives.
+
+    It writes nothing, so it need not prepare to.
+    """
+    with _joined(stage_runtime(stage, settings), rank, address, port) as group:
+        folders = GroupFolders(settings.folders, group)
+        yield replace(settings, folders=folders, checkpoint_seconds=float("inf"), metrics_seconds=float("inf"))
+
+
+def stage_runtime(stage: Stage, settings: SweepSettings) -> Runtime:
+    """The runtime of a stage's network."""
+    return adjusted_runtime(settings.runtime, from_canonical(TrialConfig, stage.config), settings.adjustments)
+
+
+def _joined(
+    runtime: Runtime, rank: int, address: str, store: Any, explain: Callable[[], TrialError] = lost
+) -> AbstractContextManager[Group]:
+    name, on_gpu = processor(runtime.device), runtime.device == "cuda"
+    return joined(rank, runtime.workers, name, address, store, on_gpu=on_gpu, explain=explain)
+
+
+class _Watch:
+    """Watches the other workers from a thread, and breaks the connection to them as soon as one has failed."""
+
+    def __init__(self, peers: Peers, runtime: Runtime) -> None:
+        self.peers, self.runtime = peers, runtime
+        self.failure: TrialError | None = None
+        self.failed, self.over = threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self._look, daemon=True, name="other workers")
+        self.thread.start()
+
+    def explain(self) -> TrialError:
+        """The failure of another worker that has broken the connection."""
+        self.failed.wait(EXPLAIN_S)
+        return self.failure or WorkerLostError("the connection to another worker of the trial was lost")
+
+    def finish(self) -> None:
+        """Waits until the others have ended, and kills those that do not."""
+        self.over.set()
+        self.thread.join()
+        deadline = time.monotonic() + END_S
+        while self.peers.working() and time.monotonic() < deadline:
+            self.peers.poll(POLL_S)
+        if self.peers.working():
+            self.peers.end()
+
+    def _look(self) -> None:
+        while not self.over.is_set():
+            if failure := _failure(self.peers.poll(POLL_S), self.runtime.workers):
+                break
+        else:
+            return
+        time.sleep(POLL_S)  # one worker's failure is that of all others: which one has a reason of its own?
+        self.failure = _failure(self.peers.poll(0), self.runtime.workers) or failure
+        self.peers.end()
+        self.failed.set()
+        if self.runtime.device == "cuda":
+            from torch.distributed.distributed_c10d import _abort_process_group
+
+            _abort_process_group()  # NCCL would wait for the lost worker
+        if not self.over.wait(GIVE_UP_S):
+            print(f"{self.failure}; its first worker does not notice, so its process ends", file=sys.stderr, flush=True)
+            os._exit(1)
+
+
+def _failure(outcomes: dict[int, Outcome], workers: int) -> TrialError | None:
+    """The failure among the outcomes, rather one with a reason than a lost connection; None without any."""
+    failed = {rank: outcome for rank, outcome in sorted(outcomes.items()) if outcome["status"] != FINISHED}
+    if not failed:
+        return None
+    is_lost = {rank: outcome["status"] == FailureKind.WORKER_LOST for rank, outcome in failed.items()}
+    rank = min(failed, key=lambda rank: (is_lost[rank], bool(failed[rank]["message"])))
+    outcome, name = failed[rank], f"worker {rank + 1} of {workers}"
+    if is_lost[rank]:
+        return WorkerLostError(f"{name} was lost")
+    return OtherWorkerError(FailureKind(outcome["status"]), f"{name}: {outcome['message']}", outcome.get("node", ""))
