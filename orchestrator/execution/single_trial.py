@@ -12,7 +12,8 @@ import signal
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -40,9 +41,12 @@ from trainables.config.keys import canonical
 from trainables.data.staging import StagedDataset
 from trainables.errors import FailureKind, StopRequestedError, StorageError, TrialError
 from trainables.records.failure_record import publish_failure
+from trainables.runtime.group import group_of
 from trainables.wording import without_controls
+from trainables.worker.local_peers import LocalPeers
+from trainables.worker.peers import led
 from trainables.worker.stage import Stage, SweepSettings
-from trainables.worker.trainable import trial_context
+from trainables.worker.trainable import prepare_part, trial_context, work_part
 
 if TYPE_CHECKING:
     from trainables.trial.checkpoint import TrialState
@@ -195,8 +199,29 @@ def _compute_watched(
         warmup_key=plan.shared_warmup_key(trial),
         lengths=trial.config.warmup_lengths,
     )
-    context = trial_context(stage, settings, plan.source, runtime, files, _progress_printer(trial.name))
-    return run_trial(trial.config, replace(context, counts_of=StageFolders(recorded_in, None).layer_counts))
+    recorded, show = StageFolders(recorded_in, None), _progress_printer(trial.name)
+    with _with_other_workers(stage, settings) as own:
+        context = trial_context(stage, own, plan.source, runtime, files, show)
+        group = group_of(runtime)
+
+        def counts_of(key: str) -> Mapping[str, int] | None:
+            return group.of_first(lambda: recorded.layer_counts(key))
+
+        return run_trial(trial.config, replace(context, counts_of=counts_of))
+
+
+@contextmanager
+def _with_other_workers(stage: Stage, settings: SweepSettings) -> Iterator[SweepSettings]:
+    """The settings with which this process runs the trial; its other workers, if it has some, are further processes."""
+    if settings.runtime.workers == 1:
+        yield settings
+        return
+    peers = LocalPeers(settings.runtime.workers, settings.runtime.device)
+    try:
+        with led(stage, settings, peers, prepare_part, work_part) as own:
+            yield own
+    finally:
+        peers.end()
 
 
 def _progress_printer(name: str) -> Callable[[TrialState], None]:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.gpu.images import Images
-from trainables.config.keys import trial_key, warmup_key
+from trainables.config.keys import canonical, trial_key, warmup_key
 from trainables.config.trial import TrainingConfig, TrialConfig
+from trainables.data.staging import StagedDataset
 from trainables.errors import StopRequestedError
 from trainables.export.sparse_model import SparseModel, load_sparse_model
-from trainables.records.file_names import METRICS, MODEL
+from trainables.records.file_names import METRICS, MODEL, RESULT
 from trainables.records.metrics import points_from_lines
 from trainables.runtime.device import Runtime
 from trainables.trial.checkpoint import TrialState
 from trainables.trial.context import TrialContext
 from trainables.trial.runner import run_trial
+from trainables.worker.peers import Peers
+from trainables.worker.stage import Stage, SweepSettings
+from trainables.worker.trainable import execute_stage
 
 if TYPE_CHECKING:
     from orchestrator.storage.layout import TrialFolder, WarmupFolder
@@ -67,6 +72,33 @@ class TrialGround:
             **settings,
         )
         return run_trial(config, context)
+
+    def run_stage(self, config: TrialConfig, peers: Peers | None) -> dict[str, Any]:
+        """The result of a trial that is run as a worker of the cluster runs it, with other workers if there are some.
+
+        Raises:
+            AssertionError: the trial has failed.
+        """
+        from orchestrator.storage.layout import StageFolders
+
+        files = self.files(config)
+        files.claim_attempt()
+        settings = SweepSettings(
+            folders=StageFolders(files.storage, None),
+            data=StagedDataset(source=self.images.source),
+            runtime=self.runtime,
+            share_warmups=False,
+            checkpoint_seconds=0.0,
+            metrics_seconds=0.0,
+            provenance={},
+            progress_seconds=1.0,
+        )
+        lengths = config.warmup_lengths
+        stage = Stage(kind="trial", key=files.key, name="small", config=canonical(config), attempt=1, lengths=lengths)
+        report = execute_stage(stage, settings, lambda report: None, peers)
+        assert report["status"] == "finished", report["message"]
+        result: dict[str, Any] = json.loads(files.read(RESULT) or b"")
+        return result
 
     def run_with_stop(self, config: TrialConfig, when: Callable[[TrialState], bool]) -> dict[str, Any]:
         """The result of a second attempt, after the first one was asked to stop as soon as `when` held."""

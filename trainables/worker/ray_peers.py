@@ -7,6 +7,7 @@ actor, in the first bundle, owns the others: Ray ends them with it.
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from trainables.errors import WorkerLostError
@@ -102,7 +103,9 @@ class RayPeers:
 
 
 def node_id() -> str:
-    """Ray's id of this node; empty without Ray."""
+    """Ray's id of this node; empty in a process without Ray."""
+    if "ray" not in sys.modules:
+        return ""
     import ray
 
     if not ray.is_initialized():
