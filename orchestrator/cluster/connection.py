@@ -180,8 +180,12 @@ def _version_mismatch(address: str, reason: str) -> SetupError:
     )
 
 
-def require_enough_resources(cpus: float, gpus: float) -> None:
-    """Raises SetupError if a local Ray, which never grows, has no room for a single stage."""
+def require_enough_resources(cpus: float, gpus: float, workers: int = 1) -> None:
+    """Raises SetupError if a local Ray, which never grows, has no room for a single stage.
+
+    Args:
+        cpus, gpus: of the stage, of all its workers together.
+    """
     import ray
 
     available = ray.cluster_resources()
@@ -191,6 +195,6 @@ def require_enough_resources(cpus: float, gpus: float) -> None:
             reason = f" ({limits()})" if name == "CPU" and limits() else ""
             raise SetupError(
                 f"resources.{name.lower()}s_per_trial is {requested:g}, this machine has {count:g} {name}s{reason}",
-                "lower it",
+                "lower it" if workers == 1 else f"lower it, or take fewer than {workers} workers",
                 code="resources-exceeded",
             )

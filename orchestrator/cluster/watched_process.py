@@ -89,8 +89,8 @@ class WatchedProcess:
         """
         now = self._clock()
         if self._ending is not None:
-            if (ended := self._ending.answer()) is not None:
-                raise HungProcessError(hang(self.limit_s, ended["state"]), ended["stacks"])
+            if (answers := self._ending.answers()) is not None:
+                raise HungProcessError(hang(self.limit_s, answers[0]["state"]), answers[0]["stacks"])
         elif ray.wait([self._pulse], timeout=0)[0]:
             self._listen(now)
         elif self._worker is not None and now - self._heard > self.limit_s:

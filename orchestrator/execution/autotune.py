@@ -113,8 +113,8 @@ def chosen_device(folder: SweepFolder, resources: Resources, joined: bool) -> st
     """
     chosen_before = read_resolved(folder).get("device")
     num_gpus = ray.cluster_resources().get("GPU", 0)
-    if resources.device != "auto":
-        device = str(resources.device)
+    if resources.required_device != "auto":
+        device = str(resources.required_device)
     else:
         device = chosen_before or ("cuda" if num_gpus or resources.gpus_per_trial else "cpu")
     if device == "cuda" and not num_gpus and not (joined and resources.max_concurrent):
@@ -139,8 +139,8 @@ def _ask_worker(
 ) -> tuple[dict[str, Any], list[NetworkReport]]:
     """Asks one worker for the precision, whether compilation works (if requested), and the network checks."""
     resolved = merge_settings(plan.spec.resources, cached)
-    needs = {"num_cpus": 1, "num_gpus": (share or 1.0) if resolved.device == "cuda" else 0}
-    runtime = replace(resolved.runtime(plan.spec.resources), compile=False)
+    needs = {"num_cpus": 1, "num_gpus": min(share or 1.0, 1.0) if resolved.device == "cuda" else 0}
+    runtime = replace(resolved.runtime(plan.spec.resources), compile=False, workers=1)
     capacities = [node["Resources"] for node in alive_nodes()]
     if not any(capacity.get("CPU") and capacity.get("GPU", 0) >= needs["num_gpus"] for capacity in capacities):
         driver.announce(NO_CAPACITY)

@@ -13,6 +13,7 @@ from orchestrator.planning.plan import Plan
 from orchestrator.planning.resolved_settings import read_resolved
 from orchestrator.process.child import ChildError, ask, serve
 from orchestrator.process.patience import limit_s
+from orchestrator.spec.schema import Resources
 from orchestrator.state.sweep_folder import SweepFolder
 from trainables.config.keys import canonical, from_canonical
 from trainables.config.trial import TrialConfig
@@ -54,8 +55,15 @@ def measure(plan: Plan, folder: SweepFolder) -> Measurement:
     """Times a few batches and rounds of each network and method of the plan's unfinished trials.
 
     Raises:
-        UserError: they cannot run here.
+        UserError: they cannot run here, or take several workers.
     """
+    if plan.spec.resources.workers > 1:
+        raise UserError(
+            f"--measure: must be of trials of one worker, got {plan.spec.resources.workers} workers, whose steps also wait for "
+            "each other",
+            "leave it out: the first finished trials of as many workers tell the time",
+            code="option-invalid",
+        )
     kinds: dict[tuple[str, str], TrialConfig] = {}
     for trial in plan.unfinished:
         kind = (network_of(trial.config), trial.config.method)
@@ -119,7 +127,7 @@ def _runtime(resources: Mapping[str, Any], resolved: Mapping[str, Any]) -> Runti
     device = resources["device"]
     if device == "auto":
         device = resolved.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    cpus = resources["cpus_per_trial"]
+    cpus = Resources(**resources).cpus
     if cpus == "auto":
         cpus = resolved.get("cpus_per_trial", processors())
     deterministic = resources["deterministic"]

@@ -268,10 +268,11 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
         )
     resolved = resolve_settings(driver, checked, data, excluded=excluded_nodes, joined=not local_ray, reports=reports)
     if local_ray:
-        require_enough_resources(resolved.cpus_per_trial, resolved.gpus_per_trial)
+        require_enough_resources(resolved.cpus_per_trial, resolved.gpus_per_trial, resolved.workers)
     capacity = ClusterCapacity(
-        cpus=resolved.cpus_per_trial,
-        gpus=resolved.gpus_per_trial,
+        cpus=resolved.cpus_per_worker,
+        gpus=resolved.gpus_per_worker,
+        workers=resolved.workers,
         local=local_ray,
         notify=driver.announce,
         max_concurrent=plan.spec.resources.max_concurrent,
@@ -323,13 +324,13 @@ def _run_until_done(driver: Driver, trainable: Any, searcher: StageSearcher) -> 
 
 
 def _placement(resolved: ResolvedSettings, stage: dict[str, Any]) -> Any:
-    """The resources that a stage reserves, without the excluded nodes."""
+    """The resources that a stage reserves, without the excluded nodes: a bundle for each worker, all of them or none."""
     from ray import tune
 
-    needs = {"CPU": resolved.cpus_per_trial, "GPU": 1.0 if stage.get("whole_gpu") else resolved.gpus_per_trial}
-    excluded = stage.get("avoided")
-    selector = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(excluded)})"}]} if excluded else {}
-    return tune.PlacementGroupFactory([needs], **selector)
+    needs = {"CPU": resolved.cpus_per_worker, "GPU": 1.0 if stage.get("whole_gpu") else resolved.gpus_per_worker}
+    excluded, workers = stage.get("avoided"), resolved.workers
+    selector = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(excluded)})"}] * workers} if excluded else {}
+    return tune.PlacementGroupFactory([needs] * workers, strategy="PACK", **selector)
 
 
 def _settings(driver: Driver, plan: Plan, resolved: ResolvedSettings, data: StagedDataset, slots: int) -> Any:

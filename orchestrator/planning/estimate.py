@@ -51,10 +51,12 @@ class Records:
     """Finished trials with the networks and data of a plan.
 
     Attributes:
+        workers: of each trial of the plan; the times of trials of other numbers of workers say nothing about them.
         timed: as many as `MAX_RESULTS` of each network and method.
         model_bytes: kind of model -> bytes of each.
     """
 
+    workers: int = 1
     timed: list[Timed] = field(default_factory=list)
     model_bytes: dict[tuple[Any, ...], list[int]] = field(default_factory=dict)
     devices: Counter[str] = field(default_factory=Counter)
@@ -69,6 +71,8 @@ class Records:
         if kind not in self.counts or self.counts[kind] >= MAX_RESULTS:
             return
         self.model_bytes.setdefault(model_kind(config), []).append(result["model_bytes"])
+        if ({one.get("workers", 1) for one in result.get("fingerprints", ())} or {1}) != {self.workers}:
+            return
         if timed := timed_trial(as_chosen(config, result["metrics"]), result["metrics"], trains_warmup=True):
             self.timed.append(timed)
             self.counts[kind] += 1
@@ -81,7 +85,7 @@ class Records:
 
 def read_records(plan: Plan, storage: Storage) -> Records:
     """The plan's own finished trials first, then others of the storage, until each network and method has enough."""
-    records = Records()
+    records = Records(workers=plan.spec.resources.workers)
     for trial in plan.trials:
         records.counts[network_of(trial.config), trial.config.method] = 0
     for trial in plan.trials:

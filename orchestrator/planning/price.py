@@ -51,7 +51,7 @@ def price_of(hours: float | None, per_hour: float, resources: Resources, resolve
     Args:
         resolved: automatic settings of an earlier run of the sweep, or of a measurement; may lack any.
     """
-    device = resolved.get("device") if resources.device == "auto" else resources.device
+    device = resolved.get("device") if resources.required_device == "auto" else resources.required_device
     if device is None and resources.gpus_per_trial is not None:
         device = "cuda"
     units: float | None = configured_gpu_share(resources.gpus_per_trial, "cuda")

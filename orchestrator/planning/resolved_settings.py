@@ -6,6 +6,7 @@ Knows no Ray: execution/autotune.py measures what needs a worker.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from trainables.preflight.network_case import Adjustments
 from trainables.runtime.device import Runtime
 
 RESOLVED = "resolved.json"
+RAY_UNITS = 10_000  # in which Ray counts a resource
 ANSWERS = ("device", "precision", "cpus_per_trial", "gpus_per_trial", "compile", "compile_problem")
 
 
@@ -25,6 +27,8 @@ class ResolvedSettings:
     """All settings of a sweep.
 
     Attributes:
+        cpus_per_trial, gpus_per_trial: of all workers of a trial together.
+        workers: processes that train one trial together.
         precision: what `precision: auto` stands for; None while no trial needed it.
         adjustments: what differs for networks that fail with the sweep's precision or memory order (preflight/networks.py).
     """
@@ -33,17 +37,31 @@ class ResolvedSettings:
     precision: Literal["fp32", "bf16"] | None = None
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
+    workers: int = 1
     compile: bool = False
     adjustments: Adjustments = field(default_factory=dict)
+
+    @property
+    def cpus_per_worker(self) -> float:
+        """What a worker reserves; rounded down as Ray rounds, so that all of them fit into the trial's CPUs."""
+        return (
+            self.cpus_per_trial if self.workers == 1 else math.floor(self.cpus_per_trial / self.workers * RAY_UNITS) / RAY_UNITS
+        )
+
+    @property
+    def gpus_per_worker(self) -> float:
+        return self.gpus_per_trial / self.workers
 
     def runtime(self, resources: Resources) -> Runtime:
         """What every trial of the sweep computes with."""
         return Runtime(
             device=self.device,
-            threads=max(1, int(self.cpus_per_trial)),
+            threads=max(1, int(self.cpus_per_trial / self.workers)),
             precision=self.precision or "fp32",
             deterministic=self.device == "cpu" if resources.deterministic is None else resources.deterministic,
             compile=self.compile,
+            workers=self.workers,
+            sync_batch_norm=resources.sync_batch_norm or self.workers == 1,
         )
 
 
@@ -53,8 +71,9 @@ def merge_settings(resources: Resources, cached: dict[str, Any]) -> ResolvedSett
     return ResolvedSettings(
         device=cached["device"],
         precision=cached.get("precision"),
-        cpus_per_trial=cached.get("cpus_per_trial", 1.0) if resources.cpus_per_trial == "auto" else resources.cpus_per_trial,
+        cpus_per_trial=cached.get("cpus_per_trial", 1.0) if resources.cpus == "auto" else resources.cpus,
         gpus_per_trial=cached.get("gpus_per_trial", 1.0) if share is None else share,
+        workers=resources.workers,
         compile=resources.compile and bool(cached.get("compile")),
     )
 
@@ -80,7 +99,7 @@ def write_resolved(folder: SweepFolder, cached: dict[str, Any]) -> None:
 
 
 def configured_gpu_share(value: float | Literal["auto"] | None, device: str) -> float | None:
-    """GPUs per trial by the sweep file, a whole one by default; None if it is to be measured."""
+    """GPUs of a trial by the sweep file, a whole one by default; None if its share is to be measured."""
     if device != "cuda":
         return 0.0
     if value == "auto":

@@ -134,7 +134,7 @@ def written_bytes(plan: Plan, known_models: Mapping[tuple[Any, ...], float], fol
 
 def slots_here(plan: Plan) -> int:
     """How many trials can run at once on this machine's processors; of a cluster only `max_concurrent` tells."""
-    each = plan.spec.resources.cpus_per_trial
+    each = plan.spec.resources.cpus
     fit = max(1, int(processors() / (1 if each == "auto" else each)))
     return min(fit, plan.spec.resources.max_concurrent or fit)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -195,10 +195,11 @@ def _digests(custom_files: CustomFiles, configs: Sequence[TrialConfig]) -> dict[
 
 
 def local_reports(plan: Plan, cases: Sequence[NetworkCase], runtime: Runtime) -> list[NetworkReport]:
-    """The reports on these networks, checked in this process."""
+    """The reports on these networks, checked in this process, which needs no other worker."""
     from trainables.preflight.network_checks import examine_cases
 
-    return examine_cases(cases, StagedDataset(source=plan.source), plan.data_facts, runtime, plan.custom_files)
+    data, alone = StagedDataset(source=plan.source), replace(runtime, workers=1)
+    return examine_cases(cases, data, plan.data_facts, alone, plan.custom_files)
 
 
 def local_runtime(plan: Plan, folder: SweepFolder) -> Runtime:
@@ -207,7 +208,7 @@ def local_runtime(plan: Plan, folder: SweepFolder) -> Runtime:
 
     resources, cached = plan.spec.resources, read_resolved(folder)
     default_device = cached.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    device = default_device if resources.device == "auto" else resources.device
+    device = default_device if resources.required_device == "auto" else resources.required_device
     defaults = {"precision": resolve_precision("auto", device), "cpus_per_trial": float(processors())}
     return merge_settings(resources, defaults | valid_on_device(device, cached)).runtime(resources)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,23 +34,37 @@ def end_hung_process(pid: int, descriptor: int) -> dict[str, Any]:
         descriptor: what its `stacks_on_signal` has returned.
 
     Returns:
-        "state": what the process did and where, in words; "stacks": of all threads, its children's too, or why there are none;
-        "ended": whether it is gone.
+        "state": what the process did and where, in words; "letter": its state as Linux names it, empty if it was gone;
+        "stacks": of all threads, its children's too, or why there are none; "ended": whether it is gone.
     """
+    return end_hung_processes([(pid, descriptor)])[0]
+
+
+def end_hung_processes(processes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """The same for several that work together; all stacks are read before the first is killed, since the others see its end."""
+    seen = [_seen(pid, descriptor) for pid, descriptor in processes]
+    for (pid, _), one in zip(processes, seen, strict=True):
+        for victim in (pid, *one.pop("children")):
+            if one["letter"]:
+                with suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
+    return [one | {"ended": _wait_for_end(*process)} for process, one in zip(processes, seen, strict=True)]
+
+
+def _seen(pid: int, descriptor: int) -> dict[str, Any]:
+    """What a process does now, its stacks, and its children."""
     if not has_stacks(pid, descriptor):
-        return {"state": "its process is gone", "stacks": "", "ended": True}
+        return {"state": "its process is gone", "letter": "", "stacks": "", "children": []}
     letter = _state(pid)
     children = descendants(pid)
     own = STOPPED if letter in "Tt" else _stacks(pid, descriptor)
     forked = {child: _stacks(child, descriptor) for child in children if has_stacks(child, descriptor)}
-    for one in (pid, *children):
-        with suppress(ProcessLookupError):
-            os.kill(one, signal.SIGKILL)
     place = place_in(own)
     return {
         "state": STATES.get(letter, "it hung") + (f" in {place}" if place else ""),
+        "letter": letter,
         "stacks": "\n\n".join([own, *(f"its child process {child}\n{stacks}" for child, stacks in forked.items())]),
-        "ended": _wait_for_end(pid, descriptor),
+        "children": children,
     }
 
 

@@ -225,12 +225,17 @@ def fingerprint_counts(results: Iterable[Mapping[str, Any]]) -> Counter[str]:
     """How many trials ran under which fingerprint; with more than one, bits may differ."""
     counts: Counter[str] = Counter()
     for result in results:
-        kinds = {
-            f"{one['processor']}, torch {one['torch']}, {one['precision']}, {counted(one['threads'], 'thread')}"
-            for one in result["fingerprints"]
-        }
+        kinds = {_fingerprint_text(one) for one in result["fingerprints"]}
         counts[" then ".join(sorted(kinds))] += 1
     return counts
+
+
+def _fingerprint_text(one: Mapping[str, Any]) -> str:
+    text = f"{one['processor']}, torch {one['torch']}, {one['precision']}, {counted(one['threads'], 'thread')}"
+    if one.get("workers", 1) == 1:
+        return text
+    norm = "" if one["sync_batch_norm"] else " that normalise apart"
+    return f"{text} of each of {one['workers']} workers{norm}"
 
 
 def config_name(config: TrialConfig) -> str:

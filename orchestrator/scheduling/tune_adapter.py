@@ -77,11 +77,11 @@ class StageSearcher(Searcher):  # type: ignore[misc]
     Attributes:
         in_flight: Tune's trials from the suggestion until the worker is free again.
         running: Tune's trial -> its stage, until the end is reported.
-        nodes: Tune's trial -> the node that it started on; before that, the nodes that it may start on.
-        lost_workers: stages whose process was lost, with their nodes and the time by which to decide.
+        nodes: Tune's trial -> the nodes of its workers; before it started, the nodes that it may start on.
+        lost_workers: stages of which a process was lost, with their nodes, the time by which to decide, and what happened.
         missing_on_nodes: stage key -> nodes that lack a file of this stage.
         hangs: ends the workers of stages that hang.
-        hung: Tune's trial -> a stage whose worker was ended so, with its nodes, until its node has said how.
+        hung: Tune's trial -> a stage whose workers were ended so, until their nodes have said how.
     """
 
     def __init__(self, queue: StageQueue, hooks: Hooks, capacity: ClusterCapacity, watchdog: Watchdog | None = None) -> None:
@@ -92,10 +92,10 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         self.in_flight: set[str] = set()
         self.running: dict[str, QueuedStage] = {}
         self.nodes: dict[str, frozenset[str]] = {}
-        self.lost_workers: list[tuple[QueuedStage, frozenset[str], float]] = []
+        self.lost_workers: list[tuple[QueuedStage, frozenset[str], float, str]] = []
         self.missing_on_nodes: dict[str, set[str]] = {}
         self.hangs = HangEnder(watchdog or Watchdog())
-        self.hung: dict[str, tuple[QueuedStage, frozenset[str]]] = {}
+        self.hung: dict[str, QueuedStage] = {}
 
     def suggest(self, trial_id: str) -> Any:
         # While nothing runs Tune calls nothing but this, once a second.
@@ -134,9 +134,11 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         if stage is None:
             return
         if result.get("event") == "begun":
-            self.nodes[trial_id] = frozenset([result["node"]])
-            worker = Worker(node=result["node"], pid=result["pid"], stacks=result["stacks"])
-            self.hangs.begin(trial_id, stage.kind, worker, self.hooks.predict(stage))
+            workers = [
+                Worker(node=one["node"], pid=one["pid"], stacks=one["stacks"]) for one in (result, *result.get("peers", ()))
+            ]
+            self.nodes[trial_id] = frozenset(worker.node for worker in workers)
+            self.hangs.begin(trial_id, stage.kind, workers, self.hooks.predict(stage))
             self.hooks.guarded(self.queue.on_start, stage)
         else:
             self.hangs.hear(trial_id)
@@ -144,10 +146,17 @@ class StageSearcher(Searcher):  # type: ignore[misc]
             self.queue.on_snapshot(stage.key, stage.published_after(result["position"]))
         self.hooks.guarded(self.hooks.on_report, stage, result)
         if result.get("event") == "ended":  # Tune shows the last report twice; the stage is gone by then
+            if result["status"] == FailureKind.WORKER_LOST:
+                self.hooks.guarded(self._lose, trial_id, result["message"])
+                return
             del self.running[trial_id]
+            # Another worker that failed names its node.
+            first = next((worker.node for worker in self.hangs.workers.get(trial_id, ())), None)
+            nodes, failed_on = self.nodes.pop(trial_id), result.get("node") or first
             self.hangs.end(trial_id, finished=result["status"] == FINISHED)
             stage.place = result.get("place", "")
-            self.hooks.guarded(self._on_end, stage, self.nodes.pop(trial_id), result["status"], result["message"])
+            at_fault = nodes if failed_on is None else frozenset([failed_on])
+            self.hooks.guarded(self._on_end, stage, at_fault, result["status"], result["message"])
 
     def requeue(self, trial_id: str) -> None:
         """Puts a stage that waits in Tune's queue back into ours; nothing is counted."""
@@ -157,47 +166,50 @@ class StageSearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self.in_flight.discard(trial_id)
-        stage = self.running.pop(trial_id, None)
-        if stage is None:
-            return
-        nodes = self.nodes.pop(trial_id)
+        if trial_id in self.running:
+            self.hooks.guarded(self._lose, trial_id, "its process was lost")
+
+    def _lose(self, trial_id: str, message: str) -> None:
+        """Takes leave of a stage of which a process is gone: it hung and was ended, or was lost, perhaps with its node."""
+        stage, nodes = self.running.pop(trial_id), self.nodes.pop(trial_id)
         self.hangs.lose(trial_id)
         if trial_id in self.hangs.endings:
-            self.hung[trial_id] = stage, nodes
-            self.hooks.guarded(self.end_hung_workers)
-            return
-        self.lost_workers.append((stage, nodes, time.monotonic() + NODE_FAILURE_GRACE_S))
-        self.hooks.guarded(self.resolve_lost_workers)
+            self.hung[trial_id] = stage
+            self.end_hung_workers()
+        else:
+            self.lost_workers.append((stage, nodes, time.monotonic() + NODE_FAILURE_GRACE_S, message))
+            self.resolve_lost_workers()
 
     def resolve_lost_workers(self) -> None:
-        """Ends the stages whose process was lost, as soon as it is clear whether their node was lost with it."""
+        """Ends the stages of which a process was lost, as soon as it is clear whether a node was lost with it."""
         unresolved, self.lost_workers = self.lost_workers, []
-        for stage, nodes, deadline in unresolved:
+        for stage, nodes, deadline, message in unresolved:
             dead = nodes - self.capacity.alive
             if dead:
                 self.queue.on_end(stage, FailureKind.NODE_LOST, f"its node {address_of(min(dead))} was lost")
             elif nodes <= {self.capacity.driver_node} or time.monotonic() > deadline or self.queue.stopping:
-                self.queue.on_end(stage, FailureKind.WORKER_LOST, "its process was lost")
+                self.queue.on_end(stage, FailureKind.WORKER_LOST, message)
             else:
-                self.lost_workers.append((stage, nodes, deadline))
+                self.lost_workers.append((stage, nodes, deadline, message))
 
     def end_hung_workers(self) -> None:
         """Ends the workers of stages that report nothing for too long; a worker that cannot be ended is given up."""
         for trial_id in self.hangs.look():
             if trial_id in self.running:
                 self.hangs.lose(trial_id)
-                self.hung[trial_id] = self.running.pop(trial_id), self.nodes.pop(trial_id)
-        for trial_id, (stage, nodes) in list(self.hung.items()):
+                self.hung[trial_id] = self.running.pop(trial_id)
+                del self.nodes[trial_id]
+        for trial_id, stage in list(self.hung.items()):
             if (hang := self.hangs.take(trial_id)) is not None:
                 del self.hung[trial_id]
-                stage.hung_on |= nodes
+                stage.hung_on |= hang.nodes
                 self.hooks.on_hang(stage, hang.message, hang.stacks)
                 self.queue.on_end(stage, FailureKind.HANG, hang.message)
 
     def _without_hung(self, stage: QueuedStage, avoided: list[str]) -> list[str]:
         """The nodes that the stage must avoid: also those on which it hung, if there are others."""
-        usable = self.capacity.usable_nodes - set(avoided)
-        return sorted({*avoided, *stage.hung_on}) if usable - stage.hung_on else avoided
+        others = self.capacity.usable_nodes - {*avoided, *stage.hung_on}
+        return sorted({*avoided, *stage.hung_on}) if self.capacity.slots_on(others) else avoided
 
     def _on_end(self, stage: QueuedStage, nodes: frozenset[str], status: str, message: str) -> None:
         failure = None if status == FINISHED else FailureKind(status)
@@ -215,8 +227,8 @@ class StageSearcher(Searcher):  # type: ignore[misc]
         if failure is FailureKind.MISSING_FILE:
             missing_on = self.missing_on_nodes.setdefault(stage.key, set())
             missing_on |= nodes
-            # Where all nodes lack it, the trial is to blame.
-            if self.capacity.usable_nodes and self.capacity.usable_nodes <= missing_on:
+            # Where all nodes lack it, the trial is to blame; so it is where too few have it for all its workers.
+            if self.capacity.usable_nodes and not self.capacity.slots_on(self.capacity.usable_nodes - missing_on):
                 for node in missing_on:
                     self.capacity.include_node(node)
                 return False
@@ -279,8 +291,10 @@ class PendingTrialScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def _is_bound_nowhere(self, avoided: set[str]) -> bool:
         """Whether a pending stage avoids every node that is left, since it hung on one and the others were lost."""
-        left = self.searcher.capacity.usable_nodes - avoided
-        return bool(left) and any(left <= set(trial.config["avoided"]) for trial in self.waiting)
+        capacity = self.searcher.capacity
+        left = capacity.usable_nodes - avoided
+        bound = (left - set(trial.config["avoided"]) for trial in self.waiting)
+        return capacity.slots_on(left) > 0 and any(not capacity.slots_on(nodes) for nodes in bound)
 
     def _requeue(self, controller: Any, trials: Sequence[Trial]) -> None:
         """Requeues those of the pending stages that no worker has taken up."""

@@ -53,5 +53,6 @@ def _differences(before: SweepSpec, after: SweepSpec) -> Iterator[str]:
 
 def _runtimes(spec: SweepSpec) -> list[object]:
     """What trials compute with, on each device that may be meant."""
-    devices = ["cpu", "cuda"] if spec.resources.device == "auto" else [spec.resources.device]
+    device = spec.resources.required_device
+    devices = ["cpu", "cuda"] if device == "auto" else [device]
     return [merge_settings(spec.resources, MEASURED | {"device": device}).runtime(spec.resources) for device in devices]

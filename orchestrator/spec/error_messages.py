@@ -215,6 +215,8 @@ def _number_hint(path: KeyPath, value: Any) -> str:
     if isinstance(value, str) and (match := re.fullmatch(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(%?)\s*", value)):
         number, percent = match.groups()
         return f"a percentage? write {_share(number)}" if percent else f"write {number} without quotes"
+    if path == ("resources", "gpus_per_trial") and isinstance(value, float) and value > 1:
+        return f"several GPUs are whole ones: write {int(value)} or {int(value) + 1}"
     is_share = any(step in ("sparsity", "validation", "dataset.validation") for step in path)
     if is_share and isinstance(value, int | float) and not isinstance(value, bool) and 1 < value < 100:
         return f"a percentage? write {_share(value)}"

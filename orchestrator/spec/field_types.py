@@ -104,11 +104,11 @@ Cpus = Annotated[
     RuleText("a number > 0, or auto"),
     WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, AUTO]}),
 ]
-GpuShare = Annotated[
+Gpus = Annotated[
     float | Literal["auto"],
-    _auto_or(lambda gpus: 0 <= gpus <= 1),
-    RuleText("in [0, 1], or auto"),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, AUTO]}),
+    _auto_or(lambda gpus: 0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())),
+    RuleText("a share of one GPU in [0, 1], a whole number of GPUs, or auto"),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "integer", "minimum": 1}, AUTO]}),
 ]
 
 

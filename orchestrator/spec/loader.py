@@ -30,6 +30,7 @@ from orchestrator.spec.schema import SweepSpec
 from orchestrator.spec.search_constraints import search_problems
 from orchestrator.spec.spiking_constraints import spiking_conflicts, spiking_sweep_conflicts
 from orchestrator.spec.trial_names import dotted_values
+from orchestrator.spec.worker_constraints import batch_conflicts, worker_conflicts
 from orchestrator.spec.yaml_document import Document, KeyPath, parse, parse_value
 from trainables.config.trial import TrialConfig
 from trainables.models.table import NETWORKS
@@ -226,13 +227,14 @@ def _conflicts(spec: SweepSpec, data: dict[str, Any], known: list[Problem]) -> l
 
     first: dict[tuple[str, ...], Problem] = {}
     trials = representative_trials(_with_one_seed(spec))
-    of_keys = chain(dataset_conflicts(spec), unused_auto_conflicts(spec))
+    of_keys = chain(dataset_conflicts(spec), unused_auto_conflicts(spec), worker_conflicts(spec))
     of_trials = chain(granularity_conflicts(spec, trials), spiking_sweep_conflicts(spec, trials))
     for conflict in chain(of_keys, of_trials):
         values = {key: _value(spec, key) for key in conflict.keys}
         first.setdefault(conflict.keys, _conflict_problem(conflict, values, data, spec))
     for config in trials:
-        for conflict in (*config_conflicts(config), *channel_conflicts(config), *spiking_conflicts(config)):
+        conflicts = chain(config_conflicts(config), channel_conflicts(config), spiking_conflicts(config))
+        for conflict in chain(conflicts, batch_conflicts(config, spec.resources)):
             if conflict.keys not in first:
                 first[conflict.keys] = _conflict_problem(conflict, _values(config), data, spec)
     broken = [*first.values(), *search_problems(spec)]

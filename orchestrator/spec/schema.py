@@ -13,7 +13,7 @@ from pydantic import Field
 
 from orchestrator.command_line import DEFAULT_STORAGE
 from orchestrator.spec.axes import DEFAULT_CONFIGURATION_AXES, Axes
-from orchestrator.spec.field_types import Cpus, GpuShare, Integer, SpecModel, StorageUri, SweepName, Text, Uri
+from orchestrator.spec.field_types import Cpus, Gpus, Integer, SpecModel, StorageUri, SweepName, Text, Uri
 from orchestrator.spec.ranges import Axis, Range
 from orchestrator.spec.search_schema import (
     DEFAULT_OBJECTIVE,
@@ -36,12 +36,24 @@ class Resources(SpecModel):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Device of a trial; auto is a GPU if there is one."
     )
-    cpus_per_trial: Cpus = Field(
-        default=1.0, description="CPU cores that a trial reserves; auto measures the best number, once per sweep."
-    )
-    gpus_per_trial: GpuShare | None = Field(
+    cpus_per_trial: Cpus | None = Field(
         default=None,
-        description="Share of a GPU that a trial reserves, by default a whole one; auto measures how many trials share one.",
+        description="CPU cores that a trial reserves, by default one for each of its workers, which divide them; auto measures "
+        "the best number for a trial of one worker, once per sweep.",
+    )
+    gpus_per_trial: Gpus | None = Field(
+        default=None,
+        description="Share of a GPU that a trial reserves, by default a whole one; auto measures how many trials share one. A "
+        "whole number above 1 is as many workers, processes that train the trial together with a GPU each.",
+    )
+    workers_per_trial: Integer | None = Field(
+        default=None,
+        ge=1,
+        description="Processes that train one trial together on CPUs, by default one; on GPUs there is one for each GPU.",
+    )
+    sync_batch_norm: bool = Field(
+        default=True,
+        description="Whether several workers normalise by the statistics of the whole batch, or each by those of its share.",
     )
     max_concurrent: Integer | None = Field(
         default=None,
@@ -56,6 +68,22 @@ class Resources(SpecModel):
         default=False,
         description="Compile training steps with torch.compile (on a GPU with CUDA graphs); a warning says if it fails.",
     )
+
+    @property
+    def workers(self) -> int:
+        """How many processes train one trial together."""
+        gpus = self.gpus_per_trial
+        return int(gpus) if isinstance(gpus, float) and gpus > 1 else self.workers_per_trial or 1
+
+    @property
+    def cpus(self) -> float | Literal["auto"]:
+        """The CPUs of a trial, of all its workers together."""
+        return float(self.workers) if self.cpus_per_trial is None else self.cpus_per_trial
+
+    @property
+    def required_device(self) -> Literal["auto", "cpu", "cuda"]:
+        """The device; a trial of several GPUs needs them, also where none is written."""
+        return "cuda" if isinstance(self.gpus_per_trial, float) and self.gpus_per_trial > 1 else self.device
 
 
 class Retries(SpecModel):

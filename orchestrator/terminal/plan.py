@@ -18,6 +18,7 @@ from orchestrator.planning.resolved_settings import read_resolved
 from orchestrator.planning.room import room_for
 from orchestrator.planning.written_bytes import WrittenBytes, written_bytes
 from orchestrator.prose import print_prose
+from orchestrator.spec.schema import Resources
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.storage.base import Storage
 from orchestrator.terminal.tables import duration, duration_range, plain_table, stdout_console
@@ -70,6 +71,7 @@ def plan_facts(
         "epochs": plan.epochs(),
         "epochs_at_most": any(trial.config.warmup.auto for trial in plan.unfinished),
         "kept_weights": [count.to_json() for count in counts_of_plan(checked)],
+        "workers_per_trial": plan.spec.resources.workers,
         "slot_hours": hours,
         "slot_hours_range": cost.hours_range if plan.settled else None,
         "time_source": {
@@ -138,6 +140,8 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
     console.print(f"epochs to train: {at_most}{epochs['shared']}{share}")
     if not plan.unfinished:
         return
+    if facts["workers_per_trial"] > 1:
+        print_prose(console, f"workers: {_workers_text(plan.spec.resources)}")
     print_prose(console, f"time: {_time_text(facts)}")
     print_prose(console, f"written: {_bytes_text(facts)}")
     print_prose(console, f"room: {_room_text(facts)}")
@@ -145,15 +149,23 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
         print_prose(console, f"price: {_price_text(facts)}")
 
 
+def _workers_text(resources: Resources) -> str:
+    """What a trial of several workers holds, and so a slot."""
+    gpus = f"{resources.gpus_per_trial:g} GPUs and " if resources.required_device == "cuda" else ""
+    norm = "" if resources.sync_batch_norm else ", each of which normalises its share of a batch alone"
+    return f"{resources.workers} train a trial together{norm}; a slot is {gpus}{resources.cpus:g} CPUs, on one or more nodes"
+
+
 def _time_text(facts: dict[str, Any]) -> str:
     """Hours of one slot, their range, and where they are from."""
     hours, source = facts["slot_hours"], facts["time_source"]
     if hours is None:
         networks = ", ".join(source["unknown"])
-        return (
-            f"not known: the storage has no finished trials of {networks} on these data and with these methods; "
-            "--measure times a few batches on this machine"
-        )
+        workers = facts["workers_per_trial"]
+        of_workers = f" and with {workers} workers" if workers > 1 else ""
+        measure = "" if workers > 1 else "; --measure times a few batches on this machine"
+        known = f"finished trials of {networks} on these data and with these methods{of_workers}"
+        return f"not known: the storage has no {known}{measure}"
     whole = f"about {duration(hours * 3600)} of one slot"
     if source["measured"]:
         return f"{whole}, without the start of trials; measured {source['measured']}"

@@ -12,6 +12,7 @@ from orchestrator.planning.entries import PlannedTrial
 from orchestrator.planning.estimate import Estimate, estimate, read_records
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.spec.loader import load_spec
+from orchestrator.spec.schema import Resources
 from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
 from tests.support.cli import tiny_sweep
@@ -30,11 +31,12 @@ def plan(tmp_path: Path, storage: Storage) -> Plan:
     return make_plan(load_spec(str(tiny_sweep(tmp_path)), ["search.model=[convnet, resnet20]"]), storage)
 
 
-def record(storage: Storage, trial: PlannedTrial, key: str, seconds: float, model_bytes: int) -> None:
+def record(storage: Storage, trial: PlannedTrial, key: str, seconds: float, model_bytes: int, workers: int = 1) -> None:
     """A finished trial of another sweep with the network and data of this one."""
     metrics = {"cost/total_seconds": seconds}
     result = {"config": canonical(trial.config), "metrics": metrics, "model_sha256": "0" * 64, "model_bytes": model_bytes}
-    write_result(storage, key, result)
+    fingerprint = {} if workers == 1 else {"workers": workers, "sync_batch_norm": True}
+    write_result(storage, key, result | {"fingerprints": [fingerprint]})
 
 
 def of_model(plan: Plan, model: str) -> Plan:
@@ -61,6 +63,20 @@ def test_estimate_uses_the_trials_of_each_network(plan: Plan, storage: Storage) 
     assert cost.hours == pytest.approx(seconds / 3600)
     assert cost.hours_range is None  # of two or one record
     assert cost.records == 3
+
+
+def test_trials_of_another_number_of_workers_tell_no_time(plan: Plan, storage: Storage) -> None:
+    """Nobody knows how much of it each worker waits for the others."""
+    first = of_model(plan, "convnet").trials[0]
+    several = plan.spec.model_copy(update={"resources": Resources(device="cpu", workers_per_trial=2)})
+    of_two = replace(of_model(plan, "convnet"), spec=several)
+    record(storage, first, "a" * 16, seconds=7.0 * first.config.trained_epochs, model_bytes=10)
+    assert estimated(of_two, storage).hours is None
+    record(storage, first, "b" * 16, seconds=5.0 * first.config.trained_epochs, model_bytes=10, workers=2)
+    of_one = of_model(plan, "convnet")
+    epochs = of_one.epochs()["shared"]
+    assert estimated(of_one, storage).hours == pytest.approx(7.0 * epochs / 3600)
+    assert estimated(of_two, storage).hours == pytest.approx(5.0 * epochs / 3600)
 
 
 def test_an_untried_network_is_not_judged_by_others(plan: Plan, storage: Storage) -> None:

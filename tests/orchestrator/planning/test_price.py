@@ -18,6 +18,8 @@ from orchestrator.spec.schema import Resources
         ({"device": "cuda"}, {}, "GPU", 1.0, 25.0),
         ({"device": "cuda", "gpus_per_trial": 0.25}, {}, "GPU", 0.25, 6.25),
         ({"gpus_per_trial": 0.5}, {}, "GPU", 0.5, 12.5),
+        ({"gpus_per_trial": 4.0}, {"device": "cpu"}, "GPU", 4.0, 100.0),  # which the sweep used before it took GPUs
+        ({"device": "cpu", "workers_per_trial": 4}, {}, "slot", 1.0, 25.0),
         ({"gpus_per_trial": "auto"}, {"device": "cuda", "gpus_per_trial": 0.5}, "GPU", 0.5, 12.5),
         ({"gpus_per_trial": "auto"}, {}, "GPU", None, None),
         ({}, {"device": "cpu"}, "slot", 1.0, 25.0),

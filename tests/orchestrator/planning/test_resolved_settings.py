@@ -46,6 +46,31 @@ def test_trial_has_a_thread_for_every_whole_cpu(cpus: float, threads: int) -> No
 
 
 @pytest.mark.parametrize(
+    ("written", "device", "cpus", "gpus", "threads"),
+    [
+        ({"device": "cpu", "workers_per_trial": 2}, "cpu", 1.0, 0.0, 1),
+        ({"device": "cpu", "workers_per_trial": 3, "cpus_per_trial": 5.0}, "cpu", 1.6666, 0.0, 1),  # of which three fit into 5
+        ({"gpus_per_trial": 4.0, "cpus_per_trial": 18.0}, "cuda", 4.5, 1.0, 4),
+    ],
+)
+def test_workers_divide_the_cpus_and_gpus_of_a_trial(
+    written: dict[str, Any], device: str, cpus: float, gpus: float, threads: int
+) -> None:
+    resources = Resources(**written)
+    settings = merge_settings(resources, {"device": device})
+    assert (settings.cpus_per_worker, settings.gpus_per_worker) == (cpus, gpus)
+    runtime = settings.runtime(resources)
+    assert (runtime.workers, runtime.threads, runtime.sync_batch_norm) == (settings.workers, threads, True)
+
+
+@pytest.mark.parametrize(("workers", "synchronised"), [(1, True), (2, False)])
+def test_one_worker_has_nothing_to_synchronise(workers: int, synchronised: bool) -> None:
+    """So the key changes no fingerprint of trials of one worker."""
+    resources = Resources(device="cpu", workers_per_trial=workers, sync_batch_norm=False)
+    assert merge_settings(resources, {"device": "cpu"}).runtime(resources).sync_batch_norm is synchronised
+
+
+@pytest.mark.parametrize(
     ("device", "written", "deterministic"),
     [
         ("cpu", None, True),
@@ -102,6 +127,7 @@ def test_merge_settings_prefers_the_sweep_file_to_the_answers() -> None:
         (0.25, "cuda", 0.25),
         (0.0, "cuda", 0.0),
         (1.0, "cuda", 1.0),
+        (4.0, "cuda", 4.0),
         ("auto", "cuda", None),
         ("auto", "cpu", 0.0),
         (None, "cpu", 0.0),

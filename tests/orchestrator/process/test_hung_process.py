@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.process.hung_process import end_hung_process
+from orchestrator.process.hung_process import end_hung_process, end_hung_processes
 from tests import ROOT
 from tests.support.cli import wait_for
 
@@ -73,6 +74,26 @@ def test_stopped_process_is_ended_too() -> None:
     assert answer["stacks"] == "a stopped process cannot write its stacks"
 
 
+def test_workers_that_wait_for_each_other_are_seen_before_one_is_ended() -> None:
+    """The second ends with the first, as a worker does whose connection to another one breaks."""
+    with hanging("time.sleep(600)") as (first, one), hanging("sys.stdin.read()") as (second, other):
+        time.sleep(0.3)
+        os.kill(first.pid, signal.SIGSTOP)
+        time.sleep(0.2)
+
+        def follow() -> None:
+            first.wait()
+            second.kill()
+
+        watcher = threading.Thread(target=follow)
+        watcher.start()
+        answers = end_hung_processes([(first.pid, one), (second.pid, other)])
+        watcher.join()
+    assert [answer["letter"] for answer in answers] == ["T", "S"]
+    assert all(answer["ended"] for answer in answers)
+    assert "in endless" in answers[1]["stacks"]
+
+
 def test_child_at_a_lock_that_was_held_when_it_was_forked_is_ended_with_its_parent() -> None:
     """As a worker process of a DataLoader."""
     what = """
@@ -99,7 +120,7 @@ def test_child_at_a_lock_that_was_held_when_it_was_forked_is_ended_with_its_pare
 def test_other_process_with_the_same_id_is_left_alone() -> None:
     process = subprocess.Popen(["sleep", "60"])
     try:
-        assert end_hung_process(process.pid, 1) == {"state": "its process is gone", "stacks": "", "ended": True}
+        assert end_hung_process(process.pid, 1) == {"state": "its process is gone", "letter": "", "stacks": "", "ended": True}
         assert process.poll() is None
     finally:
         process.kill()

@@ -168,7 +168,7 @@ def test_the_files_of_many_nodes_are_looked_for_at_the_same_time(tmp_path: Path)
 
 
 def test_trial_whose_file_no_node_has_fails_and_excludes_no_node() -> None:
-    searcher = searching("x", "y", driver_node="home", alive=frozenset("ab"), usable_nodes=frozenset("ab"), slots=2)
+    searcher = searching("x", "y", driver_node="home", alive=frozenset("ab"), room={"a": 1, "b": 1}, slots=2)
     searcher.capacity._refreshed_at = time.monotonic() + 3600
     report = {"event": "ended", "status": "unprovided", "message": "model: module:nets.wide: no such file"}
     for number, (place, state, avoided) in enumerate([("a", "waiting", ["a"]), ("b", "failed", [])]):

@@ -106,13 +106,16 @@ INVALID_LINES = {
         "prunable: {exclude: head}\n",
         ["s.yaml:4: prunable.exclude must be a list of layer names or shell patterns, got 'head'; write [head]"],
     ),
-    "several GPUs": (
-        "resources: {gpus_per_trial: 2}\n",
-        ["s.yaml:4: resources.gpus_per_trial must be in [0, 1], or auto, got 2; correct it or remove it"],
+    "one and a half GPUs": (
+        "resources: {gpus_per_trial: 1.5}\n",
+        [
+            "s.yaml:4: resources.gpus_per_trial must be a share of one GPU in [0, 1], a whole number of GPUs, or auto, got "
+            "1.5; several GPUs are whole ones: write 1 or 2"
+        ],
     ),
     "no CPU": (
         "resources: {cpus_per_trial: 0}\n",
-        ["s.yaml:4: resources.cpus_per_trial must be a number > 0, or auto, got 0; without the line it is 1.0"],
+        ["s.yaml:4: resources.cpus_per_trial must be a number > 0, or auto, got 0; correct it or remove it"],
     ),
     "empty axis": (
         "search:\n  seed: []\n",
