@@ -1,0 +1,260 @@
+"""How fast ImageNet's images reach the trainer, by stage and by number of loaders, and what memory that takes.
+
+    python -m tests.benchmarks.imagenet_loader
+
+It writes ImageNet's layout with 100 classes x 20 training images at full size into a temporary folder. Stages are timed in one
+thread on files in the page cache; with loaders, whole epochs are timed, the start of the loaders included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from tests.benchmarks.imagenet_pictures import write_imagenet
+from trainables.config.trial import DatasetConfig
+from trainables.data import datasets
+from trainables.data.decoding import rgb_image
+from trainables.data.prescaled import needed_bytes, prescaled_images
+from trainables.data.source import DatasetSource
+from trainables.data.splits import Split, load_data
+from trainables.data.streaming import CHUNK, center_crop, random_resized_crop, scaled_size, shorter_side
+from trainables.runtime.cache_folder import VARIABLE
+from trainables.runtime.machine import processor_name, processors
+
+SIDE, BATCH = 224, 256
+LOADERS = (0, 1, 2, 4)
+IMAGENET = 1_281_167 + 50_000  # images
+JPEG_QUALITY = 90
+CONFIGS = {"files": DatasetConfig(name="imagenet"), "prescaled": DatasetConfig(name="imagenet", prescaled=True)}
+
+
+class Ready(Dataset[Any]):
+    """Crops that cost nothing to make: what is left is their way from a loader to the trainer."""
+
+    def __init__(self, chunks: int) -> None:
+        self.chunks = chunks
+
+    def __len__(self) -> int:
+        return self.chunks
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.zeros((CHUNK, 3, SIDE, SIDE), dtype=torch.uint8)
+
+
+def rate(work: Callable[[Any], object], items: list[Any]) -> float:
+    """Items per second of one core."""
+    started = time.process_time()
+    for item in items:
+        work(item)
+    return len(items) / (time.process_time() - started)
+
+
+def stages(root: Path, names: list[str], device: str) -> Iterator[tuple[str, float]]:
+    """Images per second of each stage; the transfers by wall clock, since several processes take part."""
+    paths = [root / name for name in names]
+    rate(Path.read_bytes, paths)  # into the page cache
+    yield "read", rate(Path.read_bytes, paths)
+    yield "decode (PIL)", rate(rgb_image, paths)
+    encoded = [torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8) for path in paths]
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg
+    except (ImportError, OSError):
+        pass
+    else:
+        yield "decode (torchvision)", rate(lambda content: decode_jpeg(content, ImageReadMode.RGB), encoded)
+    images = [rgb_image(path) for path in paths]
+    yield "crop for training", rate(lambda image: np.asarray(random_resized_crop(image, SIDE, 1, True)), images)
+    yield "crop for evaluation", rate(lambda image: np.asarray(center_crop(image, SIDE)), images)
+    crop, batch = np.asarray(center_crop(images[0], SIDE)), np.empty((3, SIDE, SIDE), dtype=np.uint8)
+    yield "to channels first", rate(lambda _: np.copyto(batch, crop.transpose(2, 0, 1)), images)
+
+    small = [image.resize(scaled_size(image.size, shorter_side(SIDE)), Image.Resampling.BILINEAR) for image in images]
+    yield "prescaled: crop for training", rate(lambda image: np.asarray(random_resized_crop(image, SIDE, 1, True)), small)
+    yield "prescaled: crop for evaluation", rate(lambda image: np.asarray(center_crop(image, SIDE)), small)
+    jpegs = [jpeg(image) for image in small]
+    yield "prescaled as JPEG: decode", rate(lambda content: Image.open(io.BytesIO(content)).convert("RGB"), jpegs)
+    print(f"prescaled as JPEG of quality {JPEG_QUALITY}: {sum(map(len, jpegs)) / len(jpegs) / 1000:.0f} kB an image")
+    chunks = 64
+    started = time.perf_counter()
+    for _ in DataLoader(Ready(chunks), batch_size=None, num_workers=1, prefetch_factor=4):
+        pass
+    yield "loader -> trainer", chunks * CHUNK / (time.perf_counter() - started)
+    if device == "cuda":
+        pinned = torch.zeros((BATCH, 3, SIDE, SIDE), dtype=torch.uint8).pin_memory()
+        pinned.to(device)
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(20):
+            pinned.to(device, non_blocking=True)
+        torch.cuda.synchronize()
+        yield "trainer -> device", 20 * BATCH / (time.perf_counter() - started)
+
+
+def jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+class Peak:
+    """The most memory of this process and its children in MiB: of their own, and shared."""
+
+    own = trainer = shared = 0.0
+
+
+@contextmanager
+def watched() -> Iterator[Peak]:
+    """Memory while the block runs, every 50 ms."""
+    peak, stop = Peak(), threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.05):
+            trainer, loaders = _private_mib(os.getpid()), sum(map(_private_mib, _children()))
+            peak.trainer, peak.own = max(peak.trainer, trainer), max(peak.own, trainer + loaders)
+            peak.shared = max(peak.shared, _shared_mib())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _children() -> list[int]:
+    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+
+
+def _private_mib(pid: int) -> float:
+    """Memory that ends with the process: what it shares with its parent since it was forked is left out."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has ended
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))) / 1024
+
+
+def _shared_mib() -> float:
+    """Of the machine: segments that are handed over have no name, so no process can be asked."""
+    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("Shmem:"))
+    return int(line.split()[1]) / 1024
+
+
+def epoch(split: Split, training: bool) -> tuple[float, str]:
+    """Images per second of an epoch, and the digest of its pixels, which is taken outside of the time."""
+    digest = hashlib.sha256()
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0)).split(BATCH)
+    generator = torch.Generator().manual_seed(1)
+    started, hashing = time.perf_counter(), 0.0
+    for images, _ in split.augmented(order, True, generator) if training else split.batches(order):
+        before = time.perf_counter()
+        digest.update(images.cpu().numpy().tobytes())
+        hashing += time.perf_counter() - before
+    return len(split) / (time.perf_counter() - started - hashing), digest.hexdigest()[:16]
+
+
+def throughput(root: Path, kind: str, device: str) -> None:
+    """Prints images per second, digests and memory for every number of loaders."""
+    digests: dict[bool, set[str]] = {True: set(), False: set()}
+    for loaders in LOADERS:
+        split = _split(root, kind, device, loaders)
+        with watched() as peak:
+            rates = {}
+            for training in (True, False):
+                rates[training], digest = epoch(split, training)
+                digests[training].add(digest)
+        print(
+            f"{kind}, {loaders} loaders: training {rates[True]:.0f}, evaluation {rates[False]:.0f} images/s; "
+            f"memory {peak.own:.0f} MiB (trainer {peak.trainer:.0f}), shared {peak.shared:.0f} MiB",
+            flush=True,
+        )
+    assert all(len(found) == 1 for found in digests.values()), f"the bits depend on the loaders: {digests}"
+    print(f"{kind}: same bits for {', '.join(map(str, LOADERS))} loaders: {digests}")
+
+
+def _split(root: Path, kind: str, device: str, loaders: int) -> Split:
+    """The training split, with so many loaders on any device."""
+    from dataclasses import replace
+
+    split = load_data(CONFIGS[kind], DatasetSource(name="imagenet", root=str(root)), device).train
+    assert split.stream is not None
+    return replace(split, stream=replace(split.stream, workers=loaders))
+
+
+def memory(root: Path, device: str) -> None:
+    """Prints the peak memory of an epoch over a quarter of the images and over all."""
+    for kind in CONFIGS:
+        split = _split(root, kind, device, 2)
+        for part in (split.first(len(split) // 4), split):
+            with watched() as peak:
+                epoch(part, True)
+            print(f"{kind}, {len(part)} images: {peak.own:.0f} MiB (trainer {peak.trainer:.0f}), shared {peak.shared:.0f} MiB")
+
+
+def loader_start(root: Path, device: str) -> None:
+    """Prints what the start and the end of loaders take in every epoch."""
+    for loaders in LOADERS[1:]:
+        few = _split(root, "prescaled", device, loaders).first(CHUNK)
+        # One chunk occupies one loader; the stream starts no more loaders than there are chunks.
+        order = [torch.arange(1) for _ in range(loaders)]
+        assert few.stream is not None
+        started = time.perf_counter()
+        for _ in few.stream.batches(order):
+            pass
+        print(f"{loaders} loaders start and end in {time.perf_counter() - started:.2f} s")
+
+
+def build(root: Path) -> None:
+    """Prints what the cache takes."""
+    index = datasets.file_index(DatasetSource(name="imagenet", root=str(root)))
+    needed = needed_bytes(index.root, index.train, shorter_side(SIDE))
+    started = time.perf_counter()
+    prescaled_images(index.root, index.train, SIDE)
+    seconds = time.perf_counter() - started
+    images = len(index.train)
+    print(
+        f"prescaled images: {needed / images / 1000:.0f} kB each, {needed / images * IMAGENET / 1e9:.0f} GB for ImageNet; "
+        f"written at {images / seconds:.0f} images/s, {IMAGENET / images * seconds / 3600 * processors():.1f} core hours in all"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="the loader of ImageNet")
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--per-class", type=int, default=20)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[VARIABLE] = str(Path(folder, "cache"))
+        root = Path(folder, "imagenet")
+        size = write_imagenet(root, options.classes, options.per_class, 2)
+        print(f"{processor_name()}, {processors()} processors; files of {size / 1000:.0f} kB", flush=True)
+        names = datasets.file_index(DatasetSource(name="imagenet", root=str(root))).train
+        for stage, images in stages(root, names[:: max(1, len(names) // 300)], options.device):
+            print(f"{stage}: {images:,.0f} images/s per core", flush=True)
+        build(root)
+        loader_start(root, options.device)
+        for kind in CONFIGS:
+            throughput(root, kind, options.device)
+        memory(root, options.device)
+
+
+if __name__ == "__main__":
+    main()
