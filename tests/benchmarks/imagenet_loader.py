@@ -17,6 +17,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,11 @@ def stages(root: Path, names: list[str], device: str) -> Iterator[tuple[str, flo
         pass
     else:
         yield "decode (torchvision)", rate(lambda content: decode_jpeg(content, ImageReadMode.RGB), encoded)
+        same = sum(
+            np.array_equal(decode_jpeg(content, ImageReadMode.RGB).permute(1, 2, 0).numpy(), np.asarray(rgb_image(path)))
+            for content, path in zip(encoded, paths, strict=True)
+        )
+        print(f"PIL and torchvision decode {same} of {len(paths)} files to the same pixels")
     images = [rgb_image(path) for path in paths]
     yield "crop for training", rate(lambda image: np.asarray(random_resized_crop(image, SIDE, 1, True)), images)
     yield "crop for evaluation", rate(lambda image: np.asarray(center_crop(image, SIDE)), images)
@@ -111,22 +118,25 @@ def jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+@dataclass(kw_only=True)
 class Peak:
-    """The most memory of this process and its children in MiB: of their own, and shared."""
+    """The most memory in MiB: of this process, of its loaders, and handed over by shared memory."""
 
-    own = trainer = shared = 0.0
+    trainer: float = 0.0
+    loaders: float = 0.0
+    shared: float = 0.0
 
 
 @contextmanager
 def watched() -> Iterator[Peak]:
-    """Memory while the block runs, every 50 ms."""
-    peak, stop = Peak(), threading.Event()
+    """Memory while the block runs, every 50 ms; what is shared, beyond what the machine shared before."""
+    peak, stop, before = Peak(), threading.Event(), _shared_mib()
 
     def watch() -> None:
         while not stop.wait(0.05):
-            trainer, loaders = _private_mib(os.getpid()), sum(map(_private_mib, _children()))
-            peak.trainer, peak.own = max(peak.trainer, trainer), max(peak.own, trainer + loaders)
-            peak.shared = max(peak.shared, _shared_mib())
+            peak.trainer = max(peak.trainer, _own_mib(os.getpid()))
+            peak.loaders = max(peak.loaders, sum(map(_own_mib, _children())))
+            peak.shared = max(peak.shared, _shared_mib() - before)
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -141,13 +151,13 @@ def _children() -> list[int]:
     return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
 
 
-def _private_mib(pid: int) -> float:
-    """Memory that ends with the process: what it shares with its parent since it was forked is left out."""
+def _own_mib(pid: int) -> float:
+    """Memory without files; a page that processes share since a fork counts for each by its part."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:  # it has ended
         return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))) / 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:")) / 1024
 
 
 def _shared_mib() -> float:
@@ -170,41 +180,39 @@ def epoch(split: Split, training: bool) -> tuple[float, str]:
 
 
 def throughput(root: Path, kind: str, device: str) -> None:
-    """Prints images per second, digests and memory for every number of loaders."""
+    """Prints images per second for every number of loaders, and that they have the same pixels."""
     digests: dict[bool, set[str]] = {True: set(), False: set()}
     for loaders in LOADERS:
         split = _split(root, kind, device, loaders)
-        with watched() as peak:
-            rates = {}
-            for training in (True, False):
-                rates[training], digest = epoch(split, training)
-                digests[training].add(digest)
-        print(
-            f"{kind}, {loaders} loaders: training {rates[True]:.0f}, evaluation {rates[False]:.0f} images/s; "
-            f"memory {peak.own:.0f} MiB (trainer {peak.trainer:.0f}), shared {peak.shared:.0f} MiB",
-            flush=True,
-        )
-    assert all(len(found) == 1 for found in digests.values()), f"the bits depend on the loaders: {digests}"
-    print(f"{kind}: same bits for {', '.join(map(str, LOADERS))} loaders: {digests}")
+        rates = {}
+        for training in (True, False):
+            rates[training], digest = epoch(split, training)
+            digests[training].add(digest)
+        print(f"{kind}, {loaders} loaders: training {rates[True]:.0f}, evaluation {rates[False]:.0f} images/s", flush=True)
+    assert all(len(found) == 1 for found in digests.values()), f"the pixels depend on the loaders: {digests}"
+    (training_digest,), (evaluation_digest,) = digests[True], digests[False]
+    print(f"{kind}: same bits for {', '.join(map(str, LOADERS))} loaders: {training_digest}, {evaluation_digest}")
 
 
 def _split(root: Path, kind: str, device: str, loaders: int) -> Split:
     """The training split, with so many loaders on any device."""
-    from dataclasses import replace
-
     split = load_data(CONFIGS[kind], DatasetSource(name="imagenet", root=str(root)), device).train
     assert split.stream is not None
     return replace(split, stream=replace(split.stream, workers=loaders))
 
 
-def memory(root: Path, device: str) -> None:
-    """Prints the peak memory of an epoch over a quarter of the images and over all."""
-    for kind in CONFIGS:
-        split = _split(root, kind, device, 2)
-        for part in (split.first(len(split) // 4), split):
-            with watched() as peak:
-                epoch(part, True)
-            print(f"{kind}, {len(part)} images: {peak.own:.0f} MiB (trainer {peak.trainer:.0f}), shared {peak.shared:.0f} MiB")
+def memory(root: Path, kind: str, share: float, device: str) -> None:
+    """Prints the peak memory of an epoch over a share of the images."""
+    torch.set_num_threads(1)
+    split = _split(root, kind, device, 2)
+    part = split.first(round(share * len(split)))
+    with watched() as peak:
+        epoch(part, True)
+    print(
+        f"{kind}, {len(part)} images, 2 loaders: trainer {peak.trainer:.0f} MiB, loaders {peak.loaders:.0f} MiB, "
+        f"shared {peak.shared:.0f} MiB",
+        flush=True,
+    )
 
 
 def loader_start(root: Path, device: str) -> None:
@@ -253,7 +261,10 @@ def main() -> None:
         loader_start(root, options.device)
         for kind in CONFIGS:
             throughput(root, kind, options.device)
-        memory(root, options.device)
+            for share in (0.25, 1.0):  # each in a fresh process, whose heap holds nothing else
+                process = get_context("spawn").Process(target=memory, args=(root, kind, share, options.device))
+                process.start()
+                process.join()
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 The shorter side of a kept image is that from which evaluation takes its center crop, so center crops have the pixels of the
 original files; random crops come from the smaller image. A shard holds the pixels of consecutive images of a split, each uint8
-(height, width, 3), then the table of their places, and the table's digest. Its name is a digest of the paths, sizes and times of
-the original files, so changed images are decoded anew, and a build that was ended goes on with the next shard.
+(height, width, 3), then the table of their places, and the table's digest. Its name is a digest of the paths, sizes and times
+of the original files, so changed images are decoded anew, and a build that was ended goes on with the next shard.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class PrescaledImages:
 
     def image(self, index: int) -> Image:
         """The scaled image. Raises DataError if its pixels are not those that were written."""
-        from PIL import Image as pillow
+        from PIL import Image
 
         place = self.places[index]
         shard, height, width = self.shards[place["shard"]], int(place["height"]), int(place["width"])
@@ -74,7 +74,7 @@ class PrescaledImages:
             raise DataError(f"the cache file {str(shard)!r} cannot be read: {error.strerror}", "run the sweep again") from error
         if len(pixels) != height * width * 3 or zlib.crc32(pixels) != place["crc"]:
             raise DataError(f"the cache file {str(shard)!r} is damaged", "remove it, it is written anew")
-        return pillow.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
+        return Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
 
 
 def prescaled_images(root: Path, names: Sequence[str], side: int) -> PrescaledImages:
@@ -89,12 +89,17 @@ def prescaled_images(root: Path, names: Sequence[str], side: int) -> PrescaledIm
     """
     shorter = shorter_side(side)
     groups = [names[start : start + SHARD_IMAGES] for start in range(0, len(names), SHARD_IMAGES)]
+    folder = cache_folder() / "prescaled"
     try:
-        folder = cache_folder() / "prescaled"
         folder.mkdir(exist_ok=True)
         shards = [folder / f"{_signature(root, group, shorter)}.pixels" for group in groups]
         tables = [_read_table(shard, len(group)) for shard, group in zip(shards, groups, strict=True)]
-        _require_room(folder, root, [name for group, table in zip(groups, tables, strict=True) if table is None for name in group], shorter)
+        _require_room(
+            folder,
+            root,
+            [name for group, table in zip(groups, tables, strict=True) if table is None for name in group],
+            shorter,
+        )
         for number, (shard, group) in enumerate(zip(shards, groups, strict=True)):
             if tables[number] is None:
                 tables[number] = _built(shard, root, group, shorter)
