@@ -232,14 +232,14 @@ def build(root: Path) -> None:
     """Prints what the cache takes."""
     index = datasets.file_index(DatasetSource(name="imagenet", root=str(root)))
     needed = needed_bytes(index.root, index.train, shorter_side(SIDE))
-    started = time.perf_counter()
-    prescaled_images(index.root, index.train, SIDE)
-    seconds = time.perf_counter() - started
-    images = len(index.train)
+    started, used = time.perf_counter(), time.process_time()
+    kept = prescaled_images(index.root, index.train, SIDE)
+    images, seconds, core_seconds = len(index.train), time.perf_counter() - started, time.process_time() - used
     print(
         f"prescaled images: {needed / images / 1000:.0f} kB each, {needed / images * IMAGENET / 1e9:.0f} GB for ImageNet; "
-        f"written at {images / seconds:.0f} images/s, {IMAGENET / images * seconds / 3600 * processors():.1f} core hours in all"
+        f"written at {images / seconds:.0f} images/s, {IMAGENET / images * core_seconds / 3600:.1f} core hours in all"
     )
+    print(f"prescaled: read and check: {rate(kept.image, list(range(images))):,.0f} images/s per core", flush=True)
 
 
 def main() -> None:
