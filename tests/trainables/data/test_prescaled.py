@@ -95,14 +95,15 @@ def test_cost_of_a_part_is_that_of_its_images(tmp_path: Path) -> None:
     assert read == [3, 20, 7] * 2
 
 
-@pytest.mark.parametrize("damage", ["cut", "longer", "table"])
-def test_shard_with_a_damaged_end_is_written_anew(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["cut", "shorter", "longer", "table"])
+def test_shard_of_another_length_or_table_is_written_anew(tmp_path: Path, damage: str) -> None:
     root = imagenet(tmp_path / "images")
     shard = train_images(root).shards[0]
     whole = shard.read_bytes()
     middle = len(whole) - 100
     changed = {
         "cut": whole[:-1],
+        "shorter": whole[1:],
         "longer": whole + b"\0",
         "table": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
     }
@@ -131,6 +132,8 @@ def test_changed_image_is_decoded_anew_and_others_are_kept(tmp_path: Path) -> No
     assert after.shards[1:] == before.shards[1:]
     assert [shard.stat().st_mtime_ns for shard in before.shards] == times
     assert np.asarray(after.image(0)).max() == 9
+    os.utime(root / imagenet_index(root).train[23], (1, 1))
+    assert train_images(root).shards[2] != before.shards[2]
 
 
 class _Killed(BaseException):
@@ -139,7 +142,8 @@ class _Killed(BaseException):
 
 def test_build_that_is_killed_at_any_write_goes_on_to_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = imagenet(tmp_path / "images")
-    whole = {path.name: path.read_bytes() for path in train_images(root).shards}
+    files = train_images(root).shards
+    whole = {path.name: path.read_bytes() for path in files}
     scaled, done = prescaled_module._scaled, 0
 
     def counted(limit: int, path: Path, shorter: int) -> NDArray[np.uint8]:
@@ -158,10 +162,11 @@ def test_build_that_is_killed_at_any_write_goes_on_to_the_same_files(tmp_path: P
             train_images(root)
         left = shards(tmp_path)
         assert len(left) == limit // 10  # whole shards alone
-        (tmp_path / "cache" / "prescaled" / f".{sorted(whole)[0]}.1-1.partial").write_bytes(b"of a killed process")
+        (tmp_path / "cache" / "prescaled" / f".{files[-1].name}.1-1.partial").write_bytes(b"of a killed process")
         monkeypatch.setattr(prescaled_module, "_scaled", scaled)
         train_images(root)
         assert {path.name: path.read_bytes() for path in shards(tmp_path)} == whole
+        assert not list((tmp_path / "cache" / "prescaled").glob(".*.partial"))
 
 
 def _build(root: Path, cache: str) -> None:
@@ -181,7 +186,7 @@ def test_two_processes_build_the_same_files_at_once(tmp_path: Path) -> None:
         process.join(60)
         assert process.exitcode == 0
     assert {path.name: path.read_bytes() for path in shards(tmp_path)} == whole
-    assert not list((tmp_path / "cache" / "prescaled").glob("*.partial"))
+    assert not list((tmp_path / "cache" / "prescaled").glob(".*.partial"))
 
 
 def test_too_little_room_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
