@@ -119,6 +119,7 @@ TORCH = (
     "trainables/data/splits.py",
     "trainables/data/batches.py",
     "trainables/data/streaming.py",
+    "trainables/data/prescaled.py",
     "trainables/data/normalization.py",
     "trainables/models/",
     "trainables/channels/",

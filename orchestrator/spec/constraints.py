@@ -109,3 +109,6 @@ def dataset_conflicts(spec: SweepSpec) -> Iterator[Conflict]:
         *others, last = (name for name, entry in DATASETS.items() if entry.can_download)
         hint = f"only {', '.join(others)} and {last} are fetched"
         yield Conflict(("dataset.download", "dataset.name"), f"be false for {name}", hint)
+    if section.prescaled and not dataset.is_streamed:
+        streamed = ", ".join(name for name, entry in DATASETS.items() if entry.is_streamed)
+        yield Conflict(("dataset.prescaled", "dataset.name"), f"be false for {name}", f"remove it, only {streamed} is streamed")

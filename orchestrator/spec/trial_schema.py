@@ -86,6 +86,11 @@ class Dataset(SpecModel):
         description="crop_flip pads by 4, crops and flips (imagenet: random resized crop); auto is none for digits and "
         "crop_flip for all others.",
     )
+    prescaled: bool = Field(
+        default=DEFAULT.dataset.prescaled,
+        description="Of imagenet, decode each image once per node into a cache of smaller images (350 GB), from which random "
+        "crops are then taken; evaluation has the same pixels.",
+    )
 
 
 class Warmup(SpecModel):

@@ -44,6 +44,8 @@ class DatasetConfig:
         split_seed: seed of the limit and of the validation split; not the trial's seed, so that all seeds share splits.
         augment: "auto" is "none" for digits and "crop_flip" for every other data set. A crop is from the image padded by 4;
             for imagenet it has random area and shape and is scaled to `image_size`.
+        prescaled: images of imagenet are kept on the node with the shorter side scaled to 256/224 of `image_size`, and random
+            crops are taken from these (data/prescaled.py).
     """
 
     name: str
@@ -52,6 +54,7 @@ class DatasetConfig:
     validation: float = 0.1
     split_seed: int = 0
     augment: Augment = "auto"
+    prescaled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ Shapes: N images of a split, B batch, C channels, H height, W width. Images stay
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -15,9 +15,10 @@ from torch import Tensor
 from trainables.config.trial import DatasetConfig
 from trainables.data import datasets
 from trainables.data.normalization import Normalization
+from trainables.data.prescaled import prescaled_images
 from trainables.data.source import DatasetSource
 from trainables.data.split_counts import Counts, split_counts
-from trainables.data.streaming import IMAGENET_NORMALIZATION, Stream, decoding_workers, encoded_names
+from trainables.data.streaming import IMAGENET_NORMALIZATION, ImageFiles, Images, Stream, decoding_workers, encoded_names
 from trainables.data.table import dataset_of, image_side
 from trainables.runtime.seeding import derived_seed
 
@@ -129,14 +130,20 @@ def _streamed(config: DatasetConfig, source: DatasetSource, device: str, workers
     train, validation, test = split_indices(config, train_labels, test_labels)
     no_images = torch.empty((0, 3, side, side), dtype=torch.uint8, device=device)
 
-    def split(stream: Stream, labels_N: Tensor, indices: Tensor) -> Split:
-        return Split(images=no_images, labels=labels_N[indices].to(device), stream=stream.select(indices))
+    def images(names: list[str]) -> Images:
+        if config.prescaled:
+            return prescaled_images(index.root, names, side)
+        return ImageFiles(root=index.root, names=encoded_names(names))
 
-    train_files = Stream(root=index.root, names=encoded_names(index.train), side=side, device=device, workers=workers)
+    def split(of: Images, labels_N: Tensor, indices: Tensor) -> Split:
+        stream = Stream(images=of.select(indices), side=side, device=device, workers=workers)
+        return Split(images=no_images, labels=labels_N[indices].to(device), stream=stream)
+
+    train_images = images(index.train)
     return Data(
-        train=split(train_files, train_labels, train),
-        validation=split(train_files, train_labels, validation),
-        test=split(replace(train_files, names=encoded_names(index.test)), test_labels, test),
+        train=split(train_images, train_labels, train),
+        validation=split(train_images, train_labels, validation),
+        test=split(images(index.test), test_labels, test),
         normalization=IMAGENET_NORMALIZATION,
         num_classes=len(index.classes),
         augment=augmentation(config),

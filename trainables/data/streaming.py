@@ -1,4 +1,4 @@
-"""Images that do not fit a device: files decoded batch by batch in workers, with the same result for any number of them.
+"""Images that do not fit a device: read batch by batch in workers, with the same result for any number of them.
 
 Shapes: N images of a split, B batch. The randomness of an image follows from a seed that is drawn for its index before the work
 is distributed, so workers carry no random state.
@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -38,25 +38,58 @@ PREFETCHED_CHUNKS = 4  # that each worker decodes ahead
 CPU_WORKERS = 2  # more would take processors from the training itself
 
 
+class Images(Protocol):
+    """N images that workers read one by one."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, indices: Tensor | slice) -> Images:
+        """These images alone."""
+        ...
+
+    def image(self, index: int) -> Image:
+        """The RGB image at an index. Raises DataError if it cannot be read."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stream:
-    """The image files of a split, decoded when a batch is requested.
+class ImageFiles:
+    """Image files, decoded whenever they are read.
 
     Attributes:
         names: (N,) file names below root. One array of bytes: a million strings would be copied into every worker.
-        side: height and width of the decoded images.
-        workers: processes that decode; 0 decodes in this one.
     """
 
     root: Path
     names: NDArray[np.bytes_]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def select(self, indices: Tensor | slice) -> ImageFiles:
+        return replace(self, names=self.names[indices if isinstance(indices, slice) else indices.numpy()])
+
+    def image(self, index: int) -> Image:
+        return rgb_image(self.root / os.fsdecode(self.names[index]))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stream:
+    """The images of a split, read and cropped when a batch is requested.
+
+    Attributes:
+        side: height and width of the crops.
+        workers: processes that read; 0 reads in this one.
+    """
+
+    images: Images
     side: int
     device: str
     workers: int
 
     def select(self, indices: Tensor | slice) -> Stream:
         """The stream of these images alone."""
-        return replace(self, names=self.names[indices if isinstance(indices, slice) else indices.numpy()])
+        return replace(self, images=self.images.select(indices))
 
     def batches(self, batch_indices: Sequence[Tensor]) -> Iterator[Tensor]:
         """The center crops of each batch: uint8 (B, 3, side, side) on the device.
@@ -68,7 +101,7 @@ class Stream:
 
     def augmented(self, batch_indices: Sequence[Tensor], flip: bool, generator: torch.Generator) -> Iterator[Tensor]:
         """Random resized crops of each batch, with `flip` mirrored at random; drawn anew for all N images at every call."""
-        return self._decoded(batch_indices, torch.randint(1 << 62, (len(self.names),), generator=generator), flip)
+        return self._decoded(batch_indices, torch.randint(1 << 62, (len(self.images),), generator=generator), flip)
 
     def _decoded(self, batch_indices: Sequence[Tensor], seeds_N: Tensor | None, flip: bool) -> Iterator[Tensor]:
         chunk_counts = [math.ceil(len(indices) / CHUNK) for indices in batch_indices]
@@ -114,7 +147,7 @@ class _Decoder(Dataset[Any]):
         images = np.empty((len(indices), 3, side, side), dtype=np.uint8)
         try:
             for position, index in enumerate(indices):
-                image = rgb_image(self.stream.root / os.fsdecode(self.stream.names[index]))
+                image = self.stream.images.image(index)
                 if seeds is None:
                     crop = center_crop(image, side)
                 else:
@@ -129,13 +162,22 @@ def center_crop(image: Image, side: int) -> Image:
     """The central side x side of the image, whose shorter side is scaled to side * 256 / 224: how ImageNet is evaluated."""
     from PIL.Image import Resampling
 
-    shorter = round(side * SHORTER_SIDE)
-    width, height = image.size
-    scaled = (shorter, shorter * height // width) if width <= height else (shorter * width // height, shorter)
+    scaled = scaled_size(image.size, shorter_side(side))
     left, top = (round((length - side) / 2) for length in scaled)
     if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
         return _center_crop_of_long(image, scaled, (left, top), side)
     return image.resize(scaled, Resampling.BILINEAR).crop((left, top, left + side, top + side))
+
+
+def shorter_side(side: int) -> int:
+    """Of an image whose central side x side is evaluated, in pixels."""
+    return round(side * SHORTER_SIDE)
+
+
+def scaled_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """Width and height of an image of this size when its shorter side is scaled to `shorter`; itself where it has that."""
+    width, height = size
+    return (shorter, shorter * height // width) if width <= height else (shorter * width // height, shorter)
 
 
 def _center_crop_of_long(image: Image, scaled: tuple[int, int], corner: tuple[int, int], side: int) -> Image:
@@ -187,7 +229,7 @@ def random_resized_crop_box(width: int, height: int, draw: random.Random) -> tup
 
 
 def encoded_names(names: Sequence[str]) -> NDArray[np.bytes_]:
-    """The names as one array for `Stream`."""
+    """The names as one array for `ImageFiles`."""
     return np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
 
 

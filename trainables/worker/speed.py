@@ -27,6 +27,7 @@ from trainables.training.optimizer import make_optimizer
 from trainables.trial.selections import selection_of
 
 FEW_BATCHES = 2  # from which it follows how many fit into the time
+STREAMED_BATCHES = 8  # at least, so that the start of the loaders can be told from the batches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,8 +90,15 @@ def _epoch_seconds(
         )
 
     few = min(FEW_BATCHES, steps)
-    batches = max(few, min(steps, int(seconds * few / _mean_seconds(partial(train, few), 0.0))))
-    trained = _mean_seconds(partial(train, batches), seconds) * steps / batches
+    few_seconds = _mean_seconds(partial(train, few), 0.0)
+    batches = max(few, min(steps, int(seconds * few / few_seconds)))
+    if data.train.stream is not None:
+        batches = max(batches, min(steps, STREAMED_BATCHES))
+    seconds_of_batches = _mean_seconds(partial(train, batches), seconds)
+    trained = seconds_of_batches * steps / batches
+    if data.train.stream is not None and batches > few and seconds_of_batches > few_seconds:
+        # Loaders start once an epoch, which a few batches must not count for each of thousands.
+        trained = seconds_of_batches + (seconds_of_batches - few_seconds) / (batches - few) * (steps - batches)
     some = data.validation.first(4 * EVALUATION_BATCH)
     if not len(some):
         return trained

@@ -148,6 +148,13 @@ DATASET_CONFLICTS = {
             "dataset.name 'tiny_imagenet'; only cifar10, cifar100 and fashion_mnist are fetched",
         ],
     ),
+    "only streamed images are prescaled": (
+        "name: x\nmodel: convnet\ndataset: {name: cifar10, root: a, prescaled: true}\n",
+        [
+            "s.yaml:3: dataset.prescaled must be false for cifar10, got dataset.prescaled true, dataset.name 'cifar10'; remove "
+            "it, only imagenet is streamed",
+        ],
+    ),
     "imagenet too small for the network": (
         "name: x\nmodel: alexnet\ndataset: {name: imagenet, root: a, image_size: 16}\n",
         [

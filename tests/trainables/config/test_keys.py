@@ -108,6 +108,7 @@ OTHER_VALUES: list[tuple[str, Any, bool]] = [
     ("dataset.validation", 0.2, True),
     ("dataset.split_seed", 1, True),
     ("dataset.augment", "crop", True),
+    ("dataset.prescaled", True, True),
     ("model", "resnet20", True),
     ("method", "dense", False),
     ("warmup_epochs", 3, False),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.dataset_folders import imagenet, imagenet_source
 from tests.support.trials import DIGITS, RUNTIME, tiny_config, tiny_training
-from trainables.config.trial import TrialConfig
+from trainables.config.trial import DatasetConfig, TrialConfig
 from trainables.data.splits import load_data
 from trainables.data.staging import StagedDataset
 from trainables.pruning.rounds import prune_round
@@ -70,3 +72,17 @@ def test_methods_without_rounds_of_their_own_have_none(clock: dict[str, list[int
     assert found.round_seconds == 0
     assert found.epoch_seconds > 0
     assert clock["rounds"] == []
+
+
+def test_loaders_of_a_streamed_epoch_start_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start_s, now = 7.0, [0.0]
+
+    def timed_train(*arguments: Any, **options: Any) -> None:
+        now[0] += start_s + BATCH_S * (len(arguments[3].train) // options["training"].batch_size)
+
+    monkeypatch.setattr(speed, "train_epoch", timed_train)
+    monkeypatch.setattr("trainables.worker.speed.time.perf_counter", lambda: now[0])
+    dataset = DatasetConfig(name="imagenet", image_size=32, validation=0.0)
+    config = tiny_config(dataset=dataset, method="dense", training=tiny_training(batch_size=2))
+    source = StagedDataset(source=imagenet_source(imagenet(tmp_path)))
+    assert measure_speed(config, source, RUNTIME, 0.1).epoch_seconds == pytest.approx(start_s + BATCH_S * 12)
