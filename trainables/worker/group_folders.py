@@ -33,7 +33,8 @@ class GroupFolders:
         return self.group.of_first(lambda: self.folders.layer_counts(key))
 
     def stop_requested(self) -> bool:
-        return self.group.of_first(self.folders.stop_requested)
+        """Whether the sweep should stop; only the first worker is asked."""
+        return self.group.is_first and self.folders.stop_requested()
 
     def is_visible(self) -> bool:
         return not self.group.is_first or self.folders.is_visible()

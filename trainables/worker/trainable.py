@@ -127,7 +127,7 @@ def _run(stage: Stage, settings: SweepSettings, reporter: ProgressReporter) -> d
 
         return run_warmup(stage, config, runtime, source, settings, reporter)
     files = settings.folders.trial(stage.key, stage.attempt)
-    if group.of_first(files.stop_requested):
+    if files.stop_requested():
         raise StopRequestedError("stopped before it began")
     context = trial_context(stage, settings, source, runtime, files, reporter.progress)
     context = replace(context, rungs=stage.rungs, on_rung=partial(reporter.progress, force=True))

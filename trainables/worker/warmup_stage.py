@@ -13,6 +13,7 @@ from trainables.data.splits import load_data
 from trainables.errors import StopRequestedError, StorageError, TrialError
 from trainables.models.losses import check_loss
 from trainables.runtime.device import Runtime
+from trainables.runtime.group import group_of
 from trainables.trial.auto_warmup import AutoWarmup
 from trainables.trial.checkpoint import TrialState, to_bytes
 from trainables.trial.warmup import WarmupTrainer
@@ -34,13 +35,13 @@ def run_warmup(
         settings.custom_files.import_modules(one)
     lengths = sorted(set(stage.lengths) - {rule.warmup_epochs for rule in rules})
     snapshots = settings.folders.warmups(stage.key, runtime.fingerprint_id())
-    trained = 0
+    group, trained = group_of(runtime), 0
 
     def after_epoch(state: TrialState) -> None:
         nonlocal trained
         trained += 1
         reporter.progress(state)
-        if settings.folders.stop_requested():
+        if group.of_first(settings.folders.stop_requested):
             snapshots.publish(state.position, to_bytes(state, snapshots.key))
             raise StopRequestedError(f"warm-up stopped after epoch {state.position}")
 
