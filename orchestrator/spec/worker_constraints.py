@@ -14,11 +14,14 @@ BATCH_SIZE = "training.batch_size"
 
 
 def batch_conflicts(config: TrialConfig, resources: Resources) -> Iterator[Conflict]:
-    """The conflicts of a trial's batches with its workers."""
+    """The conflicts of a trial's batches and of its loss with its workers."""
     count = resources.workers
     if config.training.batch_size < count:
         rule = f"be >= {count}, an image for each worker of the trial ({_source(resources)})"
         yield Conflict((BATCH_SIZE,), rule, "take larger batches or fewer workers")
+    if count > 1 and config.pruning.needs_whole_batches:
+        source, hint = _source(resources), "take another method, or one worker"
+        yield Conflict(("method", source), "be one whose loss is a mean over images, for several workers", hint)
 
 
 def worker_conflicts(spec: SweepSpec) -> Iterator[Conflict]:

@@ -52,6 +52,7 @@ class Method:
         scores_channels: whether its scores are of channels, so that it needs granularity channel.
         compensates: whether the layers that read removed channels are fitted to those that remain (TrialConfig.compensate).
         spiking_problem: why it cannot prune a spiking network; empty if it can.
+        needs_whole_batches: whether its terms of the loss are not means over images, so that workers cannot add up their parts.
         is_reconstruction: whether it is rebuilt from a paper's abstract, so that its results are not those of the paper.
         stable_epi: value of the early pruning indicator at which an automatic warm-up may end, by default that of gradients.
     """
@@ -68,6 +69,7 @@ class Method:
     scores_channels: bool = False
     compensates: bool = False
     spiking_problem: str = ""
+    needs_whole_batches: bool = False
     is_reconstruction: bool = False
     stable_epi: float = EPI_OF_GRADIENTS
 

@@ -394,6 +394,7 @@ _ALL = (
         implementation="trainables.pruning.consensus_gates:ConsensusGates",
         scores_channels=True,
         spiking_problem="its gates see one time step at a time",
+        needs_whole_batches=True,
         is_reconstruction=True,
         description="Gates that learn to agree during training; a reconstruction, not the paper's equations.",
         keeps="channels that most images need, by gates that depend on the image and learn to agree; a reconstruction, not the "

@@ -35,8 +35,6 @@ class ConsensusGates(FixedMasks):
     A norm layer also sees the channels of images whose gate is closed; its statistics are those of the channel as it is made.
     """
 
-    needs_whole_batches = True
-
     def __init__(self, training: SparseTraining) -> None:
         super().__init__(training.model, training.masks)
         assert isinstance(training.config.options, ConsensusConfig)

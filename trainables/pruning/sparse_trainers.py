@@ -57,12 +57,10 @@ class MaskUpdater:
     Attributes:
         metrics: of what it did in this epoch.
         changes_forward: whether the network computes something else besides, by hooks, which a compiled network would not see.
-        needs_whole_batches: whether its terms of the loss are not means over images, so that workers cannot add up their parts.
     """
 
     masks: Masks
     changes_forward = False
-    needs_whole_batches = False
 
     def __init__(self) -> None:
         self.masks = {}

@@ -117,14 +117,13 @@ class TrialRunner:
         for finding in unprunable_layers(network, self.config.prunable.exclude):
             raise ConfigError(f"model: {finding}")
         check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
-        updater = updater_class(self.config)
-        if self.group.workers > 1 and updater.needs_whole_batches:
+        if self.group.workers > 1 and self.config.pruning.needs_whole_batches:
             raise ConfigError(
                 f"method: {self.config.method} must have one worker, as its loss is one of whole batches, got "
                 f"{self.group.workers} workers",
                 "write gpus_per_trial: 1, or workers_per_trial: 1 on CPUs",
             )
-        updater.check(network, self.config, self.selection.units, self.data.image_shape)
+        updater_class(self.config).check(network, self.config, self.selection.units, self.data.image_shape)
         if self.config.compensates:
             assert self.selection.units is not None
             require_images(network, self.selection.units, self.data.image_shape, self._images_to_fit())

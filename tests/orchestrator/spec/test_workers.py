@@ -47,6 +47,14 @@ def test_every_batch_has_an_image_for_each_worker() -> None:
     assert error_lines(text) == [f"s.yaml:6: search.training.batch_size[1] must {rule}, got training.batch_size 4; {fix}"]
 
 
+def test_method_whose_loss_is_of_whole_batches_has_one_worker() -> None:
+    text = BASE + "method: consensus\ngranularity: channel\n"
+    (message,) = error_lines(f"{text}resources: {{{CPU2}}}\n")
+    assert "method must be one whose loss is a mean over images, for several workers, got method 'consensus'" in message
+    assert message.endswith("take another method, or one worker")
+    assert load_text(f"{text}resources: {{device: cpu}}\n").resources.workers == 1
+
+
 # Of `resources` -> workers, CPUs and device of a trial.
 ALLOWED: dict[str, tuple[int, float | str, str]] = {
     "device: cpu": (1, 1.0, "cpu"),

@@ -27,7 +27,6 @@ from tests.support.trials import metric_points, new_storage, tiny_config, tiny_t
 from trainables.config.methods import METHODS
 from trainables.config.trial import DatasetConfig
 from trainables.models.synchronized_norms import synchronized_norms
-from trainables.pruning.sparse_trainers import updater_class
 from trainables.runtime.device import Runtime
 from trainables.runtime.group import group_of
 from trainables.worker.local_peers import LocalPeers
@@ -183,7 +182,7 @@ def test_every_method_keeps_the_weights_that_one_worker_keeps(method: str, pair:
     alone, together = new_storage(tmp_path / "alone"), new_storage(tmp_path / "together")
     assert run_together(config, alone, None)["status"] == "finished"
     report = run_together(config, together, pair)
-    if updater_class(config).needs_whole_batches:
+    if config.pruning.needs_whole_batches:
         assert report["status"] == "setting"
         return
     assert report["status"] == "finished", report["message"]
