@@ -20,8 +20,8 @@ def batch_conflicts(config: TrialConfig, resources: Resources) -> Iterator[Confl
         rule = f"be >= {count}, an image for each worker of the trial ({_source(resources)})"
         yield Conflict((BATCH_SIZE,), rule, "take larger batches or fewer workers")
     if count > 1 and config.pruning.needs_whole_batches:
-        source, hint = _source(resources), "take another method, or one worker"
-        yield Conflict(("method", source), "be one whose loss is a mean over images, for several workers", hint)
+        rule = f"be one whose loss is a mean over images, for {count} workers ({_source(resources)})"
+        yield Conflict(("method",), rule, "take another method, or one worker")
 
 
 def worker_conflicts(spec: SweepSpec) -> Iterator[Conflict]:

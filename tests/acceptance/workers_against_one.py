@@ -3,7 +3,8 @@
     python -m tests.acceptance.workers_against_one [--seeds 3] [--model convnet]
 
 One worker on digits, and N processes over gloo with the same batches. The row "rounding" is one worker with another memory
-order, whose sums round otherwise: what it differs by is no effect of several workers. Exits with 1 where a rule that it prints does not hold.
+order, whose sums round otherwise: what it differs by is no effect of several workers.
+Exits with 1 where a rule that it prints does not hold.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ def test_every_batch_has_an_image_for_each_worker() -> None:
 def test_method_whose_loss_is_of_whole_batches_has_one_worker() -> None:
     text = BASE + "method: consensus\ngranularity: channel\n"
     (message,) = error_lines(f"{text}resources: {{{CPU2}}}\n")
-    assert "method must be one whose loss is a mean over images, for several workers, got method 'consensus'" in message
-    assert message.endswith("take another method, or one worker")
+    rule = "method must be one whose loss is a mean over images, for 2 workers (resources.workers_per_trial)"
+    assert message == f"s.yaml:4: {rule}, got method 'consensus'; take another method, or one worker"
     assert load_text(f"{text}resources: {{device: cpu}}\n").resources.workers == 1
 
 
