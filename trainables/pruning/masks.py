@@ -6,15 +6,12 @@ layer by layer.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from trainables.errors import NonFiniteError
-from trainables.runtime.group import Group
 
 Masks = dict[str, Tensor]
 
@@ -81,21 +78,6 @@ def apply_masks(weights: Mapping[str, Tensor], masks: Masks) -> None:
     with torch.no_grad():
         for name, weight in weights.items():
             weight.masked_fill_(~masks[name], 0.0)
-
-
-def masks_of_first(masks: Masks, group: Group) -> Masks:
-    """The masks of the first worker, on every worker; unchanged with one.
-
-    Scores that each worker computes by itself may differ in their last bits on a GPU.
-
-    Raises:
-        RuntimeError: a worker has others afterwards.
-    """
-    if group.workers == 1:
-        return masks
-    group.take_first_(list(masks.values()))
-    group.require_same("the masks", hashlib.sha256(np.packbits(flattened(masks).cpu().numpy()).data).hexdigest())
-    return masks
 
 
 def num_kept(masks: Masks) -> int:

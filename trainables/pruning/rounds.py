@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from trainables.config.trial import TrialConfig
 from trainables.data.batches import class_balanced_batches, scoring_batches
 from trainables.data.splits import Data
-from trainables.pruning.masks import Masks, apply_masks, masks_of_first, surviving_indices
+from trainables.pruning.masks import Masks, apply_masks, surviving_indices
 from trainables.pruning.rank_correlation import term_correlations
 from trainables.pruning.scoring import Batch, Scores, ScoringContext, score
 from trainables.pruning.selection import Selection, WeightSelection
+from trainables.pruning.shared_masks import masks_of_first
 from trainables.pruning.sparsity_distributions import LayerCounts
 from trainables.runtime.device import Runtime
 from trainables.runtime.group import group_of

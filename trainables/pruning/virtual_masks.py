@@ -12,10 +12,11 @@ from trainables.config.methods import CUSTOM
 from trainables.config.trial import TargetConfig, TrialConfig
 from trainables.data.splits import Data
 from trainables.models.prunable import prunable_weights
-from trainables.pruning.masks import Masks, full_masks, masks_of_first
+from trainables.pruning.masks import Masks, full_masks
 from trainables.pruning.rounds import score_round
 from trainables.pruning.scoring import Scores
 from trainables.pruning.selection import Selection, WeightSelection
+from trainables.pruning.shared_masks import masks_of_first
 from trainables.pruning.sparse_trainers import updater_class
 from trainables.pruning.sparsity_distributions import LayerCounts
 from trainables.runtime.device import Runtime

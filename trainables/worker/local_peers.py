@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -29,11 +28,10 @@ class LocalPeers:
 
     def begin(self, part: Part, *arguments: Any) -> None:
         self._outcomes = {}
-        content = pickle.dumps((part, arguments))
         for rank in range(1, self.workers):
             if rank not in self._processes:
                 self._processes[rank] = self._start(rank)
-            self._processes[rank][1].send_bytes(content)
+            self._processes[rank][1].send((part, arguments))
 
     def poll(self, seconds: float) -> dict[int, Outcome]:
         open_ones = {connection: rank for rank, (_, connection) in self._processes.items() if rank not in self._outcomes}
@@ -84,6 +82,6 @@ def _serve(rank: int, device: str, connection: Connection) -> None:
             return
         outcome = part(rank, *arguments)
         try:
-            connection.send_bytes(pickle.dumps(outcome))
+            connection.send(outcome)
         except OSError:
             return
