@@ -39,7 +39,7 @@ class LocalPeers:
             assert isinstance(connection, Connection)
             rank = open_ones[connection]
             try:
-                self._outcomes[rank] = pickle.loads(connection.recv_bytes())
+                self._outcomes[rank] = connection.recv()
             except (EOFError, OSError):
                 self._outcomes[rank] = LOST
         return dict(self._outcomes)
@@ -77,7 +77,7 @@ def _serve(rank: int, device: str, connection: Connection) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[rank] if visible else str(rank)
     while True:
         try:
-            part, arguments = pickle.loads(connection.recv_bytes())
+            part, arguments = connection.recv()
         except (EOFError, OSError):
             return
         outcome = part(rank, *arguments)
