@@ -66,12 +66,15 @@ def _forward(layer: Any, group: Group, input_BC: Tensor) -> Tensor:
     values = input_BC.float()
     dimensions = [0, *range(2, input_BC.dim())]
     shape = [1, -1, *[1] * (input_BC.dim() - 2)]
-    count = torch.tensor([float(input_BC.numel() // input_BC.shape[1])], device=input_BC.device)
-    total = count.clone()
-    group.sum_([total])
+    count = values.new_tensor([input_BC.numel() // input_BC.shape[1]])
     var_C, mean_C = torch.var_mean(values, dimensions, correction=0)
-    whole_mean_C = summed(mean_C * (count / total), group)
-    whole_var_C = summed((var_C + (mean_C - whole_mean_C).square()) * (count / total), group)
+    rows = [torch.cat([mean_C, var_C, count])] + [values.new_zeros(2 * len(mean_C) + 1)] * (group.workers - 1)
+    table = summed(torch.stack(rows[1 : group.rank + 1] + rows[:1] + rows[group.rank + 1 :]), group)  # (workers, ...)
+    means_WC, vars_WC = table[:, :-1].chunk(2, dim=1)
+    counts_W1 = table[:, -1:].detach()
+    total = counts_W1.sum()
+    whole_mean_C = (means_WC * (counts_W1 / total)).sum(0)
+    whole_var_C = ((vars_WC + (means_WC - whole_mean_C).square()) * (counts_W1 / total)).sum(0)
     if layer.track_running_stats and layer.running_mean is not None:
         _update(layer, whole_mean_C.detach(), whole_var_C.detach() * (total / (total - 1)))
     scale_C = (whole_var_C + layer.eps).rsqrt()
