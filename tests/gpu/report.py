@@ -94,6 +94,6 @@ def summary_of(rows: Iterable[Row]) -> str:
     """How many rows there are of each state, and which aims were missed."""
     every = list(rows)
     counts = {state: sum(row.state is state for row in every) for state in State}
-    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    text = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     missed = [row.name for row in every if row.state is State.MEASURED and row.ok is False]
-    return told + (f"; aims missed: {', '.join(missed)}" if missed else "")
+    return text + (f"; aims missed: {', '.join(missed)}" if missed else "")

@@ -97,7 +97,7 @@ def prepare_part(rank: int, stage: Stage, settings: SweepSettings) -> dict[str, 
     try:
         _locate_inputs(from_canonical(TrialConfig, stage.config), settings)
     except Exception as error:
-        return {"status": kind_of(error).value, "message": without_secrets(str(error)), "node": node_id()}
+        return _failed_part(error)
     return {"status": "finished", "message": ""}
 
 
@@ -107,7 +107,11 @@ def work_part(rank: int, stage: Stage, settings: SweepSettings, address: str, po
         with following(rank, stage, settings, address, port) as own:
             return execute_stage(stage, own, lambda report: None) | {"node": node_id()}
     except Exception as error:  # of the connection
-        return {"status": kind_of(error).value, "message": without_secrets(str(error)), "node": node_id()}
+        return _failed_part(error)
+
+
+def _failed_part(error: Exception) -> dict[str, Any]:
+    return {"status": kind_of(error).value, "message": without_secrets(str(error)), "node": node_id()}
 
 
 def _run(stage: Stage, settings: SweepSettings, reporter: ProgressReporter) -> dict[str, Any]:

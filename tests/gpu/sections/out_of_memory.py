@@ -41,8 +41,8 @@ def measure(bench: Bench) -> Iterator[Row]:
     except Exception as raised:
         error = raised.with_traceback(None)
     kind = None if error is None else kind_of(error)
-    told = "no error" if error is None else shortened(f"{type(error).__name__}: {one_line(error)}")
-    yield checked("too little memory", kind is FailureKind.OUT_OF_MEMORY, f"is kind {FailureKind.OUT_OF_MEMORY}", told)
+    text = "no error" if error is None else shortened(f"{type(error).__name__}: {one_line(error)}")
+    yield checked("too little memory", kind is FailureKind.OUT_OF_MEMORY, f"is kind {FailureKind.OUT_OF_MEMORY}", text)
     record = parse_json(ground.files(large).read(ERROR) or b"{}")
     yield checked("its error.json", record.get("kind") == FailureKind.OUT_OF_MEMORY, "says so", str(record.get("kind")))
     again = TrialGround(folder=bench.folder / "again", images=images, runtime=ground.runtime).run(small)

@@ -1,4 +1,4 @@
-"""Fingerprints in the report: trials of other numbers of workers are told apart."""
+"""Fingerprints in the report: trials of other numbers of workers are listed apart."""
 
 from __future__ import annotations
 
