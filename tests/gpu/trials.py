@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.gpu.images import Images
+from tests.support.small_trials import small_trial
 from trainables.config.keys import canonical, trial_key, warmup_key
-from trainables.config.trial import TrainingConfig, TrialConfig
+from trainables.config.trial import TrialConfig
 from trainables.data.staging import StagedDataset
 from trainables.errors import StopRequestedError
 from trainables.export.sparse_model import SparseModel, load_sparse_model
@@ -33,16 +34,7 @@ Points = dict[tuple[str, int], float | None]
 
 def small_config(images: Images, **changes: Any) -> TrialConfig:
     """2 warm-up epochs, 2 rounds to 90 %, 2 sparse epochs."""
-    base = TrialConfig(
-        dataset=images.config(),
-        model="convnet",
-        warmup_epochs=2,
-        prune_iterations=2,
-        sparsity=0.9,
-        precision="fp32",
-        training=TrainingConfig(epochs=2, batch_size=20, lr=0.05),
-    )
-    return replace(base, **changes)
+    return replace(small_trial(images.config()), **changes)
 
 
 @dataclass(frozen=True, kw_only=True)

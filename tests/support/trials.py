@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import TrialFolder, WarmupFolder, stop_files, trial_file
 from orchestrator.storage.local import LocalStorage
+from tests.support.small_trials import small_trial
 from trainables.config.keys import trial_key, warmup_key
 from trainables.config.trial import DatasetConfig, TrainingConfig, TrialConfig
 from trainables.data.digits import DIGITS_DIGEST, DIGITS_FACTS
@@ -49,15 +50,7 @@ def tiny_config(**changes: Any) -> TrialConfig:
 
     Methods that score channels have granularity channel.
     """
-    base = TrialConfig(
-        dataset=DatasetConfig(name="digits", limit=50, validation=0.2),
-        model="convnet",
-        warmup_epochs=2,
-        prune_iterations=2,
-        sparsity=0.9,
-        precision="fp32",
-        training=TrainingConfig(epochs=2, batch_size=20, lr=0.05),
-    )
+    base = small_trial(DatasetConfig(name="digits", limit=50, validation=0.2))
     config = replace(base, **changes)
     if config.pruning.scores_channels:
         config = replace(config, granularity="channel")
