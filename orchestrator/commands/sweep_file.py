@@ -39,19 +39,29 @@ def schema(options: Namespace) -> int:
 
 
 def plan(options: Namespace) -> int:
+    from orchestrator.planning.given_speed import at_speed, parsed_speed
     from orchestrator.planning.price import parsed_price
     from orchestrator.planning.room import require_room
     from orchestrator.search.plans import plan_sweep
     from orchestrator.terminal.plan import plan_facts, print_plan
     from orchestrator.tracking.target import tracking_target
 
+    if options.measure and options.images_per_second is not None:
+        raise UserError(
+            f"--images-per-second: must be given without --measure, got {options.images_per_second!r} and --measure",
+            "leave one of them out",
+            code="option-invalid",
+        )
     spec = spec_from(options)
     storage = open_storage(spec.storage)
     tracking_target(spec, storage)
     price = None if options.price_per_hour is None else parsed_price(options.price_per_hour)
+    speed = None if options.images_per_second is None else parsed_speed(options.images_per_second)
     planned = plan_sweep(spec, storage, hash_data=options.hash or options.measure)
     note_changes(planned, storage)
-    facts = plan_facts(planned, storage, _measured(planned, storage) if options.measure else None, price)
+    measured = _measured(planned, storage) if options.measure else None
+    given = None if speed is None else at_speed(planned.checked, speed)
+    facts = plan_facts(planned, storage, measured, price, given)
     if options.json:
         answer(json.dumps(facts, indent=1))
     else:

@@ -138,6 +138,7 @@ _ALL = (
             JSON,
             argument("--hash", action="store_true", help="read the data to compute its digest, so that reuse can be shown"),
             argument("--measure", action="store_true", help="time a few batches and rounds on this machine; reads the data"),
+            argument("--images-per-second", metavar="N", help="training images of one slot, from which the hours follow"),
             argument(
                 "--price-per-hour",
                 metavar="PRICE",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.command_line import command
 from orchestrator.errors import UserError
 from orchestrator.planning.durations import Timed, Work, network_of
 from orchestrator.planning.plan import Plan
-from orchestrator.planning.resolved_settings import read_resolved
+from orchestrator.planning.resolved_settings import merge_settings, read_resolved, valid_on_device
 from orchestrator.process.child import ChildError, ask, serve
 from orchestrator.process.patience import limit_s
 from orchestrator.spec.schema import Resources
@@ -20,9 +21,15 @@ from trainables.config.trial import TrialConfig
 from trainables.custom.files import CustomFiles
 from trainables.data.source import DatasetSource
 from trainables.data.staging import StagedDataset
-from trainables.runtime.device import Runtime, resolve_precision
+from trainables.errors import TrialError, kind_of
+from trainables.runtime.device import Runtime, processor, resolve_precision
 from trainables.runtime.machine import processors
 from trainables.wording import counted
+from trainables.worker.local_peers import LocalPeers
+from trainables.worker.peers import FINISHED, Outcome, joining, leading
+
+if TYPE_CHECKING:
+    from trainables.worker.speed import Speed
 
 SECONDS = 4.0  # for each network, besides its start
 LEAST_SECONDS = 0.3  # for each method
@@ -36,34 +43,30 @@ class Measurement:
         timed: an epoch and a round of each network and method.
         device: cpu or cuda.
         processor: name of the processor, or of the GPU.
-        threads: of a trial.
+        threads: of each worker.
+        workers: of a trial.
     """
 
     timed: tuple[Timed, ...]
     device: str
     processor: str
     threads: int
+    workers: int
 
     @property
     def where(self) -> str:
-        """Such as "alone on this machine (AMD EPYC AVX512, 1 thread)"."""
+        """Such as "alone on this machine (AMD EPYC AVX512, 2 workers, 1 thread)"."""
         threads = "" if self.device == "cuda" else f", {counted(self.threads, 'thread')}"
-        return f"alone on this machine ({self.processor}{threads})"
+        workers = "" if self.workers == 1 else f", {self.workers} workers"
+        return f"alone on this machine ({self.processor}{workers}{threads})"
 
 
 def measure(plan: Plan, folder: SweepFolder) -> Measurement:
     """Times a few batches and rounds of each network and method of the plan's unfinished trials.
 
     Raises:
-        UserError: they cannot run here, or take several workers.
+        UserError: they cannot run here.
     """
-    if plan.spec.resources.workers > 1:
-        raise UserError(
-            f"--measure: must be of trials of one worker, got {plan.spec.resources.workers} workers, whose steps also wait for "
-            "each other",
-            "leave it out: the first finished trials of as many workers tell the time",
-            code="option-invalid",
-        )
     kinds: dict[tuple[str, str], TrialConfig] = {}
     for trial in plan.unfinished:
         kind = (network_of(trial.config), trial.config.method)
@@ -80,12 +83,15 @@ def measure(plan: Plan, folder: SweepFolder) -> Measurement:
     }
     try:
         answer = ask(__name__, request, keep_errors=True, limit_s=limit_s(plan.spec.stage_timeout))
+        problem = answer.get("error")
     except ChildError as error:
+        problem = str(error)
+    if problem:
         raise UserError(
-            f"--measure: a batch of each network must run on this machine, got {error}",
+            f"--measure: a batch of each network must run on this machine, got {problem}",
             f"`{command('trial')}` shows what is wrong",
             code="probe-failed",
-        ) from None
+        )
     timed = []
     for (network, method), speed in zip(kinds, answer["speeds"], strict=True):
         timed.append(_timed(Work(network=network, method=method, epochs=1), speed["epoch_seconds"], 0.0))
@@ -102,11 +108,47 @@ def main() -> None:
     serve(_respond)
 
 
-def _respond(request: Mapping[str, Any]) -> dict[str, Any]:
+def _respond(request: dict[str, Any]) -> dict[str, Any]:
+    runtime = _runtime(request["resources"], request["resolved"])
+    try:
+        with _with_other_workers(runtime, request):
+            speeds = [asdict(speed) for speed in _speeds(request, runtime)]
+    except TrialError as error:
+        return {"error": str(error)}
+    machine = {"device": runtime.device, "processor": processor(runtime.device), "threads": runtime.threads}
+    return {"speeds": speeds, "machine": machine | {"workers": runtime.workers}}
+
+
+@contextmanager
+def _with_other_workers(runtime: Runtime, request: Mapping[str, Any]) -> Iterator[None]:
+    """Has the other workers of a trial of several measure in step while the block runs."""
+    if runtime.workers == 1:
+        yield
+        return
+    peers = LocalPeers(runtime.workers, runtime.device)
+    try:
+        with leading(runtime, peers, _measure_part, request):
+            yield
+    finally:
+        peers.end()
+
+
+def _measure_part(rank: int, request: Mapping[str, Any], address: str, port: int) -> Outcome:
+    """The part of another worker in the measurement."""
+    runtime = _runtime(request["resources"], request["resolved"])
+    try:
+        with joining(runtime, rank, address, port):
+            _speeds(request, runtime)
+    except Exception as error:
+        message = str(error) if isinstance(error, TrialError) else f"{type(error).__name__}: {error}"
+        return {"status": kind_of(error).value, "message": message}
+    return {"status": FINISHED, "message": ""}
+
+
+def _speeds(request: Mapping[str, Any], runtime: Runtime) -> list[Speed]:
     from trainables.worker.speed import measure_speed
 
     custom_files, source = CustomFiles(**request["custom_files"]), StagedDataset(source=DatasetSource(**request["source"]))
-    runtime = _runtime(request["resources"], request["resolved"])
     speeds = []
     for values in request["configs"]:
         config = from_canonical(TrialConfig, values)
@@ -115,25 +157,18 @@ def _respond(request: Mapping[str, Any]) -> dict[str, Any]:
             speed = measure_speed(config, source, runtime, request["seconds"])
         except RuntimeError:  # of a network that needs contiguous images, as the checks before a sweep find out
             speed = measure_speed(config, source, replace(runtime, channels_last=False), request["seconds"])
-        speeds.append(asdict(speed))
-    machine = {"device": runtime.device, "processor": runtime.fingerprint()["processor"], "threads": runtime.threads}
-    return {"speeds": speeds, "machine": machine}
+        speeds.append(speed)
+    return speeds
 
 
 def _runtime(resources: Mapping[str, Any], resolved: Mapping[str, Any]) -> Runtime:
     """What a trial of the sweep will compute with, as far as that is known before a run."""
     import torch
 
-    device = resources["device"]
+    settings = Resources(**resources)
+    device = settings.required_device
     if device == "auto":
         device = resolved.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    cpus = Resources(**resources).cpus
-    if cpus == "auto":
-        cpus = resolved.get("cpus_per_trial", processors())
-    deterministic = resources["deterministic"]
-    return Runtime(
-        device=device,
-        threads=max(1, int(cpus)),
-        precision=resolved.get("precision") or resolve_precision("auto", device),
-        deterministic=device == "cpu" if deterministic is None else deterministic,
-    )
+    guessed = {"precision": resolve_precision("auto", device), "cpus_per_trial": processors()}
+    known = guessed | valid_on_device(device, dict(resolved))
+    return replace(merge_settings(settings, known).runtime(settings), compile=False)

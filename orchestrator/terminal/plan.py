@@ -11,6 +11,7 @@ from rich.text import Text
 
 from orchestrator.planning.durations import Timed
 from orchestrator.planning.estimate import Estimate, estimate, read_records
+from orchestrator.planning.given_speed import GivenSpeed
 from orchestrator.planning.kept_weights import counts_of_plan
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.price import price_of
@@ -35,7 +36,11 @@ class Measured:
 
 
 def plan_facts(
-    plan: Plan, storage: Storage, measured: Measured | None = None, price_per_hour: float | None = None
+    plan: Plan,
+    storage: Storage,
+    measured: Measured | None = None,
+    price_per_hour: float | None = None,
+    given: GivenSpeed | None = None,
 ) -> dict[str, Any]:
     """The answer of `plan --json`; keys are null while the digest of the data is not known.
 
@@ -45,7 +50,8 @@ def plan_facts(
     checked, is_search = plan.checked, plan.spec.is_search
     unsettled = is_search and not plan.settled
     records = read_records(checked, storage) if unsettled else read_records(plan, storage)
-    cost = estimate(replace(plan, trials=checked.trials) if unsettled else plan, records, measured.timed if measured else ())
+    timed = measured.timed if measured else given.timed if given else ()
+    cost = estimate(replace(plan, trials=checked.trials) if unsettled else plan, records, timed)
     written = WrittenBytes(models=None, snapshots=None, checkpoint=None)
     if plan.settled:
         written = written_bytes(plan, records.mean_model_bytes, storage.folder)
@@ -78,6 +84,7 @@ def plan_facts(
             "records": cost.records,
             "devices": list(cost.devices),
             "measured": measured.where if measured else None,
+            "images_per_second": given.images_per_second if given else None,
             "unknown": list(cost.unknown),
         },
         "model_bytes": written.models,
@@ -133,6 +140,8 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
 
         print_search(console, plan.spec, facts["search"])
     if not plan.settled:
+        if source := _time_source_text(facts):
+            print_prose(console, f"time: {'not known: ' if facts['time_source']['unknown'] else ''}{source}")
         return
     saved = epochs["unshared"] - epochs["shared"]
     share = f" ({saved} saved by sharing warm-ups, {saved / epochs['unshared']:.0%})" if saved else ""
@@ -158,22 +167,31 @@ def _workers_text(resources: Resources) -> str:
 
 def _time_text(facts: dict[str, Any]) -> str:
     """Hours of one slot, their range, and where they are from."""
-    hours, source = facts["slot_hours"], facts["time_source"]
+    hours = facts["slot_hours"]
     if hours is None:
-        networks = ", ".join(source["unknown"])
-        workers = facts["workers_per_trial"]
-        of_workers = f" and with {workers} workers" if workers > 1 else ""
-        measure = "" if workers > 1 else "; --measure times a few batches on this machine"
-        known = f"finished trials of {networks} on these data and with these methods{of_workers}"
-        return f"not known: the storage has no {known}{measure}"
-    whole = f"about {duration(hours * 3600)} of one slot"
-    if source["measured"]:
-        return f"{whole}, without the start of trials; measured {source['measured']}"
-    spread = facts["slot_hours_range"]
+        return f"not known: {_time_source_text(facts)}"
+    spread, source = facts["slot_hours_range"], _time_source_text(facts)
     span = f" ({duration_range(*(3600 * bound for bound in spread))})" if spread else ""
-    if not source["records"]:
-        return f"{whole}{span}"
-    return f"{whole}{span}, by {counted(source['records'], 'finished trial')} on {', '.join(source['devices'])}"
+    return f"about {duration(hours * 3600)} of one slot{span}" + (f", {source}" if source else "")
+
+
+def _time_source_text(facts: dict[str, Any]) -> str:
+    """Where hours are from and what they leave out, or why they are not known; empty for a plan with nothing to train."""
+    source = facts["time_source"]
+    if source["unknown"]:
+        networks, workers = ", ".join(source["unknown"]), facts["workers_per_trial"]
+        of_workers = f" and with {workers} workers" if workers > 1 else ""
+        known = f"finished trials of {networks} on these data and with these methods{of_workers}"
+        measure = "--measure times a few batches on this machine, --images-per-second takes a speed that you know"
+        return f"the storage has no {known}; {measure}"
+    if source["measured"]:
+        return f"without the start of trials; measured {source['measured']}"
+    if speed := source["images_per_second"]:
+        return (
+            f"at {speed:,g} images per second as given, for training alone: pruning rounds, validation and the start of trials "
+            "are not counted"
+        )
+    return f"by {counted(source['records'], 'finished trial')} on {', '.join(source['devices'])}" if source["records"] else ""
 
 
 def _bytes_text(facts: dict[str, Any]) -> str:
@@ -200,7 +218,8 @@ def _size(number: int | None) -> str:
 
 def _price_text(facts: dict[str, Any]) -> str:
     price = facts["price"]
-    share = "" if price["units_per_slot"] in (1.0, None) else f" x {price['units_per_slot']:g} {price['unit']} each"
+    units = price["units_per_slot"]
+    share = "" if units in (1.0, None) else f" x {units:g} {price['unit']}{'s' * (units > 1)} each"
     if price["amount"] is None:
         return f"not known: {price['reason']}"
     hours, amount = f"{facts['slot_hours']:.3g} slot hours", price["amount"]

@@ -19,6 +19,7 @@ class Cifar10(Dataset):
     title = "CIFAR-10"
     description = "the usual Python files below `root`; `download: true` downloads them"
     images = "colour, 32 x 32"
+    train_images = 50_000
     side = 32
     classes: tuple[str, ...] = CIFAR10_CLASSES
     file_names: tuple[str, ...] = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
@@ -44,7 +45,7 @@ class Cifar10(Dataset):
 
     def facts(self, source: DatasetSource) -> DataFacts | None:
         """The published numbers; the reader accepts only the published files."""
-        each, count = 50_000 // len(self.classes), len(self.classes)
+        each, count = self.train_images // len(self.classes), len(self.classes)
         return facts_of((3, 32, 32), self.classes, [each] * count, [each // 5] * count)
 
     def download(self, root: str) -> None:

@@ -26,6 +26,7 @@ class Dataset:
         side: side in pixels of an image as networks see it; None if `dataset.image_size` sets it.
         image_size: whether `dataset.image_size` is refused, required, or optional with `side` as its default.
         takes_root: whether it has files below `dataset.root`.
+        train_images: published number of training images, validation included; None where the user's files decide it.
         is_augmented: whether `augment: auto` crops and flips its images.
         is_streamed: whether it is too large for a device and decoded batch by batch (streaming.py).
         has_image_files: whether it has one file for each image, listed by `index`.
@@ -39,6 +40,7 @@ class Dataset:
     side: int | None = None
     image_size: ImageSizeRule = "refused"
     takes_root = True
+    train_images: int | None = None
     is_augmented = True
     is_streamed = False
     has_image_files = False

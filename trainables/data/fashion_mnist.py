@@ -19,6 +19,7 @@ class FashionMnist(Dataset):
     name = "fashion_mnist"
     description = "the usual IDX files, plain or gzip; `download: true` downloads them"
     images = "grey, 28 x 28"
+    train_images = 60_000
     side = 28
 
     def files(self, source: DatasetSource) -> Files:

@@ -47,6 +47,7 @@ class TinyImagenet(ImageFolder):
     name = "tiny_imagenet"
     description = "the unpacked archive"
     images = "colour, 64 x 64"
+    train_images = 100_000
     side = 64
     image_size = "refused"
     index_folder = staticmethod(file_index.tiny_imagenet)
@@ -56,6 +57,7 @@ class Imagenet(ImageFolder):
     name = "imagenet"
     description = "torchvision's layout: `train/WNID/*` and `val/WNID/*`; streamed"
     images = "colour, scaled to `image_size` (224)"
+    train_images = 1_281_167
     side = 224
     image_size = "optional"
     is_streamed = True

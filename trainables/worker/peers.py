@@ -68,20 +68,30 @@ def led(stage: Stage, settings: SweepSettings, peers: Peers, prepare: Part, work
     Raises:
         TrialError: another worker has failed, or is lost.
     """
-    workers = settings.runtime.workers
-    runtime = stage_runtime(stage, settings)
     peers.begin(prepare, stage, settings)
     while peers.working():
         peers.poll(POLL_S)
-    if failure := _failure(peers.poll(0), workers):
+    if failure := _failure(peers.poll(0), settings.runtime.workers):
         peers.end()
         raise failure
-    store = open_store(peers.address, workers)
-    peers.begin(work, stage, settings, peers.address, store.port)
+    with leading(stage_runtime(stage, settings), peers, work, stage, settings) as group:
+        yield replace(settings, folders=GroupFolders(settings.folders, group))
+
+
+@contextmanager
+def leading(runtime: Runtime, peers: Peers, work: Part, *arguments: Any) -> Iterator[Group]:
+    """Makes this process the first worker of a group while the block runs, and has the others do work(rank, *arguments,
+    address, port), which makes them its other workers by `joining`.
+
+    Raises:
+        TrialError: another worker has failed, or is lost.
+    """
+    store = open_store(peers.address, runtime.workers)
+    peers.begin(work, *arguments, peers.address, store.port)
     watch = _Watch(peers, runtime)
     try:
-        with _joined(runtime, 0, peers.address, store, watch.explain) as group:
-            yield replace(settings, folders=GroupFolders(settings.folders, group))
+        with joining(runtime, 0, peers.address, store, watch.explain) as group:
+            yield group
     finally:
         watch.finish()
 
@@ -92,7 +102,7 @@ def following(rank: int, stage: Stage, settings: SweepSettings, address: str, po
 
     It writes nothing, so it need not prepare to.
     """
-    with _joined(stage_runtime(stage, settings), rank, address, port) as group:
+    with joining(stage_runtime(stage, settings), rank, address, port) as group:
         folders = GroupFolders(settings.folders, group)
         yield replace(settings, folders=folders, checkpoint_seconds=float("inf"), metrics_seconds=float("inf"))
 
@@ -102,9 +112,10 @@ def stage_runtime(stage: Stage, settings: SweepSettings) -> Runtime:
     return adjusted_runtime(settings.runtime, from_canonical(TrialConfig, stage.config), settings.adjustments)
 
 
-def _joined(
+def joining(
     runtime: Runtime, rank: int, address: str, store: Any, explain: Callable[[], TrialError] = lost
 ) -> AbstractContextManager[Group]:
+    """Makes this process a worker of the runtime's group while the block runs; see `joined`."""
     name, on_gpu = processor(runtime.device), runtime.device == "cuda"
     return joined(rank, runtime.workers, name, address, store, on_gpu=on_gpu, explain=explain)
 

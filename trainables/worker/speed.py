@@ -22,11 +22,13 @@ from trainables.pruning.rounds import prune_round
 from trainables.pruning.selection import Selection
 from trainables.pruning.sparse_trainers import SparseTraining, updater_class
 from trainables.runtime.device import Runtime
+from trainables.runtime.group import group_of
 from trainables.training.loop import evaluate_raw, train_epoch
 from trainables.training.optimizer import make_optimizer
 from trainables.trial.selections import selection_of
 
 FEW_BATCHES = 2  # from which it follows how many fit into the time
+PATIENCE = 10  # times the seconds of a measurement: a first batch that takes longer is not repeated
 STREAMED_BATCHES = 8  # at least, so that the start of the loaders can be told from the batches
 
 
@@ -39,13 +41,14 @@ class Speed:
 
 
 def measure_speed(config: TrialConfig, source: StagedDataset, runtime: Runtime, seconds: float) -> Speed:
-    """The speed of a trial when it has the device to itself.
+    """The speed of a trial when it has the device to itself; each of several workers measures in step with the others.
 
     Args:
         config: its custom modules must be imported.
-        seconds: that each of the measurements may take, apart from its first batch or round, which is not counted.
+        seconds: that each of the measurements may take, apart from its first batch or round, which counts only where it alone
+            takes `PATIENCE` times as long.
     """
-    runtime = runtime.for_trial(config.precision).alone()
+    runtime = runtime.for_trial(config.precision)
     runtime.activate()
     data = load_data(config.dataset, source.prepare(), runtime.device, runtime.threads)
     network = runtime.to_device(initialized_network(config, data.image_shape, data.num_classes))
@@ -72,7 +75,7 @@ def _epoch_seconds(
         first_step=0,
         steps=max(1, config.sparse_epochs * steps),
         selection=selection,
-        pass_over_images=partial(evaluate_raw, network, data.train.first(batch_size), data.normalization, runtime),
+        pass_over_images=partial(evaluate_raw, network, data.train.first(batch_size), data.normalization, runtime.alone()),
     )
     updater = updater_class(config).start(training)
 
@@ -89,12 +92,13 @@ def _epoch_seconds(
             runtime=runtime,
         )
 
+    clock = _Clock(runtime, seconds)
     few = min(FEW_BATCHES, steps)
-    few_seconds = _mean_seconds(partial(train, few), 0.0)
+    few_seconds = clock.mean_seconds(partial(train, few), 0.0)
     batches = max(few, min(steps, int(seconds * few / few_seconds)))
     if data.train.stream is not None:
-        batches = max(batches, min(steps, STREAMED_BATCHES))
-    seconds_of_batches = _mean_seconds(partial(train, batches), seconds)
+        batches = max(batches, min(steps, 2 * few if clock.is_slow(few_seconds) else STREAMED_BATCHES))
+    seconds_of_batches = clock.mean_seconds(partial(train, batches), seconds)
     trained = seconds_of_batches * steps / batches
     if data.train.stream is not None and batches > few and seconds_of_batches > few_seconds:
         # Loaders start once an epoch, which a few batches must not count for each of thousands.
@@ -103,7 +107,7 @@ def _epoch_seconds(
     if not len(some):
         return trained
     evaluation = partial(evaluate_raw, network, some, data.normalization, runtime, config.training.loss)
-    return trained + _mean_seconds(evaluation, seconds / 4) * len(data.validation) / len(some)
+    return trained + clock.mean_seconds(evaluation, seconds / 4) * len(data.validation) / len(some)
 
 
 def _round_seconds(
@@ -120,14 +124,30 @@ def _round_seconds(
         done += 1
         masks, _, _ = prune_round(network, weights, masks, data, config, done, runtime, selection=selection)
 
-    return _mean_seconds(prune, seconds)
+    return _Clock(runtime, seconds).mean_seconds(prune, seconds)
 
 
-def _mean_seconds(work: Callable[[], object], seconds: float) -> float:
-    """Mean duration of a call, over as many as fit into the time, at least one; a first one is not counted."""
-    work()
-    start, calls = time.perf_counter(), 0
-    while calls == 0 or time.perf_counter() - start < seconds:
+@dataclass(frozen=True)
+class _Clock:
+    """Times calls; of several workers the clock of the first counts for all."""
+
+    runtime: Runtime
+    seconds: float
+
+    def is_slow(self, seconds: float) -> bool:
+        return seconds > PATIENCE * self.seconds
+
+    def mean_seconds(self, work: Callable[[], object], seconds: float) -> float:
+        """Mean duration of a call, over as many as fit into the time, at least one; a first one counts only if it is slow."""
+        start = self._now()
         work()
-        calls += 1
-    return (time.perf_counter() - start) / calls
+        if self.is_slow(first := self._now() - start):
+            return first
+        start, now, calls = self._now(), 0.0, 0
+        while calls == 0 or now - start < seconds:
+            work()
+            now, calls = self._now(), calls + 1
+        return (now - start) / calls
+
+    def _now(self) -> float:
+        return group_of(self.runtime).of_first(time.perf_counter)

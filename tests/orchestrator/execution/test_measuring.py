@@ -18,6 +18,19 @@ from orchestrator.storage.base import Storage
 from orchestrator.storage.factory import open_storage
 from tests.support.cli import tiny_sweep
 
+WORKERS = ("resources.workers_per_trial=2", "resources.cpus_per_trial=2")
+FAILS_ON_THE_SECOND = """
+import multiprocessing
+
+from torch import nn
+
+
+def net(image_shape, num_classes):
+    if multiprocessing.parent_process() is not None:
+        raise ValueError("not on this worker")
+    return nn.Sequential(nn.Conv2d(image_shape[0], 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+"""
+
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
@@ -63,3 +76,24 @@ def test_a_network_that_cannot_run_is_an_error(tmp_path: Path, storage: Storage,
     monkeypatch.setattr(measuring, "ask", fails)
     with pytest.raises(UserError, match="a batch of each network must run on this machine, got ValueError: no such layer"):
         measure(planned(tmp_path, storage), SweepFolder(storage, "tiny"))
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_workers_of_a_trial_are_timed_in_step(tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "SECONDS", 0.2)
+    monkeypatch.setattr(measuring, "LEAST_SECONDS", 0.05)
+    found = measure(planned(tmp_path, storage, *WORKERS), SweepFolder(storage, "tiny"))
+    assert [one.work.method for one in found.timed] == ["drive", "drive", "dense", "dense"]
+    assert all(one.seconds > 0 for one in found.timed[:3])
+    assert (found.workers, found.threads) == (2, 1)
+    assert ", 2 workers, 1 thread)" in found.where
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_worker_that_fails_ends_the_measurement(tmp_path: Path, storage: Storage) -> None:
+    (tmp_path / "failing_net.py").write_text(FAILS_ON_THE_SECOND)
+    plan = planned(tmp_path, storage, *WORKERS, "model={module: failing_net.net}", f"modules_path={tmp_path}")
+    with pytest.raises(UserError, match=r"machine, got worker 2 of 2: model: .* got ValueError: not on this"):
+        measure(plan, SweepFolder(storage, "tiny"))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.planning.durations import Timed, Work, network_of
+from orchestrator.planning.given_speed import at_speed
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.spec.loader import load_spec
 from orchestrator.storage.base import Storage
@@ -77,6 +78,15 @@ def test_a_measurement_is_named_with_its_place(plan: Plan, storage: Storage, cap
     facts = plan_facts(plan, storage, measurement(plan))
     assert facts["slot_hours"] == pytest.approx(100 * plan.epochs()["shared"] / 3600)
     assert facts["slot_hours_range"] is facts["price"] is None
+
+
+def test_a_given_speed_is_named_with_what_it_leaves_out(
+    plan: Plan, storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = printed(plan, capsys, storage, price_per_hour=2.0, given=at_speed(plan, 1500.0))
+    assert "of one slot, at 1,500 images per second as given, for training alone: pruning" in " ".join(text.split())
+    assert "price: about" in text
+    assert plan_facts(plan, storage, given=at_speed(plan, 1500.0))["time_source"]["images_per_second"] == 1500.0
 
 
 @pytest.mark.parametrize("width", [60, 80])

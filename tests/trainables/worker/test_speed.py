@@ -60,6 +60,15 @@ def test_an_epoch_is_its_batches_and_the_validation(clock: dict[str, list[int]],
     assert max(clock["batches"]) == min(steps, max(2, int(seconds / BATCH_S)))
 
 
+def test_batches_that_take_long_are_not_repeated(clock: dict[str, list[int]]) -> None:
+    config = tiny_config(training=tiny_training(batch_size=8), prune_iterations=3)
+    data = load_data(config.dataset, DIGITS, "cpu", RUNTIME.threads)
+    found = measured(config, BATCH_S / speed.PATIENCE)
+    assert found.epoch_seconds == pytest.approx(BATCH_S * (len(data.train) // 8) + IMAGE_S * len(data.validation))
+    assert found.round_seconds == ROUND_S
+    assert (clock["batches"], clock["rounds"]) == ([2, 2], [1])
+
+
 def test_rounds_are_played_in_their_order_and_begin_again(clock: dict[str, list[int]]) -> None:
     assert measured(tiny_config(prune_iterations=3), 5 * ROUND_S).round_seconds == pytest.approx(ROUND_S)
     assert clock["rounds"] == [1, 2, 3, 1, 2, 3]  # the first one is not counted
