@@ -18,12 +18,14 @@ from trainables.export.sparse_model import load_masks
 from trainables.pruning.masks import Masks
 from trainables.runtime.device import Runtime
 from trainables.runtime.group import joined, open_store
+from trainables.runtime.placement import Place
 from trainables.worker.local_peers import LocalPeers
 from trainables.worker.peers import Peers
 from trainables.worker.stage import Stage
 from trainables.worker.trainable import execute_stage
 
 Answer = list[torch.Tensor]
+PLACE = Place(processor="a processor")
 
 
 def run_together(
@@ -71,7 +73,7 @@ def computed_by_all(peers: LocalPeers, compute: Callable[[Runtime], Answer]) -> 
     runtime = replace(RUNTIME, workers=peers.workers)
     store = open_store(peers.address, peers.workers)
     peers.begin(_compute, compute, runtime, store.port)
-    with joined(0, peers.workers, "a processor", peers.address, store):
+    with joined(0, peers.workers, PLACE, peers.address, store):
         answers = [compute(runtime)]
     while peers.working():
         peers.poll(1.0)
@@ -80,5 +82,5 @@ def computed_by_all(peers: LocalPeers, compute: Callable[[Runtime], Answer]) -> 
 
 
 def _compute(rank: int, compute: Callable[[Runtime], Answer], runtime: Runtime, port: int) -> dict[str, Any]:
-    with joined(rank, runtime.workers, "a processor", "127.0.0.1", port):
+    with joined(rank, runtime.workers, PLACE, "127.0.0.1", port):
         return {"status": "finished", "answer": compute(runtime)}

@@ -116,7 +116,10 @@ class Runtime:
         else:
             from trainables.runtime.group import group_of
 
-            name = " and ".join(group_of(self).processors)
+            group = group_of(self)
+            name = " and ".join(group.processors)
+            if self.device == "cuda" and self.deterministic:
+                settings["layout"] = group.layout  # NCCL adds in the order in which GPUs are connected
         if self.device == "cuda":
             settings["tf32"] = False  # snapshots of a time when convolutions used it are others
         return settings | {

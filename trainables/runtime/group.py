@@ -12,11 +12,12 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from trainables.errors import TrialError, WorkerLostError
+from trainables.runtime.placement import Place, backend_of, exchange_places, layout_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,12 +39,14 @@ class Group:
     Attributes:
         rank: of this worker; 0 is the first.
         processors: their processors, each once.
+        layout: how many of them each machine has; see `layout_of`.
         explain: what to raise when another worker does not answer any more.
     """
 
     rank: int = 0
     workers: int = 1
     processors: tuple[str, ...] = ()
+    layout: str = "1"
     explain: Callable[[], TrialError] = lost
 
     @property
@@ -167,17 +170,16 @@ def open_store(address: str, workers: int) -> Any:
 def joined(
     rank: int,
     workers: int,
-    processor: str,
+    place: Place,
     address: str,
     store: Any,
     *,
-    on_gpu: bool = False,
     explain: Callable[[], TrialError] = lost,
 ) -> Iterator[Group]:
     """Makes this process a worker of a group while the block runs.
 
     Args:
-        processor: the name of this worker's.
+        place: of this worker.
         address: of the first worker's host.
         store: of `open_store`, or its port for the others.
 
@@ -188,17 +190,16 @@ def joined(
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     use_interface_of(address)
-    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"  # objects travel by gloo, tensors of a GPU by NCCL
     try:
         if isinstance(store, int):
             store = TCPStore(address, store, workers, is_master=False, timeout=JOIN)
-        torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=workers, timeout=WAIT)
+        places = exchange_places(store, rank, workers, place)
+        torch.distributed.init_process_group(backend_of(places), store=store, rank=rank, world_size=workers, timeout=WAIT)
     except RuntimeError as error:
         raise explain() from error
     try:
-        group = Group(rank=rank, workers=workers, explain=explain)
-        processors = tuple(sorted(set(group.of_all(processor))))
-        _Joined.group = replace(group, processors=processors)
+        processors = tuple(sorted({one.processor for one in places}))
+        _Joined.group = Group(rank=rank, workers=workers, processors=processors, layout=layout_of(places), explain=explain)
         yield _Joined.group
     finally:
         _Joined.group = None

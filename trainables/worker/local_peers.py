@@ -17,7 +17,7 @@ class LocalPeers:
     """The other workers of a trial of so many (Peers); they start when they are needed first.
 
     Attributes:
-        device: on a GPU each has the one of its rank.
+        device: on GPUs each has the one of its rank, in turns where there are fewer.
     """
 
     workers: int
@@ -61,20 +61,32 @@ class LocalPeers:
         """Of the processes, by rank."""
         return [process.pid or 0 for _, (process, _) in sorted(self._processes.items())]
 
+    def _gpu(self, rank: int) -> str | None:
+        if self.device != "cuda":
+            return None
+        import torch
+
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+        names = visible.split(",")
+        return names[rank % len(names)]
+
     def _start(self, rank: int) -> tuple[BaseProcess, Connection]:
         here, there = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        process = context.Process(target=_serve, args=(rank, self.device, there), daemon=True)
+        process = context.Process(target=_serve, args=(rank, self._gpu(rank), there), daemon=True)
         process.start()
         there.close()
         return process, here
 
 
-def _serve(rank: int, device: str, connection: Connection) -> None:
-    """Does one part after another until the first worker has gone."""
-    if device == "cuda":
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[rank] if visible else str(rank)
+def _serve(rank: int, gpu: str | None, connection: Connection) -> None:
+    """Does one part after another until the first worker has gone.
+
+    Args:
+        gpu: the only one that it sees; None for all.
+    """
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     while True:
         try:
             part, arguments = connection.recv()

@@ -19,8 +19,9 @@ from trainables.config.keys import from_canonical
 from trainables.config.trial import TrialConfig
 from trainables.errors import FailureKind, OtherWorkerError, TrialError, WorkerLostError
 from trainables.preflight.network_case import adjusted_runtime
-from trainables.runtime.device import Runtime, processor
+from trainables.runtime.device import Runtime
 from trainables.runtime.group import Group, joined, lost, open_store
+from trainables.runtime.placement import place_of_process
 from trainables.worker.group_folders import GroupFolders
 from trainables.worker.stage import Stage, SweepSettings
 
@@ -116,8 +117,7 @@ def joining(
     runtime: Runtime, rank: int, address: str, store: Any, explain: Callable[[], TrialError] = lost
 ) -> AbstractContextManager[Group]:
     """Makes this process a worker of the runtime's group while the block runs; see `joined`."""
-    name, on_gpu = processor(runtime.device), runtime.device == "cuda"
-    return joined(rank, runtime.workers, name, address, store, on_gpu=on_gpu, explain=explain)
+    return joined(rank, runtime.workers, place_of_process(runtime.device), address, store, explain=explain)
 
 
 class _Watch:

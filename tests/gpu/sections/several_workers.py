@@ -1,4 +1,7 @@
-"""One trial by two processes, each on its own device: the same bits twice, and nearly the weights that one worker keeps."""
+"""One trial by two processes, each on its own device: the same bits twice, and nearly the weights that one worker keeps.
+
+On a single GPU they share it, and their tensors travel by gloo instead of NCCL.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,6 @@ WORKERS = 2
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    if bench.device == "cuda" and (found := torch.cuda.device_count()) < WORKERS:
-        raise SkippedError(f"{WORKERS} workers need a GPU each, got {found}")
     images = write_images(bench.folder, 8, train=200, test=50)
     runtime, config = Runtime(device=bench.device), small_config(images)
     together = replace(runtime, workers=WORKERS)
@@ -32,13 +33,16 @@ def measure(bench: Bench) -> Iterator[Row]:
         }
         results = {name: ground.run_stage(config, None if name == "alone" else peers) for name, ground in grounds.items()}
         first, again, alone = results["together"], results["again"], results["alone"]
-        note = first["model_sha256"][:12]
+        layout = first["fingerprints"][-1].get("layout", f"{WORKERS} processes")
+        note = f"{first['model_sha256'][:12]}, {layout}"
         yield checked("a trial of two workers twice", first["model_sha256"] == again["model_sha256"], "the same bits", note)
         holds = first["kept_weights"] == alone["kept_weights"]
         yield checked("a trial of two workers and of one", holds, "equal counts of kept weights")
         masks, others = grounds["together"].model(config).masks, grounds["alone"].model(config).masks
         different = sum(int((masks[name] ^ others[name]).sum()) for name in masks)
         yield measured("weights that only one of both keeps", float(different), "weights", note=f"of {alone['kept_weights']}")
+        if bench.device == "cuda" and (found := torch.cuda.device_count()) < WORKERS:
+            raise SkippedError(f"speed of {WORKERS} workers: each needs a GPU of its own, got {found}")
         yield from _speed(bench, images if bench.brief else write_images(bench.folder, 32, train=20_000, test=500), peers)
     finally:
         peers.end()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from trainables.pruning.masks import Masks, full_masks, num_kept
 from trainables.pruning.rounds import prune_round
 from trainables.pruning.sparse_trainers import FixedMasks
 from trainables.runtime.device import Runtime, tune_malloc
+from trainables.runtime.group import Group, _Joined
 from trainables.training.loop import train_epoch
 from trainables.training.optimizer import make_optimizer, momentum_of
 from trainables.trial.checkpoint import TrialState, from_bytes, to_bytes
@@ -157,6 +158,19 @@ def test_fingerprint_covers_every_setting_that_changes_results(changed: Runtime)
     assert Runtime().fingerprint_id() == Runtime().fingerprint_id()
     assert changed.fingerprint() != Runtime().fingerprint()
     assert changed.fingerprint_id() != Runtime().fingerprint_id()
+
+
+def test_layout_of_gpus_joins_the_fingerprint_where_bits_are_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainables.runtime.device.processor", lambda device: "a GPU")
+    several = Runtime(device="cuda", workers=2)
+
+    def fingerprint(layout: str, **changes: Any) -> dict[str, Any]:
+        monkeypatch.setattr(_Joined, "group", Group(workers=2, processors=("a GPU",), layout=layout))
+        return replace(several, **changes).fingerprint()
+
+    assert fingerprint("2") != fingerprint("1+1")
+    assert fingerprint("2", deterministic=False) == fingerprint("1+1", deterministic=False)
+    assert fingerprint("2", device="cpu") == fingerprint("1+1", device="cpu")  # gloo adds by rank
 
 
 def test_compiled_without_compilation_is_the_network() -> None:
