@@ -56,6 +56,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("long") and not os.environ.get("DRIVE_SWEEP_LONG"):
         pytest.skip("takes most of a minute: `make test-long` runs it")
+    if item.get_closest_marker("extended") and os.environ.get("DRIVE_SWEEP_BRIEF"):
+        pytest.skip("left out of a brief check: `make test` runs it")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from tests.chaos.table import line_of
 FAULTS_OF_ONE_ROUND = {"kill MLflow writer": 10, "clock of driver jumps": 14, "file cut, driver dead": 26}  # after which event
 
 
-@pytest.mark.skipif("DRIVE_SWEEP_BRIEF" in os.environ, reason="left out of a brief check: `make test` runs it")
+@pytest.mark.extended
 def test_a_round_holds(tmp_path: Path) -> None:
     faults = [(Moment(events=after, seconds=0.1), FAULTS[name]) for name, after in FAULTS_OF_ONE_ROUND.items()]
     setting = Setting(storage="folder", ray="local", tracking="database")
@@ -30,7 +29,7 @@ def test_a_round_holds(tmp_path: Path) -> None:
     assert len(outcome.codes) > 1
 
 
-@pytest.mark.skipif("DRIVE_SWEEP_BRIEF" in os.environ, reason="left out of a brief check: `make test` runs it")
+@pytest.mark.extended
 def test_ten_rounds_hold(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["--rounds", "10", "--seed", "0", "--storage", "folder"]) == 0
     output = capfd.readouterr().out

@@ -20,9 +20,9 @@ from trainables.runtime.sizes import require_room
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_readers_refuse_mutants_as_documented(target: str, tmp_path: Path) -> None:
-    findings = search(samples_of(target, tmp_path), seconds=5.0, seed=1)
+    findings = search(samples_of(target, tmp_path), seconds=4.0, seed=1)
     assert not findings.crashes, "\n".join(f"{place}\n{report}" for place, (_, report) in findings.crashes.items())
-    assert findings.executions > 50
+    assert findings.executions > 20
     assert findings.refused > findings.executions / 4
 
 

@@ -55,6 +55,7 @@ def tiny(image_shape, num_classes):
     return Slow(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * CHANNELS, num_classes))
 """
 TRIALS = 4
+pytestmark = pytest.mark.extended
 
 
 @pytest.fixture(scope="module")

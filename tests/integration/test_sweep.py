@@ -255,6 +255,7 @@ def test_trial_of_a_killed_worker_goes_on_from_its_checkpoint(tmp_path: Path, st
     assert f"model_sha256 {digests('tiny', storage)['w00-i001-s0.9-r0']}" in whole.stdout
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, *(pytest.param(one, marks=pytest.mark.long) for one in (signal.SIGHUP, signal.SIGINT))]
 )

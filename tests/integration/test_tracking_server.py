@@ -33,6 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.mark.extended
 def test_server_refuses_missing_logins_and_other_names(server: Server) -> None:
     name, password = server.login.values()
 
@@ -64,7 +65,7 @@ def test_wrong_login_is_reported_and_nothing_is_lost(server: Server, tmp_path: P
     drive_sweep("sync", "refused", "--storage", tmp_path / "runs", environment=server.login)
 
 
-@pytest.mark.skipif("DRIVE_SWEEP_BRIEF" in os.environ, reason="left out of a brief check: `make test` runs it")
+@pytest.mark.extended
 def test_sweep_on_a_server_leaks_no_login(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remote = tmp_path / "remote"
     setting = ["--set", "tracking.experiment=watched", "--tracking-uri", server.uri]

@@ -36,6 +36,7 @@ def test_all_is_well_on_this_machine_and_nothing_is_left_behind(tmp_path: Path) 
     assert not list(storage.glob("artifacts/*/artifacts/*"))
 
 
+@pytest.mark.extended
 def test_doctor_gives_a_hint_for_each_problem(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     data = "dataset={name: cifar10, root: /nowhere}"
@@ -51,6 +52,7 @@ def test_doctor_gives_a_hint_for_each_problem(tmp_path: Path) -> None:
     assert "give the folder of cifar10" in " ".join((results["data"][0]["message"], results["data"][0]["way_out"]))
 
 
+@pytest.mark.extended
 @pytest.mark.process
 def test_doctor_runs_all_checks_after_a_failed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}

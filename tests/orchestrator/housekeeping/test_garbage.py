@@ -281,6 +281,7 @@ def test_sweeps_that_begin_together_do_not_take_each_other_for_a_gc(storage: Loc
     assert failures == []
 
 
+@pytest.mark.extended
 @pytest.mark.server
 def test_gc_and_sweeps_keep_apart_on_an_object_store(s3: S3Storage, tmp_path: Path) -> None:
     recorded_sweep(s3, tmp_path, "tiny")

@@ -254,6 +254,7 @@ def test_preflight_error_keeps_the_hint_of_the_child_apart(tmp_path: Path, monke
     assert (raised.value.message, raised.value.hint) == ("it is damaged", "restore it")
 
 
+@pytest.mark.extended
 def test_each_way_to_split_the_data_is_looked_at_and_named(tmp_path: Path) -> None:
     root = noise_tree(tmp_path / "images", {"a": 40, "b": 2}, {"a": 5, "b": 5})
     searched = SWEEP.format(root=root).replace("seed: [0]", "dataset.validation: [0.5, 0.0], dataset.limit: [42, 20]")

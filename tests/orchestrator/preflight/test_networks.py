@@ -224,6 +224,7 @@ def test_trial_and_doctor_check_networks_too(tmp_path: Path) -> None:
     assert "tuple" in answer.stdout + answer.stderr
 
 
+@pytest.mark.extended
 def test_unfit_initial_weights_are_rejected_before_training(tmp_path: Path) -> None:
     file, storage = sweep_file(tmp_path, "convnet"), tmp_path / "runs"
     torch.save({"head.weight": torch.zeros(10, 3)}, tmp_path / "other.pt")

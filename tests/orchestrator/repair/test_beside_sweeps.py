@@ -99,6 +99,7 @@ def test_a_sweep_that_is_taken_first_is_not_mended(folder: SweepFolder, monkeypa
     assert folder.storage.exists(trial_file(key, RESULT))
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("any_storage", [pytest.param("s3", marks=pytest.mark.server)], indirect=True)
 def test_an_object_store_is_repaired_too(
     whole: SweepFolder, any_storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -43,6 +43,7 @@ def searching(*keys: str, **options: Any) -> StageSearcher:
     return StageSearcher(StageQueue(warmups={}, trials=trials), Hooks(lambda *_: None, lambda: None, lambda: None), capacity)
 
 
+@pytest.mark.extended
 def test_stages_of_a_lost_node_start_on_a_readmitted_node(node: str, tmp_path: Path) -> None:
     """Ten stages are handed out while the node is left out and another one is there; then that one is lost."""
     searcher = searching(*"abcdefghij")
@@ -91,10 +92,10 @@ def test_silent_or_hanging_node_is_left_out_but_not_a_lost_one(node: str, monkey
     answering = {"well": well, "unable": unable, "lost": unable, "hung": slow}
     processes = {name: WatchedProcess(600.0, num_cpus=0, **only_on(node)) for name in answering}
     asked = {name: processes[name].work.call.remote(function) for name, function in answering.items()}
-    reports = node_checks._collect_reports(asked, messages.append, lambda: False, processes, timeout_s=6.0)
+    reports = node_checks._collect_reports(asked, messages.append, lambda: False, processes, timeout_s=10.0)
     assert reports["well"] == NodeReport()
     assert "no right to read /data" in str(reports["unable"].error)
-    assert "has not answered 6 s after the first node" in str(reports["hung"].error)
+    assert "has not answered 10 s after the first node" in str(reports["hung"].error)
     assert "lost" not in reports
     assert messages == ["node lost was lost while it checked the storage and the data"]
     processes["hung"].kill()

@@ -52,6 +52,7 @@ def test_trial_key_has_the_digests_of_used_files_alone(folder: Path, storage: St
         assert (after[place][0] == key, after[place][1] == warmup) == ((place[0] == "convnet",) * 2)
 
 
+@pytest.mark.extended
 @pytest.mark.process
 def test_keys_depend_on_content_and_not_path_of_a_file(folder: Path, tmp_path: Path, storage: Storage) -> None:
     save_file(dense_weights(), folder / "dense.safetensors")

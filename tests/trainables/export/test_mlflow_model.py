@@ -103,6 +103,7 @@ def test_models_load_without_the_package(logged: Logged) -> None:
     assert accuracies_of(BLOCKED + ACCURACIES + last, logged, "-I", cwd="/") == logged.accuracies
 
 
+@pytest.mark.extended
 def test_models_load_beside_the_package(logged: Logged) -> None:
     first = "import trainables\n"
     last = "\nimport trainables.data.batches; assert 'drive_sparse' not in trainables.data.batches.__file__"
@@ -256,6 +257,7 @@ def register(target: TrackingTarget, model: Any) -> None:
     client.set_registered_model_alias(NAME, ALIAS, version.version)
 
 
+@pytest.mark.extended
 def test_the_documented_commands_serve_a_model_over_http(logged: Logged) -> None:
     from mlflow import pyfunc
 

@@ -242,6 +242,7 @@ def test_synaptic_flow_of_two_layers_equals_hand_calculation() -> None:
     assert flow["3.weight"].tolist() == [[12.0, 17.5]]
 
 
+@pytest.mark.extended
 @pytest.mark.slow  # 30 rounds on VGG-11 at its full width
 def test_synflow_collapses_no_layer_where_magnitude_does() -> None:
     config = tiny_config(method="synflow", prune_iterations=30, sparsity=0.999)
