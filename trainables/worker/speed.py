@@ -93,21 +93,31 @@ def _epoch_seconds(
         )
 
     clock = _Clock(runtime, seconds)
-    few = min(FEW_BATCHES, steps)
-    few_seconds = clock.mean_seconds(partial(train, few), 0.0)
-    batches = max(few, min(steps, int(seconds * few / few_seconds)))
-    if data.train.stream is not None:
-        batches = max(batches, min(steps, 2 * few if clock.is_slow(few_seconds) else STREAMED_BATCHES))
-    seconds_of_batches = clock.mean_seconds(partial(train, batches), seconds)
-    trained = seconds_of_batches * steps / batches
-    if data.train.stream is not None and batches > few and seconds_of_batches > few_seconds:
-        # Loaders start once an epoch, which a few batches must not count for each of thousands.
-        trained = seconds_of_batches + (seconds_of_batches - few_seconds) / (batches - few) * (steps - batches)
-    some = data.validation.first(4 * EVALUATION_BATCH)
+    trained = _training_seconds(train, steps, data.train.stream is not None, clock)
+    fitting = int(PATIENCE * seconds * steps * batch_size / trained)
+    some = data.validation.first(min(4 * EVALUATION_BATCH, max(batch_size, fitting)))
     if not len(some):
         return trained
     evaluation = partial(evaluate_raw, network, some, data.normalization, runtime, config.training.loss)
     return trained + clock.mean_seconds(evaluation, seconds / 4) * len(data.validation) / len(some)
+
+
+def _training_seconds(train: Callable[[int], None], steps: int, is_streamed: bool, clock: _Clock) -> float:
+    """Seconds of an epoch of so many batches, from some of them."""
+    few, few_seconds = 1, clock.seconds_of(partial(train, 1))
+    if clock.is_slow(few_seconds):
+        batches = min(steps, 1 + is_streamed)
+    else:
+        few = min(FEW_BATCHES, steps)
+        few_seconds = clock.seconds_of(partial(train, few))
+        batches = max(few, min(steps, int(clock.seconds * few / few_seconds)))
+        if is_streamed:
+            batches = max(batches, min(steps, STREAMED_BATCHES))
+    seconds = clock.mean_seconds(partial(train, batches), clock.seconds)
+    if is_streamed and batches > few and seconds > few_seconds:
+        # Loaders start once an epoch, which a few batches must not count for each of thousands.
+        return seconds + (seconds - few_seconds) / (batches - few) * (steps - batches)
+    return seconds * steps / batches
 
 
 def _round_seconds(
@@ -137,17 +147,20 @@ class _Clock:
     def is_slow(self, seconds: float) -> bool:
         return seconds > PATIENCE * self.seconds
 
-    def mean_seconds(self, work: Callable[[], object], seconds: float) -> float:
-        """Mean duration of a call, over as many as fit into the time, at least one; a first one counts only if it is slow."""
+    def seconds_of(self, work: Callable[[], object]) -> float:
         start = self._now()
         work()
-        if self.is_slow(first := self._now() - start):
+        return self._now() - start
+
+    def mean_seconds(self, work: Callable[[], object], seconds: float) -> float:
+        """Mean duration of a call, over as many as fit into the time, at least one; a first one counts only if it is slow."""
+        first = self.seconds_of(work)
+        if self.is_slow(first):
             return first
-        start, now, calls = self._now(), 0.0, 0
-        while calls == 0 or now - start < seconds:
-            work()
-            now, calls = self._now(), calls + 1
-        return (now - start) / calls
+        total, calls = 0.0, 0
+        while calls == 0 or total < seconds:
+            total, calls = total + self.seconds_of(work), calls + 1
+        return total / calls
 
     def _now(self) -> float:
         return group_of(self.runtime).of_first(time.perf_counter)

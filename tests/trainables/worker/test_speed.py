@@ -63,10 +63,10 @@ def test_an_epoch_is_its_batches_and_the_validation(clock: dict[str, list[int]],
 def test_batches_that_take_long_are_not_repeated(clock: dict[str, list[int]]) -> None:
     config = tiny_config(training=tiny_training(batch_size=8), prune_iterations=3)
     data = load_data(config.dataset, DIGITS, "cpu", RUNTIME.threads)
-    found = measured(config, BATCH_S / speed.PATIENCE)
+    found = measured(config, BATCH_S / speed.PATIENCE / 2)
     assert found.epoch_seconds == pytest.approx(BATCH_S * (len(data.train) // 8) + IMAGE_S * len(data.validation))
     assert found.round_seconds == ROUND_S
-    assert (clock["batches"], clock["rounds"]) == ([2, 2], [1])
+    assert (clock["batches"], clock["rounds"]) == ([1, 1], [1])
 
 
 def test_rounds_are_played_in_their_order_and_begin_again(clock: dict[str, list[int]]) -> None:
