@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from trainables.errors import TrialError, WorkerLostError
+from trainables.errors import FailureKind, TrialError, WorkerLostError, kind_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,6 +73,16 @@ class Group:
         for tensor, summed in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.detach().copy_(summed.view(tensor.shape))
 
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum over the workers, on the CPU: of figures that somebody will read.
+
+        On a GPU a sum that breaks off, since a worker was lost, leaves any numbers behind and raises nothing; on the CPU it
+        raises, and only there has everything before it been computed, by all workers.
+        """
+        own = tensor.detach().cpu()
+        self.sum_([own])
+        return own
+
     def mean_(self, tensors: Sequence[Tensor]) -> None:
         """Replaces tensors by their means over the workers."""
         self.sum_(tensors)
@@ -121,14 +132,14 @@ class Group:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turns the errors of a broken connection into that of the worker that broke it."""
+        """Turns the errors of a broken connection, or of one that was ended, into that of the worker that broke it."""
         import torch
 
         try:
             yield
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # ValueError: `leave` has ended it
+            if isinstance(error, torch.AcceleratorError) or kind_of(error) is FailureKind.OUT_OF_MEMORY:
+                raise  # of this worker's own device
             raise self.explain() from error
 
 
@@ -143,9 +154,10 @@ class HasWorkers(Protocol):
 
 
 class _Joined:
-    """The group that this process belongs to."""
+    """The group that this process belongs to; its connection is ended by one thread at a time."""
 
     group: Group | None = None
+    lock = Lock()
 
 
 def group_of(runtime: HasWorkers) -> Group:
@@ -202,7 +214,20 @@ def joined(
         yield _Joined.group
     finally:
         _Joined.group = None
-        torch.distributed.destroy_process_group()
+        leave()
+
+
+def leave() -> None:
+    """Ends this process's connection to the other workers, from any thread: what it or another one waits for breaks off.
+
+    A shutdown in order would wait for all others, on a GPU for those too that wait for this worker because it has failed.
+    """
+    import torch
+    from torch.distributed.distributed_c10d import _abort_process_group
+
+    with _Joined.lock:
+        if torch.distributed.is_initialized():
+            _abort_process_group()
 
 
 def use_interface_of(address: str) -> None:
