@@ -64,6 +64,7 @@ class Runtime:
         tune_malloc()
         if self.deterministic and self.device == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # a switch that adds promises no order
         if self.compile:
             torch.use_deterministic_algorithms(self.deterministic)  # sets the compiler too, which takes seconds to import
         else:

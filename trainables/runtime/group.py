@@ -236,7 +236,7 @@ def use_interface_of(address: str) -> None:
     for _, name in socket.if_nameindex():
         if _address_of_interface(name) == own or (name == "lo" and own.startswith("127.")):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={name}")  # with "=" this one, without it all whose names begin so
             return
 
 

@@ -21,6 +21,7 @@ from trainables.errors import FailureKind, OtherWorkerError, TrialError, WorkerL
 from trainables.preflight.network_case import adjusted_runtime
 from trainables.runtime.device import Runtime, processor
 from trainables.runtime.group import Group, joined, leave, lost, open_store
+from trainables.runtime.heartbeat import beat
 from trainables.worker.group_folders import GroupFolders
 from trainables.worker.stage import Stage, SweepSettings
 
@@ -31,6 +32,7 @@ FINISHED = "finished"
 ENDED = (FINISHED, FailureKind.STOPPED)
 
 POLL_S = 0.5
+PREPARE_S = 3600.0  # that the others may take to decode a data set, of which this process hears nothing, before silence counts
 EXPLAIN_S = 15.0  # from a broken connection until the worker's outcome is known
 END_S = 30.0  # for the others to end after the first
 GIVE_UP_S = 60.0  # from the failure of a worker until the first must have noticed, or its process ends
@@ -70,8 +72,11 @@ def led(stage: Stage, settings: SweepSettings, peers: Peers, prepare: Part, work
         TrialError: another worker has failed, or is lost.
     """
     peers.begin(prepare, stage, settings)
+    began = time.monotonic()
     while peers.working():
         peers.poll(POLL_S)
+        if time.monotonic() - began < PREPARE_S:
+            beat()
     if failure := _failure(peers.poll(0), settings.runtime.workers):
         peers.end()
         raise failure
