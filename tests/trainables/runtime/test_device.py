@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.trials import DIGITS, in_float64, tiny_config
+from trainables.config.spiking import SpikingConfig
 from trainables.config.trial import TrialConfig
 from trainables.data.batches import scoring_batches
 from trainables.data.splits import Data, load_data
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
+from trainables.models.spiking import with_spikes
 from trainables.pruning.masks import Masks, full_masks, num_kept
 from trainables.pruning.rounds import prune_round
 from trainables.pruning.sparse_trainers import FixedMasks
@@ -162,6 +164,30 @@ def test_fingerprint_covers_every_setting_that_changes_results(changed: Runtime)
 def test_compiled_without_compilation_is_the_network() -> None:
     model = network(Runtime())
     assert Runtime().compiled(model) is model
+
+
+@pytest.mark.parametrize(
+    ("spiking", "mode"),
+    [(SpikingConfig(), "reduce-overhead"), (SpikingConfig(rule="sltt"), "default")],
+    ids=["plain", "spiking"],
+)
+def test_networks_that_keep_their_state_are_compiled_without_graphs(
+    spiking: SpikingConfig, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked of the compiler, since graphs need a GPU: a replay would overwrite the voltages of the step before."""
+    asked: list[str] = []
+
+    def note(model: nn.Module, mode: str) -> nn.Module:
+        asked.append(mode)
+        return model
+
+    monkeypatch.setattr(torch, "compile", note)
+    model = build_model("convnet", (1, 8, 8), 10)
+    initialize(model, seed=0)
+    model = with_spikes(model, spiking)
+    state = TrialState(model=model, optimizer=make_optimizer(model, CONFIG.training), masks={})
+    epoch(state, digits(), Runtime(compile=True), 0)
+    assert asked == [mode]
 
 
 class FakeLibrary:
