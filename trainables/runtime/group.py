@@ -141,6 +141,8 @@ class Group:
             if isinstance(error, torch.AcceleratorError) or kind_of(error) is FailureKind.OUT_OF_MEMORY:
                 raise  # of this worker's own device
             raise self.explain() from error
+        if _Joined.has_ended:  # what is called meanwhile PyTorch keeps for later, and does nothing
+            raise self.explain()
 
 
 ALONE = Group()
@@ -157,6 +159,7 @@ class _Joined:
     """The group that this process belongs to; its connection is ended by one thread at a time."""
 
     group: Group | None = None
+    has_ended = False
     lock = Lock()
 
 
@@ -200,6 +203,7 @@ def joined(
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     use_interface_of(address)
+    _Joined.has_ended = False
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"  # objects travel by gloo, tensors of a GPU by NCCL
     try:
         if isinstance(store, int):
@@ -227,6 +231,7 @@ def leave() -> None:
 
     with _Joined.lock:
         if torch.distributed.is_initialized():
+            _Joined.has_ended = True
             _abort_process_group()
 
 

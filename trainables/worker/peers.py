@@ -165,10 +165,12 @@ class _Watch:
         self.peers.end()
         self.failed.set()
         # On a GPU the first would wait for the lost one for ever. In a thread, as NCCL itself may hang.
-        threading.Thread(target=leave, daemon=True, name="end of the connection").start()
+        ending = threading.Thread(target=leave, daemon=True, name="end of the connection")
+        ending.start()
         if not self.over.wait(GIVE_UP_S):
             print(f"{self.failure}; its first worker does not notice, so its process ends", file=sys.stderr, flush=True)
             os._exit(1)
+        ending.join()
 
 
 def _failure(outcomes: dict[int, Outcome], workers: int) -> TrialError | None:
