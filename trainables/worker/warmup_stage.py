@@ -54,7 +54,7 @@ def run_warmup(
         after_epoch=after_epoch,
         custom_files=settings.custom_files,
     )
-    check_loss(config.training.loss, warmup.data.num_classes, warmup.data.train.labels.device)
+    check_loss(config.training.loss, warmup.data.num_classes, warmup.data.train.labels.device, group.workers)
     for length in lengths:
         state = warmup.state_at(length)
         reporter.progress(state, force=True)
