@@ -33,6 +33,7 @@ from tests.support.trials import RUNTIME, metric_points, new_storage, tiny_confi
 from trainables.config.keys import canonical
 from trainables.config.methods import METHODS
 from trainables.config.trial import DatasetConfig
+from trainables.data.splits import load_data
 from trainables.errors import ConfigError, FailureKind, NonFiniteError, OtherWorkerError, WorkerLostError
 from trainables.models.synchronized_norms import synchronized_norms
 from trainables.runtime.device import Runtime
@@ -41,6 +42,7 @@ from trainables.runtime.heartbeat import heard_by
 from trainables.worker.local_peers import LocalPeers
 from trainables.worker.peers import _failure, joining, leading, led
 from trainables.worker.stage import Stage, SweepSettings
+from trainables.worker.trainable import prepare_part
 
 # Of enough images that a rounding error decides about few weights, and of one round.
 CONFIG = tiny_config(dataset=DatasetConfig(name="digits", limit=200), prune_iterations=3, training=tiny_training(epochs=2))
@@ -225,6 +227,16 @@ def test_others_that_prepare_long_are_alive(pair: LocalPeers, tmp_path: Path) ->
     ):
         raise AssertionError
     assert len(heard) >= 2
+
+
+def test_others_read_their_data_before_the_first_waits_for_them(tmp_path: Path) -> None:
+    settings = tiny_settings(StageFolders(new_storage(tmp_path), None), runtime=TWO)
+    stage = Stage(kind="trial", key="0" * 16, name="tiny", config=canonical(CONFIG), attempt=1)
+    load_data.cache_clear()
+    assert prepare_part(1, stage, settings)["status"] == "finished"
+    assert load_data.cache_info().misses == 1
+    load_data(CONFIG.dataset, settings.data.prepare(), TWO.device, TWO.threads)  # as a trial does
+    assert load_data.cache_info().hits == 1
 
 
 def prepare_in_vain(rank: int, stage: Stage, settings: SweepSettings) -> dict[str, Any]:
