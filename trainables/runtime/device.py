@@ -117,7 +117,10 @@ class Runtime:
         else:
             from trainables.runtime.group import group_of
 
-            name = " and ".join(group_of(self).processors)
+            group = group_of(self)
+            name = " and ".join(group.processors)
+            if self.device == "cuda" and self.workers > 2 and self.deterministic:
+                settings["machines"] = list(group.machines)  # NCCL adds in the order of the connections; two in any order
         if self.device == "cuda":
             settings["tf32"] = False  # snapshots of a time when convolutions used it are others
         return settings | {

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import groupby
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from trainables.errors import FailureKind, TrialError, WorkerLostError, kind_of
+from trainables.runtime.machine import machine_id
 from trainables.runtime.network_interface import use_interface_of
 
 if TYPE_CHECKING:
@@ -37,12 +39,14 @@ class Group:
     Attributes:
         rank: of this worker; 0 is the first.
         processors: their processors, each once.
+        machines: how many of them are on each machine, in the order of the ranks.
         explain: what to raise when another worker does not answer any more.
     """
 
     rank: int = 0
     workers: int = 1
     processors: tuple[str, ...] = ()
+    machines: tuple[int, ...] = ()
     explain: Callable[[], TrialError] = lost
 
     @property
@@ -212,7 +216,8 @@ def joined(
     try:
         group = Group(rank=rank, workers=workers, explain=explain)
         processors = tuple(sorted(set(group.of_all(processor))))
-        _Joined.group = replace(group, processors=processors)
+        machines = tuple(len(list(same)) for _, same in groupby(group.of_all(machine_id())))
+        _Joined.group = replace(group, processors=processors, machines=machines)
         yield _Joined.group
     finally:
         _Joined.group = None

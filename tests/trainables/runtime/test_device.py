@@ -21,7 +21,9 @@ from trainables.models.spiking import with_spikes
 from trainables.pruning.masks import Masks, full_masks, num_kept
 from trainables.pruning.rounds import prune_round
 from trainables.pruning.sparse_trainers import FixedMasks
+from trainables.runtime import device
 from trainables.runtime.device import Runtime, tune_malloc
+from trainables.runtime.group import Group, _Joined
 from trainables.training.loop import train_epoch
 from trainables.training.optimizer import make_optimizer, momentum_of
 from trainables.trial.checkpoint import TrialState, from_bytes, to_bytes
@@ -243,3 +245,14 @@ def test_fp32_is_whole_on_every_device() -> None:
     Runtime().activate()
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (False, False)
     assert "tf32" not in Runtime().fingerprint()  # of a CPU, as before
+
+
+def test_fingerprint_of_several_gpus_says_how_they_are_spread_where_that_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of two numbers are the same in any order."""
+    monkeypatch.setattr(device, "processor", lambda device: "GPU")
+    for workers, deterministic, is_said in ((2, True, False), (4, True, True), (4, False, False)):
+        spread = Group(workers=workers, processors=("GPU",), machines=(2, workers - 2))
+        monkeypatch.setattr(_Joined, "group", spread)
+        found = Runtime(device="cuda", workers=workers, deterministic=deterministic).fingerprint()
+        assert found.get("machines") == ([2, 2] if is_said else None)
+    assert "machines" not in Runtime(workers=4).fingerprint()  # gloo adds in the order of the ranks

@@ -193,7 +193,8 @@ def test_what_follows_from_a_lost_worker_is_a_lost_worker(pair: LocalPeers) -> N
 
 @pytest.mark.slow
 def test_interruption_at_the_terminal_is_left_to_the_first_worker(pair: LocalPeers) -> None:
-    with leading(TWO, pair, wait_in_group, 0.5):
+    with leading(TWO, pair, wait_in_group, 0.5) as group:
+        assert group.machines == (2,)
         os.kill(pair.pids()[0], signal.SIGINT)
         os.kill(pair.pids()[0], signal.SIGHUP)
         wait_until(lambda: not pair.working())
