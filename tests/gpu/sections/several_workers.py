@@ -1,4 +1,4 @@
-"""One trial by two processes with a device each: the same bits twice and after a loss, and nearly the weights that one keeps."""
+"""One trial by two processes, each with its device: the same bits twice and after a loss, nearly the weights that one keeps."""
 
 from __future__ import annotations
 
