@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster.process_ending import ProcessEnding, Worker
 from orchestrator.scheduling.watchdog import Silence, Watchdog
-from trainables.runtime import group
 
 # The states of a process, as Linux names them: of workers that wait for each other the first ones hold up the rest.
 ORDER = {letter: order for order, letter in enumerate("TtDRS")}
-MEETING = f"{Path(group.__file__).name} "  # a worker that is there waits for the others, on a GPU in state R
+MEETING = "group.py "  # a worker that is there waits for the others, on a GPU in state R
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +68,7 @@ class HangEnder:
 def hang_of(silence: Silence, workers: Sequence[Worker], answers: Sequence[dict[str, Any]]) -> Hang:
     """The hang of a stage by the states of its workers, those that held it up first.
 
-    A worker that was stopped, or that is not where workers wait, holds up those that wait; where all do the same, each may be to
-    blame.
+    A worker that was stopped, or is not where workers wait, holds up the others; where all do the same, each may be to blame.
 
     Args:
         answers: of `end_hung_process`, for each worker.

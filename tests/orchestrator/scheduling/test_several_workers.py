@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from orchestrator.scheduling.stage_queue import StageQueue
 from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher
 from orchestrator.scheduling.watchdog import Silence
 from trainables.errors import FailureKind
+from trainables.runtime import group
 
 BEGUN = {"event": "begun", "node": "a", "pid": 1, "stacks": -1, "peers": [{"node": "b", "pid": 2, "stacks": -1}]}
 
@@ -113,7 +115,7 @@ def test_message_of_a_hang_names_the_worker_that_held_up_the_others() -> None:
 def test_worker_that_waits_for_the_others_holds_up_nobody() -> None:
     """On a GPU it waits busily, while the one to blame may sleep."""
     workers = [Worker(node=node, pid=1, stacks=1) for node in "abc"]
-    place = "group.py line 88 (total)"
+    place = f"{Path(group.__file__).name} line 88 (total)"
     waiting, asleep = (
         answer("R", f"it was busy in {place}", place),
         answer("S", "it was waiting in net.py line 3 (forward)", "net.py line 3"),
