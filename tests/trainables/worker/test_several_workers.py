@@ -245,6 +245,24 @@ def prepare_in_vain(rank: int, stage: Stage, settings: SweepSettings) -> dict[st
     return {"status": "data", "message": "no image"}
 
 
+@pytest.mark.slow
+def test_worker_that_died_between_two_parts_is_lost(pair: LocalPeers) -> None:
+    for outcome in ("finished", "lost", "finished"):  # by a new process in the end
+        pair.begin(do_nothing)
+        wait_until(lambda: bool(pair.poll(0.1)))
+        assert pair.poll(0)[1]["status"] == outcome
+        if outcome == "finished":
+            os.kill(pair.pids()[0], signal.SIGKILL)
+            wait_until(lambda: not pair._processes[1][0].is_alive())
+        else:
+            pair.end()
+    pair.end()
+
+
+def do_nothing(rank: int) -> dict[str, Any]:
+    return {"status": "finished", "message": ""}
+
+
 def test_worker_that_has_stopped_has_not_failed() -> None:
     """The first one stops with it, when it has written the checkpoint."""
     assert _failure({1: {"status": "stopped", "message": "stopped in phase train after 3"}}, 2) is None
