@@ -40,13 +40,16 @@ FINAL_KINDS = (
 )
 
 # In the texts of the RuntimeErrors that PyTorch raises where it is not its GPU allocator that found no memory: its allocator of
-# a CPU, CUDA itself, and the libraries that take memory of their own, as for the handle that a process opens on a shared GPU.
+# a CPU, CUDA itself, and the libraries that take memory of their own, as for the handle that a process opens on a shared GPU;
+# the last two are NCCL's.
 OUT_OF_MEMORY_TEXTS = (
     "DefaultCPUAllocator: can't allocate memory",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUSPARSE_STATUS_ALLOC_FAILED",
+    "Cuda failure 2 'out of memory'",
+    "Cuda failure 'out of memory'",
 )
 
 

@@ -65,4 +65,4 @@ class _NodeEnding:
         return self._answers
 
     def _unanswered(self, state: str) -> list[dict[str, Any]]:
-        return [{"state": state, "stacks": "", "letter": ""} for _ in self.workers]
+        return [{"state": state, "stacks": "", "letter": "", "place": ""} for _ in self.workers]

@@ -35,7 +35,8 @@ def end_hung_process(pid: int, descriptor: int) -> dict[str, Any]:
 
     Returns:
         "state": what the process did and where, in words; "letter": its state as Linux names it, empty if it was gone;
-        "stacks": of all threads, its children's too, or why there are none; "ended": whether it is gone.
+        "place": its innermost call outside of libraries, empty if unknown; "stacks": of all threads, its children's too, or why
+        there are none; "ended": whether it is gone.
     """
     return end_hung_processes([(pid, descriptor)])[0]
 
@@ -54,7 +55,7 @@ def end_hung_processes(processes: Sequence[tuple[int, int]]) -> list[dict[str, A
 def _seen(pid: int, descriptor: int) -> dict[str, Any]:
     """What a process does now, its stacks, and its children."""
     if not has_stacks(pid, descriptor):
-        return {"state": "its process is gone", "letter": "", "stacks": "", "children": []}
+        return {"state": "its process is gone", "letter": "", "place": "", "stacks": "", "children": []}
     letter = _state(pid)
     children = descendants(pid)
     own = STOPPED if letter in "Tt" else _stacks(pid, descriptor)
@@ -63,6 +64,7 @@ def _seen(pid: int, descriptor: int) -> dict[str, Any]:
     return {
         "state": STATES.get(letter, "it hung") + (f" in {place}" if place else ""),
         "letter": letter,
+        "place": place,
         "stacks": "\n\n".join([own, *(f"its child process {child}\n{stacks}" for child, stacks in forked.items())]),
         "children": children,
     }

@@ -11,6 +11,7 @@ from orchestrator.scheduling.watchdog import Silence, Watchdog
 
 # The states of a process, as Linux names them: of workers that wait for each other the first ones hold up the rest.
 ORDER = {letter: order for order, letter in enumerate("TtDRS")}
+MEETING = "group.py "  # a worker that is there waits for the others, on a GPU in state R
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +68,12 @@ class HangEnder:
 def hang_of(silence: Silence, workers: Sequence[Worker], answers: Sequence[dict[str, Any]]) -> Hang:
     """The hang of a stage by the states of its workers, those that held it up first.
 
-    A worker that was stopped holds up the others, which wait for it; where all do the same, each may be to blame.
+    A worker that was stopped, or is not where workers wait, holds up the others; where all do the same, each may be to blame.
 
     Args:
         answers: of `end_hung_process`, for each worker.
     """
-    orders = [ORDER.get(answer["letter"], len(ORDER)) for answer in answers]
+    orders = [(answer["place"].startswith(MEETING), ORDER.get(answer["letter"], len(ORDER))) for answer in answers]
     to_blame = frozenset(worker.node for worker, order in zip(workers, orders, strict=True) if order == min(orders))
     if len(workers) == 1:
         return Hang(message=f"{silence}, {answers[0]['state']}", stacks=answers[0]["stacks"], nodes=to_blame)

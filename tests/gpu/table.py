@@ -41,7 +41,7 @@ SECTIONS = (
     Section(
         name="out_of_memory", shows="a trial without enough memory is classed as such, and the process goes on", seconds=15
     ),
-    Section(name="several_workers", shows="one trial by two processes, on a GPU each or on the same one", seconds=30),
+    Section(name="several_workers", shows="one trial by two processes, one of which is lost", seconds=40),
     Section(name="precision", shows="the check of bf16 before a sweep, for networks and for a known bad case", seconds=30),
     Section(name="two_four", shows="2:4 sparse layers of a trained model against dense ones", seconds=25),
     Section(name="layer_timings", shows="a timing table, as `drive-sweep timings --gpu` measures it", seconds=25),

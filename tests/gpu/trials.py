@@ -71,9 +71,21 @@ class TrialGround:
         Raises:
             AssertionError: the trial has failed.
         """
+        report = self.attempt(config, peers)
+        assert report["status"] == "finished", report["message"]
+        return self.result(config)
+
+    def attempt(
+        self,
+        config: TrialConfig,
+        peers: Peers | None,
+        number: int = 1,
+        on_report: Callable[[dict[str, Any]], None] = lambda report: None,
+    ) -> dict[str, Any]:
+        """The last report of one attempt at a trial as a worker of the cluster makes it."""
         from orchestrator.storage.layout import StageFolders
 
-        files = self.files(config)
+        files = self.files(config, number)
         files.claim_attempt()
         settings = SweepSettings(
             folders=StageFolders(files.storage, None),
@@ -83,14 +95,15 @@ class TrialGround:
             checkpoint_seconds=0.0,
             metrics_seconds=0.0,
             provenance={},
-            progress_seconds=1.0,
+            progress_seconds=0.0,
         )
         lengths = config.warmup_lengths
-        stage = Stage(kind="trial", key=files.key, name="small", config=canonical(config), attempt=1, lengths=lengths)
-        report = execute_stage(stage, settings, lambda report: None, peers)
-        assert report["status"] == "finished", report["message"]
-        result: dict[str, Any] = json.loads(files.read(RESULT) or b"")
-        return result
+        stage = Stage(kind="trial", key=files.key, name="small", config=canonical(config), attempt=number, lengths=lengths)
+        return execute_stage(stage, settings, on_report, peers)
+
+    def result(self, config: TrialConfig) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.files(config).read(RESULT) or b"")
+        return content
 
     def run_with_stop(self, config: TrialConfig, when: Callable[[TrialState], bool]) -> dict[str, Any]:
         """The result of a second attempt, after the first one was asked to stop as soon as `when` held."""

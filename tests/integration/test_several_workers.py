@@ -146,3 +146,22 @@ def test_workers_on_two_nodes_train_one_trial(tmp_path: Path, monkeypatch: pytes
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
     require_whole(storage, 2)
+
+
+@pytest.mark.long
+def test_trial_in_the_foreground_has_workers_too_and_is_interrupted_as_one(tmp_path: Path) -> None:
+    """Ctrl-C reaches every process of the terminal; the trial leaves a checkpoint, goes on from it, and is reproduced."""
+    storage, file = tmp_path / "runs", gang_sweep(tmp_path, LONG_EPOCHS)
+    process = start("trial", file, "--index", 1, "--storage", storage)
+    wait_for(lambda: list(storage.glob("trials/*/checkpoint*")))
+    for pid in (process.pid, *descendants(process.pid)):
+        os.kill(pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 130, output
+    assert "continues from there" in output
+    drive_sweep("trial", file, "--index", 1, "--storage", storage)
+    (path,) = storage.glob("trials/*/result.json")
+    result = json.loads(path.read_text())
+    assert (result["attempt"], [one["workers"] for one in result["fingerprints"]]) == (2, [2])
+    again = drive_sweep("trial", file, "--index", 1, "--storage", storage)
+    assert "computed again: the record is reproduced" in again.stderr

@@ -16,8 +16,11 @@ from trainables.errors import FailureKind, kind_of
         RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions."),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        torch.distributed.DistBackendError(
+            "ncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\nCuda failure 2 'out of memory'"
+        ),
     ],
-    ids=["python", "allocator", "cuda", "cublas", "cudnn"],
+    ids=["python", "allocator", "cuda", "cublas", "cudnn", "nccl"],
 )
 def test_a_lack_of_memory_is_one_wherever_it_is_found(error: Exception) -> None:
     assert kind_of(error) is FailureKind.OUT_OF_MEMORY

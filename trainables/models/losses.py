@@ -5,6 +5,7 @@ Shapes: B batch, K classes; logits float32 (B, K), labels int64 (B,).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -17,6 +18,7 @@ from trainables.custom.references import is_custom
 from trainables.errors import ConfigError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+IMAGES = 7  # on which a loss is tried in two parts of different sizes
 
 
 def batch_loss(name: str, label_smoothing: float = 0.0) -> Loss:
@@ -32,11 +34,14 @@ def summed_loss(name: str) -> Loss:
     return lambda logits_BK, labels_B: mean_loss(logits_BK, labels_B).double() * len(labels_B)
 
 
-def check_loss(name: str, num_classes: int, device: torch.device) -> None:
-    """Tries a custom loss on two images, before a trial takes hours.
+def check_loss(name: str, num_classes: int, device: torch.device, workers: int = 1) -> None:
+    """Tries a custom loss on a few images, before a trial takes hours.
+
+    Args:
+        workers: of the trial; several add up what each makes of its part of a batch.
 
     Raises:
-        ConfigError: it fails, or does not return a scalar with a gradient.
+        ConfigError: it fails, does not return a scalar with a gradient, or is no mean over images where it must be.
     """
     if not is_custom(name):
         return
@@ -52,4 +57,23 @@ def check_loss(name: str, num_classes: int, device: torch.device) -> None:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) and loss.ndim else repr(loss)
         raise ConfigError(
             f"training.loss: {name} must return the mean loss as a scalar tensor with a gradient, got {got}", "correct it"
+        )
+    if workers > 1:
+        _require_mean_over_images(name, num_classes, device, workers)
+
+
+def _require_mean_over_images(name: str, num_classes: int, device: torch.device, workers: int) -> None:
+    """Raises ConfigError if the loss of random images is not the weighted mean of those of two parts of them."""
+    generator = torch.Generator().manual_seed(0)
+    logits_BK = torch.randn(IMAGES, num_classes, generator=generator).to(device)
+    labels_B = torch.randint(num_classes, (IMAGES,), generator=generator).to(device)
+    loss_of = load_function(name)
+    whole = float(loss_of(logits_BK, labels_B))
+    halves = zip(logits_BK.tensor_split(2), labels_B.tensor_split(2), strict=True)
+    parts = sum(len(labels) / IMAGES * float(loss_of(logits, labels)) for logits, labels in halves)
+    if not math.isclose(whole, parts, rel_tol=1e-4, abs_tol=1e-6):
+        raise ConfigError(
+            f"training.loss: {name} must be a mean over images for a trial of {workers} workers, got {whole:.6g} for {IMAGES} "
+            f"images and {parts:.6g} for the mean of their parts",
+            "correct it, or take one worker",
         )

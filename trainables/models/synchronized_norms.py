@@ -66,7 +66,7 @@ def _forward(layer: Any, group: Group, input_BC: Tensor) -> Tensor:
     values = input_BC.float()
     dimensions = [0, *range(2, input_BC.dim())]
     shape = [1, -1, *[1] * (input_BC.dim() - 2)]
-    count = values.new_tensor([input_BC.numel() // input_BC.shape[1]])
+    count = values.new_full((1,), input_BC.numel() // input_BC.shape[1])  # filled there: a copy would wait for the device
     var_C, mean_C = torch.var_mean(values, dimensions, correction=0)
     rows = [torch.cat([mean_C, var_C, count])] + [values.new_zeros(2 * len(mean_C) + 1)] * (group.workers - 1)
     table = summed(torch.stack(rows[1 : group.rank + 1] + rows[:1] + rows[group.rank + 1 :]), group)  # (workers, ...)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainables.custom.imports import load_function
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, TrialError
 from trainables.models.weight_use import unchanged_state
 from trainables.pruning.scoring import Scores, ScoringContext
 from trainables.runtime.seeding import derived_seed
@@ -21,6 +21,7 @@ def score_custom(context: ScoringContext) -> Scores:
 
     Raises:
         ConfigError: the function raises, or does not return one number for each surviving weight.
+        TrialError: what has failed is not the function's, such as another worker.
     """
     method = context.config.method
     count = len(context.flatten(context.weights))
@@ -29,7 +30,7 @@ def score_custom(context: ScoringContext) -> Scores:
         torch.manual_seed(derived_seed(context.config.seed, f"custom score {context.round_}"))
         try:
             scores = load_function(method)(context)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, TrialError):  # the latter of gradients, such as a lost worker
             raise
         except Exception as error:
             raise ConfigError(

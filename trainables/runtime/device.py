@@ -64,6 +64,7 @@ class Runtime:
         tune_malloc()
         if self.deterministic and self.device == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # a switch that adds promises no order
         if self.compile:
             torch.use_deterministic_algorithms(self.deterministic)  # sets the compiler too, which takes seconds to import
         else:
@@ -118,8 +119,8 @@ class Runtime:
 
             group = group_of(self)
             name = " and ".join(group.processors)
-            if self.device == "cuda" and self.deterministic:
-                settings["layout"] = group.layout  # NCCL adds in the order in which GPUs are connected
+            if self.device == "cuda" and self.workers > 2 and self.deterministic:
+                settings["layout"] = group.layout  # NCCL adds in the order of the connections; two in any order
         if self.device == "cuda":
             settings["tf32"] = False  # snapshots of a time when convolutions used it are others
         return settings | {

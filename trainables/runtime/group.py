@@ -7,16 +7,15 @@ everything here does nothing. PyTorch is imported late, as in device.py.
 
 from __future__ import annotations
 
-import os
-import socket
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from trainables.errors import TrialError, WorkerLostError
+from trainables.errors import FailureKind, TrialError, WorkerLostError, kind_of
+from trainables.runtime.network_interface import use_interface_of
 from trainables.runtime.placement import Place, backend_of, exchange_places, layout_of
 
 if TYPE_CHECKING:
@@ -75,6 +74,16 @@ class Group:
         for tensor, summed in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.detach().copy_(summed.view(tensor.shape))
 
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum over the workers, on the CPU: of figures that somebody will read.
+
+        On a GPU a sum that breaks off, since a worker was lost, leaves any numbers behind and raises nothing; on the CPU it
+        raises, and only there has everything before it been computed, by all workers.
+        """
+        own = tensor.detach().cpu()
+        self.sum_([own])
+        return own
+
     def mean_(self, tensors: Sequence[Tensor]) -> None:
         """Replaces tensors by their means over the workers."""
         self.sum_(tensors)
@@ -124,15 +133,17 @@ class Group:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turns the errors of a broken connection into that of the worker that broke it."""
+        """Turns the errors of a broken connection, or of one that was ended, into that of the worker that broke it."""
         import torch
 
         try:
             yield
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # ValueError: `leave` has ended it
+            if isinstance(error, torch.AcceleratorError) or kind_of(error) is FailureKind.OUT_OF_MEMORY:
+                raise  # of this worker's own device
             raise self.explain() from error
+        if _Joined.has_ended:  # what is called meanwhile PyTorch keeps for later, and does nothing
+            raise self.explain()
 
 
 ALONE = Group()
@@ -146,9 +157,11 @@ class HasWorkers(Protocol):
 
 
 class _Joined:
-    """The group that this process belongs to."""
+    """The group that this process belongs to; its connection is ended by one thread at a time."""
 
     group: Group | None = None
+    has_ended = False
+    lock = Lock()
 
 
 def group_of(runtime: HasWorkers) -> Group:
@@ -190,6 +203,7 @@ def joined(
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     use_interface_of(address)
+    _Joined.has_ended = False
     try:
         if isinstance(store, int):
             store = TCPStore(address, store, workers, is_master=False, timeout=JOIN)
@@ -203,36 +217,18 @@ def joined(
         yield _Joined.group
     finally:
         _Joined.group = None
-        torch.distributed.destroy_process_group()
+        leave()
 
 
-def use_interface_of(address: str) -> None:
-    """Has gloo and NCCL connect through the network interface with that address, or the one that routes to it."""
-    own = _own_address_towards(address)
-    for _, name in socket.if_nameindex():
-        if _address_of_interface(name) == own or (name == "lo" and own.startswith("127.")):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
-            return
+def leave() -> None:
+    """Ends this process's connection to the other workers, from any thread: what it or another one waits for breaks off.
 
+    A shutdown in order would wait for all others, on a GPU for those too that wait for this worker because it has failed.
+    """
+    import torch
+    from torch.distributed.distributed_c10d import _abort_process_group
 
-def _own_address_towards(address: str) -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # sends nothing
-        try:
-            probe.connect((address, 9))
-        except OSError:
-            return address
-        return str(probe.getsockname()[0])
-
-
-def _address_of_interface(name: str) -> str:
-    """Its IPv4 address; empty without one."""
-    import fcntl
-
-    request = struct.pack("256s", name.encode()[:15])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            answer = fcntl.ioctl(probe.fileno(), 0x8915, request)  # SIOCGIFADDR
-        except OSError:
-            return ""
-    return socket.inet_ntoa(answer[20:24])
+    with _Joined.lock:
+        if torch.distributed.is_initialized():
+            _Joined.has_ended = True
+            _abort_process_group()

@@ -58,6 +58,14 @@ def memory_limit(process: Path = PROCESS) -> int | None:
     return None if limit is None else int(limit)
 
 
+def machine_id() -> str:
+    """The same for all processes of a machine, and another one after it was started anew."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return platform.node()
+
+
 def machine_memory() -> int:
     """Bytes of the whole machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

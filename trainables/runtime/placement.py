@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import platform
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from trainables.runtime.device import processor
+from trainables.runtime.machine import machine_id
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
-
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # the same in all containers of a machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +32,7 @@ class Place:
 
 def place_of_process(device: str) -> Place:
     """The place of this process."""
-    machine = platform.node()
-    with suppress(OSError):
-        machine = BOOT_ID.read_text().strip()
-    return Place(processor=processor(device), machine=machine, gpu=_bus_address() if device == "cuda" else "")
+    return Place(processor=processor(device), machine=machine_id(), gpu=_bus_address() if device == "cuda" else "")
 
 
 def exchange_places(store: Store, rank: int, workers: int, place: Place) -> list[Place]:
@@ -55,8 +48,8 @@ def backend_of(places: Sequence[Place]) -> str:
 
 
 def layout_of(places: Sequence[Place]) -> str:
-    """Workers on each machine, the most first, such as "4" or "2+2"; on fewer GPUs than workers also that they share them."""
-    counts = sorted(Counter(place.machine for place in places).values(), reverse=True)
+    """Workers on each machine by rank, such as "4" or "2+2"; on fewer GPUs than workers also that they share them."""
+    counts = [len(list(same)) for _, same in groupby(place.machine for place in places)]
     shares = any(place.gpu for place in places) and backend_of(places) == "gloo"
     return "+".join(map(str, counts)) + (" sharing GPUs" if shares else "")
 

@@ -87,12 +87,10 @@ def train_epoch(
             hits += (logits_BK.argmax(1) == labels_B).sum()
             steps += 1
     average_statistics(model, group)
-    group.sum_([loss_sum])
-    group.sum_([hits])
-    mean_loss, seen = float(loss_sum) / steps, steps * training.batch_size
+    mean_loss, seen = float(group.total(loss_sum)) / steps, steps * training.batch_size
     if not math.isfinite(mean_loss):
         raise NonFiniteError(f"the training loss became {mean_loss} in epoch {epoch + 1} (learning rate {lr:g})")
-    return {"train/loss": mean_loss, "train/accuracy": int(hits) / seen}
+    return {"train/loss": mean_loss, "train/accuracy": int(group.total(hits)) / seen}
 
 
 def evaluate(
@@ -125,7 +123,8 @@ def evaluate_raw(
     model.eval()
     summed, group = summed_loss(loss_name), group_of(runtime)
     loss_sum = torch.zeros((), dtype=torch.float64, device=split.labels.device)
-    hits, hits_top5, has_top5 = torch.zeros((3, 1), dtype=torch.int64, device=split.labels.device)
+    counts = torch.zeros((3, 1), dtype=torch.int64, device=split.labels.device)
+    hits, hits_top5, has_top5 = counts
     with torch.inference_mode():
         for images_BCHW, labels_B in evaluation_batches(split, normalization, group):
             with runtime.autocast():
@@ -135,7 +134,6 @@ def evaluate_raw(
             if logits_BK.shape[1] >= TOP5_CLASSES:
                 hits_top5 += (logits_BK.topk(5, dim=1).indices == labels_B[:, None]).sum()
                 has_top5 += 1
-    group.sum_([loss_sum])
-    group.sum_([hits, hits_top5, has_top5])
-    metrics = {"loss": float(loss_sum) / len(split), "accuracy": int(hits) / len(split)}
+    hits, hits_top5, has_top5 = group.total(counts)
+    metrics = {"loss": float(group.total(loss_sum)) / len(split), "accuracy": int(hits) / len(split)}
     return metrics | {"top5_accuracy": int(hits_top5) / len(split)} if has_top5 else metrics

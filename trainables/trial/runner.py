@@ -116,7 +116,7 @@ class TrialRunner:
         check_kept_weights(self.config, {name: tuple(weight.shape) for name, weight in weights.items()})
         for finding in unprunable_layers(network, self.config.prunable.exclude):
             raise ConfigError(f"model: {finding}")
-        check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device)
+        check_loss(self.config.training.loss, self.data.num_classes, self.data.train.labels.device, self.group.workers)
         if self.group.workers > 1 and self.config.pruning.needs_whole_batches:
             raise ConfigError(
                 f"method: {self.config.method} must have one worker, as its loss is one of whole batches, got "

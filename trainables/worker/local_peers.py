@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from trainables.errors import ConfigError
 from trainables.worker.peers import LOST, Outcome, Part
 
 
@@ -17,21 +21,36 @@ class LocalPeers:
     """The other workers of a trial of so many (Peers); they start when they are needed first.
 
     Attributes:
-        device: on GPUs each has the one of its rank, in turns where there are fewer.
+        device: on GPUs each has the one of its rank.
+        shares_gpus: has them take the GPUs in turns where there are fewer; else that is an error.
     """
 
     workers: int
     device: str = "cpu"
     address: str = "127.0.0.1"
+    shares_gpus: bool = False
     _processes: dict[int, tuple[BaseProcess, Connection]] = field(default_factory=dict)
     _outcomes: dict[int, Outcome] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError if this machine has fewer GPUs than the trial has workers."""
+        if self.device != "cuda" or self.shares_gpus:
+            return
+        import torch
+
+        if (found := torch.cuda.device_count()) < self.workers:
+            raise ConfigError(
+                f"resources.gpus_per_trial: must be at most the GPUs of this machine, {found}, got {self.workers}",
+                "take a machine with as many, or a cluster with `run`",
+            )
 
     def begin(self, part: Part, *arguments: Any) -> None:
         self._outcomes = {}
         for rank in range(1, self.workers):
             if rank not in self._processes:
                 self._processes[rank] = self._start(rank)
-            self._processes[rank][1].send((part, arguments))
+            with suppress(OSError):  # it was lost meanwhile, which `poll` will see
+                self._processes[rank][1].send((part, arguments))
 
     def poll(self, seconds: float) -> dict[int, Outcome]:
         open_ones = {connection: rank for rank, (_, connection) in self._processes.items() if rank not in self._outcomes}
@@ -80,11 +99,14 @@ class LocalPeers:
 
 
 def _serve(rank: int, gpu: str | None, connection: Connection) -> None:
-    """Does one part after another until the first worker has gone.
+    """Does one part after another until the first worker has gone, which alone is interrupted from a terminal.
 
     Args:
         gpu: the only one that it sees; None for all.
     """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_first, daemon=True, name="life of the first worker").start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     while True:
@@ -97,3 +119,11 @@ def _serve(rank: int, gpu: str | None, connection: Connection) -> None:
             connection.send(outcome)
         except OSError:
             return
+
+
+def _end_with_first() -> None:
+    """Ends this process when the first worker is gone, for which NCCL would wait."""
+    first = multiprocessing.parent_process()
+    assert first is not None
+    first.join()
+    os._exit(1)

@@ -17,10 +17,11 @@ from typing import Any, Protocol
 
 from trainables.config.keys import from_canonical
 from trainables.config.trial import TrialConfig
-from trainables.errors import FailureKind, OtherWorkerError, TrialError, WorkerLostError
+from trainables.errors import FailureKind, OtherWorkerError, TrialError, WorkerLostError, kind_of
 from trainables.preflight.network_case import adjusted_runtime
 from trainables.runtime.device import Runtime
-from trainables.runtime.group import Group, joined, lost, open_store
+from trainables.runtime.group import Group, joined, leave, lost, open_store
+from trainables.runtime.heartbeat import beat
 from trainables.runtime.placement import place_of_process
 from trainables.worker.group_folders import GroupFolders
 from trainables.worker.stage import Stage, SweepSettings
@@ -29,8 +30,10 @@ Outcome = dict[str, Any]  # of a worker's part of a stage: "status", "message" a
 Part = Callable[..., Outcome]  # what a worker does
 LOST: Outcome = {"status": FailureKind.WORKER_LOST.value, "message": ""}
 FINISHED = "finished"
+ENDED = (FINISHED, FailureKind.STOPPED)
 
 POLL_S = 0.5
+PREPARE_S = 3600.0  # that the others may take to decode a data set, of which this process hears nothing, before silence counts
 EXPLAIN_S = 15.0  # from a broken connection until the worker's outcome is known
 END_S = 30.0  # for the others to end after the first
 GIVE_UP_S = 60.0  # from the failure of a worker until the first must have noticed, or its process ends
@@ -70,8 +73,11 @@ def led(stage: Stage, settings: SweepSettings, peers: Peers, prepare: Part, work
         TrialError: another worker has failed, or is lost.
     """
     peers.begin(prepare, stage, settings)
+    began = time.monotonic()
     while peers.working():
         peers.poll(POLL_S)
+        if time.monotonic() - began < PREPARE_S:
+            beat()
     if failure := _failure(peers.poll(0), settings.runtime.workers):
         peers.end()
         raise failure
@@ -92,7 +98,12 @@ def leading(runtime: Runtime, peers: Peers, work: Part, *arguments: Any) -> Iter
     watch = _Watch(peers, runtime)
     try:
         with joining(runtime, 0, peers.address, store, watch.explain) as group:
-            yield group
+            try:
+                yield group
+            except Exception as error:
+                if watch.failure is not None and kind_of(error) is not watch.failure.kind:
+                    raise watch.failure from error  # whatever has followed from it
+                raise
     finally:
         watch.finish()
 
@@ -146,27 +157,28 @@ class _Watch:
             self.peers.end()
 
     def _look(self) -> None:
-        while not self.over.is_set():
-            if failure := _failure(self.peers.poll(POLL_S), self.runtime.workers):
-                break
-        else:
-            return
+        while not (failure := _failure(self.peers.poll(POLL_S), self.runtime.workers)):
+            if self.over.is_set() or not self.peers.working():
+                return
         time.sleep(POLL_S)  # one worker's failure is that of all others: which one has a reason of its own?
         self.failure = _failure(self.peers.poll(0), self.runtime.workers) or failure
         self.peers.end()
         self.failed.set()
-        if self.runtime.device == "cuda":
-            from torch.distributed.distributed_c10d import _abort_process_group
-
-            _abort_process_group()  # NCCL would wait for the lost worker
+        # On a GPU the first would wait for the lost one for ever. In a thread, as NCCL itself may hang.
+        ending = threading.Thread(target=leave, daemon=True, name="end of the connection")
+        ending.start()
         if not self.over.wait(GIVE_UP_S):
             print(f"{self.failure}; its first worker does not notice, so its process ends", file=sys.stderr, flush=True)
             os._exit(1)
+        ending.join()
 
 
 def _failure(outcomes: dict[int, Outcome], workers: int) -> TrialError | None:
-    """The failure among the outcomes, rather one with a reason than a lost connection; None without any."""
-    failed = {rank: outcome for rank, outcome in sorted(outcomes.items()) if outcome["status"] != FINISHED}
+    """The failure among the outcomes, rather one with a reason than a lost connection; None without any.
+
+    A worker that was asked to stop has not failed: the first stops at the same boundary, once it has written the checkpoint.
+    """
+    failed = {rank: outcome for rank, outcome in sorted(outcomes.items()) if outcome["status"] not in ENDED}
     if not failed:
         return None
     is_lost = {rank: outcome["status"] == FailureKind.WORKER_LOST for rank, outcome in failed.items()}

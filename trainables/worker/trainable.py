@@ -10,7 +10,7 @@ import logging
 import os
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from trainables.runtime.group import group_of
 from trainables.runtime.heartbeat import heard_by
 from trainables.runtime.secrets import without_secrets
 from trainables.runtime.stacks import stacks_on_signal
-from trainables.worker.peers import Peers, following, led
+from trainables.worker.peers import Peers, following, led, stage_runtime
 from trainables.worker.progress import ProgressReporter, Report
 from trainables.worker.ray_peers import RayPeers, node_id
 from trainables.worker.stage import Stage, SweepSettings
@@ -93,9 +93,17 @@ def execute_stage(stage: Stage, settings: SweepSettings, report: Report, peers: 
 
 
 def prepare_part(rank: int, stage: Stage, settings: SweepSettings) -> dict[str, Any]:
-    """The look of another worker for its inputs: its status, "finished" or a FailureKind."""
+    """Another worker's look for its inputs, and its data read: its status, "finished" or a FailureKind.
+
+    A node may have to decode them first, for which the others would wait in silence.
+    """
+    from trainables.data.splits import load_data
+
+    config, runtime = from_canonical(TrialConfig, stage.config), stage_runtime(stage, settings)
     try:
-        _locate_inputs(from_canonical(TrialConfig, stage.config), settings)
+        source = _locate_inputs(config, settings)
+        with suppress(DataError, ConfigError):  # the trial raises it again, and records it
+            load_data(config.dataset, source, runtime.device, runtime.threads)
     except Exception as error:
         return _failed_part(error)
     return {"status": "finished", "message": ""}

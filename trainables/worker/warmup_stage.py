@@ -10,7 +10,7 @@ from trainables.config.trial import TrialConfig
 from trainables.custom.references import without_method
 from trainables.data.source import DatasetSource
 from trainables.data.splits import load_data
-from trainables.errors import StopRequestedError, StorageError, TrialError
+from trainables.errors import OtherWorkerError, StopRequestedError, StorageError, TrialError, WorkerLostError
 from trainables.models.losses import check_loss
 from trainables.runtime.device import Runtime
 from trainables.runtime.group import group_of
@@ -19,6 +19,8 @@ from trainables.trial.checkpoint import TrialState, to_bytes
 from trainables.trial.warmup import WarmupTrainer
 from trainables.worker.progress import ProgressReporter
 from trainables.worker.stage import Stage, SweepSettings
+
+ENDING = (StopRequestedError, StorageError, WorkerLostError, OtherWorkerError)  # errors that are no rule's
 
 
 def run_warmup(
@@ -54,7 +56,7 @@ def run_warmup(
         after_epoch=after_epoch,
         custom_files=settings.custom_files,
     )
-    check_loss(config.training.loss, warmup.data.num_classes, warmup.data.train.labels.device)
+    check_loss(config.training.loss, warmup.data.num_classes, warmup.data.train.labels.device, group.workers)
     for length in lengths:
         state = warmup.state_at(length)
         reporter.progress(state, force=True)
@@ -78,14 +80,14 @@ def _choose_lengths(auto: AutoWarmup, rules: Sequence[TrialConfig], reporter: Pr
     """
     try:
         return [one.choice.value for one in auto.choose(rules)]
-    except (StopRequestedError, StorageError):
+    except ENDING:
         raise
     except TrialError as error:
         lengths, failure = [], error
     for rule in rules if len(rules) > 1 else ():
         try:
             lengths += [one.choice.value for one in auto.choose([rule])]
-        except (StopRequestedError, StorageError):
+        except ENDING:
             raise
         except TrialError as error:
             reporter.lines.append(f"{rule.method} at sparsity {rule.sparsity!r} cannot read its mask: {error}")

@@ -120,7 +120,8 @@ def test_child_at_a_lock_that_was_held_when_it_was_forked_is_ended_with_its_pare
 def test_other_process_with_the_same_id_is_left_alone() -> None:
     process = subprocess.Popen(["sleep", "60"])
     try:
-        assert end_hung_process(process.pid, 1) == {"state": "its process is gone", "letter": "", "stacks": "", "ended": True}
+        gone = {"state": "its process is gone", "letter": "", "place": "", "stacks": "", "ended": True}
+        assert end_hung_process(process.pid, 1) == gone
         assert process.poll() is None
     finally:
         process.kill()

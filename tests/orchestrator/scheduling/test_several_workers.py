@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from orchestrator.scheduling.stage_queue import StageQueue
 from orchestrator.scheduling.tune_adapter import Hooks, StageSearcher
 from orchestrator.scheduling.watchdog import Silence
 from trainables.errors import FailureKind
+from trainables.runtime import group
 
 BEGUN = {"event": "begun", "node": "a", "pid": 1, "stacks": -1, "peers": [{"node": "b", "pid": 2, "stacks": -1}]}
 
@@ -91,8 +93,8 @@ def test_node_of_the_worker_that_lacks_something_is_excluded(report: dict[str, A
     assert found == excluded
 
 
-def answer(letter: str, state: str) -> dict[str, Any]:
-    return {"letter": letter, "state": state, "stacks": f"stacks of {letter}", "ended": True}
+def answer(letter: str, state: str, place: str = "") -> dict[str, Any]:
+    return {"letter": letter, "state": state, "place": place, "stacks": f"stacks of {letter}", "ended": True}
 
 
 def test_message_of_a_hang_names_the_worker_that_held_up_the_others() -> None:
@@ -108,6 +110,19 @@ def test_message_of_a_hang_names_the_worker_that_held_up_the_others() -> None:
     assert hang.stacks.split("\n\n")[1] == "worker 2 of 3\nstacks of T"
     assert hang_of(silence, workers, [waiting, waiting, waiting]).nodes == {"a", "b"}
     assert hang_of(silence, workers[:1], [waiting]).message == "it reported nothing for 12 s (limit 10 s), it was waiting"
+
+
+def test_worker_that_waits_for_the_others_holds_up_nobody() -> None:
+    """On a GPU it waits busily, while the one to blame may sleep."""
+    workers = [Worker(node=node, pid=1, stacks=1) for node in "abc"]
+    place = f"{Path(group.__file__).name} line 88 (total)"
+    waiting, asleep = (
+        answer("R", f"it was busy in {place}", place),
+        answer("S", "it was waiting in net.py line 3 (forward)", "net.py line 3"),
+    )
+    hang = hang_of(Silence(run="id", seconds=12, limit_s=10), workers, [waiting, asleep, waiting])
+    assert hang.nodes == {"b"}
+    assert ", worker 2 of 3: it was waiting in net.py" in hang.message
 
 
 def test_stage_that_hung_avoids_a_node_only_if_all_its_workers_fit_elsewhere() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,16 @@ from orchestrator.storage.base import Storage
 from orchestrator.storage.layout import trial_file
 from orchestrator.tracking.records import RunSpec
 from orchestrator.tracking.run_sync import RunSync
-from tests.support.custom_modules import NETS, custom_config, custom_dataset, rejection, run_custom, sha256_of, write_modules
+from tests.support.custom_modules import (
+    LOSSES,
+    NETS,
+    custom_config,
+    custom_dataset,
+    rejection,
+    run_custom,
+    sha256_of,
+    write_modules,
+)
 from tests.support.mlflow_stores import Content, new_target
 from tests.support.trials import DIGITS, RUNTIME, new_storage, tiny_config, tiny_training
 from trainables.config.keys import canonical
@@ -27,6 +37,7 @@ from trainables.data.splits import load_data
 from trainables.data.staging import StagedDataset
 from trainables.errors import ConfigError
 from trainables.export.sparse_model import load_sparse_model
+from trainables.models.losses import check_loss
 from trainables.records.file_names import MODEL, NETWORK
 from trainables.worker.probe import Probe
 
@@ -96,6 +107,28 @@ def test_invalid_loss_is_rejected_before_the_warmup(folder: Path, storage: Stora
     write_modules(folder, mylosses=text)
     config = tiny_config(training=tiny_training(loss="module:mylosses.by_hand"))
     assert message in rejection(config, storage, folder, ConfigError)
+
+
+BY_CLASS = """
+from torch import arange
+from torch.nn.functional import cross_entropy
+
+def by_hand(logits, labels):
+    return cross_entropy(logits, labels, weight=arange(1.0, 11.0))
+"""
+
+
+@pytest.mark.parametrize(("text", "workers", "is_refused"), [(BY_CLASS, 1, False), (BY_CLASS, 2, True), (LOSSES, 2, False)])
+def test_loss_that_is_no_mean_over_images_is_refused_for_several_workers(
+    folder: Path, text: str, workers: int, is_refused: bool
+) -> None:
+    """One that divides by the weights of a batch's classes cannot be added up from parts of the batch."""
+    write_modules(folder, mylosses=text)
+    config = tiny_config(training=tiny_training(loss="module:mylosses.by_hand"))
+    CustomFiles(modules_path=str(folder)).with_digests([config]).import_modules(config)
+    message = r"mylosses.by_hand must be a mean over images for a trial of 2 workers, got 2\.\d+ for 7 images and 2\.\d+ for"
+    with pytest.raises(ConfigError, match=message) if is_refused else nullcontext():
+        check_loss(config.training.loss, 10, torch.device("cpu"), workers)
 
 
 def test_probe_measures_custom_code(folder: Path) -> None:

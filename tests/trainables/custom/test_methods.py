@@ -18,7 +18,7 @@ from trainables.config.trial import TrialConfig
 from trainables.custom.files import CustomFiles
 from trainables.data.digits import DIGITS_FACTS
 from trainables.data.staging import StagedDataset
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, WorkerLostError
 from trainables.preflight.network_case import cases_of
 from trainables.preflight.network_checks import examine_cases
 
@@ -63,6 +63,13 @@ def test_wrong_custom_scores_are_refused(function: str, problem: str, folder: Pa
         run_custom(replace(of_method(function), prune_iterations=2), storage, folder)
     assert f"method: module:myscores.{function} " in str(error.value)
     assert problem.replace("one score", "score") in str(error.value)
+
+
+def test_what_fails_while_a_custom_method_scores_is_not_its_fault(folder: Path, storage: Storage) -> None:
+    lines = "from trainables.errors import WorkerLostError\ndef lost(context): raise WorkerLostError('worker 2 of 2 was lost')"
+    write_modules(folder, myscores=lines)
+    with pytest.raises(WorkerLostError, match="worker 2 of 2 was lost"):
+        run_custom(of_method("lost"), storage, folder)
 
 
 @pytest.mark.parametrize(("function", "problem"), [("raises", "no score"), ("counted", "when it is called again")])

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.support.trials import DIGITS, in_float64, tiny_config
+from trainables.config.spiking import SpikingConfig
 from trainables.config.trial import TrialConfig
 from trainables.data.batches import scoring_batches
 from trainables.data.splits import Data, load_data
 from trainables.models.prunable import prunable_weights
 from trainables.models.registry import build_model, initialize
+from trainables.models.spiking import with_spikes
 from trainables.pruning.masks import Masks, full_masks, num_kept
 from trainables.pruning.rounds import prune_round
 from trainables.pruning.sparse_trainers import FixedMasks
+from trainables.runtime import device
 from trainables.runtime.device import Runtime, tune_malloc
 from trainables.runtime.group import Group, _Joined
 from trainables.training.loop import train_epoch
@@ -160,22 +163,33 @@ def test_fingerprint_covers_every_setting_that_changes_results(changed: Runtime)
     assert changed.fingerprint_id() != Runtime().fingerprint_id()
 
 
-def test_layout_of_gpus_joins_the_fingerprint_where_bits_are_promised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainables.runtime.device.processor", lambda device: "a GPU")
-    several = Runtime(device="cuda", workers=2)
-
-    def fingerprint(layout: str, **changes: Any) -> dict[str, Any]:
-        monkeypatch.setattr(_Joined, "group", Group(workers=2, processors=("a GPU",), layout=layout))
-        return replace(several, **changes).fingerprint()
-
-    assert fingerprint("2") != fingerprint("1+1")
-    assert fingerprint("2", deterministic=False) == fingerprint("1+1", deterministic=False)
-    assert fingerprint("2", device="cpu") == fingerprint("1+1", device="cpu")  # gloo adds by rank
-
-
 def test_compiled_without_compilation_is_the_network() -> None:
     model = network(Runtime())
     assert Runtime().compiled(model) is model
+
+
+@pytest.mark.parametrize(
+    ("spiking", "mode"),
+    [(SpikingConfig(), "reduce-overhead"), (SpikingConfig(rule="sltt"), "default")],
+    ids=["plain", "spiking"],
+)
+def test_networks_that_keep_their_state_are_compiled_without_graphs(
+    spiking: SpikingConfig, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked of the compiler, since graphs need a GPU: a replay would overwrite the voltages of the step before."""
+    asked: list[str] = []
+
+    def note(model: nn.Module, mode: str) -> nn.Module:
+        asked.append(mode)
+        return model
+
+    monkeypatch.setattr(torch, "compile", note)
+    model = build_model("convnet", (1, 8, 8), 10)
+    initialize(model, seed=0)
+    model = with_spikes(model, spiking)
+    state = TrialState(model=model, optimizer=make_optimizer(model, CONFIG.training), masks={})
+    epoch(state, digits(), Runtime(compile=True), 0)
+    assert asked == [mode]
 
 
 class FakeLibrary:
@@ -231,3 +245,14 @@ def test_fp32_is_whole_on_every_device() -> None:
     Runtime().activate()
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (False, False)
     assert "tf32" not in Runtime().fingerprint()  # of a CPU, as before
+
+
+def test_fingerprint_of_several_gpus_says_how_they_are_spread_where_that_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of two numbers are the same in any order."""
+    monkeypatch.setattr(device, "processor", lambda device: "GPU")
+    for workers, deterministic, is_said in ((2, True, False), (4, True, True), (4, False, False)):
+        spread = Group(workers=workers, processors=("GPU",), layout="2+2")
+        monkeypatch.setattr(_Joined, "group", spread)
+        found = Runtime(device="cuda", workers=workers, deterministic=deterministic).fingerprint()
+        assert found.get("layout") == ("2+2" if is_said else None)
+    assert "layout" not in Runtime(workers=4).fingerprint()  # gloo adds in the order of the ranks

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from trainables.errors import FailureKind, OtherWorkerError, WorkerLostError, kind_of
+from trainables.runtime import group
 from trainables.runtime.device import Runtime
 from trainables.runtime.group import ALONE, Group, group_of
 
@@ -40,3 +41,11 @@ def test_one_worker_needs_nobody() -> None:
 def test_failure_of_another_worker_keeps_its_kind() -> None:
     assert kind_of(OtherWorkerError(FailureKind.OUT_OF_MEMORY, "worker 2 of 2: no memory")) is FailureKind.OUT_OF_MEMORY
     assert kind_of(WorkerLostError("worker 2 of 2 was lost")) is FailureKind.WORKER_LOST
+
+
+def test_what_is_summed_while_the_connection_ends_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch raises nothing then, and has summed nothing."""
+    monkeypatch.setattr(group._Joined, "has_ended", True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: None)
+    with pytest.raises(WorkerLostError, match="another worker of the trial was lost"):
+        Group(workers=2).total(torch.ones(()))

@@ -18,7 +18,7 @@ CPU = Place(processor="a CPU", machine="a")
     [
         ([A, A2], "cpu:gloo,cuda:nccl", "2"),
         ([A, B], "cpu:gloo,cuda:nccl", "1+1"),  # the same address in two machines
-        ([B, A, A2], "cpu:gloo,cuda:nccl", "2+1"),
+        ([B, A, A2], "cpu:gloo,cuda:nccl", "1+2"),
         ([A, A], "gloo", "2 sharing GPUs"),
         ([A, A2, A], "gloo", "3 sharing GPUs"),
         ([CPU, CPU], "gloo", "2"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from tests import ROOT
 from tests.support.trials import DIGITS, tiny_config, tiny_training
 from trainables.config.keys import canonical
 from trainables.config.trial import DatasetConfig, TrialConfig
+from trainables.data.splits import PAD
 from trainables.data.staging import StagedDataset
 from trainables.runtime.device import Runtime, resolve_precision
 from trainables.worker.probe import STEPS, Probe, probe_hardware
@@ -43,6 +45,20 @@ def test_probe_uses_a_few_full_batches(limit: int, batches: int) -> None:
     before = int(dict(probe.model.named_buffers())["norm1.num_batches_tracked"])
     assert probe._train() == batches * 20
     assert int(dict(probe.model.named_buffers())["norm1.num_batches_tracked"]) - before == batches
+
+
+def test_probe_holds_the_padded_images_of_all_while_it_trains() -> None:
+    """As an epoch does, of which it trains a few batches only."""
+
+    class Watched(Probe):
+        def _train(self) -> int:
+            held.extend(tuple(each.shape) for each in gc.get_objects() if type(each) is torch.Tensor)
+            return super()._train()
+
+    held: list[tuple[int, ...]] = []
+    dataset = DatasetConfig(name="digits", limit=500, validation=0.2, augment="crop")
+    Watched(canonical(tiny_config(dataset=dataset)), StagedDataset(source=DIGITS), Runtime()).measure_peak_memory()
+    assert (400, 1, 8 + 2 * PAD, 8 + 2 * PAD) in held
 
 
 def test_probe_uses_precision_and_threads_of_the_trial() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,13 +39,6 @@ WHOLE = [name for name in METHODS if name not in ("dense", "custom")]
 pytestmark = [pytest.mark.process, pytest.mark.server]
 
 
-@pytest.fixture(scope="module")
-def pair() -> Iterator[LocalPeers]:
-    peers = LocalPeers(2)
-    yield peers
-    peers.end()
-
-
 @pytest.mark.slow
 def test_two_workers_train_like_one_and_twice_the_same(pair: LocalPeers, tmp_path: Path) -> None:
     alone, first, again = (new_storage(tmp_path / name) for name in ("alone", "first", "again"))
@@ -65,39 +59,57 @@ def test_two_workers_train_like_one_and_twice_the_same(pair: LocalPeers, tmp_pat
     assert "workers" not in result_of(CONFIG, alone)["fingerprints"][0]
 
 
+# Of a network's batch norm layers, and the shapes of their inputs.
+NORMS: tuple[tuple[Callable[[], nn.Module], tuple[int, ...]], ...] = (
+    (lambda: nn.BatchNorm2d(3), (5, 3, 4, 4)),
+    (lambda: nn.BatchNorm2d(3, momentum=None), (5, 3, 4, 4)),
+    (lambda: nn.BatchNorm2d(3, affine=False), (5, 3, 4, 4)),
+    (lambda: nn.BatchNorm2d(3, track_running_stats=False), (5, 3, 4, 4)),
+    (lambda: nn.BatchNorm2d(3).eval(), (5, 3, 4, 4)),
+    (lambda: nn.BatchNorm1d(3, momentum=0.3, eps=0.1), (5, 3)),
+    (lambda: nn.BatchNorm1d(3), (5, 3, 7)),
+    (lambda: nn.BatchNorm3d(3), (5, 3, 2, 2, 2)),
+)
+
+
 @pytest.mark.slow
 def test_norms_of_two_workers_are_those_of_the_whole_batch(pair: LocalPeers) -> None:
-    """Outputs, running statistics and all gradients, of parts of different sizes."""
-    expected = _norm(Runtime())
-    answers = computed_by_all(pair, _norm)
-    outputs = torch.cat([answer[0] for answer in answers])
-    torch.testing.assert_close(outputs, expected[0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(torch.cat([answer[1] for answer in answers]), expected[1], rtol=1e-4, atol=1e-5)
-    for position in range(2, 6):
-        assert torch.equal(answers[0][position], answers[1][position])
-        torch.testing.assert_close(answers[0][position], expected[position], rtol=1e-4, atol=1e-5)
+    """Outputs, all gradients and running statistics after two batches, of parts of different sizes."""
+    expected, answers = _norms(Runtime()), computed_by_all(pair, _norms)
+    assert len(expected) == 6 * len(NORMS)
+    for position, value in enumerate(expected):
+        theirs = [answer[position] for answer in answers]
+        if position % 6 < 2:  # of images, of which each worker has some
+            theirs = [torch.cat(theirs)]
+        elif position % 6 >= 4:
+            assert torch.equal(*theirs)
+        for one in theirs:
+            torch.testing.assert_close(one, value, rtol=1e-4, atol=1e-5)
 
 
-def _norm(runtime: Runtime) -> Answer:
-    """Output, gradients of input, weight and bias, and running statistics of a batch of 5, with values far from zero."""
-    generator = torch.Generator().manual_seed(0)
-    whole = torch.randn(5, 3, 4, 4, generator=generator) * 2 + 7
-    slopes = torch.randn(5, 3, 4, 4, generator=generator)
-    group, layer = group_of(runtime), nn.BatchNorm2d(3)
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([1.0, -0.5, 2.0]))
-    images = group.part(whole).clone().requires_grad_()
-    with synchronized_norms(layer, runtime):
-        output = layer(images)
-        (output * group.part(slopes)).sum().backward()
-    assert images.grad is not None
-    assert layer.weight.grad is not None
-    assert layer.bias.grad is not None
-    group.sum_([layer.weight.grad, layer.bias.grad])
-    assert layer.running_mean is not None
-    assert layer.running_var is not None
-    gradients = [images.grad, layer.weight.grad, layer.bias.grad]
-    return [output.detach(), *gradients, layer.running_mean, layer.running_var]
+def _norms(runtime: Runtime) -> Answer:
+    """Of each layer output, gradients of input, weight and bias, and running statistics, with values far from zero."""
+    group, answer = group_of(runtime), []
+    for make, shape in NORMS:
+        generator = torch.Generator().manual_seed(0)
+        layer = make()
+        parameters = list(layer.parameters())
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.copy_(torch.tensor([1.0, -0.5, 2.0]))
+        for _ in range(2):
+            layer.zero_grad()
+            images = group.part(torch.randn(shape, generator=generator) * 2 + 7).clone().requires_grad_()
+            slopes = torch.randn(shape, generator=generator)
+            with synchronized_norms(layer, runtime):
+                output = layer(images)
+                (output * group.part(slopes)).sum().backward()
+        nothing, grads = torch.empty(0), [parameter.grad for parameter in parameters]
+        group.sum_([grad for grad in grads if grad is not None])
+        buffers = dict(layer.named_buffers())
+        own = [output.detach(), images.grad, *(grads or (None, None)), buffers.get("running_mean"), buffers.get("running_var")]
+        answer += [nothing if one is None else one for one in own]
+    return answer
 
 
 @pytest.mark.slow
@@ -109,6 +121,7 @@ def test_killed_worker_ends_the_attempt_and_the_next_one_ends_alike(pair: LocalP
     def kill(report: dict[str, Any]) -> None:
         if report.get("phase") == "train" and report["position"] == 2:
             os.kill(pair.pids()[0], signal.SIGKILL)
+            time.sleep(2.0)  # until the connection is ended, while the first worker does not use it
 
     report = run_together(config, killed, pair, report=kill)
     if report["status"] == "finished":
