@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from trainables.runtime.device import processor
 from trainables.runtime.machine import machine_id
 
 if TYPE_CHECKING:
@@ -30,9 +29,9 @@ class Place:
     gpu: str = ""
 
 
-def place_of_process(device: str) -> Place:
-    """The place of this process."""
-    return Place(processor=processor(device), machine=machine_id(), gpu=_bus_address() if device == "cuda" else "")
+def place_of_process(processor: str, *, on_gpu: bool = False) -> Place:
+    """The place of this process, whose processor has that name."""
+    return Place(processor=processor, machine=machine_id(), gpu=_bus_address() if on_gpu else "")
 
 
 def exchange_places(store: Store, rank: int, workers: int, place: Place) -> list[Place]:

@@ -19,7 +19,7 @@ from trainables.config.keys import from_canonical
 from trainables.config.trial import TrialConfig
 from trainables.errors import FailureKind, OtherWorkerError, TrialError, WorkerLostError, kind_of
 from trainables.preflight.network_case import adjusted_runtime
-from trainables.runtime.device import Runtime
+from trainables.runtime.device import Runtime, processor
 from trainables.runtime.group import Group, joined, leave, lost, open_store
 from trainables.runtime.heartbeat import beat
 from trainables.runtime.placement import place_of_process
@@ -128,7 +128,8 @@ def joining(
     runtime: Runtime, rank: int, address: str, store: Any, explain: Callable[[], TrialError] = lost
 ) -> AbstractContextManager[Group]:
     """Makes this process a worker of the runtime's group while the block runs; see `joined`."""
-    return joined(rank, runtime.workers, place_of_process(runtime.device), address, store, explain=explain)
+    place = place_of_process(processor(runtime.device), on_gpu=runtime.device == "cuda")
+    return joined(rank, runtime.workers, place, address, store, explain=explain)
 
 
 class _Watch:

@@ -36,6 +36,6 @@ def test_places_are_exchanged_by_rank() -> None:
 
 
 def test_processes_of_a_machine_say_the_same() -> None:
-    assert place_of_process("cpu") == place_of_process("cpu")
-    assert place_of_process("cpu").machine
-    assert place_of_process("cpu").gpu == ""
+    assert place_of_process("a CPU") == place_of_process("a CPU")
+    assert place_of_process("a CPU").machine
+    assert place_of_process("a CPU").gpu == ""
