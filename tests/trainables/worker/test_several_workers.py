@@ -26,7 +26,9 @@ from tests.support.several_workers import (
 from tests.support.trials import metric_points, new_storage, tiny_config, tiny_training, trial_folder
 from trainables.config.methods import METHODS
 from trainables.config.trial import DatasetConfig
+from trainables.models.prunable import prunable_weights
 from trainables.models.synchronized_norms import synchronized_norms
+from trainables.pruning.score_gradients import scoring_gradients
 from trainables.runtime.device import Runtime
 from trainables.runtime.group import group_of
 from trainables.worker.local_peers import LocalPeers
@@ -98,6 +100,24 @@ def _norm(runtime: Runtime) -> Answer:
     assert layer.running_var is not None
     gradients = [images.grad, layer.weight.grad, layer.bias.grad]
     return [output.detach(), *gradients, layer.running_mean, layer.running_var]
+
+
+@pytest.mark.slow
+def test_scores_of_uneven_parts_are_those_of_the_whole_batch(pair: LocalPeers) -> None:
+    """Mean loss and gradients of batches of 5 images and of 1, through a norm of the whole batch."""
+    expected = _scoring_gradients(Runtime())
+    for answer in computed_by_all(pair, _scoring_gradients):
+        for ours, theirs in zip(answer, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def _scoring_gradients(runtime: Runtime) -> Answer:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+        batches = [(torch.randn(count, 1, 4, 4), torch.arange(count) % 3) for count in (5, 1)]
+    loss, gradients = scoring_gradients(model, prunable_weights(model), batches, runtime)
+    return [loss.detach(), *gradients.values()]
 
 
 @pytest.mark.slow
