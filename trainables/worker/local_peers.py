@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import Any
 
 from trainables.worker.peers import LOST, Outcome, Part
+
+# A terminal, or a cluster's manager, sends them to all processes at once: the first worker alone decides what they mean.
+OF_THE_FIRST = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @dataclass
@@ -56,6 +64,7 @@ class LocalPeers:
         for process, _ in self._processes.values():
             process.join()
         self._processes = {}
+        atexit.unregister(self.end)
 
     def pids(self) -> list[int]:
         """Of the processes, by rank."""
@@ -64,14 +73,30 @@ class LocalPeers:
     def _start(self, rank: int) -> tuple[BaseProcess, Connection]:
         here, there = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        process = context.Process(target=_serve, args=(rank, self.device, there), daemon=True)
-        process.start()
+        process = context.Process(target=_serve, args=(rank, self.device, there))  # no daemon, which could not start loaders
+        atexit.register(self.end)  # before `multiprocessing` waits for it
+        with _blocked(OF_THE_FIRST):
+            process.start()
         there.close()
         return process, here
 
 
+@contextmanager
+def _blocked(signals: set[signal.Signals]) -> Iterator[None]:
+    """Holds these signals back; a process that starts in the block never gets them, until it unblocks them itself."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(rank: int, device: str, connection: Connection) -> None:
     """Does one part after another until the first worker has gone."""
+    for number in OF_THE_FIRST:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_THE_FIRST)  # of processes that this one starts
+    Thread(target=_end_with_first, name="first worker", daemon=True).start()
     if device == "cuda":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[rank] if visible else str(rank)
@@ -85,3 +110,11 @@ def _serve(rank: int, device: str, connection: Connection) -> None:
             connection.send(outcome)
         except OSError:
             return
+
+
+def _end_with_first() -> None:
+    """Ends this process when the first worker has gone, whatever it does then."""
+    first = multiprocessing.parent_process()
+    assert first is not None
+    first.join()
+    os._exit(1)
