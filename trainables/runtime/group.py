@@ -72,12 +72,6 @@ class Group:
         for tensor, summed in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.detach().copy_(summed.view(tensor.shape))
 
-    def mean_(self, tensors: Sequence[Tensor]) -> None:
-        """Replaces tensors by their means over the workers."""
-        self.sum_(tensors)
-        for tensor in tensors if self.workers > 1 else ():
-            tensor.detach().div_(self.workers)
-
     def take_first_(self, tensors: Sequence[Tensor]) -> None:
         """Replaces tensors of one device by those of the first worker."""
         import torch

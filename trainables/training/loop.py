@@ -86,7 +86,7 @@ def train_epoch(
             loss_sum += loss if share == 1 else loss * share
             hits += (logits_BK.argmax(1) == labels_B).sum()
             steps += 1
-    average_statistics(model, group)
+    average_statistics(model, runtime, share)
     group.sum_([loss_sum])
     group.sum_([hits])
     mean_loss, seen = float(loss_sum) / steps, steps * training.batch_size
