@@ -57,7 +57,9 @@ def synchronized_norms(model: nn.Module, runtime: Runtime) -> Iterator[None]:
             del vars(layer)["forward"]
 
 
-Orders = dict[tuple[bool, ...], list[str]]  # by which modules are in training mode, the norm layers that the first batch has taken
+Orders = dict[
+    tuple[bool, ...], list[str]
+]  # by which modules are in training mode, the norm layers that the first batch has taken
 _FIRST_ORDERS: WeakKeyDictionary[nn.Module, Orders] = WeakKeyDictionary()
 
 
