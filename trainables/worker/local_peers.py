@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from threading import Thread
@@ -75,6 +76,7 @@ class LocalPeers:
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=_serve, args=(rank, self.device, there))  # no daemon, which could not start loaders
         atexit.register(self.end)  # before `multiprocessing` waits for it
+        resource_tracker.ensure_running()  # which lets signals through when it starts
         with _blocked(OF_THE_FIRST):
             process.start()
         there.close()
