@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainables.errors import FailureKind, OtherWorkerError, WorkerLostError, kind_of
+from trainables.errors import ConfigError, FailureKind, OtherWorkerError, WorkerLostError, kind_of
 from trainables.runtime.device import Runtime
-from trainables.runtime.group import ALONE, Group, group_of
+from trainables.runtime.group import ALONE, Group, group_of, use_interface_of
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
@@ -34,6 +34,14 @@ def test_one_worker_needs_nobody() -> None:
     assert group_of(Runtime()) is ALONE
     with pytest.raises(AssertionError, match="no group of 2 workers"):
         group_of(Runtime(workers=2))
+
+
+def test_network_interface_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo,nosuch0")
+    with pytest.raises(
+        ConfigError, match=r"GLOO_SOCKET_IFNAME must name network interfaces of this host, .*lo.*, got lo,nosuch0"
+    ):
+        use_interface_of("127.0.0.1")
 
 
 def test_failure_of_another_worker_keeps_its_kind() -> None:

@@ -25,10 +25,10 @@ from tests.support.several_workers import (
     result_of,
     run_together,
 )
-from tests.support.trials import metric_points, new_storage, tiny_config, tiny_training, trial_folder
+from tests.support.trials import metric_points, new_storage, tiny_config, tiny_training, trial_folder, warmup_trainer
 from trainables.config.methods import METHODS
 from trainables.config.trial import DatasetConfig
-from trainables.errors import TrialError
+from trainables.errors import ConfigError, TrialError
 from trainables.models.prunable import prunable_weights
 from trainables.models.synchronized_norms import average_statistics, synchronized_norms
 from trainables.pruning.score_gradients import scoring_gradients
@@ -185,6 +185,23 @@ def _shortcuts(same_batches: int, runtime: Runtime) -> Answer:
             group.of_all(batch)
             done += 1
     return [torch.tensor(done)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other_network", [False, True])
+def test_workers_that_have_built_other_networks_do_not_train(other_network: bool, pair: LocalPeers, tmp_path: Path) -> None:
+    answers = computed_by_all(pair, partial(_start, other_network, str(tmp_path)))
+    assert [bool(answer[0]) for answer in answers] == [not other_network] * 2
+
+
+def _start(other_network: bool, folder: str, runtime: Runtime) -> Answer:
+    """Whether a warm-up starts with the networks of these workers."""
+    config = replace(CONFIG, seed=group_of(runtime).rank if other_network else 0)
+    trainer = replace(warmup_trainer(config, new_storage(Path(folder))), runtime=runtime)
+    try:
+        return [torch.tensor(trainer.state_at(0).position == 0)]
+    except ConfigError:
+        return [torch.tensor(False)]
 
 
 @pytest.mark.slow
