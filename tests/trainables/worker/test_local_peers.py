@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from trainables.worker.local_peers import LocalPeers
 
@@ -53,7 +53,8 @@ def test_signals_for_all_processes_are_the_first_workers_business() -> None:
 
 
 def _sum_loaded(rank: int) -> dict[str, Any]:
-    return {"status": "finished", "sum": int(sum(DataLoader(torch.arange(4), num_workers=1)))}
+    loader = DataLoader(TensorDataset(torch.arange(4)), num_workers=1)
+    return {"status": "finished", "sum": int(sum(batch for (batch,) in loader))}
 
 
 @pytest.mark.slow

@@ -163,8 +163,9 @@ class Shortcut(nn.Sequential):
     """Leaves out its second norm, by chance, in the batches of the second worker."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        first, second = self[0](images), self[1]
-        return first if torch.rand(()) < 0.5 else second(first)
+        first: torch.Tensor = self[0](images)
+        second: torch.Tensor = first if torch.rand(()) < 0.5 else self[1](first)
+        return second
 
 
 @pytest.mark.slow
