@@ -26,7 +26,8 @@ class GradientSum:
             return
         missing = [position for position, parameter in enumerate(self.parameters) if parameter.grad is None]
         count_P = self.all_here.clone()
-        count_P[missing] = 0.0
+        if missing:
+            count_P[missing] = 0.0
         grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in self.parameters]
         self.group.sum_([*grads, count_P])
         for position in missing:
