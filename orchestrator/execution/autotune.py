@@ -140,7 +140,7 @@ def _ask_worker(
     """Asks one worker for the precision, whether compilation works (if requested), and the network checks."""
     resolved = merge_settings(plan.spec.resources, cached)
     needs = {"num_cpus": 1, "num_gpus": min(share or 1.0, 1.0) if resolved.device == "cuda" else 0}
-    runtime = replace(resolved.runtime(plan.spec.resources), compile=False, workers=1)
+    runtime = replace(resolved.runtime(plan.spec.resources), compile=False)
     capacities = [node["Resources"] for node in alive_nodes()]
     if not any(capacity.get("CPU") and capacity.get("GPU", 0) >= needs["num_gpus"] for capacity in capacities):
         driver.announce(NO_CAPACITY)

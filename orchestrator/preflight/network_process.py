@@ -6,7 +6,7 @@ Otherwise a worker checks them (execution/autotune.py): on a cluster, on a GPU, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from threading import Thread
 from typing import Any
 
@@ -45,7 +45,7 @@ class BackgroundNetworkChecks:
         checks = NetworkChecks(folder, plan, "cpu", node_cache())
         checks.load_cached(precision, notify)
         if cases := checks.unanswered(precision):
-            request = _request(plan, cases, replace(merge_settings(resources, cached).runtime(resources), workers=1))
+            request = _request(plan, cases, merge_settings(resources, cached).runtime(resources))
             self._thread = Thread(target=self._work, args=(request,), name="network checks", daemon=True)
             self._thread.start()
 

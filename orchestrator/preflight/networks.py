@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -131,9 +131,15 @@ class NetworkChecks:
             "device": self.device,
             "precision": precision if case.config.precision == "auto" else case.config.precision,
             "deterministic": self.plan.spec.resources.deterministic,
+            **_of_several_workers(self.plan),
             "torch": version("torch"),
             "processor": processor_name(),  # the driver's; also the workers', unless a cluster was joined
         }
+
+
+def _of_several_workers(plan: Plan) -> dict[str, bool]:
+    """What a report depends on besides, for a sweep whose trials have several workers, which ask more of a network."""
+    return {"parts": True} if plan.spec.resources.workers > 1 else {}
 
 
 def _recorded(folder: SweepFolder) -> dict[str, Any]:
@@ -178,6 +184,7 @@ def checked_runtime(plan: Plan, config: TrialConfig, folder: SweepFolder, notify
         entry
         and entry["depends"].get("own") == _digests(plan.custom_files, [config])
         and entry["depends"].get("device") == runtime.device
+        and entry["depends"].items() >= _of_several_workers(plan).items()
     ):
         return adjusted_runtime(runtime, config, {case_id(config): entry["report"]["adjusted"]})
     (report,) = local_reports(plan, cases_of([config]), runtime)
@@ -195,11 +202,10 @@ def _digests(custom_files: CustomFiles, configs: Sequence[TrialConfig]) -> dict[
 
 
 def local_reports(plan: Plan, cases: Sequence[NetworkCase], runtime: Runtime) -> list[NetworkReport]:
-    """The reports on these networks, checked in this process, which needs no other worker."""
+    """The reports on these networks, checked in this process."""
     from trainables.preflight.network_checks import examine_cases
 
-    data, alone = StagedDataset(source=plan.source), replace(runtime, workers=1)
-    return examine_cases(cases, data, plan.data_facts, alone, plan.custom_files)
+    return examine_cases(cases, StagedDataset(source=plan.source), plan.data_facts, runtime, plan.custom_files)
 
 
 def local_runtime(plan: Plan, folder: SweepFolder) -> Runtime:

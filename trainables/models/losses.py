@@ -59,11 +59,14 @@ def check_loss(name: str, num_classes: int, device: torch.device, workers: int =
             f"training.loss: {name} must return the mean loss as a scalar tensor with a gradient, got {got}", "correct it"
         )
     if workers > 1:
-        _require_mean_over_images(name, num_classes, device, workers)
+        require_mean_over_images(name, num_classes, device)
 
 
-def _require_mean_over_images(name: str, num_classes: int, device: torch.device, workers: int) -> None:
-    """Raises ConfigError if the loss of random images is not the weighted mean of those of two parts of them."""
+def require_mean_over_images(name: str, num_classes: int, device: torch.device) -> None:
+    """Raises ConfigError if the loss of random images is not the weighted mean of those of two parts of them.
+
+    Several workers add up what each makes of its part of a batch.
+    """
     generator = torch.Generator().manual_seed(0)
     logits_BK = torch.randn(IMAGES, num_classes, generator=generator).to(device)
     labels_B = torch.randint(num_classes, (IMAGES,), generator=generator).to(device)
@@ -73,7 +76,7 @@ def _require_mean_over_images(name: str, num_classes: int, device: torch.device,
     parts = sum(len(labels) / IMAGES * float(loss_of(logits, labels)) for logits, labels in halves)
     if not math.isclose(whole, parts, rel_tol=1e-4, abs_tol=1e-6):
         raise ConfigError(
-            f"training.loss: {name} must be a mean over images for a trial of {workers} workers, got {whole:.6g} for {IMAGES} "
+            f"training.loss: {name} must be a mean over images for a trial of several workers, got {whole:.6g} for {IMAGES} "
             f"images and {parts:.6g} for the mean of their parts",
-            "correct it, or take one worker",
+            "divide by the number of images alone, or train with one worker",
         )

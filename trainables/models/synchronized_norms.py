@@ -6,18 +6,22 @@ all workers. The layers, their names and their buffers stay as they are, so file
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import zip_longest
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from trainables.errors import ConfigError
 from trainables.runtime.device import Runtime
 from trainables.runtime.group import Group, group_of
+from trainables.runtime.seeding import unchanged_random_numbers
 
 
 @contextmanager
@@ -25,7 +29,7 @@ def synchronized_norms(model: nn.Module, runtime: Runtime) -> Iterator[None]:
     """Has batch norm in training mode use the statistics of all workers' images; does nothing unless the runtime says so.
 
     Raises:
-        ConfigError: a batch norm layer has a forward pass of its own.
+        ConfigError: a batch norm layer has a forward pass of its own, or a batch takes other layers than the first one.
     """
     group = group_of(runtime)
     if group.workers == 1 or not runtime.sync_batch_norm:
@@ -33,28 +37,110 @@ def synchronized_norms(model: nn.Module, runtime: Runtime) -> Iterator[None]:
         return
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)}
     for name, layer in layers.items():
-        if type(layer).forward is not _BatchNorm.forward:
+        if type(layer).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward) or "forward" in vars(layer):
             raise ConfigError(
                 f"resources.sync_batch_norm: {name} must be a plain batch norm layer, got {type(layer).__name__} with a "
                 "forward pass of its own",
                 "write sync_batch_norm: false",
             )
-        vars(layer)["forward"] = partial(_forward, layer, group)
+    modes = model.training, *(layer.training for layer in layers.values())
+    order = _Order(group, runtime.device, _FIRST_ORDERS.setdefault(model, {}), modes)
+    hooks = [model.register_forward_pre_hook(order.begin), model.register_forward_hook(order.end)]
+    for name, layer in layers.items():
+        vars(layer)["forward"] = partial(_forward, layer, group, partial(order.take, name))
     try:
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for layer in layers.values():
             del vars(layer)["forward"]
 
 
-def average_statistics(model: nn.Module, group: Group) -> None:
-    """Gives every worker the mean of all workers' running statistics; the same bits where they are the same."""
-    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)] if group.workers > 1 else []
-    buffers = [buffer for layer in layers for buffer in (layer.running_mean, layer.running_var) if buffer is not None]
-    group.mean_(buffers)
+Orders = dict[
+    tuple[bool, ...], list[str]
+]  # by which modules are in training mode, the norm layers that the first batch has taken
+_FIRST_ORDERS: WeakKeyDictionary[nn.Module, Orders] = WeakKeyDictionary()
 
 
-def _forward(layer: Any, group: Group, input_BC: Tensor) -> Tensor:
+class _Order:
+    """The norm layers that a batch takes, compared before anything is sent.
+
+    A worker that leaves one out, by chance or by its images, would add up its numbers with those of another layer. So the first
+    batch is tried without the others, and the workers agree on its order; each compares its later batches with that.
+    """
+
+    def __init__(self, group: Group, device: str, first: Orders, modes: tuple[bool, ...]) -> None:
+        self.group, self.device, self.first, self.modes = group, device, first, modes
+        self.is_trial = False
+        self.taken: int | None = None  # in this pass; None between passes, where a checkpoint may compute layers again
+
+    def begin(self, model: nn.Module, arguments: Any) -> None:
+        if self.is_trial:
+            return
+        if self.modes not in self.first:
+            self._agree(model, arguments)
+        self.taken = 0
+
+    def take(self, name: str) -> bool:
+        """Whether the layer may be computed with the other workers; False while the first batch is tried."""
+        if self.is_trial:
+            self.first[self.modes].append(name)
+        elif self.taken is not None:
+            if self.first[self.modes][self.taken : self.taken + 1] != [name]:
+                raise other_layers(name)
+            self.taken += 1
+        return not self.is_trial
+
+    def end(self, *_: Any) -> None:
+        taken, self.taken = self.taken, None
+        if taken is not None and (left_out := self.first[self.modes][taken:]):
+            raise other_layers(left_out[0])
+
+    def _agree(self, model: nn.Module, arguments: Any) -> None:
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        self.first[self.modes], self.is_trial = [], True
+        try:
+            with unchanged_random_numbers(self.device), torch.no_grad():
+                model(*arguments)
+        finally:
+            self.is_trial = False
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        for others in self.group.of_all(self.first[self.modes]):
+            for ours, theirs in zip_longest(self.first[self.modes], others):
+                if ours != theirs:
+                    raise other_layers(ours or theirs)
+
+
+def other_layers(name: str) -> ConfigError:
+    """Of a network that takes a norm layer in some batches only, or in another order."""
+    return ConfigError(
+        f"resources.sync_batch_norm: the network must take the same norm layers in every batch, got batches with and without "
+        f"{name}, or with another order",
+        "multiply by 0 what a batch leaves out, or write sync_batch_norm: false",
+    )
+
+
+def average_statistics(model: nn.Module, runtime: Runtime, share: float) -> None:
+    """Gives every worker the mean of all workers' running statistics, where each has those of its parts alone.
+
+    Args:
+        share: of this worker's part in every batch; by it the mean of instance norms is that of the whole batch.
+    """
+    group = group_of(runtime)
+    if group.workers == 1:
+        return
+    kinds = _InstanceNorm if runtime.sync_batch_norm else _BatchNorm | _InstanceNorm
+    layers = [layer for layer in model.modules() if isinstance(layer, kinds) and layer.running_mean is not None]
+    statistics = [buffer for layer in layers for buffer in (layer.running_mean, layer.running_var) if buffer is not None]
+    for buffer in statistics:
+        buffer.mul_(share)
+    group.sum_(statistics)
+    group.take_first_([layer.num_batches_tracked for layer in layers if layer.num_batches_tracked is not None])
+
+
+def _forward(layer: Any, group: Group, take: Callable[[], bool], input_BC: Tensor) -> Tensor:
     """Batch norm of the whole batch, of which this worker has a part: (B, C, ...) -> the same shape.
 
     With n_r values of a channel on worker r, mean m_r and variance v_r there, the mean is sum n_r m_r / n and the variance
@@ -62,6 +148,8 @@ def _forward(layer: Any, group: Group, input_BC: Tensor) -> Tensor:
     """
     if not layer.training:
         return _BatchNorm.forward(layer, input_BC)
+    if not take():
+        return input_BC
     layer._check_input_dim(input_BC)
     values = input_BC.float()
     dimensions = [0, *range(2, input_BC.dim())]

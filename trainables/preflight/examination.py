@@ -28,6 +28,7 @@ class Examination:
     Attributes:
         runtime: of the sweep, adjusted where the network cannot use it.
         evaluation_sizes: numbers of images in the batches of an evaluation.
+        workers: that train a trial together; the network is examined by one.
         adjusted: fields of the runtime that had to change.
         step_seconds: of one training pass of a batch.
     """
@@ -37,6 +38,7 @@ class Examination:
     num_classes: int
     runtime: Runtime
     evaluation_sizes: list[int]
+    workers: int = 1
     findings: list[Finding] = field(default_factory=list)
     adjusted: dict[str, Any] = field(default_factory=dict)
     step_seconds: float | None = None

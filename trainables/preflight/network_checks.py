@@ -35,6 +35,7 @@ from trainables.preflight.network_methods import (
     check_weight_use,
 )
 from trainables.preflight.network_outputs import check_outputs
+from trainables.preflight.network_parts import check_parts
 from trainables.preflight.network_training import check_training, to_device
 from trainables.pruning.latency_targets import latency_selection
 from trainables.runtime.device import Runtime
@@ -56,9 +57,9 @@ def examine_network(
         custom_files: with the file of initial weights, if the sweep has one.
     """
     start = time.perf_counter()
-    runtime = runtime.for_trial(case.config.precision).alone()
+    workers, runtime = runtime.workers, runtime.for_trial(case.config.precision).alone()
     runtime.activate()
-    examination = Examination(case, image_shape, num_classes, runtime, sorted({1, *evaluation_sizes}))
+    examination = Examination(case, image_shape, num_classes, runtime, sorted({1, *evaluation_sizes}), workers)
     with torch.random.fork_rng():
         try:
             _examine(examination, custom_files)
@@ -143,6 +144,8 @@ def _examine(examination: Examination, custom_files: CustomFiles | None) -> None
     check_training(examination, on_device)
     if examination.failed:
         return
+    if examination.workers > 1:
+        check_parts(examination, on_device)
     check_channel_methods(examination, on_device)
     if examination.failed:
         return

@@ -146,9 +146,9 @@ def batch_gradients(
     group = group_of(runtime)
     with synchronized_norms(model, runtime):
         for images, parts in _batch_parts(model, batches, runtime, temperature, loss_name):
-            values = _sums([loss.detach(), *gradients(loss, by)] for loss, _ in parts)
-            if (share := group.share(images)) != 1:
-                values = [value * share for value in values]
+            share = group.share(images)  # before the gradient: through norms the losses of the others are part of it
+            shares = (loss if share == 1 else loss * share for loss, _ in parts)
+            values = _sums([loss.detach(), *gradients(loss, by)] for loss in shares)
             group.sum_(values)
             loss_sum, *grads = values
             yield images, loss_sum, grads

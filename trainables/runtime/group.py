@@ -84,12 +84,6 @@ class Group:
         self.sum_([own])
         return own
 
-    def mean_(self, tensors: Sequence[Tensor]) -> None:
-        """Replaces tensors by their means over the workers."""
-        self.sum_(tensors)
-        for tensor in tensors if self.workers > 1 else ():
-            tensor.detach().div_(self.workers)
-
     def take_first_(self, tensors: Sequence[Tensor]) -> None:
         """Replaces tensors of one device by those of the first worker."""
         import torch
@@ -197,6 +191,7 @@ def joined(
         store: of `open_store`, or its port for the others.
 
     Raises:
+        ConfigError: the network interface that the user has chosen is not there.
         WorkerLostError: the others did not come.
     """
     import torch

@@ -6,11 +6,26 @@ import os
 import socket
 import struct
 
+from trainables.errors import ConfigError
+
 
 def use_interface_of(address: str) -> None:
-    """Has gloo and NCCL connect through the network interface with that address, or the one that routes to it."""
+    """Has gloo and NCCL connect through the network interface with that address, or the one that routes to it.
+
+    What the user has chosen stays.
+
+    Raises:
+        ConfigError: the user has chosen one that this host does not have, of which gloo would not tell the first worker.
+    """
     own = _own_address_towards(address)
-    for _, name in socket.if_nameindex():
+    interfaces = socket.if_nameindex()
+    chosen, present = os.environ.get("GLOO_SOCKET_IFNAME", ""), [name for _, name in interfaces]
+    if not set(filter(None, chosen.split(","))) <= set(present):
+        raise ConfigError(
+            f"GLOO_SOCKET_IFNAME must name network interfaces of this host, {', '.join(present)}, got {chosen}",
+            "unset it: workers find the one that leads to the first of them",
+        )
+    for _, name in interfaces:
         if _address_of_interface(name) == own or (name == "lo" and own.startswith("127.")):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
             os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={name}")  # with "=" this one, without it all whose names begin so

@@ -11,29 +11,25 @@ from trainables.runtime.group import Group
 class GradientSum:
     """Gives every worker the sum of all workers' gradients, in one message; does nothing for one worker.
 
-    Which parameters have a gradient is agreed on after the first batch, so that all workers send the same ones.
+    A parameter has a gradient afterwards if it had one on some worker, as it would of the whole batch: the images of a part may
+    leave out a layer. Others learn of it by counts in the message, which are read only where a gradient is missing.
     """
 
     def __init__(self, model: nn.Module, group: Group) -> None:
-        self.parameters = dict(model.named_parameters())
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.group = group
-        self.names: list[str] | None = None
+        self.all_here = torch.ones(len(self.parameters), device=self.parameters[0].device)
 
     def __call__(self) -> None:
-        """Sums the gradients in place.
-
-        Raises:
-            RuntimeError: a parameter without a gradient in the first batch has one now.
-        """
+        """Sums the gradients in place."""
         if self.group.workers == 1:
             return
-        have = [name for name, parameter in self.parameters.items() if parameter.grad is not None]
-        if self.names is None:
-            on_some = set().union(*self.group.of_all(have))
-            self.names = [name for name in self.parameters if name in on_some]
-        if late := set(have) - set(self.names):
-            raise RuntimeError(f"{', '.join(sorted(late))} must have a gradient in the first batch of an epoch or in none")
-        for name in self.names:
-            if self.parameters[name].grad is None:
-                self.parameters[name].grad = torch.zeros_like(self.parameters[name])
-        self.group.sum_([grad for name in self.names if (grad := self.parameters[name].grad) is not None])
+        missing = [position for position, parameter in enumerate(self.parameters) if parameter.grad is None]
+        count_P = self.all_here.clone()
+        if missing:
+            count_P[missing] = 0.0
+        grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in self.parameters]
+        self.group.sum_([*grads, count_P])
+        for position in missing:
+            if count_P[position] > 0:
+                self.parameters[position].grad = grads[position]

@@ -86,7 +86,7 @@ def train_epoch(
             loss_sum += loss if share == 1 else loss * share
             hits += (logits_BK.argmax(1) == labels_B).sum()
             steps += 1
-    average_statistics(model, group)
+    average_statistics(model, runtime, share)
     mean_loss, seen = float(group.total(loss_sum)) / steps, steps * training.batch_size
     if not math.isfinite(mean_loss):
         raise NonFiniteError(f"the training loss became {mean_loss} in epoch {epoch + 1} (learning rate {lr:g})")

@@ -17,11 +17,14 @@ from torch import nn
 from trainables.config.trial import TrialConfig
 from trainables.custom.files import NO_CUSTOM_FILES, CustomFiles
 from trainables.data.splits import Data
+from trainables.errors import ConfigError
 from trainables.models.pretrained import load_initial_weights
 from trainables.models.registry import dense_network_of, initialized_network
 from trainables.pruning.sparse_trainers import MaskUpdater
 from trainables.records.protocols import SnapshotFiles
 from trainables.runtime.device import Runtime
+from trainables.runtime.group import group_of
+from trainables.runtime.hashing import tensors_sha256
 from trainables.training.optimizer import make_optimizer
 from trainables.trial.checkpoint import DamagedCheckpointError, TrialState, from_bytes, to_bytes
 from trainables.trial.epoch import advance_epoch, timed, validate
@@ -85,7 +88,19 @@ class WarmupTrainer:
         if self.config.initial_weights:
             load_initial_weights(network, self.custom_files)
         network = self.runtime.to_device(network)
+        self._require_one_start(network)
         return TrialState(model=network, optimizer=make_optimizer(network, self.config.training))
+
+    def _require_one_start(self, network: nn.Module) -> None:
+        """Raises ConfigError if another worker has built another network."""
+        if (group := group_of(self.runtime)).workers == 1:
+            return
+        digest = tensors_sha256({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})
+        if len(set(group.of_all(digest))) > 1:
+            raise ConfigError(
+                f"model: {self.config.model} must have the same initial weights in every process, got others on other workers",
+                "draw them with torch alone, and go through no set of strings, whose order differs between processes",
+            )
 
     def _snapshot(self, epoch: int) -> TrialState | None:
         """The state of a snapshot; None if there is none or it is damaged, and then removed."""

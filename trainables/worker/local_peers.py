@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
-import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import Any
 
 from trainables.errors import ConfigError
 from trainables.worker.peers import LOST, Outcome, Part
+
+# A terminal, or a cluster's manager, sends them to all processes at once: the first worker alone decides what they mean.
+OF_THE_FIRST = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @dataclass
@@ -75,6 +81,7 @@ class LocalPeers:
         for process, _ in self._processes.values():
             process.join()
         self._processes = {}
+        atexit.unregister(self.end)
 
     def pids(self) -> list[int]:
         """Of the processes, by rank."""
@@ -92,21 +99,36 @@ class LocalPeers:
     def _start(self, rank: int) -> tuple[BaseProcess, Connection]:
         here, there = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        process = context.Process(target=_serve, args=(rank, self._gpu(rank), there), daemon=True)
-        process.start()
+        # No daemon, which could not start loaders.
+        process = context.Process(target=_serve, args=(rank, self._gpu(rank), there))
+        atexit.register(self.end)  # before `multiprocessing` waits for it
+        resource_tracker.ensure_running()  # which lets signals through when it starts
+        with _blocked(OF_THE_FIRST):
+            process.start()
         there.close()
         return process, here
 
 
+@contextmanager
+def _blocked(signals: set[signal.Signals]) -> Iterator[None]:
+    """Holds these signals back; a process that starts in the block never gets them, until it unblocks them itself."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(rank: int, gpu: str | None, connection: Connection) -> None:
-    """Does one part after another until the first worker has gone, which alone is interrupted from a terminal.
+    """Does one part after another until the first worker has gone.
 
     Args:
         gpu: the only one that it sees; None for all.
     """
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in OF_THE_FIRST:
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_first, daemon=True, name="life of the first worker").start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_THE_FIRST)  # of processes that this one starts
+    Thread(target=_end_with_first, name="first worker", daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     while True:
@@ -122,7 +144,7 @@ def _serve(rank: int, gpu: str | None, connection: Connection) -> None:
 
 
 def _end_with_first() -> None:
-    """Ends this process when the first worker is gone, for which NCCL would wait."""
+    """Ends this process when the first worker has gone, whatever it waits for."""
     first = multiprocessing.parent_process()
     assert first is not None
     first.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,9 @@ def sweep_file(folder: Path, *models: str) -> Path:
     return file
 
 
-def planned(folder: Path, *models: str) -> tuple[Plan, SweepFolder]:
+def planned(folder: Path, *models: str, options: Sequence[str] = ()) -> tuple[Plan, SweepFolder]:
     storage = open_storage(str(folder / "runs"), create=True)
-    plan = make_plan(load_spec(str(sweep_file(folder, *models))), storage, hash_data=True)
+    plan = make_plan(load_spec(str(sweep_file(folder, *models)), options), storage, hash_data=True)
     return plan, SweepFolder(storage, plan.spec.name)
 
 
@@ -149,6 +150,8 @@ def test_answers_are_kept_as_long_as_what_they_depend_on(tmp_path: Path, monkeyp
     assert again.adjustments("fp32", lines.append) == {checks.cases[0].id: {"channels_last": False}}
     assert len(again.unanswered("bf16")) == 1
     assert len(NetworkChecks(folder, plan, "cuda").unanswered("fp32")) == 1
+    workers = ("resources.cpus_per_trial=2", "resources.workers_per_trial=2")
+    assert len(NetworkChecks(folder, planned(tmp_path, "viewed", options=workers)[0], "cpu").unanswered("fp32")) == 1
     (tmp_path / "checked_nets.py").write_text(NETS + "# changed\n")
     changed, _ = planned(tmp_path, "viewed")
     (tmp_path / "checked_nets.py").write_text(NETS + "# changed\n")

@@ -28,7 +28,6 @@ def test_means_of_parts_add_up_to_the_mean_of_the_batch(workers: int, size: int)
 def test_one_worker_needs_nobody() -> None:
     tensor = torch.ones(3)
     ALONE.sum_([tensor])
-    ALONE.mean_([tensor])
     ALONE.take_first_([tensor])
     assert tensor.tolist() == [1, 1, 1]
     assert (ALONE.of_first(lambda: 7), ALONE.of_all(7)) == (7, [7])

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from trainables.errors import ConfigError
 from trainables.runtime.network_interface import use_interface_of
 
 VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
@@ -39,6 +40,15 @@ def test_another_host_is_reached_over_the_interface_that_routes_to_it() -> None:
 def test_choice_of_the_user_stays_and_an_address_of_another_kind_chooses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     use_interface_of("::1")
     assert not set(VARIABLES) & set(os.environ)
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
+    present = ",".join(name for _, name in socket.if_nameindex())
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", present)
     use_interface_of("127.0.0.1")
-    assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
+    assert os.environ["GLOO_SOCKET_IFNAME"] == present
+
+
+def test_choice_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo,nosuch0")
+    with pytest.raises(
+        ConfigError, match=r"GLOO_SOCKET_IFNAME must name network interfaces of this host, .*lo.*, got lo,nosuch0"
+    ):
+        use_interface_of("127.0.0.1")

@@ -6,7 +6,9 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,16 @@ from tests.support.several_workers import (
     result_of,
     run_together,
 )
-from tests.support.trials import metric_points, new_storage, tiny_config, tiny_training, trial_folder
+from tests.support.trials import metric_points, new_storage, tiny_config, tiny_training, trial_folder, warmup_trainer
 from trainables.config.methods import METHODS
 from trainables.config.trial import DatasetConfig
-from trainables.models.synchronized_norms import synchronized_norms
+from trainables.errors import ConfigError, TrialError
+from trainables.models.prunable import prunable_weights
+from trainables.models.synchronized_norms import average_statistics, synchronized_norms
+from trainables.pruning.score_gradients import scoring_gradients
 from trainables.runtime.device import Runtime
 from trainables.runtime.group import group_of
+from trainables.training.gradient_sum import GradientSum
 from trainables.worker.local_peers import LocalPeers
 
 # Of enough images that a rounding error decides about few weights, and of one round.
@@ -110,6 +116,105 @@ def _norms(runtime: Runtime) -> Answer:
         own = [output.detach(), images.grad, *(grads or (None, None)), buffers.get("running_mean"), buffers.get("running_var")]
         answer += [nothing if one is None else one for one in own]
     return answer
+
+
+@pytest.mark.slow
+def test_scores_of_uneven_parts_are_those_of_the_whole_batch(pair: LocalPeers) -> None:
+    """Mean loss and gradients of batches of 5 images and of 1, through a norm of the whole batch."""
+    expected = _scoring_gradients(Runtime())
+    for answer in computed_by_all(pair, _scoring_gradients):
+        for ours, theirs in zip(answer, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def _scoring_gradients(runtime: Runtime) -> Answer:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+        batches = [(torch.randn(count, 1, 4, 4), torch.arange(count) % 3) for count in (5, 1)]
+    loss, gradients = scoring_gradients(model, prunable_weights(model), batches, runtime)
+    return [loss.detach(), *gradients.values()]
+
+
+@pytest.mark.slow
+def test_gradients_are_missing_only_where_they_are_on_all_workers(pair: LocalPeers) -> None:
+    """One layer reads images of the first part alone, one images of both, one none."""
+    for answer in computed_by_all(pair, _partly_used):
+        assert [bool(one.isnan().any()) for one in answer] == [False, False, True]
+        assert [float(one.sum()) for one in answer[:2]] == [1.0, 3.0]
+
+
+def _partly_used(runtime: Runtime) -> Answer:
+    """The gradients of the three layers; not a number where one is missing."""
+    group = group_of(runtime)
+    model = nn.ParameterList([torch.zeros(1) for _ in range(3)])
+    loss = model[1] * (1 + group.rank) + (model[0] if group.is_first else 0)
+    loss.sum().backward()
+    GradientSum(model, group)()
+    return [torch.tensor([torch.nan]) if one.grad is None else one.grad for one in model]
+
+
+@pytest.mark.slow
+def test_instance_norms_have_the_statistics_of_the_whole_batch(pair: LocalPeers) -> None:
+    expected = _instance_norm(Runtime())
+    for answer in computed_by_all(pair, _instance_norm):
+        for ours, theirs in zip(answer, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def _instance_norm(runtime: Runtime) -> Answer:
+    """The running statistics after two batches of 5."""
+    group, layer = group_of(runtime), nn.InstanceNorm1d(2, track_running_stats=True)
+    for seed in range(2):
+        layer(group.part(torch.randn(5, 2, 7, generator=torch.Generator().manual_seed(seed)) + seed))
+    average_statistics(layer, runtime, group.share(5))
+    return list(layer.buffers())
+
+
+class Shortcut(nn.Sequential):
+    """Leaves out its second norm, by chance, in the batches of the second worker."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        first: torch.Tensor = self[0](images)
+        second: torch.Tensor = first if torch.rand(()) < 0.5 else self[1](first)
+        return second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("same_batches", [0, 1])
+def test_norm_that_some_workers_leave_out_is_refused_before_anything_is_sent(same_batches: int, pair: LocalPeers) -> None:
+    for answer in computed_by_all(pair, partial(_shortcuts, same_batches)):
+        assert [int(one) for one in answer] == [same_batches]
+
+
+def _shortcuts(same_batches: int, runtime: Runtime) -> Answer:
+    """How many batches were computed before the refusal."""
+    group, done = group_of(runtime), 0
+    model = Shortcut(nn.BatchNorm1d(3), nn.BatchNorm1d(3))
+    with torch.random.fork_rng(), synchronized_norms(model, runtime), suppress(TrialError):
+        for batch in range(9):
+            torch.manual_seed(1 if batch < same_batches else 1 - group.rank)  # 0 leaves it out
+            model(torch.ones(4, 3) * group.rank)
+            group.of_all(batch)
+            done += 1
+    return [torch.tensor(done)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other_network", [False, True])
+def test_workers_that_have_built_other_networks_do_not_train(other_network: bool, pair: LocalPeers, tmp_path: Path) -> None:
+    answers = computed_by_all(pair, partial(_start, other_network, str(tmp_path)))
+    assert [bool(answer[0]) for answer in answers] == [not other_network] * 2
+
+
+def _start(other_network: bool, folder: str, runtime: Runtime) -> Answer:
+    """Whether a warm-up starts with the networks of these workers."""
+    config = replace(CONFIG, seed=group_of(runtime).rank if other_network else 0)
+    trainer = replace(warmup_trainer(config, new_storage(Path(folder))), runtime=runtime)
+    try:
+        return [torch.tensor(trainer.state_at(0).position == 0)]
+    except ConfigError:
+        return [torch.tensor(False)]
 
 
 @pytest.mark.slow
