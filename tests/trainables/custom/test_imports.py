@@ -126,7 +126,9 @@ def test_loss_that_is_no_mean_over_images_is_refused_for_several_workers(
     write_modules(folder, mylosses=text)
     config = tiny_config(training=tiny_training(loss="module:mylosses.by_hand"))
     CustomFiles(modules_path=str(folder)).with_digests([config]).import_modules(config)
-    message = r"mylosses.by_hand must be a mean over images for a trial of 2 workers, got 2\.\d+ for 7 images and 2\.\d+ for"
+    message = (
+        r"mylosses.by_hand must be a mean over images for a trial of several workers, got 2\.\d+ for 7 images and 2\.\d+ for"
+    )
     with pytest.raises(ConfigError, match=message) if is_refused else nullcontext():
         check_loss(config.training.loss, 10, torch.device("cpu"), workers)
 

@@ -101,4 +101,6 @@ def test_loss_of_several_workers_is_a_mean_over_images(
     found = errors(sound, runtime=TWO, training=training)
     assert found.keys() == (set() if is_mean else {"workers"})
     if not is_mean:
-        assert f"training.loss: module:{MODULE}.loss must be a mean over images for several workers" in found["workers"]
+        assert (
+            f"training.loss: module:{MODULE}.loss must be a mean over images for a trial of several workers" in found["workers"]
+        )
