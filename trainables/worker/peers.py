@@ -25,7 +25,8 @@ from trainables.runtime.placement import place_of_process
 from trainables.worker.group_folders import GroupFolders
 from trainables.worker.stage import Stage, SweepSettings
 
-Outcome = dict[str, Any]  # of a worker's part of a stage: "status", "message" and others
+# Of a worker's part of something: "status" and "message"; of a failure also "place", "traceback", "node" and "address".
+Outcome = dict[str, Any]
 Part = Callable[..., Outcome]  # what a worker does
 LOST: Outcome = {"status": FailureKind.WORKER_LOST.value, "message": ""}
 FINISHED = "finished"
@@ -72,7 +73,7 @@ def led(stage: Stage, settings: SweepSettings, peers: Peers, prepare: Part, work
     peers.begin(prepare, stage, settings)
     while peers.working():
         peers.poll(POLL_S)
-    if failure := _failure(peers.poll(0), settings.runtime.workers):
+    if failure := _failure(peers, settings.runtime.workers):
         peers.end()
         raise failure
     with leading(stage_runtime(stage, settings), peers, work, stage, settings) as group:
@@ -147,12 +148,12 @@ class _Watch:
 
     def _look(self) -> None:
         while not self.over.is_set():
-            if failure := _failure(self.peers.poll(POLL_S), self.runtime.workers):
+            if failure := _failure(self.peers, self.runtime.workers, POLL_S):
                 break
         else:
             return
         time.sleep(POLL_S)  # one worker's failure is that of all others: which one has a reason of its own?
-        self.failure = _failure(self.peers.poll(0), self.runtime.workers) or failure
+        self.failure = _failure(self.peers, self.runtime.workers) or failure
         self.peers.end()
         self.failed.set()
         if self.runtime.device == "cuda":
@@ -164,9 +165,9 @@ class _Watch:
             os._exit(1)
 
 
-def _failure(outcomes: dict[int, Outcome], workers: int) -> TrialError | None:
-    """The failure among the outcomes, rather one with a reason than a lost connection; None without any."""
-    failed = {rank: outcome for rank, outcome in sorted(outcomes.items()) if outcome["status"] != FINISHED}
+def _failure(peers: Peers, workers: int, seconds: float = 0.0) -> TrialError | None:
+    """The failure of another worker, rather one with a reason than a lost connection; None without any, after so long."""
+    failed = {rank: outcome for rank, outcome in sorted(peers.poll(seconds).items()) if outcome["status"] != FINISHED}
     if not failed:
         return None
     is_lost = {rank: outcome["status"] == FailureKind.WORKER_LOST for rank, outcome in failed.items()}
@@ -174,4 +175,7 @@ def _failure(outcomes: dict[int, Outcome], workers: int) -> TrialError | None:
     outcome, name = failed[rank], f"worker {rank + 1} of {workers}"
     if is_lost[rank]:
         return WorkerLostError(f"{name} was lost")
-    return OtherWorkerError(FailureKind(outcome["status"]), f"{name}: {outcome['message']}", outcome.get("node", ""))
+    if outcome.get("address", peers.address) != peers.address:
+        name += f" on {outcome['address']}"
+    origin = {key: outcome.get(key, "") for key in ("node", "place", "traceback")}
+    return OtherWorkerError(FailureKind(outcome["status"]), f"{name}: {outcome['message']}", **origin)

@@ -27,6 +27,7 @@ from tests.support.trials import metric_points, new_storage, tiny_config, tiny_t
 from trainables.config.methods import METHODS
 from trainables.config.trial import DatasetConfig
 from trainables.models.synchronized_norms import synchronized_norms
+from trainables.records.failure_record import read_failure
 from trainables.runtime.device import Runtime
 from trainables.runtime.group import group_of
 from trainables.worker.local_peers import LocalPeers
@@ -130,7 +131,13 @@ def test_failure_of_another_worker_is_that_of_the_trial(pair: LocalPeers, tmp_pa
     report = run_together(CONFIG, storage, pair)
     assert report["status"] == "oom"
     assert report["message"].startswith("worker 2 of 2: ")
-    assert b"worker 2 of 2" in (trial_folder(CONFIG, storage).read("error.json") or b"")
+    record = read_failure(trial_folder(CONFIG, storage).read("error.json"))
+    assert record is not None
+    assert record["message"] == report["message"]
+    assert record["place"].startswith("test_several_workers.py:")  # of the worker that failed, not of the one that waited
+    assert record["traceback"].endswith(
+        'in all_reduce\n    raise torch.OutOfMemoryError("no memory is left")\ntorch.OutOfMemoryError: no memory is left\n'
+    )
     pair.end()
 
 
