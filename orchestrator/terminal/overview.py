@@ -107,7 +107,6 @@ def group_table(state: SweepState, width: int, most: int) -> Table | None:
         return None
     objectives = {one["objective"] for one in known.values()}
     wide = width >= WIDE
-    wide = width >= WIDE
     numbers = [objectives.pop() if len(objectives) == 1 else "value", *(["95 %", "how sure"] if wide else [])]
     table = LineTable("group", "best so far", *numbers, kept=numbers)
     # Groups with results come first where not all of them fit.

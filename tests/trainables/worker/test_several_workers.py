@@ -63,6 +63,7 @@ def test_two_workers_train_like_one_and_twice_the_same(pair: LocalPeers, tmp_pat
             assert twos[place] == pytest.approx(value, rel=1e-5)  # before the masks differ
     (fingerprint,) = result_of(CONFIG, first)["fingerprints"]
     assert (fingerprint["workers"], fingerprint["sync_batch_norm"]) == (2, True)
+    assert result_of(CONFIG, first)["device"] == f"2 workers on {fingerprint['processor']}"
     assert "workers" not in result_of(CONFIG, alone)["fingerprints"][0]
 
 
