@@ -22,8 +22,8 @@ from trainables.custom.files import CustomFiles
 from trainables.data.source import DatasetSource
 from trainables.data.staging import StagedDataset
 from trainables.errors import TrialError, kind_of
-from trainables.runtime.device import Runtime, processor, resolve_precision
-from trainables.runtime.machine import processors
+from trainables.runtime.device import Runtime, resolve_precision
+from trainables.runtime.machine import processor, processors
 from trainables.wording import counted
 from trainables.worker.local_peers import LocalPeers
 from trainables.worker.peers import FINISHED, Outcome, joining, leading
@@ -55,10 +55,10 @@ class Measurement:
 
     @property
     def where(self) -> str:
-        """Such as "alone on this machine (AMD EPYC AVX512, 2 workers, 1 thread)"."""
-        threads = "" if self.device == "cuda" else f", {counted(self.threads, 'thread')}"
-        workers = "" if self.workers == 1 else f", {self.workers} workers"
-        return f"alone on this machine ({self.processor}{workers}{threads})"
+        """Such as "alone on this machine (AMD EPYC AVX512, 2 workers of 1 thread)"."""
+        parts = [f"{self.workers} workers"] if self.workers > 1 else []
+        parts += [counted(self.threads, "thread")] if self.device == "cpu" else []
+        return f"alone on this machine ({', '.join(filter(None, (self.processor, ' of '.join(parts))))})"
 
 
 def measure(plan: Plan, folder: SweepFolder) -> Measurement:

@@ -234,8 +234,14 @@ def _fingerprint_text(one: Mapping[str, Any]) -> str:
     text = f"{one['processor']}, torch {one['torch']}, {one['precision']}, {counted(one['threads'], 'thread')}"
     if one.get("workers", 1) == 1:
         return text
+    layout = f" (by machine: {one['layout']})" if "layout" in one else ""
     norm = "" if one["sync_batch_norm"] else " that normalise apart"
-    return f"{text} of each of {one['workers']} workers{norm}"
+    return f"{text} of each of {one['workers']} workers{layout}{norm}"
+
+
+def numbers_of_workers(results: Iterable[Mapping[str, Any]]) -> list[int]:
+    """How many workers the trials had, each number once, the smallest first."""
+    return sorted({one.get("workers", 1) for result in results for one in result["fingerprints"]})
 
 
 def config_name(config: TrialConfig) -> str:

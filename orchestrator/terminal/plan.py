@@ -161,8 +161,9 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
 def _workers_text(resources: Resources) -> str:
     """What a trial of several workers holds, and so a slot."""
     gpus = f"{resources.gpus_per_trial:g} GPUs and " if resources.required_device == "cuda" else ""
-    norm = "" if resources.sync_batch_norm else ", each of which normalises its share of a batch alone"
-    return f"{resources.workers} train a trial together{norm}; a slot is {gpus}{resources.cpus:g} CPUs, on one or more nodes"
+    norm = "" if resources.sync_batch_norm else ", each normalising its share of a batch alone,"
+    held = f"{gpus}{resources.cpus:g} CPUs, on one or more nodes"
+    return f"{resources.workers} train each trial together{norm} and hold one slot: {held}"
 
 
 def _time_text(facts: dict[str, Any]) -> str:

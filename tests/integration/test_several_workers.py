@@ -95,10 +95,11 @@ def test_two_workers_train_a_trial_that_is_recorded_once(tmp_path: Path) -> None
     drive_sweep("run", gang_sweep(tmp_path), "--storage", storage, "--quiet")
     require_whole(storage, 2)
     plan = drive_sweep("plan", gang_sweep(tmp_path, epochs=4), "--storage", storage).stdout
-    assert "2 train a trial together; a slot is 2 CPUs, on one or more nodes" in plan
+    assert "2 train each trial together and hold one slot: 2 CPUs, on one or more nodes" in plan
     assert "by 2 finished trials" in plan
     report = drive_sweep("report", "gang", "--storage", storage).stdout
     assert "different fingerprints" not in report
+    assert "trials were trained by 2 workers each" in report
 
 
 @pytest.fixture(scope="module")

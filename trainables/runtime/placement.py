@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables.runtime.device import processor
+from trainables.runtime.machine import processor
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]

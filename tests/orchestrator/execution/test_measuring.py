@@ -87,7 +87,7 @@ def test_workers_of_a_trial_are_timed_in_step(tmp_path: Path, storage: Storage, 
     assert [one.work.method for one in found.timed] == ["drive", "drive", "dense", "dense"]
     assert all(one.seconds > 0 for one in found.timed[:3])
     assert (found.workers, found.threads) == (2, 1)
-    assert ", 2 workers, 1 thread)" in found.where
+    assert ", 2 workers of 1 thread)" in found.where
 
 
 @pytest.mark.process
