@@ -244,5 +244,14 @@ def numbers_of_workers(results: Iterable[Mapping[str, Any]]) -> list[int]:
     return sorted({one.get("workers", 1) for result in results for one in result["fingerprints"]})
 
 
+def workers_notes(numbers: Sequence[int]) -> list[str]:
+    """What the numbers of workers mean for times; nothing where each trial had one."""
+    if max(numbers, default=1) == 1:
+        return []
+    mixed = ", so those of different numbers of workers cannot be compared" if len(numbers) > 1 else ""
+    each = " or ".join(map(str, numbers))
+    return [f"trials were trained by {each} workers each; seconds are counted once for all of them{mixed}"]
+
+
 def config_name(config: TrialConfig) -> str:
     return f"{config.model} on {canonical(config.dataset)['name']}"

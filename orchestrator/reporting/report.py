@@ -13,7 +13,7 @@ from orchestrator.command_line import command
 from orchestrator.prose import PlainConsole, print_prose
 from orchestrator.recommendation.recommendation import Recommendation, to_json
 from orchestrator.recommendation.sentences import details_of_all, sentence
-from orchestrator.reporting.aggregate import ConfigSummary, config_name, fingerprint_counts, numbers_of_workers
+from orchestrator.reporting.aggregate import ConfigSummary, config_name, fingerprint_counts, numbers_of_workers, workers_notes
 from orchestrator.reporting.comparison import Comparison, can_compare, compare
 from orchestrator.reporting.heatmap_grids import grids
 from orchestrator.reporting.report_columns import fitting_columns, json_values, shown_columns
@@ -37,7 +37,7 @@ class Report:
     settings: list[ConfigSummary]
     counts: dict[str, int]
     fingerprints: list[str]
-    workers: list[int]  # that trials had, each number once
+    workers: list[int] = field(default_factory=list)  # that trials had, each number once
     damage: list[str] = field(default_factory=list)  # files that are no longer what was written; their trials are excluded
     comparison: Comparison | None = None  # where the sweep has DRIVE and other methods
     search: SearchSection | None = None  # where the sweep is a search
@@ -124,10 +124,7 @@ class Report:
         ]
         if len(self.fingerprints) > 1:
             lines.append("trials ran under different fingerprints, so bits may differ: " + "; ".join(self.fingerprints))
-        if self.workers and self.workers != [1]:
-            numbers = " or ".join(map(str, self.workers))
-            mixed = ", so those of different numbers of workers cannot be compared" if len(self.workers) > 1 else ""
-            lines.append(f"trials were trained by {numbers} workers each; seconds are counted once for all of them{mixed}")
+        lines += workers_notes(self.workers)
         lines += [one.sentence for one in self.earlier_files]
         again = command("resume", self.sweep)
         lines += [f"excluded: {problem}; `{again}` computes the trial again" for problem in self.damage]

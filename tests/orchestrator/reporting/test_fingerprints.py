@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.reporting.aggregate import fingerprint_counts, numbers_of_workers
+from orchestrator.reporting.aggregate import fingerprint_counts, numbers_of_workers, workers_notes
 
 ONE: dict[str, Any] = {"processor": "EPYC", "torch": "2.15", "precision": "fp32", "threads": 2}
 
@@ -29,3 +29,7 @@ def test_numbers_of_workers_are_each_given_once() -> None:
     four = ONE | {"workers": 4}
     results: list[dict[str, Any]] = [{"fingerprints": one} for one in ([four], [ONE, four], [four], [])]
     assert numbers_of_workers(results) == [1, 4]
+    assert "by 1 or 4 workers each" in workers_notes([1, 4])[0]
+    assert "cannot be compared" in workers_notes([1, 4])[0]
+    assert "cannot be compared" not in workers_notes([4])[0]
+    assert workers_notes([1]) == workers_notes([]) == []
