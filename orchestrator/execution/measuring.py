@@ -83,13 +83,13 @@ def measure(plan: Plan, folder: SweepFolder) -> Measurement:
     }
     try:
         answer = ask(__name__, request, keep_errors=True, limit_s=limit_s(plan.spec.stage_timeout))
-        problem = answer.get("error")
+        problem, hint = answer.get("error"), answer.get("hint")
     except ChildError as error:
-        problem = str(error)
+        problem, hint = str(error), None
     if problem:
         raise UserError(
             f"--measure: a batch of each network must run on this machine, got {problem}",
-            f"`{command('trial')}` shows what is wrong",
+            hint or f"`{command('trial')}` shows what is wrong",
             code="probe-failed",
         )
     timed = []
@@ -109,7 +109,12 @@ def main() -> None:
 
 
 def _respond(request: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
     runtime = _runtime(request["resources"], request["resolved"])
+    if runtime.device == "cuda" and (gpus := torch.cuda.device_count()) < runtime.workers:
+        hint = "measure on a machine with as many, or give a speed with --images-per-second"
+        return {"error": f"{counted(gpus, 'GPU')} for a trial that takes {runtime.workers}", "hint": hint}
     try:
         with _with_other_workers(runtime, request):
             speeds = [asdict(speed) for speed in _speeds(request, runtime)]

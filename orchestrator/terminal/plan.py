@@ -196,6 +196,8 @@ def _time_source_text(facts: dict[str, Any]) -> str:
 
 
 def _bytes_text(facts: dict[str, Any]) -> str:
+    if facts["model_bytes"] is None and facts["snapshot_bytes"] is None:
+        return "not known, as the sizes of the networks are not"
     parts = [
         f"{_size(facts['model_bytes'])} of sparse models",
         f"{_size(facts['snapshot_bytes'])} of warm-up snapshots",
@@ -208,8 +210,9 @@ def _bytes_text(facts: dict[str, Any]) -> str:
 
 def _room_text(facts: dict[str, Any]) -> str:
     """What all files together need, and what is free."""
-    needed, free = _size(facts["needed_bytes"]), facts["free_bytes"]
-    return f"{needed} with all small files, " + ("what is free is not known" if free is None else f"{size_text(free)} are free")
+    needed, free = facts["needed_bytes"], facts["free_bytes"]
+    text = "what is needed is not known, " if needed is None else f"{_size(needed)} with all small files, "
+    return text + ("what is free is not known" if free is None else f"{size_text(free)} are free")
 
 
 def _size(number: int | None) -> str:
