@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.bug_report import driver_bug
 from orchestrator.cluster.addresses import is_local_ray
-from orchestrator.cluster.connection import connect_to_cluster, ray_environment, require_enough_resources
+from orchestrator.cluster.connection import connect_to_cluster, ray_environment, require_enough_resources, tune_logs_to
 from orchestrator.errors import (
     EXIT_DONE,
     EXIT_ENVIRONMENT,
@@ -319,7 +319,8 @@ def _run_until_done(driver: Driver, trainable: Any, searcher: StageSearcher) -> 
 
     scratch = tempfile.mkdtemp(prefix="drive-sweep-")
     try:
-        run_stages(trainable, searcher, scratch, lambda: driver.stop_deadline_passed)
+        with tune_logs_to(driver.folder.log):
+            run_stages(trainable, searcher, scratch, lambda: driver.stop_deadline_passed)
     except StopDeadlineError:
         driver.screen.print("stopped without waiting for the last checkpoints")
     finally:

@@ -248,9 +248,9 @@ def workers_notes(numbers: Sequence[int]) -> list[str]:
     """What the numbers of workers mean for times; nothing where each trial had one."""
     if max(numbers, default=1) == 1:
         return []
-    mixed = ", so those of different numbers of workers cannot be compared" if len(numbers) > 1 else ""
+    mixed = ", so those of different numbers cannot be compared" if len(numbers) > 1 else ""
     each = " or ".join(map(str, numbers))
-    return [f"trials were trained by {each} workers each; seconds are counted once for all of them{mixed}"]
+    return [f"trials were trained by {each} workers each; seconds count once for all workers of a trial{mixed}"]
 
 
 def config_name(config: TrialConfig) -> str:
