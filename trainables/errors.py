@@ -128,12 +128,19 @@ class WorkerLostError(TrialError):
 
 
 class OtherWorkerError(TrialError):
-    """Another worker of the trial has failed, for a reason of the given kind."""
+    """Another worker of the trial has failed, for a reason of the given kind.
 
-    def __init__(self, kind: FailureKind, message: str, node: str = "") -> None:
+    Attributes:
+        node: where that worker is; empty where it is not known.
+        place, traceback: of its error.
+    """
+
+    def __init__(self, kind: FailureKind, message: str, node: str = "", place: str = "", traceback: str = "") -> None:
         super().__init__(message)
         self.kind = kind
         self.node = node
+        self.place = place
+        self.traceback = traceback
 
 
 class StopRequestedError(TrialError):

@@ -84,6 +84,7 @@ def connect_to_cluster(address: str | None, notify: Callable[[str], object] = pr
     import ray  # reads these variables when it is imported
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    _keep_off_the_screen()
     try:
         with shield_children_from_hangup():
             ray.init(
@@ -110,6 +111,31 @@ def connect_to_cluster(address: str | None, notify: Callable[[str], object] = pr
         ray.shutdown()
         for name in added:
             os.environ.pop(name, None)
+
+
+@contextmanager
+def tune_logs_to(log: Callable[[str], object]) -> Iterator[None]:
+    """Has what Ray Tune says of errors, such as the traceback of a lost process, go to `log` and not to the screen."""
+
+    class Forward(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            log(f"Ray Tune: {self.format(record)}")
+
+    logger, handler = logging.getLogger("ray.tune"), Forward()
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
+
+
+def _keep_off_the_screen() -> None:
+    """Has Ray print nothing of what nodes say, such as half a screen on a lost process: the sweep says so in a line."""
+    import ray
+
+    ray._private.worker._worker_logs_enabled = False  # no option of ray.init does that
 
 
 def _local_settings(notify: Callable[[str], object]) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def compare(options: Namespace) -> int:
 
     folder = open_sweep(storage_from(options), options.name)
     state = folder.read_state() or SweepState(sweep=options.name)
-    state, _, damage = recorded_state(folder.storage, state)
+    state, records, damage = recorded_state(folder.storage, state)
     for problem in damage.values():
         notify(f"excluded: {problem}; `{command('resume', folder.name)}` computes the trial again")
     comparison = compare_methods(state, options.method or REFERENCE)
@@ -129,11 +129,14 @@ def compare(options: Namespace) -> int:
         masks = {"masks": mask_overlap.to_json(overlaps, stability)} if options.masks else {}
         answer(json.dumps(comparison.to_json() | masks, indent=1))
         return EXIT_DONE
+    from orchestrator.reporting.aggregate import numbers_of_workers, workers_notes
     from orchestrator.reporting.comparison_tables import print_comparison, print_tables
     from orchestrator.reporting.report import terminal
 
     console = terminal()
     print_comparison(comparison, console)
+    for line in workers_notes(numbers_of_workers(records.values())):
+        console.print(line, style="dim", markup=False)
     if options.masks:
         print_tables(mask_overlap.tables_of(comparison.reference, overlaps, stability), console)
         console.print(mask_overlap.NOTE, style="dim", markup=False)

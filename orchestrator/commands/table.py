@@ -138,11 +138,13 @@ _ALL = (
             JSON,
             argument("--hash", action="store_true", help="read the data to compute its digest, so that reuse can be shown"),
             argument("--measure", action="store_true", help="time a few batches and rounds on this machine; reads the data"),
-            argument("--images-per-second", metavar="N", help="training images of one slot, from which the hours follow"),
+            argument(
+                "--images-per-second", metavar="N", help="images that one slot trains on in a second; the hours follow from it"
+            ),
             argument(
                 "--price-per-hour",
                 metavar="PRICE",
-                help="of one GPU, on CPUs of the CPUs of one trial; is multiplied by the hours that trials hold them",
+                help="of one GPU, on CPUs of all CPUs of one trial; is multiplied by the hours that trials hold them",
             ),
         ),
     ),

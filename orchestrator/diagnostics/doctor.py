@@ -144,10 +144,16 @@ def _check_images(plan: Plan, storage: Storage) -> str:
 
 def _check_networks(plan: Plan, storage: Storage) -> Iterator[Check]:
     """The checks that a sweep makes of its networks before it starts."""
+    import torch
+
     from orchestrator.preflight.network_process import child_reports
     from orchestrator.preflight.networks import local_runtime
 
     runtime = local_runtime(plan, SweepFolder(storage, plan.spec.name))
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        message = "networks are checked on a GPU, as the sweep file asks for one, but this machine has none"
+        yield Check(name="network", ok=False, message=message, hint="set resources.device: cpu, or check on a node with GPUs")
+        return
     try:
         reports = child_reports(plan, cases_of(trial.config for trial in plan.trials), runtime)
     except UserError as error:

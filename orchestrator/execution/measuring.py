@@ -22,8 +22,8 @@ from trainables.custom.files import CustomFiles
 from trainables.data.source import DatasetSource
 from trainables.data.staging import StagedDataset
 from trainables.errors import TrialError, kind_of
-from trainables.runtime.device import Runtime, processor, resolve_precision
-from trainables.runtime.machine import processors
+from trainables.runtime.device import Runtime, resolve_precision
+from trainables.runtime.machine import processor, processors
 from trainables.wording import counted
 from trainables.worker.local_peers import LocalPeers
 from trainables.worker.peers import FINISHED, Outcome, joining, leading
@@ -55,10 +55,10 @@ class Measurement:
 
     @property
     def where(self) -> str:
-        """Such as "alone on this machine (AMD EPYC AVX512, 2 workers, 1 thread)"."""
-        threads = "" if self.device == "cuda" else f", {counted(self.threads, 'thread')}"
-        workers = "" if self.workers == 1 else f", {self.workers} workers"
-        return f"alone on this machine ({self.processor}{workers}{threads})"
+        """Such as "alone on this machine (AMD EPYC AVX512, 2 workers of 1 thread)"."""
+        parts = [f"{self.workers} workers"] if self.workers > 1 else []
+        parts += [counted(self.threads, "thread")] if self.device == "cpu" else []
+        return f"alone on this machine ({', '.join(filter(None, (self.processor, ' of '.join(parts))))})"
 
 
 def measure(plan: Plan, folder: SweepFolder) -> Measurement:
@@ -83,13 +83,13 @@ def measure(plan: Plan, folder: SweepFolder) -> Measurement:
     }
     try:
         answer = ask(__name__, request, keep_errors=True, limit_s=limit_s(plan.spec.stage_timeout))
-        problem = answer.get("error")
+        problem, hint = answer.get("error"), answer.get("hint")
     except ChildError as error:
-        problem = str(error)
+        problem, hint = str(error), None
     if problem:
         raise UserError(
             f"--measure: a batch of each network must run on this machine, got {problem}",
-            f"`{command('trial')}` shows what is wrong",
+            hint or f"`{command('trial')}` shows what is wrong",
             code="probe-failed",
         )
     timed = []
@@ -109,7 +109,12 @@ def main() -> None:
 
 
 def _respond(request: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
     runtime = _runtime(request["resources"], request["resolved"])
+    if runtime.device == "cuda" and (gpus := torch.cuda.device_count()) < runtime.workers:
+        hint = "measure on a machine with as many, or give a speed with --images-per-second"
+        return {"error": f"{counted(gpus, 'GPU')} for a trial that takes {runtime.workers}", "hint": hint}
     try:
         with _with_other_workers(runtime, request):
             speeds = [asdict(speed) for speed in _speeds(request, runtime)]

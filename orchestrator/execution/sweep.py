@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.bug_report import driver_bug
 from orchestrator.cluster.addresses import is_local_ray
-from orchestrator.cluster.connection import connect_to_cluster, ray_environment, require_enough_resources
+from orchestrator.cluster.connection import connect_to_cluster, ray_environment, require_enough_resources, tune_logs_to
 from orchestrator.errors import (
     EXIT_DONE,
     EXIT_ENVIRONMENT,
@@ -66,6 +66,7 @@ from trainables.data.staging import StagedDataset
 from trainables.errors import StorageError, StorageFullError
 from trainables.preflight.network_case import NetworkReport
 from trainables.runtime.heartbeat import INTERVAL_S
+from trainables.wording import counted
 
 if TYPE_CHECKING:
     from orchestrator.scheduling.tune_adapter import StageSearcher
@@ -279,6 +280,7 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
     )
 
     recommender = Recommender(driver=driver)
+    driver.state.progress.workers_per_trial = resolved.workers
     time_left = TimeLeft(driver=driver, slots=lambda: capacity.max_concurrent or capacity.slots)
     refresher = SummaryRefresher(driver=driver, plan=plan_text(plan, driver.folder.storage), make=made_by_child)
 
@@ -301,8 +303,9 @@ def _run_stages(driver: Driver, plan: Plan, local_ray: bool, reports: Sequence[N
     trainable = tune.with_resources(tune.with_parameters(run_stage, settings=settings), partial(_placement, resolved))
     for node, reason in excluded_nodes.items():
         capacity.exclude_node(node, reason)
-    what = "a search" if plan.spec.is_search else f"{len(driver.queue.trials)} trials"
-    driver.screen.print(f"{what} on {capacity.slots} slots, {settings.runtime.device}")
+    what = "a search" if plan.spec.is_search else counted(len(driver.queue.trials), "trial")
+    each = f" of {resolved.workers} workers" if resolved.workers > 1 else ""
+    driver.screen.print(f"{what} on {counted(capacity.slots, 'slot')}{each}, {settings.runtime.device}")
     _run_until_done(driver, trainable, searcher)
     if isinstance(hooks.error, StorageError):
         raise hooks.error
@@ -316,7 +319,8 @@ def _run_until_done(driver: Driver, trainable: Any, searcher: StageSearcher) -> 
 
     scratch = tempfile.mkdtemp(prefix="drive-sweep-")
     try:
-        run_stages(trainable, searcher, scratch, lambda: driver.stop_deadline_passed)
+        with tune_logs_to(driver.folder.log):
+            run_stages(trainable, searcher, scratch, lambda: driver.stop_deadline_passed)
     except StopDeadlineError:
         driver.screen.print("stopped without waiting for the last checkpoints")
     finally:

@@ -234,8 +234,23 @@ def _fingerprint_text(one: Mapping[str, Any]) -> str:
     text = f"{one['processor']}, torch {one['torch']}, {one['precision']}, {counted(one['threads'], 'thread')}"
     if one.get("workers", 1) == 1:
         return text
+    layout = f" (by machine: {one['layout']})" if "layout" in one else ""
     norm = "" if one["sync_batch_norm"] else " that normalise apart"
-    return f"{text} of each of {one['workers']} workers{norm}"
+    return f"{text} of each of {one['workers']} workers{layout}{norm}"
+
+
+def numbers_of_workers(results: Iterable[Mapping[str, Any]]) -> list[int]:
+    """How many workers the trials had, each number once, the smallest first."""
+    return sorted({one.get("workers", 1) for result in results for one in result["fingerprints"]})
+
+
+def workers_notes(numbers: Sequence[int]) -> list[str]:
+    """What the numbers of workers mean for times; nothing where each trial had one."""
+    if max(numbers, default=1) == 1:
+        return []
+    mixed = ", so those of different numbers cannot be compared" if len(numbers) > 1 else ""
+    each = " or ".join(map(str, numbers))
+    return [f"trials were trained by {each} workers each; seconds count once for all workers of a trial{mixed}"]
 
 
 def config_name(config: TrialConfig) -> str:

@@ -13,7 +13,7 @@ from orchestrator.command_line import command
 from orchestrator.prose import PlainConsole, print_prose
 from orchestrator.recommendation.recommendation import Recommendation, to_json
 from orchestrator.recommendation.sentences import details_of_all, sentence
-from orchestrator.reporting.aggregate import ConfigSummary, config_name, fingerprint_counts
+from orchestrator.reporting.aggregate import ConfigSummary, config_name, fingerprint_counts, numbers_of_workers, workers_notes
 from orchestrator.reporting.comparison import Comparison, can_compare, compare
 from orchestrator.reporting.heatmap_grids import grids
 from orchestrator.reporting.report_columns import fitting_columns, json_values, shown_columns
@@ -24,6 +24,7 @@ from orchestrator.state.earlier_files import EarlierFile, earlier_files
 from orchestrator.state.sweep_folder import SweepFolder
 from orchestrator.state.sweep_state import SweepState
 from trainables.config.keys import canonical
+from trainables.wording import counted
 
 PLAIN_WIDTH = 110  # columns of output that goes to a file
 
@@ -36,6 +37,7 @@ class Report:
     settings: list[ConfigSummary]
     counts: dict[str, int]
     fingerprints: list[str]
+    workers: list[int] = field(default_factory=list)  # that trials had, each number once
     damage: list[str] = field(default_factory=list)  # files that are no longer what was written; their trials are excluded
     comparison: Comparison | None = None  # where the sweep has DRIVE and other methods
     search: SearchSection | None = None  # where the sweep is a search
@@ -75,6 +77,7 @@ class Report:
             **self.counts,
             "settings": rows,
             "fingerprints": self.fingerprints,
+            "workers_per_trial": self.workers,
             "damaged": self.damage,
             "search": search,
             "recommendation": [to_json(one) for one in self.recommendations],
@@ -121,6 +124,7 @@ class Report:
         ]
         if len(self.fingerprints) > 1:
             lines.append("trials ran under different fingerprints, so bits may differ: " + "; ".join(self.fingerprints))
+        lines += workers_notes(self.workers)
         lines += [one.sentence for one in self.earlier_files]
         again = command("resume", self.sweep)
         lines += [f"excluded: {problem}; `{again}` computes the trial again" for problem in self.damage]
@@ -152,7 +156,8 @@ def report_of(results: SweepResults) -> Report:
         sweep=results.name,
         settings=settings,
         counts=results.state.counts(),
-        fingerprints=[f"{kind}: {count} trials" for kind, count in counts.most_common()],
+        fingerprints=[f"{kind}: {counted(count, 'trial')}" for kind, count in counts.most_common()],
+        workers=numbers_of_workers(results.records.values()),
         damage=list(results.damage.values()),
         comparison=compare(results.state) if can_compare(settings) else None,
         search=SearchSection.of(results.overview, results.state) if results.overview else None,

@@ -86,6 +86,7 @@ class Progress:
 
     Attributes:
         slots: stages that can run at once; None before the cluster has said it.
+        workers_per_trial: processes that train a stage together, and so hold a slot.
         seconds: that drivers of this sweep have run, all together.
         seconds_left: the least and the most that the rest will probably take; None while that is not known.
         left_unknown: why it is not known.
@@ -95,6 +96,7 @@ class Progress:
     """
 
     slots: int | None = None
+    workers_per_trial: int = 1
     seconds: float = 0.0
     seconds_left: tuple[float, float] | None = None
     left_unknown: str = ""

@@ -38,7 +38,8 @@ def facts(state: SweepState, *, running: bool) -> list[tuple[str, str]]:
         running: a driver runs the sweep.
     """
     progress = state.progress
-    rows = [("slots", f"{state.busy} of {progress.slots} busy")] if running and progress.slots is not None else []
+    each = f", {progress.workers_per_trial} workers each" if progress.workers_per_trial > 1 else ""
+    rows = [("slots", f"{state.busy} of {progress.slots} busy{each}")] if running and progress.slots is not None else []
     rows.append(("time", time_text(state, running=running)))
     if epochs := epochs_text(state):
         rows.append(("epochs", epochs))
@@ -79,9 +80,10 @@ def epochs_text(state: SweepState) -> str:
 
 
 def backlog_text(state: SweepState) -> str:
+    events = "1 event" if state.tracking_pending == 1 else f"{state.tracking_pending:,} events"
     if state.tracking_error:
-        return f"{state.tracking_pending:,} events wait: {state.tracking_error}"
-    return f"{state.tracking_pending:,} events to send" if state.tracking_pending else "has everything"
+        return f"{events} waiting: {state.tracking_error}"
+    return f"{events} to send" if state.tracking_pending else "has everything"
 
 
 def fact_table(rows: list[tuple[str, str]]) -> Table:
@@ -106,7 +108,6 @@ def group_table(state: SweepState, width: int, most: int) -> Table | None:
     if not names:
         return None
     objectives = {one["objective"] for one in known.values()}
-    wide = width >= WIDE
     wide = width >= WIDE
     numbers = [objectives.pop() if len(objectives) == 1 else "value", *(["95 %", "how sure"] if wide else [])]
     table = LineTable("group", "best so far", *numbers, kept=numbers)

@@ -161,8 +161,9 @@ def print_plan(plan: Plan, facts: dict[str, Any]) -> None:
 def _workers_text(resources: Resources) -> str:
     """What a trial of several workers holds, and so a slot."""
     gpus = f"{resources.gpus_per_trial:g} GPUs and " if resources.required_device == "cuda" else ""
-    norm = "" if resources.sync_batch_norm else ", each of which normalises its share of a batch alone"
-    return f"{resources.workers} train a trial together{norm}; a slot is {gpus}{resources.cpus:g} CPUs, on one or more nodes"
+    norm = "" if resources.sync_batch_norm else ", each normalising its share of a batch alone,"
+    held = f"{gpus}{resources.cpus:g} CPUs, on one or more nodes"
+    return f"{resources.workers} train each trial together{norm} and hold one slot: {held}"
 
 
 def _time_text(facts: dict[str, Any]) -> str:
@@ -195,6 +196,8 @@ def _time_source_text(facts: dict[str, Any]) -> str:
 
 
 def _bytes_text(facts: dict[str, Any]) -> str:
+    if facts["model_bytes"] is None and facts["snapshot_bytes"] is None:
+        return "not known, as the sizes of the networks are not"
     parts = [
         f"{_size(facts['model_bytes'])} of sparse models",
         f"{_size(facts['snapshot_bytes'])} of warm-up snapshots",
@@ -207,8 +210,9 @@ def _bytes_text(facts: dict[str, Any]) -> str:
 
 def _room_text(facts: dict[str, Any]) -> str:
     """What all files together need, and what is free."""
-    needed, free = _size(facts["needed_bytes"]), facts["free_bytes"]
-    return f"{needed} with all small files, " + ("what is free is not known" if free is None else f"{size_text(free)} are free")
+    needed, free = facts["needed_bytes"], facts["free_bytes"]
+    text = "what is needed is not known, " if needed is None else f"{_size(needed)} with all small files, "
+    return text + ("what is free is not known" if free is None else f"{size_text(free)} are free")
 
 
 def _size(number: int | None) -> str:

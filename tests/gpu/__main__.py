@@ -40,11 +40,12 @@ BRIEF_OVERTIME_S = 60.0
 
 
 def main() -> int:
+    names = [section.name for section in SECTIONS]
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="auto: a GPU where there is one")
     parser.add_argument("--brief", action=argparse.BooleanOptionalAction, help="the shortened form; the default on a CPU")
-    parser.add_argument("--only", nargs="+", choices=[section.name for section in SECTIONS], metavar="NAME")
-    parser.add_argument("--out", type=Path, default=Path("gpu.json"))
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="the file of all rows (default: gpu.json)")
     parser.add_argument("--seconds", type=float, default=WHOLE_S, help="for all sections together")
     options = parser.parse_args()
     # Before CUDA starts: deterministic products need it, and a process of sections has both kinds.

@@ -14,6 +14,7 @@ from pathlib import Path
 from tests import ROOT
 from tests.gpu.report import Report, read_report, value_of, verdict_of
 from tests.gpu.rows import State
+from tests.gpu.table import SECTIONS
 
 MEASURED = Path(__file__).with_name("measured.json")
 README = ROOT / "README.md"
@@ -30,8 +31,10 @@ def readme_lines(report: Report | None) -> str:
     """
     if report is None:
         return NOT_RUN
-    if report.machine["device"] != "cuda" or report.brief:
-        raise ValueError("the README's table must be made from a whole run on a GPU, got one on a CPU or a brief one")
+    lacking = [section.name for section in SECTIONS if section.name not in report.rows]
+    if report.machine["device"] != "cuda" or report.brief or lacking:
+        got = f"one without {', '.join(lacking)}" if lacking else "one on a CPU or a brief one"
+        raise ValueError(f"the README's table must be made from a whole run on a GPU, got {got}")
     rows = [row for each in report.rows.values() for row in each]
     failed = sum(row.state is State.FAILED for row in rows)
     aimed = [row for row in rows if row.state is State.MEASURED and row.ok is not None][:MOST_FIGURES]
@@ -67,7 +70,10 @@ def main() -> None:
     parser.add_argument("report", type=Path, nargs="?", help="gpu.json of a whole run on a GPU, to be kept")
     options = parser.parse_args()
     if options.report is not None:
-        readme_lines(read_report(options.report))  # refuses one that is not
+        try:
+            readme_lines(read_report(options.report))  # refuses one that is not
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
         shutil.copyfile(options.report, MEASURED)
     README.write_text(with_lines(README.read_text(), readme_lines(measured_report())))
 

@@ -10,6 +10,7 @@ import pytest
 from tests.gpu.readme import README, measured_report, readme_lines, with_lines
 from tests.gpu.report import Report, read_report
 from tests.gpu.rows import checked, failed, measured, skipped
+from tests.gpu.table import SECTIONS
 
 REPORT = Report(
     date="2031-01-02T03:04:05+00:00",
@@ -17,7 +18,8 @@ REPORT = Report(
     brief=False,
     machine={"device": "cuda", "name": "NVIDIA X", "packages": {"torch": "9.9"}},
     packages=("torch",),
-    rows={
+    rows={section.name: [skipped(section.name, "no time")] for section in SECTIONS}
+    | {
         "checks": [checked("a rule", True, "holds"), failed("another", "on purpose"), skipped("a third", "no time")],
         "throughput": [
             measured("images", 61_234, "images/s", aim="60,000", ok=True),
@@ -45,7 +47,9 @@ def test_a_table_has_figures_with_an_aim(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("report", [replace(REPORT, brief=True), replace(REPORT, machine={"device": "cpu"})])
-def test_a_brief_run_or_one_on_a_cpu_makes_no_table(report: Report) -> None:
+@pytest.mark.parametrize(
+    "report", [replace(REPORT, brief=True), replace(REPORT, machine={"device": "cpu"}), replace(REPORT, rows={"checks": []})]
+)
+def test_a_run_that_is_brief_or_on_a_cpu_or_of_some_sections_makes_no_table(report: Report) -> None:
     with pytest.raises(ValueError, match="must be made from a whole run on a GPU"):
         readme_lines(report)

@@ -1,4 +1,7 @@
-"""Where an error arose: the innermost line of the user's files, else of this project, not of a library that they called."""
+"""Where an error arose: the innermost line of the user's files, else of this project, not of a library that they called.
+
+Place and traceback of another worker's error are what that worker says: this one has only waited for it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from trainables.custom.imports import PACKAGE, is_from_user
+from trainables.errors import OtherWorkerError
 
 LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
@@ -18,6 +22,8 @@ def place_of(error: BaseException) -> str:
     A line of the user's counts before one of this project that it has called; of an error that was raised from another one, the
     place of that.
     """
+    if isinstance(error, OtherWorkerError):
+        return error.place
     if error.__cause__ is not None and (place := place_of(error.__cause__)):
         return place
     frames = [(frame, line) for frame, line in reversed(list(traceback.walk_tb(error.__traceback__)))]
@@ -26,6 +32,13 @@ def place_of(error: BaseException) -> str:
     for frame, line in (users or ours)[:1]:
         return f"{_name_of(frame)}:{line}"
     return ""
+
+
+def traceback_of(error: BaseException) -> str:
+    """Its traceback as Python prints it."""
+    if isinstance(error, OtherWorkerError) and error.traceback:
+        return error.traceback
+    return "".join(traceback.format_exception(error))
 
 
 def _package(frame: FrameType) -> str:

@@ -13,10 +13,10 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from trainables.runtime.machine import processor_name
+from trainables.runtime.machine import processor
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -146,16 +146,6 @@ def tune_malloc() -> None:
         libc = ctypes.CDLL("libc.so.6")
         if any(libc.mallopt(_M_MMAP_THRESHOLD, size) for size in (1 << 30, 1 << 25)):  # older versions accept 32 MiB at most
             libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-@lru_cache(maxsize=2)
-def processor(device: str) -> str:
-    """Name of the GPU, or of the processor with the instruction set that PyTorch's kernels use."""
-    import torch
-
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    return f"{processor_name()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def resolve_precision(precision: str, device: str) -> Literal["fp32", "bf16"]:

@@ -1,4 +1,4 @@
-"""Processors and memory that this process may use, within the limits of its container.
+"""Processors and memory that this process may use, within the limits of its container, and their names.
 
 Limits are those of Linux control groups, versions 1 and 2 (Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the
 kernel). The limits of all parent groups apply too, so the smallest one counts.
@@ -10,6 +10,7 @@ import os
 import platform
 import resource
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 PROCESS = Path("/proc/self")
@@ -28,6 +29,16 @@ def processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+@lru_cache(maxsize=2)
+def processor(device: str) -> str:
+    """Name of the GPU, or of the processor with the instruction set that PyTorch's kernels use."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{processor_name()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def cpu_quota(process: Path = PROCESS) -> float | None:

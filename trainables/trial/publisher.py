@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 from contextlib import suppress
 from typing import Any
 
@@ -24,7 +23,7 @@ from trainables.errors import StopRequestedError, kind_of
 from trainables.export.model_card import ModelCard
 from trainables.export.sparse_model import encode, encode_smaller
 from trainables.models.spiking import without_spikes
-from trainables.records.failure_place import place_of
+from trainables.records.failure_place import place_of, traceback_of
 from trainables.records.failure_record import publish_failure
 from trainables.records.file_names import CHECKPOINT, CONFIG, ERROR, METRICS, MODEL, NETWORK, RESULT, STOPPED
 from trainables.records.metrics import DamagedRecordError, MetricLog, points_from_lines
@@ -199,5 +198,5 @@ class TrialPublisher:
 
 
 def publish_error(files: TrialFiles, error: Exception) -> None:
-    """Writes error.json: kind, message, traceback and place of the error that is being handled."""
-    publish_failure(files, kind_of(error), str(error) or type(error).__name__, traceback.format_exc(), place_of(error))
+    """Writes error.json: kind, message, traceback and place of the error."""
+    publish_failure(files, kind_of(error), str(error) or type(error).__name__, traceback_of(error), place_of(error))

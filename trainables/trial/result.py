@@ -48,7 +48,7 @@ def weight_summary(config: TrialConfig, state: TrialState, stats: ModelStats) ->
     """The fields of result.json about the kept weights, in all and by layer; null where a figure is unknown."""
     return {
         "seed": config.seed,
-        "device": state.fingerprints[-1]["processor"],
+        "device": _device_text(state.fingerprints[-1]),
         "requested_sparsity": config.sparsity,
         "achieved_sparsity": 1 - stats.kept / stats.prunable,
         "prunable_weights": stats.prunable,
@@ -62,6 +62,13 @@ def weight_summary(config: TrialConfig, state: TrialState, stats: ModelStats) ->
         "mask_sha256": masks_sha256(state.masks),
         "layers": layer_table(state.masks, stats, state.layer_scores),
     }
+
+
+def _device_text(fingerprint: dict[str, Any]) -> str:
+    """What a trial was trained on, such as "4 workers on NVIDIA H200"."""
+    workers = fingerprint.get("workers", 1)
+    name = str(fingerprint["processor"])
+    return name if workers == 1 else f"{workers} workers on {name}"
 
 
 def layer_table(masks: Masks, stats: ModelStats, scores: dict[str, dict[str, float]]) -> list[dict[str, Any]]:

@@ -19,14 +19,16 @@ from trainables.config.keys import from_canonical
 from trainables.config.trial import TrialConfig
 from trainables.errors import FailureKind, OtherWorkerError, TrialError, WorkerLostError, kind_of
 from trainables.preflight.network_case import adjusted_runtime
-from trainables.runtime.device import Runtime, processor
+from trainables.runtime.device import Runtime
 from trainables.runtime.group import Group, joined, leave, lost, open_store
 from trainables.runtime.heartbeat import beat
+from trainables.runtime.machine import processor
 from trainables.runtime.placement import place_of_process
 from trainables.worker.group_folders import GroupFolders
 from trainables.worker.stage import Stage, SweepSettings
 
-Outcome = dict[str, Any]  # of a worker's part of a stage: "status", "message" and others
+# Of a worker's part of something: "status" and "message"; of a failure also "place", "traceback", "node" and "address".
+Outcome = dict[str, Any]
 Part = Callable[..., Outcome]  # what a worker does
 LOST: Outcome = {"status": FailureKind.WORKER_LOST.value, "message": ""}
 FINISHED = "finished"
@@ -78,7 +80,7 @@ def led(stage: Stage, settings: SweepSettings, peers: Peers, prepare: Part, work
         peers.poll(POLL_S)
         if time.monotonic() - began < PREPARE_S:
             beat()
-    if failure := _failure(peers.poll(0), settings.runtime.workers):
+    if failure := _failure(peers, settings.runtime.workers):
         peers.end()
         raise failure
     with leading(stage_runtime(stage, settings), peers, work, stage, settings) as group:
@@ -158,11 +160,11 @@ class _Watch:
             self.peers.end()
 
     def _look(self) -> None:
-        while not (failure := _failure(self.peers.poll(POLL_S), self.runtime.workers)):
+        while not (failure := _failure(self.peers, self.runtime.workers, POLL_S)):
             if self.over.is_set() or not self.peers.working():
                 return
         time.sleep(POLL_S)  # one worker's failure is that of all others: which one has a reason of its own?
-        self.failure = _failure(self.peers.poll(0), self.runtime.workers) or failure
+        self.failure = _failure(self.peers, self.runtime.workers) or failure
         self.peers.end()
         self.failed.set()
         # On a GPU the first would wait for the lost one for ever. In a thread, as NCCL itself may hang.
@@ -174,12 +176,12 @@ class _Watch:
         ending.join()
 
 
-def _failure(outcomes: dict[int, Outcome], workers: int) -> TrialError | None:
-    """The failure among the outcomes, rather one with a reason than a lost connection; None without any.
+def _failure(peers: Peers, workers: int, seconds: float = 0.0) -> TrialError | None:
+    """The failure of another worker, rather one with a reason than a lost connection; None without any, after so long.
 
     A worker that was asked to stop has not failed: the first stops at the same boundary, once it has written the checkpoint.
     """
-    failed = {rank: outcome for rank, outcome in sorted(outcomes.items()) if outcome["status"] not in ENDED}
+    failed = {rank: outcome for rank, outcome in sorted(peers.poll(seconds).items()) if outcome["status"] not in ENDED}
     if not failed:
         return None
     is_lost = {rank: outcome["status"] == FailureKind.WORKER_LOST for rank, outcome in failed.items()}
@@ -187,4 +189,7 @@ def _failure(outcomes: dict[int, Outcome], workers: int) -> TrialError | None:
     outcome, name = failed[rank], f"worker {rank + 1} of {workers}"
     if is_lost[rank]:
         return WorkerLostError(f"{name} was lost")
-    return OtherWorkerError(FailureKind(outcome["status"]), f"{name}: {outcome['message']}", outcome.get("node", ""))
+    if outcome.get("address", peers.address) != peers.address:
+        name += f" on {outcome['address']}"
+    origin = {key: outcome.get(key, "") for key in ("node", "place", "traceback")}
+    return OtherWorkerError(FailureKind(outcome["status"]), f"{name}: {outcome['message']}", **origin)

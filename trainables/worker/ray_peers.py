@@ -102,6 +102,16 @@ class RayPeers:
         return actor.remote()
 
 
+def place_of_node() -> dict[str, str]:
+    """Ray's id of this node and its address; empty in a process without Ray."""
+    node = node_id()
+    if not node:
+        return {}
+    import ray
+
+    return {"node": node, "address": ray.util.get_node_ip_address()}
+
+
 def node_id() -> str:
     """Ray's id of this node; empty in a process without Ray."""
     if "ray" not in sys.modules:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import traceback
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -28,15 +27,15 @@ from trainables.errors import (
     kind_of,
 )
 from trainables.preflight.network_case import adjusted_runtime
-from trainables.records.failure_place import place_of
+from trainables.records.failure_place import place_of, traceback_of
 from trainables.runtime.device import Runtime
 from trainables.runtime.group import group_of
 from trainables.runtime.heartbeat import heard_by
 from trainables.runtime.secrets import without_secrets
 from trainables.runtime.stacks import stacks_on_signal
-from trainables.worker.peers import Peers, following, led, stage_runtime
+from trainables.worker.peers import FINISHED, Peers, following, led, stage_runtime
 from trainables.worker.progress import ProgressReporter, Report
-from trainables.worker.ray_peers import RayPeers, node_id
+from trainables.worker.ray_peers import RayPeers, node_id, place_of_node
 from trainables.worker.stage import Stage, SweepSettings
 
 if TYPE_CHECKING:
@@ -67,7 +66,8 @@ def _peers_of_process(workers: int) -> RayPeers | None:
 def execute_stage(stage: Stage, settings: SweepSettings, report: Report, peers: Peers | None = None) -> dict[str, Any]:
     """Runs the stage, reports its progress through `report`, and returns its last report.
 
-    Its status is "finished" or a FailureKind; "node" is that of another worker which has failed.
+    Its status is "finished" or a FailureKind, of a failure with its place and traceback; "node" is that of another worker which
+    has failed.
 
     Args:
         peers: the other workers of a trial of several, of which this process is the first.
@@ -77,19 +77,14 @@ def execute_stage(stage: Stage, settings: SweepSettings, report: Report, peers: 
     try:
         leading = led(stage, settings, peers, prepare_part, work_part) if peers else nullcontext(settings)
         with heard_by(reporter.alive, settings.alive_seconds), leading as own:
-            outcome = _run(stage, own, reporter)
-        status, message, place = "finished", "", ""
+            outcome = {"status": FINISHED, "message": "", "place": ""} | _run(stage, own, reporter)
     except Exception as error:
-        outcome, status, message, place = {}, kind_of(error).value, str(error), place_of(error)
-        if isinstance(error, OtherWorkerError) and error.node:
-            outcome = {"node": error.node}
-        if not isinstance(error, TrialError):
-            message = f"{type(error).__name__}: {error}"
-            reporter.lines.append(traceback.format_exc())  # a warm-up has no error.json
+        outcome = _failure(error)
+        if not isinstance(error, TrialError) or isinstance(error, OtherWorkerError):
+            reporter.lines.append(outcome["traceback"])  # a warm-up has no error.json
     finally:
         logging.getLogger("trainables").removeHandler(reporter)
-    facts = {"status": status, "message": without_secrets(message), "place": place, "log": reporter.new_lines()}
-    return {"event": "ended"} | facts | outcome
+    return {"event": "ended", "log": reporter.new_lines()} | outcome
 
 
 def prepare_part(rank: int, stage: Stage, settings: SweepSettings) -> dict[str, Any]:
@@ -106,20 +101,29 @@ def prepare_part(rank: int, stage: Stage, settings: SweepSettings) -> dict[str, 
             load_data(config.dataset, source, runtime.device, runtime.threads)
     except Exception as error:
         return _failed_part(error)
-    return {"status": "finished", "message": ""}
+    return {"status": FINISHED, "message": ""}
 
 
 def work_part(rank: int, stage: Stage, settings: SweepSettings, address: str, port: int) -> dict[str, Any]:
     """The part of another worker in the stage: its last report, which goes to the first worker."""
     try:
         with following(rank, stage, settings, address, port) as own:
-            return execute_stage(stage, own, lambda report: None) | {"node": node_id()}
+            return execute_stage(stage, own, lambda report: None) | place_of_node()
     except Exception as error:  # of the connection
         return _failed_part(error)
 
 
 def _failed_part(error: Exception) -> dict[str, Any]:
-    return {"status": kind_of(error).value, "message": without_secrets(str(error)), "node": node_id()}
+    return _failure(error) | place_of_node()
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    """Kind, text and origin of an error; of another worker's error the origin there."""
+    message = str(error) if isinstance(error, TrialError) else f"{type(error).__name__}: {error}"
+    origin = {"place": place_of(error), "traceback": without_secrets(traceback_of(error))}
+    if isinstance(error, OtherWorkerError) and error.node:
+        origin["node"] = error.node
+    return {"status": kind_of(error).value, "message": without_secrets(message)} | origin
 
 
 def _run(stage: Stage, settings: SweepSettings, reporter: ProgressReporter) -> dict[str, Any]:

@@ -20,11 +20,11 @@ def measure(bench: Bench) -> Iterator[Row]:
         config = small_config(images, model="convnet" if bench.brief else "resnet20", precision=precision)
         grounds = {
             name: TrialGround(folder=bench.folder / f"{name}-{precision}", images=images, runtime=runtime)
-            for name in ("plain", "again", "resumed", "shared")
+            for name in ("plain", "repeated", "resumed", "shared")
         }
         plain = grounds["plain"].run(config, shares=False)
         others = {
-            "again": grounds["again"].run(config, shares=False),
+            "repeated": grounds["repeated"].run(config, shares=False),
             "resumed": grounds["resumed"].run_with_stop(config, lambda state: state.phase == "prune"),
         }
         grounds["shared"].run(replace(config, warmup_epochs=1))

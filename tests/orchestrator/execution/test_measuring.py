@@ -78,6 +78,18 @@ def test_a_network_that_cannot_run_is_an_error(tmp_path: Path, storage: Storage,
         measure(planned(tmp_path, storage), SweepFolder(storage, "tiny"))
 
 
+def test_trials_of_more_gpus_than_the_machine_has_are_not_measured(
+    tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that share a GPU would be slower than in the sweep."""
+    monkeypatch.setattr(measuring, "ask", lambda name, request, **options: measuring._respond(request))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    plan = planned(tmp_path, storage, "resources={device: cuda, gpus_per_trial: 4}")
+    with pytest.raises(UserError, match=r"got 2 GPUs for a trial that takes 4; measure on a machine with as many") as caught:
+        measure(plan, SweepFolder(storage, "tiny"))
+    assert caught.value.code == "probe-failed"
+
+
 @pytest.mark.process
 @pytest.mark.slow
 def test_workers_of_a_trial_are_timed_in_step(tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +99,7 @@ def test_workers_of_a_trial_are_timed_in_step(tmp_path: Path, storage: Storage, 
     assert [one.work.method for one in found.timed] == ["drive", "drive", "dense", "dense"]
     assert all(one.seconds > 0 for one in found.timed[:3])
     assert (found.workers, found.threads) == (2, 1)
-    assert ", 2 workers, 1 thread)" in found.where
+    assert ", 2 workers of 1 thread)" in found.where
 
 
 @pytest.mark.process

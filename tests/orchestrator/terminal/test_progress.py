@@ -99,7 +99,7 @@ def test_the_screen_fits_into_the_terminal_and_has_every_fact(width: int, height
         "40 of 40 busy",
         "1 h 06 min spent, 0 s of slots; 2 h 02 min to 3 h 20 min left",
         "95 saved by shared warm-ups",  # 2 for each of 49 trials, less 3
-        "1,234 events wait: http://mlflow",
+        "1,234 events waiting: http://mlflow",
         "failed (code): the netwo",
         "warm-up 3/12",
     ):

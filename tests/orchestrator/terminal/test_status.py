@@ -75,14 +75,16 @@ def test_status_has_the_facts_of_the_screen(capsys: pytest.CaptureFixture[str], 
     monkeypatch.setattr("orchestrator.terminal.status.driver_alive", bool)
     state = searched(settled=False)
     state.driver = {"pid": 7, "host": "here"}
-    state.progress = Progress(slots=2, seconds=3700, seconds_left=(1800, 2500), last_error="b failed (code): boom")
+    state.progress = Progress(
+        slots=2, workers_per_trial=4, seconds=3700, seconds_left=(1800, 2500), last_error="b failed (code): boom"
+    )
     state.trials["c"] = trial("c", "running", started=time.time() - 60, seconds=100)
     state.tracking_pending, state.tracking_error = 12, "the server is down"
     print_status(state)
     text = capsys.readouterr().out
-    assert "1 of 2 busy" in text
+    assert "1 of 2 busy, 4 workers each" in text
     assert "1 h 01 min spent, 2 min 40 s of slots; 30 min to 42 min left" in text
-    assert "12 events wait: the server is down" in text
+    assert "12 events waiting: the server is down" in text
     assert "b failed (code): boom" in text
     print_status(replace(state, driver={}))
     text = capsys.readouterr().out

@@ -21,10 +21,10 @@ from tests import ROOT
 from tests.support.trials import RUNTIME, new_storage, tiny_config, tiny_settings
 from trainables.config.keys import canonical
 from trainables.data.splits import load_data
-from trainables.errors import ConfigError, FailureKind, NonFiniteError, OtherWorkerError, WorkerLostError
+from trainables.errors import ConfigError, NonFiniteError, OtherWorkerError, WorkerLostError
 from trainables.runtime.heartbeat import heard_by
 from trainables.worker.local_peers import LocalPeers
-from trainables.worker.peers import _failure, joining, leading, led
+from trainables.worker.peers import joining, leading, led
 from trainables.worker.stage import Stage, SweepSettings
 from trainables.worker.trainable import prepare_part
 
@@ -117,14 +117,6 @@ def test_worker_that_died_between_two_parts_is_lost(pair: LocalPeers) -> None:
 
 def do_nothing(rank: int) -> dict[str, Any]:
     return {"status": "finished", "message": ""}
-
-
-def test_worker_that_has_stopped_has_not_failed() -> None:
-    """The first one stops with it, when it has written the checkpoint."""
-    assert _failure({1: {"status": "stopped", "message": "stopped in phase train after 3"}}, 2) is None
-    failure = _failure({1: {"status": "lost", "message": ""}, 2: {"status": "oom", "message": "no memory"}}, 3)
-    assert failure is not None
-    assert (failure.kind, str(failure)) == (FailureKind.OUT_OF_MEMORY, "worker 3 of 3: no memory")
 
 
 SCRIPT = """

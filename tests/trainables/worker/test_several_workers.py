@@ -33,6 +33,7 @@ from trainables.errors import ConfigError, TrialError
 from trainables.models.prunable import prunable_weights
 from trainables.models.synchronized_norms import average_statistics, synchronized_norms
 from trainables.pruning.score_gradients import scoring_gradients
+from trainables.records.failure_record import read_failure
 from trainables.runtime.device import Runtime
 from trainables.runtime.group import group_of
 from trainables.training.gradient_sum import GradientSum
@@ -62,6 +63,7 @@ def test_two_workers_train_like_one_and_twice_the_same(pair: LocalPeers, tmp_pat
             assert twos[place] == pytest.approx(value, rel=1e-5)  # before the masks differ
     (fingerprint,) = result_of(CONFIG, first)["fingerprints"]
     assert (fingerprint["workers"], fingerprint["sync_batch_norm"]) == (2, True)
+    assert result_of(CONFIG, first)["device"] == f"2 workers on {fingerprint['processor']}"
     assert "workers" not in result_of(CONFIG, alone)["fingerprints"][0]
 
 
@@ -248,7 +250,13 @@ def test_failure_of_another_worker_is_that_of_the_trial(pair: LocalPeers, tmp_pa
     report = run_together(CONFIG, storage, pair)
     assert report["status"] == "oom"
     assert report["message"].startswith("worker 2 of 2: ")
-    assert b"worker 2 of 2" in (trial_folder(CONFIG, storage).read("error.json") or b"")
+    record = read_failure(trial_folder(CONFIG, storage).read("error.json"))
+    assert record is not None
+    assert record["message"] == report["message"]
+    assert record["place"].startswith("test_several_workers.py:")  # of the worker that failed, not of the one that waited
+    assert record["traceback"].endswith(
+        'in all_reduce\n    raise torch.OutOfMemoryError("no memory is left")\ntorch.OutOfMemoryError: no memory is left\n'
+    )
     pair.end()
 
 

@@ -1,0 +1,59 @@
+"""Which failure of the other workers is that of the trial, and what it says of where it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from trainables.errors import FailureKind, OtherWorkerError
+from trainables.records.failure_place import place_of, traceback_of
+from trainables.worker.peers import LOST, Outcome, Part, _failure
+
+FINISHED: Outcome = {"status": "finished", "message": ""}
+STOPPED: Outcome = {"status": "stopped", "message": "stopped in phase train after 3"}
+CRASHED: Outcome = {
+    "status": "code",
+    "message": "KeyError: 3",
+    "place": "net.py:7",
+    "traceback": "Traceback ...\n",
+    "node": "b",
+}
+
+
+@dataclass
+class EndedPeers:
+    """Workers that have ended so (Peers)."""
+
+    outcomes: dict[int, Outcome]
+    address: str = "10.0.0.1"
+
+    def begin(self, part: Part, *arguments: Any) -> None:
+        raise AssertionError
+
+    def poll(self, seconds: float) -> dict[int, Outcome]:
+        return self.outcomes
+
+    def working(self) -> bool:
+        return False
+
+    def end(self) -> None:
+        raise AssertionError
+
+
+def test_a_worker_with_a_reason_is_named_rather_than_a_lost_one() -> None:
+    failure = _failure(EndedPeers({1: LOST, 2: CRASHED | {"address": "10.0.0.2"}, 3: FINISHED}), 4)
+    assert isinstance(failure, OtherWorkerError)
+    assert (failure.kind, failure.node) == (FailureKind.CODE, "b")
+    assert str(failure) == "worker 3 of 4 on 10.0.0.2: KeyError: 3"
+    assert (place_of(failure), traceback_of(failure)) == ("net.py:7", "Traceback ...\n")
+
+
+def test_the_address_of_the_first_workers_node_is_not_told() -> None:
+    assert str(_failure(EndedPeers({1: CRASHED | {"address": "10.0.0.1"}}), 2)) == "worker 2 of 2: KeyError: 3"
+    assert str(_failure(EndedPeers({1: LOST}), 2)) == "worker 2 of 2 was lost"
+    assert _failure(EndedPeers({1: FINISHED}), 2) is None
+
+
+def test_a_worker_that_has_stopped_has_not_failed() -> None:
+    """The first one stops with it, when it has written the checkpoint."""
+    assert _failure(EndedPeers({1: STOPPED}), 2) is None
