@@ -20,6 +20,7 @@ from trainables.custom.references import is_custom
 from trainables.errors import (
     ConfigError,
     DataError,
+    FailureKind,
     OtherWorkerError,
     StopRequestedError,
     TrialError,
@@ -80,7 +81,7 @@ def execute_stage(stage: Stage, settings: SweepSettings, report: Report, peers: 
             outcome = {"status": FINISHED, "message": "", "place": ""} | _run(stage, own, reporter)
     except Exception as error:
         outcome = _failure(error)
-        if not isinstance(error, TrialError) or isinstance(error, OtherWorkerError):
+        if not isinstance(error, TrialError) or error.kind is FailureKind.CODE:
             reporter.lines.append(outcome["traceback"])  # a warm-up has no error.json
     finally:
         logging.getLogger("trainables").removeHandler(reporter)
