@@ -83,7 +83,7 @@ def different_bits(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) ->
     return sum(int((mask ^ second[name]).count_nonzero()) for name, mask in first.items())
 
 
-def noise_of(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """Difference of two mean accuracies, and the largest one that seeds explain (Welch's standard error)."""
+def noise_of(first: Sequence[float], second: Sequence[float], least: float = LEAST) -> tuple[float, float]:
+    """Difference of two mean accuracies, and the largest one that seeds explain (Welch's standard error), or the least."""
     error = math.sqrt(stdev(first) ** 2 / len(first) + stdev(second) ** 2 / len(second))
-    return abs(mean(first) - mean(second)), max(LEAST, STANDARD_ERRORS * error)
+    return abs(mean(first) - mean(second)), max(least, STANDARD_ERRORS * error)
