@@ -46,7 +46,7 @@ def main() -> int:
             for workers, synchronized in ((1, True), (2, True), (4, True), (2, False)):
                 holds &= _compare(alone, ground, Path(folder) / f"{workers}-{synchronized}", workers, synchronized, expected)
     rule = (
-        f"mean accuracies with synchronized batch norm differ by at most {STANDARD_ERRORS:g} standard errors over the seeds, or "
+        f"mean accuracies with synchronized batch norm differ by at most {STANDARD_ERRORS:g} standard errors of seeds, or "
         f"{100 * TOLERANCE:g} points, and bits are the same twice"
     )
     print(f"\n{rule}: {'holds' if holds else 'DOES NOT HOLD'}")

@@ -35,7 +35,7 @@ def measure(bench: Bench) -> Iterator[Row]:
     at_start = Pair(replace(seeded_config(images, 0), warmup_epochs=0, prune_iterations=1), images, bench)
     yield _bits(f"mask bits that differ between {where}, pruned at the start", [at_start])
     yield _bits(f"the same, pruned after {pairs[0].config.warmup_epochs} epochs", pairs)
-    difference, noise = noise_of(*zip(*(pair.accuracies for pair in pairs), strict=True))
+    difference, noise = noise_of([pair.accuracies[0] for pair in pairs], [pair.accuracies[1] for pair in pairs])
     yield checked(
         f"test accuracy by {where}",
         difference <= noise,
