@@ -66,6 +66,7 @@ def base_config(spec: SweepSpec, method: str | CustomMethod) -> TrialConfig:
         if values[key] == "auto":
             values[key], values[section]["auto"] = most, True
     values |= {"method": name, "initial_weights": spec.initial_weights is not None}  # a path is not part of the trial key
+    values["norm_parts"] = 1 if spec.resources.sync_batch_norm else spec.resources.workers
     if isinstance(method, CustomMethod):
         return from_canonical(TrialConfig, values | {option_block(name): method.options.to_mapping()})
     if method_of(name).options.rules():

@@ -133,9 +133,8 @@ def warmup_key(config: TrialConfig, data_digest: str) -> str:
     }
     # Options that were added later are left out at their default, so that older keys stay valid.
     non_default = canonical(config)
-    prefix |= {
-        name: non_default[name] for name in ("width", "block", "initialization", "initial_weights") if name in non_default
-    }
+    added = ("width", "block", "initialization", "initial_weights", "norm_parts")
+    prefix |= {name: non_default[name] for name in added if name in non_default}
     later = non_default.get("training", {})
     prefix |= {name: later[name] for name in ("label_smoothing", "clip_norm", "loss", "spiking") if name in later}
     numerics = {name: NUMERICS[name] for name in ("data", "models", "training")}

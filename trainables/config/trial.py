@@ -208,6 +208,7 @@ class TrialConfig:
         block: what a 3x3 convolution is trained as before pruning (models/blocks.py).
         initialization: whether Kaiming's variance is by a layer's inputs or outputs; not used by custom networks.
         initial_weights: whether training starts from the weights of a file; its path is not part of the config.
+        norm_parts: into which batch norm divides a batch: the workers of a trial without resources.sync_batch_norm.
         layer_sparsity: of single weights, whether one threshold decides for the whole network, or each layer keeps a share:
             the same, or that of Erdos-Renyi-Kernel (pruning/sparsity_distributions.py), or what costs the least accuracy
             within the target of latency (pruning/spdy_selection.py).
@@ -236,6 +237,7 @@ class TrialConfig:
     initialization: Initialization = "fan_in"
     sanity: SanityConfig = field(default_factory=SanityConfig)
     initial_weights: bool = False
+    norm_parts: int = 1
     layer_sparsity: LayerSparsity = "global"
     granularity: Granularity = "weight"
     target: TargetConfig = field(default_factory=TargetConfig)

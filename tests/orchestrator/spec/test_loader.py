@@ -58,9 +58,10 @@ def test_defaults_are_those_of_the_trial_config() -> None:
 def test_every_key_of_a_trial_is_in_the_schema() -> None:
     written = {key for key, _ in schema_keys(SweepSpec)}
     word_auto = {"warmup.auto", "iterations.auto"}  # in the file it stands in the place of the number
-    assert set(TRIAL_KEYS) - word_auto <= written
+    of_workers = {"norm_parts"}  # it follows from resources
+    assert set(TRIAL_KEYS) - word_auto - of_workers <= written
     per_sweep = {"dataset.name", "dataset.image_size", "method", "initial_weights"}
-    assert set(TRIAL_KEYS) - set(SEARCHABLE) == per_sweep | word_auto
+    assert set(TRIAL_KEYS) - set(SEARCHABLE) == per_sweep | word_auto | of_workers
 
 
 def test_integers_and_floats_are_interchangeable() -> None:

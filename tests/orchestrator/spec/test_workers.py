@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.spec.grid import expand
 from orchestrator.spec.schema import Resources
 from tests.support.sweep_files import BASE, error_lines, load_text
+from trainables.config.keys import trial_key, warmup_key
 
 AT = "s.yaml:4: resources."
 CPU2 = "device: cpu, workers_per_trial: 2"
@@ -77,3 +79,16 @@ def test_workers_and_cpus_follow_from_the_file(resources: str) -> None:
 
 def test_a_sweep_file_without_resources_has_one_worker() -> None:
     assert (Resources.defaults().workers, Resources.defaults().cpus, Resources.defaults().required_device) == (1, 1.0, "auto")
+
+
+def test_key_knows_the_number_of_workers_only_where_each_normalises_apart() -> None:
+    def keys(resources: str) -> list[tuple[str, str]]:
+        configs = expand(load_text(f"{BASE}resources: {{{resources}}}\n"))
+        return [(trial_key(config, "data"), warmup_key(config, "data")) for config in configs]
+
+    alone = keys("device: cpu")
+    assert keys(CPU2) == keys("gpus_per_trial: 4") == keys("device: cpu, sync_batch_norm: false") == alone
+    two, four = keys(f"{CPU2}, sync_batch_norm: false"), keys("gpus_per_trial: 4, sync_batch_norm: false")
+    assert not {*two, *four} & {*alone}
+    assert not {*two} & {*four}
+    assert not {warmup for _, warmup in two} & {warmup for _, warmup in alone}

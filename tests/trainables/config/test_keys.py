@@ -147,6 +147,7 @@ OTHER_VALUES: list[tuple[str, Any, bool]] = [
     ("training.spiking.tau", 2.0, True),
     ("training.spiking.mse_share", 0.0, True),
     ("initial_weights", True, True),
+    ("norm_parts", 2, True),
     ("spdy.search", False, False),
     ("spdy.starts", 2, False),
     ("spdy.misses", 2, False),
