@@ -47,7 +47,7 @@ def main() -> int:
                 holds &= _compare(alone, ground, Path(folder) / f"{workers}-{synchronized}", workers, synchronized, expected)
     rule = (
         f"mean accuracies with synchronized batch norm differ by at most {STANDARD_ERRORS:g} standard errors of seeds, or "
-        f"{100 * TOLERANCE:g} points, and bits are the same twice"
+        f"{100 * TOLERANCE:g} point, and bits are the same twice"
     )
     print(f"\n{rule}: {'holds' if holds else 'DOES NOT HOLD'}")
     return 0 if holds else 1
