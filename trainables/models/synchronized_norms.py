@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from trainables.errors import ConfigError
+from trainables.models.weight_use import unchanged_buffers
 from trainables.runtime.device import Runtime
 from trainables.runtime.group import Group, group_of
 from trainables.runtime.seeding import unchanged_random_numbers
@@ -57,9 +58,8 @@ def synchronized_norms(model: nn.Module, runtime: Runtime) -> Iterator[None]:
             del vars(layer)["forward"]
 
 
-Orders = dict[
-    tuple[bool, ...], list[str]
-]  # by which modules are in training mode, the norm layers that the first batch has taken
+# By which modules are in training mode, the norm layers that the first batch has taken.
+Orders = dict[tuple[bool, ...], list[str]]
 _FIRST_ORDERS: WeakKeyDictionary[nn.Module, Orders] = WeakKeyDictionary()
 
 
@@ -98,15 +98,12 @@ class _Order:
             raise other_layers(left_out[0])
 
     def _agree(self, model: nn.Module, arguments: Any) -> None:
-        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
         self.first[self.modes], self.is_trial = [], True
         try:
-            with unchanged_random_numbers(self.device), torch.no_grad():
+            with unchanged_random_numbers(self.device), unchanged_buffers(model), torch.no_grad():
                 model(*arguments)
         finally:
             self.is_trial = False
-            for buffer, before in buffers:
-                buffer.copy_(before)
         for others in self.group.of_all(self.first[self.modes]):
             for ours, theirs in zip_longest(self.first[self.modes], others):
                 if ours != theirs:
