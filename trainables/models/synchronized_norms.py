@@ -72,11 +72,11 @@ class _Order:
 
     def __init__(self, group: Group, device: str, first: Orders, modes: tuple[bool, ...]) -> None:
         self.group, self.device, self.first, self.modes = group, device, first, modes
-        self.is_trial = False
+        self.tried: list[str] | None = None  # in the batch that is tried without the others
         self.taken: int | None = None  # in this pass; None between passes, where a checkpoint may compute layers again
 
     def begin(self, model: nn.Module, arguments: Any) -> None:
-        if self.is_trial:
+        if self.tried is not None:
             return
         if self.modes not in self.first:
             self._agree(model, arguments)
@@ -84,13 +84,14 @@ class _Order:
 
     def take(self, name: str) -> bool:
         """Whether the layer may be computed with the other workers; False while the first batch is tried."""
-        if self.is_trial:
-            self.first[self.modes].append(name)
-        elif self.taken is not None:
+        if self.tried is not None:
+            self.tried.append(name)
+            return False
+        if self.taken is not None:
             if self.first[self.modes][self.taken : self.taken + 1] != [name]:
                 raise other_layers(name)
             self.taken += 1
-        return not self.is_trial
+        return True
 
     def end(self, *_: Any) -> None:
         taken, self.taken = self.taken, None
@@ -98,16 +99,18 @@ class _Order:
             raise other_layers(left_out[0])
 
     def _agree(self, model: nn.Module, arguments: Any) -> None:
-        self.first[self.modes], self.is_trial = [], True
+        order: list[str] = []
+        self.tried = order
         try:
             with unchanged_random_numbers(self.device), unchanged_buffers(model), torch.no_grad():
                 model(*arguments)
         finally:
-            self.is_trial = False
-        for others in self.group.of_all(self.first[self.modes]):
-            for ours, theirs in zip_longest(self.first[self.modes], others):
+            self.tried = None
+        for others in self.group.of_all(order):
+            for ours, theirs in zip_longest(order, others):
                 if ours != theirs:
                     raise other_layers(ours or theirs)
+        self.first[self.modes] = order
 
 
 def other_layers(name: str) -> ConfigError:
