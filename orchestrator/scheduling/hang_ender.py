@@ -11,7 +11,7 @@ from orchestrator.scheduling.watchdog import Silence, Watchdog
 
 # The states of a process, as Linux names them: of workers that wait for each other the first ones hold up the rest.
 ORDER = {letter: order for order, letter in enumerate("TtDRS")}
-MEETING = "group.py "  # a worker that is there waits for the others, on a GPU in state R
+MEETING = "group.py ", "placement.py "  # a worker that is there waits for the others, on a GPU in state R
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from trainables.errors import ConfigError
+from trainables.models.weight_use import unchanged_buffers
 from trainables.runtime.device import Runtime
 from trainables.runtime.group import Group, group_of
 from trainables.runtime.seeding import unchanged_random_numbers
@@ -57,9 +58,8 @@ def synchronized_norms(model: nn.Module, runtime: Runtime) -> Iterator[None]:
             del vars(layer)["forward"]
 
 
-Orders = dict[
-    tuple[bool, ...], list[str]
-]  # by which modules are in training mode, the norm layers that the first batch has taken
+# By which modules are in training mode, the norm layers that the first batch has taken.
+Orders = dict[tuple[bool, ...], list[str]]
 _FIRST_ORDERS: WeakKeyDictionary[nn.Module, Orders] = WeakKeyDictionary()
 
 
@@ -72,11 +72,11 @@ class _Order:
 
     def __init__(self, group: Group, device: str, first: Orders, modes: tuple[bool, ...]) -> None:
         self.group, self.device, self.first, self.modes = group, device, first, modes
-        self.is_trial = False
+        self.tried: list[str] | None = None  # in the batch that is tried without the others
         self.taken: int | None = None  # in this pass; None between passes, where a checkpoint may compute layers again
 
     def begin(self, model: nn.Module, arguments: Any) -> None:
-        if self.is_trial:
+        if self.tried is not None:
             return
         if self.modes not in self.first:
             self._agree(model, arguments)
@@ -84,13 +84,14 @@ class _Order:
 
     def take(self, name: str) -> bool:
         """Whether the layer may be computed with the other workers; False while the first batch is tried."""
-        if self.is_trial:
-            self.first[self.modes].append(name)
-        elif self.taken is not None:
+        if self.tried is not None:
+            self.tried.append(name)
+            return False
+        if self.taken is not None:
             if self.first[self.modes][self.taken : self.taken + 1] != [name]:
                 raise other_layers(name)
             self.taken += 1
-        return not self.is_trial
+        return True
 
     def end(self, *_: Any) -> None:
         taken, self.taken = self.taken, None
@@ -98,19 +99,18 @@ class _Order:
             raise other_layers(left_out[0])
 
     def _agree(self, model: nn.Module, arguments: Any) -> None:
-        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        self.first[self.modes], self.is_trial = [], True
+        order: list[str] = []
+        self.tried = order
         try:
-            with unchanged_random_numbers(self.device), torch.no_grad():
+            with unchanged_random_numbers(self.device), unchanged_buffers(model), torch.no_grad():
                 model(*arguments)
         finally:
-            self.is_trial = False
-            for buffer, before in buffers:
-                buffer.copy_(before)
-        for others in self.group.of_all(self.first[self.modes]):
-            for ours, theirs in zip_longest(self.first[self.modes], others):
+            self.tried = None
+        for others in self.group.of_all(order):
+            for ours, theirs in zip_longest(order, others):
                 if ours != theirs:
                     raise other_layers(ours or theirs)
+        self.first[self.modes] = order
 
 
 def other_layers(name: str) -> ConfigError:

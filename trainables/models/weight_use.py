@@ -216,6 +216,22 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 @contextmanager
+def unchanged_buffers(model: nn.Module) -> Iterator[None]:
+    """Restores all buffers: also those that are not in the state dict, or that a pass replaces by other tensors."""
+    before = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        for module, name, buffer, value in before:
+            buffer.copy_(value)
+            setattr(module, name, buffer)
+
+
+@contextmanager
 def unchanged_state(model: nn.Module) -> Iterator[None]:
     """Restores parameters, buffers and modes afterwards."""
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -5,8 +5,7 @@ Batch norm is left out: its layers exchange their statistics (models/synchronize
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from trainables.custom.references import is_custom
 from trainables.errors import ConfigError
 from trainables.models.losses import require_mean_over_images
-from trainables.models.weight_use import unchanged_state
+from trainables.models.weight_use import unchanged_buffers, unchanged_state
 from trainables.preflight.examination import Examination
 from trainables.preflight.network_outputs import same_bits
 from trainables.wording import listed
@@ -96,7 +95,7 @@ def divided_buffers(model: nn.Module, images_BCHW: Tensor) -> list[str]:
 
 
 def _buffers_after(model: nn.Module, images: Tensor, seed: int) -> Mapping[str, Tensor]:
-    with _unchanged_buffers(model), unchanged_state(model), torch.no_grad():
+    with unchanged_buffers(model), unchanged_state(model), torch.no_grad():
         torch.manual_seed(seed)
         model.train()(images)
         return {
@@ -105,14 +104,3 @@ def _buffers_after(model: nn.Module, images: Tensor, seed: int) -> Mapping[str, 
             if not isinstance(module, _BatchNorm | _InstanceNorm)
             for own, buffer in module.named_buffers(recurse=False)
         }
-
-
-@contextmanager
-def _unchanged_buffers(model: nn.Module) -> Iterator[None]:
-    """Restores also those that are not in the state dict."""
-    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in before:
-            buffer.copy_(value)

@@ -182,6 +182,7 @@ def joined(
     store: Any,
     *,
     explain: Callable[[], TrialError] = lost,
+    has_failed: Callable[[], bool] = lambda: False,
 ) -> Iterator[Group]:
     """Makes this process a worker of a group while the block runs.
 
@@ -189,6 +190,7 @@ def joined(
         place: of this worker.
         address: of the first worker's host.
         store: of `open_store`, or its port for the others.
+        has_failed: whether another worker is known to have failed, and so will not come.
 
     Raises:
         ConfigError: the network interface that the user has chosen is not there.
@@ -202,7 +204,7 @@ def joined(
     try:
         if isinstance(store, int):
             store = TCPStore(address, store, workers, is_master=False, timeout=JOIN)
-        places = exchange_places(store, rank, workers, place)
+        places = exchange_places(store, rank, workers, place, has_failed=has_failed, seconds=JOIN.total_seconds())
         torch.distributed.init_process_group(backend_of(places), store=store, rank=rank, world_size=workers, timeout=WAIT)
     except RuntimeError as error:
         raise explain() from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,9 @@ from trainables.runtime.machine import machine_id
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
+
+
+POLL_S = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +38,22 @@ def place_of_process(processor: str, *, on_gpu: bool = False) -> Place:
     return Place(processor=processor, machine=machine_id(), gpu=_bus_address() if on_gpu else "")
 
 
-def exchange_places(store: Store, rank: int, workers: int, place: Place) -> list[Place]:
-    """The places of all workers, by rank. Raises RuntimeError if a worker does not come."""
+def exchange_places(
+    store: Store, rank: int, workers: int, place: Place, *, has_failed: Callable[[], bool], seconds: float
+) -> list[Place]:
+    """The places of all workers, by rank.
+
+    Raises:
+        RuntimeError: a worker does not come for so long, or has failed.
+    """
     store.set(f"place {rank}", json.dumps(asdict(place)))
-    return [Place(**json.loads(store.get(f"place {other}"))) for other in range(workers)]
+    keys = [f"place {other}" for other in range(workers)]
+    until = time.monotonic() + seconds
+    while not store.check(keys):  # `get` would wait for a worker that has failed too
+        if has_failed() or time.monotonic() > until:
+            raise RuntimeError("not all workers of the trial have come")
+        time.sleep(POLL_S)
+    return [Place(**json.loads(store.get(key))) for key in keys]
 
 
 def backend_of(places: Sequence[Place]) -> str:

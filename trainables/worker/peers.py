@@ -99,7 +99,7 @@ def leading(runtime: Runtime, peers: Peers, work: Part, *arguments: Any) -> Iter
     peers.begin(work, *arguments, peers.address, store.port)
     watch = _Watch(peers, runtime)
     try:
-        with joining(runtime, 0, peers.address, store, watch.explain) as group:
+        with joining(runtime, 0, peers.address, store, watch.explain, watch.failed.is_set) as group:
             try:
                 yield group
             except Exception as error:
@@ -127,11 +127,16 @@ def stage_runtime(stage: Stage, settings: SweepSettings) -> Runtime:
 
 
 def joining(
-    runtime: Runtime, rank: int, address: str, store: Any, explain: Callable[[], TrialError] = lost
+    runtime: Runtime,
+    rank: int,
+    address: str,
+    store: Any,
+    explain: Callable[[], TrialError] = lost,
+    has_failed: Callable[[], bool] = lambda: False,
 ) -> AbstractContextManager[Group]:
     """Makes this process a worker of the runtime's group while the block runs; see `joined`."""
     place = place_of_process(processor(runtime.device), on_gpu=runtime.device == "cuda")
-    return joined(rank, runtime.workers, place, address, store, explain=explain)
+    return joined(rank, runtime.workers, place, address, store, explain=explain, has_failed=has_failed)
 
 
 class _Watch:

@@ -1,4 +1,4 @@
-"""Which interface gloo and NCCL are told to use."""
+"""Which network interface gloo and NCCL use."""
 
 from __future__ import annotations
 

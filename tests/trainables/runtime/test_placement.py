@@ -32,7 +32,13 @@ def test_workers_connect_as_their_places_allow(places: list[Place], backend: str
 def test_places_are_exchanged_by_rank() -> None:
     store = HashStore()
     store.set("place 1", '{"processor": "a GPU", "machine": "a", "gpu": "0:2:0"}')
-    assert exchange_places(store, 0, 2, A) == [A, A2]
+    assert exchange_places(store, 0, 2, A, has_failed=lambda: False, seconds=5.0) == [A, A2]
+
+
+@pytest.mark.parametrize(("has_failed", "seconds"), [(True, 60.0), (False, 0.0)])
+def test_nobody_waits_for_a_worker_that_does_not_come(has_failed: bool, seconds: float) -> None:
+    with pytest.raises(RuntimeError, match="not all workers of the trial have come"):
+        exchange_places(HashStore(), 0, 2, A, has_failed=lambda: has_failed, seconds=seconds)
 
 
 def test_processes_of_a_machine_say_the_same() -> None:

@@ -48,7 +48,7 @@ def test_a_worker_with_a_reason_is_named_rather_than_a_lost_one() -> None:
     assert (place_of(failure), traceback_of(failure)) == ("net.py:7", "Traceback ...\n")
 
 
-def test_the_address_of_the_first_workers_node_is_not_told() -> None:
+def test_the_message_leaves_out_the_address_of_the_first_workers_node() -> None:
     assert str(_failure(EndedPeers({1: CRASHED | {"address": "10.0.0.1"}}), 2)) == "worker 2 of 2: KeyError: 3"
     assert str(_failure(EndedPeers({1: LOST}), 2)) == "worker 2 of 2 was lost"
     assert _failure(EndedPeers({1: FINISHED}), 2) is None

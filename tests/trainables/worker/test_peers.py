@@ -24,7 +24,7 @@ from trainables.data.splits import load_data
 from trainables.errors import ConfigError, NonFiniteError, OtherWorkerError, WorkerLostError
 from trainables.runtime.heartbeat import heard_by
 from trainables.worker.local_peers import LocalPeers
-from trainables.worker.peers import joining, leading, led
+from trainables.worker.peers import GIVE_UP_S, joining, leading, led
 from trainables.worker.stage import Stage, SweepSettings
 from trainables.worker.trainable import prepare_part
 
@@ -101,6 +101,19 @@ def test_what_follows_from_a_lost_worker_is_a_lost_worker(pair: LocalPeers) -> N
 
     with pytest.raises(WorkerLostError, match="worker 2 of 2 was lost"):
         lose_and_diverge()
+
+
+@pytest.mark.slow
+def test_failure_of_a_worker_that_has_not_come_is_known_at_once(pair: LocalPeers) -> None:
+    began = time.monotonic()
+    with pytest.raises(OtherWorkerError, match="worker 2 of 2: no such interface"), leading(TWO, pair, fail_to_join):
+        raise AssertionError
+    assert time.monotonic() - began < GIVE_UP_S / 2
+    pair.end()
+
+
+def fail_to_join(rank: int, address: str, port: int) -> dict[str, Any]:
+    return {"status": "setting", "message": "no such interface"}
 
 
 @pytest.mark.slow
