@@ -21,7 +21,7 @@ from trainables.config.trial import TrialConfig
 from trainables.custom.files import CustomFiles
 from trainables.data.source import DatasetSource
 from trainables.data.staging import StagedDataset
-from trainables.errors import TrialError, kind_of
+from trainables.errors import FailureKind, TrialError, kind_of
 from trainables.runtime.device import Runtime, resolve_precision
 from trainables.runtime.machine import processor, processors
 from trainables.wording import counted
@@ -160,7 +160,9 @@ def _speeds(request: Mapping[str, Any], runtime: Runtime) -> list[Speed]:
         custom_files.import_modules(config)
         try:
             speed = measure_speed(config, source, runtime, request["seconds"])
-        except RuntimeError:  # of a network that needs contiguous images, as the checks before a sweep find out
+        except RuntimeError as error:  # of a network that needs contiguous images, as the checks before a sweep find out
+            if kind_of(error) is FailureKind.OUT_OF_MEMORY:
+                raise
             speed = measure_speed(config, source, replace(runtime, channels_last=False), request["seconds"])
         speeds.append(speed)
     return speeds

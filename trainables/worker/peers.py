@@ -165,11 +165,12 @@ class _Watch:
             self.peers.end()
 
     def _look(self) -> None:
-        while not (failure := _failure(self.peers, self.runtime.workers, POLL_S)):
-            if self.over.is_set() or not self.peers.working():
-                return
-        time.sleep(POLL_S)  # one worker's failure is that of all others: which one has a reason of its own?
-        self.failure = _failure(self.peers, self.runtime.workers) or failure
+        try:
+            self.failure = self._first_failure()
+        except Exception as error:  # an unwatched worker could be waited for without end
+            self.failure = WorkerLostError(f"other workers cannot be watched: {type(error).__name__}: {error}")
+        if self.failure is None:
+            return
         self.peers.end()
         self.failed.set()
         # On a GPU the first would wait for the lost one for ever. In a thread, as NCCL itself may hang.
@@ -179,6 +180,14 @@ class _Watch:
             print(f"{self.failure}; its first worker does not notice, so its process ends", file=sys.stderr, flush=True)
             os._exit(1)
         ending.join()
+
+    def _first_failure(self) -> TrialError | None:
+        """The failure that ends the stage; None once the others or the stage have ended."""
+        while not (failure := _failure(self.peers, self.runtime.workers, POLL_S)):
+            if self.over.is_set() or not self.peers.working():
+                return None
+        time.sleep(POLL_S)  # one worker's failure is that of all others: which one has a reason of its own?
+        return _failure(self.peers, self.runtime.workers) or failure
 
 
 def _failure(peers: Peers, workers: int, seconds: float = 0.0) -> TrialError | None:
@@ -190,7 +199,7 @@ def _failure(peers: Peers, workers: int, seconds: float = 0.0) -> TrialError | N
     if not failed:
         return None
     is_lost = {rank: outcome["status"] == FailureKind.WORKER_LOST for rank, outcome in failed.items()}
-    rank = min(failed, key=lambda rank: (is_lost[rank], bool(failed[rank]["message"])))
+    rank = min(failed, key=lambda rank: (is_lost[rank], is_lost[rank] and bool(failed[rank]["message"])))
     outcome, name = failed[rank], f"worker {rank + 1} of {workers}"
     if is_lost[rank]:
         return WorkerLostError(f"{name} was lost")

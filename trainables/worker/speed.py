@@ -28,7 +28,7 @@ from trainables.training.optimizer import make_optimizer
 from trainables.trial.selections import selection_of
 
 FEW_BATCHES = 2  # from which it follows how many fit into the time
-PATIENCE = 10  # times the seconds of a measurement: a first batch that takes longer is not repeated
+PATIENCE = 10  # times the seconds of a measurement: a first batch that takes longer counts
 STREAMED_BATCHES = 8  # at least, so that the start of the loaders can be told from the batches
 
 

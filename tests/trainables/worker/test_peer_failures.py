@@ -7,7 +7,8 @@ from typing import Any
 
 from trainables.errors import FailureKind, OtherWorkerError
 from trainables.records.failure_place import place_of, traceback_of
-from trainables.worker.peers import LOST, Outcome, Part, _failure
+from trainables.runtime.device import Runtime
+from trainables.worker.peers import LOST, Outcome, Part, _failure, _Watch
 
 FINISHED: Outcome = {"status": "finished", "message": ""}
 STOPPED: Outcome = {"status": "stopped", "message": "stopped in phase train after 3"}
@@ -26,6 +27,7 @@ class EndedPeers:
 
     outcomes: dict[int, Outcome]
     address: str = "10.0.0.1"
+    ends: bool = False
 
     def begin(self, part: Part, *arguments: Any) -> None:
         raise AssertionError
@@ -37,7 +39,7 @@ class EndedPeers:
         return False
 
     def end(self) -> None:
-        raise AssertionError
+        assert self.ends
 
 
 def test_a_worker_with_a_reason_is_named_rather_than_a_lost_one() -> None:
@@ -57,3 +59,10 @@ def test_the_message_leaves_out_the_address_of_the_first_workers_node() -> None:
 def test_a_worker_that_has_stopped_has_not_failed() -> None:
     """The first one stops with it, when it has written the checkpoint."""
     assert _failure(EndedPeers({1: STOPPED}), 2) is None
+
+
+def test_workers_that_cannot_be_watched_are_lost() -> None:
+    """An outcome that nobody understands must not end the watch without a word."""
+    watch = _Watch(EndedPeers({1: {"status": "no such kind", "message": ""}}, ends=True), Runtime(workers=2))
+    assert "other workers cannot be watched: ValueError" in str(watch.explain())
+    watch.finish()
