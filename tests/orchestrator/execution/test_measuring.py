@@ -90,6 +90,7 @@ def test_trials_of_more_gpus_than_the_machine_has_are_not_measured(
     assert caught.value.code == "probe-failed"
 
 
+@pytest.mark.extended
 @pytest.mark.process
 @pytest.mark.slow
 def test_workers_of_a_trial_are_timed_in_step(tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
