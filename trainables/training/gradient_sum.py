@@ -18,14 +18,13 @@ class GradientSum:
     def __init__(self, model: nn.Module, group: Group) -> None:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.group = group
-        self.all_here = torch.ones(len(self.parameters), device=self.parameters[0].device)
 
     def __call__(self) -> None:
         """Sums the gradients in place."""
         if self.group.workers == 1:
             return
         missing = [position for position, parameter in enumerate(self.parameters) if parameter.grad is None]
-        count_P = self.all_here.clone()
+        count_P = torch.ones(len(self.parameters), device=self.parameters[0].device)
         if missing:
             count_P[missing] = 0.0
         grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in self.parameters]
